@@ -1,0 +1,192 @@
+"""Any picture file to a square uint8 RGB array, and many of them to one stack."""
+
+from __future__ import annotations
+
+import struct
+import warnings
+import zlib
+from io import BytesIO
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from .imageset import DataError, OnError
+
+# Named, because Pillow would else also open PostScript, for which it starts another program.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+SUFFIXES = frozenset(
+    [".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"]
+)
+
+# What Pillow's decoders raise on bytes that are cut short or altered.
+_DECODER_FAULTS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    EOFError,
+    OverflowError,
+    struct.error,
+    zlib.error,
+)
+_ORIENTATION_TAG = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_NAMED_AT_MOST = 5
+
+
+class DecodeError(Exception):
+    """Bytes that are no usable picture; the message is the rest of a sentence that starts with its name."""
+
+
+def decode_image(blob: bytes, size_px: int, max_side_px: int | None = None) -> np.ndarray:
+    """Decodes a picture of any size and mode.
+
+    EXIF rotation is applied, the centre square cut out and resized (bicubic, antialiased where it
+    shrinks) unless it has the right size already. Alpha is laid over white; grey, palette, CMYK (without
+    its ICC profile) and 16-bit pictures become 8-bit RGB; floating point is read as 0..1 where it stays
+    within, else as 0..255; of an animation the first frame is used.
+
+    Args:
+        blob: The file's bytes.
+        size_px: Height and width of the result.
+        max_side_px: A wider or higher picture is refused before it is decoded.
+
+    Returns:
+        uint8 (size_px,size_px,3).
+
+    Raises:
+        DecodeError: Not a picture, cut short or damaged, or too large.
+    """
+    if not blob:
+        raise DecodeError("is empty")
+    try:
+        with Image.open(BytesIO(blob), formats=FORMATS) as image:
+            width, height = image.size
+            too_large = max_side_px is not None and max(width, height) > max_side_px
+            if not too_large:
+                image.load()
+    except UnidentifiedImageError as error:
+        raise DecodeError(f"is not a picture ({', '.join(FORMATS)})") from error
+    except Image.DecompressionBombError as error:
+        raise DecodeError("has too many pixels") from error
+    except _DECODER_FAULTS as error:
+        raise DecodeError("is cut short or damaged") from error
+    if too_large:
+        raise DecodeError(f"is {width} x {height} px; at most {max_side_px} px a side")
+    return to_square(image, size_px)
+
+
+def to_square(image: Image.Image, size_px: int) -> np.ndarray:
+    """The upright centre square of a decoded picture: uint8 (size_px,size_px,3), see `decode_image`."""
+    turn = _UPRIGHT.get(_orientation(image))
+    if turn is not None:
+        image = image.transpose(turn)
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    if image.size != (side, side):
+        image = image.crop((left, top, left + side, top + side))
+    if image.mode == "F" or image.mode.startswith("I"):
+        return _grey_levels(image, size_px)
+    # resized before alpha is laid over white: Pillow weights by alpha, so the result is the same
+    mode = "RGBA" if image.has_transparency_data else "RGB"
+    if image.mode != mode:
+        image = image.convert(mode)
+    if side != size_px:
+        image = image.resize((size_px, size_px), Image.Resampling.BICUBIC)
+    if image.mode == "RGBA":
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return np.array(image)
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 where there is none or it cannot be read: the pixels are good all the same."""
+    try:
+        return int(image.getexif().get(_ORIENTATION_TAG, 1))
+    except _DECODER_FAULTS:
+        return 1
+
+
+def _grey_levels(image: Image.Image, size_px: int) -> np.ndarray:
+    """A one-channel square of more than 8 bits as uint8 (size_px,size_px,3)."""
+    is_float = image.mode == "F"
+    if image.mode not in ("F", "I"):
+        image = image.convert("I")
+    if is_float:
+        values = np.nan_to_num(np.asarray(image), posinf=255.0, neginf=0.0)
+        full = 1.0 if values.max() <= 1.0 else 255.0
+        image = Image.fromarray(values)
+    else:
+        full = 65535.0
+    if image.size != (size_px, size_px):
+        image = image.resize((size_px, size_px), Image.Resampling.BICUBIC)
+    level = np.clip(np.round(np.asarray(image, np.float64) * (255.0 / full)), 0, 255).astype(np.uint8)
+    return np.repeat(level[..., None], 3, axis=-1)
+
+
+class ImageStack:
+    """Decodes pictures into one array, keeps going over bad ones and reports them all at the end.
+
+    Args:
+        n: How many pictures will be added.
+        size_px: Their height and width once decoded.
+    """
+
+    def __init__(self, n: int, size_px: int) -> None:
+        self._images = np.empty((n, size_px, size_px, 3), np.uint8)
+        self._good = np.zeros(n, bool)
+        self._bad: list[str] = []
+
+    def add(self, position: int, label: str, blob: bytes) -> None:
+        """Decodes `blob` to row `position`; `label` names it should it be bad."""
+        try:
+            self._images[position] = decode_image(blob, self._images.shape[1])
+            self._good[position] = True
+        except DecodeError as error:
+            self.refuse(label, str(error))
+
+    def refuse(self, label: str, reason: str) -> None:
+        """Counts a picture that cannot be had; `reason` goes on where `label` stops."""
+        self._bad.append(f"{one_line(label)} {reason}")
+
+    def finish(self, source: str, on_error: OnError) -> tuple[np.ndarray, np.ndarray]:
+        """The decoded pictures.
+
+        Args:
+            source: What they came from, for the message.
+            on_error: "skip" warns of the bad ones and leaves them out.
+
+        Returns:
+            uint8 (M,size_px,size_px,3) of the good ones and their positions, int64 (M,).
+
+        Raises:
+            DataError: Bad ones, unless skipped, or not one good.
+        """
+        good = np.flatnonzero(self._good)
+        if not self._bad:
+            return self._images, good
+        named = "; ".join(self._bad[:_NAMED_AT_MOST])
+        more = len(self._bad) - _NAMED_AT_MOST
+        message = (
+            f"{source}: {len(self._bad)} of {len(self._good)} images cannot be used: {named}"
+            f"{f'; and {more} more' if more > 0 else ''}"
+        )
+        if on_error == "raise" or not len(good):
+            raise DataError(message)
+        warnings.warn(f"{message}; left out", stacklevel=4)  # points at the caller of sdviz.data.load
+        return self._images[good], good
+
+
+def one_line(text: str, at_most: int = 120) -> str:
+    """`text` fit for a one-line message: no control characters, not too long."""
+    flat = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return flat if len(flat) <= at_most else f"{flat[: at_most - 1]}…"

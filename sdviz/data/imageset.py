@@ -1,0 +1,91 @@
+"""The one shape in which images travel through sdviz."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+UNKNOWN_LABEL = -1
+OnError: TypeAlias = Literal["raise", "skip"]
+
+
+class DataError(ValueError):
+    """A data set that cannot be read or does not exist; the message is one line for the user."""
+
+
+class MissingDataError(DataError):
+    """A data set, or a split of one, that is not on this machine; the message says how to get it."""
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Images with their labels and stable names.
+
+    Attributes:
+        name: The set's name, as given to `sdviz.data.load`.
+        split: The split's name.
+        images: uint8 (N,H,W,3).
+        labels: int64 (N,), -1 where unknown.
+        ids: str (N,), the same on every machine and in every run.
+        class_names: One name for each label from 0 upwards; empty where no label is known.
+    """
+
+    name: str
+    split: str
+    images: np.ndarray
+    labels: np.ndarray
+    ids: np.ndarray
+    class_names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        n = len(self.images)
+        if self.images.dtype != np.uint8 or self.images.ndim != 4 or self.images.shape[-1] != 3:
+            raise DataError(
+                f"{self.name}: images must be uint8 (N,H,W,3), not {self.images.dtype} {self.images.shape}"
+            )
+        if self.labels.shape != (n,) or self.ids.shape != (n,):
+            raise DataError(f"{self.name}: {n} images, but labels {self.labels.shape} and ids {self.ids.shape}")
+        if n and (self.labels.min() < UNKNOWN_LABEL or self.labels.max() >= max(len(self.class_names), 0)):
+            raise DataError(f"{self.name}: a label lies outside -1..{len(self.class_names) - 1}")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def take(self, rows: np.ndarray) -> ImageSet:
+        """The same set with only `rows` (int indices or a bool mask), in that order."""
+        return ImageSet(
+            self.name, self.split, self.images[rows], self.labels[rows], self.ids[rows], self.class_names
+        )
+
+    def label_name(self, row: int) -> str:
+        """The class name of one row, or "unlabelled"."""
+        label = int(self.labels[row])
+        return self.class_names[label] if label >= 0 else "unlabelled"
+
+
+def permutation(n: int, seed: int) -> np.ndarray:
+    """A permutation of range(n) fixed by `seed` alone, int64 (n,).
+
+    Sorts by a hash rather than by a library's generator, whose stream may change between versions.
+    """
+    return np.argsort(hash_words(np.arange(n, dtype=np.uint64), seed), kind="stable").astype(np.int64)
+
+
+def chosen_rows(n: int, limit: int | None, seed: int) -> np.ndarray:
+    """The rows that `limit` takes of n: the first of `permutation(n, seed)`, or all in order, int64."""
+    return np.arange(n, dtype=np.int64) if limit is None else permutation(n, seed)[:limit]
+
+
+def hash_words(counters: np.ndarray, key: int) -> np.ndarray:
+    """SplitMix64 (Steele, Lea, Flood 2014) of counters under a key: uint64, same shape, uniform.
+
+    Integer arithmetic only, so the result is the same on every machine and in every numpy.
+    """
+    with np.errstate(over="ignore"):
+        z = counters * np.uint64(0x9E3779B97F4A7C15) + np.uint64(int(key) & 0xFFFFFFFFFFFFFFFF)
+        z = z + np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return z ^ (z >> np.uint64(31))

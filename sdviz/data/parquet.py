@@ -1,0 +1,196 @@
+"""Parquet files in the Hugging Face image layout.
+
+Columns: `img` or `image`, struct{bytes: binary, path: string}; and, where there are labels, `label` or
+`fine_label`, whole numbers from 0. Class names stand in the schema metadata, as a JSON list under
+`class_names` or in the feature types under `huggingface`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .decode import ImageStack
+from .imageset import UNKNOWN_LABEL, DataError, ImageSet, OnError, chosen_rows
+
+IMAGE_COLUMNS = ("img", "image")
+LABEL_COLUMNS = ("label", "fine_label")
+SPLITS = ("train", "val", "validation", "test", "extra")
+WHOLE = "all"
+
+_BATCH_ROWS = 1024
+_CLASSES_AT_MOST = 100_000
+
+
+def name_and_split(path: Path) -> tuple[str, str]:
+    """The set's name and split of `<name>_<split>.parquet`; of any other file its stem and "all"."""
+    name, _, split = path.stem.rpartition("_")
+    return (name, split) if name and split in SPLITS else (path.stem, WHOLE)
+
+
+def files_under(root: Path) -> dict[str, dict[str, Path]]:
+    """The Parquet files right under `root`, by set's name and split, both sorted (train first)."""
+    found: dict[str, dict[str, Path]] = {}
+    order = {split: i for i, split in enumerate(SPLITS)}
+    paths = [path for path in root.glob("*.parquet") if path.is_file() and not path.name.startswith(".")]
+    for path in sorted(paths, key=lambda p: (name_and_split(p)[0], order.get(name_and_split(p)[1], -1))):
+        name, split = name_and_split(path)
+        found.setdefault(name, {})[split] = path
+    return found
+
+
+def has_images(path: Path) -> bool:
+    """Whether a file is readable Parquet in the image layout."""
+    try:
+        with pq.ParquetFile(path) as file:
+            _layout(path, file)
+    except (pa.ArrowException, OSError, DataError):
+        return False
+    return True
+
+
+def load(
+    path: Path,
+    name: str,
+    split: str,
+    id_prefix: str,
+    content_ids: bool,
+    limit: int | None,
+    seed: int,
+    size_px: int,
+    on_error: OnError,
+) -> ImageSet:
+    """Reads a file and decodes the chosen rows, no others.
+
+    Args:
+        path: The file.
+        name: The set's name, as the user gave it.
+        split: Its split.
+        id_prefix: Ids are `<id_prefix>/<row>`.
+        content_ids: Adds "@" and 12 hex digits of the picture's SHA-256 to each id, for files that nothing
+            but their own name tells apart.
+        limit: At most so many pictures, see `sdviz.data.load`.
+        seed: Which ones.
+        size_px: Height and width of the result; pictures of another size are cut and resized.
+        on_error: What to do about a picture that cannot be decoded.
+
+    Raises:
+        DataError: No such file, not Parquet, another layout, no row, or a bad picture.
+    """
+    if not path.is_file():
+        raise DataError(f"{name}: {path} {'is not a file' if path.exists() else 'does not exist'}")
+    try:
+        with pq.ParquetFile(path) as file:
+            layout = _layout(path, file)
+            n = file.metadata.num_rows
+            if not n:
+                raise DataError(f"{path} has no rows")
+            rows = chosen_rows(n, limit, seed)
+            labels, class_names = _labels(path, file, layout)
+            stack = ImageStack(len(rows), size_px)
+            ids = np.full(len(rows), "", dtype=object)
+            for position, row, blob, inner_path in _pictures(file, layout.image, rows):
+                label = f"row {row} ({inner_path})" if inner_path else f"row {row}"
+                ids[position] = f"{id_prefix}/{row:05d}"
+                if blob is None:
+                    stack.refuse(label, "holds no bytes")
+                    continue
+                stack.add(position, label, blob)
+                if content_ids:
+                    ids[position] += f"@{hashlib.sha256(blob).hexdigest()[:12]}"
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).strip().splitlines()
+        raise DataError(f"{path} cannot be read as Parquet: {reason[0] if reason else error!r}") from error
+    images, good = stack.finish(path.name, on_error)
+    return ImageSet(name, split, images, labels[rows][good], ids[good].astype(str), class_names)
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Which columns hold what; `class_names` is None where the file names no classes."""
+
+    image: str
+    label: str | None
+    class_names: tuple[str, ...] | None
+
+
+def _layout(path: Path, file: pq.ParquetFile) -> _Layout:
+    schema = file.schema_arrow
+    image = next((column for column in IMAGE_COLUMNS if column in schema.names), None)
+    if image is None:
+        raise DataError(f"{path} has no column {' or '.join(IMAGE_COLUMNS)}; it has {', '.join(schema.names)}")
+    kind = schema.field(image).type
+    if not pa.types.is_struct(kind) or kind.get_field_index("bytes") < 0:
+        raise DataError(f"{path}: column {image} must be struct{{bytes, path}}, not {kind}")
+    bytes_kind = kind.field("bytes").type
+    if not (pa.types.is_binary(bytes_kind) or pa.types.is_large_binary(bytes_kind)):
+        raise DataError(f"{path}: column {image}.bytes must be binary, not {bytes_kind}")
+    label = next((column for column in LABEL_COLUMNS if column in schema.names), None)
+    if label is None:
+        return _Layout(image, None, ())
+    kind = schema.field(label).type
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind)):
+        raise DataError(f"{path}: column {label} must be whole numbers, not {kind}")
+    try:
+        return _Layout(image, label, _class_names(schema.metadata or {}, label))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path}: the class names in its schema metadata cannot be read") from error
+
+
+def _class_names(metadata: dict[bytes, bytes], label: str) -> tuple[str, ...] | None:
+    if b"class_names" in metadata:
+        return tuple(str(one) for one in json.loads(metadata[b"class_names"]))
+    if b"huggingface" in metadata:
+        features = json.loads(metadata[b"huggingface"])["info"]["features"]
+        if "names" in features.get(label, {}):
+            return tuple(str(one) for one in features[label]["names"])
+    return None
+
+
+def _labels(path: Path, file: pq.ParquetFile, layout: _Layout) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Labels of all rows, int64 (n,), null and NaN as -1; and the class names, numbers if there are none."""
+    if layout.label is None:
+        return np.full(file.metadata.num_rows, UNKNOWN_LABEL, np.int64), ()
+    column = file.read(columns=[layout.label]).column(layout.label)
+    values = column.cast(pa.float64()).to_numpy()
+    values = np.where(np.isnan(values), UNKNOWN_LABEL, values)
+    names = layout.class_names
+    top = _CLASSES_AT_MOST if names is None else len(names)
+    wrong = np.flatnonzero((values != np.round(values)) | (values < UNKNOWN_LABEL) | (values >= top))
+    if len(wrong):
+        raise DataError(
+            f"{path}: label {values[wrong[0]]:g} in row {wrong[0]} is not a whole number in"
+            f" {UNKNOWN_LABEL}..{top - 1}"
+        )
+    if names is None:
+        names = tuple(str(i) for i in range(int(values.max()) + 1))
+    return values.astype(np.int64), names
+
+
+def _pictures(
+    file: pq.ParquetFile, column: str, rows: np.ndarray
+) -> Iterator[tuple[int, int, bytes | None, str | None]]:
+    """(position in `rows`, row, bytes, path) of the wanted rows, in file order, a batch in memory at a time."""
+    by_row = np.argsort(rows, kind="stable")
+    wanted = rows[by_row]
+    start = 0
+    for group in range(file.metadata.num_row_groups):
+        end = start + file.metadata.row_group(group).num_rows
+        if np.searchsorted(wanted, start) < np.searchsorted(wanted, end):
+            for batch in file.iter_batches(_BATCH_ROWS, row_groups=[group], columns=[column]):
+                low, high = np.searchsorted(wanted, [start, start + len(batch)])
+                cells = batch.column(column).take(pa.array(wanted[low:high] - start)).to_pylist()
+                for position, row, cell in zip(
+                    by_row[low:high].tolist(), wanted[low:high].tolist(), cells, strict=True
+                ):
+                    cell = cell or {}
+                    yield position, row, cell.get("bytes"), cell.get("path")
+                start += len(batch)
+        start = end

@@ -1,0 +1,62 @@
+"""Pictures that a person hands in: one file, or some, of any size and mode."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from .decode import DecodeError, decode_image, one_line
+from .imageset import UNKNOWN_LABEL, DataError, ImageSet
+
+MAX_SIDE_PX = 10_000
+
+
+def prepare_upload(file_bytes: bytes, name: str, size_px: int = 32) -> np.ndarray:
+    """Makes an uploaded picture usable.
+
+    Its upright centre square, resized; what is converted and how, see `sdviz.data.decode.decode_image`.
+
+    Args:
+        file_bytes: The file as it came.
+        name: Its name, for the error.
+        size_px: Height and width of the result.
+
+    Returns:
+        uint8 (size_px,size_px,3).
+
+    Raises:
+        DataError: One line: not a picture, cut short or damaged, or over 10,000 px a side.
+    """
+    try:
+        return decode_image(file_bytes, size_px, MAX_SIDE_PX)
+    except DecodeError as error:
+        raise DataError(f"{one_line(name)} {error}") from error
+
+
+def from_uploads(files: Sequence[tuple[str, bytes]], size_px: int = 32) -> tuple[ImageSet, list[str]]:
+    """An image set of uploaded files.
+
+    The id of a picture is "upload/" and the first 16 hex digits of its file's SHA-256, so the same file
+    handed in twice is one picture.
+
+    Args:
+        files: (name, bytes) of each.
+        size_px: Height and width of the result.
+
+    Returns:
+        The set, unlabelled and in the order given, empty where no file is usable; and one line for each
+        file that is not.
+    """
+    images: dict[str, np.ndarray] = {}
+    refused: list[str] = []
+    for name, file_bytes in files:
+        one = f"upload/{hashlib.sha256(file_bytes).hexdigest()[:16]}"
+        try:
+            images[one] = prepare_upload(file_bytes, name, size_px)
+        except DataError as error:
+            refused.append(str(error))
+    stack = np.stack(list(images.values())) if images else np.empty((0, size_px, size_px, 3), np.uint8)
+    labels = np.full(len(images), UNKNOWN_LABEL, np.int64)
+    return ImageSet("upload", "all", stack, labels, np.array(list(images), dtype=str), ()), refused

@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def sdviz_data(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of real image sets, as the data root: SDVIZ_DATA, else ../shared/data."""
+    given = os.environ.get("SDVIZ_DATA")
+    root = Path(given) if given else Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not root.is_dir():
+        pytest.skip(f"no real image sets: {root} is not a folder (SDVIZ_DATA names another)")
+    monkeypatch.setenv("SDVIZ_DATA", str(root.resolve()))
+    return root.resolve()
+
+
+@pytest.fixture
+def data_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty data root of the test's own."""
+    root = tmp_path / "data-root"
+    root.mkdir()
+    monkeypatch.setenv("SDVIZ_DATA", str(root))
+    return root
