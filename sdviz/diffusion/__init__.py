@@ -1,0 +1,1 @@
+"""The diffusion core: schedule, guidance, samplers, per-image noise and training."""

@@ -1,0 +1,285 @@
+"""Training of the noise predictor: Eq. 1 with the condition dropped at random."""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import broadcast
+from torch.nn import functional as F
+
+from ..config import DiffusionConfig
+from ..nn.device import has_fast_bf16, resolve_device
+from ..nn.unet import NoisePredictor
+from .schedule import NoiseSchedule
+
+REPORT_EVERY_STEPS = 20
+STATE_KEYS = {"model", "ema", "optimizer", "step", "elapsed_sec"}
+
+
+class TrainingDiverged(RuntimeError):
+    """The loss or its gradient is no longer a number."""
+
+
+class TrainingStateError(ValueError):
+    """A resume state that is cut, foreign or of another network; the message names the file."""
+
+
+@dataclass(frozen=True)
+class TrainingReport:
+    """One line of progress.
+
+    Attributes:
+        step: Steps done, of `total_steps`.
+        loss: Mean of Eq. 1 since the last report.
+        images_per_sec: Since the last report.
+        elapsed_sec: Training time, earlier interrupted parts included.
+        progress: 0..1, by steps or by the time limit, whichever is further.
+    """
+
+    step: int
+    total_steps: int
+    loss: float
+    learning_rate: float
+    images_per_sec: float
+    elapsed_sec: float
+    progress: float
+
+
+def make_accelerator(device: str, mixed_precision: str) -> Accelerator:
+    """An Accelerator of its own, whatever this process made before.
+
+    Args:
+        device: "auto" or a device's name; under `accelerate launch` only cpu or not-cpu counts.
+        mixed_precision: "auto" is bf16 where the device computes in it.
+    """
+    on_cpu = resolve_device(device).type == "cpu"
+    if mixed_precision == "auto":
+        fast = has_fast_bf16(resolve_device(device))
+        mixed_precision = "bf16" if fast else "no"
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        AcceleratorState._reset_state(reset_partial_state=True)
+    return Accelerator(cpu=on_cpu, mixed_precision=mixed_precision)
+
+
+def rate_factor(step: int, progress: float, config: DiffusionConfig) -> float:
+    """Learning rate over its peak: linear warm-up, flat, then linear to 0 over the last `cooldown` share."""
+    warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
+    if config.cooldown and progress > 1 - config.cooldown:
+        return warm * max(0.0, (1 - progress) / config.cooldown)
+    return warm
+
+
+def train_noise_predictor(
+    model: NoisePredictor,
+    images: np.ndarray,
+    labels: np.ndarray,
+    schedule: NoiseSchedule,
+    config: DiffusionConfig,
+    state_path: Path | None = None,
+    device: str = "auto",
+    on_report: Callable[[TrainingReport], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> tuple[NoisePredictor, bool]:
+    """Minimises Eq. 1, || eps_theta(x_t, c) - eps ||^2, with c dropped to the null token by p_uncond.
+
+    All randomness of a step comes from (config.seed, step), so a run resumed from `state_path` does
+    bit for bit what it would have done undisturbed (on the CPU, at equal thread count, without a time
+    limit). Several processes share the batch that one would have had and average their gradients;
+    the main one's clock and `should_stop` count for all.
+
+    Args:
+        model: The network to start from; trained in place.
+        images: uint8 (N,H,W,3).
+        labels: int64 (N,), 0..C-1.
+        schedule: The noise schedule.
+        config: How to train.
+        state_path: Where to keep the resume state; read first if it is there.
+        device: "auto", "cpu", "cuda", ...
+        on_report: Called every few steps, in the main process.
+        should_stop: Asked before every step, in the main process; True saves the state and returns.
+
+    Returns:
+        The averaged (EMA) network on the CPU, and whether training is complete.
+
+    Raises:
+        ValueError: Labels outside 0..C-1, no images, images that are not uint8 (N,H,W,3), a timestep
+            that the schedule does not have, or a batch that the processes cannot share evenly.
+        TrainingStateError: `state_path` holds no state of this network.
+        TrainingDiverged: The loss became NaN or infinite; the last good state stays on disk.
+    """
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
+        raise ValueError(f"training images must be uint8 (N,H,W,3), not {images.dtype} {images.shape}")
+    if len(images) == 0:
+        raise ValueError("no images to train on")
+    if labels.shape != (len(images),):
+        raise ValueError(f"training labels: shape {labels.shape}, but there are {len(images)} images")
+    if labels.min() < 0 or labels.max() >= model.null_label:
+        raise ValueError(
+            f"training labels must lie in 0..{model.null_label - 1}, not {labels.min()}..{labels.max()}"
+        )
+    max_t = config.max_train_timestep or schedule.num_train_timesteps
+    if max_t > schedule.num_train_timesteps:
+        raise ValueError(f"max_train_timestep {max_t} is outside 1..{schedule.num_train_timesteps}")
+
+    # --- set up -----------------------------------------------------------------------------------
+    accelerator = make_accelerator(device, config.mixed_precision)
+    where = accelerator.device
+    rank, world = accelerator.process_index, accelerator.num_processes
+    if config.batch_size % world:
+        raise ValueError(f"batch_size {config.batch_size} is not a multiple of the {world} processes")
+    mine = slice(rank * config.batch_size // world, (rank + 1) * config.batch_size // world)
+    model = model.to(where)
+    if where.type == "cuda":
+        model = model.to(memory_format=torch.channels_last)
+    ema = copy.deepcopy(model).eval().requires_grad_(False)
+    optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=where.type != "mps")
+    network, optimizer = accelerator.prepare(model, optimizer)
+    # `prepare` gives every process the main one's weights
+    ema.load_state_dict(accelerator.unwrap_model(network).state_dict())
+    pixels = torch.tensor(images).permute(0, 3, 1, 2).contiguous().to(where)
+    targets = torch.tensor(labels).to(where)
+    a_bar = schedule.alphas_cumprod.to(torch.float32).to(where)
+
+    step, elapsed_before = 0, 0.0
+    if state_path is not None and state_path.exists():
+        state = _read_state(state_path)
+        try:
+            accelerator.unwrap_model(network).load_state_dict(state["model"])
+            ema.load_state_dict(state["ema"])
+            optimizer.load_state_dict(state["optimizer"])
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise TrainingStateError(
+                f"{state_path}: the state of another network; remove it to start over"
+            ) from error
+        step, elapsed_before = state["step"], state["elapsed_sec"]
+    elif state_path is not None:
+        state_path.parent.mkdir(parents=True, exist_ok=True)
+
+    def check_finite() -> None:
+        # the gradient too: it spoils the weights one step before the loss shows it
+        if not math.isfinite(float(loss_sum + norm_sum)):
+            raise TrainingDiverged(
+                f"the loss or its gradient became NaN or infinite by step {step} of {config.total_steps}:"
+                f" try a learning rate below {config.learning_rate:g}"
+            )
+
+    def save_state() -> None:
+        check_finite()
+        if state_path is None or not accelerator.is_main_process:
+            return
+        state = {
+            "model": accelerator.unwrap_model(network).state_dict(),
+            "ema": ema.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "step": step,
+            "elapsed_sec": elapsed_before + time.monotonic() - started,
+        }
+        partial = state_path.with_name(state_path.name + ".partial")
+        torch.save(state, partial)
+        os.replace(partial, state_path)
+
+    # --- loop -------------------------------------------------------------------------------------
+    started = last_save = last_report = time.monotonic()
+    loss_sum, norm_sum, loss_steps = torch.zeros((), device=where), torch.zeros((), device=where), 0
+    complete = True
+    network.train()
+    while step < config.total_steps:
+        elapsed = elapsed_before + time.monotonic() - started
+        stop = should_stop is not None and accelerator.is_main_process and should_stop()
+        if world > 1:
+            # one answer for all: who leaves the loop alone leaves the others waiting for its gradient
+            word = broadcast(torch.tensor([float(stop), elapsed], device=where))
+            stop, elapsed = bool(word[0]), float(word[1])
+        progress = step / config.total_steps
+        if config.time_limit_sec is not None:
+            progress = max(progress, elapsed / config.time_limit_sec)
+            if elapsed >= config.time_limit_sec:
+                break
+        if stop:
+            complete = False
+            break
+
+        # 1. draw the batch: images, t ~ Uniform{0..max_t-1}, noise, dropped conditions
+        step_seed = (config.seed << 32) + step
+        torch.manual_seed(step_seed + (rank << 31))  # dropout, not the same in every process
+        dice = torch.Generator(device=where).manual_seed(step_seed)
+        n = config.batch_size
+        rows = torch.randint(len(pixels), (n,), generator=dice, device=where)[mine]
+        t = torch.randint(max_t, (n,), generator=dice, device=where)[mine]
+        dropped = (torch.rand(n, generator=dice, device=where) < config.p_uncond)[mine]
+        flipped = (torch.rand(n, generator=dice, device=where) < 0.5)[mine]
+        noise = torch.randn((n, *pixels.shape[1:]), generator=dice, device=where)[mine]
+        x_0 = pixels[rows].to(torch.float32) / 127.5 - 1.0
+        if config.random_flip:
+            x_0 = torch.where(flipped[:, None, None, None], x_0.flip(-1), x_0)
+        condition = torch.where(dropped, model.null_label, targets[rows])
+
+        # 2. Eq. 1
+        a = a_bar[t][:, None, None, None]
+        with accelerator.autocast():
+            eps = network(a.sqrt() * x_0 + (1 - a).sqrt() * noise, t, condition)
+        loss = F.mse_loss(eps.float(), noise)
+
+        # 3. step, then average
+        for group in optimizer.param_groups:
+            group["lr"] = config.learning_rate * rate_factor(step, progress, config)
+        optimizer.zero_grad(set_to_none=True)
+        accelerator.backward(loss)
+        norm_sum += accelerator.clip_grad_norm_(network.parameters(), config.max_grad_norm)
+        optimizer.step()
+        decay = min(config.ema_decay, (1 + step) / (10 + step))
+        with torch.no_grad():
+            source = list(accelerator.unwrap_model(network).parameters())
+            torch._foreach_lerp_(list(ema.parameters()), source, 1 - decay)
+        loss_sum += loss.detach()
+        loss_steps += 1
+        step += 1
+
+        # 4. report; a state with NaN in it is never written
+        now = time.monotonic()
+        due = step % REPORT_EVERY_STEPS == 0 or step == config.total_steps
+        save_due = now - last_save >= config.save_every_sec
+        if due:
+            check_finite()
+            mean_loss = float(accelerator.reduce(loss_sum, "mean")) / loss_steps
+            if on_report is not None and accelerator.is_main_process:
+                rate = loss_steps * config.batch_size / max(1e-9, now - last_report)
+                seconds = elapsed_before + now - started
+                shown_lr = float(optimizer.param_groups[0]["lr"])
+                done = max(progress, step / config.total_steps)
+                on_report(TrainingReport(step, config.total_steps, mean_loss, shown_lr, rate, seconds, done))
+            loss_sum.zero_()
+            norm_sum.zero_()
+            loss_steps, last_report = 0, now
+        if save_due:
+            save_state()
+            last_save = time.monotonic()
+
+    save_state()
+    accelerator.wait_for_everyone()
+    return ema.to("cpu"), complete
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    """The resume state, on the CPU; TrainingStateError where the file holds none."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # reading spoilt bytes as a pickle can raise anything at all
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise TrainingStateError(
+            f"{path}: cut short or no resume state; remove it to start over ({reason})"
+        ) from error
+    if not isinstance(state, dict) or not STATE_KEYS <= state.keys():
+        raise TrainingStateError(f"{path}: no resume state; remove it to start over")
+    return state

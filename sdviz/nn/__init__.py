@@ -1,0 +1,1 @@
+"""Networks only: the noise predictor, the classifier, and the device they run on."""

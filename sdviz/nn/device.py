@@ -1,0 +1,46 @@
+"""Which device does the work, and what it can do."""
+
+from __future__ import annotations
+
+import torch
+
+
+def resolve_device(device: str | torch.device = "auto") -> torch.device:
+    """The device of that name; "auto" takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        ValueError: A device that this machine does not have.
+    """
+    if str(device) == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device {device!r} is not one of auto, cpu, cuda, cuda:N, mps") from error
+    if resolved.type == "cuda" and not (
+        torch.cuda.is_available() and (resolved.index or 0) < torch.cuda.device_count()
+    ):
+        raise ValueError(f"device {device!r}: this machine has {torch.cuda.device_count()} CUDA devices")
+    if resolved.type == "mps" and not torch.backends.mps.is_available():
+        raise ValueError(f"device {device!r}: this machine has no MPS")
+    return resolved
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether bfloat16 arithmetic runs in the device's own instructions, not emulated."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return False
+
+
+def device_name(device: torch.device) -> str:
+    """What to call the device in captions: the GPU's name, or "CPU (N threads)"."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "cpu":
+        return f"CPU ({torch.get_num_threads()} threads)"
+    return device.type.upper()
