@@ -1,0 +1,1 @@
+"""Everything that imports streamlit, but for app.py and pages/."""

@@ -1,0 +1,180 @@
+"""All that the app keeps between reruns and between people: models, image sets, outliers, one lock."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import streamlit as st
+
+from sdviz import data
+from sdviz.bundle import MANIFEST, Bundle
+from sdviz.data import ImageSet
+from sdviz.outliers import Recipe, to_images
+
+# The device does one thing at a time, whoever asks.
+DEVICE_LOCK = threading.Lock()
+MAX_OUTLIERS = 20_000
+
+
+@st.cache_resource(max_entries=2, show_spinner="Opening the bundle ...")
+def _open_bundle(path: str, changed_ns: int, device: str) -> Bundle:
+    return Bundle.load(path, device)
+
+
+def open_bundle(path: Path, device: str = "auto") -> Bundle:
+    """The bundle in that folder; opened again when its bundle.json changes.
+
+    Raises:
+        BundleError: As `Bundle.load`.
+    """
+    file = path / MANIFEST
+    return _open_bundle(str(path), file.stat().st_mtime_ns if file.exists() else 0, device)
+
+
+@st.cache_data(max_entries=8, show_spinner="Reading the images ...")
+def _load_images(name: str, split: str | None, limit: int | None, root: str) -> ImageSet:
+    return data.load(name, split, limit=limit)
+
+
+def load_images(name: str, split: str | None, limit: int | None = None) -> ImageSet:
+    """An image set, kept for everybody.
+
+    Raises:
+        DataError: As `data.load`.
+    """
+    return _load_images(name, split, limit, str(data.data_root()))
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One picture to make: this source, under this condition, by this recipe."""
+
+    image_id: str
+    image: np.ndarray
+    label: int
+    target: int
+    recipe: Recipe
+
+
+@dataclass(frozen=True)
+class Edited:
+    """What came of an `Edit`.
+
+    Attributes:
+        outlier: uint8 (H,W,3).
+        noised: uint8 (H,W,3), x_S.
+        trajectory: uint8 (K,H,W,3), the x_0 prediction of each step; None where it was not asked for.
+        network_calls: Forward passes of the batch that it was in.
+        evaluations: How often the network saw this image.
+        batch_sec: Time of that batch.
+        batch_images: How many images were in it.
+    """
+
+    outlier: np.ndarray
+    noised: np.ndarray
+    trajectory: np.ndarray | None
+    network_calls: int
+    evaluations: int
+    batch_sec: float
+    batch_images: int
+
+
+class OutlierStore:
+    """Outliers by everything that fixes them; the oldest go first. Safe from several sessions."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[object, ...], Edited] = OrderedDict()
+        self._lock = threading.Lock()
+        self.misses = 0
+
+    def get(self, key: tuple[object, ...]) -> Edited | None:
+        """What is kept under the key, now the youngest."""
+        with self._lock:
+            found = self._kept.get(key)
+            if found is not None:
+                self._kept.move_to_end(key)
+            return found
+
+    def put(self, key: tuple[object, ...], made: Edited) -> None:
+        """Keeps it."""
+        with self._lock:
+            self.misses += 1
+            self._kept[key] = made
+            while len(self._kept) > MAX_OUTLIERS:
+                self._kept.popitem(last=False)
+
+
+@st.cache_resource(show_spinner=False)
+def outlier_store() -> OutlierStore:
+    """The one store of this server."""
+    return OutlierStore()
+
+
+def make_edits(
+    bundle: Bundle,
+    edits: list[Edit],
+    on_progress: Callable[[float], None] | None = None,
+    trajectory: bool = False,
+) -> list[Edited]:
+    """Makes what is not kept yet, recipe by recipe, the same recipe in one batch.
+
+    Args:
+        bundle: Makes them.
+        edits: What to make.
+        on_progress: Called with 0..1 after each network call.
+        trajectory: Keep the x_0 prediction of each step, too.
+
+    Returns:
+        In the order of `edits`.
+    """
+    store = outlier_store()
+    keys: list[tuple[object, ...]] = [
+        (bundle.hash, e.image_id, e.image.tobytes(), e.label, e.target, e.recipe, trajectory) for e in edits
+    ]
+    found = {key: store.get(key) for key in keys}
+    missing = OrderedDict((k, e) for k, e in zip(keys, edits, strict=True) if found[k] is None)
+    batches: OrderedDict[Recipe, list[tuple[tuple[object, ...], Edit]]] = OrderedDict()
+    for key, edit in missing.items():
+        batches.setdefault(edit.recipe, []).append((key, edit))
+    steps_total = sum(min(r.num_inference_steps, r.start_timestep) for r in batches)
+    steps_done = 0
+    for recipe, pairs in batches.items():
+        x_0s: list[np.ndarray] = []
+
+        def on_step(step: int, x_t: object, x_0: object, x_0s: list[np.ndarray] = x_0s) -> None:
+            nonlocal steps_done
+            steps_done += 1
+            if trajectory:
+                x_0s.append(to_images(x_0))  # type: ignore[arg-type]
+            if on_progress is not None:
+                on_progress(min(1.0, steps_done / max(1, steps_total)))
+
+        with DEVICE_LOCK:
+            batch = bundle.generate(
+                np.stack([e.image for _, e in pairs]),
+                labels=np.array([e.label for _, e in pairs]),
+                target_labels=np.array([e.target for _, e in pairs]),
+                ids=np.array([e.image_id for _, e in pairs]),
+                callback=on_step,
+                batch_size=len(pairs),
+                **asdict(recipe),
+            )
+        for row, (key, _) in enumerate(pairs):
+            path = np.stack([x[row] for x in x_0s]) if x_0s else None
+            made = Edited(
+                batch.outliers[row],
+                batch.noised[row],
+                path,
+                batch.network_calls,
+                batch.evaluations,
+                batch.elapsed_sec,
+                len(pairs),
+            )
+            store.put(key, made)
+            found[key] = made
+    return [found[key] for key in keys]  # type: ignore[misc]

@@ -1,0 +1,128 @@
+"""The landing page below its title."""
+
+from __future__ import annotations
+
+import numpy as np
+import streamlit as st
+
+from sdviz import data
+from sdviz.bundle import Bundle
+from sdviz.nn.device import device_name
+from sdviz.outliers import draw_target_labels
+from sdviz.ui.cache import Edit, load_images, make_edits
+from sdviz.ui.components import Cell, Words, picture_grid
+from sdviz.ui.page import PageContext, show_missing_bundle
+from sdviz.ui.pictures import ID_COLOUR, NEUTRAL_COLOUR, OUTLIER_COLOUR, data_uri
+
+N_EXAMPLES = 6
+WAIT = "Making six outliers with the bundle"
+
+
+def show_home(context: PageContext) -> None:
+    """Examples, the way into the lab, and what is in use."""
+    if context.bundle is None:
+        show_missing_bundle(context)
+    else:
+        _examples(context.bundle)
+    columns = st.columns([1.2, 3], vertical_alignment="center")
+    with columns[0]:
+        st.page_link(
+            "pages/1_Outlier_lab.py",
+            label="**Open the outlier lab**",
+            icon=":material/science:",
+            width="stretch",
+        )
+    with columns[1]:
+        st.caption("Move S and w yourself, on these images, on other data sets or on your own pictures.")
+    st.divider()
+    _in_use(context.bundle)
+
+
+def _examples(bundle: Bundle) -> None:
+    """A few images of the bundle's own data with their outliers, made now at the bundle's defaults."""
+    m = bundle.manifest
+    try:
+        splits = data.splits(m.dataset)
+        images = load_images(m.dataset, "test" if "test" in splits else None, 4_000)
+    except data.DataError as error:
+        st.info(f"No examples here: {error}")
+        return
+    labels = images.labels
+    if bundle.clusterer is not None and m.labels_from != "ground truth":
+        labels = bundle.pseudo_label(images.images)[0]
+    # one image of each of the first clusters
+    rows = [int(r[0]) for c in range(bundle.n_clusters) if len(r := np.flatnonzero(labels == c))][:N_EXAMPLES]
+    if not rows:
+        return
+    targets = draw_target_labels(labels[rows], images.ids[rows], bundle.n_clusters, seed=0)
+    recipe = bundle.recipe()
+    sigma = bundle.schedule.sigma(recipe.start_timestep)
+    place = st.empty()
+    place.progress(0.0, WAIT)
+
+    def on_progress(done: float) -> None:
+        place.progress(done, WAIT)
+
+    edits = [
+        Edit(str(images.ids[r]), images.images[r], int(labels[r]), int(t), recipe)
+        for r, t in zip(rows, targets, strict=True)
+    ]
+    made = make_edits(bundle, edits, on_progress)
+    names = bundle.class_names
+    cells = []
+    for r in rows:
+        name = names[labels[r]]
+        cells.append(Cell(data_uri(images.images[r]), f"original: {name}", ID_COLOUR, name))
+    cells += [Cell(data_uri(e.noised), "the same, noised", NEUTRAL_COLOUR) for e in made]
+    cells += [
+        Cell(data_uri(e.outlier), f"outlier, told {names[t]}", OUTLIER_COLOUR, f"told {names[t]}")
+        for e, t in zip(made, targets.tolist(), strict=True)
+    ]
+    place.empty()
+    with place.container():
+        picture_grid(
+            cells,
+            len(rows),
+            key="examples",
+            size_px=128,
+            row_names=[
+                Words("real image", "in-distribution"),
+                Words(
+                    f"noised, S = {recipe.start_timestep}",
+                    f"σ {sigma:.2f}",
+                ),
+                Words("outlier", f"w = {recipe.guidance_scale:g}"),
+            ],
+        )
+
+
+def _in_use(bundle: Bundle | None) -> None:
+    columns = st.columns(3)
+    with columns[0], st.container(border=True, height="stretch"):
+        st.markdown("**Bundle**")
+        if bundle is None:
+            st.caption("None yet. A bundle is a trained system in one folder.")
+        else:
+            m = bundle.manifest
+            st.caption(
+                f"`{bundle.path.name if bundle.path else 'in memory'}`, trained on `{m.dataset}`: "
+                f"{m.n_clusters} clusters, labels from {m.labels_from}; S up to {m.max_train_timestep}. "
+                f"Usual settings: S = {m.defaults.start_timestep}, w = {m.defaults.guidance_scale:g}, "
+                f"{m.defaults.num_inference_steps} steps of {m.defaults.solver}."
+            )
+            st.caption(f"Clusters: {', '.join(m.class_names)}.")
+    with columns[1], st.container(border=True, height="stretch"):
+        st.markdown("**Data**")
+        here = data.names()
+        st.caption("On this machine: " + ", ".join(f"`{n}`" for n in here) + ".")
+        st.caption(
+            f"More sets go to `{data.data_root()}` (or set `SDVIZ_DATA`); "
+            "`python -m sdviz download cifar10` fetches one."
+        )
+    with columns[2], st.container(border=True, height="stretch"):
+        st.markdown("**Device**")
+        if bundle is None:
+            st.caption("Chosen when a bundle is opened: CUDA, then MPS, then the CPU.")
+        else:
+            st.caption(f"{device_name(bundle.device)}, {bundle.inference.description}.")
+            st.caption("CUDA is taken where there is some, then MPS, then the CPU; all work.")

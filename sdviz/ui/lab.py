@@ -1,0 +1,381 @@
+"""The outlier lab: its controls, the side-by-side grid and the views of one image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+
+from sdviz.bundle import Bundle
+from sdviz.nn.device import device_name
+from sdviz.outliers import Recipe, draw_target_labels
+from sdviz.ui.cache import Edit, Edited
+from sdviz.ui.components import Cell, Words, picture_grid
+from sdviz.ui.lab_state import (
+    ALL_OTHERS,
+    RANDOM_OTHER,
+    SOLVERS,
+    LabState,
+    Run,
+    Settings,
+    judge,
+    mean_psnr,
+    runner,
+)
+from sdviz.ui.page import PageContext, show_missing_bundle
+from sdviz.ui.pictures import (
+    CONTROL_COLOUR,
+    ID_COLOUR,
+    NEUTRAL_COLOUR,
+    OUTLIER_COLOUR,
+    data_uri,
+    difference,
+    heat_map,
+)
+from sdviz.ui.sources import Source, choose_sources
+from sdviz.ui.views import show_view
+
+PICTURE_PX = 128
+
+
+def show_lab(context: PageContext) -> None:
+    """The page below its title."""
+    if context.bundle is None:
+        show_missing_bundle(context)
+        return
+    sources = choose_sources(context.bundle)
+    if sources:
+        _lab(context.bundle, sources)
+
+
+@st.fragment
+def _lab(bundle: Bundle, sources: list[Source]) -> None:
+    settings = _controls(bundle)
+    status = st.container(height=46, border=False).empty()
+    grid_place = st.container()
+    focus = min(int(st.session_state.get("focus", 0)), len(sources) - 1)
+    run = runner(bundle, status)
+
+    labels = np.array([s.label for s in sources])
+    ids = np.array([s.id for s in sources])
+    if settings.target in bundle.class_names:
+        targets = np.full(len(sources), bundle.class_names.index(settings.target))
+    else:
+        targets = draw_target_labels(labels, ids, bundle.n_clusters, settings.recipe.seed)
+
+    with grid_place:
+        n, c = len(sources), bundle.n_clusters
+        if settings.target == ALL_OTHERS:
+            made = _show_all_targets(bundle, sources, settings, run, focus)
+            pick = [made[i * c + int(t)] for i, t in enumerate(targets)]
+            right = [made[i * c + int(y)] for i, y in enumerate(labels)]
+            wrong = [(i, made[i * c + t]) for i in range(n) for t in range(c) if t != labels[i]]
+        else:
+            wanted = [
+                Edit(s.id, s.image, s.label, int(t), settings.recipe)
+                for s, t in zip(sources, targets, strict=True)
+            ]
+            made = run(wanted + [replace(e, target=e.label) for e in wanted], "Denoising")
+            pick, right = made[:n], made[n:]
+            wrong = list(enumerate(pick))
+            _show_pairs(bundle, sources, settings, targets, pick, right, focus)
+        _show_numbers(bundle, sources, wrong, list(enumerate(right)))
+    _status_line(status, bundle, settings, made)
+    show_view(LabState(bundle, sources, settings, targets, pick, right, focus))
+
+
+# --------------------------------------------------------------------------------------------------
+# Controls
+# --------------------------------------------------------------------------------------------------
+
+
+def _controls(bundle: Bundle) -> Settings:
+    d, max_s = bundle.manifest.defaults, bundle.manifest.max_train_timestep
+    columns = st.columns([3.2, 2.6, 1.9, 1.3], vertical_alignment="top")
+    with columns[0]:
+        s = st.slider(
+            "S, noising steps",
+            0,
+            max_s,
+            d.start_timestep,
+            5,
+            key="S",
+            bind="query-params",
+            help="How far the image is noised before it is denoised again. More steps leave less of it.",
+        )
+        sigma, a_bar = bundle.schedule.sigma(s), bundle.schedule.alpha_bar(s)
+        st.caption(f"σ = {sigma:.2f} (noise over signal), ᾱ = {a_bar:.3f}")
+    with columns[1]:
+        w = st.slider(
+            "w, guidance",
+            -1.0,
+            8.0,
+            float(d.guidance_scale),
+            0.25,
+            key="w",
+            bind="query-params",
+            help="Eq. 3: (1+w) ε(x, wrong label) - w ε(x, no label).",
+        )
+        meaning = {-1.0: "no condition at all, ", 0.0: "plainly conditional, "}.get(w, "")
+        st.caption(f"{meaning}`guidance_scale` {1 + w:g} in diffusers")
+    with columns[2]:
+        target = st.selectbox(
+            "Told to be", [RANDOM_OTHER, ALL_OTHERS, *bundle.class_names], key="target", bind="query-params"
+        )
+        st.caption("the label it is denoised under")
+    with columns[3]:
+        st.markdown("<div style='height:1.75rem'></div>", unsafe_allow_html=True)
+        with st.popover("Advanced", icon=":material/tune:", width="stretch"):
+            advanced = _advanced(bundle, s, w)
+    return Settings(advanced, target)
+
+
+def _advanced(bundle: Bundle, s: int, w: float) -> Recipe:
+    d = bundle.manifest.defaults
+    solvers = list(SOLVERS)
+    solver = st.selectbox(
+        "Solver",
+        solvers,
+        index=solvers.index(d.solver),
+        format_func=SOLVERS.__getitem__,
+        key="solver",
+        bind="query-params",
+    )
+    steps = st.slider(
+        "Steps K, network calls from S to 0", 1, 100, d.num_inference_steps, key="steps", bind="query-params"
+    )
+    if s and steps > s:
+        st.caption(f"K is above S: {s} steps are used.")
+    eta = st.slider(
+        "η, fresh noise in DDIM",
+        0.0,
+        1.0,
+        0.0,
+        0.05,
+        key="eta",
+        bind="query-params",
+        disabled=solver != "ddim",
+        help="0 is deterministic, 1 is close to ancestral sampling. Only DDIM has it.",
+    )
+    seed = st.number_input(
+        "Seed", 0, 2**31 - 1, 0, key="seed", bind="query-params", help="Fixes the noise and the wrong label."
+    )
+    max_sigma = round(bundle.schedule.sigma(bundle.manifest.max_train_timestep) + 0.005, 2)
+    low, high = st.slider(
+        "Guidance only where σ lies in",
+        0.0,
+        max_sigma,
+        (0.0, max_sigma),
+        0.01,
+        key="interval",
+        bind="query-params",
+        help="Outside, the unconditional call is skipped and w does not count. "
+        "The full range guides everywhere.",
+    )
+    interval = None if (low, high) == (0.0, max_sigma) else (low, high)
+    return bundle.recipe(s, w, steps, solver, eta if solver == "ddim" else 0.0, interval, int(seed))
+
+
+# --------------------------------------------------------------------------------------------------
+# Work and waiting
+# --------------------------------------------------------------------------------------------------
+
+
+def _status_line(status: DeltaGenerator, bundle: Bundle, settings: Settings, made: list[Edited]) -> None:
+    r = settings.recipe
+    sigma, ms = bundle.schedule.sigma(r.start_timestep), 1000 * sum(m.batch_sec / m.batch_images for m in made)
+    with status.container():
+        st.caption(
+            f"S = {r.start_timestep} (σ {sigma:.2f}), w = {r.guidance_scale:g}, {SOLVERS[r.solver]}, "
+            f"{made[0].network_calls} network calls, {made[0].evaluations} evaluations a picture, "
+            f"{ms:.0f} ms for {len(made)} pictures, "
+            f"{device_name(bundle.device)}, {bundle.inference.description}"
+        )
+
+
+# --------------------------------------------------------------------------------------------------
+# Pictures
+# --------------------------------------------------------------------------------------------------
+
+
+def _heads(bundle: Bundle, sources: list[Source]) -> list[Words]:
+    return [Words(bundle.class_names[s.label], s.label_note or s.id.rsplit("/", 1)[-1][:14]) for s in sources]
+
+
+def _show_pairs(
+    bundle: Bundle,
+    sources: list[Source],
+    settings: Settings,
+    targets: np.ndarray,
+    outliers: list[Edited],
+    controls: list[Edited],
+    focus: int,
+) -> None:
+    """Original, outlier, control, noised, difference: a column for each image, eight to a band."""
+    r = settings.recipe
+    sigma = bundle.schedule.sigma(r.start_timestep)
+    names = bundle.class_names
+    cells: dict[str, list[Cell]] = {"original": [], "outlier": [], "control": [], "noised": [], "heat": []}
+    for i, (source, out, control) in enumerate(zip(sources, outliers, controls, strict=True)):
+        was, told = names[source.label], names[int(targets[i])]
+        ms = 1000 * out.batch_sec / out.batch_images
+        facts = f"S {r.start_timestep}, σ {sigma:.2f}, w {r.guidance_scale:g}"
+        solver, device = SOLVERS[r.solver].split(",")[0], bundle.device.type.upper()
+        how = f"{solver}, {out.network_calls} calls, {ms:.0f} ms, {device}"
+        chosen = i == focus
+        cells["original"].append(
+            Cell(data_uri(source.image), f"original: {was}, {source.id}", ID_COLOUR, id=str(i), chosen=chosen)
+        )
+        cells["outlier"].append(
+            Cell(
+                data_uri(out.outlier),
+                f"outlier: {was}, told {told}",
+                OUTLIER_COLOUR,
+                f"told {told}",
+                id=str(i),
+                chosen=chosen,
+            )
+        )
+        cells["control"].append(
+            Cell(
+                data_uri(control.outlier),
+                f"control: {was}, told {was}",
+                CONTROL_COLOUR,
+                f"told {was}",
+                id=str(i),
+            )
+        )
+        cells["noised"].append(Cell(data_uri(out.noised), f"noised to S={r.start_timestep}", NEUTRAL_COLOUR))
+        heat = heat_map(difference(source.image, out.outlier))
+        cells["heat"].append(
+            Cell(data_uri(heat), "difference of original and outlier", NEUTRAL_COLOUR, facts, how)
+        )
+    rows = [
+        Words("original", "ID"),
+        Words("outlier", "wrong label"),
+        Words("control", "right label"),
+        Words("noised", f"x_S at S={r.start_timestep}"),
+        Words("difference", "original to outlier; yellow is half the range"),
+    ]
+    for band in bands(len(sources)):
+        flat = [row[i] for row in cells.values() for i in band]
+        key = f"grid{band.start}"
+        picture_grid(
+            flat,
+            len(band),
+            key=key,
+            size_px=PICTURE_PX,
+            row_names=rows,
+            column_names=_heads(bundle, [sources[i] for i in band]),
+            on_click=_focus_setter(key),
+        )
+
+
+def bands(count: int) -> list[range]:
+    """Columns that fit beside each other, at most seven, in bands of nearly equal length."""
+    n_bands = -(-count // 7)
+    width = -(-count // n_bands)
+    return [range(i, min(i + width, count)) for i in range(0, count, width)]
+
+
+def _focus_setter(key: str) -> Callable[[], None]:
+    def choose() -> None:
+        st.session_state["focus"] = int(st.session_state[key].clicked)
+
+    return choose
+
+
+def _show_all_targets(
+    bundle: Bundle,
+    sources: list[Source],
+    settings: Settings,
+    run: Run,
+    focus: int,
+) -> list[Edited]:
+    """Every image under every label; the right one is the control. Returns them source by source."""
+    names = bundle.class_names
+    edits = [
+        Edit(s.id, s.image, s.label, target, settings.recipe) for s in sources for target in range(len(names))
+    ]
+    made = run(edits, "Denoising under every label")
+    rows = [Words("original", "ID"), *(Words(f"told {n}") for n in names)]
+    for band in bands(len(sources)):
+        cells = [
+            Cell(
+                data_uri(sources[i].image),
+                f"original: {names[sources[i].label]}",
+                ID_COLOUR,
+                id=str(i),
+                chosen=i == focus,
+            )
+            for i in band
+        ]
+        for target, name in enumerate(names):
+            for i in band:
+                own = target == sources[i].label
+                cells.append(
+                    Cell(
+                        data_uri(made[i * len(names) + target].outlier),
+                        f"{names[sources[i].label]}, told {name}",
+                        CONTROL_COLOUR if own else OUTLIER_COLOUR,
+                        small="right label: control" if own else "",
+                        id=str(i),
+                    )
+                )
+        key = f"grid_all{band.start}"
+        picture_grid(
+            cells,
+            len(band),
+            key=key,
+            size_px=PICTURE_PX,
+            row_names=rows,
+            column_names=_heads(bundle, [sources[i] for i in band]),
+            on_click=_focus_setter(key),
+        )
+    return made
+
+
+# --------------------------------------------------------------------------------------------------
+# Numbers under the pictures
+# --------------------------------------------------------------------------------------------------
+
+
+def _show_numbers(
+    bundle: Bundle, sources: list[Source], wrong: list[tuple[int, Edited]], right: list[tuple[int, Edited]]
+) -> None:
+    """Shift and background PSNR of outliers and controls, given as (row of the source, result)."""
+    columns = st.columns(4)
+    if bundle.clusterer is not None:
+        for column, name, made, words in (
+            (
+                columns[0],
+                "object changed, outlier",
+                wrong,
+                "Outliers that the bundle's own clusterer no longer calls what the original was.",
+            ),
+            (
+                columns[1],
+                "object changed, control",
+                right,
+                "The same count under the right label: what noising alone does. Near 0 is good.",
+            ),
+        ):
+            labels = np.array([sources[i].label for i, _ in made])
+            changed = int((judge(bundle, [e.outlier for _, e in made]) != labels).sum())
+            column.metric(name, f"{changed} of {len(made)}", help=words)
+    if not sources[0].has_mask:
+        return
+    for column, name, made in (
+        (columns[2], "background kept, outlier", wrong),
+        (columns[3], "background kept, control", right),
+    ):
+        psnr = mean_psnr([(sources[i], e) for i, e in made])
+        column.metric(
+            name,
+            f"{psnr:.1f} dB" if np.isfinite(psnr) else "untouched",
+            help="PSNR outside the object's mask widened by 2 px, mean over the images shown. "
+            "Higher is closer to the original; 25 dB is an error of 14 grey levels.",
+        )

@@ -1,0 +1,129 @@
+"""What every page starts with: title, menu, the bundle in use."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import streamlit as st
+from PIL import Image
+
+from sdviz import __version__
+from sdviz.bundle import MANIFEST, Bundle, BundleError
+from sdviz.ui.cache import open_bundle
+
+ROOT = Path(__file__).resolve().parents[2]
+MAKE_BUNDLE = "python -m sdviz run configs/shapes-diffusion.yaml"
+
+# (file, name, icon) of each page, in the menu's order
+PAGES = [
+    ("app.py", "Home", ":material/home:"),
+    ("pages/1_Outlier_lab.py", "Outlier lab", ":material/science:"),
+]
+
+_CSS = """
+<style>
+.block-container { padding: 2.2rem 2.5rem 3rem; max-width: 1500px; }
+h1 { font-size: 1.75rem !important; padding: 0 0 .1rem !important; }
+[data-testid="stSidebarContent"] { padding-top: .2rem; }
+[data-testid="stMetricValue"] { font-size: 1.5rem; }
+</style>
+"""
+
+
+@dataclass(frozen=True)
+class PageContext:
+    """What the set-up found.
+
+    Attributes:
+        bundle: The bundle in use, None without one.
+        problem: Why there is none, one line for the person; "" with a bundle.
+    """
+
+    bundle: Bundle | None
+    problem: str
+
+
+def _icon() -> Image.Image:
+    """A blue disk that dissolves to green: drawn here, since a named icon would come from the network."""
+    y, x = np.mgrid[0:32, 0:32] - 15.5
+    inside = np.hypot(x, y) < 14
+    pixels = np.zeros((32, 32, 4), np.uint8)
+    pixels[inside & (x < 0)] = (0, 114, 178, 255)
+    pixels[inside & (x >= 0) & ((x.astype(int) // 4 + y.astype(int) // 4) % 2 == 0)] = (0, 158, 115, 255)
+    return Image.fromarray(pixels)
+
+
+def find_bundles() -> dict[str, Path]:
+    """Name and folder of each bundle: the shipped ones, then those of finished runs.
+
+    `SDVIZ_CHECKPOINTS` and `SDVIZ_RUNS` move the two places.
+    """
+    shipped = Path(os.environ.get("SDVIZ_CHECKPOINTS", ROOT / "checkpoints"))
+    runs = Path(os.environ.get("SDVIZ_RUNS", ROOT / "runs"))
+    found = {p.parent.name: p.parent for p in sorted(shipped.glob(f"*/{MANIFEST}"))}
+    return found | {p.parent.parent.name: p.parent for p in sorted(runs.glob(f"*/bundle/{MANIFEST}"))}
+
+
+def setup_page(title: str, idea: str) -> PageContext:
+    """The shared start of every page: configuration, menu, bundle chooser, title and one-line idea.
+
+    Args:
+        title: The page's name.
+        idea: What the page shows, in one line.
+    """
+    st.set_page_config(
+        page_title=f"{title} - sdviz", page_icon=_icon(), layout="wide", initial_sidebar_state=250
+    )
+    st.html(_CSS)
+    with st.sidebar:
+        st.markdown("### sdviz")
+        st.caption("a workbench for semantic-discrepant outliers")
+        for file, name, icon in PAGES:
+            st.page_link(file, label=name, icon=icon)
+        st.divider()
+        context = _choose_bundle()
+    st.title(title)
+    st.markdown(idea)
+    return context
+
+
+def _choose_bundle() -> PageContext:
+    bundles = find_bundles()
+    if not bundles:
+        st.caption("No bundle yet")
+        return PageContext(None, "There is no trained network on this machine yet.")
+    name = st.selectbox(
+        "Bundle",
+        list(bundles),
+        key="bundle",
+        bind="query-params",
+        help="A trained system in one folder: the shipped ones, and those of your finished runs.",
+    )
+    try:
+        bundle = open_bundle(bundles[name])
+    except (BundleError, OSError) as error:
+        return PageContext(None, f"The bundle {name!r} cannot be opened: {error}")
+    m = bundle.manifest
+    st.caption(
+        f"{m.n_clusters} clusters of `{m.dataset}`, labels from {m.labels_from}. "
+        f"S up to {m.max_train_timestep}. Runs on {bundle.device.type.upper()}. "
+        f"Hash `{bundle.hash[:10]}`. sdviz {__version__}"
+    )
+    return PageContext(bundle, "")
+
+
+def show_missing_bundle(context: PageContext) -> None:
+    """The empty state of a page that needs a bundle: what would be here, and how to get it."""
+    with st.container(border=True):
+        st.markdown(f"**{context.problem}**")
+        st.markdown(
+            "Here you would see images beside the outliers made of them, moving with S and w. "
+            "That needs a *bundle*: a trained noise predictor in one folder. "
+            "The shipped one lives in `checkpoints/shapes`. To train one yourself (about two hours on two "
+            "CPU cores, minutes on a GPU; it can be stopped and resumed):"
+        )
+        st.code(MAKE_BUNDLE, language="bash")
+        st.caption("When it is done, reload this page: the new bundle shows up in the menu at the left.")

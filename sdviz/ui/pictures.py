@@ -1,0 +1,104 @@
+"""Pictures as the pages show and export them: data URIs, heat maps, contact sheets."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+# Okabe & Ito 2008: told apart by the colour-blind too; one meaning on every page
+ID_COLOUR = "#0072B2"
+NEAR_OOD_COLOUR = "#D55E00"
+FAR_OOD_COLOUR = "#E69F00"
+OUTLIER_COLOUR = "#009E73"
+CONTROL_COLOUR = "#CC79A7"
+NEUTRAL_COLOUR = "#8A94A0"
+
+# dark blue - teal - yellow, rising in lightness, so that it reads in grey too
+_HEAT_STOPS = np.array([[18, 16, 52], [30, 70, 130], [24, 132, 130], [110, 190, 90], [253, 231, 60]], float)
+HEAT_MAX = 0.5
+
+
+def png_bytes(image: np.ndarray) -> bytes:
+    """PNG of one image, uint8 (H,W,3)."""
+    stream = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(image)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def data_uri(image: np.ndarray) -> str:
+    """The image, uint8 (H,W,3), as a `data:` address at its own size: the page enlarges it unblurred."""
+    return "data:image/png;base64," + base64.b64encode(png_bytes(image)).decode("ascii")
+
+
+def difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """How far two images differ in each pixel, float64 (...,H,W) in 0..1.
+
+    The largest of the three channels' differences; 1 is black against white.
+
+    Args:
+        a: uint8 (...,H,W,3).
+        b: uint8, as a.
+    """
+    return np.abs(a.astype(np.int16) - b.astype(np.int16)).max(-1) / 255.0
+
+
+def heat_map(values: np.ndarray) -> np.ndarray:
+    """Values as colours, uint8 (...,3); 0 is dark, `HEAT_MAX` and above is yellow."""
+    position = np.clip(values / HEAT_MAX, 0, 1) * (len(_HEAT_STOPS) - 1)
+    low = np.minimum(position.astype(int), len(_HEAT_STOPS) - 2)
+    part = (position - low)[..., None]
+    return np.round(_HEAT_STOPS[low] * (1 - part) + _HEAT_STOPS[low + 1] * part).astype(np.uint8)
+
+
+def enlarge(image: np.ndarray, factor: int) -> np.ndarray:
+    """Each pixel as a factor x factor square, uint8 (H*factor,W*factor,3)."""
+    return image.repeat(factor, 0).repeat(factor, 1)
+
+
+def contact_sheet(
+    rows: list[tuple[str, np.ndarray]], captions: list[str], footer: str, factor: int = 4
+) -> np.ndarray:
+    """A labelled sheet: one line of pictures per row, one column per image.
+
+    Args:
+        rows: (name, uint8 (N,H,W,3)), each with the same N.
+        captions: N texts under the columns.
+        footer: One line at the bottom: how the sheet was made.
+        factor: How much each picture is enlarged.
+
+    Returns:
+        uint8 (height,width,3), dark text on white.
+    """
+    n, height, width = rows[0][1].shape[:3]
+    cell_w, cell_h, gap, left, font = width * factor, height * factor, 8, 118, ImageFont.load_default(13)
+    footer_lines = _wrap(footer, max(40, (left + n * (cell_w + gap)) // 7))
+    total_w = left + n * (cell_w + gap) + gap
+    caption_lines = [_wrap(c, max(8, cell_w // 7)) for c in captions]
+    caption_h = 16 * max(len(c) for c in caption_lines) + 6
+    total_h = len(rows) * (cell_h + gap) + gap + caption_h + 17 * len(footer_lines) + 8
+    sheet = Image.new("RGB", (total_w, total_h), "white")
+    draw = ImageDraw.Draw(sheet)
+    y = gap
+    for name, images in rows:
+        draw.text((gap, y + cell_h // 2 - 8), name, fill="#1B2430", font=font)
+        for i, image in enumerate(images):
+            sheet.paste(Image.fromarray(enlarge(image, factor)), (left + i * (cell_w + gap), y))
+        y += cell_h + gap
+    for i, lines in enumerate(caption_lines):
+        for j, line in enumerate(lines):
+            draw.text((left + i * (cell_w + gap), y + 16 * j), line, fill="#1B2430", font=font)
+    for j, line in enumerate(footer_lines):
+        draw.text((gap, y + caption_h + 17 * j), line, fill="#5A6572", font=font)
+    return np.asarray(sheet)
+
+
+def _wrap(text: str, width: int) -> list[str]:
+    lines = [""]
+    for word in text.split():
+        if lines[-1] and len(lines[-1]) + 1 + len(word) > width:
+            lines.append("")
+        lines[-1] = f"{lines[-1]} {word}".strip()
+    return lines

@@ -1,0 +1,171 @@
+"""Choosing the source images of the lab: a random draw, by class, by hand, or an upload."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import streamlit as st
+
+from sdviz import data
+from sdviz.bundle import Bundle
+from sdviz.data import DataError, ImageSet
+from sdviz.data.imageset import permutation
+from sdviz.data.uploads import from_uploads
+from sdviz.ui.cache import DEVICE_LOCK, load_images
+from sdviz.ui.components import Cell, picture_grid
+from sdviz.ui.pictures import ID_COLOUR, NEUTRAL_COLOUR, data_uri
+
+UPLOAD = "your own upload"
+ANY_CLASS = "any class"
+MAX_SOURCES = 16
+# Enough to draw from, and quick to decode where a set is a file of 50,000 JPEGs
+POOL_LIMIT = 4_000
+GALLERY_SIZE = 60
+
+
+@dataclass(frozen=True)
+class Source:
+    """One source image of the lab.
+
+    Attributes:
+        id: Its stable id.
+        image: uint8 (H,W,3).
+        label: y~, the cluster that the outlier must not be told.
+        label_note: "" where the label is the set's own, else how sure the clusterer is.
+        has_mask: Whether the object's mask is known.
+    """
+
+    id: str
+    image: np.ndarray
+    label: int
+    label_note: str
+    has_mask: bool
+
+
+def choose_sources(bundle: Bundle) -> list[Source]:
+    """The row of widgets that choose the images; empty where nothing is chosen yet."""
+    columns = st.columns([2.1, 2.1, 2.0, 1.3, 1.6], vertical_alignment="bottom")
+    names = data.names()
+    first = names.index(bundle.manifest.dataset) if bundle.manifest.dataset in names else 0
+    with columns[0]:
+        name = st.selectbox("Images from", [*names, UPLOAD], index=first, key="data", bind="query-params")
+    if name == UPLOAD:
+        with columns[1]:
+            st.caption("Any size and kind; cropped to the middle square and resized.")
+        return _uploads(bundle)
+    try:
+        pool = load_images(name, _split_to_show(name), POOL_LIMIT)
+    except DataError as error:
+        st.error(str(error))
+        return []
+    if pool.images.shape[1] != bundle.manifest.image_size:
+        st.error(
+            f"{name} has images of {pool.images.shape[1]} px,"
+            f" this bundle works at {bundle.manifest.image_size} px"
+        )
+        return []
+    with columns[1]:
+        options = [ANY_CLASS, *pool.class_names]
+        wanted = st.selectbox("Class", options, key="class", bind="query-params", disabled=len(options) == 1)
+    with columns[2]:
+        count = st.slider("How many", 1, MAX_SOURCES, 6, key="n", bind="query-params")
+    with columns[3]:
+        draw = st.number_input(
+            "Draw", 0, 9_999, 0, key="draw", bind="query-params", help="Another number draws other images."
+        )
+    with columns[4]:
+        picked = _pick_by_hand(pool, wanted)
+    if picked:
+        rows = np.array(picked)
+    else:
+        eligible = np.arange(len(pool))
+        if wanted != ANY_CLASS:
+            eligible = np.flatnonzero(pool.labels == pool.class_names.index(wanted))
+        rows = eligible[permutation(len(eligible), int(draw))[:count]]
+    return _with_labels(bundle, pool, rows)
+
+
+def _split_to_show(name: str) -> str | None:
+    """The test split where there is one: the network was not trained on it."""
+    splits = data.splits(name)
+    return "test" if "test" in splits else None
+
+
+def _pick_by_hand(pool: ImageSet, wanted: str) -> list[int]:
+    """A gallery in a popover; returns rows of the pool, in the order picked."""
+    row_of = {image_id: row for row, image_id in enumerate(pool.ids.tolist())}
+    # kept in the URL by id, so that a link reopens the same pictures
+    asked = [i for i in st.query_params.get("pick", "").split(",") if i in row_of][:MAX_SOURCES]
+
+    def toggle() -> None:
+        clicked = st.session_state["gallery"].clicked
+        now = [i for i in st.query_params.get("pick", "").split(",") if i in row_of]
+        now = [i for i in now if i != clicked] if clicked in now else [*now, clicked][-MAX_SOURCES:]
+        st.query_params["pick"] = ",".join(now)
+
+    def clear() -> None:
+        st.query_params.pop("pick", None)
+
+    label = f"Picked by hand: {len(asked)}" if asked else "Pick by hand"
+    with st.popover(label, icon=":material/grid_view:", width="stretch"):
+        eligible = np.arange(len(pool))
+        if wanted != ANY_CLASS:
+            eligible = np.flatnonzero(pool.labels == pool.class_names.index(wanted))
+        shown = eligible[:GALLERY_SIZE]
+        st.caption(f"Click pictures, up to {MAX_SOURCES}. They stand in for the random draw.")
+        cells = [
+            Cell(
+                data_uri(pool.images[r]),
+                f"{pool.label_name(r)}, {pool.ids[r]}",
+                ID_COLOUR if pool.ids[r] in asked else NEUTRAL_COLOUR,
+                id=str(pool.ids[r]),
+                chosen=bool(pool.ids[r] in asked),
+            )
+            for r in shown
+        ]
+        picture_grid(cells, 10, key="gallery", size_px=48, on_click=toggle)
+        st.button("Back to the random draw", on_click=clear, disabled=not asked, icon=":material/undo:")
+    return [row_of[i] for i in asked]
+
+
+def _with_labels(bundle: Bundle, pool: ImageSet, rows: np.ndarray) -> list[Source]:
+    """Labels of the bundle's own kind: the set's where the bundle was trained on them, else predicted."""
+    images = pool.images[rows]
+    labels, notes = pool.labels[rows].copy(), [""] * len(rows)
+    m = bundle.manifest
+    own = pool.name == m.dataset and m.labels_from == "ground truth"
+    if len(rows) and (not own or (labels < 0).any()):
+        if bundle.clusterer is None:
+            st.error("This bundle has no clusterer, so it can take only images of the set it was trained on.")
+            return []
+        with DEVICE_LOCK:
+            labels, confidence = bundle.pseudo_label(images)
+        notes = [f"{c:.0%} sure" for c in confidence]
+    masked = data.has_masks(pool.name)
+    return [
+        Source(str(pool.ids[r]), pool.images[r], int(labels[i]), notes[i], masked) for i, r in enumerate(rows)
+    ]
+
+
+def _uploads(bundle: Bundle) -> list[Source]:
+    if bundle.clusterer is None:
+        st.error("This bundle has no clusterer, so it cannot name the cluster of an upload.")
+        return []
+    files = st.file_uploader(
+        "Images", ["png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff"], accept_multiple_files=True
+    )
+    chosen, refused = from_uploads(
+        [(f.name, f.getvalue()) for f in files[:MAX_SOURCES]], bundle.manifest.image_size
+    )
+    for line in refused:
+        st.error(line, icon=":material/broken_image:")
+    if len(files) > MAX_SOURCES:
+        st.warning(f"Only the first {MAX_SOURCES} of {len(files)} files are used.")
+    if not len(chosen):
+        st.info("Drop pictures above. Each is shown as the network sees it before anything is made of it.")
+        return []
+    with DEVICE_LOCK:
+        labels, confidence = bundle.pseudo_label(chosen.images)
+    rows = zip(chosen.ids.tolist(), chosen.images, labels.tolist(), confidence.tolist(), strict=True)
+    return [Source(i, image, y, f"{c:.0%} sure", False) for i, image, y, c in rows]

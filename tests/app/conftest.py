@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import streamlit as st
+import torch
+from streamlit.testing.v1 import AppTest
+
+from sdviz.bundle import Bundle, Defaults, make_manifest
+from sdviz.config import UNetConfig
+from sdviz.data import shapes
+from sdviz.diffusion.schedule import NoiseSchedule
+from sdviz.nn.classifier import SmallClassifier
+from sdviz.nn.unet import build_noise_predictor
+
+ROOT = Path(__file__).resolve().parents[2]
+LAB = "pages/1_Outlier_lab.py"
+
+
+@pytest.fixture(autouse=True)
+def _fresh_app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No cache from another test, no bundle, runs or data but this test's own, torch on one thread."""
+    for name in ("SDVIZ_CHECKPOINTS", "SDVIZ_RUNS", "SDVIZ_DATA"):
+        folder = tmp_path / name.lower()
+        folder.mkdir()
+        monkeypatch.setenv(name, str(folder))
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    st.cache_data.clear()
+    st.cache_resource.clear()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def shipped(tmp_path: Path) -> Callable[..., Path]:
+    """Puts a small bundle with random weights where the app looks for bundles, and returns its folder."""
+
+    def make(name: str = "tiny", clusterer: bool = True, max_s: int = 200) -> Path:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            network = build_noise_predictor(UNetConfig(channels=(8, 8), pixel_unshuffle=4), 10, 32).eval()
+            judge = SmallClassifier(10, width=4).eval() if clusterer else None
+        manifest = make_manifest(
+            dataset="shapes",
+            n_clusters=10,
+            class_names=tuple(shapes.ID_OBJECTS),
+            labels_from="ground truth",
+            image_size=32,
+            pixel_unshuffle=4,
+            max_train_timestep=max_s,
+            defaults=Defaults(start_timestep=100, guidance_scale=2.0, num_inference_steps=2, solver="ddim"),
+        )
+        path = tmp_path / "sdviz_checkpoints" / name
+        Bundle(manifest, network, NoiseSchedule.linear(), judge).save(path)
+        return path
+
+    return make
+
+
+@pytest.fixture
+def open_app() -> Callable[..., AppTest]:
+    """Opens app.py, then the page, as a person would; fails on any exception."""
+
+    def start(page: str | None = None, query: dict[str, str] | None = None) -> AppTest:
+        at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120)
+        for key, value in (query or {}).items():
+            at.query_params[key] = value
+        at.run()
+        assert not at.exception, at.exception
+        if page is not None:
+            at.switch_page(page)
+            for key, value in (query or {}).items():
+                at.query_params[key] = value
+            at.run()
+            assert not at.exception, at.exception
+        return at
+
+    return start
+
+
+@pytest.fixture
+def component_data() -> Callable[[AppTest], list[dict[str, Any]]]:
+    """What each component on the page was given, in order."""
+
+    def read(at: AppTest) -> list[dict[str, Any]]:
+        found = []
+        for element in at.get("bidi_component"):
+            found.append(json.loads(element.proto.json))
+        return found
+
+    return read

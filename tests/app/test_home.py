@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from streamlit.testing.v1 import AppTest
+
+Open = Callable[..., AppTest]
+Shipped = Callable[..., Path]
+Read = Callable[[AppTest], list[dict[str, Any]]]
+
+
+def test_home_shows_real_images_and_their_outliers(
+    shipped: Shipped, open_app: Open, component_data: Read
+) -> None:
+    shipped()
+    at = open_app()
+    (grid,) = component_data(at)
+    assert grid["columns"] == 6
+    assert [r["text"] for r in grid["row_names"]] == ["real image", "noised, S = 100", "outlier"]
+    originals, noised, outliers = (grid["cells"][i : i + 6] for i in (0, 6, 12))
+    assert [c["text"] for c in originals[:3]] == ["disk", "ring", "square"]
+    for original, out, told in zip(originals, noised, outliers, strict=True):
+        assert len({original["src"], out["src"], told["src"]}) == 3
+        assert told["text"] != f"told {original['text']}"
+
+
+def test_home_names_bundle_data_and_device(shipped: Shipped, open_app: Open) -> None:
+    shipped()
+    words = " ".join(c.value for c in open_app().caption)
+    for expected in ("`tiny`", "labels from ground truth", "`shapes-novel`", "`digits`", "CPU (1 threads)"):
+        assert expected in words
+
+
+def test_home_without_a_bundle_teaches_the_command(open_app: Open) -> None:
+    at = open_app()
+    assert "no trained network" in " ".join(m.value for m in at.markdown)
+    assert at.code[0].value == "python -m sdviz run configs/shapes-diffusion.yaml"
+
+
+def test_a_damaged_bundle_is_named_and_the_page_lives(shipped: Shipped, open_app: Open) -> None:
+    path = shipped()
+    weights = path / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-7])
+    at = open_app()
+    assert "diffusion_pytorch_model.safetensors was changed or cut" in " ".join(m.value for m in at.markdown)
+
+
+def test_the_other_bundle_stays_usable_beside_a_damaged_one(shipped: Shipped, open_app: Open) -> None:
+    (shipped("a-damaged") / "bundle.json").write_text("{")
+    shipped("b-good")
+    at = open_app()
+    assert "not valid JSON" in " ".join(m.value for m in at.markdown)
+    at.selectbox(key="bundle").select("b-good").run()
+    assert not at.exception
+    assert "`b-good`" in " ".join(c.value for c in at.caption)
+
+
+def test_a_bundle_of_a_set_that_is_not_here_says_how_to_get_it(shipped: Shipped, open_app: Open) -> None:
+    path = shipped()
+    tree = json.loads((path / "bundle.json").read_text())
+    tree["dataset"] = "cifar10"
+    (path / "bundle.json").write_text(json.dumps(tree))
+    at = open_app()
+    assert "sdviz download cifar10" in " ".join(i.value for i in at.info)

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from sdviz.bundle import Bundle, Defaults, make_manifest
+from sdviz.config import UNetConfig
+from sdviz.data import shapes
+from sdviz.diffusion.schedule import NoiseSchedule
+from sdviz.nn.classifier import SmallClassifier
+from sdviz.nn.unet import build_noise_predictor
+
+sync_api = pytest.importorskip("playwright.sync_api")
+
+ROOT = Path(__file__).resolve().parents[2]
+ARGUMENTS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The path of Chromium; without one the test is skipped, or fails where SDVIZ_REQUIRE_BROWSER=1."""
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
+        if os.environ.get("SDVIZ_REQUIRE_BROWSER") == "1":
+            pytest.fail("SDVIZ_REQUIRE_BROWSER=1, but there is no Chromium on the PATH")
+        pytest.skip("there is no Chromium on the PATH")
+    return path
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The real app with a small bundle of random weights; gives its address."""
+    home = tmp_path_factory.mktemp("app")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = build_noise_predictor(UNetConfig(channels=(8, 8), pixel_unshuffle=4), 10, 32).eval()
+        judge = SmallClassifier(10, width=4).eval()
+    manifest = make_manifest(
+        dataset="shapes",
+        n_clusters=10,
+        class_names=tuple(shapes.ID_OBJECTS),
+        labels_from="ground truth",
+        image_size=32,
+        pixel_unshuffle=4,
+        max_train_timestep=200,
+        defaults=Defaults(start_timestep=100, guidance_scale=2.0, num_inference_steps=2, solver="ddim"),
+    )
+    Bundle(manifest, network, NoiseSchedule.linear(), judge).save(home / "checkpoints" / "tiny")
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    environment = os.environ | {
+        "SDVIZ_CHECKPOINTS": str(home / "checkpoints"),
+        "SDVIZ_RUNS": str(home / "runs"),
+        "SDVIZ_DATA": str(home / "data"),
+    }
+    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.headless", "true"]
+    log = (home / "log.txt").open("w")
+    process = subprocess.Popen(
+        [*command, "--server.port", str(port)], cwd=ROOT, env=environment, stdout=log, stderr=log
+    )
+    address = f"http://localhost:{port}"
+    try:
+        for _ in range(240):
+            try:
+                urllib.request.urlopen(f"{address}/_stcore/health", timeout=2)
+                break
+            except (urllib.error.URLError, ConnectionError, TimeoutError):
+                assert process.poll() is None, (home / "log.txt").read_text()
+                time.sleep(0.5)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(30)
+        log.close()
+
+
+@pytest.fixture
+def new_page(chromium: str, server: str) -> Iterator[Callable[..., sync_api.Page]]:
+    """Opens a page of the app in a browser session of its own and waits until it stands."""
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+
+        def open_page(path: str, dark: bool = False, width: int = 1440) -> sync_api.Page:
+            context = browser.new_context(
+                viewport={"width": width, "height": 900},
+                color_scheme="dark" if dark else "light",
+                accept_downloads=True,
+            )
+            page = context.new_page()
+            page.set_default_timeout(60_000)
+            page.goto(server + path)
+            page.wait_for_selector("h1")
+            page.wait_for_selector(".grid img")
+            return page
+
+        yield open_page
+        browser.close()
