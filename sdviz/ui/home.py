@@ -9,7 +9,7 @@ from sdviz import data
 from sdviz.bundle import Bundle
 from sdviz.nn.device import device_name
 from sdviz.outliers import draw_target_labels
-from sdviz.ui.cache import Edit, load_images, make_edits
+from sdviz.ui.cache import DEVICE_LOCK, Edit, load_images, make_edits
 from sdviz.ui.components import Cell, Words, picture_grid
 from sdviz.ui.page import PageContext, show_missing_bundle
 from sdviz.ui.pictures import ID_COLOUR, NEUTRAL_COLOUR, OUTLIER_COLOUR, data_uri
@@ -49,9 +49,11 @@ def _examples(bundle: Bundle) -> None:
         return
     labels = images.labels
     if bundle.clusterer is not None and m.labels_from != "ground truth":
-        labels = bundle.pseudo_label(images.images)[0]
+        with DEVICE_LOCK:
+            labels = bundle.pseudo_label(images.images)[0]
     # one image of each of the first clusters
-    rows = [int(r[0]) for c in range(bundle.n_clusters) if len(r := np.flatnonzero(labels == c))][:N_EXAMPLES]
+    members = [np.flatnonzero(labels == c) for c in range(bundle.n_clusters)]
+    rows = [int(rows_of[0]) for rows_of in members if len(rows_of)][:N_EXAMPLES]
     if not rows:
         return
     targets = draw_target_labels(labels[rows], images.ids[rows], bundle.n_clusters, seed=0)
@@ -75,8 +77,8 @@ def _examples(bundle: Bundle) -> None:
         cells.append(Cell(data_uri(images.images[r]), f"original: {name}", ID_COLOUR, name))
     cells += [Cell(data_uri(e.noised), "the same, noised", NEUTRAL_COLOUR) for e in made]
     cells += [
-        Cell(data_uri(e.outlier), f"outlier, told {names[t]}", OUTLIER_COLOUR, f"told {names[t]}")
-        for e, t in zip(made, targets.tolist(), strict=True)
+        Cell(data_uri(e.outlier), f"outlier, told {names[told]}", OUTLIER_COLOUR, f"told {names[told]}")
+        for e, told in zip(made, targets.tolist(), strict=True)
     ]
     place.empty()
     with place.container():

@@ -94,7 +94,7 @@ def _lab(bundle: Bundle, sources: list[Source]) -> None:
 
 def _controls(bundle: Bundle) -> Settings:
     d, max_s = bundle.manifest.defaults, bundle.manifest.max_train_timestep
-    columns = st.columns([3.2, 2.6, 1.9, 1.3], vertical_alignment="top")
+    columns = st.columns([2.9, 2.5, 2.0, 1.6], vertical_alignment="top")
     with columns[0]:
         s = st.slider(
             "S, noising steps",
@@ -128,7 +128,7 @@ def _controls(bundle: Bundle) -> Settings:
         st.caption("the label it is denoised under")
     with columns[3]:
         st.markdown("<div style='height:1.75rem'></div>", unsafe_allow_html=True)
-        with st.popover("Advanced", icon=":material/tune:", width="stretch"):
+        with st.popover("Advanced", width="stretch"):
             advanced = _advanced(bundle, s, w)
     return Settings(advanced, target)
 
@@ -352,13 +352,13 @@ def _show_numbers(
         for column, name, made, words in (
             (
                 columns[0],
-                "object changed, outlier",
+                "shift, outlier",
                 wrong,
                 "Outliers that the bundle's own clusterer no longer calls what the original was.",
             ),
             (
                 columns[1],
-                "object changed, control",
+                "shift, control",
                 right,
                 "The same count under the right label: what noising alone does. Near 0 is good.",
             ),
@@ -369,8 +369,8 @@ def _show_numbers(
     if not sources[0].has_mask:
         return
     for column, name, made in (
-        (columns[2], "background kept, outlier", wrong),
-        (columns[3], "background kept, control", right),
+        (columns[2], "background, outlier", wrong),
+        (columns[3], "background, control", right),
     ):
         psnr = mean_psnr([(sources[i], e) for i, e in made])
         column.metric(

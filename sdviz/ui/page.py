@@ -25,7 +25,7 @@ PAGES = [
 
 _CSS = """
 <style>
-.block-container { padding: 2.2rem 2.5rem 3rem; max-width: 1500px; }
+.block-container { padding: 3.3rem 2.5rem 3rem; max-width: 1500px; }
 h1 { font-size: 1.75rem !important; padding: 0 0 .1rem !important; }
 [data-testid="stSidebarContent"] { padding-top: .2rem; }
 [data-testid="stMetricValue"] { font-size: 1.5rem; }

@@ -45,7 +45,7 @@ class Source:
 
 def choose_sources(bundle: Bundle) -> list[Source]:
     """The row of widgets that choose the images; empty where nothing is chosen yet."""
-    columns = st.columns([2.1, 2.1, 2.0, 1.3, 1.6], vertical_alignment="bottom")
+    columns = st.columns([2.1, 2.0, 1.9, 1.5, 1.5], vertical_alignment="bottom")
     names = data.names()
     first = names.index(bundle.manifest.dataset) if bundle.manifest.dataset in names else 0
     with columns[0]:
@@ -107,7 +107,7 @@ def _pick_by_hand(pool: ImageSet, wanted: str) -> list[int]:
     def clear() -> None:
         st.query_params.pop("pick", None)
 
-    label = f"Picked by hand: {len(asked)}" if asked else "Pick by hand"
+    label = f"Picked: {len(asked)}" if asked else "Pick"
     with st.popover(label, icon=":material/grid_view:", width="stretch"):
         eligible = np.arange(len(pool))
         if wanted != ANY_CLASS:

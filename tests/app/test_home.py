@@ -30,7 +30,7 @@ def test_home_shows_real_images_and_their_outliers(
 def test_home_names_bundle_data_and_device(shipped: Shipped, open_app: Open) -> None:
     shipped()
     words = " ".join(c.value for c in open_app().caption)
-    for expected in ("`tiny`", "labels from ground truth", "`shapes-novel`", "`digits`", "CPU (1 threads)"):
+    for expected in ("`tiny`", "labels from ground truth", "`shapes-novel`", "`digits`", "CPU (1 thread)"):
         assert expected in words
 
 

@@ -182,7 +182,7 @@ def test_a_bundle_without_clusterer_takes_only_its_own_set(shipped: Shipped, ope
     shipped(clusterer=False)
     at = open_app(LAB)
     assert not at.error
-    assert [m.label for m in at.metric] == ["background kept, outlier", "background kept, control"]
+    assert [m.label for m in at.metric] == ["background, outlier", "background, control"]
     at.selectbox(key="data").select("digits").run()
     assert "no clusterer" in at.error[0].value
     assert not at.exception

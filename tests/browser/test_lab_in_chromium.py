@@ -123,7 +123,7 @@ def test_a_click_on_a_picture_moves_the_view_below_to_it(new_page: Open) -> None
 def test_picking_by_hand_fills_the_grid(new_page: Open) -> None:
     page = new_page("/Outlier_lab?n=2&view=Download")
     wait_for_caption(page, "network calls")
-    page.get_by_role("button", name="Pick by hand").click()
+    page.get_by_role("button", name="Pick").click()
     cell = page.locator("button.cell[data-id^='shapes/test/']").nth(4)
     picked = cell.get_attribute("data-id")
     cell.click()
