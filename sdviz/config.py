@@ -91,7 +91,7 @@ class ClustererConfig(Node):
     """Training of the small classifier that names the cluster of any image."""
 
     width: int = Field(32, ge=1, description="channels of its first stage")
-    total_steps: int = Field(1500, ge=1)
+    total_steps: int = Field(1000, ge=1)
     batch_size: int = Field(64, ge=2)
     learning_rate: float = Field(3e-3, gt=0, description="peak of one cycle")
     weight_decay: float = Field(1e-2, ge=0)
@@ -180,7 +180,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         return RunConfig.model_validate_json(json.dumps(tree, default=str))
     except ValidationError as error:
         key, reason = _explain(error)
-        where = "--set " if any(key == one or key.startswith(f"{one}.") for one in keys) else f"{path}: "
+        by_override = any(f"{one}.".startswith(f"{key}.") or key.startswith(f"{one}.") for one in keys)
+        where = "--set " if by_override else f"{path}: "
         raise ConfigError(f"{where}{key}: {reason}" if key else f"{path}: {reason}") from error
     except (TypeError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: not a plain tree of keys ({error})") from error

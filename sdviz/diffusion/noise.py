@@ -10,7 +10,10 @@ import torch
 
 
 def derive_seed(seed: int, image_id: str, purpose: str) -> int:
-    """A 63-bit number that depends on all three and on nothing else."""
+    """A 63-bit number that depends on all three and on nothing else.
+
+    The CPU's dice use its low 32 bits.
+    """
     digest = hashlib.sha256(f"{seed}\x1f{purpose}\x1f{image_id}".encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
 

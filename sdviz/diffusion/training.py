@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from ..config import DiffusionConfig
 from ..nn.device import has_fast_bf16, resolve_device
 from ..nn.unet import NoisePredictor
+from .noise import derive_seed
 from .schedule import NoiseSchedule
 
 REPORT_EVERY_STEPS = 20
@@ -117,6 +118,7 @@ def train_noise_predictor(
             that the schedule does not have, or a batch that the processes cannot share evenly.
         TrainingStateError: `state_path` holds no state of this network.
         TrainingDiverged: The loss became NaN or infinite; the last good state stays on disk.
+        OSError: The state cannot be written; the last one stays.
     """
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
         raise ValueError(f"training images must be uint8 (N,H,W,3), not {images.dtype} {images.shape}")
@@ -186,7 +188,14 @@ def train_noise_predictor(
             "elapsed_sec": elapsed_before + time.monotonic() - started,
         }
         partial = state_path.with_name(state_path.name + ".partial")
-        torch.save(state, partial)
+        try:
+            with partial.open("wb") as stream:
+                torch.save(state, stream)
+        except (OSError, RuntimeError) as error:
+            partial.unlink(missing_ok=True)
+            # torch may report its own confusion, and the full disk only as what went before
+            reason = error if isinstance(error, OSError) else error.__context__ or error
+            raise OSError(f"{state_path} cannot be written: {reason}") from error
         os.replace(partial, state_path)
 
     # --- loop -------------------------------------------------------------------------------------
@@ -211,9 +220,9 @@ def train_noise_predictor(
             break
 
         # 1. draw the batch: images, t ~ Uniform{0..max_t-1}, noise, dropped conditions
-        step_seed = (config.seed << 32) + step
-        torch.manual_seed(step_seed + (rank << 31))  # dropout, not the same in every process
-        dice = torch.Generator(device=where).manual_seed(step_seed)
+        # hashed: the CPU's dice take the low 32 bits of a seed and forget the rest
+        dice = torch.Generator(device=where).manual_seed(derive_seed(config.seed, str(step), "batch"))
+        torch.manual_seed(derive_seed(config.seed, str(step), f"dropout in process {rank}"))
         n = config.batch_size
         rows = torch.randint(len(pixels), (n,), generator=dice, device=where)[mine]
         t = torch.randint(max_t, (n,), generator=dice, device=where)[mine]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from diffusers import UNet2DModel
 from torch import nn
@@ -75,7 +77,9 @@ def build_noise_predictor(config: UNetConfig, n_classes: int, image_size: int) -
         dropout=dropout,
         # one head of 64 channels in "small": narrow heads are slow on a CPU; a single head in "ddpm"
         attention_head_dim=min(64, channels[-1]) if small else None,
-        norm_num_groups=min(32, *channels),
+        # at least two channels a group: alone in its group a channel is shifted back by the norm, and
+        # what the embeddings of time and class add to it is lost
+        norm_num_groups=min(math.gcd(32, *channels), min(channels) // 2),
         norm_eps=1e-6,
         num_class_embeds=n_classes + 1,
         **paper,

@@ -1,0 +1,1 @@
+"""Cluster labels: the classifier that learns given ones."""

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from sdviz.bundle import Bundle, make_manifest
+from sdviz.config import UNetConfig
+from sdviz.diffusion.schedule import NoiseSchedule
+from sdviz.nn.classifier import SmallClassifier
+from sdviz.nn.unet import NoisePredictor, build_noise_predictor
+
+TINY = UNetConfig(channels=(8, 8), layers_per_block=1, pixel_unshuffle=1)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Tiny networks on one thread: faster on a busy machine, and the same bits every time."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def tiny_network(one_thread: None) -> Callable[..., NoisePredictor]:
+    """Makes a U-Net with random weights of its own seed: 8 channels, 8x8 pixels, 3 classes."""
+
+    def make(config: UNetConfig = TINY, n_classes: int = 3, size: int = 8, seed: int = 0) -> NoisePredictor:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return build_noise_predictor(config, n_classes, size).eval()
+
+    return make
+
+
+@pytest.fixture
+def tiny_images() -> Callable[..., np.ndarray]:
+    """Makes n images, uint8 (n,size,size,3), each of one colour with a little noise."""
+
+    def make(n: int, size: int = 8, seed: int = 0) -> np.ndarray:
+        dice = np.random.default_rng(seed)
+        colours = dice.integers(30, 226, (n, 1, 1, 3))
+        return (colours + dice.integers(-30, 30, (n, size, size, 3))).astype(np.uint8)
+
+    return make
+
+
+@pytest.fixture
+def tiny_bundle(tiny_network: Callable[..., NoisePredictor]) -> Callable[..., Bundle]:
+    """Makes a bundle in memory: 3 clusters, 8x8 pixels, random weights, S up to 400.
+
+    Arguments: `clusterer`, whether it has one; `pixel_unshuffle`; `seed` of its weights; any other
+    replaces a field of its manifest.
+    """
+
+    def make(clusterer: bool = True, pixel_unshuffle: int = 1, seed: int = 0, **fields: object) -> Bundle:
+        config = TINY.model_copy(update={"pixel_unshuffle": pixel_unshuffle})
+        network = tiny_network(config, seed=seed)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            classifier = SmallClassifier(3, width=4).eval() if clusterer else None
+        settings: dict[str, object] = {
+            "dataset": "shapes",
+            "n_clusters": 3,
+            "class_names": ("disk", "ring", "square"),
+            "labels_from": "ground truth",
+            "image_size": 8,
+            "pixel_unshuffle": pixel_unshuffle,
+            "max_train_timestep": 400,
+            "defaults": {
+                "start_timestep": 200,
+                "guidance_scale": 2.0,
+                "num_inference_steps": 4,
+                "solver": "ddim",
+            },
+        }
+        manifest = make_manifest(**(settings | fields))
+        return Bundle(manifest, network, NoiseSchedule.linear(), classifier)
+
+    return make

@@ -1,0 +1,400 @@
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from sdviz.diffusion.guidance import GuidedNoise
+from sdviz.diffusion.noise import image_noise
+from sdviz.diffusion.samplers import SAMPLERS
+from sdviz.diffusion.schedule import NoiseSchedule
+from sdviz.nn.unet import NoisePredictor
+from sdviz.outliers import (
+    OutlierBatch,
+    Recipe,
+    check_images,
+    check_labels,
+    draw_target_labels,
+    generate_outliers,
+    to_images,
+    to_tensor,
+)
+
+SCHEDULE = NoiseSchedule.linear(1000)
+RECIPE = Recipe(200, 2.0, 5, "ddim")
+CPU = torch.device("cpu")
+RECIPES = {
+    "ddim": RECIPE,
+    "ddim, eta .5": dataclasses.replace(RECIPE, eta=0.5),
+    "ddpm": dataclasses.replace(RECIPE, solver="ddpm"),
+    "dpmpp_2m": dataclasses.replace(RECIPE, solver="dpmpp_2m"),
+}
+
+
+def grey_levels(a: np.ndarray, b: np.ndarray) -> float:
+    """Mean absolute difference."""
+    return float(np.abs(a.astype(int) - b.astype(int)).mean())
+
+
+@pytest.fixture
+def generate(
+    tiny_network: Callable[..., NoisePredictor], tiny_images: Callable[..., np.ndarray]
+) -> Callable[..., OutlierBatch]:
+    network = tiny_network()
+
+    def run(
+        rows: list[int] | None = None,
+        recipe: Recipe = RECIPE,
+        device: torch.device = CPU,
+        **options: Any,  # noqa: ANN401
+    ) -> OutlierBatch:
+        rows = list(range(7)) if rows is None else rows
+        images, ids = tiny_images(7)[rows], np.array([f"id {i}" for i in range(7)])[rows]
+        labels = np.arange(7)[rows] % 3
+        targets = options.pop("targets", (labels + 1) % 3)
+        return generate_outliers(
+            network.to(device), SCHEDULE, images, labels, targets, ids, recipe, 3, device, **options
+        )
+
+    return run
+
+
+# --- Eq. 2 ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("label", [0, 4, 9])
+def test_every_other_cluster_comes_within_three_sigma_of_its_share(label: int) -> None:
+    n, c = 100_000, 10
+    ids = np.char.add("shapes:train:", np.arange(n).astype(str))
+    counts = np.bincount(draw_target_labels(np.full(n, label), ids, c, seed=0), minlength=c)
+    share = 1 / (c - 1)
+    assert counts[label] == 0
+    assert len(counts) == c
+    others = np.delete(counts, label)
+    # the slot among the others hangs on (seed, id) alone, so these are the same nine counts for every label:
+    # 3 sigma fails by chance for one seed in forty, and seed 0 is not that one
+    assert np.abs(others - n * share).max() < 3 * (n * share * (1 - share)) ** 0.5
+
+
+def test_draws_over_many_seeds_are_as_even_as_chance_makes_them() -> None:
+    ids = np.array([f"{i}" for i in range(900)])
+    counts = np.array(
+        [np.bincount(draw_target_labels(np.full(900, 3), ids, 10, seed), minlength=10) for seed in range(100)]
+    )
+    others = np.delete(counts, 3, axis=1)
+    chi_square = ((others - 100) ** 2 / 100).sum(1)
+    # 8 degrees of freedom: mean 8 and variance 16, if the draws are even and no more even than chance
+    assert chi_square.mean() == pytest.approx(8, abs=3 * (16 / 100) ** 0.5)
+
+
+def test_the_target_depends_on_seed_and_id_alone() -> None:
+    ids = np.array([f"id {i}" for i in range(200)])
+    labels = np.arange(200) % 10
+    targets = draw_target_labels(labels, ids, 10, seed=0)
+    assert (targets != labels).all()
+    order = np.random.default_rng(0).permutation(200)[:50]
+    assert (draw_target_labels(labels[order], ids[order], 10, seed=0) == targets[order]).all()
+    same = (draw_target_labels(labels, ids, 10, seed=1) == targets).mean()
+    assert 0.02 < same < 0.25
+
+
+def test_two_clusters_leave_one_choice() -> None:
+    assert draw_target_labels(np.array([0, 1, 1]), np.array(["a", "b", "c"]), 2, 0).tolist() == [1, 0, 0]
+
+
+def test_no_wrong_label_without_a_second_cluster() -> None:
+    with pytest.raises(ValueError, match="at least 2 clusters, there is 1"):
+        draw_target_labels(np.array([0]), np.array(["a"]), 1, 0)
+
+
+@pytest.mark.parametrize("bad", [-1, 10])
+def test_no_wrong_label_for_an_unknown_one(bad: int) -> None:
+    with pytest.raises(ValueError, match=rf"labels: {bad} is outside 0\.\.9"):
+        draw_target_labels(np.array([3, bad]), np.array(["a", "b"]), 10, 0)
+
+
+# --- pixels -----------------------------------------------------------------------------------------
+
+
+def test_every_grey_level_survives_the_way_there_and_back() -> None:
+    images = np.arange(256, dtype=np.uint8).repeat(3).reshape(1, 16, 16, 3)
+    x = to_tensor(images)
+    assert (x.shape, x.dtype) == ((1, 3, 16, 16), torch.float32)
+    assert (x.min().item(), x.max().item()) == (-1, 1)
+    assert (to_images(x) == images).all()
+
+
+def test_channels_and_rows_keep_their_places() -> None:
+    images = np.zeros((1, 4, 4, 3), np.uint8)
+    images[0, 1, 2] = (255, 0, 51)
+    x = to_tensor(images)
+    assert x[0, :, 1, 2].tolist() == pytest.approx([1, -1, -0.6])
+    assert (to_images(x) == images).all()
+
+
+def test_values_beyond_the_range_are_clipped_not_wrapped() -> None:
+    x = torch.tensor([-3.0, 3.0, 0.0]).reshape(1, 3, 1, 1)
+    assert to_images(x).reshape(3).tolist() == [0, 255, 128]
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (np.zeros((2, 8, 8, 3), np.float32), r"must be uint8 \(N,8,8,3\), not float32 \(2, 8, 8, 3\)"),
+        (np.zeros((8, 8, 3), np.uint8), r"not uint8 \(8, 8, 3\)"),
+        (np.zeros((2, 3, 8, 8), np.uint8), r"not uint8 \(2, 3, 8, 8\)"),
+        (np.zeros((2, 16, 16, 3), np.uint8), r"not uint8 \(2, 16, 16, 3\)"),
+        (np.zeros((2, 8, 8, 1), np.uint8), r"not uint8 \(2, 8, 8, 1\)"),
+        (np.zeros((0, 8, 8, 3), np.uint8), "no images"),
+    ],
+)
+def test_refuses_images_of_another_kind(images: np.ndarray, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_images(images, 8)
+
+
+def test_takes_a_list_of_images() -> None:
+    assert check_images([np.zeros((8, 8, 3), np.uint8)] * 2, 8).shape == (2, 8, 8, 3)  # type: ignore[arg-type]
+
+
+def test_check_labels_names_the_label_and_its_range() -> None:
+    check_labels("target_labels", np.array([0, 2]), 3)
+    with pytest.raises(ValueError, match=r"target_labels: 3 is outside 0\.\.2"):
+        check_labels("target_labels", np.array([0, 3]), 3)
+
+
+# --- recipe -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "good",
+    [
+        {"start_timestep": 0},
+        {"start_timestep": 400},
+        {"start_timestep": np.int64(7)},
+        {"guidance_scale": -1},
+        {"guidance_scale": 20.0},
+        {"guidance_scale": np.float32(1.5)},
+        {"num_inference_steps": 1000},
+        {"eta": 1},
+        {"guidance_interval": (0.0, 0.5)},
+        {"guidance_interval": [0.2, 0.2]},
+        {"guidance_interval": (0.1, float("inf"))},
+        {"seed": 2**63 - 1},
+        {"solver": "ddpm"},
+    ],
+)
+def test_takes_settings_up_to_the_ends_of_their_ranges(good: dict[str, Any]) -> None:
+    dataclasses.replace(RECIPE, **good).check(400)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"start_timestep": -1}, r"start_timestep S = -1 is outside 0\.\.400"),
+        ({"start_timestep": 401}, r"start_timestep S = 401 is outside 0\.\.400"),
+        ({"start_timestep": 2.5}, r"start_timestep S = 2\.5 is not a whole number in 0\.\.400"),
+        ({"start_timestep": 100.0}, r"start_timestep S = 100\.0 is not a whole number in 0\.\.400"),
+        ({"start_timestep": True}, r"start_timestep S = True is not a whole number"),
+        ({"start_timestep": "100"}, r"start_timestep S = '100' is not a whole number"),
+        ({"guidance_scale": float("nan")}, r"guidance_scale w = nan is not a number in -1\.\.20"),
+        ({"guidance_scale": float("inf")}, r"guidance_scale w = inf is outside -1\.\.20"),
+        ({"guidance_scale": 21}, r"guidance_scale w = 21 is outside -1\.\.20"),
+        ({"guidance_scale": -1.1}, r"guidance_scale w = -1\.1 is outside -1\.\.20"),
+        ({"guidance_scale": None}, r"guidance_scale w = None is not a number"),
+        ({"num_inference_steps": 0}, r"num_inference_steps = 0 is outside 1\.\.1000"),
+        ({"num_inference_steps": 10.0}, r"num_inference_steps = 10\.0 is not a whole number in 1\.\.1000"),
+        ({"eta": 2}, r"eta = 2 is outside 0\.\.1"),
+        ({"eta": -0.1}, r"eta = -0\.1 is outside 0\.\.1"),
+        ({"seed": -1}, r"seed = -1 is outside 0\.\.9223372036854775807"),
+        ({"seed": 3.0}, r"seed = 3\.0 is not a whole number"),
+        ({"solver": "euler"}, "solver 'euler' is not one of ddpm, ddim, dpmpp_2m"),
+        ({"guidance_interval": (0.5, 0.1)}, r"guidance_interval \(0\.5, 0\.1\) is not \(sigma_lo, sigma_hi\)"),
+        ({"guidance_interval": (-0.1, 0.1)}, "guidance_interval"),
+        ({"guidance_interval": (0.1,)}, "guidance_interval"),
+        ({"guidance_interval": (0.1, float("nan"))}, "guidance_interval"),
+        ({"guidance_interval": 0.5}, "guidance_interval 0.5"),
+        ({"guidance_interval": ("0.1", "0.5")}, "guidance_interval"),
+    ],
+)
+def test_refuses_settings_out_of_range(bad: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(RECIPE, **bad).check(400)
+
+
+# --- outliers ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_an_image_gets_the_same_outlier_alone_and_in_any_batch(
+    generate: Callable[..., OutlierBatch], recipe: Recipe
+) -> None:
+    whole = generate(recipe=recipe)
+    # the network edits, and each image otherwise: else the same would be no merit
+    assert grey_levels(whole.outliers, whole.noised) > 3
+    for batch_size in (1, 2, 3, 100):
+        again = generate(recipe=recipe, batch_size=batch_size)
+        assert grey_levels(again.outliers, whole.outliers) < 0.05
+        assert (again.noised == whole.noised).all()
+    for rows in ([4], [6, 4, 0], [4, 4]):
+        part = generate(rows, recipe)
+        assert grey_levels(part.outliers, whole.outliers[rows]) < 0.05
+        assert (part.ids == whole.ids[rows]).all()
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_another_seed_gives_another_outlier(generate: Callable[..., OutlierBatch], recipe: Recipe) -> None:
+    a, b = (generate(recipe=dataclasses.replace(recipe, seed=seed)) for seed in (0, 1))
+    assert grey_levels(a.noised, b.noised) > 20
+    assert grey_levels(a.outliers, b.outliers) > 3
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_start_and_step_noise_are_those_of_seed_id_and_timestep(
+    generate: Callable[..., OutlierBatch],
+    tiny_network: Callable[..., NoisePredictor],
+    tiny_images: Callable[..., np.ndarray],
+    recipe: Recipe,
+) -> None:
+    recipe = dataclasses.replace(recipe, seed=5)
+    ids, shape = ["id 6", "id 2"], (3, 8, 8)
+    eps_fn = GuidedNoise(tiny_network(), torch.tensor([1, 0]), 3, recipe.guidance_scale, SCHEDULE)
+    x_s = SCHEDULE.add_noise(to_tensor(tiny_images(7)[[6, 2]]), image_noise(ids, shape, 5, "start"), 200)
+    x_0 = SAMPLERS[recipe.solver](
+        eps_fn,
+        x_s,
+        SCHEDULE.timesteps(200, 5),
+        SCHEDULE,
+        eta=recipe.eta,
+        step_noise=lambda t: image_noise(ids, shape, 5, f"step {t}"),
+    )
+    batch = generate([6, 2], recipe)
+    assert batch.target_labels.tolist() == [1, 0]
+    assert (batch.noised == to_images(x_s)).all()
+    assert grey_levels(batch.outliers, to_images(x_0)) < 0.01
+
+
+def test_the_target_moves_the_outlier_and_w_exaggerates_it(generate: Callable[..., OutlierBatch]) -> None:
+    right = generate(targets=np.arange(7) % 3)
+    wrong = generate()
+    assert (right.labels == wrong.labels).all()
+    assert (right.target_labels == right.labels).all()
+    assert (right.noised == wrong.noised).all()
+    shift = grey_levels(right.outliers, wrong.outliers)
+    assert shift > 1
+    plain = dataclasses.replace(RECIPE, guidance_scale=0.0)
+    unguided = grey_levels(
+        generate(targets=np.arange(7) % 3, recipe=plain).outliers, generate(recipe=plain).outliers
+    )
+    assert shift > 1.5 * unguided
+    # without any condition the target cannot matter
+    blind = dataclasses.replace(RECIPE, guidance_scale=-1.0)
+    assert (generate(targets=np.arange(7) % 3, recipe=blind).outliers == generate(recipe=blind).outliers).all()
+
+
+@pytest.mark.parametrize("steps", [1, 10, 1000])
+def test_no_noise_returns_the_image_whatever_k(generate: Callable[..., OutlierBatch], steps: int) -> None:
+    recipe = dataclasses.replace(RECIPE, start_timestep=0, num_inference_steps=steps)
+    batch = generate(recipe=recipe, callback=lambda *step: pytest.fail("no step was expected"))
+    assert (batch.outliers == batch.noised).all()
+    assert (batch.outliers == generate().outliers).mean() < 0.5
+    assert (batch.network_calls, batch.evaluations) == (0, 0)
+
+
+def test_no_noise_returns_the_image(
+    generate: Callable[..., OutlierBatch], tiny_images: Callable[..., np.ndarray]
+) -> None:
+    batch = generate(recipe=dataclasses.replace(RECIPE, start_timestep=0))
+    assert (batch.outliers == tiny_images(7)).all()
+
+
+def test_noised_is_x_s(generate: Callable[..., OutlierBatch], tiny_images: Callable[..., np.ndarray]) -> None:
+    def spread(s: int) -> float:
+        noised = to_tensor(generate(recipe=dataclasses.replace(RECIPE, start_timestep=s)).noised)
+        return (noised - SCHEDULE.alpha_bar(s) ** 0.5 * to_tensor(tiny_images(7))).std().item()
+
+    for s in (20, 50):
+        # little enough noise that clipping to the grey levels takes almost none of it away
+        assert spread(s) == pytest.approx((1 - SCHEDULE.alpha_bar(s)) ** 0.5, rel=0.1)
+
+
+def test_the_callback_sees_every_step_of_every_batch_in_turn(generate: Callable[..., OutlierBatch]) -> None:
+    seen: list[tuple[int, int]] = []
+
+    def callback(step: int, x: torch.Tensor, x_0: torch.Tensor) -> None:
+        assert x.shape == x_0.shape == (len(x), 3, 8, 8)
+        assert x_0.abs().max() <= 1
+        seen.append((step, len(x)))
+
+    batch = generate(batch_size=4, callback=callback)
+    assert seen == [(i, 4) for i in range(5)] + [(i, 3) for i in range(5)]
+    assert batch.network_calls == 10
+
+
+def test_the_last_prediction_is_the_outlier(generate: Callable[..., OutlierBatch]) -> None:
+    predictions: list[torch.Tensor] = []
+    batch = generate(callback=lambda step, x, x_0: predictions.append(x_0.clone()))
+    assert grey_levels(to_images(predictions[-1]), batch.outliers) < 0.01
+
+
+@pytest.mark.parametrize(
+    ("change", "calls", "evaluations"),
+    [
+        ({}, 5, 10),
+        ({"guidance_scale": 0.0}, 5, 5),
+        ({"guidance_scale": -1.0}, 5, 5),
+        # sigma at the timesteps 199, 149, 100, 50, 0: .72 .52 .34 .18 .01
+        ({"guidance_interval": (0.3, 0.6)}, 5, 7),
+        ({"guidance_interval": (5.0, 9.0)}, 5, 5),
+        ({"num_inference_steps": 1000, "start_timestep": 6}, 6, 12),
+        ({"num_inference_steps": 1}, 1, 2),
+    ],
+)
+def test_counts_what_the_network_was_asked(
+    generate: Callable[..., OutlierBatch], change: dict[str, Any], calls: int, evaluations: int
+) -> None:
+    batch = generate(recipe=dataclasses.replace(RECIPE, **change))
+    assert (batch.network_calls, batch.evaluations) == (calls, evaluations)
+    assert batch.elapsed_sec > 0
+
+
+def test_an_interval_changes_the_picture_only_where_it_leaves_steps_out(
+    generate: Callable[..., OutlierBatch],
+) -> None:
+    everywhere = generate().outliers
+    wide = generate(recipe=dataclasses.replace(RECIPE, guidance_interval=(0.0, 10.0))).outliers
+    nowhere = generate(recipe=dataclasses.replace(RECIPE, guidance_interval=(5.0, 9.0))).outliers
+    assert (wide == everywhere).all()
+    assert (nowhere == generate(recipe=dataclasses.replace(RECIPE, guidance_scale=0.0)).outliers).all()
+    assert grey_levels(nowhere, everywhere) > 1
+
+
+def test_the_batch_tells_where_each_outlier_came_from(generate: Callable[..., OutlierBatch]) -> None:
+    batch = generate([2, 0])
+    assert len(batch) == 2
+    assert batch.outliers.shape == batch.noised.shape == (2, 8, 8, 3)
+    assert batch.outliers.dtype == batch.noised.dtype == np.uint8
+    assert batch.labels.tolist() == [2, 0]
+    assert batch.target_labels.tolist() == [0, 1]
+    assert batch.labels.dtype == batch.target_labels.dtype == np.int64
+    assert batch.ids.tolist() == ["id 2", "id 0"]
+    assert batch.recipe == RECIPE
+
+
+def test_refuses_a_batch_size_that_would_leave_rows_unmade(generate: Callable[..., OutlierBatch]) -> None:
+    for bad in (0, -4):
+        with pytest.raises(ValueError, match=f"batch_size {bad} is not at least 1"):
+            generate(batch_size=bad)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_cpu_and_gpu_agree_within_a_grey_level(generate: Callable[..., OutlierBatch], recipe: Recipe) -> None:
+    cpu, gpu = generate(recipe=recipe), generate(recipe=recipe, device=torch.device("cuda"))
+    assert grey_levels(cpu.outliers, gpu.outliers) < 1
+    assert grey_levels(cpu.noised, gpu.noised) < 0.01
