@@ -14,6 +14,7 @@ from sdviz.ui.components import Cell, Words, picture_grid
 from sdviz.ui.page import PageContext, show_missing_bundle
 from sdviz.ui.pictures import ID_COLOUR, NEUTRAL_COLOUR, OUTLIER_COLOUR, data_uri
 
+LAB = "pages/1_Outlier_lab.py"
 N_EXAMPLES = 6
 WAIT = "Making six outliers with the bundle"
 
@@ -26,12 +27,8 @@ def show_home(context: PageContext) -> None:
         _examples(context.bundle)
     columns = st.columns([1.2, 3], vertical_alignment="center")
     with columns[0]:
-        st.page_link(
-            "pages/1_Outlier_lab.py",
-            label="**Open the outlier lab**",
-            icon=":material/science:",
-            width="stretch",
-        )
+        if st.button("Open the outlier lab", icon=":material/science:", type="primary", width="stretch"):
+            st.switch_page(LAB)
     with columns[1]:
         st.caption("Move S and w yourself, on these images, on other data sets or on your own pictures.")
     st.divider()

@@ -34,6 +34,14 @@ def test_home_names_bundle_data_and_device(shipped: Shipped, open_app: Open) -> 
         assert expected in words
 
 
+def test_the_button_leads_into_the_lab(shipped: Shipped, open_app: Open) -> None:
+    shipped()
+    at = open_app()
+    at.button[0].click().run()
+    assert not at.exception
+    assert at.title[0].value == "Outlier lab"
+
+
 def test_home_without_a_bundle_teaches_the_command(open_app: Open) -> None:
     at = open_app()
     assert "no trained network" in " ".join(m.value for m in at.markdown)

@@ -175,6 +175,6 @@ def test_nothing_sticks_out_in_either_theme(new_page: Open, dark: bool, width: i
 def test_the_landing_page_leads_into_the_lab(new_page: Open) -> None:
     page = new_page("/")
     assert page.locator("img[alt^='outlier']").count() == 6
-    page.get_by_role("link", name="Open the outlier lab").click()
+    page.get_by_role("button", name="Open the outlier lab").click()
     wait_for_caption(page, "network calls")
     assert page.url.split("?")[0].endswith("/Outlier_lab")

@@ -211,20 +211,23 @@ def test_an_interrupted_generate_goes_on(generate: Callable[..., Result], tmp_pa
             signal.setitimer(signal.ITIMER_REAL, 0)
             os.kill(os.getpid(), signal.SIGINT)
 
+    # where the tests run in the background, SIGINT is ignored from the start
+    before_int = signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGALRM, look)
     signal.setitimer(signal.ITIMER_REAL, 0.005, 0.005)
     try:
-        result = generate("--batch-size", "1", "-S", "400", "--steps", "5")
+        result = generate("--batch-size", "1", "-S", "400", "--steps", "40")
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+        signal.signal(signal.SIGINT, before_int)
     assert asked
     assert one_line_error(result, 130) == f"interrupted; the same command goes on with {tmp_path / 'out'}"
     there = len(list((tmp_path / "out").glob("*.png")))
     assert 0 < there < 24
     assert len(manifest(tmp_path / "out")) == there
 
-    result = generate("--batch-size", "1", "-S", "400", "--steps", "5", "--json")
+    result = generate("--batch-size", "1", "-S", "400", "--steps", "40", "--json")
     answer = json.loads(result.stdout)
     assert (answer["there"], answer["made"]) == (there, 24 - there)
     assert len(manifest(tmp_path / "out")) == 24
