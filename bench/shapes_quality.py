@@ -83,7 +83,9 @@ def measure(
     )
     seconds = time.perf_counter() - started
     seen = judge(wrong)
+    # an untouched background would be infinite: it does not occur from S=50 on, and would show here
     psnr, control_psnr = (background_psnr(images.images, x, masks) for x in (wrong, right))
+    assert np.isfinite(psnr).all() and np.isfinite(control_psnr).all()
     return {
         "S": s,
         "sigma": round(bundle.schedule.sigma(s), 3),
@@ -234,8 +236,9 @@ def main() -> int:
     d = bundle.manifest.defaults
     solver, steps = d.solver, d.num_inference_steps
 
-    # a row already measured for this bundle, these images and this solver is not measured again
-    log = CACHE / f"shapes-quality-{bundle.hash[:16]}-{len(images)}.jsonl"
+    # a row already measured for these weights, images and settings is not measured again
+    weights = bundle.manifest.files["unet/diffusion_pytorch_model.safetensors"]
+    log = CACHE / f"shapes-quality-{weights[:16]}-{len(images)}.jsonl"
     done = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
 
     def row(s: int, w: float, solver: str, steps: int) -> dict[str, Any]:

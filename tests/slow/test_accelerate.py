@@ -103,7 +103,7 @@ def test_two_processes_train_the_network_of_one(tmp_path: Path) -> None:
     assert difference(first, second) == 0
     # it is the one that a single process trains on the same batches, and not that of half of each batch
     assert difference(one, first) < 1e-4
-    assert (one["eps"] - first["eps"]).abs().max() < 1e-4
+    assert (one["eps"] - first["eps"]).abs().max() < 1e-5
     assert difference(one, half) > 1e-3
     # the loss reported is that of the whole batch, by the main process alone
     assert first["losses"] == pytest.approx(one["losses"], rel=1e-4)
