@@ -81,7 +81,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
 
 _SCRUB_CSS = """
 .scrub { font-family: var(--st-font); color: var(--st-text-color); max-width: 900px; }
-.stage { display: flex; gap: 14px; align-items: flex-start; }
+.stage { display: flex; flex-wrap: wrap; gap: 14px; align-items: flex-start; }
 .stage figure { margin: 0; text-align: center; font-size: 12.5px; }
 .stage img { image-rendering: pixelated; display: block; border: 2px solid var(--edge); border-radius: 3px; }
 .says { font-size: 14px; padding-left: 6px; line-height: 1.5; min-width: 250px; }

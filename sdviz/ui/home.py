@@ -30,7 +30,10 @@ def show_home(context: PageContext) -> None:
         if st.button("Open the outlier lab", icon=":material/science:", type="primary", width="stretch"):
             st.switch_page(LAB)
     with columns[1]:
-        st.caption("Move S and w yourself, on these images, on other data sets or on your own pictures.")
+        st.caption(
+            "The first test image of each of six classes, not picked for success. Move S and w yourself, "
+            "on these, on other data sets or on your own pictures."
+        )
     st.divider()
     _in_use(context.bundle)
 
@@ -85,7 +88,7 @@ def _examples(bundle: Bundle) -> None:
             key="examples",
             size_px=128,
             row_names=[
-                Words("real image", "in-distribution"),
+                Words("original", "in-distribution"),
                 Words(
                     f"noised, S = {recipe.start_timestep}",
                     f"σ {sigma:.2f}",

@@ -21,6 +21,8 @@ from sdviz.ui.lab_state import (
     LabState,
     Run,
     Settings,
+    counted,
+    interval_words,
     judge,
     mean_psnr,
     runner,
@@ -28,7 +30,6 @@ from sdviz.ui.lab_state import (
 from sdviz.ui.page import PageContext, show_missing_bundle
 from sdviz.ui.pictures import (
     CONTROL_COLOUR,
-    ID_COLOUR,
     NEUTRAL_COLOUR,
     OUTLIER_COLOUR,
     data_uri,
@@ -46,14 +47,15 @@ def show_lab(context: PageContext) -> None:
     if context.bundle is None:
         show_missing_bundle(context)
         return
-    sources = choose_sources(context.bundle)
-    if sources:
-        _lab(context.bundle, sources)
+    _lab(context.bundle, choose_sources(context.bundle))
 
 
 @st.fragment
 def _lab(bundle: Bundle, sources: list[Source]) -> None:
+    # the controls come first, images or not: a widget that is not drawn forgets its value
     settings = _controls(bundle)
+    if not sources:
+        return
     status = st.container(height=46, border=False).empty()
     grid_place = st.container()
     focus = min(int(st.session_state.get("focus", 0)), len(sources) - 1)
@@ -189,8 +191,9 @@ def _status_line(status: DeltaGenerator, bundle: Bundle, settings: Settings, mad
     sigma, ms = bundle.schedule.sigma(r.start_timestep), 1000 * sum(m.batch_sec / m.batch_images for m in made)
     with status.container():
         st.caption(
-            f"S = {r.start_timestep} (σ {sigma:.2f}), w = {r.guidance_scale:g}, {SOLVERS[r.solver]}, "
-            f"{made[0].network_calls} network calls, {made[0].evaluations} evaluations a picture, "
+            f"S = {r.start_timestep} (σ {sigma:.2f}), w = {r.guidance_scale:g}{interval_words(r)}, "
+            f"{SOLVERS[r.solver]}, {counted(made[0].network_calls, 'network call')}, "
+            f"{counted(made[0].evaluations, 'evaluation')} a picture, "
             f"{ms:.0f} ms for {len(made)} pictures, "
             f"{device_name(bundle.device)}, {bundle.inference.description}"
         )
@@ -202,7 +205,12 @@ def _status_line(status: DeltaGenerator, bundle: Bundle, settings: Settings, mad
 
 
 def _heads(bundle: Bundle, sources: list[Source]) -> list[Words]:
-    return [Words(bundle.class_names[s.label], s.label_note or s.id.rsplit("/", 1)[-1][:14]) for s in sources]
+    return [
+        Words(s.title, f"taken for {bundle.class_names[s.label]}, {s.label_note}")
+        if s.title
+        else Words(bundle.class_names[s.label], s.label_note or s.id.rsplit("/", 1)[-1][:14])
+        for s in sources
+    ]
 
 
 def _show_pairs(
@@ -218,16 +226,21 @@ def _show_pairs(
     r = settings.recipe
     sigma = bundle.schedule.sigma(r.start_timestep)
     names = bundle.class_names
+    # at w = -1 only the unconditional prediction is left, whatever the label
+    unlabelled = r.guidance_scale == -1
     cells: dict[str, list[Cell]] = {"original": [], "outlier": [], "control": [], "noised": [], "heat": []}
     for i, (source, out, control) in enumerate(zip(sources, outliers, controls, strict=True)):
-        was, told = names[source.label], names[int(targets[i])]
+        was = names[source.label]
+        told, told_right = ("nothing", "nothing") if unlabelled else (names[int(targets[i])], was)
         ms = 1000 * out.batch_sec / out.batch_images
-        facts = f"S {r.start_timestep}, σ {sigma:.2f}, w {r.guidance_scale:g}"
+        facts = f"S {r.start_timestep}, σ {sigma:.2f}, w {r.guidance_scale:g}{interval_words(r)}"
         solver, device = SOLVERS[r.solver].split(",")[0], bundle.device.type.upper()
-        how = f"{solver}, {out.network_calls} calls, {ms:.0f} ms, {device}"
+        how = f"{solver}, {counted(out.network_calls, 'call')}, {ms:.0f} ms, {device}"
         chosen = i == focus
         cells["original"].append(
-            Cell(data_uri(source.image), f"original: {was}, {source.id}", ID_COLOUR, id=str(i), chosen=chosen)
+            Cell(
+                data_uri(source.image), f"original: {was}, {source.id}", source.colour, id=str(i), chosen=chosen
+            )
         )
         cells["outlier"].append(
             Cell(
@@ -242,9 +255,9 @@ def _show_pairs(
         cells["control"].append(
             Cell(
                 data_uri(control.outlier),
-                f"control: {was}, told {was}",
+                f"control: {was}, told {told_right}",
                 CONTROL_COLOUR,
-                f"told {was}",
+                f"told {told_right}",
                 id=str(i),
             )
         )
@@ -254,9 +267,9 @@ def _show_pairs(
             Cell(data_uri(heat), "difference of original and outlier", NEUTRAL_COLOUR, facts, how)
         )
     rows = [
-        Words("original", "ID"),
-        Words("outlier", "wrong label"),
-        Words("control", "right label"),
+        Words("original", sources[0].role),
+        Words("outlier", "no label" if unlabelled else "wrong label"),
+        Words("control", "no label" if unlabelled else _right_label(sources)),
         Words("noised", f"x_S at S={r.start_timestep}"),
         Words("difference", "original to outlier; yellow is half the range"),
     ]
@@ -272,6 +285,10 @@ def _show_pairs(
             column_names=_heads(bundle, [sources[i] for i in band]),
             on_click=_focus_setter(key),
         )
+
+
+def _right_label(sources: list[Source]) -> str:
+    return "clusterer's label" if sources[0].label_note else "right label"
 
 
 def bands(count: int) -> list[range]:
@@ -301,13 +318,13 @@ def _show_all_targets(
         Edit(s.id, s.image, s.label, target, settings.recipe) for s in sources for target in range(len(names))
     ]
     made = run(edits, "Denoising under every label")
-    rows = [Words("original", "ID"), *(Words(f"told {n}") for n in names)]
+    rows = [Words("original", sources[0].role), *(Words(f"told {n}") for n in names)]
     for band in bands(len(sources)):
         cells = [
             Cell(
                 data_uri(sources[i].image),
                 f"original: {names[sources[i].label]}",
-                ID_COLOUR,
+                sources[i].colour,
                 id=str(i),
                 chosen=i == focus,
             )
@@ -321,7 +338,7 @@ def _show_all_targets(
                         data_uri(made[i * len(names) + target].outlier),
                         f"{names[sources[i].label]}, told {name}",
                         CONTROL_COLOUR if own else OUTLIER_COLOUR,
-                        small="right label: control" if own else "",
+                        small=f"{_right_label(sources)}: control" if own else "",
                         id=str(i),
                     )
                 )

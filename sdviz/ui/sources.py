@@ -14,7 +14,7 @@ from sdviz.data.imageset import permutation
 from sdviz.data.uploads import from_uploads
 from sdviz.ui.cache import DEVICE_LOCK, load_images
 from sdviz.ui.components import Cell, picture_grid
-from sdviz.ui.pictures import ID_COLOUR, NEUTRAL_COLOUR, data_uri
+from sdviz.ui.pictures import FAR_OOD_COLOUR, ID_COLOUR, NEAR_OOD_COLOUR, NEUTRAL_COLOUR, data_uri
 
 UPLOAD = "your own upload"
 ANY_CLASS = "any class"
@@ -34,6 +34,9 @@ class Source:
         label: y~, the cluster that the outlier must not be told.
         label_note: "" where the label is the set's own, else how sure the clusterer is.
         has_mask: Whether the object's mask is known.
+        title: The image's own class or what else it is called; "" where that is its cluster's name.
+        role: "ID" for the bundle's own set, else what it is to the bundle.
+        colour: Of its border, by role.
     """
 
     id: str
@@ -41,6 +44,9 @@ class Source:
     label: int
     label_note: str
     has_mask: bool
+    title: str = ""
+    role: str = "ID"
+    colour: str = ID_COLOUR
 
 
 def choose_sources(bundle: Bundle) -> list[Source]:
@@ -52,7 +58,7 @@ def choose_sources(bundle: Bundle) -> list[Source]:
         name = st.selectbox("Images from", [*names, UPLOAD], index=first, key="data", bind="query-params")
     if name == UPLOAD:
         with columns[1]:
-            st.caption("Any size and kind; cropped to the middle square and resized.")
+            st.caption("Up to 10 MB and 10,000 px; cropped to the middle square and resized.")
         return _uploads(bundle)
     try:
         pool = load_images(name, _split_to_show(name), POOL_LIMIT)
@@ -69,10 +75,18 @@ def choose_sources(bundle: Bundle) -> list[Source]:
         options = [ANY_CLASS, *pool.class_names]
         wanted = st.selectbox("Class", options, key="class", bind="query-params", disabled=len(options) == 1)
     with columns[2]:
-        count = st.slider("How many", 1, MAX_SOURCES, 6, key="n", bind="query-params")
+        asked = _asked(pool)
+        count = st.slider("How many", 1, MAX_SOURCES, 6, key="n", bind="query-params", disabled=bool(asked))
     with columns[3]:
         draw = st.number_input(
-            "Draw", 0, 9_999, 0, key="draw", bind="query-params", help="Another number draws other images."
+            "Draw",
+            0,
+            9_999,
+            0,
+            key="draw",
+            bind="query-params",
+            help="Another number draws other images.",
+            disabled=bool(asked),
         )
     with columns[4]:
         picked = _pick_by_hand(pool, wanted)
@@ -92,11 +106,16 @@ def _split_to_show(name: str) -> str | None:
     return "test" if "test" in splits else None
 
 
+def _asked(pool: ImageSet) -> list[str]:
+    """The ids picked by hand: kept in the URL, so that a link reopens the same pictures."""
+    known = set(pool.ids.tolist())
+    return [i for i in st.query_params.get("pick", "").split(",") if i in known][:MAX_SOURCES]
+
+
 def _pick_by_hand(pool: ImageSet, wanted: str) -> list[int]:
     """A gallery in a popover; returns rows of the pool, in the order picked."""
     row_of = {image_id: row for row, image_id in enumerate(pool.ids.tolist())}
-    # kept in the URL by id, so that a link reopens the same pictures
-    asked = [i for i in st.query_params.get("pick", "").split(",") if i in row_of][:MAX_SOURCES]
+    asked = _asked(pool)
 
     def toggle() -> None:
         clicked = st.session_state["gallery"].clicked
@@ -143,9 +162,29 @@ def _with_labels(bundle: Bundle, pool: ImageSet, rows: np.ndarray) -> list[Sourc
             labels, confidence = bundle.pseudo_label(images)
         notes = [f"{c:.0%} sure" for c in confidence]
     masked = data.has_masks(pool.name)
+    role, colour = _role(pool.name, m.dataset)
     return [
-        Source(str(pool.ids[r]), pool.images[r], int(labels[i]), notes[i], masked) for i, r in enumerate(rows)
+        Source(
+            str(pool.ids[r]),
+            pool.images[r],
+            int(labels[i]),
+            notes[i],
+            masked,
+            "" if own else pool.label_name(int(r)),
+            role,
+            colour,
+        )
+        for i, r in enumerate(rows)
     ]
+
+
+def _role(name: str, dataset: str) -> tuple[str, str]:
+    """What a set is to a bundle trained on `dataset`, and its colour."""
+    if name == dataset:
+        return "ID", ID_COLOUR
+    if dataset == "shapes" and name.startswith("shapes-novel"):
+        return "near-OOD", NEAR_OOD_COLOUR
+    return "another set", FAR_OOD_COLOUR
 
 
 def _uploads(bundle: Bundle) -> list[Source]:
@@ -168,4 +207,7 @@ def _uploads(bundle: Bundle) -> list[Source]:
     with DEVICE_LOCK:
         labels, confidence = bundle.pseudo_label(chosen.images)
     rows = zip(chosen.ids.tolist(), chosen.images, labels.tolist(), confidence.tolist(), strict=True)
-    return [Source(i, image, y, f"{c:.0%} sure", False) for i, image, y, c in rows]
+    return [
+        Source(i, image, y, f"{c:.0%} sure", False, "upload", "your own", NEUTRAL_COLOUR)
+        for i, image, y, c in rows
+    ]

@@ -13,7 +13,7 @@ from sdviz.ui.cache import Edit
 from sdviz.ui.components import Cell, Frame, Words, picture_grid, scrub_strip
 from sdviz.ui.export import export_png, export_zip
 from sdviz.ui.lab_state import LabState, Run, judge, mean_psnr, runner
-from sdviz.ui.pictures import CONTROL_COLOUR, ID_COLOUR, NEUTRAL_COLOUR, OUTLIER_COLOUR, data_uri
+from sdviz.ui.pictures import CONTROL_COLOUR, NEUTRAL_COLOUR, OUTLIER_COLOUR, data_uri
 
 SCRUB, SHEET, TRAJECTORY, CURVE, DOWNLOAD = "Scrub S", "S x w sheet", "Trajectory", "S curve", "Download"
 SHEET_W = (0.0, 1.0, 2.0, 4.0)
@@ -75,12 +75,12 @@ def _scrub(state: LabState, run: Run) -> None:
     frames = []
     for s, outlier, control in zip(values, outliers, controls, strict=True):
         pictures = [data_uri(p) for p in (source.image, outlier.noised, outlier.outlier, control.outlier)]
-        what = "the original" if s == 0 else f"a {was}, told {told}"
+        what = "the original" if s == 0 else f"{was}, told {told}"
         frames.append(
             Frame(str(s), str(s), f"S = {s}", f"σ = {state.bundle.schedule.sigma(s):.2f}: {what}", pictures)
         )
     panels = [
-        ("original", ID_COLOUR),
+        ("original", source.colour),
         ("noised, x_S", NEUTRAL_COLOUR),
         (f"outlier, told {told}", OUTLIER_COLOUR),
         (f"control, told {was}", CONTROL_COLOUR),
@@ -158,7 +158,10 @@ def _trajectory(state: LabState, run: Run) -> None:
             *(Words(f"step {i + 1}", f"t={timesteps[i]}, σ {sigma(timesteps[i] + 1):.2f}") for i in shown),
         ],
     )
-    st.caption("What the network believes the finished image to be, at each step from x_S down to x_0.")
+    st.caption(
+        f"What the network believes the finished image to be, from x_S down to x_0: "
+        f"{len(shown)} of {len(timesteps)} steps."
+    )
 
 
 def _curve(state: LabState, run: Run) -> None:
@@ -199,14 +202,20 @@ def _curve(state: LabState, run: Run) -> None:
         line_width=2,
         line_dash="dash",
         annotation_text=f"S = {current}",
-        annotation_position="bottom right",
+        annotation_position="top right",
     )
     figure.update_layout(
         height=340,
         margin={"l": 10, "r": 10, "t": 30, "b": 10},
         xaxis={"title": "S, noising steps"},
-        yaxis={"title": "% of images", "range": [-4, 104]},
-        yaxis2={"title": "PSNR, dB", "overlaying": "y", "side": "right", "showgrid": False},
+        yaxis={"title": "% of images", "range": [-4, 114]},
+        yaxis2={
+            "title": "PSNR, dB",
+            "overlaying": "y",
+            "side": "right",
+            "showgrid": False,
+            "tickformat": ".0f",
+        },
         legend={"orientation": "h", "y": 1.16, "x": 0},
     )
     st.plotly_chart(figure, key="curve", width="stretch")

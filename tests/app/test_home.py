@@ -19,7 +19,7 @@ def test_home_shows_real_images_and_their_outliers(
     at = open_app()
     (grid,) = component_data(at)
     assert grid["columns"] == 6
-    assert [r["text"] for r in grid["row_names"]] == ["real image", "noised, S = 100", "outlier"]
+    assert [r["text"] for r in grid["row_names"]] == ["original", "noised, S = 100", "outlier"]
     originals, noised, outliers = (grid["cells"][i : i + 6] for i in (0, 6, 12))
     assert [c["text"] for c in originals[:3]] == ["disk", "ring", "square"]
     for original, out, told in zip(originals, noised, outliers, strict=True):

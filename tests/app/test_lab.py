@@ -313,3 +313,35 @@ def test_the_zip_holds_the_pictures_and_their_manifest(shipped: Shipped) -> None
     sheet = np.asarray(Image.open(io.BytesIO(export_png(state))))
     corner = sheet[8 : 8 + 128 : 4, 118 : 118 + 128 : 4]
     assert np.array_equal(corner, sources[0].image)
+
+
+def test_another_set_is_not_called_id_and_keeps_its_own_names(
+    shipped: Shipped, open_app: Open, component_data: Read
+) -> None:
+    shipped()
+    grid = main_grid(component_data(open_app(LAB, {"data": "shapes-novel", "n": "2"})))
+    assert grid["row_names"][0]["small"] == "near-OOD"
+    assert grid["row_names"][2]["small"] == "clusterer's label"
+    novel = data.load("shapes-novel").class_names
+    assert all(c["text"] in novel and "taken for" in c["small"] for c in grid["column_names"])
+
+
+def test_the_interval_stands_in_the_captions_and_w_minus_1_tells_nothing(
+    shipped: Shipped, open_app: Open, component_data: Read
+) -> None:
+    shipped()
+    at = open_app(LAB, {"n": "1", "w": "-1"})
+    grid = main_grid(component_data(at))
+    assert [grid["cells"][1]["text"], grid["cells"][2]["text"]] == ["told nothing", "told nothing"]
+    at.slider(key="interval").set_value((0.1, 0.3)).run()
+    assert "only for σ 0.1 to 0.3" in words(at)
+
+
+def test_controls_keep_their_values_while_an_upload_is_awaited(shipped: Shipped, open_app: Open) -> None:
+    shipped()
+    at = open_app(LAB)
+    at.slider(key="S").set_value(60).run()
+    at.selectbox(key="data").select("your own upload").run()
+    assert at.slider(key="S").value == 60
+    at.selectbox(key="data").select("shapes").run()
+    assert at.slider(key="S").value == 60
