@@ -90,6 +90,15 @@ def setup_page(title: str, idea: str) -> PageContext:
     return context
 
 
+# What a bundle has its own defaults or names for: kept on a switch, it would mean something else
+_BUNDLE_SETTINGS = ("S", "w", "target", "steps", "solver", "interval", "data", "class")
+
+
+def _forget_settings() -> None:
+    for key in _BUNDLE_SETTINGS:
+        st.session_state.pop(key, None)
+
+
 def _choose_bundle() -> PageContext:
     bundles = find_bundles()
     if not bundles:
@@ -100,6 +109,7 @@ def _choose_bundle() -> PageContext:
         list(bundles),
         key="bundle",
         bind="query-params",
+        on_change=_forget_settings,
         help="A trained system in one folder: the shipped ones, and those of your finished runs.",
     )
     try:

@@ -345,3 +345,21 @@ def test_controls_keep_their_values_while_an_upload_is_awaited(shipped: Shipped,
     assert at.slider(key="S").value == 60
     at.selectbox(key="data").select("shapes").run()
     assert at.slider(key="S").value == 60
+
+
+def test_another_bundle_starts_from_its_own_defaults(shipped: Shipped, open_app: Open) -> None:
+    shipped("a", max_s=200)
+    (shipped("b", max_s=300) / "bundle.json").write_text(
+        (shipped("b", max_s=300) / "bundle.json")
+        .read_text()
+        .replace('"start_timestep": 100', '"start_timestep": 40')
+    )
+    at = open_app(LAB)
+    at.slider(key="S").set_value(150).run()
+    at.selectbox(key="target").select("heart").run()
+    at.selectbox(key="bundle").select("b").run()
+    assert not at.exception
+    assert at.slider(key="S").value == 40
+    assert at.selectbox(key="target").value == "random other"
+    assert "S" not in at.query_params
+    assert "target" not in at.query_params
