@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -27,13 +27,16 @@ class UNetConfig(Node):
     """The noise predictor, built as `diffusers.UNet2DModel`.
 
     `arch` names a size of PAPER.md section 4: "small" is for the CPU (2x2 pixel-unshuffle, 64/128/128
-    channels), "ddpm" is the U-Net of Ho et al. 2020 (35.75 M parameters). The other fields, where
-    given, replace that size's own values.
+    channels, 4.4 M parameters), "ddpm" is the U-Net of Ho et al. 2020 (35.75 M). The other fields,
+    where given, replace that size's own values.
     """
 
     arch: Literal["small", "ddpm"] = "small"
     channels: tuple[int, ...] | None = None
     layers_per_block: int | None = Field(None, ge=1)
+    attention_levels: tuple[int, ...] | None = Field(
+        None, description="levels with attention, 0 the finest; [] leaves it to the middle block"
+    )
     dropout: float | None = Field(None, ge=0, lt=1)
     pixel_unshuffle: int | None = Field(None, ge=1, le=4)
 
@@ -81,14 +84,139 @@ class DataConfig(Node):
     on_error: Literal["raise", "skip"] = Field("raise", description="what to do about a bad picture")
 
 
+class ViewsConfig(Node):
+    """Random views of an image: what must not matter to the encoder.
+
+    Every view is a random window (zoom, place, tilt, flip), recoloured. What hides the nuisances differs
+    from set to set: photographs want crops and colour jitter, flat shapes over gradients want colour
+    fields and colour matrices.
+    """
+
+    area: tuple[float, float] = Field(
+        (0.2, 1.0), description="share of the picture's area in the window; above 1 looks past its border"
+    )
+    max_shift: float = Field(
+        1.0, ge=0, le=1, description="how far the window moves, 1 being to the picture's border"
+    )
+    max_tilt_deg: float = Field(0.0, ge=0, le=180)
+    random_flip: bool = True
+    brightness: float = Field(0.4, ge=0, lt=1, description="a factor of 1 +- this; so are the next two")
+    contrast: float = Field(0.4, ge=0, lt=1)
+    saturation: float = Field(0.4, ge=0, lt=1)
+    hue: float = Field(0.1, ge=0, le=0.5, description="a turn of the hue by +- this, 1 being a full circle")
+    jitter_share: float = Field(0.8, ge=0, le=1, description="how many views the four above change")
+    grey_share: float = Field(0.2, ge=0, le=1)
+    colour_matrix_share: float = Field(
+        0.0, ge=0, le=1, description="how many views have their colours turned by a random orthogonal matrix"
+    )
+    colour_field: float = Field(
+        0.0, ge=0, description="strength of a random smooth field added to the colours, grey levels in -1..1"
+    )
+    noise: float = Field(0.0, ge=0, description="standard deviation of added noise, grey levels in -1..1")
+
+    @model_validator(mode="after")
+    def _area_is_a_range(self) -> ViewsConfig:
+        low, high = self.area
+        if not 0 < low <= high <= 4:
+            raise ValueError(f"area {list(self.area)} is not [low, high] with 0 < low <= high <= 4")
+        return self
+
+
+MILD_VIEWS = ViewsConfig(area=(0.8, 1.0), brightness=0.2, contrast=0.2, saturation=0.2, hue=0.0, grey_share=0.0)
+
+
+class OptimizerConfig(Node):
+    """How a network's weights follow the gradient; the rate warms up and falls as a cosine."""
+
+    name: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(1e-4, ge=0)
+    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")
+    warmup_steps: int = Field(0, ge=0)
+
+
+class TrainingConfig(Node):
+    """What every training has."""
+
+    total_steps: int = Field(2000, ge=1)
+    batch_size: int = Field(256, ge=2)
+    optimizer: OptimizerConfig = OptimizerConfig()
+    save_every_sec: float = Field(180.0, gt=0)
+
+
+class SimCLRConfig(TrainingConfig):
+    """Contrastive training of the encoder without labels (Chen et al. 2020)."""
+
+    temperature: float = Field(0.1, gt=0)
+    projection_hidden: int = Field(512, ge=1)
+    projection_dim: int = Field(128, ge=1)
+
+
+class PretrainingConfig(TrainingConfig):
+    """Supervised training of the encoder on another set, before anything else."""
+
+    data: str = Field(min_length=1, description="a labelled set, as data.id")
+    split: str | None = None
+    labels: tuple[int, int] | None = Field(
+        None, description="[first, last] of the labels to use; None takes all"
+    )
+
+
+class EncoderConfig(Node):
+    """The network before detector training: clusters and plain features come from it."""
+
+    arch: str = Field(
+        "small", pattern=r"^(small|resnet18|timm:.+)$", description="small, resnet18 or timm:NAME"
+    )
+    width: int = Field(48, ge=4, description="channels of the first stage; of small and resnet18")
+    weights: str | None = Field(
+        None, description="pretrained (timm's own download), or a .safetensors or .pth file"
+    )
+    input_px: int | None = Field(None, ge=8, description="resize pictures to this first (bicubic)")
+    pretraining: PretrainingConfig | None = None
+    simclr: SimCLRConfig | None = SimCLRConfig()
+    seed: int = 0
+
+
+class ScanConfig(TrainingConfig):
+    """The SCAN loss (Van Gansbeke et al. 2020): neighbours in one cluster, all clusters used."""
+
+    total_steps: int = Field(1000, ge=1)
+    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-4)
+    neighbours: int = Field(20, ge=1)
+    heads: int = Field(5, ge=1, description="trained side by side; the one with the lowest loss is kept")
+    entropy_weight: float = Field(5.0, ge=0)
+
+
+class SelfLabelConfig(TrainingConfig):
+    """Self-labelling: confident predictions on plain images become targets on strong views."""
+
+    total_steps: int = Field(1000, ge=1)
+    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-4)
+    threshold: float = Field(0.99, gt=0, lt=1)
+
+
 class LabelsConfig(Node):
     """Where the training labels y~ come from."""
 
-    source: Literal["ground_truth"] = "ground_truth"
+    source: Literal["scan", "kmeans", "ground_truth", "file"] = "ground_truth"
+    n_clusters: int | None = Field(None, ge=2, description="C, for scan and kmeans")
+    path: str | None = Field(None, description="for file: a Parquet or CSV table with columns id and label")
+    scan: ScanConfig = ScanConfig()
+    self_label: SelfLabelConfig | None = SelfLabelConfig()
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _source_has_what_it_needs(self) -> LabelsConfig:
+        if self.source in ("scan", "kmeans") and self.n_clusters is None:
+            raise ValueError(f"source {self.source} needs n_clusters")
+        if (self.source == "file") != (self.path is not None):
+            raise ValueError("path goes with source file, and only with it")
+        return self
 
 
 class ClustererConfig(Node):
-    """Training of the small classifier that names the cluster of any image."""
+    """Training of the small classifier that names the cluster of any image, where SCAN does not."""
 
     width: int = Field(32, ge=1, description="channels of its first stage")
     total_steps: int = Field(1000, ge=1)
@@ -102,6 +230,90 @@ class ClustererConfig(Node):
     )
 
 
+class JpegConfig(Node):
+    """Re-encoding of the network's pictures, so that compression does not give them away."""
+
+    quality: int = Field(75, ge=1, le=100)
+    subsampling: Literal["4:4:4", "4:2:2", "4:2:0"] = "4:2:0"
+
+
+class OutliersConfig(Node):
+    """The SD outliers that the detector learns from; what is None is taken from `defaults`."""
+
+    per_image: int = Field(1, ge=1)
+    start_timestep: int | None = Field(None, ge=0)
+    guidance_scale: float | None = Field(None, ge=-1, le=20)
+    num_inference_steps: int | None = Field(None, ge=1, le=1000)
+    solver: Literal["ddpm", "ddim", "dpmpp_2m"] | None = None
+    eta: float = Field(0.0, ge=0, le=1)
+    guidance_interval: tuple[float, float] | None = None
+    jpeg: JpegConfig | None = Field(None, description="for ID images that went through JPEG")
+    shard_size: int = Field(256, ge=1, description="images made and saved together")
+    batch_size: int = Field(64, ge=1)
+    seed: int = 0
+
+
+class DetectorConfig(Node):
+    """Training of f, g_bin, g_in and g_out by Eq. 4-5."""
+
+    epochs: int = Field(5, ge=1)
+    batch_size: int = Field(128, ge=2, description="half ID, half outliers")
+    optimizer: OptimizerConfig = OptimizerConfig()
+    outlier_weight: float = Field(0.3, ge=0, description="lambda of Eq. 4")
+    frozen_blocks: int = Field(0, ge=0, description="the encoder's first blocks that stay as they are")
+    zero_heads: bool = Field(True, description="the three heads begin at 0")
+    views: ViewsConfig = MILD_VIEWS
+    reconstructed_id: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of the ID images shown as the U-Net rebuilds them",
+    )
+    snapshot_ids: int = Field(2000, ge=0, description="images whose features are kept after every epoch")
+    save_every_sec: float = Field(180.0, gt=0)
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _batch_has_halves(self) -> DetectorConfig:
+        if self.batch_size % 2:
+            raise ValueError(f"batch_size {self.batch_size} has no halves")
+        return self
+
+
+class ScoreConfig(Node):
+    """Eq. 6."""
+
+    k: int = Field(10, ge=1)
+    alpha: float = Field(0.3, ge=0)
+    normalize: bool = Field(True, description="unit length features")
+
+
+class EvaluationConfig(Node):
+    """What the detector is measured on. Settings are chosen on `validation` alone."""
+
+    near: tuple[str, ...] = ()
+    far: tuple[str, ...] = ()
+    validation: tuple[str, ...] = ()
+    score: ScoreConfig = ScoreConfig()
+    limit: int | None = Field(None, ge=1, description="images of each set; None takes all")
+    controls: tuple[Literal["no_training", "right_label", "noise"], ...] = (
+        "no_training",
+        "right_label",
+        "noise",
+    )
+    bootstrap: int = Field(1000, ge=0, description="resamples for the intervals")
+    inception_weights: str | None = Field(None, description="a file with the weights that FID is defined by")
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _sets_have_one_role(self) -> EvaluationConfig:
+        every = [*self.near, *self.far, *self.validation]
+        twice = [name for name in dict.fromkeys(every) if every.count(name) > 1]
+        if twice:
+            raise ValueError(f"{twice[0]} has two roles among near, far and validation")
+        return self
+
+
 class DefaultsConfig(Node):
     """What the bundle does when it is not told: S, w, K and the sampler."""
 
@@ -111,25 +323,52 @@ class DefaultsConfig(Node):
     solver: Literal["ddpm", "ddim", "dpmpp_2m"] = "dpmpp_2m"
 
 
+class BundleConfig(Node):
+    """What goes into the bundle besides networks and features."""
+
+    outlier_pictures: int | None = Field(
+        None,
+        ge=0,
+        description="outliers kept as PNG; the others are made again from their source; None keeps all",
+    )
+
+
 class RunConfig(Node):
-    """The whole tree of a run."""
+    """The whole tree of a run. Without `detector` it ends in a bundle that makes outliers only."""
 
     profile: str = Field("run", min_length=1, description="part of the run folder's name")
     data: DataConfig
+    views: ViewsConfig = ViewsConfig()
+    encoder: EncoderConfig | None = Field(None, description="None trains none; scan and detector need it")
     labels: LabelsConfig = LabelsConfig()
     clusterer: ClustererConfig = ClustererConfig()
     diffusion: DiffusionConfig = DiffusionConfig()
     defaults: DefaultsConfig = DefaultsConfig()
-    seed: int = Field(0, ge=0, lt=2**31, description="of data.limit and the clusterer; diffusion has its own")
+    outliers: OutliersConfig = OutliersConfig()
+    detector: DetectorConfig | None = None
+    evaluation: EvaluationConfig = EvaluationConfig()
+    bundle: BundleConfig = BundleConfig()
+    seed: int = Field(
+        0, ge=0, lt=2**31, description="of data.limit and the clusterer; the others have their own"
+    )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
 
     @model_validator(mode="after")
-    def _start_is_trained(self) -> RunConfig:
-        if self.defaults.start_timestep > self.max_train_timestep:
-            raise ValueError(
-                f"defaults.start_timestep {self.defaults.start_timestep} is above {self.max_train_timestep},"
-                " the last timestep that diffusion trains"
-            )
+    def _parts_fit(self) -> RunConfig:
+        starts = {"defaults": self.defaults.start_timestep, "outliers": self.outliers.start_timestep or 0}
+        for branch, start in starts.items():
+            if start > self.max_train_timestep:
+                raise ValueError(
+                    f"{branch}.start_timestep {start} is above {self.max_train_timestep},"
+                    " the last timestep that diffusion trains"
+                )
+        if self.encoder is None and self.labels.source in ("scan", "kmeans"):
+            raise ValueError(f"labels.source {self.labels.source} needs an encoder: add encoder: {{}}")
+        if self.encoder is None and self.detector is not None:
+            raise ValueError("detector needs an encoder: add encoder: {}")
+        tests = [*self.evaluation.near, *self.evaluation.far, *self.evaluation.validation]
+        if self.data.id in tests:
+            raise ValueError(f"evaluation: {self.data.id} is what the run trains on, not OOD")
         return self
 
     @property
@@ -196,8 +435,9 @@ def key_paths(node: type[Node] = RunConfig, prefix: str = "") -> Iterator[str]:
     """Every valid key of the tree by its path, branches first: "diffusion", "diffusion.unet", ..."""
     for name, field in node.model_fields.items():
         yield prefix + name
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Node):
-            yield from key_paths(field.annotation, f"{prefix}{name}.")
+        for kind in get_args(field.annotation) or (field.annotation,):  # a branch may be None
+            if isinstance(kind, type) and issubclass(kind, Node):
+                yield from key_paths(kind, f"{prefix}{name}.")
 
 
 def _override(tree: dict[str, Any], text: str) -> str:

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,20 +19,14 @@ from torch.nn import functional as F
 
 from ..config import DiffusionConfig
 from ..nn.device import has_fast_bf16, resolve_device
+from ..nn.loop import TrainingDiverged, TrainingStateError, read_state
+from ..nn.loop import save_state as write_state
 from ..nn.unet import NoisePredictor
 from .noise import derive_seed
 from .schedule import NoiseSchedule
 
 REPORT_EVERY_STEPS = 20
 STATE_KEYS = {"model", "ema", "optimizer", "step", "elapsed_sec"}
-
-
-class TrainingDiverged(RuntimeError):
-    """The loss or its gradient is no longer a number."""
-
-
-class TrainingStateError(ValueError):
-    """A resume state that is cut, foreign or of another network; the message names the file."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +148,7 @@ def train_noise_predictor(
 
     step, elapsed_before = 0, 0.0
     if state_path is not None and state_path.exists():
-        state = _read_state(state_path)
+        state = read_state(state_path, STATE_KEYS)
         try:
             accelerator.unwrap_model(network).load_state_dict(state["model"])
             ema.load_state_dict(state["ema"])
@@ -187,16 +180,7 @@ def train_noise_predictor(
             "step": step,
             "elapsed_sec": elapsed_before + time.monotonic() - started,
         }
-        partial = state_path.with_name(state_path.name + ".partial")
-        try:
-            with partial.open("wb") as stream:
-                torch.save(state, stream)
-        except (OSError, RuntimeError) as error:
-            partial.unlink(missing_ok=True)
-            # torch may report its own confusion, and the full disk only as what went before
-            reason = error if isinstance(error, OSError) else error.__context__ or error
-            raise OSError(f"{state_path} cannot be written: {reason}") from error
-        os.replace(partial, state_path)
+        write_state(state_path, state)
 
     # --- loop -------------------------------------------------------------------------------------
     started = last_save = last_report = time.monotonic()
@@ -278,17 +262,3 @@ def train_noise_predictor(
     save_state()
     accelerator.wait_for_everyone()
     return ema.to("cpu"), complete
-
-
-def _read_state(path: Path) -> dict[str, Any]:
-    """The resume state, on the CPU; TrainingStateError where the file holds none."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # reading spoilt bytes as a pickle can raise anything at all
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise TrainingStateError(
-            f"{path}: cut short or no resume state; remove it to start over ({reason})"
-        ) from error
-    if not isinstance(state, dict) or not STATE_KEYS <= state.keys():
-        raise TrainingStateError(f"{path}: no resume state; remove it to start over")
-    return state

@@ -61,8 +61,8 @@ def build_noise_predictor(config: UNetConfig, n_classes: int, image_size: int) -
     halvings = factor * 2 ** (len(channels) - 1)
     if image_size % halvings:
         raise ValueError(f"image size {image_size} px is not a multiple of {halvings}, as this U-Net needs")
-    attention_level = None if small else 1
-    down = ["AttnDownBlock2D" if i == attention_level else "DownBlock2D" for i in range(len(channels))]
+    attention = (1,) if config.attention_levels is None else config.attention_levels
+    down = ["AttnDownBlock2D" if i in attention else "DownBlock2D" for i in range(len(channels))]
     up = [block.replace("Down", "Up") for block in reversed(down)]
     dropout = config.dropout if config.dropout is not None else (0.0 if small else 0.1)
     paper = {} if small else {"downsample_padding": 0, "flip_sin_to_cos": False, "freq_shift": 1}
@@ -73,7 +73,7 @@ def build_noise_predictor(config: UNetConfig, n_classes: int, image_size: int) -
         block_out_channels=tuple(channels),
         down_block_types=tuple(down),
         up_block_types=tuple(up),
-        layers_per_block=config.layers_per_block or 2,
+        layers_per_block=config.layers_per_block or (1 if small else 2),
         dropout=dropout,
         # one head of 64 channels in "small": narrow heads are slow on a CPU; a single head in "ddpm"
         attention_head_dim=min(64, channels[-1]) if small else None,

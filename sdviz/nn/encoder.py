@@ -1,0 +1,232 @@
+"""Encoders: networks from images to features, by configuration."""
+
+from __future__ import annotations
+
+import difflib
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+from torch.nn import functional as F
+from torchvision.models.resnet import BasicBlock
+
+from ..config import EncoderConfig
+from .device import resolve_device
+
+
+class EncoderError(ValueError):
+    """An encoder that cannot be had: an unknown name, weights that are missing or foreign; one line."""
+
+
+class Encoder(nn.Module):
+    """Images in, one feature vector each out.
+
+    Attributes:
+        config: What `Encoder(**config)` needs to build the same network, without its weights.
+        feature_dim: D.
+        blocks: The parts of the network from the input to the features, as `freeze` counts them.
+    """
+
+    def __init__(self, arch: str = "small", width: int = 48, input_px: int | None = None) -> None:
+        super().__init__()
+        self.config: dict[str, Any] = {"arch": arch, "width": width, "input_px": input_px}
+        self.input_px = input_px
+        if arch.startswith("timm:"):
+            self.body: nn.Module = _timm_body(arch.removeprefix("timm:"), input_px)
+            self.feature_dim = int(getattr(self.body, "num_features", 0))
+            cfg = getattr(self.body, "pretrained_cfg", {})
+            mean, std = cfg.get("mean", (0.5, 0.5, 0.5)), cfg.get("std", (0.5, 0.5, 0.5))
+        elif arch in ("small", "resnet18"):
+            stages = ((1, 1, 2, 4), (1, 1, 1), (2, 2, 2)) if arch == "small" else None
+            self.body = _small_resnet(width, *stages) if stages else _resnet18(width)
+            self.feature_dim = 4 * width if arch == "small" else 8 * width
+            mean, std = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+        else:
+            raise EncoderError(f"encoder arch {arch!r} is not small, resnet18 or timm:NAME")
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Features, float (N,D), of images float (N,3,H,W) in [-1,1].
+
+        Images are resized to `input_px` (bicubic, antialiased), and normalised as the network's
+        weights expect; features are pooled.
+        """
+        if self.input_px is not None and x.shape[-1] != self.input_px:
+            # autocast has no bfloat16 kernel for this one
+            x = F.interpolate(
+                x.float(), size=(self.input_px, self.input_px), mode="bicubic", antialias=True
+            ).clamp(-1, 1)
+        return self.body(((x + 1) / 2 - self.mean) / self.std)
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """Stem and residual (or transformer) blocks, first to last."""
+        if isinstance(self.body, nn.Sequential):
+            return [m for m in self.body if not isinstance(m, nn.AdaptiveAvgPool2d | nn.Flatten)]
+        stem = [m for name, m in self.body.named_children() if name in ("patch_embed", "conv1", "bn1", "stem")]
+        for name in ("blocks", "stages", "layers"):
+            inner = getattr(self.body, name, None)
+            if isinstance(inner, nn.Sequential | nn.ModuleList):
+                return [*stem, *inner]
+        inner = [m for name, m in self.body.named_children() if name.startswith("layer")]
+        return [*stem, *inner]
+
+    def freeze(self, n_blocks: int) -> None:
+        """Keeps the first `n_blocks` of `blocks` as they are: no gradient, no new batch statistics.
+
+        Of a vision transformer the position embedding and class token freeze with its first block.
+
+        Raises:
+            EncoderError: There are fewer blocks.
+        """
+        blocks = self.blocks
+        if n_blocks > len(blocks):
+            raise EncoderError(f"frozen_blocks {n_blocks}: {self.config['arch']} has {len(blocks)} blocks")
+        self._frozen = blocks[:n_blocks]
+        for block in self._frozen:
+            block.requires_grad_(False)
+        if n_blocks:
+            for name in ("pos_embed", "cls_token"):
+                token = getattr(self.body, name, None)
+                if isinstance(token, nn.Parameter):
+                    token.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Encoder:
+        """As `nn.Module.train`; frozen blocks stay in eval mode."""
+        super().train(mode)
+        for block in getattr(self, "_frozen", []):
+            block.eval()
+        return self
+
+
+def build_encoder(config: EncoderConfig) -> Encoder:
+    """An encoder with the weights that its configuration names, else untrained by `config.seed`.
+
+    Raises:
+        EncoderError: An unknown network, or weights that are not there, damaged or of another network.
+    """
+    torch.manual_seed(config.seed)
+    encoder = Encoder(config.arch, config.width, config.input_px)
+    if config.weights == "pretrained":
+        _load_pretrained(encoder, config.arch)
+    elif config.weights is not None:
+        load_weights(encoder.body, Path(config.weights).expanduser())
+    return encoder
+
+
+@torch.no_grad()
+def encode(
+    network: nn.Module, images: np.ndarray, device: str | torch.device = "auto", batch_size: int = 256
+) -> np.ndarray:
+    """Outputs of a network in eval mode, float32 (N,D).
+
+    Args:
+        network: Takes float32 (N,3,H,W) in [-1,1]; left on the device.
+        images: uint8 (N,H,W,3).
+        device: Where to compute.
+        batch_size: Images at a time.
+    """
+    where = resolve_device(device)
+    network = network.to(where).eval()
+    parts = []
+    for first in range(0, len(images), batch_size):
+        x = torch.tensor(images[first : first + batch_size]).permute(0, 3, 1, 2).to(where, torch.float32)
+        parts.append(network(x / 127.5 - 1.0).float().cpu())
+    return torch.cat(parts).numpy()
+
+
+def load_weights(module: nn.Module, path: Path) -> None:
+    """Puts the weights of a file into a network; a head for classes in the file is left out.
+
+    Args:
+        module: The network, changed in place.
+        path: .safetensors, or .pth / .pt / .bin opened with `weights_only`.
+
+    Raises:
+        EncoderError: No such file, a pickle of anything but tensors, or another network's weights.
+    """
+    if not path.is_file():
+        raise EncoderError(f"no weights at {path}: put a .safetensors or .pth file of this network there")
+    try:
+        if path.suffix == ".safetensors":
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
+        raise EncoderError(f"{path}: damaged, or holds more than weights") from error
+    for key in ("model", "state_dict"):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
+        raise EncoderError(f"{path}: holds no table of weights")
+    wanted = module.state_dict()
+    extra = [k for k in state if k not in wanted and not k.startswith(("head.", "fc.", "classifier."))]
+    missing = [k for k in wanted if k not in state]
+    wrong = [k for k in wanted if k in state and state[k].shape != wanted[k].shape]
+    for what, keys in (("lacks", missing), ("has another shape of", wrong), ("has an unknown", extra)):
+        if keys:
+            raise EncoderError(f"{path}: not this network's weights: it {what} {keys[0]}")
+    module.load_state_dict({k: state[k] for k in wanted})
+
+
+def _load_pretrained(encoder: Encoder, arch: str) -> None:
+    if not arch.startswith("timm:"):
+        raise EncoderError(f"encoder.weights pretrained: there are none for {arch}; use timm:NAME or a file")
+    name = arch.removeprefix("timm:")
+    try:
+        # timm looks into its own cache first
+        trained = timm.create_model(name, pretrained=True, num_classes=0, **_size(name, encoder.input_px))
+    except Exception as error:  # hub, network and cache errors of many libraries
+        raise EncoderError(
+            f"timm cannot get the weights of {name} here: download its model.safetensors elsewhere and set"
+            f" encoder.weights to that file"
+        ) from error
+    encoder.body.load_state_dict(trained.state_dict())
+
+
+def _timm_body(name: str, input_px: int | None) -> nn.Module:
+    try:
+        return timm.create_model(name, pretrained=False, num_classes=0, **_size(name, input_px))
+    except (RuntimeError, ValueError, TypeError, KeyError) as error:
+        near = difflib.get_close_matches(name, timm.list_models(), 1)
+        hint = f"; the nearest is {near[0]}" if near else ""
+        raise EncoderError(f"timm has no model {name!r}{hint}") from error
+
+
+def _size(name: str, input_px: int | None) -> dict[str, Any]:
+    """Transformers have a position for each patch, so they are built for a size; others take any."""
+    return {"img_size": input_px} if input_px is not None and "vit" in name else {}
+
+
+def _small_resnet(
+    width: int, factors: tuple[int, ...], depths: tuple[int, ...], strides: tuple[int, ...]
+) -> nn.Sequential:
+    """A 3x3 stem and residual stages that each halve the picture, as quick on a CPU as it gets."""
+    stem = nn.Sequential(nn.Conv2d(3, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
+    layers: list[nn.Module] = [stem]
+    channels = width
+    for factor, depth, stride in zip(factors[1:], depths, strides, strict=True):
+        out = factor * width
+        for i in range(depth):
+            layers.append(_block(channels, out, stride if i == 0 else 1))
+            channels = out
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+def _resnet18(width: int) -> nn.Sequential:
+    """ResNet-18 with a 3x3 stem and no max-pool, as is usual on 32x32 pictures; width 64 is the paper's."""
+    return _small_resnet(width, (1, 1, 2, 4, 8), (2, 2, 2, 2), (1, 2, 2, 2))
+
+
+def _block(channels: int, out: int, stride: int) -> BasicBlock:
+    shortcut = None
+    if stride != 1 or channels != out:
+        shortcut = nn.Sequential(nn.Conv2d(channels, out, 1, stride, bias=False), nn.BatchNorm2d(out))
+    return BasicBlock(channels, out, stride, shortcut)

@@ -1,0 +1,204 @@
+"""The loop that every small training shares: resume, stop, report, save, and an error where the loss is NaN."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from ..config import OptimizerConfig
+
+REPORT_EVERY_STEPS = 20
+
+
+class TrainingDiverged(RuntimeError):
+    """The loss or its gradient is no longer a number."""
+
+
+class TrainingStateError(ValueError):
+    """A resume state that is cut, foreign or of another network; the message names the file."""
+
+
+class Stateful(Protocol):
+    """What a resume state keeps: networks and optimizers."""
+
+    def state_dict(self) -> dict[str, Any]: ...  # noqa: D102
+    def load_state_dict(self, state: dict[str, Any]) -> Any: ...  # noqa: ANN401, D102
+
+
+@dataclass(frozen=True)
+class LoopReport:
+    """One line of progress.
+
+    Attributes:
+        step: Steps done, of `total_steps`.
+        loss: Mean since the last report.
+        images_per_sec: Since the last report.
+        eta_sec: Seconds to the end at the mean rate of this process.
+    """
+
+    step: int
+    total_steps: int
+    loss: float
+    images_per_sec: float
+    eta_sec: float
+
+
+def step_dice(seed: int, step: int, purpose: str = "") -> torch.Generator:
+    """A generator on the CPU that depends on these alone, so that a resumed training draws the same."""
+    # hashed, because the CPU's generator takes 32 bits of a seed and forgets the rest
+    digest = hashlib.sha256(f"{seed}\x1f{purpose}\x1f{step}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:4], "little"))
+
+
+def make_optimizer(parameters: Any, config: OptimizerConfig) -> torch.optim.Optimizer:  # noqa: ANN401
+    """AdamW, or SGD with Nesterov's momentum."""
+    if config.name == "adamw":
+        return torch.optim.AdamW(parameters, config.learning_rate, weight_decay=config.weight_decay)
+    return torch.optim.SGD(
+        parameters,
+        config.learning_rate,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        nesterov=config.momentum > 0,
+    )
+
+
+def cosine_rate(step: int, total_steps: int, config: OptimizerConfig) -> float:
+    """Learning rate at a step: a linear rise over the warm-up, times half a cosine down to 0."""
+    rise = min(1.0, (step + 1) / (config.warmup_steps + 1))
+    return config.learning_rate * rise * (1 + math.cos(math.pi * step / total_steps)) / 2
+
+
+def run_steps(
+    name: str,
+    total_steps: int,
+    one_step: Callable[[int], torch.Tensor],
+    parts: Mapping[str, Stateful],
+    images_per_step: int,
+    state_path: Path | None = None,
+    save_every_sec: float = 180.0,
+    on_report: Callable[[LoopReport], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    after_step: Callable[[int], None] | None = None,
+) -> bool:
+    """Takes every step that is left.
+
+    Everything random in a step has to come from its number, then a resumed training does bit for bit
+    what it would have done undisturbed (at equal thread count).
+
+    Args:
+        name: Of the training, for errors.
+        total_steps: Steps in all.
+        one_step: Does one step, 0-based, and returns its loss, a scalar, detached.
+        parts: What changes in a step, by name: networks and optimizers.
+        images_per_step: For the rate in reports.
+        state_path: The resume state; read first if it is there, removed by the caller at the end.
+        save_every_sec: How often the state is saved.
+        on_report: Called every few steps.
+        should_stop: Asked before every step; True saves the state.
+        after_step: Called with the number of steps done, after each.
+
+    Returns:
+        Whether all steps are done; False where it was stopped.
+
+    Raises:
+        TrainingStateError: `state_path` holds no state of these parts.
+        TrainingDiverged: The loss became NaN or infinite; the last good state stays on disk.
+        OSError: The state cannot be written; the last one stays.
+    """
+    first = _restore(state_path, parts) if state_path is not None else 0
+    step = first
+    losses: list[torch.Tensor] = []
+    started = last_save = last_report = time.monotonic()
+
+    def check_finite() -> float:
+        mean = float(torch.stack(losses).mean()) if losses else 0.0
+        if not math.isfinite(mean):
+            raise TrainingDiverged(
+                f"the {name}'s loss became {mean} by step {step} of {total_steps}: try a lower learning rate"
+            )
+        return mean
+
+    def save() -> None:
+        check_finite()
+        if state_path is not None:
+            save_state(state_path, {"step": step} | {key: part.state_dict() for key, part in parts.items()})
+
+    while step < total_steps:
+        if should_stop is not None and should_stop():
+            save()
+            return False
+        losses.append(one_step(step))
+        step += 1
+        if after_step is not None:
+            after_step(step)
+        now = time.monotonic()
+        if step % REPORT_EVERY_STEPS == 0 or step == total_steps:
+            mean = check_finite()
+            if on_report is not None:
+                rate = len(losses) * images_per_step / max(1e-9, now - last_report)
+                eta = (now - started) / (step - first) * (total_steps - step)
+                on_report(LoopReport(step, total_steps, mean, rate, eta))
+            losses.clear()
+            last_report = now
+        if now - last_save >= save_every_sec:
+            save()
+            last_save = time.monotonic()
+    return True
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Replaces a resume state whole.
+
+    Raises:
+        OSError: It cannot be written; the old one stays.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("wb") as stream:
+            torch.save(state, stream)
+    except (OSError, RuntimeError) as error:
+        partial.unlink(missing_ok=True)
+        # torch may report its own confusion, and the full disk only as what went before
+        reason = error if isinstance(error, OSError) else error.__context__ or error
+        raise OSError(f"{path} cannot be written: {reason}") from error
+    os.replace(partial, path)
+
+
+def read_state(path: Path, keys: set[str]) -> dict[str, Any]:
+    """A resume state with at least these keys, on the CPU.
+
+    Raises:
+        TrainingStateError: The file holds none.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # reading spoilt bytes as a pickle can raise anything at all
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise TrainingStateError(
+            f"{path}: cut short or no resume state; remove it to start over ({reason})"
+        ) from error
+    if not isinstance(state, dict) or not keys <= state.keys():
+        raise TrainingStateError(f"{path}: no resume state; remove it to start over")
+    return state
+
+
+def _restore(path: Path, parts: Mapping[str, Stateful]) -> int:
+    if not path.exists():
+        return 0
+    state = read_state(path, {"step", *parts})
+    try:
+        for key, part in parts.items():
+            part.load_state_dict(state[key])
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise TrainingStateError(f"{path}: the state of another network; remove it to start over") from error
+    return int(state["step"])

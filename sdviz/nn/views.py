@@ -1,0 +1,94 @@
+"""Random views of images, for contrastive training, self-labelling and the detector's augmentation."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch.nn import functional as F
+
+from ..config import ViewsConfig
+
+FIELD_CELLS = 4
+
+
+def random_views(x: torch.Tensor, config: ViewsConfig, dice: torch.Generator) -> torch.Tensor:
+    """One random view of each image, drawn for each by itself.
+
+    Args:
+        x: float32 (N,3,H,W) in [-1,1].
+        config: How far views may differ.
+        dice: Where the draws come from, on the CPU; the work is done on the device of `x`.
+
+    Returns:
+        float32 (N,3,H,W) in [-1,1].
+    """
+    n, where = len(x), x.device
+
+    def uniform(*shape: int) -> torch.Tensor:
+        """Uniform in -1..1."""
+        return (torch.rand(n, *shape, generator=dice) * 2 - 1).to(where)
+
+    def happens(share: float) -> torch.Tensor:
+        """bool (N,1,1,1)."""
+        return (torch.rand(n, 1, 1, 1, generator=dice) < share).to(where)
+
+    # 1. the window: zoom, place, tilt, flip in one resampling; what lies past the border is mirrored
+    low, high = config.area
+    zoom = (low + (high - low) * (uniform() + 1) / 2).sqrt()
+    tilt = uniform() * math.radians(config.max_tilt_deg)
+    shift = uniform(2) * config.max_shift * (1 - zoom).abs()[:, None]
+    side = torch.where(happens(0.5).view(n), -1.0, 1.0) if config.random_flip else torch.ones(n, device=where)
+    turned = [zoom * tilt.cos() * side, -zoom * tilt.sin(), zoom * tilt.sin() * side, zoom * tilt.cos()]
+    matrix = torch.stack(turned, 1).view(n, 2, 2)
+    grid = F.affine_grid(torch.cat([matrix, shift[:, :, None]], 2), list(x.shape), align_corners=False)
+    x = F.grid_sample(x, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+
+    # 2. brightness, contrast, saturation, hue
+    jittered = _jitter(x, config, uniform(4, 1, 1, 1))
+    x = torch.where(happens(config.jitter_share), jittered, x)
+
+    # 3. a random orthogonal matrix over the colours, about mid-grey: rotations and reflections alike
+    if config.colour_matrix_share:
+        q, r = torch.linalg.qr(torch.randn(n, 3, 3, generator=dice))
+        q = (q * torch.diagonal(r, dim1=1, dim2=2).sign()[:, None, :]).to(where)  # uniform over the group
+        turned_colours = torch.einsum("nij,njhw->nihw", q, x)
+        x = torch.where(happens(config.colour_matrix_share), turned_colours, x)
+
+    # 4. a smooth field over the colours
+    if config.colour_field:
+        cells = torch.randn(n, 3, FIELD_CELLS, FIELD_CELLS, generator=dice).to(where)
+        field = F.interpolate(cells, size=x.shape[2:], mode="bilinear", align_corners=True)
+        x = x + config.colour_field * (uniform(1, 1, 1) + 1) / 2 * field
+
+    # 5. grey, noise
+    grey = (x * x.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    x = torch.where(happens(config.grey_share), grey.expand_as(x), x)
+    if config.noise:
+        x = x + config.noise * torch.randn(x.shape, generator=dice).to(where)
+    return x.clamp(-1, 1)
+
+
+def _jitter(x: torch.Tensor, config: ViewsConfig, draws: torch.Tensor) -> torch.Tensor:
+    """Brightness, contrast about the image's mean grey, saturation about each pixel's grey, hue.
+
+    Args:
+        x: float32 (N,3,H,W) in [-1,1].
+        config: How far.
+        draws: float32 (N,4,1,1,1), uniform in -1..1.
+    """
+    brightness, contrast, saturation, hue = draws.unbind(1)
+    x = (x + 1) * (1 + config.brightness * brightness) - 1
+    mean = x.mean(dim=(1, 2, 3), keepdim=True)
+    x = mean + (x - mean) * (1 + config.contrast * contrast)
+    grey = x.mean(dim=1, keepdim=True)
+    x = grey + (x - grey) * (1 + config.saturation * saturation)
+    if config.hue:
+        # a turn about the grey axis (Rodrigues): as hue, and linear
+        angle = 2 * math.pi * config.hue * hue.view(-1)
+        cos, sin = angle.cos(), angle.sin()
+        a, b = cos + (1 - cos) / 3, (1 - cos) / 3
+        c = sin / math.sqrt(3)
+        rows = [a, b - c, b + c, b + c, a, b - c, b - c, b + c, a]
+        x = torch.einsum("nij,njhw->nihw", torch.stack(rows, 1).view(-1, 3, 3), x)
+    return x
