@@ -49,6 +49,8 @@ class Encoder(nn.Module):
             mean, std = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
         else:
             raise EncoderError(f"encoder arch {arch!r} is not small, resnet18 or timm:NAME")
+        self.mean: torch.Tensor
+        self.std: torch.Tensor
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 

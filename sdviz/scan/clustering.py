@@ -1,0 +1,278 @@
+"""SCAN (Van Gansbeke et al. 2020): clusters from neighbours, then self-labels; and k-means."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.cluster import KMeans
+from torch import nn
+from torch.nn import functional as F
+
+from ..config import ScanConfig, SelfLabelConfig, ViewsConfig
+from ..nn.classifier import ScanClassifier
+from ..nn.device import has_fast_bf16, resolve_device
+from ..nn.encoder import Encoder, encode
+from ..nn.loop import LoopReport, Stateful, cosine_rate, make_optimizer, run_steps, step_dice
+from ..nn.views import random_views
+
+Report = Callable[[LoopReport], None]
+QUERIES_AT_ONCE = 1024
+
+
+def neighbours_of(features: np.ndarray, k: int, device: str = "auto") -> np.ndarray:
+    """The k images most like each image, by the inner product of unit features; itself left out.
+
+    Args:
+        features: float32 (N,D).
+        k: At most N - 1.
+        device: Where to compute.
+
+    Returns:
+        int64 (N,k), nearest first.
+
+    Raises:
+        ValueError: k outside 1..N-1, or features that are not finite.
+    """
+    n = len(features)
+    if not 1 <= k < n:
+        raise ValueError(f"neighbours = {k} is outside 1..{n - 1}, with {n} images")
+    if not np.isfinite(features).all():
+        raise ValueError("neighbours: a feature is NaN or infinite")
+    where = resolve_device(device)
+    z = F.normalize(torch.tensor(features, dtype=torch.float32, device=where), dim=1)
+    found = torch.empty((n, k), dtype=torch.int64)
+    for first in range(0, n, QUERIES_AT_ONCE):
+        similarity = z[first : first + QUERIES_AT_ONCE] @ z.T
+        rows = torch.arange(len(similarity), device=where)
+        similarity[rows, rows + first] = float("-inf")
+        found[first : first + len(similarity)] = similarity.topk(k, dim=1).indices.cpu()
+    return found.numpy()
+
+
+def scan_loss(anchors: torch.Tensor, neighbours: torch.Tensor, entropy_weight: float) -> torch.Tensor:
+    """Eq. 2 of Van Gansbeke et al.: mean -log <p(x), p(neighbour)>, minus the mean prediction's entropy.
+
+    Args:
+        anchors: float (N,C), logits.
+        neighbours: float (N,C), logits of a neighbour of each.
+        entropy_weight: 5 in the paper.
+
+    Returns:
+        A scalar; -entropy_weight * log C at best.
+    """
+    p, q = anchors.float().softmax(1), neighbours.float().softmax(1)
+    consistency = -(p * q).sum(1).clamp_min(1e-8).log().mean()
+    mean = p.mean(0).clamp_min(1e-8)
+    entropy = -(mean * mean.log()).sum()
+    return consistency - entropy_weight * entropy
+
+
+def train_scan(
+    encoder: Encoder,
+    images: np.ndarray,
+    neighbours: np.ndarray,
+    n_clusters: int,
+    views: ViewsConfig,
+    config: ScanConfig,
+    seed: int = 0,
+    state_path: Path | None = None,
+    device: str = "auto",
+    on_report: Report | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> tuple[ScanClassifier, float] | None:
+    """Trains a copy of an encoder under several heads at once, and keeps the head with the lowest loss.
+
+    Args:
+        encoder: Where to start; left as it is.
+        images: uint8 (N,H,W,3).
+        neighbours: int64 (N,k), from `neighbours_of`.
+        n_clusters: C.
+        views: What views may differ in.
+        config: How to train.
+        seed: Of the heads' first weights, the batches and the views.
+        state_path: Where to keep the resume state; read first if it is there.
+        device: "auto", "cpu", "cuda", ...
+        on_report: Called every few steps with the mean loss of a head.
+        should_stop: Asked before every step.
+
+    Returns:
+        The network in eval mode on the CPU and its head's loss; None if training was stopped.
+
+    Raises:
+        ValueError: Fewer images than clusters.
+        TrainingDiverged, TrainingStateError, OSError: As `run_steps`.
+    """
+    if len(images) < n_clusters:
+        raise ValueError(f"{n_clusters} clusters of {len(images)} images")
+    where = resolve_device(device)
+    torch.manual_seed(seed)
+    body = copy.deepcopy(encoder).to(where).train()
+    heads = nn.ModuleList([nn.Linear(encoder.feature_dim, n_clusters) for _ in range(config.heads)]).to(where)
+    optimizer = make_optimizer([*body.parameters(), *heads.parameters()], config.optimizer)
+    pixels = torch.tensor(images).permute(0, 3, 1, 2).contiguous().to(where)
+    near = torch.tensor(neighbours)
+    batch = min(config.batch_size, len(pixels))
+    autocast = torch.autocast(where.type, dtype=torch.bfloat16, enabled=has_fast_bf16(where))
+
+    def one_step(step: int) -> torch.Tensor:
+        # 1. images, and one of the neighbours of each
+        dice = step_dice(seed, step, "scan")
+        rows = torch.randperm(len(pixels), generator=dice)[:batch]
+        pick = torch.randint(near.shape[1], (batch,), generator=dice)
+        x = pixels[torch.cat([rows, near[rows, pick]]).to(where)].to(torch.float32) / 127.5 - 1.0
+        # 2. the loss of each head, all in one pass through the encoder
+        with autocast:
+            features = body(random_views(x, views, dice))
+            logits = [head(features) for head in heads]
+        losses = [scan_loss(*_halves(z), config.entropy_weight) for z in logits]
+        loss = torch.stack(losses).mean()
+        for group in optimizer.param_groups:
+            group["lr"] = cosine_rate(step, config.total_steps, config.optimizer)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    parts: dict[str, Stateful] = {"encoder": body, "heads": heads, "optimizer": optimizer}
+    done = run_steps(
+        "SCAN",
+        config.total_steps,
+        one_step,
+        parts,
+        batch,
+        state_path,
+        config.save_every_sec,
+        on_report,
+        should_stop,
+    )
+    if not done:
+        return None
+    # 3. the head whose loss over all images and their nearest neighbours, plain, is lowest
+    features = torch.tensor(encode(body, images, device))
+    losses = []
+    with torch.no_grad():
+        for head in heads.to("cpu"):
+            z = head(features)
+            losses.append(float(scan_loss(z, z[near[:, 0]], config.entropy_weight)))
+    best = int(np.argmin(losses))
+    model = ScanClassifier(body.to("cpu"), n_clusters)
+    model.head.load_state_dict(heads[best].state_dict())
+    return model.eval(), losses[best]
+
+
+def train_self_labels(
+    model: ScanClassifier,
+    images: np.ndarray,
+    views: ViewsConfig,
+    config: SelfLabelConfig,
+    seed: int = 0,
+    state_path: Path | None = None,
+    device: str = "auto",
+    on_report: Report | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> bool:
+    """Trains a SCAN network in place on its own confident predictions, section 2.3 of Van Gansbeke et al.
+
+    What it says with more than `threshold` of the plain image is the target for a random view; each
+    cluster weighs the same in a batch.
+
+    Args:
+        model: From `train_scan`; in eval mode on the CPU afterwards.
+        images: uint8 (N,H,W,3).
+        views: What views may differ in.
+        config: How to train.
+        seed: Of the batches and the views.
+        state_path: Where to keep the resume state; read first if it is there.
+        device: "auto", "cpu", "cuda", ...
+        on_report: Called every few steps.
+        should_stop: Asked before every step.
+
+    Returns:
+        Whether it is done; False where it was stopped.
+
+    Raises:
+        TrainingDiverged, TrainingStateError, OSError: As `run_steps`.
+    """
+    where = resolve_device(device)
+    model.to(where)
+    optimizer = make_optimizer(model.parameters(), config.optimizer)
+    pixels = torch.tensor(images).permute(0, 3, 1, 2).contiguous().to(where)
+    batch = min(config.batch_size, len(pixels))
+    n_clusters = int(model.config["n_classes"])
+    autocast = torch.autocast(where.type, dtype=torch.bfloat16, enabled=has_fast_bf16(where))
+
+    def one_step(step: int) -> torch.Tensor:
+        # 1. what it is sure of
+        dice = step_dice(seed, step, "self-labels")
+        rows = torch.randperm(len(pixels), generator=dice)[:batch].to(where)
+        x = pixels[rows].to(torch.float32) / 127.5 - 1.0
+        model.eval()
+        with torch.no_grad(), autocast:
+            confidence, targets = model(x).float().softmax(1).max(1)
+        sure = confidence > config.threshold
+        strong = random_views(x, views, dice)  # drawn for all: the dice must not depend on who is sure
+        # 2. cross-entropy on views of those, clusters balanced
+        model.train()
+        with autocast:
+            logits = model(strong)
+        counts = torch.bincount(targets[sure], minlength=n_clusters).clamp_min(1).float()
+        weights = torch.where(sure, 1 / counts[targets], 0.0)
+        each = F.cross_entropy(logits.float(), targets, reduction="none")
+        loss = (each * weights).sum() / weights.sum().clamp_min(1e-8)
+        for group in optimizer.param_groups:
+            group["lr"] = cosine_rate(step, config.total_steps, config.optimizer)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    parts: dict[str, Stateful] = {"model": model, "optimizer": optimizer}
+    done = run_steps(
+        "self-labelling",
+        config.total_steps,
+        one_step,
+        parts,
+        batch,
+        state_path,
+        config.save_every_sec,
+        on_report,
+        should_stop,
+    )
+    model.to("cpu").eval()
+    return done
+
+
+def kmeans_labels(features: np.ndarray, n_clusters: int, seed: int = 0) -> np.ndarray:
+    """k-means (scikit-learn) on unit features: int64 (N,), 0..C-1.
+
+    Args:
+        features: float32 (N,D).
+        n_clusters: C.
+        seed: Of the starts.
+
+    Raises:
+        ValueError: Fewer images than clusters.
+    """
+    if len(features) < n_clusters:
+        raise ValueError(f"{n_clusters} clusters of {len(features)} images")
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True).clip(1e-12)
+    return KMeans(n_clusters, n_init=10, random_state=seed).fit_predict(unit).astype(np.int64)
+
+
+@torch.no_grad()
+def predict(
+    model: nn.Module, images: np.ndarray, device: str | torch.device = "auto", batch_size: int = 512
+) -> tuple[np.ndarray, np.ndarray]:
+    """Label int64 (N,) and confidence float32 (N,), the largest probability, of images uint8 (N,H,W,3)."""
+    logits = torch.tensor(encode(model, images, device, batch_size))
+    top = logits.softmax(1).max(1)
+    return top.indices.numpy().astype(np.int64), top.values.numpy()
+
+
+def _halves(z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    first, second = z.chunk(2)
+    return first, second

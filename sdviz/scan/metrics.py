@@ -1,0 +1,67 @@
+"""How well clusters agree with known classes. For reports only: nothing is chosen by them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+
+
+@dataclass(frozen=True, eq=False)
+class ClusterAgreement:
+    """Clusters against classes.
+
+    Attributes:
+        accuracy: Share of images whose cluster is matched to their class, 0..1.
+        nmi: Normalised mutual information, 0..1.
+        ari: Adjusted Rand index, 0 by chance and 1 at best.
+        matching: int64 (C,), the class of each cluster, -1 for one without.
+        confusion: int64 (C, classes), images of each cluster and class.
+        n_images: Images with a known class.
+    """
+
+    accuracy: float
+    nmi: float
+    ari: float
+    matching: np.ndarray
+    confusion: np.ndarray
+    n_images: int
+
+
+def agreement(clusters: np.ndarray, classes: np.ndarray, n_clusters: int, n_classes: int) -> ClusterAgreement:
+    """Matches clusters to classes one to one so that most images agree (Hungarian method).
+
+    Args:
+        clusters: int64 (N,), 0..C-1.
+        classes: int64 (N,), -1 where unknown: such images do not count.
+        n_clusters: C.
+        n_classes: Number of classes.
+
+    Raises:
+        ValueError: Columns of different length, or not one known class.
+
+    Example:
+        >>> agreement(np.array([1, 1, 0]), np.array([0, 0, 1]), 2, 2).accuracy
+        1.0
+    """
+    if clusters.shape != classes.shape:
+        raise ValueError(f"clusters {clusters.shape} and classes {classes.shape} do not fit")
+    known = classes >= 0
+    if not known.any():
+        raise ValueError("no image with a known class to compare clusters with")
+    clusters, classes = clusters[known], classes[known]
+    confusion = np.zeros((n_clusters, n_classes), np.int64)
+    np.add.at(confusion, (clusters, classes), 1)
+    rows, columns = linear_sum_assignment(confusion, maximize=True)
+    matching = np.full(n_clusters, -1, np.int64)
+    matching[rows] = columns
+    return ClusterAgreement(
+        float(confusion[rows, columns].sum() / len(classes)),
+        float(normalized_mutual_info_score(classes, clusters)),
+        float(adjusted_rand_score(classes, clusters)),
+        matching,
+        confusion,
+        len(classes),
+    )
