@@ -1,0 +1,265 @@
+"""How well scores tell OOD from ID. A higher score means more OOD, and ties count half or as one step.
+
+Every metric looks at the order of scores only: their size does not matter, infinities have their place.
+All return a share, 0..1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+# how many ID and OOD images have each of the distinct scores, rising -> the metric
+Counted = Callable[[np.ndarray, np.ndarray], float]
+
+
+def auroc(id_scores: npt.ArrayLike, ood_scores: npt.ArrayLike) -> float:
+    """Area under the ROC curve, OOD the positive class: P(OOD scores above ID) + P(equal) / 2.
+
+    Args:
+        id_scores: (N,), any numbers but NaN; so everywhere in this module.
+        ood_scores: (M,).
+
+    Raises:
+        ValueError: No scores on one side, not one row of them, or a NaN; so everywhere in this module.
+
+    Example:
+        >>> auroc([0.1, 0.2, 0.3], [0.3, 0.9])
+        0.9166666666666666
+    """
+    return _auroc(*_counts(id_scores, ood_scores))
+
+
+def fpr_at_95_id_recall(id_scores: npt.ArrayLike, ood_scores: npt.ArrayLike) -> float:
+    """Share of OOD images accepted as ID by the lowest threshold that accepts at least 95 % of ID.
+
+    What ODIN and kNN-OOD call FPR95.
+
+    Args:
+        id_scores: (N,).
+        ood_scores: (M,).
+
+    Example:
+        >>> fpr_at_95_id_recall([1, 2, 3, 4], [4, 5, 6, 7])
+        0.25
+    """
+    return _fpr_at_95_id_recall(*_counts(id_scores, ood_scores))
+
+
+def fpr_at_95_ood_recall(id_scores: npt.ArrayLike, ood_scores: npt.ArrayLike) -> float:
+    """Share of ID images flagged by the highest threshold that flags at least 95 % of OOD.
+
+    What OpenOOD calls FPR95.
+
+    Args:
+        id_scores: (N,).
+        ood_scores: (M,).
+
+    Example:
+        >>> fpr_at_95_ood_recall([1, 2, 3, 4], [3, 5, 6, 7])
+        0.5
+    """
+    return _fpr_at_95_ood_recall(*_counts(id_scores, ood_scores))
+
+
+def aupr_out(id_scores: npt.ArrayLike, ood_scores: npt.ArrayLike) -> float:
+    """Average precision with OOD the positive class; chance is the share of OOD images.
+
+    The sum of precision times the step in recall over falling thresholds, as in scikit-learn, without
+    interpolation.
+
+    Args:
+        id_scores: (N,).
+        ood_scores: (M,).
+
+    Example:
+        >>> aupr_out([1, 3], [2, 4])
+        0.8333333333333333
+    """
+    return _aupr_out(*_counts(id_scores, ood_scores))
+
+
+def aupr_in(id_scores: npt.ArrayLike, ood_scores: npt.ArrayLike) -> float:
+    """Average precision with ID the positive class, found by low scores; chance is the share of ID images.
+
+    Args:
+        id_scores: (N,).
+        ood_scores: (M,).
+
+    Example:
+        >>> aupr_in([1, 3], [2, 4])
+        0.8333333333333333
+    """
+    return _aupr_in(*_counts(id_scores, ood_scores))
+
+
+def bootstrap_interval(
+    id_scores: npt.ArrayLike,
+    ood_scores: npt.ArrayLike,
+    metric: str = "auroc",
+    n: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> tuple[float, float]:
+    """Percentile bootstrap of a metric; ID and OOD images are resampled each among themselves.
+
+    Args:
+        id_scores: (N,).
+        ood_scores: (M,).
+        metric: The name of one of this module's metrics.
+        n: Resamples.
+        seed: Of the resamples.
+        level: Share of the resamples inside the interval.
+
+    Returns:
+        (low, high).
+
+    Raises:
+        ValueError: An unknown metric, n below 1 or a level outside 0..1.
+
+    Example:
+        >>> bootstrap_interval([1, 2, 3], [4, 5, 6])
+        (1.0, 1.0)
+    """
+    if metric not in _METRICS:
+        raise ValueError(f"metric {metric!r} is not one of {', '.join(_METRICS)}")
+    id_ranks, ood_ranks, n_ranks = _ranks(id_scores, ood_scores)
+    dice = _dice(n, seed, level)
+    values = np.empty(n)
+    for i in range(n):
+        id_counts = np.bincount(_resampled(id_ranks, dice), minlength=n_ranks)
+        ood_counts = np.bincount(_resampled(ood_ranks, dice), minlength=n_ranks)
+        values[i] = _METRICS[metric](id_counts, ood_counts)
+    return _interval(values, level)
+
+
+def paired_bootstrap_auroc_difference(
+    id_a: npt.ArrayLike,
+    ood_a: npt.ArrayLike,
+    id_b: npt.ArrayLike,
+    ood_b: npt.ArrayLike,
+    n: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> tuple[float, tuple[float, float]]:
+    """How far the AUROC of detector a is above that of b, both having scored the same images.
+
+    Every resample takes the same images of both, so what is hard about an image cancels.
+
+    Args:
+        id_a: (N,), scores by a; row i is the same image as row i of `id_b`.
+        ood_a: (M,).
+        id_b: (N,), scores by b.
+        ood_b: (M,).
+        n: Resamples.
+        seed: Of the resamples.
+        level: Share of the resamples inside the interval.
+
+    Returns:
+        AUROC(a) - AUROC(b) on the images as they are, and (low, high) of it over the resamples.
+
+    Raises:
+        ValueError: Rows that do not pair, n below 1 or a level outside 0..1.
+
+    Example:
+        >>> paired_bootstrap_auroc_difference([1, 2], [3, 4], [3, 4], [1, 2])
+        (1.0, (1.0, 1.0))
+    """
+    *ranks_a, n_ranks_a = _ranks(id_a, ood_a)
+    *ranks_b, n_ranks_b = _ranks(id_b, ood_b)
+    for side, a, b in zip(("ID", "OOD"), ranks_a, ranks_b, strict=True):
+        if len(a) != len(b):
+            raise ValueError(f"{len(a)} {side} scores by a and {len(b)} by b are not of the same images")
+    difference = auroc(id_a, ood_a) - auroc(id_b, ood_b)
+    dice = _dice(n, seed, level)
+    values = np.empty(n)
+    for i in range(n):
+        rows = [dice.integers(len(side), size=len(side)) for side in ranks_a]
+        a, b = (
+            _auroc(*(np.bincount(side[at], minlength=top) for side, at in zip(ranks, rows, strict=True)))
+            for ranks, top in ((ranks_a, n_ranks_a), (ranks_b, n_ranks_b))
+        )
+        values[i] = a - b
+    return difference, _interval(values, level)
+
+
+# --------------------------------------------------------------------------------------------------
+# From counts of the distinct scores
+# --------------------------------------------------------------------------------------------------
+
+
+def _auroc(id_counts: np.ndarray, ood_counts: np.ndarray) -> float:
+    # half a pair for a tie: in halves everything is a whole number, and the sum is exact
+    below = 2 * np.cumsum(id_counts) - id_counts
+    return float((ood_counts * below).sum() / (2 * id_counts.sum() * ood_counts.sum()))
+
+
+def _fpr_at_95_id_recall(id_counts: np.ndarray, ood_counts: np.ndarray) -> float:
+    # in whole numbers, or 95 of 100 might miss 95 %
+    accepted = np.cumsum(id_counts)
+    threshold = int(np.argmax(20 * accepted >= 19 * accepted[-1]))
+    return float(ood_counts[: threshold + 1].sum() / ood_counts.sum())
+
+
+def _fpr_at_95_ood_recall(id_counts: np.ndarray, ood_counts: np.ndarray) -> float:
+    return _fpr_at_95_id_recall(ood_counts[::-1], id_counts[::-1])
+
+
+def _aupr_in(id_counts: np.ndarray, ood_counts: np.ndarray) -> float:
+    positives = np.cumsum(id_counts)
+    found = positives + np.cumsum(ood_counts)
+    step = id_counts > 0
+    return float((id_counts[step] * (positives[step] / found[step])).sum() / positives[-1])
+
+
+def _aupr_out(id_counts: np.ndarray, ood_counts: np.ndarray) -> float:
+    return _aupr_in(ood_counts[::-1], id_counts[::-1])
+
+
+_METRICS: dict[str, Counted] = {
+    "auroc": _auroc,
+    "fpr_at_95_id_recall": _fpr_at_95_id_recall,
+    "fpr_at_95_ood_recall": _fpr_at_95_ood_recall,
+    "aupr_in": _aupr_in,
+    "aupr_out": _aupr_out,
+}
+
+
+def _scores(name: str, values: npt.ArrayLike) -> np.ndarray:
+    scores = np.asarray(values, np.float64)
+    if scores.ndim != 1 or len(scores) == 0:
+        raise ValueError(f"{name} scores must be one row of at least one number, got shape {scores.shape}")
+    if np.isnan(scores).any():
+        raise ValueError(f"{name} scores: {int(np.isnan(scores).sum())} of {len(scores)} are NaN")
+    return scores
+
+
+def _ranks(id_scores: npt.ArrayLike, ood_scores: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray, int]:
+    """Which of the distinct scores each image has, 0 the lowest; and how many there are."""
+    known, unknown = _scores("ID", id_scores), _scores("OOD", ood_scores)
+    distinct, ranks = np.unique(np.concatenate([known, unknown]), return_inverse=True)
+    return ranks[: len(known)], ranks[len(known) :], len(distinct)
+
+
+def _counts(id_scores: npt.ArrayLike, ood_scores: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    id_ranks, ood_ranks, n_ranks = _ranks(id_scores, ood_scores)
+    return np.bincount(id_ranks, minlength=n_ranks), np.bincount(ood_ranks, minlength=n_ranks)
+
+
+def _dice(n: int, seed: int, level: float) -> np.random.Generator:
+    if n < 1:
+        raise ValueError(f"n = {n} resamples is below 1")
+    if not 0 < level < 1:
+        raise ValueError(f"level {level} is outside 0..1")
+    return np.random.default_rng(seed)
+
+
+def _resampled(ranks: np.ndarray, dice: np.random.Generator) -> np.ndarray:
+    return ranks[dice.integers(len(ranks), size=len(ranks))]
+
+
+def _interval(values: np.ndarray, level: float) -> tuple[float, float]:
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
