@@ -82,6 +82,9 @@ class DataConfig(Node):
     limit: int | None = Field(None, ge=1, description="images to train on; None takes all")
     size_px: int = Field(32, ge=1)
     on_error: Literal["raise", "skip"] = Field("raise", description="what to do about a bad picture")
+    holdout: float = Field(
+        0.1, gt=0, lt=1, description="share kept for testing a detector, where there is no test split"
+    )
 
 
 class ViewsConfig(Node):

@@ -62,6 +62,7 @@ def build_noise_predictor(config: UNetConfig, n_classes: int, image_size: int) -
     if image_size % halvings:
         raise ValueError(f"image size {image_size} px is not a multiple of {halvings}, as this U-Net needs")
     attention = (1,) if config.attention_levels is None else config.attention_levels
+    attended = [channels[i] for i in attention if i < len(channels)]
     down = ["AttnDownBlock2D" if i in attention else "DownBlock2D" for i in range(len(channels))]
     up = [block.replace("Down", "Up") for block in reversed(down)]
     dropout = config.dropout if config.dropout is not None else (0.0 if small else 0.1)
@@ -76,7 +77,7 @@ def build_noise_predictor(config: UNetConfig, n_classes: int, image_size: int) -
         layers_per_block=config.layers_per_block or (1 if small else 2),
         dropout=dropout,
         # one head of 64 channels in "small": narrow heads are slow on a CPU; a single head in "ddpm"
-        attention_head_dim=min(64, channels[-1]) if small else None,
+        attention_head_dim=min(64, channels[-1], *attended) if small else None,
         # at least two channels a group: alone in its group a channel is shifted back by the norm, and
         # what the embeddings of time and class add to it is lost
         norm_num_groups=min(math.gcd(32, *channels), min(channels) // 2),

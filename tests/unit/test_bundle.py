@@ -455,7 +455,8 @@ def test_another_format_version(folder: Path, version: object) -> None:
         ({"dataset": None}, "dataset: Field required"),
         ({"class_names": ["disk", "ring"]}, "3 clusters, 2 names"),
         ({"files": ["a"]}, "files: Input should be a valid dictionary"),
-        ({"clusterer": {"n_classes": "x"}}, "clusterer.n_classes: "),
+        ({"clusterer": 3}, "clusterer: Input should be a valid dictionary"),
+        ({"score": {"k": 0, "alpha": 0.3, "normalize": True}}, "score.k: "),
     ],
 )
 def test_a_manifest_with_a_wrong_key_is_refused_with_its_path(

@@ -27,11 +27,11 @@ from sdviz.pipeline import (
     config_hash,
     file_names,
     generate_folder,
-    make_labels,
     read_labels,
     run_stages,
     source_labels,
 )
+from sdviz.pipeline.clusters import make_pseudo_labels
 from tests.tiny_runs import write_pictures, write_tiny_config
 
 CLASSES = ("disk", "ring", "square")
@@ -78,7 +78,7 @@ def test_all_stages_end_in_a_bundle_that_works(tmp_path: Path, one_thread: None)
     work = work_in(tmp_path / "run", write_tiny_config(tmp_path, clusterer_steps=60))
     begun: list[tuple[str, bool]] = []
     assert run_stages(work, lambda stage, complete: begun.append((stage, complete)))
-    assert begun == [("labels", False), ("clusterer", False), ("diffusion", False), ("bundle", False)]
+    assert begun == [("pseudo_labels", False), ("clusterer", False), ("diffusion", False), ("bundle", False)]
     assert not (work.folder / "diffusion" / "state.pt").exists()
 
     bundle = Bundle.load(work.folder / "bundle", device="cpu")
@@ -98,7 +98,7 @@ def test_all_stages_end_in_a_bundle_that_works(tmp_path: Path, one_thread: None)
     # a second time everything is skipped, and a part made otherwise is refused
     begun.clear()
     assert run_stages(work, lambda stage, complete: begun.append((stage, complete)))
-    assert begun == [(stage, True) for stage in ("labels", "clusterer", "diffusion", "bundle")]
+    assert begun == [(stage, True) for stage in ("pseudo_labels", "clusterer", "diffusion", "bundle")]
     other = work_in(work.folder, tmp_path / "tiny.yaml", "clusterer.width=5")
     with pytest.raises(PipelineError, match="stage clusterer was made with another configuration"):
         run_stages(other)
@@ -106,8 +106,8 @@ def test_all_stages_end_in_a_bundle_that_works(tmp_path: Path, one_thread: None)
 
 def test_the_labels_are_a_table_of_ids(tmp_path: Path) -> None:
     work = work_in(tmp_path / "run", write_tiny_config(tmp_path))
-    make_labels(work)
-    table = pq.read_table(work.folder / "labels" / "pseudo_labels.parquet")
+    make_pseudo_labels(work)
+    table = pq.read_table(work.folder / "pseudo_labels" / "pseudo_labels.parquet")
     assert table.column_names == ["id", "label", "confidence"]
     assert table["id"].to_pylist() == work.images.ids.tolist()
     assert set(table["confidence"].to_pylist()) == {1.0}
@@ -146,7 +146,7 @@ def test_what_cannot_be_trained_is_found_first(
 ) -> None:
     work = work_in(tmp_path / "run", write_tiny_config(tmp_path), *overrides)
     with pytest.raises(ValueError, match=expected):
-        make_labels(work)
+        make_pseudo_labels(work)
 
 
 def test_one_class_is_refused(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_one_class_is_refused(tmp_path: Path) -> None:
             path.unlink()
         (tmp_path / "pictures" / name).rmdir()
     with pytest.raises(DataError, match="at least 2 classes, there is 1"):
-        make_labels(work_in(tmp_path / "run", config))
+        make_pseudo_labels(work_in(tmp_path / "run", config))
 
 
 def test_a_stop_before_a_stage_or_inside_one_leaves_it_undone(tmp_path: Path, one_thread: None) -> None:
@@ -205,7 +205,7 @@ def test_the_hash_covers_what_a_stage_depends_on(tmp_path: Path) -> None:
     assert config_hash(before) != config_hash(wider)
     assert config_hash(before) == config_hash(load_config(path, ["device=auto"]))
     for key in ("seed=1", "data.limit=20"):
-        assert config_hash(before, "labels") != config_hash(load_config(path, [key]), "labels")
+        assert config_hash(before, "pseudo_labels") != config_hash(load_config(path, [key]), "pseudo_labels")
 
 
 def test_absolute_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,383 @@
+"""A trained system as one folder: what the app opens and what a run ends in."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from diffusers import DDPMScheduler, UNet2DModel
+from safetensors.torch import save_file
+from torch import nn
+
+from ..diffusion.noise import content_ids
+from ..diffusion.samplers import Callback
+from ..diffusion.schedule import NoiseSchedule
+from ..nn.classifier import Classifier
+from ..nn.detector import Detector, detector_outputs
+from ..nn.device import resolve_device
+from ..nn.encoder import Encoder, encode
+from ..nn.inference import InferenceModel, prepare_for_inference
+from ..nn.unet import NoisePredictor
+from ..outliers import (
+    OutlierBatch,
+    Recipe,
+    check_images,
+    check_labels,
+    draw_target_labels,
+    generate_outliers,
+    to_tensor,
+)
+from .manifest import MANIFEST, PARTS, Manifest, check_files, check_replaceable, read_manifest, sha256
+from .parts import (
+    Banks,
+    load_clusterer,
+    load_detector,
+    load_encoder,
+    load_noise_predictor,
+    load_schedule,
+    read_banks,
+)
+
+if TYPE_CHECKING:
+    from ..detection.score import SDScore
+
+
+@dataclass(eq=False)
+class Bundle:
+    """A trained system.
+
+    Attributes:
+        manifest: bundle.json.
+        noise_predictor: The U-Net, float32, on the CPU.
+        schedule: Its noise schedule.
+        clusterer: Names the cluster of any image; None in a bundle without one.
+        encoder: The network before detector training; None in a bundle without one.
+        detector: f, g_bin, g_in and g_out; None in a bundle without one.
+        parts: Tables and features by their names in the folder, see `manifest.PARTS`; any may be absent.
+        path: The folder it was loaded from; None if it was made in memory.
+        hash: SHA-256 of bundle.json, and with it of everything in the folder; "" in memory.
+        device: Where `generate` and `pseudo_label` compute.
+    """
+
+    manifest: Manifest
+    noise_predictor: NoisePredictor
+    schedule: NoiseSchedule
+    clusterer: Classifier | None = None
+    encoder: Encoder | None = None
+    detector: Detector | None = None
+    parts: Mapping[str, Path] = field(default_factory=dict)
+    path: Path | None = None
+    hash: str = ""
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    _ready: InferenceModel | None = None
+    _score: SDScore | None = None
+
+    # --- load and save ----------------------------------------------------------------------------
+
+    @classmethod
+    def load(cls, path: str | Path, device: str = "auto") -> Bundle:
+        """Opens a bundle; every file is checked against its SHA-256 before it is read.
+
+        Args:
+            path: The folder.
+            device: "auto" takes CUDA, then MPS, then the CPU.
+
+        Raises:
+            BundleError: A missing, changed, foreign or pickled file, named in the message.
+            ValueError: A device that this machine does not have.
+        """
+        path = Path(path)
+        where = resolve_device(device)
+        manifest, digest = read_manifest(path)
+        check_files(path, manifest)
+        predictor = load_noise_predictor(path, manifest)
+        schedule = load_schedule(path, manifest)
+        clusterer = load_clusterer(path, manifest)
+        encoder, detector = load_encoder(path, manifest), load_detector(path, manifest)
+        parts = {name: path / name for name in PARTS if name in manifest.files}
+        return cls(manifest, predictor, schedule, clusterer, encoder, detector, parts, path, digest, where)
+
+    def save(self, path: str | Path) -> Bundle:
+        """Writes the folder whole or not at all: a sibling is filled and opened, then takes its place.
+
+        The U-Net is kept in float16, so that a bundle made in memory draws slightly other pictures
+        than the saved one; the saved one and any copy of it draw the same.
+
+        Returns:
+            The bundle as it now stands on disk.
+
+        Raises:
+            BundleError: The path is there and holds anything but a bundle, or this bundle's parts
+                do not fit each other; what was there stays.
+        """
+        path = Path(path).resolve()
+        check_replaceable(path)
+        partial = path.with_name(path.name + ".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        try:
+            self._write(partial)
+            saved = Bundle.load(partial, device=str(self.device))
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        if path.exists():
+            old = path.with_name(path.name + ".old")
+            shutil.rmtree(old, ignore_errors=True)
+            os.replace(path, old)
+            os.replace(partial, path)
+            shutil.rmtree(old)
+        else:
+            os.replace(partial, path)
+        saved.path = path
+        saved.parts = {name: path / name for name in saved.parts}
+        return saved
+
+    def _write(self, folder: Path) -> None:
+        # 1. the parts; float16 halves the folder, and loading widens it again
+        unet = self.noise_predictor.unet.to("cpu")
+        # where it was once loaded from is nobody's business
+        config = {key: value for key, value in unet.config.items() if key != "_name_or_path"}
+        half = UNet2DModel.from_config(config)
+        half.load_state_dict(unet.state_dict())
+        half.half().save_pretrained(folder / "unet")
+        betas = self.schedule.betas
+        DDPMScheduler(
+            num_train_timesteps=len(self.schedule),
+            beta_start=round(float(betas[0]), 8),
+            beta_end=round(float(betas[-1]), 8),
+            beta_schedule="linear",
+        ).save_pretrained(folder / "scheduler")
+        if self.clusterer is not None:
+            _save_weights(self.clusterer, folder / "clusterer.safetensors")
+        if self.encoder is not None:
+            _save_weights(self.encoder, folder / "encoder.safetensors")
+        if self.detector is not None:
+            _save_weights(self.detector, folder / "detector.safetensors")
+        for name, source in self.parts.items():
+            shutil.copyfile(source, folder / name)
+
+        # 2. the manifest over them
+        files = {p.relative_to(folder).as_posix(): sha256(p) for p in sorted(folder.rglob("*")) if p.is_file()}
+        network = self.encoder if self.encoder is not None else self.detector and self.detector.encoder
+        about = {
+            "files": files,
+            "clusterer": dict(self.clusterer.config) if self.clusterer is not None else None,
+            "encoder": dict(network.config) if network is not None else None,
+        }
+        manifest = self.manifest.model_copy(update=about)
+        (folder / MANIFEST).write_text(json.dumps(manifest.model_dump(mode="json"), indent=1) + "\n")
+
+    # --- use --------------------------------------------------------------------------------------
+
+    @property
+    def n_clusters(self) -> int:
+        """C."""
+        return self.manifest.n_clusters
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """A name for each cluster."""
+        return self.manifest.class_names
+
+    @property
+    def inference(self) -> InferenceModel:
+        """The noise predictor as the device runs it best, made at the first use."""
+        if self._ready is None:
+            self._ready = prepare_for_inference(self.noise_predictor, self.device)
+        return self._ready
+
+    def recipe(
+        self,
+        start_timestep: int | None = None,
+        guidance_scale: float | None = None,
+        num_inference_steps: int | None = None,
+        solver: str | None = None,
+        eta: float = 0.0,
+        guidance_interval: tuple[float, float] | None = None,
+        seed: int = 0,
+    ) -> Recipe:
+        """A checked recipe; None takes the bundle's default.
+
+        Raises:
+            ValueError: A value out of its range, S above what the U-Net was trained for included.
+        """
+        d = self.manifest.defaults
+        recipe = Recipe(
+            d.start_timestep if start_timestep is None else start_timestep,
+            d.guidance_scale if guidance_scale is None else guidance_scale,
+            d.num_inference_steps if num_inference_steps is None else num_inference_steps,
+            d.solver if solver is None else solver,
+            eta,
+            guidance_interval,
+            seed,
+        )
+        recipe.check(self.manifest.max_train_timestep)
+        return recipe
+
+    @torch.no_grad()
+    def pseudo_label(self, images: np.ndarray, batch_size: int = 512) -> tuple[np.ndarray, np.ndarray]:
+        """The cluster of each image.
+
+        Args:
+            images: uint8 (N,H,W,3).
+            batch_size: Images at a time.
+
+        Returns:
+            labels int64 (N,) in 0..C-1 and confidence float32 (N,) in 0..1 (the largest probability).
+
+        Raises:
+            ValueError: A bundle without a clusterer, or images of another shape.
+        """
+        images = check_images(images, self.manifest.image_size)
+        if self.clusterer is None:
+            raise ValueError("this bundle has no clusterer: give the labels")
+        clusterer = self.clusterer.to(self.device).eval()
+        parts = [
+            clusterer(to_tensor(images[i : i + batch_size], self.device)).softmax(1).max(1)
+            for i in range(0, len(images), batch_size)
+        ]
+        confidence = torch.cat([p.values for p in parts]).float().cpu().numpy()
+        return torch.cat([p.indices for p in parts]).cpu().numpy().astype(np.int64), confidence
+
+    @property
+    def feature_source(self) -> str | None:
+        """Which network `features` asks: "detector", else "encoder"; None where there is neither."""
+        if self.detector is not None:
+            return "detector"
+        return "encoder" if self.encoder is not None else None
+
+    def features(self, images: np.ndarray) -> np.ndarray:
+        """Features, float32 (N,D), of the detector, or of the encoder: see `feature_source`.
+
+        Args:
+            images: uint8 (N,H,W,3).
+
+        Raises:
+            ValueError: A bundle with neither, or images of another shape.
+        """
+        images = check_images(images, self.manifest.image_size)
+        if self.detector is not None:
+            return detector_outputs(self.detector, images, self.device).features
+        if self.encoder is not None:
+            return encode(self.encoder, images, self.device)
+        raise ValueError("this bundle has neither a detector nor an encoder: it makes outliers only")
+
+    def banks(self) -> Banks:
+        """The reference features that scores are made from.
+
+        Raises:
+            ValueError: A bundle without them.
+        """
+        return read_banks(self.parts)
+
+    @property
+    def scorer(self) -> SDScore:
+        """Eq. 6 over the bundle's banks with its own k and alpha, fitted at the first use.
+
+        Raises:
+            ValueError: A bundle without a detector or banks.
+        """
+        if self._score is None:
+            if self.detector is None or self.manifest.score is None:
+                raise ValueError("this bundle has no detector: it makes outliers only, and scores nothing")
+            from ..detection.score import SDScore
+
+            banks = self.banks()
+            score = SDScore(**self.manifest.score.model_dump())
+            self._score = score.fit(banks.id_features, banks.outlier_features, id_ids=banks.id_ids)
+        return self._score
+
+    def generate(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray | Sequence[int] | None = None,
+        start_timestep: int | None = None,
+        guidance_scale: float | None = None,
+        target_labels: np.ndarray | Sequence[int] | None = None,
+        num_inference_steps: int | None = None,
+        solver: str | None = None,
+        eta: float = 0.0,
+        guidance_interval: tuple[float, float] | None = None,
+        seed: int = 0,
+        ids: np.ndarray | Sequence[str] | None = None,
+        callback: Callback | None = None,
+        batch_size: int = 64,
+    ) -> OutlierBatch:
+        """Makes one outlier of each image.
+
+        Args:
+            images: uint8 (N,H,W,3).
+            labels: int (N,), y~; None or -1 takes `pseudo_label`.
+            start_timestep: S; None, here and below, takes the bundle's default.
+            guidance_scale: w of Eq. 3.
+            target_labels: int (N,), the condition, used as it is; None draws by Eq. 2.
+            num_inference_steps: K.
+            solver: "ddpm", "ddim" or "dpmpp_2m".
+            eta: DDIM's share of fresh noise, 0..1.
+            guidance_interval: (sigma_lo, sigma_hi); guidance counts only between them.
+            seed: With an image's id, it fixes its noise and wrong label.
+            ids: str (N,); None takes the SHA-256 of each image's bytes.
+            callback: (step, x_t, x_0 prediction), for each step of each batch in turn.
+            batch_size: Images at a time on the device.
+
+        Raises:
+            ValueError: Images, labels, ids or settings out of range, named with the range; unknown labels
+                in a bundle without a clusterer.
+        """
+        images = check_images(images, self.manifest.image_size)
+        recipe = self.recipe(
+            start_timestep, guidance_scale, num_inference_steps, solver, eta, guidance_interval, seed
+        )
+        n = len(images)
+        names = content_ids(images) if ids is None else np.asarray(ids, str)
+        y = np.full(n, -1, np.int64) if labels is None else _int_column("labels", labels, n)
+        _check_length("ids", names, n)
+        if (y < -1).any() or (y >= self.n_clusters).any():
+            check_labels("labels", y[y != -1], self.n_clusters)
+        if (y == -1).any():
+            unknown = y == -1
+            y[unknown] = self.pseudo_label(images[unknown])[0]
+        if target_labels is None:
+            targets = draw_target_labels(y, names, self.n_clusters, recipe.seed)
+        else:
+            targets = _int_column("target_labels", target_labels, n)
+            check_labels("target_labels", targets, self.n_clusters)
+        return generate_outliers(
+            self.inference,
+            self.schedule,
+            images,
+            y,
+            targets,
+            names,
+            recipe,
+            self.n_clusters,
+            self.device,
+            batch_size,
+            callback,
+        )
+
+
+def _check_length(name: str, column: np.ndarray, n: int) -> None:
+    if column.shape != (n,):
+        raise ValueError(f"{name}: shape {column.shape}, but there are {n} images")
+
+
+def _save_weights(module: nn.Module, file: Path) -> None:
+    """In float32: a network of a few megabytes, and its scores stay what they were to the last bit."""
+    save_file({key: value.cpu().contiguous() for key, value in module.state_dict().items()}, file)
+
+
+def _int_column(name: str, values: np.ndarray | Sequence[int], n: int) -> np.ndarray:
+    column = np.array(values)
+    _check_length(name, column, n)
+    if not np.issubdtype(column.dtype, np.integer):
+        raise ValueError(f"{name} must be whole numbers, not {column.dtype}")
+    return column.astype(np.int64)

@@ -1,0 +1,208 @@
+"""bundle.json: what is in a bundle, and the check that it is what it says."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from importlib import metadata
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from .. import __version__
+from ..outliers import Recipe
+
+FORMAT_VERSION = 1
+MANIFEST = "bundle.json"
+UNET_WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
+# tables and features that pages read; a bundle may lack any of them
+PARTS = (
+    "pseudo_labels.parquet",
+    "outliers.parquet",
+    "features.safetensors",
+    "features.parquet",
+    "encoder_features.safetensors",
+    "ood_features.safetensors",
+    "snapshots.safetensors",
+    "snapshots.parquet",
+    "scores.parquet",
+    "baselines.parquet",
+    "report.json",
+)
+PICKLE_SUFFIXES = {".bin", ".ckpt", ".joblib", ".npy", ".npz", ".pickle", ".pkl", ".pt", ".pth"}
+
+
+class BundleError(ValueError):
+    """A bundle that is missing, incomplete, altered or foreign; the message names the file."""
+
+
+class Defaults(BaseModel):
+    """What `Bundle.generate` does when it is not told."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    start_timestep: int
+    guidance_scale: float
+    num_inference_steps: int
+    solver: str
+
+
+class ScoreDefaults(BaseModel):
+    """Eq. 6 as the bundle was measured with it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    k: int = Field(ge=1)
+    alpha: float = Field(ge=0)
+    normalize: bool
+
+
+class Manifest(BaseModel):
+    """bundle.json.
+
+    Attributes:
+        format_version: Of this layout.
+        dataset: The set that the networks were trained on, as `data.load` knows it.
+        n_clusters: C.
+        class_names: A name for each cluster.
+        labels_from: Where the training labels came from: "ground truth", "SCAN", ...
+        image_size: Height and width in pixels.
+        pixel_unshuffle: Factor of the U-Net's pixel-unshuffle, 1 for none.
+        max_train_timestep: The largest S that the U-Net was trained for.
+        defaults: Recipe used where none is given.
+        clusterer: What `build_classifier` needs to build the clusterer, where there is one.
+        encoder: What `Encoder(**encoder)` needs to build it, where there is one; of the detector's f too.
+        score: k, alpha and normalize of Eq. 6, in a bundle with a detector.
+        config: The resolved configuration of the run that made it.
+        metrics: What was measured in that run.
+        versions: Of the software that made it.
+        files: SHA-256 of every other file, by its path in the folder.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format_version: int
+    dataset: str
+    n_clusters: int = Field(ge=1)
+    class_names: tuple[str, ...]
+    labels_from: str
+    image_size: int = Field(ge=1)
+    pixel_unshuffle: int = Field(ge=1)
+    max_train_timestep: int = Field(ge=1)
+    defaults: Defaults
+    clusterer: dict[str, Any] | None = None
+    encoder: dict[str, Any] | None = None
+    score: ScoreDefaults | None = None
+    config: dict[str, Any] = {}
+    metrics: dict[str, Any] = {}
+    versions: dict[str, str] = {}
+    files: dict[str, str] = {}
+
+
+def make_manifest(**fields: Any) -> Manifest:  # noqa: ANN401
+    """A manifest of the current format and software; `fields` are those of `Manifest`."""
+    packages = ("torch", "diffusers", "numpy")
+    versions = {p: metadata.version(p) for p in packages}
+    versions |= {"sdviz": __version__, "python": platform.python_version()}
+    return Manifest(format_version=FORMAT_VERSION, versions=versions, **fields)
+
+
+def read_manifest(path: Path) -> tuple[Manifest, str]:
+    """bundle.json and its SHA-256, without opening any weights.
+
+    Raises:
+        BundleError: No bundle, or one of another format.
+    """
+    file = path / MANIFEST
+    if not file.is_file():
+        raise BundleError(f"{path} is not a bundle: it has no {MANIFEST}")
+    if file.is_symlink():
+        raise BundleError(f"{file}: leads out of the bundle")
+    raw = file.read_bytes()
+    tree = parse_json(file, raw)
+    version = tree.get("format_version")
+    if version != FORMAT_VERSION:
+        raise BundleError(f"{file}: format version {version}, this sdviz reads {FORMAT_VERSION}")
+    try:
+        manifest = Manifest.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(p) for p in first["loc"])
+        raise BundleError(f"{file}: {where}: {first['msg']}") from error
+    if len(manifest.class_names) != manifest.n_clusters:
+        raise BundleError(f"{file}: {manifest.n_clusters} clusters, {len(manifest.class_names)} names")
+    d = manifest.defaults
+    recipe = Recipe(d.start_timestep, d.guidance_scale, d.num_inference_steps, d.solver)
+    try:
+        recipe.check(manifest.max_train_timestep)
+    except ValueError as error:
+        raise BundleError(f"{file}: defaults: {error}") from error
+    return manifest, hashlib.sha256(raw).hexdigest()
+
+
+def check_files(path: Path, manifest: Manifest) -> None:
+    """Raises BundleError, naming the file, where the folder is not what its manifest says."""
+    present = {
+        name for name in names_in(path) if not any(part.startswith(".") for part in PurePosixPath(name).parts)
+    }
+    for name in sorted(present | set(manifest.files)):
+        if PurePosixPath(name).suffix.lower() in PICKLE_SUFFIXES:
+            raise BundleError(f"{path / name}: may hold a pickle, which is never loaded; use safetensors")
+    for name, digest in manifest.files.items():
+        file, inside = path / name, PurePosixPath(name)
+        # a linked folder on the way counts as much as a linked file
+        links = [part for part in (inside, *inside.parents[:-1]) if (path / part).is_symlink()]
+        if inside.is_absolute() or ".." in inside.parts or links:
+            raise BundleError(f"{file}: leads out of the bundle")
+        if not file.is_file():
+            raise BundleError(f"{file} is missing")
+        if sha256(file) != digest:
+            raise BundleError(f"{file} was changed or cut: its SHA-256 is not the one in {MANIFEST}")
+    foreign = sorted(present - set(manifest.files) - {MANIFEST})
+    if foreign:
+        raise BundleError(f"{path / foreign[0]} does not belong to the bundle: {MANIFEST} does not list it")
+    for needed in (UNET_WEIGHTS, "unet/config.json", "scheduler/scheduler_config.json"):
+        if needed not in manifest.files:
+            raise BundleError(f"{path / needed} is missing")
+
+
+def names_in(path: Path) -> set[str]:
+    """Every file and every link below the folder, by its path in it."""
+    return {p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_symlink() or not p.is_dir()}
+
+
+def check_replaceable(path: Path) -> None:
+    """Raises BundleError where `Bundle.save` would take away more than a bundle."""
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return
+    try:
+        manifest, _ = read_manifest(path)
+    except BundleError as error:
+        raise BundleError(f"{path} is there and is not a bundle: not overwritten") from error
+    foreign = sorted(names_in(path) - set(manifest.files) - {MANIFEST})
+    if foreign:
+        raise BundleError(f"{path / foreign[0]} does not belong to the bundle there: not overwritten")
+
+
+def parse_json(file: Path, raw: bytes) -> dict[str, Any]:
+    """The object in a JSON file; BundleError, naming the file, where there is none."""
+    try:
+        tree = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{file}: not valid JSON ({first_line(error)})") from error
+    if not isinstance(tree, dict):
+        raise BundleError(f"{file}: not a JSON object")
+    return tree
+
+
+def sha256(file: Path) -> str:
+    """The file's SHA-256 in hexadecimal."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,157 @@
+"""The networks of a bundle, from its files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import pyarrow.parquet as pq
+from diffusers import UNet2DModel
+from safetensors import SafetensorError
+from safetensors.numpy import load_file as load_arrays
+from safetensors.torch import load_file
+from torch import nn
+
+from ..diffusion.schedule import NoiseSchedule
+from ..nn.classifier import Classifier, build_classifier
+from ..nn.detector import Detector
+from ..nn.encoder import Encoder
+from ..nn.unet import NoisePredictor
+from .manifest import MANIFEST, UNET_WEIGHTS, BundleError, Manifest, first_line, parse_json
+
+Net = TypeVar("Net", bound=nn.Module)
+
+
+def load_noise_predictor(path: Path, manifest: Manifest) -> NoisePredictor:
+    """The U-Net, float32 on the CPU."""
+    folder, weights = path / "unet", path / UNET_WEIGHTS
+    config = parse_json(folder / "config.json", (folder / "config.json").read_bytes())
+    factor = manifest.pixel_unshuffle
+    wanted = {
+        "_class_name": "UNet2DModel",
+        "num_class_embeds": manifest.n_clusters + 1,
+        "in_channels": 3 * factor**2,
+        "out_channels": 3 * factor**2,
+        "sample_size": manifest.image_size // factor,
+    }
+    for key, value in wanted.items():
+        if config.get(key) != value:
+            raise BundleError(
+                f"{folder / 'config.json'}: {key} is {config.get(key)!r}, {MANIFEST} needs {value!r}"
+            )
+    try:
+        unet, info = UNet2DModel.from_pretrained(
+            folder, use_safetensors=True, local_files_only=True, output_loading_info=True
+        )
+    except Exception as error:  # a stranger's configuration can make the constructor raise anything
+        raise BundleError(f"{weights}: not this bundle's U-Net ({first_line(error)})") from error
+    # diffusers goes on with untrained weights where some are missing
+    if info["missing_keys"] or info["unexpected_keys"]:
+        key = (info["missing_keys"] or info["unexpected_keys"])[0]
+        raise BundleError(f"{weights}: not this bundle's U-Net ({key} is missing or too many)")
+    return NoisePredictor(unet.eval().requires_grad_(False), factor)
+
+
+def load_schedule(path: Path, manifest: Manifest) -> NoiseSchedule:
+    """Its noise schedule."""
+    file = path / "scheduler" / "scheduler_config.json"
+    config = parse_json(file, file.read_bytes())
+    if config.get("beta_schedule") != "linear" or config.get("prediction_type", "epsilon") != "epsilon":
+        raise BundleError(f"{file}: only a linear schedule with epsilon prediction is supported")
+    try:
+        schedule = NoiseSchedule.linear(config["num_train_timesteps"], config["beta_start"], config["beta_end"])
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise BundleError(f"{file}: not a noise schedule ({first_line(error)})") from error
+    if len(schedule) < manifest.max_train_timestep:
+        raise BundleError(
+            f"{file}: {len(schedule)} timesteps, but {MANIFEST} says max_train_timestep"
+            f" {manifest.max_train_timestep}"
+        )
+    return schedule
+
+
+def load_clusterer(path: Path, manifest: Manifest) -> Classifier | None:
+    """The network that names clusters; None where the bundle has none."""
+    if manifest.clusterer is None:
+        return None
+    n_classes = manifest.clusterer.get("n_classes")
+    if n_classes != manifest.n_clusters:
+        raise BundleError(
+            f"{path / 'clusterer.safetensors'}: {n_classes} classes, but {MANIFEST} says {manifest.n_clusters}"
+        )
+    config = manifest.clusterer
+    return _with_weights(path, "clusterer", manifest, lambda: build_classifier(config))
+
+
+def load_encoder(path: Path, manifest: Manifest) -> Encoder | None:
+    """The network before detector training; None where the bundle has none."""
+    config = manifest.encoder
+    if config is None or "encoder.safetensors" not in manifest.files:
+        return None
+    return _with_weights(path, "encoder", manifest, lambda: Encoder(**config))
+
+
+def load_detector(path: Path, manifest: Manifest) -> Detector | None:
+    """f and the three heads; None where the bundle has none."""
+    config = manifest.encoder
+    if config is None or "detector.safetensors" not in manifest.files:
+        return None
+    return _with_weights(path, "detector", manifest, lambda: Detector(Encoder(**config), manifest.n_clusters))
+
+
+def _with_weights(path: Path, name: str, manifest: Manifest, build: Callable[[], Net]) -> Net:
+    file = path / f"{name}.safetensors"
+    if file.name not in manifest.files:
+        raise BundleError(f"{file} is missing")
+    try:
+        network = build()
+        network.load_state_dict(load_file(file))
+    except (TypeError, KeyError, RuntimeError, ValueError, SafetensorError) as error:
+        raise BundleError(f"{file}: not this bundle's {name} ({first_line(error)})") from error
+    return network.eval().requires_grad_(False)
+
+
+@dataclass(frozen=True, eq=False)
+class Banks:
+    """The reference features of a bundle.
+
+    Attributes:
+        id_features: float32 (N,D).
+        id_labels: int64 (N,), y~.
+        id_ids: str (N,).
+        outlier_features: float32 (M,D), row by row with outliers.parquet.
+        outlier_labels: int64 (M,), y~ of the sources.
+        outlier_ids: str (M,).
+    """
+
+    id_features: np.ndarray
+    id_labels: np.ndarray
+    id_ids: np.ndarray
+    outlier_features: np.ndarray
+    outlier_labels: np.ndarray
+    outlier_ids: np.ndarray
+
+
+def read_banks(parts: Mapping[str, Path]) -> Banks:
+    """The banks among a bundle's parts.
+
+    Raises:
+        ValueError: There are none.
+    """
+    missing = [name for name in ("features.safetensors", "features.parquet") if name not in parts]
+    if missing:
+        raise ValueError(f"this bundle has no {missing[0]}: it scores nothing")
+    arrays = load_arrays(parts["features.safetensors"])
+    table = pq.read_table(parts["features.parquet"])
+    role, ids = np.array(table["role"].to_pylist(), str), np.array(table["id"].to_pylist(), str)
+    return Banks(
+        arrays["id_features"].astype(np.float32),
+        arrays["id_labels"],
+        ids[role == "id"],
+        arrays["outlier_features"].astype(np.float32),
+        arrays["outlier_labels"],
+        ids[role == "outlier"],
+    )

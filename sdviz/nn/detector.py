@@ -1,0 +1,77 @@
+"""The detector: an encoder f under three linear heads, Eq. 4-5."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from .device import resolve_device
+from .encoder import Encoder
+
+
+class DetectorOutputs(NamedTuple):
+    """What the detector says of N images, as tensors or as float32 arrays.
+
+    Attributes:
+        features: (N,D), f.
+        g_bin: (N,2), logits of ID and outlier.
+        g_in: (N,C), cluster logits for ID images.
+        g_out: (N,C), cluster logits for outliers.
+    """
+
+    features: Any
+    g_bin: Any
+    g_in: Any
+    g_out: Any
+
+
+class Detector(nn.Module):
+    """f, g_bin, g_in and g_out.
+
+    Attributes:
+        config: What `Detector(Encoder(**config["encoder"]), config["n_clusters"])` needs.
+        encoder: f.
+        feature_dim: D.
+    """
+
+    def __init__(self, encoder: Encoder, n_clusters: int, zero_heads: bool = True) -> None:
+        super().__init__()
+        self.config: dict[str, Any] = {"encoder": encoder.config, "n_clusters": n_clusters}
+        self.encoder = encoder
+        self.feature_dim = encoder.feature_dim
+        self.g_bin = nn.Linear(self.feature_dim, 2)
+        self.g_in = nn.Linear(self.feature_dim, n_clusters)
+        self.g_out = nn.Linear(self.feature_dim, n_clusters)
+        if zero_heads:
+            for head in (self.g_bin, self.g_in, self.g_out):
+                nn.init.zeros_(head.weight)
+                nn.init.zeros_(head.bias)
+
+    def forward(self, x: torch.Tensor) -> DetectorOutputs:
+        """Features and logits of images float (N,3,H,W) in [-1,1]."""
+        features = self.encoder(x)
+        return DetectorOutputs(features, self.g_bin(features), self.g_in(features), self.g_out(features))
+
+
+@torch.no_grad()
+def detector_outputs(
+    detector: Detector, images: np.ndarray, device: str | torch.device = "auto", batch_size: int = 256
+) -> DetectorOutputs:
+    """What a detector in eval mode says of images, as float32 arrays.
+
+    Args:
+        detector: Left on the device.
+        images: uint8 (N,H,W,3).
+        device: Where to compute.
+        batch_size: Images at a time.
+    """
+    where = resolve_device(device)
+    detector = detector.to(where).eval()
+    parts = []
+    for first in range(0, len(images), batch_size):
+        x = torch.tensor(images[first : first + batch_size]).permute(0, 3, 1, 2).to(where, torch.float32)
+        parts.append([one.float().cpu() for one in detector(x / 127.5 - 1.0)])
+    return DetectorOutputs(*(torch.cat(column).numpy() for column in zip(*parts, strict=True)))

@@ -1,0 +1,112 @@
+"""The last stage: everything in one folder."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from ..bundle import Bundle, Defaults, make_manifest
+from ..bundle.manifest import ScoreDefaults
+from .clusters import load_clusterer, load_encoder
+from .generation import load_noise_predictor, read_outliers
+from .workspace import Metrics, Workspace, labels_path, read_cluster_names, read_metrics
+
+SOURCES = {"ground_truth": "ground truth", "scan": "SCAN", "kmeans": "k-means", "file": "a file"}
+
+
+def make_bundle(work: Workspace) -> Metrics:
+    """Stage `bundle`: what the pages open, and what scores anyone's images."""
+    from .stages import stage_names
+
+    config, names = work.config, read_cluster_names(work)
+    predictor = load_noise_predictor(work)
+    metrics: Metrics = {}
+    for stage in stage_names(config)[:-1]:
+        metrics |= read_metrics(work, stage)
+    manifest = make_manifest(
+        dataset=work.images.name,
+        n_clusters=len(names),
+        class_names=names,
+        labels_from=SOURCES[config.labels.source],
+        image_size=config.data.size_px,
+        pixel_unshuffle=predictor.pixel_unshuffle,
+        max_train_timestep=config.max_train_timestep,
+        defaults=Defaults(**config.defaults.model_dump()),
+        score=ScoreDefaults(**config.evaluation.score.model_dump()) if config.detector else None,
+        config=config.model_dump(mode="json"),
+        metrics=metrics,
+    )
+    parts = {"pseudo_labels.parquet": labels_path(work)}
+    if config.detector is not None:
+        parts |= _parts_of_a_detector(work)
+    bundle = Bundle(
+        manifest,
+        predictor,
+        work.schedule,
+        load_clusterer(work),
+        load_encoder(work) if config.encoder is not None else None,
+        None,
+        parts,
+    ).save(work.folder / "bundle")
+    return {"bundle_sha256": bundle.hash}
+
+
+def _parts_of_a_detector(work: Workspace) -> dict[str, Path]:
+    """Tables and features, by their names in the bundle."""
+    features, out = work.folder / "features", work.stage_folder("packed")
+    _write_feature_rows(work, out / "features.parquet")
+    _write_outliers_with_pictures(work, out / "outliers.parquet")
+    parts = {
+        "features.safetensors": features / "features.safetensors",
+        "features.parquet": out / "features.parquet",
+        "ood_features.safetensors": features / "ood_features.safetensors",
+        "outliers.parquet": out / "outliers.parquet",
+        "scores.parquet": work.folder / "evaluation" / "scores.parquet",
+        "report.json": work.folder / "evaluation" / "report.json",
+    }
+    for name in ("snapshots.safetensors", "snapshots.parquet"):
+        if (work.folder / "detector" / name).is_file():
+            parts[name] = work.folder / "detector" / name
+    return parts
+
+
+def _write_feature_rows(work: Workspace, path: Path) -> None:
+    """features.parquet: which image each row of features.safetensors is of."""
+    outliers = pq.read_table(work.folder / "outliers" / "outliers.parquet", columns=["id"])["id"].to_pylist()
+    n, m = len(work.images), len(outliers)
+    table = pa.table(
+        {
+            "role": ["id"] * n + ["outlier"] * m,
+            "row": pa.array([*range(n), *range(m)], pa.int32()),
+            "id": [*work.images.ids.tolist(), *outliers],
+        }
+    )
+    _replace_table(table, path)
+
+
+def _write_outliers_with_pictures(work: Workspace, path: Path) -> None:
+    """outliers.parquet with PNG bytes for the first so many; the others are made again from their source."""
+    table = pq.read_table(work.folder / "outliers" / "outliers.parquet")
+    pictures = read_outliers(work, "wrong")
+    kept = work.config.bundle.outlier_pictures
+    n_kept = len(pictures) if kept is None else min(kept, len(pictures))
+    blobs = [_png(pictures[i]) if i < n_kept else None for i in range(len(pictures))]
+    _replace_table(table.append_column("png", pa.array(blobs, pa.binary())), path)
+
+
+def _png(image: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def _replace_table(table: pa.Table, path: Path) -> None:
+    partial = path.with_name(path.name + ".partial")
+    pq.write_table(table, partial, compression="zstd")
+    os.replace(partial, path)

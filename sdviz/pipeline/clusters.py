@@ -1,0 +1,353 @@
+"""The stages from images to labelled images: encoder, pseudo_labels, clusterer."""
+
+from __future__ import annotations
+
+import csv
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from .. import data
+from ..config import EncoderConfig
+from ..data import DataError, ImageSet
+from ..nn.classifier import Classifier, ScanClassifier, SmallClassifier
+from ..nn.encoder import Encoder, build_encoder, encode
+from ..nn.unet import build_noise_predictor, n_parameters
+from ..scan.classifier_training import accuracy, train_classifier
+from ..scan.clustering import kmeans_labels, neighbours_of, predict, train_scan, train_self_labels
+from ..scan.metrics import agreement
+from ..scan.simclr import Projection, train_simclr, train_supervised
+from .workspace import Metrics, Progress, Workspace, read_cluster_names, read_labels, write_labels
+
+# --- encoder ----------------------------------------------------------------------------------------
+
+
+def make_encoder(work: Workspace) -> Metrics | None:
+    """Stage `encoder`: the network before detector training.
+
+    Pre-trained weights first, then labels of another set, then SimCLR on the training images; each where
+    the configuration asks for it.
+
+    Raises:
+        EncoderError: An unknown network, or weights that cannot be had.
+    """
+    config = _encoder_config(work)
+    check_test_split(work)
+    out = work.stage_folder("encoder")
+    encoder = build_encoder(config)
+    metrics: Metrics = {"encoder_parameters": n_parameters(encoder)}
+    steps_before = config.pretraining.total_steps if config.pretraining else 0
+    total = steps_before + (config.simclr.total_steps if config.simclr else 0)
+
+    # 1. labels of another set
+    done_before = out / "pretrained.safetensors"
+    if config.pretraining is not None and done_before.is_file():
+        encoder.load_state_dict(load_file(done_before))
+    elif config.pretraining is not None:
+        p = config.pretraining
+        other = _labelled(data.load(p.data, p.split, size_px=work.config.data.size_px), p.labels)
+        loss = train_supervised(
+            encoder,
+            other.images,
+            other.labels,
+            work.config.views,
+            p,
+            config.seed,
+            out / "pretraining.state.pt",
+            work.config.device,
+            work.reporter("encoder", total),
+            work.should_stop,
+        )
+        if loss is None:
+            return None
+        _save(encoder, done_before)
+    # 2. the images themselves
+    if config.simclr is not None:
+        projection = train_simclr(
+            encoder,
+            work.images.images,
+            work.config.views,
+            config.simclr,
+            config.seed,
+            out / "simclr.state.pt",
+            work.config.device,
+            work.reporter("encoder", total, steps_before),
+            work.should_stop,
+        )
+        if projection is None:
+            return None
+        _save(projection, out / "projection.safetensors")
+    _save(encoder, out / "encoder.safetensors")
+    return metrics | {"encoder_images_seen": _images_seen(config)}
+
+
+def load_encoder(work: Workspace) -> Encoder:
+    """The network that stage `encoder` made, in eval mode on the CPU."""
+    c = _encoder_config(work)
+    encoder = Encoder(c.arch, c.width, c.input_px)
+    encoder.load_state_dict(load_file(work.folder / "encoder" / "encoder.safetensors"))
+    return encoder.eval()
+
+
+def _encoder_config(work: Workspace) -> EncoderConfig:
+    if work.config.encoder is None:
+        raise DataError("this configuration has no encoder")
+    return work.config.encoder
+
+
+def _images_seen(config: EncoderConfig) -> int:
+    return sum(p.total_steps * p.batch_size for p in (config.pretraining, config.simclr) if p is not None)
+
+
+def _labelled(images: ImageSet, labels: tuple[int, int] | None) -> ImageSet:
+    low, high = labels or (0, len(images.class_names) - 1)
+    chosen = images.take((images.labels >= low) & (images.labels <= high))
+    if not len(chosen):
+        raise DataError(f"{images.name}: no image with a label in {low}..{high} to pre-train on")
+    shifted = chosen.labels - low
+    return ImageSet(
+        chosen.name, chosen.split, chosen.images, shifted, chosen.ids, chosen.class_names[low : high + 1]
+    )
+
+
+# --- pseudo_labels ------------------------------------------------------------------------------------
+
+
+def make_pseudo_labels(work: Workspace) -> Metrics | None:
+    """Stage `pseudo_labels`: the training label y~ of each image.
+
+    Where classes are known, how well the labels agree with them is reported, and used for nothing.
+
+    Raises:
+        DataError: Labels that are asked for and not there, fewer than two of them, or one without an image.
+        ValueError: An image size that the U-Net cannot take.
+    """
+    images, source = work.images, work.config.labels.source
+    check_test_split(work)
+    confidence = np.ones(len(images), np.float32)
+    metrics: Metrics = {"images": len(images)}
+    if source == "ground_truth":
+        labels, names = _ground_truth(images), images.class_names
+    elif source == "file":
+        labels, names = _from_file(work)
+    else:
+        names = tuple(f"cluster {i}" for i in range(work.config.labels.n_clusters or 0))
+        if source == "kmeans":
+            features = encode(load_encoder(work), images.images, work.config.device)
+            labels = kmeans_labels(features, len(names), work.config.labels.seed)
+        else:
+            found = _scan(work, metrics)
+            if found is None:
+                return None
+            labels, confidence = found
+    _check_labels(images, labels, names)
+    with torch.device("meta"):  # a network that cannot be is found here, not after an hour
+        network = build_noise_predictor(work.config.diffusion.unet, len(names), work.config.data.size_px)
+    write_labels(work, labels, confidence, names)
+    metrics |= {"clusters": len(names), "diffusion_parameters": n_parameters(network)}
+    if source != "ground_truth" and (images.labels >= 0).any():
+        found_in_train = agreement(labels, images.labels, len(names), len(images.class_names))
+        metrics |= {"cluster_accuracy_train": found_in_train.accuracy}
+    test = labelled_test(work)
+    if source == "scan" and test is not None:
+        clusters, _ = predict(load_clusterer(work), test.images, work.config.device)
+        a = agreement(clusters, test.labels, len(names), len(test.class_names))
+        metrics |= {
+            "cluster_accuracy": a.accuracy,
+            "cluster_nmi": a.nmi,
+            "cluster_ari": a.ari,
+            "cluster_test_images": a.n_images,
+        }
+        work.on_progress(Progress("pseudo_labels", 1, 1, 1.0, 0.0, {"cluster_accuracy": a.accuracy}))
+    return metrics
+
+
+def _scan(work: Workspace, metrics: Metrics) -> tuple[np.ndarray, np.ndarray] | None:
+    """SCAN and self-labelling: label and confidence of each training image."""
+    config, images, device = work.config.labels, work.images, work.config.device
+    out = work.stage_folder("pseudo_labels")
+    encoder = load_encoder(work)
+    n_clusters = config.n_clusters or 0
+    total = config.scan.total_steps + (config.self_label.total_steps if config.self_label else 0)
+
+    # 1. neighbours, by the projection that SimCLR trained to tell images apart
+    scanned = out / "scan.safetensors"
+    model = ScanClassifier(encoder, n_clusters)
+    if scanned.is_file():
+        model.load_state_dict(load_file(scanned))
+    else:
+        features = encode(_with_projection(work, encoder), images.images, device)
+        near = neighbours_of(features, min(config.scan.neighbours, len(images) - 1), device)
+        # 2. the SCAN loss
+        trained = train_scan(
+            encoder,
+            images.images,
+            near,
+            n_clusters,
+            work.config.views,
+            config.scan,
+            config.seed,
+            out / "scan.state.pt",
+            device,
+            work.reporter("pseudo_labels", total),
+            work.should_stop,
+        )
+        if trained is None:
+            return None
+        model, metrics["scan_loss"] = trained
+        _save(model, scanned)
+    # 3. self-labelling
+    if config.self_label is not None:
+        done = train_self_labels(
+            model,
+            images.images,
+            work.config.views,
+            config.self_label,
+            config.seed,
+            out / "self_label.state.pt",
+            device,
+            work.reporter("pseudo_labels", total, config.scan.total_steps),
+            work.should_stop,
+        )
+        if not done:
+            return None
+    _save(model, clusterer_path(work))
+    return predict(model, images.images, device)
+
+
+def _with_projection(work: Workspace, encoder: Encoder) -> nn.Module:
+    file = work.folder / "encoder" / "projection.safetensors"
+    if not file.is_file():
+        return encoder
+    state = load_file(file)
+    hidden, dim = state["0.weight"].shape
+    projection = Projection(dim, hidden, len(state["2.weight"]))
+    projection.load_state_dict(state)
+    return nn.Sequential(encoder, projection)
+
+
+def _ground_truth(images: ImageSet) -> np.ndarray:
+    unlabelled = int((images.labels < 0).sum())
+    if unlabelled:
+        raise DataError(
+            f"{images.name}: {unlabelled} of {len(images)} images have no label, and labels.source is"
+            " ground_truth"
+        )
+    return images.labels
+
+
+def _from_file(work: Workspace) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Labels by id from a table of the user's; words become numbers in alphabetical order."""
+    path = Path(work.config.labels.path or "").expanduser()
+    try:
+        if path.suffix == ".parquet":
+            columns = pq.read_table(path, columns=["id", "label"]).to_pydict()
+            pairs = list(zip(columns["id"], columns["label"], strict=True))
+        else:
+            with path.open(encoding="utf-8", newline="") as stream:
+                pairs = [(row["id"], row["label"]) for row in csv.DictReader(stream)]
+    except (OSError, KeyError, ValueError) as error:
+        raise DataError(f"{path}: not a table with columns id and label") from error
+    known = {str(one): str(label) for one, label in pairs}
+    missing = [one for one in work.images.ids.tolist() if one not in known]
+    if missing:
+        raise DataError(f"{path}: no label for {len(missing)} of {len(work.images)} images, as {missing[0]}")
+    words = [known[one] for one in work.images.ids.tolist()]
+    numeric = all(word.isdecimal() for word in words)
+    values = sorted(set(words), key=int if numeric else str)
+    names = tuple(f"cluster {v}" if numeric else v for v in values)
+    number = {word: i for i, word in enumerate(values)}
+    return np.array([number[word] for word in words], np.int64), names
+
+
+def _check_labels(images: ImageSet, labels: np.ndarray, names: tuple[str, ...]) -> None:
+    if len(names) < 2:
+        raise DataError(f"{images.name}: outliers need at least 2 classes, there is {len(names)}")
+    counts = np.bincount(labels, minlength=len(names))
+    if not counts.all():
+        missing = names[int(counts.argmin())]
+        raise DataError(f"{images.name}: no image of class {missing!r} among the {len(images)} to train on")
+
+
+def check_test_split(work: Workspace) -> None:
+    """A test split that cannot be is found at once, not after hours."""
+    d = work.config.data
+    if d.test_split is not None:
+        data.load(d.id, d.test_split, limit=1, on_error=d.on_error, size_px=d.size_px)
+
+
+def labelled_test(work: Workspace) -> ImageSet | None:
+    """The test images, where they have labels of the training set's classes."""
+    test = work.test
+    if test is None or test.class_names != work.images.class_names or not (test.labels >= 0).any():
+        return None
+    return test
+
+
+# --- clusterer ----------------------------------------------------------------------------------------
+
+
+def make_clusterer(work: Workspace) -> Metrics | None:
+    """Stage `clusterer`, where SCAN made none: a classifier of the labels, measured on the test images.
+
+    It restarts from its beginning when it was interrupted: it takes a few minutes at most.
+    """
+    started = time.monotonic()
+    labels, names = read_labels(work), read_cluster_names(work)
+    config = work.config.clusterer
+
+    def report(step: int, loss: float) -> None:
+        eta = (time.monotonic() - started) / step * (config.total_steps - step)
+        share = step / config.total_steps
+        work.on_progress(Progress("clusterer", step, config.total_steps, share, eta, {"loss": loss}))
+
+    clusterer = train_classifier(
+        work.images.images,
+        labels,
+        len(names),
+        config,
+        work.config.seed,
+        work.config.device,
+        report,
+        work.should_stop,
+    )
+    if clusterer is None:
+        return None
+    metrics: Metrics = {"clusterer_training_sec": round(time.monotonic() - started, 1)}
+    test = labelled_test(work)
+    if test is not None and names == test.class_names:
+        share, n = accuracy(clusterer, test.images, test.labels)
+        metrics |= {"clusterer_accuracy": share, "clusterer_test_images": n}
+    work.stage_folder("clusterer")
+    _save(clusterer, clusterer_path(work))
+    return metrics
+
+
+def clusterer_path(work: Workspace) -> Path:
+    """Where the clusterer's weights are."""
+    stage = "pseudo_labels" if work.config.labels.source == "scan" else "clusterer"
+    return work.folder / stage / "clusterer.safetensors"
+
+
+def load_clusterer(work: Workspace) -> Classifier:
+    """The network that names the cluster of any image, in eval mode on the CPU."""
+    state = load_file(clusterer_path(work))
+    n_clusters = len(state["head.bias"])
+    if work.config.labels.source == "scan":
+        c = _encoder_config(work)
+        model: Classifier = ScanClassifier(Encoder(c.arch, c.width, c.input_px), n_clusters)
+    else:
+        model = SmallClassifier(n_clusters, work.config.clusterer.width)
+    model.load_state_dict(state)
+    return model.eval()
+
+
+def _save(module: nn.Module, path: Path) -> None:
+    partial = path.with_name(path.name + ".partial")
+    save_file({key: value.contiguous() for key, value in module.state_dict().items()}, partial)
+    partial.replace(path)

@@ -1,0 +1,123 @@
+"""Which stages a run has, in which order, and what each depends on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+
+from ..config import RunConfig
+from .bundling import make_bundle
+from .clusters import make_clusterer, make_encoder, make_pseudo_labels
+from .generation import make_noise_predictor, make_outliers
+from .workspace import (
+    Metrics,
+    PipelineError,
+    Workspace,
+    from_main,
+    is_main_process,
+    write_atomically,
+)
+
+STAGES: dict[str, Callable[[Workspace], Metrics | None]] = {
+    "encoder": make_encoder,
+    "pseudo_labels": make_pseudo_labels,
+    "clusterer": make_clusterer,
+    "diffusion": make_noise_predictor,
+    "outliers": make_outliers,
+    "bundle": make_bundle,
+}
+# under `accelerate launch` all processes work at these; the main one alone does the rest
+_SHARED_STAGES = {"diffusion", "outliers"}
+
+_ENCODER = {"data", "seed", "views", "encoder"}
+_LABELS = _ENCODER | {"labels"}
+_OUTLIERS = _LABELS | {"diffusion", "defaults", "outliers"}
+_DETECTOR = _OUTLIERS | {"detector"}
+# the branches of the configuration that a stage's result depends on
+_DEPENDS_ON = {
+    "encoder": _ENCODER,
+    "pseudo_labels": _LABELS,
+    "clusterer": _LABELS | {"clusterer"},
+    "diffusion": _LABELS | {"diffusion"},
+    "outliers": _OUTLIERS,
+    "detector": _DETECTOR,
+    "features": _DETECTOR,
+    "controls": _DETECTOR,
+    "evaluation": _DETECTOR | {"evaluation"},
+    "bundle": _DETECTOR | {"profile", "clusterer", "evaluation", "bundle"},
+}
+# of evaluation, the first stages need to know only which pictures will be wanted
+_OF_EVALUATION = {
+    "outliers": {"controls"},
+    "detector": {"near", "far", "validation", "limit", "seed"},
+    "features": {"near", "far", "validation", "limit", "seed"},
+    "controls": {"near", "far", "validation", "limit", "seed", "controls"},
+}
+
+
+def stage_names(config: RunConfig) -> tuple[str, ...]:
+    """The stages of a run with that configuration, in order."""
+    left_out = set()
+    if config.encoder is None:
+        left_out.add("encoder")
+    if config.labels.source == "scan":
+        left_out.add("clusterer")
+    if config.detector is None:
+        left_out |= {"outliers", "detector", "features", "controls", "evaluation"}
+    elif not config.evaluation.controls:
+        left_out.add("controls")
+    return tuple(name for name in STAGES if name not in left_out)
+
+
+def config_hash(config: RunConfig, stage: str = "bundle") -> str:
+    """SHA-256 of the part of the configuration that a stage depends on; the device is in none."""
+    tree = config.model_dump(mode="json", include=_DEPENDS_ON[stage])
+    # data.holdout means nothing without a detector, and labels that are given know no encoder
+    if config.labels.source not in ("scan", "kmeans") and stage in ("pseudo_labels", "clusterer", "diffusion"):
+        tree = {key: value for key, value in tree.items() if key not in ("views", "encoder")}
+    if stage in _OF_EVALUATION:
+        tree["evaluation"] = config.evaluation.model_dump(mode="json", include=_OF_EVALUATION[stage])
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
+
+
+def run_stages(work: Workspace, on_stage: Callable[[str, bool], None] | None = None) -> bool:
+    """Runs every stage that is not complete yet.
+
+    Under `accelerate launch` the processes share the diffusion training and the making of outliers; the
+    main one does the rest, and what it finds and decides counts for all.
+
+    Args:
+        work: The run.
+        on_stage: Told of each stage before it starts, and whether it is skipped as complete.
+
+    Returns:
+        Whether all are complete; False where `work.should_stop` ended it.
+
+    Raises:
+        PipelineError: A stage was completed under another configuration.
+    """
+    main = is_main_process()
+    for name in stage_names(work.config):
+        marker = work.folder / f"{name}.done.json"
+        wanted = config_hash(work.config, name)
+        if from_main(marker.is_file(), work.config.device):
+            if json.loads(marker.read_text("utf-8"))["config_sha256"] != wanted:
+                raise PipelineError(f"{work.folder}: stage {name} was made with another configuration")
+            if on_stage is not None:
+                on_stage(name, True)
+            continue
+        if from_main(work.should_stop(), work.config.device):
+            return False
+        if on_stage is not None:
+            on_stage(name, False)
+        metrics = STAGES[name](work) if main or name in _SHARED_STAGES else None
+        if not from_main(metrics is not None, work.config.device):
+            return False
+        if main:
+            text = json.dumps({"config_sha256": wanted, "metrics": metrics}, indent=1)
+            write_atomically(marker, text + "\n")
+            # the resume state is several times as large as what the stage made
+            for state in (work.folder / name).rglob("*state.pt"):
+                state.unlink()
+    return True
