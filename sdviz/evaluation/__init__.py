@@ -1,0 +1,48 @@
+"""What a detector is worth: scores over OOD sets, Frechet distances, report.json, and measures of an edit."""
+
+from .edits import background_psnr, dilate, share_changed
+from .frechet import (
+    FID,
+    InceptionError,
+    distance_name,
+    frechet_distance,
+    frechet_distances,
+    inception_features,
+)
+from .reference import OODReference, id_recall_threshold, ood_reference, score_table
+from .report import (
+    Report,
+    ReportError,
+    cluster_report,
+    id_accuracy,
+    make_report,
+    read_report,
+)
+from .sets import Evaluation, FeatureSet, compare_auroc, control_report, evaluate
+
+__all__ = [
+    "FID",
+    "Evaluation",
+    "FeatureSet",
+    "InceptionError",
+    "OODReference",
+    "Report",
+    "ReportError",
+    "background_psnr",
+    "cluster_report",
+    "compare_auroc",
+    "control_report",
+    "dilate",
+    "distance_name",
+    "evaluate",
+    "frechet_distance",
+    "frechet_distances",
+    "id_accuracy",
+    "id_recall_threshold",
+    "inception_features",
+    "make_report",
+    "ood_reference",
+    "read_report",
+    "score_table",
+    "share_changed",
+]

@@ -1,0 +1,344 @@
+"""The tree of a report.json: what a run measured. docs/report.md lists its keys, from the words here."""
+
+from __future__ import annotations
+
+import json
+import platform
+import typing
+from collections.abc import Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from types import NoneType
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from pydantic import BaseModel, Field, ValidationError
+
+from .. import __version__
+from ..config import Node, ScoreConfig
+from ..scan.metrics import agreement
+
+FORMAT_VERSION = 1
+OODRole: TypeAlias = Literal["near", "far", "validation"]
+VERSIONED = ("torch", "numpy", "scikit-learn")
+
+
+class ReportError(ValueError):
+    """A report that cannot be read, or reports that do not go together; the message is one line."""
+
+
+def _by(*names: str, description: str) -> Any:  # noqa: ANN401
+    """A field whose keys are names: `names` says of what, outermost first."""
+    return Field(description=description, json_schema_extra={"by": list(names)})
+
+
+class Bank(Node):
+    """The reference images."""
+
+    n_id: int = Field(ge=1, description="ID images")
+    n_outliers: int = Field(ge=0, description="outliers")
+    ratio: float = Field(ge=0, description="outliers / ID images; votes depend on it, 1 is even")
+    feature_dim: int = Field(ge=1, description="D, the length of a feature vector")
+
+
+class IdSet(Node):
+    """The held-out ID images that every OOD set is measured against."""
+
+    name: str = Field(description="what the table of scores calls them")
+    split: str = Field(description="their split")
+    n: int = Field(ge=1, description="how many")
+
+
+class ModeMetrics(Node):
+    """One score on one OOD set. All are shares, 0..1."""
+
+    auroc: float = Field(description="area under the ROC curve, OOD positive, ties count half")
+    auroc_interval: tuple[float, float] | None = Field(
+        description="its 95 % bootstrap interval [low, high]; null where none was asked for"
+    )
+    fpr95_id_recall: float = Field(
+        description="share of OOD accepted while at least 95 % of ID is accepted (ODIN, kNN-OOD)"
+    )
+    fpr95_ood_recall: float = Field(
+        description="share of ID flagged while at least 95 % of OOD is flagged (OpenOOD)"
+    )
+    aupr_in: float = Field(description="average precision, ID positive")
+    aupr_out: float = Field(description="average precision, OOD positive")
+
+
+class MeanMetrics(Node):
+    """Means over the sets of one role, every set counting the same."""
+
+    n_sets: int = Field(ge=1, description="how many sets")
+    auroc: float = Field(description="mean of auroc; so with the others")
+    fpr95_id_recall: float = Field(description="mean")
+    fpr95_ood_recall: float = Field(description="mean")
+    aupr_in: float = Field(description="mean")
+    aupr_out: float = Field(description="mean")
+
+
+class SetResult(Node):
+    """One OOD set."""
+
+    role: OODRole = Field(description="near, far, or validation: the last is what settings may be chosen on")
+    split: str = Field(description="its split")
+    n: int = Field(ge=1, description="images")
+    modes: dict[str, ModeMetrics] = _by("mode", description="by distance only, votes only, and both")
+
+
+class Measured(Node):
+    """What one detector, or one control, reached."""
+
+    bank: Bank = Field(description="the reference images")
+    score: ScoreConfig = Field(description="the settings of Eq. 6")
+    id_set: IdSet = Field(description="the held-out ID images")
+    thresholds: dict[str, float] = _by(
+        "mode", description="the score that at least 95 % of held-out ID images do not exceed; above is OOD"
+    )
+    results: dict[str, SetResult] = _by("set", description="each OOD set against the held-out ID images")
+    means: dict[str, dict[str, MeanMetrics]] = _by(
+        "role", "mode", description="means over the sets of a role; a role without sets is absent"
+    )
+
+
+class Difference(Node):
+    """The method's AUROC minus a control's on the same images."""
+
+    auroc: float = Field(description="the difference; above 0 the method is better")
+    interval: tuple[float, float] | None = Field(
+        description="its paired 95 % bootstrap interval [low, high]; null where none was asked for"
+    )
+
+
+class Control(Measured):
+    """A detector that lacks what the method claims to be the cause; the same keys, and how far it is behind."""
+
+    differences: dict[str, dict[str, Difference]] = _by(
+        "set", "mode", description="the method against this control"
+    )
+
+
+class IdAccuracy(Node):
+    """How well g_in names held-out ID images."""
+
+    clusters: float = Field(description="share whose largest g_in logit is their pseudo-label, 0..1")
+    ground_truth: float | None = Field(
+        description="share right about the true class, clusters matched to classes one to one (Hungarian);"
+        " null where no class is known"
+    )
+    n: int = Field(ge=1, description="images")
+
+
+class Clusters(Node):
+    """The pseudo-labels against the true classes: reported, never used to choose."""
+
+    source: str = Field(description="scan, kmeans, ground_truth or file")
+    n_clusters: int = Field(ge=1, description="C")
+    n: int = Field(ge=0, description="images with a known class; without any, the next three are null")
+    accuracy: float | None = Field(description="clusters matched to classes one to one (Hungarian), 0..1")
+    nmi: float | None = Field(description="normalised mutual information, 0..1")
+    ari: float | None = Field(description="adjusted Rand index, 0 by chance")
+
+
+class Frechet(Node):
+    """Frechet distances between sets of features; smaller is more alike."""
+
+    n: dict[str, int] = _by("images", description="how many train, outliers, reconstructions and test hold")
+    outliers_to_train: float = Field(description="small by construction: at S = 0 they are the same images")
+    reconstructions_to_train: float | None = Field(
+        description="the same noise under the right label; null where none were made"
+    )
+    test_to_train: float | None = Field(description="two draws of the same kind; null without a test set")
+    outliers_to_test: float | None = Field(description="to images that no outlier was made from")
+    outliers_to_source: float | None = Field(
+        description="mean Euclidean distance of an outlier's features to its own source's"
+    )
+
+
+class Bootstrap(Node):
+    """How the intervals were drawn."""
+
+    n: int = Field(ge=0, description="resamples; 0 stands for no intervals")
+    seed: int = Field(description="their seed")
+
+
+class Report(Measured):
+    """All of report.json."""
+
+    format_version: int = Field(description=f"of this tree, {FORMAT_VERSION}")
+    id_accuracy: IdAccuracy | None = Field(description="of g_in on held-out ID images; null without a detector")
+    clusters: Clusters | None = Field(description="the pseudo-labels against the true classes")
+    controls: dict[str, Control] = _by(
+        "control", description="no_training (plain features), right_label, noise: what stands beside the method"
+    )
+    frechet: dict[str, Frechet] = _by(
+        "distance", description='"FD (encoder name)"; "FID" on Inception features where weights were given'
+    )
+    bootstrap: Bootstrap = Field(description="how the intervals were drawn")
+    seeds: dict[str, int] = _by("stage", description="the seed of each stage; run is the run's own")
+    versions: dict[str, str] = _by("package", description="software that made it")
+    config_sha256: str = Field(description="of the resolved configuration")
+
+
+# --------------------------------------------------------------------------------------------------
+# Made and read
+# --------------------------------------------------------------------------------------------------
+
+
+def make_report(
+    method: Mapping[str, Any],
+    controls: Mapping[str, Mapping[str, Any]],
+    *,
+    bootstrap: int,
+    bootstrap_seed: int,
+    seeds: Mapping[str, int],
+    config_sha256: str,
+    id_accuracy: Mapping[str, Any] | None = None,
+    clusters: Mapping[str, Any] | None = None,
+    frechet: Mapping[str, Mapping[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """The tree of report.json, checked.
+
+    Args:
+        method: `Evaluation.report` of the detector.
+        controls: Name -> `Evaluation.report` of that control, with "differences" (`control_report`).
+        bootstrap: Resamples of all intervals.
+        bootstrap_seed: Their seed.
+        seeds: Stage -> seed; "run" is the one that tables name a run by.
+        config_sha256: Of the resolved configuration.
+        id_accuracy: Of `id_accuracy`.
+        clusters: Of `cluster_report`.
+        frechet: Name -> distances, of `frechet_distances`.
+
+    Raises:
+        ReportError: Something is missing, unknown, of a wrong type, or not finite.
+    """
+    packages = {name: metadata.version(name) for name in VERSIONED}
+    tree = {
+        "format_version": FORMAT_VERSION,
+        **method,
+        "id_accuracy": id_accuracy,
+        "clusters": clusters,
+        "controls": dict(controls),
+        "frechet": dict(frechet or {}),
+        "bootstrap": {"n": bootstrap, "seed": bootstrap_seed},
+        "seeds": dict(seeds),
+        "versions": {"sdviz": __version__, "python": platform.python_version(), **packages},
+        "config_sha256": config_sha256,
+    }
+    return parse_report(json.dumps(tree), "the report").model_dump(mode="json")
+
+
+def parse_report(text: str | bytes, where: str) -> Report:
+    """The report that JSON text holds.
+
+    Args:
+        text: JSON.
+        where: What errors call it.
+
+    Raises:
+        ReportError: Not JSON, or not such a tree.
+    """
+    try:
+        return Report.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise ReportError(f"{where}: {key + ': ' if key else ''}{first['msg']}") from error
+
+
+def read_report(path: str | Path) -> Report:
+    """A report.json.
+
+    Raises:
+        ReportError: No such file, or no report of this format; the message names the file.
+    """
+    path = Path(path)
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise ReportError(f"{path}: no report there: {error.strerror}") from error
+    return parse_report(text, str(path))
+
+
+def id_accuracy(g_in: np.ndarray, pseudo_labels: np.ndarray, classes: np.ndarray) -> dict[str, Any]:
+    """How well g_in names held-out ID images: the tree `IdAccuracy`.
+
+    Args:
+        g_in: float (N,C), logits.
+        pseudo_labels: int64 (N,), 0..C-1, the clusters of the same images.
+        classes: int64 (N,), true classes, -1 where unknown.
+
+    Raises:
+        ValueError: Columns that do not fit, or no images.
+    """
+    if g_in.ndim != 2 or len(g_in) == 0 or not len(g_in) == len(pseudo_labels) == len(classes):
+        raise ValueError(
+            f"g_in {g_in.shape}, pseudo_labels {pseudo_labels.shape} and classes {classes.shape} do not fit"
+        )
+    named = g_in.argmax(1)
+    truth = None
+    if (classes >= 0).any():
+        truth = agreement(named, classes, g_in.shape[1], int(classes.max()) + 1).accuracy
+    return {"clusters": float((named == pseudo_labels).mean()), "ground_truth": truth, "n": len(g_in)}
+
+
+def cluster_report(clusters: np.ndarray, classes: np.ndarray, n_clusters: int, source: str) -> dict[str, Any]:
+    """Pseudo-labels against true classes: the tree `Clusters`.
+
+    Args:
+        clusters: int64 (N,), 0..C-1.
+        classes: int64 (N,), -1 where unknown.
+        n_clusters: C.
+        source: Where the pseudo-labels come from.
+
+    Raises:
+        ValueError: Columns of different length.
+    """
+    if clusters.shape != classes.shape:
+        raise ValueError(f"clusters {clusters.shape} and classes {classes.shape} do not fit")
+    known = int((classes >= 0).sum())
+    found = agreement(clusters, classes, n_clusters, int(classes.max()) + 1) if known else None
+    return {
+        "source": source,
+        "n_clusters": n_clusters,
+        "n": known,
+        "accuracy": None if found is None else found.accuracy,
+        "nmi": None if found is None else found.nmi,
+        "ari": None if found is None else found.ari,
+    }
+
+
+# --------------------------------------------------------------------------------------------------
+# Its keys
+# --------------------------------------------------------------------------------------------------
+
+
+def report_keys() -> dict[str, str]:
+    """Every key of report.json and what it means; `<set>` stands for the name of any set."""
+    return dict(_keys(Report, ""))
+
+
+def report_keys_markdown() -> str:
+    """`report_keys` as the table in docs/report.md; keys that a control shares with the method stand once."""
+    rows = [
+        f"| `{key}` | {meaning} |"
+        for key, meaning in report_keys().items()
+        if not key.startswith("controls.<control>.") or key.startswith("controls.<control>.differences")
+    ]
+    return "\n".join(["| key | meaning |", "|---|---|", *rows]) + "\n"
+
+
+def _keys(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str]]:
+    for name, field in model.model_fields.items():
+        path = f"{prefix}{name}"
+        kind = field.annotation
+        extra = field.json_schema_extra
+        named: Any = extra.get("by", []) if isinstance(extra, dict) else []
+        for part in named:
+            path += f".<{part}>"
+            kind = typing.get_args(kind)[1]
+        yield path, field.description or ""
+        inner = [k for k in typing.get_args(kind) if k is not NoneType] or [kind]
+        if isinstance(inner[0], type) and issubclass(inner[0], BaseModel):
+            yield from _keys(inner[0], path + ".")

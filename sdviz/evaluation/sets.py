@@ -1,0 +1,345 @@
+"""Eq. 6 over the sets of a run: how well scores tell OOD from ID, by distance, by votes and by both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+
+from ..config import ScoreConfig
+from ..detection import metrics
+from .reference import id_recall_threshold
+from .report import Bank, IdSet, MeanMetrics, Measured, ModeMetrics, OODRole, SetResult
+
+Role: TypeAlias = Literal["id", "near", "far", "validation"]
+
+COLUMN_OF_MODE = {"distance": "distance", "votes": "votes", "both": "total"}
+OOD_ROLES: tuple[OODRole, ...] = ("near", "far", "validation")
+HEADS = ("g_bin", "g_in", "g_out")
+SCORES_SCHEMA = pa.schema(
+    [
+        ("set", pa.string()),
+        ("role", pa.string()),
+        ("id", pa.string()),
+        ("label", pa.int64()),
+        ("distance", pa.float64()),
+        ("votes", pa.int64()),
+        ("total", pa.float64()),
+        *((head, pa.list_(pa.float32())) for head in HEADS),
+    ]
+)
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureSet:
+    """Features of one set of images, and the part it plays.
+
+    Attributes:
+        name: What reports and tables call it.
+        role: "id" for the held-out ID images, else "near", "far" or "validation".
+        split: The split's name.
+        features: float32 (N,D).
+        ids: str (N,), each once.
+        labels: int64 (N,), known classes, -1 where unknown.
+        heads: Logits, float32: "g_bin" (N,2), "g_in" (N,C), "g_out" (N,C); None without a detector.
+    """
+
+    name: str
+    role: Role
+    split: str
+    features: np.ndarray
+    ids: np.ndarray
+    labels: np.ndarray
+    heads: Mapping[str, np.ndarray] | None = None
+
+    def check(self, feature_dim: int) -> None:
+        """Raises ValueError, naming set and fault, where it cannot be scored.
+
+        Args:
+            feature_dim: D of the banks.
+        """
+        n = len(self.features)
+        if self.role not in ("id", *OOD_ROLES):
+            raise ValueError(f"{self.name}: role {self.role!r} is not one of id, {', '.join(OOD_ROLES)}")
+        if n == 0:
+            raise ValueError(f"{self.name}: holds no images")
+        _check_features(self.name, self.features, feature_dim)
+        if self.ids.shape != (n,) or self.labels.shape != (n,):
+            raise ValueError(
+                f"{self.name}: {n} features, but ids {self.ids.shape} and labels {self.labels.shape}"
+            )
+        if len(np.unique(self.ids)) != n:
+            raise ValueError(f"{self.name}: an id stands there twice")
+        if self.heads is not None and set(self.heads) != set(HEADS):
+            raise ValueError(f"{self.name}: heads {', '.join(self.heads)} are not {', '.join(HEADS)}")
+        for head, logits in (self.heads or {}).items():
+            if logits.ndim != 2 or len(logits) != n:
+                raise ValueError(f"{self.name}: {n} features, but {head} {logits.shape}")
+            if not np.isfinite(logits).all():
+                raise ValueError(f"{self.name}: {head} holds NaN or infinite values")
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What `evaluate` found.
+
+    Attributes:
+        report: The tree `sdviz.evaluation.report.Measured`, plain dicts, lists and numbers.
+        scores: One row an image, `SCORES_SCHEMA`; heads are null without a detector. Higher is more OOD.
+    """
+
+    report: dict[str, Any]
+    scores: pa.Table
+
+
+def evaluate(
+    id_features: np.ndarray,
+    id_ids: np.ndarray,
+    outlier_features: np.ndarray | None,
+    sets: Sequence[FeatureSet],
+    score: ScoreConfig,
+    bootstrap: int,
+    seed: int,
+) -> Evaluation:
+    """Scores every image of every set by Eq. 6 and measures each OOD set against the held-out ID images.
+
+    "distance" is the first term of Eq. 6 alone, "votes" the second, "both" their sum. Without outliers there
+    are no votes: then "votes" is left out and "both" equals "distance". An image that is in the ID bank itself,
+    by its id, does not count as its own neighbour.
+
+    Args:
+        id_features: float32 (M,D), the ID bank.
+        id_ids: str (M,), whose features they are.
+        outlier_features: float32 (L,D), the outlier bank, or None.
+        sets: Exactly one of role "id"; any number of others, with names of their own.
+        score: k, alpha and whether features are brought to unit length.
+        bootstrap: Resamples for the AUROC intervals; 0 leaves them out.
+        seed: Of the resamples.
+
+    Raises:
+        ValueError: Sets that do not fit, empty ones, features that are not finite, k above what the banks hold.
+    """
+    # 1. everything fits
+    _check_banks(id_features, id_ids, outlier_features)
+    names = [one.name for one in sets]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ValueError(f"{twice[0]}: two sets have this name")
+    held_out = [one for one in sets if one.role == "id"]
+    if len(held_out) != 1:
+        raise ValueError(f"{len(held_out)} sets have role id, it must be exactly one")
+    for one in sets:
+        one.check(id_features.shape[1])
+
+    # 2. Eq. 6
+    from ..detection.score import SDScore
+
+    scorer = SDScore(k=score.k, alpha=score.alpha, normalize=score.normalize)
+    scorer.fit(id_features, outlier_features, id_ids=id_ids)
+    tables = {one.name: _score_rows(one, scorer) for one in sets}
+
+    # 3. each OOD set against the held-out ID images
+    modes = {m: c for m, c in COLUMN_OF_MODE.items() if outlier_features is not None or m != "votes"}
+    id_table = tables[held_out[0].name]
+    results = {
+        one.name: SetResult(
+            role=one.role,
+            split=one.split,
+            n=len(one.features),
+            modes={
+                mode: measure(id_table[column].to_numpy(), tables[one.name][column].to_numpy(), bootstrap, seed)
+                for mode, column in modes.items()
+            },
+        )
+        for one in sets
+        if one.role != "id"
+    }
+    n_outliers = 0 if outlier_features is None else len(outlier_features)
+    measured = Measured(
+        bank=Bank(
+            n_id=len(id_features),
+            n_outliers=n_outliers,
+            ratio=n_outliers / len(id_features),
+            feature_dim=id_features.shape[1],
+        ),
+        score=score,
+        id_set=IdSet(name=held_out[0].name, split=held_out[0].split, n=len(held_out[0].features)),
+        thresholds={m: id_recall_threshold(id_table[c].to_numpy()) for m, c in modes.items()},
+        results=results,
+        means=mean_metrics(results),
+    )
+    return Evaluation(measured.model_dump(mode="json"), pa.concat_tables([tables[name] for name in names]))
+
+
+def measure(id_scores: np.ndarray, ood_scores: np.ndarray, bootstrap: int, seed: int) -> ModeMetrics:
+    """Every metric of one OOD set against ID, by one score.
+
+    Args:
+        id_scores: (N,), higher is more OOD.
+        ood_scores: (M,).
+        bootstrap: Resamples for the AUROC interval; 0 leaves it out.
+        seed: Of the resamples.
+    """
+    interval = None
+    if bootstrap:
+        interval = metrics.bootstrap_interval(id_scores, ood_scores, "auroc", bootstrap, seed)
+    return ModeMetrics(
+        auroc=metrics.auroc(id_scores, ood_scores),
+        auroc_interval=interval,
+        fpr95_id_recall=metrics.fpr_at_95_id_recall(id_scores, ood_scores),
+        fpr95_ood_recall=metrics.fpr_at_95_ood_recall(id_scores, ood_scores),
+        aupr_in=metrics.aupr_in(id_scores, ood_scores),
+        aupr_out=metrics.aupr_out(id_scores, ood_scores),
+    )
+
+
+def mean_metrics(results: Mapping[str, SetResult]) -> dict[str, dict[str, MeanMetrics]]:
+    """Means over the sets of each role, every set counting the same whatever its size.
+
+    Args:
+        results: By set.
+
+    Returns:
+        role -> mode -> means; a role without sets is left out.
+    """
+    means: dict[str, dict[str, MeanMetrics]] = {}
+    keys = [key for key in MeanMetrics.model_fields if key != "n_sets"]
+    for role in OOD_ROLES:
+        of_role = [one for one in results.values() if one.role == role]
+        if of_role:
+            means[role] = {
+                mode: MeanMetrics(
+                    n_sets=len(of_role),
+                    **{key: float(np.mean([getattr(one.modes[mode], key) for one in of_role])) for key in keys},
+                )
+                for mode in of_role[0].modes
+            }
+    return means
+
+
+def compare_auroc(
+    scores_a: pa.Table, scores_b: pa.Table, name: str, mode: str, n: int, seed: int
+) -> dict[str, Any]:
+    """AUROC of one method minus that of another on the same images, with its paired bootstrap interval.
+
+    Each resample draws images, ID and OOD apart, and takes both methods' scores of them, so that what is hard
+    for both does not blur the difference.
+
+    Args:
+        scores_a: A table of `evaluate`.
+        scores_b: Another one over the same ID images and the same images of the set, in any order.
+        name: The OOD set.
+        mode: "distance", "votes" or "both".
+        n: Resamples; 0 leaves the interval out.
+        seed: Of the resamples.
+
+    Returns:
+        {"auroc": difference a - b, "interval": [low, high] at 95 % or None}.
+
+    Raises:
+        ValueError: An unknown mode, no such set, or other images.
+    """
+    if mode not in COLUMN_OF_MODE:
+        raise ValueError(f"mode {mode!r} is not one of {', '.join(COLUMN_OF_MODE)}")
+    column = COLUMN_OF_MODE[mode]
+    (id_a, ood_a), (id_b, ood_b) = (_by_id(table, name, column) for table in (scores_a, scores_b))
+    for a, b, what in ((id_a, id_b, "ID images"), (ood_a, ood_b, name)):
+        if a[0] != b[0]:
+            raise ValueError(f"{what}: the two tables hold other images, they cannot be compared in pairs")
+    columns = id_a[1], ood_a[1], id_b[1], ood_b[1]
+    if not n:
+        difference = metrics.auroc(*columns[:2]) - metrics.auroc(*columns[2:])
+        return {"auroc": difference, "interval": None}
+    difference, interval = metrics.paired_bootstrap_auroc_difference(*columns, n, seed)
+    return {"auroc": difference, "interval": list(interval)}
+
+
+def control_report(method: Evaluation, control: Evaluation, n: int, seed: int) -> dict[str, Any]:
+    """What a control reached, and how far the method is ahead on each set: the tree `Control`.
+
+    Modes that only one of them has, as "votes" without outliers, are not compared.
+
+    Args:
+        method: Of the detector.
+        control: Of the control, over the same images.
+        n: Resamples of the paired intervals; 0 leaves them out.
+        seed: Of the resamples.
+
+    Raises:
+        ValueError: The two are not over the same images.
+    """
+    results, others = method.report["results"], control.report["results"]
+    if results.keys() != others.keys():
+        raise ValueError(f"the control knows the sets {', '.join(others)}, the method {', '.join(results)}")
+    differences = {
+        name: {
+            mode: compare_auroc(method.scores, control.scores, name, mode, n, seed)
+            for mode in result["modes"]
+            if mode in others[name]["modes"]
+        }
+        for name, result in results.items()
+    }
+    return {**control.report, "differences": differences}
+
+
+def _check_features(name: str, features: np.ndarray, feature_dim: int) -> None:
+    if features.ndim != 2 or features.shape[1] != feature_dim:
+        raise ValueError(f"{name}: features {features.shape} are not (N,{feature_dim})")
+    if not np.isfinite(features).all():
+        row = int(np.flatnonzero(~np.isfinite(features).all(1))[0])
+        raise ValueError(f"{name}: features hold NaN or infinite values, first in row {row}")
+
+
+def _check_banks(id_features: np.ndarray, id_ids: np.ndarray, outlier_features: np.ndarray | None) -> None:
+    if id_features.ndim != 2 or len(id_features) == 0:
+        raise ValueError(f"the ID bank must hold features (M,D), M at least 1, not {id_features.shape}")
+    _check_features("the ID bank", id_features, id_features.shape[1])
+    if id_ids.shape != (len(id_features),):
+        raise ValueError(f"the ID bank: {len(id_features)} features, but ids {id_ids.shape}")
+    if outlier_features is not None:
+        if len(outlier_features) == 0:
+            raise ValueError("the outlier bank holds no features; None stands for no outliers")
+        _check_features("the outlier bank", outlier_features, id_features.shape[1])
+
+
+def _score_rows(one: FeatureSet, scorer: Any) -> pa.Table:  # noqa: ANN401
+    """The rows of one set in the table of scores."""
+    scores = scorer.score(one.features, ids=one.ids)
+    n = len(one.features)
+    columns: list[Any] = [
+        [one.name] * n,
+        [one.role] * n,
+        one.ids.astype(str).tolist(),
+        one.labels.astype(np.int64),
+        np.asarray(scores.distance, np.float64),
+        np.asarray(scores.votes, np.int64),
+        np.asarray(scores.total, np.float64),
+    ]
+    for head in HEADS:
+        columns.append([None] * n if one.heads is None else list(one.heads[head].astype(np.float32)))
+    return pa.table(
+        [pa.array(values, field.type) for values, field in zip(columns, SCORES_SCHEMA, strict=True)],
+        schema=SCORES_SCHEMA,
+    )
+
+
+Column = tuple[list[str], np.ndarray]
+
+
+def _by_id(table: pa.Table, name: str, column: str) -> tuple[Column, Column]:
+    """(ids, scores) of the ID images and of one OOD set, each in the order of the ids."""
+    found = []
+    for field, wanted in (("role", "id"), ("set", name)):
+        rows = np.flatnonzero(np.array(table[field].to_pylist(), dtype=object) == wanted)
+        if len(rows) == 0:
+            raise ValueError(f"the table of scores holds no image of {field} {wanted}")
+        part = table.take(rows)
+        if field == "set" and part["role"][0].as_py() == "id":
+            raise ValueError(f"{name} is the ID set, it is not compared with itself")
+        ids = np.array(part["id"].to_pylist())
+        order = np.argsort(ids, kind="stable")
+        found.append((ids[order].tolist(), part[column].to_numpy()[order]))
+    return found[0], found[1]
