@@ -177,11 +177,9 @@ def paired_bootstrap_auroc_difference(
     values = np.empty(n)
     for i in range(n):
         rows = [dice.integers(len(side), size=len(side)) for side in ranks_a]
-        a, b = (
-            _auroc(*(np.bincount(side[at], minlength=top) for side, at in zip(ranks, rows, strict=True)))
-            for ranks, top in ((ranks_a, n_ranks_a), (ranks_b, n_ranks_b))
-        )
-        values[i] = a - b
+        counts_a = [np.bincount(r[at], minlength=n_ranks_a) for r, at in zip(ranks_a, rows, strict=True)]
+        counts_b = [np.bincount(r[at], minlength=n_ranks_b) for r, at in zip(ranks_b, rows, strict=True)]
+        values[i] = _auroc(*counts_a) - _auroc(*counts_b)
     return difference, _interval(values, level)
 
 
