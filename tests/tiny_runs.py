@@ -1,4 +1,4 @@
-"""The smallest run that goes through every stage: three colours of 8x8 pictures, a U-Net of 8 channels."""
+"""The smallest runs: three colours of 8x8 pictures, a U-Net of 8 channels, an encoder of 4."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 COLOURS = {"blue": (40, 60, 200), "green": (50, 180, 70), "red": (210, 50, 60)}
+OTHER_COLOURS = {"pink": (230, 130, 190), "yellow": (220, 210, 60)}
 
 TINY = """
 profile: tiny
@@ -28,10 +29,35 @@ device: cpu
 """
 
 
-def write_pictures(folder: Path, n_each: int = 8) -> Path:
+# on top of TINY: from unlabelled images to a detector
+TINY_DETECTOR = """
+views: {{area: [0.6, 1.0], hue: 0.0, brightness: 0.1, contrast: 0.1, saturation: 0.1, grey_share: 0.0}}
+encoder:
+  width: 4
+  simclr: {{total_steps: 40, batch_size: 16, projection_hidden: 16, projection_dim: 8, save_every_sec: {save_every_sec},
+           optimizer: {{learning_rate: 1e-2}}}}
+labels:
+  source: scan
+  n_clusters: 3
+  scan: {{total_steps: 60, batch_size: 24, heads: 2, neighbours: 3, save_every_sec: {save_every_sec},
+         optimizer: {{learning_rate: 1e-2}}}}
+  self_label: {{total_steps: 40, batch_size: 24, threshold: 0.6, save_every_sec: {save_every_sec},
+               optimizer: {{learning_rate: 1e-3}}}}
+outliers: {{shard_size: 8, batch_size: 4}}
+detector: {{epochs: 3, batch_size: 8, snapshot_ids: 24, reconstructed_id: 0.3, save_every_sec: {save_every_sec}}}
+evaluation:
+  near: ["folder:{near}"]
+  validation: ["folder:{validation}"]
+  score: {{k: 3}}
+  bootstrap: 50
+bundle: {{outlier_pictures: 10}}
+"""
+
+
+def write_pictures(folder: Path, n_each: int = 8, colours: dict[str, tuple[int, int, int]] = COLOURS) -> Path:
     """PNGs of 8x8 pixels in one sub-folder for each colour."""
     dice = np.random.default_rng(0)
-    for name, colour in COLOURS.items():
+    for name, colour in colours.items():
         (folder / name).mkdir(parents=True)
         for i in range(n_each):
             pixels = np.clip(np.array(colour) + dice.integers(-30, 31, (8, 8, 3)), 0, 255)
@@ -53,4 +79,20 @@ def write_tiny_config(
             save_every_sec=save_every_sec,
         )
     )
+    return path
+
+
+def write_tiny_detector_config(
+    folder: Path, diffusion_steps: int = 40, save_every_sec: float = 100.0, n_each: int = 12
+) -> Path:
+    """The pictures, OOD pictures of other colours, and a configuration with every stage, under `folder`."""
+    pictures = write_pictures(folder / "pictures", n_each)
+    near = write_pictures(folder / "near", 4, OTHER_COLOURS)
+    validation = write_pictures(folder / "validation", 4, OTHER_COLOURS)
+    text = TINY.format(
+        folder=pictures, clusterer_steps=1, diffusion_steps=diffusion_steps, save_every_sec=save_every_sec
+    )
+    text += TINY_DETECTOR.format(near=near, validation=validation, save_every_sec=save_every_sec)
+    path = folder / "tiny.yaml"
+    path.write_text(text)
     return path

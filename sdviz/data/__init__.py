@@ -33,6 +33,7 @@ __all__ = [
     "DataError",
     "ImageSet",
     "MissingDataError",
+    "count",
     "data_root",
     "download",
     "from_uploads",
@@ -108,6 +109,30 @@ def load(
     if path is not None:
         return parquet.load(path, name, split, f"{name}/{split}", False, limit, seed, size_px, on_error)
     return torchvision_sets.load(name, split, data_root(), limit, seed, size_px)
+
+
+def count(name: str, split: str | None = None, limit: int | None = None) -> int:
+    """How many images `load` would give, bad ones included, without decoding any.
+
+    Raises:
+        MissingDataError, DataError: As `load`.
+    """
+    split = _choose_split(name, split)
+    own_folder, own_file = _own_path(name, "folder:"), _own_path(name, "parquet:")
+    found = parquet.files_under(data_root()).get(name, {}).get(split)
+    if name == "digits":
+        n = digits.N_IMAGES
+    elif name in shapes.SIZES:
+        n = shapes.SIZES[name][split]
+    elif own_folder is not None:
+        n = folder.count(own_folder, name)
+    elif own_file is not None:
+        n = parquet.count(own_file)
+    elif found is not None:
+        n = parquet.count(found)
+    else:
+        n = len(torchvision_sets.load(name, split, data_root(), None, 0, shapes.SIZE_PX))
+    return n if limit is None else min(n, limit)
 
 
 def names() -> tuple[str, ...]:

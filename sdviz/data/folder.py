@@ -35,11 +35,7 @@ def load(path: Path, name: str, limit: int | None, seed: int, size_px: int, on_e
     Raises:
         DataError: No such folder, no picture in it, or a bad one.
     """
-    if not path.is_dir():
-        raise DataError(f"{name}: {'is a file, not a folder' if path.exists() else 'no such folder'}")
-    files = _picture_files(path)
-    if not files:
-        raise DataError(f"{name}: no pictures in this folder ({', '.join(sorted(SUFFIXES))})")
+    files = _checked_files(path, name)
     class_names: tuple[str, ...] = ()
     if any(len(parts) > 1 for parts in files):
         class_names = tuple(
@@ -66,6 +62,24 @@ def load(path: Path, name: str, limit: int | None, seed: int, size_px: int, on_e
             labels[position] = label_of[files[row][0]]
     images, good = stack.finish(name, on_error)
     return ImageSet(name, SPLIT, images, labels[good], np.array(ids, dtype=str)[good], class_names)
+
+
+def count(path: Path, name: str) -> int:
+    """How many pictures there are.
+
+    Raises:
+        DataError: No such folder, or no picture in it.
+    """
+    return len(_checked_files(path, name))
+
+
+def _checked_files(path: Path, name: str) -> list[tuple[str, ...]]:
+    if not path.is_dir():
+        raise DataError(f"{name}: {'is a file, not a folder' if path.exists() else 'no such folder'}")
+    files = _picture_files(path)
+    if not files:
+        raise DataError(f"{name}: no pictures in this folder ({', '.join(sorted(SUFFIXES))})")
+    return files
 
 
 def _picture_files(path: Path) -> list[tuple[str, ...]]:

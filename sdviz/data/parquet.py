@@ -56,6 +56,19 @@ def has_images(path: Path) -> bool:
     return True
 
 
+def count(path: Path) -> int:
+    """How many rows a file has.
+
+    Raises:
+        DataError: No such file, or not Parquet.
+    """
+    try:
+        with pq.ParquetFile(path) as file:
+            return int(file.metadata.num_rows)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path} cannot be read as Parquet") from error
+
+
 def load(
     path: Path,
     name: str,

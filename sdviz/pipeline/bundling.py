@@ -14,6 +14,7 @@ from PIL import Image
 from ..bundle import Bundle, Defaults, make_manifest
 from ..bundle.manifest import ScoreDefaults
 from .clusters import load_clusterer, load_encoder
+from .detecting import load_detector
 from .generation import load_noise_predictor, read_outliers
 from .workspace import Metrics, Workspace, labels_path, read_cluster_names, read_metrics
 
@@ -51,7 +52,7 @@ def make_bundle(work: Workspace) -> Metrics:
         work.schedule,
         load_clusterer(work),
         load_encoder(work) if config.encoder is not None else None,
-        None,
+        load_detector(work) if config.detector is not None else None,
         parts,
     ).save(work.folder / "bundle")
     return {"bundle_sha256": bundle.hash}

@@ -22,6 +22,7 @@ from ..scan.classifier_training import accuracy, train_classifier
 from ..scan.clustering import kmeans_labels, neighbours_of, predict, train_scan, train_self_labels
 from ..scan.metrics import agreement
 from ..scan.simclr import Projection, train_simclr, train_supervised
+from .sets import check_sets
 from .workspace import Metrics, Progress, Workspace, read_cluster_names, read_labels, write_labels
 
 # --- encoder ----------------------------------------------------------------------------------------
@@ -37,7 +38,7 @@ def make_encoder(work: Workspace) -> Metrics | None:
         EncoderError: An unknown network, or weights that cannot be had.
     """
     config = _encoder_config(work)
-    check_test_split(work)
+    check_sets(work)
     out = work.stage_folder("encoder")
     encoder = build_encoder(config)
     metrics: Metrics = {"encoder_parameters": n_parameters(encoder)}
@@ -128,7 +129,7 @@ def make_pseudo_labels(work: Workspace) -> Metrics | None:
         ValueError: An image size that the U-Net cannot take.
     """
     images, source = work.images, work.config.labels.source
-    check_test_split(work)
+    check_sets(work)
     confidence = np.ones(len(images), np.float32)
     metrics: Metrics = {"images": len(images)}
     if source == "ground_truth":
@@ -272,13 +273,6 @@ def _check_labels(images: ImageSet, labels: np.ndarray, names: tuple[str, ...]) 
     if not counts.all():
         missing = names[int(counts.argmin())]
         raise DataError(f"{images.name}: no image of class {missing!r} among the {len(images)} to train on")
-
-
-def check_test_split(work: Workspace) -> None:
-    """A test split that cannot be is found at once, not after hours."""
-    d = work.config.data
-    if d.test_split is not None:
-        data.load(d.id, d.test_split, limit=1, on_error=d.on_error, size_px=d.size_px)
 
 
 def labelled_test(work: Workspace) -> ImageSet | None:

@@ -269,6 +269,13 @@ def outlier_labels(work: Workspace) -> np.ndarray:
     return np.tile(read_labels(work), work.config.outliers.per_image)
 
 
+def outlier_ids(work: Workspace) -> np.ndarray:
+    """The id of each outlier, str (M,): its source's id, ~ and its seed."""
+    turns = range(work.config.outliers.per_image)
+    seed = outlier_recipe(work.config).seed
+    return np.concatenate([np.char.add(work.images.ids.astype(str), f"~{seed + turn}") for turn in turns])
+
+
 def noised_images(work: Workspace) -> np.ndarray:
     """x_S of every training image, uint8 (N,H,W,3): noise of the outliers' sigma and nothing else."""
     recipe = outlier_recipe(work.config)
@@ -312,7 +319,7 @@ def write_outlier_table(work: Workspace) -> None:
     m = len(ids)
     table = pa.table(
         {
-            "id": [f"{one}~{recipe.seed + turn}" for one, turn in zip(ids, turns.tolist(), strict=True)],
+            "id": outlier_ids(work).tolist(),
             "source_id": ids,
             "label": np.tile(labels, config.per_image),
             "target_label": np.concatenate(targets),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 
 from ..config import RunConfig
 from .bundling import make_bundle
 from .clusters import make_clusterer, make_encoder, make_pseudo_labels
+from .detecting import make_controls, make_detector, make_evaluation, make_features
 from .generation import make_noise_predictor, make_outliers
 from .workspace import (
     Metrics,
@@ -16,6 +16,7 @@ from .workspace import (
     Workspace,
     from_main,
     is_main_process,
+    tree_hash,
     write_atomically,
 )
 
@@ -25,6 +26,10 @@ STAGES: dict[str, Callable[[Workspace], Metrics | None]] = {
     "clusterer": make_clusterer,
     "diffusion": make_noise_predictor,
     "outliers": make_outliers,
+    "detector": make_detector,
+    "features": make_features,
+    "controls": make_controls,
+    "evaluation": make_evaluation,
     "bundle": make_bundle,
 }
 # under `accelerate launch` all processes work at these; the main one alone does the rest
@@ -78,7 +83,7 @@ def config_hash(config: RunConfig, stage: str = "bundle") -> str:
         tree = {key: value for key, value in tree.items() if key not in ("views", "encoder")}
     if stage in _OF_EVALUATION:
         tree["evaluation"] = config.evaluation.model_dump(mode="json", include=_OF_EVALUATION[stage])
-    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
+    return tree_hash(tree)
 
 
 def run_stages(work: Workspace, on_stage: Callable[[str, bool], None] | None = None) -> bool:

@@ -152,7 +152,7 @@ def from_main(value: Shared, device: str) -> Shared:
 
 
 def write_labels(work: Workspace, labels: np.ndarray, confidence: np.ndarray, names: tuple[str, ...]) -> None:
-    """Writes pseudo_labels/pseudo_labels.parquet: id, label, confidence; and the clusters' names beside them."""
+    """Writes pseudo_labels/pseudo_labels.parquet: id, label, confidence; the names are in its metadata."""
     table = pa.table({"id": work.images.ids.tolist(), "label": labels, "confidence": confidence})
     table = table.replace_schema_metadata({"cluster_names": json.dumps(names)})
     partial = work.stage_folder("pseudo_labels") / "pseudo_labels.parquet.partial"
@@ -186,6 +186,11 @@ def read_cluster_names(work: Workspace) -> tuple[str, ...]:
 def read_metrics(work: Workspace, stage: str) -> Metrics:
     """What a complete stage measured."""
     return json.loads((work.folder / f"{stage}.done.json").read_text("utf-8"))["metrics"]
+
+
+def tree_hash(tree: dict[str, Any]) -> str:
+    """SHA-256 of a plain tree of keys."""
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
 
 def absolute_source(name: str) -> str:

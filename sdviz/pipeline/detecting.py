@@ -1,0 +1,347 @@
+"""The stages from outliers to figures: detector, features, controls, evaluation."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from safetensors.numpy import load_file as load_arrays
+from safetensors.numpy import save_file as save_arrays
+from safetensors.torch import load_file, save_file
+
+from .. import data
+from ..config import DetectorConfig, RunConfig
+from ..data import DataError, ImageSet
+from ..detection.training import train_detector
+from ..evaluation import (
+    FID,
+    Evaluation,
+    FeatureSet,
+    cluster_report,
+    control_report,
+    distance_name,
+    evaluate,
+    frechet_distances,
+    id_accuracy,
+    inception_features,
+    make_report,
+)
+from ..nn.detector import Detector, detector_outputs
+from ..nn.encoder import Encoder, encode
+from ..scan.clustering import predict
+from .clusters import load_clusterer, load_encoder
+from .generation import kinds_needed, noised_images, outlier_ids, outlier_labels, read_outliers
+from .sets import NamedSet, evaluation_sets
+from .workspace import (
+    Metrics,
+    Progress,
+    Workspace,
+    read_cluster_names,
+    read_labels,
+    tree_hash,
+    write_atomically,
+)
+
+HEADS = ("g_bin", "g_in", "g_out")
+
+
+# --- detector -----------------------------------------------------------------------------------------
+
+
+def _detector_config(work: Workspace) -> DetectorConfig:
+    if work.config.detector is None:
+        raise DataError("this configuration has no detector")
+    return work.config.detector
+
+
+def make_detector(work: Workspace) -> Metrics | None:
+    """Stage `detector`: f, g_bin, g_in, g_out by Eq. 4-5; and features of a few images after each epoch."""
+    config = _detector_config(work)
+    out = work.stage_folder("detector")
+    outliers = read_outliers(work, "wrong")
+    rebuilt = read_outliers(work, "right")[: len(work.images)] if config.reconstructed_id else None
+    pictures, table = _snapshot_images(work, outliers, config.snapshot_ids)
+    trained = _train(work, "detector", out, config, outliers, rebuilt, pictures)
+    if trained is None:
+        return None
+    detector, snapshots = trained
+    save_file({k: v.contiguous() for k, v in detector.state_dict().items()}, out / "detector.safetensors")
+    if snapshots:
+        half = {f"epoch_{i:03d}": one.astype(np.float16) for i, one in enumerate(snapshots)}
+        save_arrays(half, out / "snapshots.safetensors")
+        pq.write_table(table, out / "snapshots.parquet")
+    return {"detector_epochs": config.epochs, "outliers": len(outliers)}
+
+
+def _train(
+    work: Workspace,
+    stage: str,
+    out: Path,
+    config: DetectorConfig,
+    outliers: np.ndarray,
+    rebuilt: np.ndarray | None,
+    pictures: np.ndarray | None,
+) -> tuple[Detector, list[np.ndarray]] | None:
+    labels, n_clusters = read_labels(work), len(read_cluster_names(work))
+    torch.manual_seed(config.seed)
+    detector = Detector(load_encoder(work), n_clusters, config.zero_heads)
+    n_steps = config.epochs * max(1, len(labels) // (config.batch_size // 2))
+    snapshots = train_detector(
+        detector,
+        work.images.images,
+        labels,
+        outliers,
+        outlier_labels(work)[: len(outliers)],
+        config,
+        rebuilt,
+        pictures,
+        out / "state.pt",
+        work.config.device,
+        work.reporter(stage, n_steps),
+        work.should_stop,
+    )
+    return None if snapshots is None else (detector.eval(), snapshots)
+
+
+def load_detector(work: Workspace) -> Detector:
+    """The network that stage `detector` made, in eval mode on the CPU."""
+    c = load_encoder(work).config
+    detector = Detector(Encoder(**c), len(read_cluster_names(work)))
+    detector.load_state_dict(load_file(work.folder / "detector" / "detector.safetensors"))
+    return detector.eval()
+
+
+def _snapshot_images(work: Workspace, outliers: np.ndarray, n: int) -> tuple[np.ndarray | None, pa.Table]:
+    """A few images of every kind, to be seen moving through training; and which they are."""
+    if n == 0:
+        return None, pa.table({"role": [], "id": []})
+    sets = list(evaluation_sets(work))
+    share = max(1, n // (len(sets) + 2))
+    pictures, roles, ids = [], [], []
+    rows = data.permutation(len(work.images), 1)[:share]
+    for role, images, names in (
+        ("train", work.images.images[rows], work.images.ids[rows]),
+        ("outlier", outliers[rows], outlier_ids(work)[rows]),
+    ):
+        pictures.append(images)
+        roles += [role] * len(images)
+        ids += names.tolist()
+    for one in sets:
+        rows = data.permutation(len(one.images), 1)[:share]
+        pictures.append(one.images.images[rows])
+        roles += [one.key] * len(rows)
+        ids += one.images.ids[rows].tolist()
+    return np.concatenate(pictures), pa.table({"role": roles, "id": ids})
+
+
+# --- features and controls ------------------------------------------------------------------------------
+
+
+def make_features(work: Workspace) -> Metrics | None:
+    """Stage `features`: of both banks and every set, by the detector, and under no_training/ by the encoder."""
+    out = work.stage_folder("features")
+    detector, encoder = load_detector(work), load_encoder(work)
+    outliers = read_outliers(work, "wrong")
+    if work.should_stop():
+        return None
+    _write_features(work, out, detector, outliers)
+    plain = out / "no_training"
+    plain.mkdir(exist_ok=True)
+    if work.should_stop():
+        return None
+    _write_features(work, plain, encoder, outliers)
+    if "right" in kinds_needed(work.config):
+        rebuilt = encode(encoder, read_outliers(work, "right"), work.config.device)
+        _save_arrays(plain / "reconstructions.safetensors", {"features": rebuilt.astype(np.float16)})
+    return {"feature_dim": detector.feature_dim}
+
+
+def _write_features(work: Workspace, out: Path, network: Detector | Encoder, outliers: np.ndarray) -> None:
+    """features.safetensors (the banks) and ood_features.safetensors (the sets, with a detector's heads)."""
+
+    def outputs(images: np.ndarray) -> list[np.ndarray]:
+        if isinstance(network, Detector):
+            return list(detector_outputs(network, images, work.config.device))
+        return [encode(network, images, work.config.device)]
+
+    sets: dict[str, np.ndarray] = {}
+    for one in evaluation_sets(work):
+        features, *heads = outputs(one.images.images)
+        sets[one.key] = features.astype(np.float16)
+        sets |= {f"{one.key}.{name}": x.astype(np.float32) for name, x in zip(HEADS, heads, strict=False)}
+    banks = {
+        "id_features": outputs(work.images.images)[0].astype(np.float16),
+        "id_labels": read_labels(work),
+        "outlier_features": outputs(outliers)[0].astype(np.float16),
+        "outlier_labels": outlier_labels(work)[: len(outliers)],
+    }
+    _save_arrays(out / "ood_features.safetensors", sets)
+    _save_arrays(out / "features.safetensors", banks)
+
+
+def make_controls(work: Workspace) -> Metrics | None:
+    """Stage `controls`: the same recipe with "outliers" of the right label, or of noise alone."""
+    config = _detector_config(work)
+    n = len(work.images)
+    for control in work.config.evaluation.controls:
+        out = work.stage_folder("controls") / control
+        if control == "no_training" or (out / "features.safetensors").is_file():
+            continue
+        out.mkdir(exist_ok=True)
+        if control == "right_label":
+            outliers = read_outliers(work, "right")[:n]
+            # the same pictures cannot be ID as well
+            config_here = config.model_copy(update={"reconstructed_id": 0.0})
+            rebuilt = None
+        else:
+            outliers, config_here = noised_images(work), config
+            rebuilt = read_outliers(work, "right")[:n] if config.reconstructed_id else None
+        trained = _train(work, "controls", out, config_here, outliers, rebuilt, None)
+        if trained is None:
+            return None
+        _write_features(work, out, trained[0], outliers)
+        (out / "state.pt").unlink(missing_ok=True)
+    return {}
+
+
+def _save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    partial = path.with_name(path.name + ".partial")
+    save_arrays({key: np.ascontiguousarray(x) for key, x in arrays.items()}, partial)
+    os.replace(partial, path)
+
+
+# --- evaluation -----------------------------------------------------------------------------------------
+
+
+def make_evaluation(work: Workspace) -> Metrics | None:
+    """Stage `evaluation`: scores of every image, and the report over them.
+
+    Writes evaluation/scores.parquet and evaluation/report.json, see docs/report.md.
+    """
+    config, out = work.config.evaluation, work.stage_folder("evaluation")
+    sets = list(evaluation_sets(work))
+
+    # 1. the method, and the controls on the same images
+    method = _measure(work, sets, work.folder / "features")
+    controls: dict[str, Any] = {}
+    for i, control in enumerate(config.controls):
+        if work.should_stop():
+            return None
+        folder = work.folder / ("features" if control == "no_training" else "controls") / control
+        other = _measure(work, sets, folder)
+        controls[control] = control_report(method, other, config.bootstrap, config.seed)
+        done = (i + 1) / (len(config.controls) + 1)
+        work.on_progress(Progress("evaluation", i + 1, len(config.controls) + 1, done, None, {}))
+
+    # 2. clusters, heads, distances of distributions
+    labels, n_clusters = read_labels(work), len(read_cluster_names(work))
+    test = sets[0].images
+    clusters, _ = predict(load_clusterer(work), test.images, work.config.device)
+    g_in = load_arrays(work.folder / "features" / "ood_features.safetensors")["test.g_in"]
+    report = make_report(
+        method.report,
+        controls,
+        bootstrap=config.bootstrap,
+        bootstrap_seed=config.seed,
+        seeds=_seeds(work.config),
+        config_sha256=tree_hash(work.config.model_dump(mode="json")),
+        id_accuracy=id_accuracy(g_in, clusters, test.labels),
+        clusters=cluster_report(labels, work.images.labels, n_clusters, work.config.labels.source),
+        frechet=_frechet(work, test),
+    )
+    partial = out / "scores.parquet.partial"
+    pq.write_table(method.scores, partial, compression="zstd")
+    os.replace(partial, out / "scores.parquet")
+    write_atomically(out / "report.json", json.dumps(report, indent=1) + "\n")
+    means = {role: tree["both"]["auroc"] for role, tree in report["means"].items()}
+    if "validation" in means:
+        values = {"validation_auroc": means["validation"]}
+        work.on_progress(Progress("evaluation", 1, 1, 1.0, 0.0, values))
+    return {f"auroc_{role}": value for role, value in means.items()}
+
+
+def _measure(work: Workspace, sets: list[NamedSet], folder: Path) -> Evaluation:
+    """Eq. 6 over the features in a folder."""
+    config = work.config.evaluation
+    banks = load_arrays(folder / "features.safetensors")
+    found = load_arrays(folder / "ood_features.safetensors")
+    scored = [
+        FeatureSet(
+            one.key,
+            one.role,
+            one.images.split,
+            found[one.key].astype(np.float32),
+            one.images.ids,
+            one.images.labels,
+            {head: found[f"{one.key}.{head}"] for head in HEADS} if f"{one.key}.g_bin" in found else None,
+        )
+        for one in sets
+    ]
+    return evaluate(
+        banks["id_features"].astype(np.float32),
+        work.images.ids,
+        banks["outlier_features"].astype(np.float32),
+        scored,
+        config.score,
+        config.bootstrap,
+        config.seed,
+    )
+
+
+def _seeds(config: RunConfig) -> dict[str, int]:
+    seeds = {
+        "run": config.seed,
+        "labels": config.labels.seed,
+        "diffusion": config.diffusion.seed,
+        "outliers": config.outliers.seed,
+    }
+    if config.encoder is not None:
+        seeds["encoder"] = config.encoder.seed
+    if config.detector is not None:
+        seeds["detector"] = config.detector.seed
+    return seeds
+
+
+def _frechet(work: Workspace, test: ImageSet) -> dict[str, dict[str, Any]]:
+    """Distances on the encoder's features; on Inception's too where its weights are given."""
+    plain = work.folder / "features" / "no_training"
+    banks = load_arrays(plain / "features.safetensors")
+    rebuilt_file = plain / "reconstructions.safetensors"
+    rebuilt = load_arrays(rebuilt_file)["features"] if rebuilt_file.is_file() else None
+    n, m = len(banks["id_features"]), len(banks["outlier_features"])
+    found = {
+        distance_name(_encoder_name(work)): frechet_distances(
+            banks["id_features"].astype(np.float64),
+            banks["outlier_features"].astype(np.float64),
+            None if rebuilt is None else rebuilt.astype(np.float64),
+            load_arrays(plain / "ood_features.safetensors")["test"].astype(np.float64),
+            np.arange(m) % n,
+        )
+    }
+    weights = work.config.evaluation.inception_weights
+    if weights is not None:
+
+        def inception(images: np.ndarray) -> np.ndarray:
+            return inception_features(images, weights, work.config.device)
+
+        found[FID] = frechet_distances(
+            inception(work.images.images),
+            inception(read_outliers(work, "wrong")),
+            inception(read_outliers(work, "right")) if rebuilt is not None else None,
+            inception(test.images),
+            np.arange(m) % n,
+        )
+    return found
+
+
+def _encoder_name(work: Workspace) -> str:
+    config = load_encoder(work).config
+    trained = "SimCLR " if work.config.encoder and work.config.encoder.simclr else ""
+    return f"{trained}{config['arch'].removeprefix('timm:')}"
