@@ -1,0 +1,76 @@
+"""Scores of anyone's images by a bundle, as a table."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from ..bundle import Bundle
+from ..data import ImageSet
+from ..evaluation import OODReference, ood_reference, score_table
+from .workspace import PipelineError
+
+IMAGES_AT_ONCE = 1024
+
+
+def id_reference(bundle: Bundle) -> OODReference:
+    """The scores of the bundle's own ID test images: what "more OOD than 97 % of ID" and the threshold mean.
+
+    Raises:
+        PipelineError: A bundle without scores.parquet.
+    """
+    if "scores.parquet" not in bundle.parts:
+        raise PipelineError("this bundle has no scores.parquet: it was never measured, and knows no threshold")
+    table = pq.read_table(bundle.parts["scores.parquet"], columns=["role", "total"])
+    return ood_reference(table.filter(pc.equal(table["role"], "id"))["total"].to_numpy())
+
+
+def score_images(
+    bundle: Bundle, images: ImageSet, on_progress: Callable[[int, int], None] | None = None
+) -> pa.Table:
+    """Scores each image by Eq. 6.
+
+    An image of the bundle's own ID bank, known by its id, does not count as its own neighbour.
+
+    Args:
+        bundle: One with a detector.
+        images: Of the bundle's size.
+        on_progress: Told (images done, images in all).
+
+    Returns:
+        id, score, distance, votes, nearest_ids, percentile, flag: see `sdviz.evaluation.score_table`.
+
+    Raises:
+        PipelineError: The bundle scores nothing.
+    """
+    try:
+        scorer, bank_ids = bundle.scorer, bundle.banks().id_ids
+    except ValueError as error:
+        raise PipelineError(str(error)) from error
+    reference = id_reference(bundle)
+    tables = []
+    for first in range(0, len(images), IMAGES_AT_ONCE):
+        part = images.take(np.arange(first, min(first + IMAGES_AT_ONCE, len(images))))
+        scores = scorer.score(bundle.features(part.images), ids=part.ids)
+        tables.append(score_table(part.ids, scores, bank_ids, reference))
+        if on_progress is not None:
+            on_progress(min(first + IMAGES_AT_ONCE, len(images)), len(images))
+    return pa.concat_tables(tables)
+
+
+def write_scores(table: pa.Table, path: Path) -> None:
+    """Writes a table of scores as CSV, or as Parquet where the name ends so; whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    if path.suffix == ".parquet":
+        pq.write_table(table, partial)
+    else:
+        pyarrow.csv.write_csv(table, partial)
+    os.replace(partial, path)
