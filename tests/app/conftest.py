@@ -10,12 +10,7 @@ import streamlit as st
 import torch
 from streamlit.testing.v1 import AppTest
 
-from sdviz.bundle import Bundle, Defaults, make_manifest
-from sdviz.config import UNetConfig
-from sdviz.data import shapes
-from sdviz.diffusion.schedule import NoiseSchedule
-from sdviz.nn.classifier import SmallClassifier
-from sdviz.nn.unet import build_noise_predictor
+from tests.tiny_bundle import save_tiny_bundle
 
 ROOT = Path(__file__).resolve().parents[2]
 LAB = "pages/1_Outlier_lab.py"
@@ -41,23 +36,7 @@ def shipped(tmp_path: Path) -> Callable[..., Path]:
     """Puts a small bundle with random weights where the app looks for bundles, and returns its folder."""
 
     def make(name: str = "tiny", clusterer: bool = True, max_s: int = 200) -> Path:
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            network = build_noise_predictor(UNetConfig(channels=(8, 8), pixel_unshuffle=4), 10, 32).eval()
-            judge = SmallClassifier(10, width=4).eval() if clusterer else None
-        manifest = make_manifest(
-            dataset="shapes",
-            n_clusters=10,
-            class_names=tuple(shapes.ID_OBJECTS),
-            labels_from="ground truth",
-            image_size=32,
-            pixel_unshuffle=4,
-            max_train_timestep=max_s,
-            defaults=Defaults(start_timestep=100, guidance_scale=2.0, num_inference_steps=2, solver="ddim"),
-        )
-        path = tmp_path / "sdviz_checkpoints" / name
-        Bundle(manifest, network, NoiseSchedule.linear(), judge).save(path)
-        return path
+        return save_tiny_bundle(tmp_path / "sdviz_checkpoints" / name, clusterer, max_s)
 
     return make
 

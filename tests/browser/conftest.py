@@ -12,14 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
-from sdviz.bundle import Bundle, Defaults, make_manifest
-from sdviz.config import UNetConfig
-from sdviz.data import shapes
-from sdviz.diffusion.schedule import NoiseSchedule
-from sdviz.nn.classifier import SmallClassifier
-from sdviz.nn.unet import build_noise_predictor
+from tests.tiny_bundle import save_tiny_bundle
 
 sync_api = pytest.importorskip("playwright.sync_api")
 
@@ -46,24 +40,16 @@ def chromium() -> str:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def app_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the server of these tests has its bundle and data; its output goes to log.txt there."""
+    return tmp_path_factory.mktemp("app")
+
+
+@pytest.fixture(scope="session")
+def server(app_folder: Path) -> Iterator[str]:
     """The real app with a small bundle of random weights; gives its address."""
-    home = tmp_path_factory.mktemp("app")
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network = build_noise_predictor(UNetConfig(channels=(8, 8), pixel_unshuffle=4), 10, 32).eval()
-        judge = SmallClassifier(10, width=4).eval()
-    manifest = make_manifest(
-        dataset="shapes",
-        n_clusters=10,
-        class_names=tuple(shapes.ID_OBJECTS),
-        labels_from="ground truth",
-        image_size=32,
-        pixel_unshuffle=4,
-        max_train_timestep=200,
-        defaults=Defaults(start_timestep=100, guidance_scale=2.0, num_inference_steps=2, solver="ddim"),
-    )
-    Bundle(manifest, network, NoiseSchedule.linear(), judge).save(home / "checkpoints" / "tiny")
+    home = app_folder
+    save_tiny_bundle(home / "checkpoints" / "tiny")
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
