@@ -20,20 +20,19 @@ WAIT = "Making six outliers with the bundle"
 
 
 def show_home(context: PageContext) -> None:
-    """Examples, the way into the lab, and what is in use."""
-    if context.bundle is None:
-        show_missing_bundle(context)
-    else:
-        _examples(context.bundle)
+    """The way into the lab, examples, and what is in use."""
     columns = st.columns([1.2, 3], vertical_alignment="center")
     with columns[0]:
         if st.button("Open the outlier lab", icon=":material/science:", type="primary", width="stretch"):
             st.switch_page(LAB)
-    with columns[1]:
-        st.caption(
+    if context.bundle is None:
+        show_missing_bundle(context)
+    else:
+        columns[1].caption(
             "The first test image of each of six classes, not picked for success. Move S and w yourself, "
             "on these, on other data sets or on your own pictures."
         )
+        _examples(context.bundle)
     st.divider()
     _in_use(context.bundle)
 
