@@ -13,8 +13,9 @@ from typing import Any
 import streamlit as st
 
 _GRID_CSS = """
-.wrap { overflow-x: auto; padding: 2px 0 4px; font-family: var(--st-font); color: var(--st-text-color); }
+.wrap { overflow-x: auto; padding: 2px 4px 4px; font-family: var(--st-font); color: var(--st-text-color); }
 .grid { display: grid; gap: 6px 10px; width: max-content; align-items: start; }
+.grid + .grid { margin-top: 18px; }
 .head { font-size: 13px; align-self: center; text-align: right; padding-right: 4px; line-height: 1.25; }
 .head small { display: block; opacity: .68; font-size: 11.5px; }
 .top { font-size: 12.5px; text-align: center; line-height: 1.25; align-self: end; }
@@ -39,7 +40,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
     wrap.className = 'wrap';
     parentElement.appendChild(wrap);
   }
-  const px = data.size_px, grid = document.createElement('div');
+  const GAP = 10, headed = data.row_names.length > 0;
   const text = (tag, name, words, small) => {
     const node = document.createElement(tag);
     node.className = name;
@@ -47,40 +48,65 @@ export default function ({ data, parentElement, setTriggerValue }) {
     if (small) { const s = document.createElement('small'); s.append(small); node.append(s); }
     return node;
   };
-  const headed = data.row_names.length > 0;
-  grid.className = 'grid';
-  grid.style.gridTemplateColumns = (headed ? data.head_px + 'px ' : '') +
-    `repeat(${data.columns}, ${px + 4}px)`;
-  if (data.column_names.length) {
-    if (headed) grid.append(text('div', 'head', data.corner));
-    data.column_names.forEach(c => grid.append(text('div', 'top', c.text, c.small)));
-  }
-  data.cells.forEach((cell, i) => {
-    if (headed && i % data.columns === 0) {
-      const row = data.row_names[i / data.columns];
-      grid.append(text('div', 'head', row.text, row.small));
-    }
+  const picture = (cell, px) => {
     const node = document.createElement(cell.id ? 'button' : 'div');
     node.className = 'cell' + (cell.chosen ? ' chosen' : '');
     node.style.setProperty('--edge', cell.colour || '#8A94A0');
-    const picture = document.createElement(cell.src ? 'img' : 'div');
-    picture.style.width = picture.style.height = px + 'px';
-    if (cell.src) { picture.src = cell.src; picture.alt = cell.alt; } else picture.className = 'hole';
-    node.append(picture);
+    const img = document.createElement(cell.src ? 'img' : 'div');
+    img.style.width = img.style.height = px + 'px';
+    if (cell.src) { img.src = cell.src; img.alt = cell.alt; } else img.className = 'hole';
+    node.append(img);
     if (cell.text || cell.small) node.append(text('div', 'note', cell.text, cell.small));
     node.title = cell.alt;
     if (cell.id) {
       node.dataset.id = cell.id;
       node.onclick = () => setTriggerValue('clicked', cell.id);
     }
-    grid.append(node);
-  });
-  wrap.replaceChildren(grid);
+    return node;
+  };
+  // the columns from..to of every row
+  const band = (from, to, px) => {
+    const grid = document.createElement('div');
+    grid.className = 'grid';
+    grid.style.gridTemplateColumns = (headed ? data.head_px + 'px ' : '') + `repeat(${to - from}, ${px + 4}px)`;
+    if (data.column_names.length) {
+      if (headed) grid.append(text('div', 'head', ''));
+      data.column_names.slice(from, to).forEach(c => grid.append(text('div', 'top', c.text, c.small)));
+    }
+    for (let row = 0; row * data.columns < data.cells.length; row++) {
+      if (headed) grid.append(text('div', 'head', data.row_names[row].text, data.row_names[row].small));
+      const first = row * data.columns;
+      data.cells.slice(first + from, first + to).forEach(cell => grid.append(picture(cell, px)));
+    }
+    return grid;
+  };
+  let drawn = '';
+  const draw = () => {
+    const room = wrap.clientWidth - 8 - (headed ? data.head_px + GAP : 0);
+    if (wrap.clientWidth === 0) return;
+    const fits = px => Math.max(1, Math.floor((room + GAP) / (px + 4 + GAP)));
+    let px = data.size_px;
+    while (data.shrink && px > 64 && fits(px) < data.columns) px -= 32;
+    const bands = Math.ceil(data.columns / fits(px)), width = Math.ceil(data.columns / bands);
+    if (drawn === px + ' ' + width) return;
+    drawn = px + ' ' + width;
+    const at = [...wrap.querySelectorAll('.cell')].indexOf(wrap.getRootNode().activeElement);
+    const grids = [];
+    for (let from = 0; from < data.columns; from += width) {
+      grids.push(band(from, Math.min(from + width, data.columns), px));
+    }
+    wrap.replaceChildren(...grids);
+    if (at >= 0) wrap.querySelectorAll('.cell')[at]?.focus();
+  };
+  draw();
+  const watch = new ResizeObserver(draw);
+  watch.observe(wrap);
+  return () => watch.disconnect();
 }
 """
 
 _SCRUB_CSS = """
-.scrub { font-family: var(--st-font); color: var(--st-text-color); max-width: 900px; }
+.scrub { font-family: var(--st-font); color: var(--st-text-color); }
 .stage { display: flex; flex-wrap: wrap; gap: 14px; align-items: flex-start; }
 .stage figure { margin: 0; text-align: center; font-size: 12.5px; }
 .stage img { image-rendering: pixelated; display: block; border: 2px solid var(--edge); border-radius: 3px; }
@@ -107,7 +133,6 @@ export default function ({ data, parentElement, setTriggerValue }) {
   const root = make('div', 'scrub'), stage = make('div', 'stage'), strip = make('div', 'strip');
   const pictures = data.panels.map(panel => {
     const figure = make('figure'), img = make('img');
-    img.style.width = img.style.height = data.size_px + 'px';
     img.style.setProperty('--edge', panel.colour);
     const caption = make('figcaption');
     caption.append(panel.name);
@@ -152,7 +177,17 @@ export default function ({ data, parentElement, setTriggerValue }) {
   };
   root.append(stage, strip, ticks);
   parentElement.append(root);
+  // all panels beside each other, at a whole multiple of their own 32 px
+  const fit = () => {
+    let px = data.size_px;
+    while (px > 64 && pictures.length * (px + 4 + 14) - 14 > root.clientWidth) px -= 32;
+    pictures.forEach(img => { img.style.width = img.style.height = px + 'px'; });
+  };
+  fit();
   show(at);
+  const watch = new ResizeObserver(fit);
+  watch.observe(root);
+  return () => watch.disconnect();
 }
 """
 
@@ -196,11 +231,11 @@ def picture_grid(
     size_px: int = 128,
     row_names: list[Words] | None = None,
     column_names: list[Words] | None = None,
-    corner: str = "",
     head_px: int = 96,
+    shrink: bool = False,
     on_click: Callable[[], None] | None = None,
 ) -> str | None:
-    """Shows pictures in rows and columns.
+    """Shows pictures in rows and columns, in as many bands of columns as the window's width asks for.
 
     Args:
         cells: Row by row.
@@ -209,8 +244,9 @@ def picture_grid(
         size_px: Edge of a picture on the screen; a multiple of its own pixels keeps it crisp.
         row_names: At the left of each row.
         column_names: Above each column.
-        corner: Text above the row names.
         head_px: Width of the row names.
+        shrink: In a narrow window make the pictures smaller, by their own 32 px a time, before columns go
+            into a second band below the first.
         on_click: Called before the rerun that a click makes; the id is in `st.session_state[key].clicked`.
 
     Returns:
@@ -223,8 +259,8 @@ def picture_grid(
         "size_px": size_px,
         "row_names": [asdict(w) for w in row_names or []],
         "column_names": [asdict(w) for w in column_names or []],
-        "corner": corner,
         "head_px": head_px,
+        "shrink": shrink,
     }
     return grid(key=key, data=data, on_clicked_change=on_click or (lambda: None)).clicked
 

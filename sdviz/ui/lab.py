@@ -21,11 +21,17 @@ from sdviz.ui.lab_state import (
     LabState,
     Run,
     Settings,
-    counted,
     interval_words,
     judge,
     mean_psnr,
     runner,
+)
+from sdviz.ui.links import (
+    asked_by_link,
+    keep_link_values,
+    refused,
+    restore_link_values,
+    set_link_value,
 )
 from sdviz.ui.page import PageContext, show_missing_bundle
 from sdviz.ui.pictures import (
@@ -36,10 +42,13 @@ from sdviz.ui.pictures import (
     difference,
     heat_map,
 )
-from sdviz.ui.sources import Source, choose_sources
+from sdviz.ui.sources import MAX_DRAW, MAX_SOURCES, Source, choose_sources
 from sdviz.ui.views import show_view
+from sdviz.ui.words import counted
 
 PICTURE_PX = 128
+# Stand in the address, but belong to no widget
+NO_WIDGETS = ("pick", "focus")
 
 
 def show_lab(context: PageContext) -> None:
@@ -47,18 +56,50 @@ def show_lab(context: PageContext) -> None:
     if context.bundle is None:
         show_missing_bundle(context)
         return
-    _lab(context.bundle, choose_sources(context.bundle))
+    bundle = context.bundle
+    allowed = _what_a_link_takes(bundle)
+    asked = {}
+    if context.entered:
+        asked = asked_by_link(allowed)
+        restore_link_values(NO_WIDGETS)
+    place = st.empty()
+    _lab(bundle, choose_sources(bundle))
+    if line := refused(asked, allowed, {"solver": SOLVERS}):
+        place.caption(line)
+
+
+def _what_a_link_takes(bundle: Bundle) -> dict[str, str]:
+    """Each parameter of the address and what it may be, in words."""
+    max_s = bundle.manifest.max_train_timestep
+    return {
+        "data": "a set of this machine",
+        "class": "a class of the set",
+        "n": f"1 to {MAX_SOURCES}",
+        "draw": f"0 to {MAX_DRAW:,}",
+        "pick": f"up to {MAX_SOURCES} ids of the set",
+        "S": f"0 to {max_s}",
+        "w": "-1 to 8",
+        "target": "a cluster of the bundle",
+        "solver": ", ".join(SOLVERS.values()),
+        "steps": "1 to 100",
+        "eta": "0 to 1",
+        "seed": f"0 to {2**31 - 1}",
+        "interval": f"two of 0 to {_max_sigma(bundle)}",
+        "view": "one that these images have",
+        "focus": "one of the images on show",
+    }
 
 
 @st.fragment
 def _lab(bundle: Bundle, sources: list[Source]) -> None:
+    keep_link_values(NO_WIDGETS)
     # the controls come first, images or not: a widget that is not drawn forgets its value
     settings = _controls(bundle)
     if not sources:
         return
     status = st.container(height=46, border=False).empty()
     grid_place = st.container()
-    focus = min(int(st.session_state.get("focus", 0)), len(sources) - 1)
+    focus = _focus(len(sources))
     run = runner(bundle, status)
 
     labels = np.array([s.label for s in sources])
@@ -165,7 +206,7 @@ def _advanced(bundle: Bundle, s: int, w: float) -> Recipe:
     seed = st.number_input(
         "Seed", 0, 2**31 - 1, 0, key="seed", bind="query-params", help="Fixes the noise and the wrong label."
     )
-    max_sigma = round(bundle.schedule.sigma(bundle.manifest.max_train_timestep) + 0.005, 2)
+    max_sigma = _max_sigma(bundle)
     low, high = st.slider(
         "Guidance only where σ lies in",
         0.0,
@@ -177,8 +218,13 @@ def _advanced(bundle: Bundle, s: int, w: float) -> Recipe:
         help="Outside, the unconditional call is skipped and w does not count. "
         "The full range guides everywhere.",
     )
+    low, high = min(low, high), max(low, high)  # a link may have them the other way round
     interval = None if (low, high) == (0.0, max_sigma) else (low, high)
     return bundle.recipe(s, w, steps, solver, eta if solver == "ddim" else 0.0, interval, int(seed))
+
+
+def _max_sigma(bundle: Bundle) -> float:
+    return round(bundle.schedule.sigma(bundle.manifest.max_train_timestep) + 0.005, 2)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -222,7 +268,7 @@ def _show_pairs(
     controls: list[Edited],
     focus: int,
 ) -> None:
-    """Original, outlier, control, noised, difference: a column for each image, eight to a band."""
+    """Original, outlier, control, noised, difference: a column for each image."""
     r = settings.recipe
     sigma = bundle.schedule.sigma(r.start_timestep)
     names = bundle.class_names
@@ -273,34 +319,34 @@ def _show_pairs(
         Words("noised", f"x_S at S={r.start_timestep}"),
         Words("difference", "original to outlier; yellow is half the range"),
     ]
-    for band in bands(len(sources)):
-        flat = [row[i] for row in cells.values() for i in band]
-        key = f"grid{band.start}"
-        picture_grid(
-            flat,
-            len(band),
-            key=key,
-            size_px=PICTURE_PX,
-            row_names=rows,
-            column_names=_heads(bundle, [sources[i] for i in band]),
-            on_click=_focus_setter(key),
-        )
+    picture_grid(
+        [cell for row in cells.values() for cell in row],
+        len(sources),
+        key="grid",
+        size_px=PICTURE_PX,
+        row_names=rows,
+        column_names=_heads(bundle, sources),
+        on_click=_focus_setter("grid"),
+    )
 
 
 def _right_label(sources: list[Source]) -> str:
     return "clusterer's label" if sources[0].label_note else "right label"
 
 
-def bands(count: int) -> list[range]:
-    """Columns that fit beside each other, at most seven, in bands of nearly equal length."""
-    n_bands = -(-count // 7)
-    width = -(-count // n_bands)
-    return [range(i, min(i + width, count)) for i in range(0, count, width)]
+def _focus(count: int) -> int:
+    """Row of the image that the views below are about; the address counts from 1."""
+    asked = st.query_params.get("focus", "")
+    if asked.isdecimal() and 1 <= int(asked) <= count:
+        return int(asked) - 1
+    if asked:
+        set_link_value("focus", "")
+    return 0
 
 
 def _focus_setter(key: str) -> Callable[[], None]:
     def choose() -> None:
-        st.session_state["focus"] = int(st.session_state[key].clicked)
+        set_link_value("focus", str(int(st.session_state[key].clicked) + 1))
 
     return choose
 
@@ -319,39 +365,37 @@ def _show_all_targets(
     ]
     made = run(edits, "Denoising under every label")
     rows = [Words("original", sources[0].role), *(Words(f"told {n}") for n in names)]
-    for band in bands(len(sources)):
-        cells = [
-            Cell(
-                data_uri(sources[i].image),
-                f"original: {names[sources[i].label]}",
-                sources[i].colour,
-                id=str(i),
-                chosen=i == focus,
-            )
-            for i in band
-        ]
-        for target, name in enumerate(names):
-            for i in band:
-                own = target == sources[i].label
-                cells.append(
-                    Cell(
-                        data_uri(made[i * len(names) + target].outlier),
-                        f"{names[sources[i].label]}, told {name}",
-                        CONTROL_COLOUR if own else OUTLIER_COLOUR,
-                        small=f"{_right_label(sources)}: control" if own else "",
-                        id=str(i),
-                    )
-                )
-        key = f"grid_all{band.start}"
-        picture_grid(
-            cells,
-            len(band),
-            key=key,
-            size_px=PICTURE_PX,
-            row_names=rows,
-            column_names=_heads(bundle, [sources[i] for i in band]),
-            on_click=_focus_setter(key),
+    cells = [
+        Cell(
+            data_uri(source.image),
+            f"original: {names[source.label]}",
+            source.colour,
+            id=str(i),
+            chosen=i == focus,
         )
+        for i, source in enumerate(sources)
+    ]
+    for target, name in enumerate(names):
+        for i, source in enumerate(sources):
+            own = target == source.label
+            cells.append(
+                Cell(
+                    data_uri(made[i * len(names) + target].outlier),
+                    f"{names[source.label]}, told {name}",
+                    CONTROL_COLOUR if own else OUTLIER_COLOUR,
+                    small=f"{_right_label(sources)}: control" if own else "",
+                    id=str(i),
+                )
+            )
+    picture_grid(
+        cells,
+        len(sources),
+        key="grid_all",
+        size_px=PICTURE_PX,
+        row_names=rows,
+        column_names=_heads(bundle, sources),
+        on_click=_focus_setter("grid_all"),
+    )
     return made
 
 

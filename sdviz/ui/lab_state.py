@@ -67,11 +67,6 @@ def interval_words(recipe: Recipe) -> str:
     return f" only for σ {low:g} to {high:g}"
 
 
-def counted(number: int, one: str) -> str:
-    """The number with its noun, in the plural where it is not 1."""
-    return f"{number} {one}{'s' * (number != 1)}"
-
-
 def runner(bundle: Bundle, status: DeltaGenerator) -> Run:
     """(edits, what is being done, trajectory) -> results, with progress and time left in `status`."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from PIL import Image
 from sdviz import __version__
 from sdviz.bundle import MANIFEST, Bundle, BundleError
 from sdviz.ui.cache import open_bundle
+from sdviz.ui.links import asked_by_link, refused
 
 ROOT = Path(__file__).resolve().parents[2]
 MAKE_BUNDLE = "python -m sdviz run configs/shapes-diffusion.yaml"
@@ -40,10 +41,12 @@ class PageContext:
     Attributes:
         bundle: The bundle in use, None without one.
         problem: Why there is none, one line for the person; "" with a bundle.
+        entered: The page shows up anew: it is the first of this browser session, or another was left for it.
     """
 
     bundle: Bundle | None
     problem: str
+    entered: bool = False
 
 
 def _icon() -> Image.Image:
@@ -78,6 +81,8 @@ def setup_page(title: str, idea: str) -> PageContext:
         page_title=f"{title} - sdviz", page_icon=_icon(), layout="wide", initial_sidebar_state=250
     )
     st.html(_CSS)
+    entered = st.session_state.get("page_on_show") != title
+    st.session_state["page_on_show"] = title
     with st.sidebar:
         st.markdown("### sdviz")
         st.caption("a workbench for semantic-discrepant outliers")
@@ -87,7 +92,7 @@ def setup_page(title: str, idea: str) -> PageContext:
         context = _choose_bundle()
     st.title(title)
     st.markdown(idea)
-    return context
+    return replace(context, entered=entered)
 
 
 # What a bundle has its own defaults or names for: kept on a switch, it would mean something else
@@ -104,6 +109,7 @@ def _choose_bundle() -> PageContext:
     if not bundles:
         st.caption("No bundle yet")
         return PageContext(None, "There is no trained network on this machine yet.")
+    asked = asked_by_link(["bundle"])
     name = st.selectbox(
         "Bundle",
         list(bundles),
@@ -112,6 +118,8 @@ def _choose_bundle() -> PageContext:
         on_change=_forget_settings,
         help="A trained system in one folder: the shipped ones, and those of your finished runs.",
     )
+    if line := refused(asked, {"bundle": "one of the list above"}):
+        st.caption(line)
     try:
         bundle = open_bundle(bundles[name])
     except (BundleError, OSError) as error:

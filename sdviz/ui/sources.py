@@ -14,11 +14,15 @@ from sdviz.data.imageset import permutation
 from sdviz.data.uploads import from_uploads
 from sdviz.ui.cache import DEVICE_LOCK, load_images
 from sdviz.ui.components import Cell, picture_grid
+from sdviz.ui.kept_uploads import KeptUploads, kept_uploads
+from sdviz.ui.links import set_link_value
 from sdviz.ui.pictures import FAR_OOD_COLOUR, ID_COLOUR, NEAR_OOD_COLOUR, NEUTRAL_COLOUR, data_uri
+from sdviz.ui.words import counted
 
 UPLOAD = "your own upload"
 ANY_CLASS = "any class"
 MAX_SOURCES = 16
+MAX_DRAW = 9_999
 # Enough to draw from, and quick to decode where a set is a file of 50,000 JPEGs
 POOL_LIMIT = 4_000
 GALLERY_SIZE = 60
@@ -55,7 +59,14 @@ def choose_sources(bundle: Bundle) -> list[Source]:
     names = data.names()
     first = names.index(bundle.manifest.dataset) if bundle.manifest.dataset in names else 0
     with columns[0]:
-        name = st.selectbox("Images from", [*names, UPLOAD], index=first, key="data", bind="query-params")
+        name = st.selectbox(
+            "Images from",
+            [*names, UPLOAD],
+            index=first,
+            key="data",
+            bind="query-params",
+            on_change=_back_to_the_draw,
+        )
     if name == UPLOAD:
         with columns[1]:
             st.caption("Up to 10 MB and 10,000 px; cropped to the middle square and resized.")
@@ -81,7 +92,7 @@ def choose_sources(bundle: Bundle) -> list[Source]:
         draw = st.number_input(
             "Draw",
             0,
-            9_999,
+            MAX_DRAW,
             0,
             key="draw",
             bind="query-params",
@@ -96,6 +107,9 @@ def choose_sources(bundle: Bundle) -> list[Source]:
         eligible = np.arange(len(pool))
         if wanted != ANY_CLASS:
             eligible = np.flatnonzero(pool.labels == pool.class_names.index(wanted))
+        if not len(eligible):
+            st.info(f"{name} has no image of the class {wanted} here: choose another class.")
+            return []
         rows = eligible[permutation(len(eligible), int(draw))[:count]]
     return _with_labels(bundle, pool, rows)
 
@@ -108,8 +122,15 @@ def _split_to_show(name: str) -> str | None:
 
 def _asked(pool: ImageSet) -> list[str]:
     """The ids picked by hand: kept in the URL, so that a link reopens the same pictures."""
-    known = set(pool.ids.tolist())
-    return [i for i in st.query_params.get("pick", "").split(",") if i in known][:MAX_SOURCES]
+    known, asked = set(pool.ids.tolist()), st.query_params.get("pick", "")
+    there = [i for i in dict.fromkeys(asked.split(",")) if i in known][:MAX_SOURCES]
+    if ",".join(there) != asked:
+        set_link_value("pick", ",".join(there))
+    return there
+
+
+def _back_to_the_draw() -> None:
+    set_link_value("pick", "")
 
 
 def _pick_by_hand(pool: ImageSet, wanted: str) -> list[int]:
@@ -121,10 +142,7 @@ def _pick_by_hand(pool: ImageSet, wanted: str) -> list[int]:
         clicked = st.session_state["gallery"].clicked
         now = [i for i in st.query_params.get("pick", "").split(",") if i in row_of]
         now = [i for i in now if i != clicked] if clicked in now else [*now, clicked][-MAX_SOURCES:]
-        st.query_params["pick"] = ",".join(now)
-
-    def clear() -> None:
-        st.query_params.pop("pick", None)
+        set_link_value("pick", ",".join(now))
 
     label = f"Picked: {len(asked)}" if asked else "Pick"
     with st.popover(label, icon=":material/grid_view:", width="stretch"):
@@ -144,7 +162,9 @@ def _pick_by_hand(pool: ImageSet, wanted: str) -> list[int]:
             for r in shown
         ]
         picture_grid(cells, 10, key="gallery", size_px=48, on_click=toggle)
-        st.button("Back to the random draw", on_click=clear, disabled=not asked, icon=":material/undo:")
+        st.button(
+            "Back to the random draw", on_click=_back_to_the_draw, disabled=not asked, icon=":material/undo:"
+        )
     return [row_of[i] for i in asked]
 
 
@@ -191,23 +211,47 @@ def _uploads(bundle: Bundle) -> list[Source]:
     if bundle.clusterer is None:
         st.error("This bundle has no clusterer, so it cannot name the cluster of an upload.")
         return []
+    kept = kept_uploads(bundle.manifest.image_size)
     files = st.file_uploader(
-        "Images", ["png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff"], accept_multiple_files=True
+        "Images",
+        ["png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff"],
+        accept_multiple_files=True,
+        key="uploader",
+        on_change=kept.changed,
     )
-    chosen, refused = from_uploads(
-        [(f.name, f.getvalue()) for f in files[:MAX_SOURCES]], bundle.manifest.image_size
-    )
+    used = files[:MAX_SOURCES]
+    chosen, refused = from_uploads([(f.name, f.getvalue()) for f in used], bundle.manifest.image_size)
+    kept.take(dict(zip(chosen.ids.tolist(), chosen.images, strict=True)))
     for line in refused:
         st.error(line, icon=":material/broken_image:")
-    if len(files) > MAX_SOURCES:
-        st.warning(f"Only the first {MAX_SOURCES} of {len(files)} files are used.")
-    if not len(chosen):
+    pictures = kept.all()
+    _say_what_became_of_them(kept, len(files), len(used) - len(refused), len(pictures))
+    if not pictures:
         st.info("Drop pictures above. Each is shown as the network sees it before anything is made of it.")
         return []
+    ids = list(pictures)[:MAX_SOURCES]
+    images = np.stack([pictures[i] for i in ids])
     with DEVICE_LOCK:
-        labels, confidence = bundle.pseudo_label(chosen.images)
-    rows = zip(chosen.ids.tolist(), chosen.images, labels.tolist(), confidence.tolist(), strict=True)
+        labels, confidence = bundle.pseudo_label(images)
+    rows = zip(ids, images, labels.tolist(), confidence.tolist(), strict=True)
     return [
         Source(i, image, y, f"{c:.0%} sure", False, "upload", "your own", NEUTRAL_COLOUR)
         for i, image, y, c in rows
     ]
+
+
+def _say_what_became_of_them(kept: KeptUploads, n_files: int, n_usable: int, n_pictures: int) -> None:
+    """A line for each thing that a person would else wonder about: kept, shown once, too many."""
+    if kept.before:
+        columns = st.columns([5, 1], vertical_alignment="center")
+        columns[0].caption(f"{counted(len(kept.before), 'uploaded picture')} kept from before.")
+        columns[1].button(
+            "Clear", key="clear_uploads", on_click=kept.clear, icon=":material/delete:", width="stretch"
+        )
+    again = n_usable + len(kept.before) - n_pictures
+    if again:
+        st.caption(f"{counted(again, 'file')} of yours, byte for byte the same as another, shown once.")
+    if n_files > MAX_SOURCES:
+        st.warning(f"Only the first {MAX_SOURCES} of {n_files} files are used.")
+    elif n_pictures > MAX_SOURCES:
+        st.warning(f"Only {MAX_SOURCES} of {n_pictures} pictures are shown: the new ones first.")

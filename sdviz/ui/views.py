@@ -124,6 +124,7 @@ def _sheet(state: LabState, run: Run) -> None:
         len(s_row),
         key="sheet",
         size_px=128,
+        shrink=True,
         row_names=[Words(f"w = {w:g}", "conditional" if w == 0 else "") for w in SHEET_W],
         column_names=[Words(f"S = {s}", f"σ {sigma(s):.2f}") for s in s_row],
         on_click=_set_s_and_w,

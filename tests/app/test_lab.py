@@ -3,12 +3,15 @@ from __future__ import annotations
 import base64
 import csv
 import io
+import json
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from streamlit.testing.v1 import AppTest
@@ -117,9 +120,8 @@ def test_a_named_target_and_all_targets_at_once(shipped: Shipped, open_app: Open
 def test_from_one_to_sixteen_images(shipped: Shipped, open_app: Open, component_data: Read, count: int) -> None:
     shipped()
     at = open_app(LAB, {"n": str(count), "view": "Download"})
-    grids = [d for d in component_data(at) if d.get("row_names")]
-    assert sum(g["columns"] for g in grids) == count
-    assert max(g["columns"] for g in grids) <= 7
+    grid = main_grid(component_data(at))
+    assert (grid["columns"], len(grid["cells"])) == (count, 5 * count)
 
 
 def test_the_url_restores_the_view(shipped: Shipped, open_app: Open, component_data: Read) -> None:
@@ -138,27 +140,125 @@ def test_the_url_restores_the_view(shipped: Shipped, open_app: Open, component_d
     assert [c["src"] for c in grid["cells"]] != [c["src"] for c in other["cells"]]
 
 
+def refusal(at: AppTest) -> str:
+    return " ".join(c.value for c in at.caption if c.value.startswith("Not taken from the link"))
+
+
 @pytest.mark.parametrize(
-    "query",
-    [{"S": "9999"}, {"S": "-5"}, {"w": "nan"}, {"data": "no such set"}, {"n": "40"}, {"pick": "x,../y"}],
+    ("key", "value", "allowed"),
+    [
+        ("S", "9999", "0 to 200"),
+        ("S", "-5", "0 to 200"),
+        ("S", "half", "0 to 200"),
+        ("w", "nan", "-1 to 8"),
+        ("w", "20", "-1 to 8"),
+        ("data", "no such set", "a set of this machine"),
+        ("class", "dragon", "a class of the set"),
+        ("n", "40", "1 to 16"),
+        ("draw", "-1", "0 to 9,999"),
+        ("pick", "x,../y", "up to 16 ids of the set"),
+        ("target", "dragon", "a cluster of the bundle"),
+        ("solver", "euler", "DDIM, DPM-Solver++(2M), DDPM, ancestral"),
+        ("steps", "0", "1 to 100"),
+        ("eta", "2", "0 to 1"),
+        ("seed", "1e99", "0 to 2147483647"),
+        ("interval", "7", "two of 0 to 0.72"),
+        ("view", "Hologram", "one that these images have"),
+        ("focus", "7", "one of the images on show"),
+        ("focus", "`**bold**`", "one of the images on show"),
+    ],
 )
-def test_nonsense_in_the_url_does_no_harm(shipped: Shipped, open_app: Open, query: dict[str, str]) -> None:
+def test_what_the_link_asks_for_in_vain_is_said(
+    shipped: Shipped, open_app: Open, key: str, value: str, allowed: str
+) -> None:
     shipped()
-    at = open_app(LAB, query)
+    at = open_app(LAB, {key: value})
     assert at.slider(key="S").value == 100
     assert at.slider(key="w").value == 2.0
+    assert f"{key} = `{value.replace('`', chr(39))}` (here: {allowed})" in refusal(at)
+    assert key not in at.query_params
+    at.slider(key="n").set_value(2).run()
+    assert refusal(at) == ""
 
 
-def test_settings_survive_a_visit_to_another_page(shipped: Shipped, open_app: Open) -> None:
+def test_an_interval_given_backwards_is_turned_round(shipped: Shipped, open_app: Open) -> None:
     shipped()
-    at = open_app(LAB)
-    at.slider(key="S").set_value(60).run()
-    at.slider(key="w").set_value(5.0).run()
+    at = open_app(LAB, {"interval": ["0.3", "0.1"]})
+    assert "only for σ 0.1 to 0.3" in words(at)
+
+
+def test_a_bundle_that_is_not_there_is_said(shipped: Shipped, open_app: Open) -> None:
+    shipped()
+    assert "bundle = `nobody`" in refusal(open_app(query={"bundle": "nobody"}))
+
+
+def test_a_good_link_is_taken_without_a_word(shipped: Shipped, open_app: Open) -> None:
+    shipped()
+    at = open_app(
+        LAB,
+        {
+            "data": "shapes-novel",
+            "n": "3",
+            "draw": "12",
+            "S": "65",
+            "w": "-0.5",
+            "target": "heart",
+            "solver": "DDIM",
+            "steps": "7",
+            "eta": "0.25",
+            "seed": "11",
+            "view": "S x w sheet",
+            "focus": "3",
+            "bundle": "tiny",
+        },
+    )
+    assert refusal(at) == ""
+    assert "S = 65 (σ 0.22), w = -0.5, DDIM, 7 network calls" in words(at)
+
+
+def test_the_link_names_the_image_in_focus(shipped: Shipped, open_app: Open, component_data: Read) -> None:
+    shipped()
+    at = open_app(LAB, {"n": "4", "focus": "3", "view": "Trajectory"})
+    grid = main_grid(component_data(at))
+    assert [i for i, cell in enumerate(grid["cells"]) if cell["chosen"]] == [2, 6]
+    assert "About image 3 of 4" in words(at)
+    # the image in focus has gone: the first is, and the address says so
+    at.slider(key="n").set_value(2).run()
+    assert "About image 1 of 2" in words(at)
+    assert "focus" not in at.query_params
+
+
+def test_picks_end_with_their_set(shipped: Shipped, open_app: Open) -> None:
+    shipped()
+    at = open_app(LAB, {"pick": "shapes/test/00005,shapes/test/00002"})
+    at.selectbox(key="data").select("digits").run()
+    assert not at.exception
+    assert "pick" not in at.query_params
+    assert not at.slider(key="n").disabled
+
+
+def leave_and_return(at: AppTest) -> None:
     at.switch_page("app.py").run()
     assert not at.exception
+    at.query_params.clear()
     at.switch_page(LAB).run()
     assert not at.exception
+
+
+def test_settings_survive_a_visit_to_another_page(
+    shipped: Shipped, open_app: Open, component_data: Read
+) -> None:
+    shipped()
+    picked = "shapes/test/00005,shapes/test/00002"
+    at = open_app(LAB, {"pick": picked, "focus": "2"})
+    at.slider(key="S").set_value(60).run()
+    at.slider(key="w").set_value(5.0).run()
+    before = main_grid(component_data(at))["cells"]
+    leave_and_return(at)
     assert (at.slider(key="S").value, at.slider(key="w").value) == (60, 5.0)
+    assert main_grid(component_data(at))["cells"] == before
+    assert at.query_params["pick"] == picked
+    assert at.query_params["focus"] == "2"
 
 
 def test_picked_images_stand_in_for_the_draw(shipped: Shipped, open_app: Open, component_data: Read) -> None:
@@ -219,6 +319,149 @@ def test_uploads_of_any_kind_and_broken_ones(shipped: Shipped, open_app: Open, c
     assert grid["columns"] == 1
     assert (picture(grid["cells"][0]) == 90).all()
     assert "sure" in grid["column_names"][0]["small"]
+
+
+def _encoded(kind: str, image: Image.Image, **how: Any) -> bytes:  # noqa: ANN401
+    stream = io.BytesIO()
+    image.save(stream, kind, **how)
+    return stream.getvalue()
+
+
+def test_odd_pictures_are_converted_and_shown_as_used(
+    shipped: Shipped, open_app: Open, component_data: Read
+) -> None:
+    shipped()
+    red, blue = Image.new("RGB", (64, 64), (200, 0, 0)), Image.new("RGB", (64, 64), (0, 0, 200))
+    halves = Image.new("RGB", (64, 64))
+    halves.paste((255, 255, 255), (0, 0, 64, 32))
+    turned = Image.Exif()
+    turned[0x0112] = 3  # upside down
+    at = open_app(LAB, {"data": "your own upload"})
+    at.file_uploader[0].set_value(
+        [
+            ("animated.gif", _encoded("GIF", red, save_all=True, append_images=[blue]), "image/gif"),
+            ("alpha.png", _encoded("PNG", Image.new("RGBA", (64, 64), (0, 0, 0, 0))), "image/png"),
+            ("cmyk.jpg", _encoded("JPEG", blue.convert("CMYK")), "image/jpeg"),
+            ("turned.png", _encoded("PNG", halves, exif=turned), "image/png"),
+        ]
+    ).run()
+    assert not at.exception
+    assert not at.error
+    first, clear, cmyk, upright = (picture(c) for c in main_grid(component_data(at))["cells"][:4])
+    assert np.abs(first.astype(int) - (200, 0, 0)).max() < 8
+    assert (clear == 255).all()
+    assert np.abs(cmyk.astype(int) - (0, 0, 200)).max() < 12
+    assert upright[:14].max() == 0
+    assert upright[18:].min() == 255
+
+
+def test_the_same_file_twice_is_shown_once_and_said(
+    shipped: Shipped, open_app: Open, component_data: Read
+) -> None:
+    shipped()
+    at = open_app(LAB, {"data": "your own upload"})
+    one, other = _png((40, 40)), _png((50, 40))
+    named = [("a.png", one), ("b.png", one), ("c.png", other), ("d.png", b"none"), ("e.png", b"none")]
+    at.file_uploader[0].set_value([(name, blob, "image/png") for name, blob in named]).run()
+    assert main_grid(component_data(at))["columns"] == 2
+    assert "1 file of yours, byte for byte the same as another, shown once." in words(at)
+    assert len(at.error) == 2
+    at.file_uploader[0].set_value([("a.png", one, "image/png")]).run()
+    assert "byte for byte" not in words(at)
+
+
+def test_uploads_survive_a_visit_to_another_page(
+    shipped: Shipped, open_app: Open, component_data: Read
+) -> None:
+    shipped()
+    at = open_app(LAB, {"data": "your own upload"})
+    at.file_uploader[0].set_value([("a.png", _png((40, 40)), "image/png")]).run()
+    assert "kept from before" not in words(at)
+    before = main_grid(component_data(at))["cells"]
+    leave_and_return(at)
+    assert "1 uploaded picture kept from before." in words(at)
+    assert main_grid(component_data(at))["cells"] == before
+    # another set and back, then one more picture, which comes first
+    at.selectbox(key="data").select("digits").run()
+    at.selectbox(key="data").select("your own upload").run()
+    at.file_uploader[0].set_value([("b.png", _png((50, 40), "L"), "image/png")]).run()
+    grid = main_grid(component_data(at))
+    assert grid["columns"] == 2
+    assert grid["cells"][1]["src"] == before[0]["src"]
+    at.button(key="clear_uploads").click().run()
+    assert main_grid(component_data(at))["columns"] == 1
+    assert "kept from before" not in words(at)
+    # taken out of the uploader by hand is gone for good
+    at.file_uploader[0].set_value([]).run()
+    assert "Drop pictures" in at.info[0].value
+
+
+def test_seventeen_uploads_are_one_too_many(shipped: Shipped, open_app: Open, component_data: Read) -> None:
+    shipped()
+    at = open_app(LAB, {"data": "your own upload", "view": "Download"})
+    at.file_uploader[0].set_value([(f"{i}.png", _png((20 + i, 20)), "image/png") for i in range(17)]).run()
+    assert main_grid(component_data(at))["columns"] == 16
+    assert at.warning[0].value == "Only the first 16 of 17 files are used."
+
+
+def _write_parquet(path: Path, pixels: list[int], labels: list[int], names: list[str]) -> None:
+    images = [{"bytes": _encoded("PNG", Image.new("RGB", (32, 32), (v, v, v))), "path": None} for v in pixels]
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    table = pa.table({"img": pa.array(images, kind), "label": pa.array(labels, pa.int64())})
+    pq.write_table(table.replace_schema_metadata({"class_names": json.dumps(names)}), path)
+
+
+def test_a_set_of_one_image_of_one_class(
+    shipped: Shipped, open_app: Open, component_data: Read, tmp_path: Path
+) -> None:
+    shipped()
+    _write_parquet(tmp_path / "sdviz_data" / "lone.parquet", [50], [0], ["stone"])
+    at = open_app(LAB, {"data": "lone"})
+    assert not at.error
+    grid = main_grid(component_data(at))
+    assert grid["columns"] == 1
+    assert grid["column_names"][0]["text"] == "stone"
+    assert at.selectbox(key="class").options == ["any class", "stone"]
+
+
+def test_an_empty_set_is_said(shipped: Shipped, open_app: Open, tmp_path: Path) -> None:
+    shipped()
+    _write_parquet(tmp_path / "sdviz_data" / "nothing.parquet", [], [], ["stone"])
+    at = open_app(LAB, {"data": "nothing"})
+    assert "nothing" in at.error[0].value
+    assert "\n" not in at.error[0].value
+
+
+def test_a_class_without_images_is_said(shipped: Shipped, open_app: Open, tmp_path: Path) -> None:
+    shipped()
+    _write_parquet(tmp_path / "sdviz_data" / "half.parquet", [50, 60], [0, 0], ["stone", "cloud"])
+    at = open_app(LAB, {"data": "half", "class": "cloud"})
+    assert at.info[0].value == "half has no image of the class cloud here: choose another class."
+
+
+def test_a_broken_picture_in_a_set_is_named(shipped: Shipped, open_app: Open, tmp_path: Path) -> None:
+    shipped()
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    images = pa.array([{"bytes": _png((32, 32))[:50], "path": None}], kind)
+    pq.write_table(pa.table({"img": images}), tmp_path / "sdviz_data" / "torn.parquet")
+    at = open_app(LAB, {"data": "torn"})
+    assert "torn" in at.error[0].value
+    assert at.slider(key="S").value == 100
+
+
+def test_a_damaged_bundle_leaves_the_lab_open(shipped: Shipped, open_app: Open) -> None:
+    path = shipped()
+    (path / "clusterer.safetensors").unlink()
+    at = open_app(LAB)
+    assert "clusterer.safetensors" in " ".join(m.value for m in at.markdown)
+    assert not at.slider
+
+
+def test_a_pickle_in_a_bundle_is_refused_by_name(shipped: Shipped, open_app: Open) -> None:
+    path = shipped()
+    (path / "unet" / "diffusion_pytorch_model.bin").write_bytes(b"\x80\x04N.")
+    at = open_app(LAB)
+    assert "diffusion_pytorch_model.bin" in " ".join(m.value for m in at.markdown)
 
 
 def test_the_sheet_is_five_by_four_with_the_same_noise(

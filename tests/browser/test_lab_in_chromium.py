@@ -118,6 +118,34 @@ def test_a_click_on_a_picture_moves_the_view_below_to_it(new_page: Open) -> None
     wait_for_caption(page, "About image 1 of 3")
     page.locator("img[alt^='original']").nth(2).click()
     wait_for_caption(page, "About image 3 of 3")
+    # the link has it, for somebody else and for the way back from another page
+    page.wait_for_url("**focus=3*")
+    again = new_page(page.url.removeprefix(page.url.split("/Outlier_lab")[0]))
+    wait_for_caption(again, "About image 3 of 3")
+    page.get_by_role("link", name="Home").click()
+    page.get_by_role("button", name="Open the outlier lab").wait_for()
+    page.get_by_role("link", name="Outlier lab").click()
+    wait_for_caption(page, "About image 3 of 3")
+    page.wait_for_url("**focus=3*")
+
+
+def test_clicks_that_set_the_sliders_leave_no_warning_in_the_terminal(new_page: Open, app_folder: Path) -> None:
+    page = new_page("/Outlier_lab?n=1&view=S+x+w+sheet")
+    wait_for_caption(page, "The same noise in every cell")
+    page.locator("button.cell[data-id='40|1.0']").click()
+    page.wait_for_url("**w=1*")
+    wait_for_caption(page, "S = 40 ")
+    page.get_by_text("Scrub S", exact=True).click()
+    strip = page.locator(".strip")
+    strip.wait_for()
+    strip.scroll_into_view_if_needed()
+    strip.click(position={"x": 3, "y": 5})
+    wait_for_caption(page, "S = 0 (σ 0.00), w = 1")
+    assert "S=0" in page.url
+    said = (app_folder / "log.txt").read_text()
+    assert "was created with a default value" not in said
+    assert "Stack" not in said
+    assert "Traceback" not in said
 
 
 def test_picking_by_hand_fills_the_grid(new_page: Open) -> None:
@@ -143,6 +171,13 @@ def test_an_upload_is_edited_and_a_broken_one_is_named(new_page: Open, tmp_path:
     page.locator("[data-testid=stAlert]", has_text="broken.png").wait_for()
     page.locator("img[alt^='original'][alt*='upload/']").wait_for()
     wait_for_caption(page, "network calls")
+    page.get_by_role("link", name="Home").click()
+    page.get_by_role("button", name="Open the outlier lab").wait_for()
+    page.get_by_role("link", name="Outlier lab").click()
+    wait_for_caption(page, "1 uploaded picture kept from before.")
+    page.locator("img[alt^='original'][alt*='upload/']").wait_for()
+    page.get_by_role("button", name="Clear").click()
+    page.locator("[data-testid=stAlert]", has_text="Drop pictures above").wait_for()
     assert page.locator("[data-testid=stException]").count() == 0
 
 
@@ -159,12 +194,43 @@ def test_two_people_at_once_see_their_own(new_page: Open) -> None:
     assert not alts[0] & alts[1]
 
 
-@pytest.mark.parametrize(("dark", "width"), [(False, 1024), (True, 1440)])
+# What lies outside its place or is wider than it, in the page and in the components' shadow trees
+STICKING_OUT = """() => {
+  const found = [], right = document.documentElement.clientWidth;
+  const walk = root => root.querySelectorAll('*').forEach(e => {
+    if (e.shadowRoot) walk(e.shadowRoot);
+    if (!e.matches(`.wrap, .grid, .grid *, .scrub, .scrub *, button *, [data-testid=stMain],
+      [data-testid=stCaptionContainer], [data-testid=stMarkdownContainer] p, [data-testid=stMetric] *`)) return;
+    const box = e.getBoundingClientRect();
+    if (!box.width || getComputedStyle(e).position === 'absolute') return;
+    if (box.right > right + 1 || (e.scrollWidth > e.clientWidth + 1 && e.clientWidth)) {
+      found.push(`${e.tagName}.${e.className}: ${e.textContent.slice(0, 40)}`);
+    }
+  });
+  walk(document);
+  return found;
+}"""
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [1024, 1440])
 def test_nothing_sticks_out_in_either_theme(new_page: Open, dark: bool, width: int) -> None:
-    page = new_page("/Outlier_lab?n=4", dark, width)
+    page = new_page("/Outlier_lab?n=16", dark, width)
     wait_for_caption(page, "Move the mouse over the strip")
-    wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-    assert wide <= 0
+    assert page.evaluate(STICKING_OUT) == []
+    assert page.locator(".grid img[alt^='original']").count() == 16
+    # bands of columns below each other, each with its row names
+    assert (
+        page.locator(".grid").filter(has=page.locator("img[alt^='heat'], img[alt^='difference']")).count()
+        == ({1024: 4, 1440: 3}[width])
+    )
+    for view, words in (
+        ("S x w sheet", "The same noise in every cell"),
+        ("Trajectory", "What the network believes"),
+    ):
+        page.get_by_text(view, exact=True).click()
+        wait_for_caption(page, words)
+        assert page.evaluate(STICKING_OUT) == []
     background = page.evaluate(
         "getComputedStyle(document.querySelector('[data-testid=stApp]')).backgroundColor"
     )

@@ -1,0 +1,48 @@
+"""Uploaded pictures that outlive the uploader, which Streamlit empties when its page is left."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import streamlit as st
+
+
+@dataclass
+class KeptUploads:
+    """The prepared pictures of one browser session, uint8 (H,W,3) by id.
+
+    Attributes:
+        now: What the uploader on the page holds.
+        before: What an uploader held that has gone since.
+    """
+
+    now: dict[str, np.ndarray] = field(default_factory=dict)
+    before: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def take(self, chosen: dict[str, np.ndarray]) -> None:
+        """Takes note of what the uploader holds in this run.
+
+        A person who empties it calls `changed` first, so an empty one that has not been changed is a new one.
+        """
+        if not chosen:
+            self.before = self.all()
+        self.now = chosen
+
+    def changed(self) -> None:
+        """To be called when a person adds files to the uploader or takes some away."""
+        self.now = {}
+
+    def clear(self) -> None:
+        """Forgets what is kept from before."""
+        self.before = {}
+
+    def all(self) -> dict[str, np.ndarray]:
+        """What is new, then what was kept; the same picture once."""
+        return self.now | {i: image for i, image in self.before.items() if i not in self.now}
+
+
+def kept_uploads(size_px: int) -> KeptUploads:
+    """Those of this browser session that were prepared at this size."""
+    by_size: dict[int, KeptUploads] = st.session_state.setdefault("uploads", {})
+    return by_size.setdefault(size_px, KeptUploads())

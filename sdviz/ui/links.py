@@ -1,0 +1,80 @@
+"""What a link to a page says: refused values get a line, and what is no widget stands in it as well.
+
+Widgets bind themselves to the address with `bind="query-params"`. A value that they cannot take they drop
+in silence; `asked_by_link` before and `refused` after them find it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import streamlit as st
+
+_MAX_SHOWN = 40
+
+
+def asked_by_link(keys: Iterable[str]) -> dict[str, list[str]]:
+    """What the address says about each widget that this browser session has not drawn yet."""
+    asked = {key: st.query_params.get_all(key) for key in keys if key not in st.session_state}
+    return {key: values for key, values in asked.items() if values}
+
+
+def refused(
+    asked: Mapping[str, list[str]],
+    allowed: Mapping[str, str],
+    shown_as: Mapping[str, Mapping[str, str]] | None = None,
+) -> str:
+    """One line on what the link asked for in vain, "" where it got all of it.
+
+    Args:
+        asked: As `asked_by_link`; a widget that is still not drawn is left for the run that draws it.
+        allowed: What each widget takes, in words.
+        shown_as: How a widget's value stands in the address, where it differs from the value itself.
+    """
+    misses = []
+    for key, values in asked.items():
+        if key not in st.session_state:
+            continue
+        taken = st.session_state[key]
+        if not _is_what_was_asked(values, (shown_as or {}).get(key, {}).get(taken, taken)):
+            # in a code span, so that nothing in a link is taken for Markdown
+            text = ", ".join(values).replace("`", "'").replace("\n", " ")
+            text = text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 1] + "…"
+            misses.append(f"{key} = `{text or ' '}` (here: {allowed[key]})")
+    if not misses:
+        return ""
+    return f"Not taken from the link: {'; '.join(misses)}. The usual values stand instead."
+
+
+def _is_what_was_asked(values: list[str], taken: object) -> bool:
+    if isinstance(taken, str):
+        return values[-1] == taken
+    wanted = taken if isinstance(taken, tuple) else (taken,)
+    try:
+        given = [float(v) for v in (values if isinstance(taken, tuple) else values[-1:])]
+    except ValueError:
+        return False
+    return given == [float(v) for v in wanted]
+
+
+def set_link_value(key: str, value: str) -> None:
+    """Puts a value that is no widget's into the address; "" takes it out."""
+    if value:
+        st.query_params[key] = value
+    else:
+        st.query_params.pop(key, None)
+    st.session_state[key] = value
+
+
+def restore_link_values(keys: Iterable[str]) -> None:
+    """Puts them back into the address, which the menu empties on the way to another page and back."""
+    for key in keys:
+        kept = st.session_state.get(key, "")
+        if kept and key not in st.query_params:
+            st.query_params[key] = kept
+
+
+def keep_link_values(keys: Iterable[str]) -> None:
+    """Remembers them as the address has them now, which the browser's back button changes as well."""
+    for key in keys:
+        st.session_state[key] = st.query_params.get(key, "")
