@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
 
@@ -15,7 +16,7 @@ from ..config import DetectorConfig
 from ..nn.detector import Detector
 from ..nn.device import has_fast_bf16, resolve_device
 from ..nn.encoder import encode
-from ..nn.loop import LoopReport, cosine_rate, make_optimizer, run_steps, step_dice
+from ..nn.loop import LoopReport, TrainingStateError, cosine_rate, make_optimizer, run_steps, step_dice
 from ..nn.views import random_views
 from .losses import detector_loss
 
@@ -50,7 +51,8 @@ def train_detector(
         reconstructions: uint8 (N,H,W,3), shown in the place of an ID image with probability
             `config.reconstructed_id`; needed where that is above 0.
         snapshot_images: uint8 (P,H,W,3), whose features are kept before training and after every epoch.
-        state_path: Where to keep the resume state; snapshots lie beside it.
+        state_path: Where to keep the resume state; read first if it is there. Snapshots lie beside it, one
+            file each. The caller removes them all at the end.
         device: "auto", "cpu", "cuda", ...
         on_report: Called every few steps.
         should_stop: Asked before every step.
@@ -60,13 +62,14 @@ def train_detector(
         empty without them. None if training was stopped.
 
     Raises:
-        ValueError: No images on a side, columns that do not fit, or reconstructions that are missing.
+        ValueError: No images on a side, columns that do not fit, labels outside 0..C-1, or reconstructions
+            that are missing.
         EncoderError: More frozen blocks than there are.
-        TrainingDiverged, TrainingStateError, OSError: As `run_steps`.
+        TrainingStateError: Snapshots of the epochs before an interruption are gone; else as `run_steps`.
+        TrainingDiverged, OSError: As `run_steps`.
     """
-    _check(id_images, id_labels, outlier_images, outlier_labels, config, reconstructions)
-
-    # --- set up -----------------------------------------------------------------------------------
+    _check(detector, id_images, id_labels, outlier_images, outlier_labels, config, reconstructions)
+    # 1. set up; all draws are made on the CPU, so that every device sees the same batches
     where = resolve_device(device)
     detector.encoder.freeze(config.frozen_blocks)
     detector.to(where).train()
@@ -75,51 +78,42 @@ def train_detector(
     pixels, fakes = _pixels(id_images, where), _pixels(outlier_images, where)
     rebuilt = _pixels(reconstructions, where) if reconstructions is not None else None
     y_in, y_out = torch.tensor(id_labels).to(where), torch.tensor(outlier_labels).to(where)
-    half = min(config.batch_size // 2, len(pixels))
-    steps_per_epoch = len(pixels) // half
+    n = len(pixels)
+    steps_per_epoch = epoch_steps(n, config)
     total_steps = config.epochs * steps_per_epoch
-    is_outlier = torch.arange(2 * half, device=where) >= half
-
-    # --- snapshots --------------------------------------------------------------------------------
-    # kept as files, so that those of epochs before an interruption are there after it
-    kept: dict[int, np.ndarray] = {}
+    taken: dict[int, np.ndarray] = {}
 
     def snapshot(epoch: int) -> None:
+        """Features as they are after `epoch` epochs."""
         if snapshot_images is None:
             return
-        file = None if state_path is None else state_path.with_name(f"snapshot-{epoch:03d}.safetensors")
-        if file is not None and file.is_file():
-            kept[epoch] = load_arrays(file)["features"]
-            return
-        kept[epoch] = encode(detector.encoder, snapshot_images, where)
+        taken[epoch] = encode(detector.encoder, snapshot_images, where)
         detector.train()
-        if file is not None:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            partial = file.with_name(file.name + ".partial")
-            save_arrays({"features": kept[epoch]}, partial)
-            os.replace(partial, file)
+        if state_path is not None:
+            _save_snapshot(snapshot_path(state_path, epoch), taken[epoch])
 
-    # --- loop -------------------------------------------------------------------------------------
     def one_step(step: int) -> torch.Tensor:
+        if step == 0:
+            snapshot(0)
+        # 2. as many images of each side; batches of an epoch differ in size by one at most
         epoch, turn = divmod(step, steps_per_epoch)
-        if turn == 0:
-            snapshot(epoch)
-        # 1. half a batch of each side
-        rows = _deal(len(pixels), half, turn, config.seed, f"id {epoch}").to(where)
-        others = _deal(len(fakes), half, step, config.seed, "outliers").to(where)
+        first, last = (epoch * n + n * (turn + i) // steps_per_epoch for i in (0, 1))
+        half = last - first
+        rows = _deal(n, first, half, config.seed, "ID").to(where)
+        others = _deal(len(fakes), first, half, config.seed, "outliers").to(where)
         dice = step_dice(config.seed, step, "detector")
         inside = pixels[rows]
         if rebuilt is not None and config.reconstructed_id:
-            swapped = (torch.rand(half, generator=dice) < config.reconstructed_id).to(where)
-            inside = torch.where(swapped[:, None, None, None], rebuilt[rows], inside)
+            swapped = (torch.rand(half, 1, 1, 1, generator=dice) < config.reconstructed_id).to(where)
+            inside = torch.where(swapped, rebuilt[rows], inside)
         x = torch.cat([inside, fakes[others]]).to(torch.float32) / 127.5 - 1.0
         labels = torch.cat([y_in[rows], y_out[others]])
-        # 2. Eq. 4
+        is_outlier = torch.arange(2 * half, device=where) >= half
+        # 3. the loss over views of both
         with autocast:
             out = detector(random_views(x, config.views, dice))
         heads = (out.g_bin.float(), out.g_in.float(), out.g_out.float())
         loss = detector_loss(*heads, is_outlier, labels, config.outlier_weight)
-        # 3. step
         for group in optimizer.param_groups:
             group["lr"] = cosine_rate(step, total_steps, config.optimizer)
         optimizer.zero_grad(set_to_none=True)
@@ -127,34 +121,68 @@ def train_detector(
         optimizer.step()
         return loss.detach()
 
+    def after_step(step: int) -> None:
+        # before the state that knows of this step is saved: a state is never ahead of its snapshots
+        if step % steps_per_epoch == 0:
+            snapshot(step // steps_per_epoch)
+
     done = run_steps(
         "detector",
         total_steps,
         one_step,
         {"detector": detector, "optimizer": optimizer},
-        2 * half,
+        2 * n // steps_per_epoch,
         state_path,
         config.save_every_sec,
         on_report,
         should_stop,
+        after_step,
     )
-    if done:
-        for epoch in range(config.epochs + 1):
-            if epoch not in kept:
-                snapshot(epoch)
     detector.to("cpu").eval()
-    return [kept[epoch] for epoch in sorted(kept)] if done else None
+    if not done:
+        return None
+    # 4. the snapshots of all epochs, those from before an interruption out of their files
+    epochs = range(config.epochs + 1) if snapshot_images is not None else ()
+    return [taken[i] if i in taken else _read_snapshot(state_path, i) for i in epochs]
 
 
-def _deal(n: int, size: int, turn: int, seed: int, purpose: str) -> torch.Tensor:
-    """Rows of batch number `turn`: decks of n shuffled cards, one after the other, dealt in hands of `size`."""
-    first = turn * size
-    rows: list[int] = []
-    while len(rows) < size:
-        deck, place = divmod(first + len(rows), n)
-        order = torch.randperm(n, generator=step_dice(seed, deck, f"deck of {purpose}"))
-        rows += order[place : place + size - len(rows)].tolist()
-    return torch.tensor(rows)
+def epoch_steps(n_images: int, config: DetectorConfig) -> int:
+    """Batches of an epoch over that many ID images."""
+    return -(-n_images // (config.batch_size // 2))
+
+
+def snapshot_path(state_path: Path, epoch: int) -> Path:
+    """Where `train_detector` keeps the snapshot after an epoch, 0 being before training."""
+    return state_path.with_name(f"snapshot-{epoch:03d}.safetensors")
+
+
+def _save_snapshot(path: Path, features: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    save_arrays({"features": features}, partial)
+    os.replace(partial, path)
+
+
+def _read_snapshot(state_path: Path | None, epoch: int) -> np.ndarray:
+    assert state_path is not None  # without one nothing was resumed, and every epoch ran here
+    path = snapshot_path(state_path, epoch)
+    try:
+        return load_arrays(path)["features"]
+    except (OSError, SafetensorError, KeyError) as error:
+        raise TrainingStateError(
+            f"{path}: gone or damaged, and the training is past it; remove {state_path} to start over"
+        ) from error
+
+
+def _deal(n: int, first: int, size: int, seed: int, side: str) -> torch.Tensor:
+    """Cards `first` to `first + size` of endless shuffled decks of n: rows, int64 (size,)."""
+    hands: list[torch.Tensor] = []
+    while size > 0:
+        deck, place = divmod(first, n)
+        order = torch.randperm(n, generator=step_dice(seed, deck, f"detector's deck of {side}"))
+        hands.append(order[place : place + size])
+        first, size = first + len(hands[-1]), size - len(hands[-1])
+    return torch.cat(hands)
 
 
 def _pixels(images: np.ndarray, where: torch.device) -> torch.Tensor:
@@ -162,6 +190,7 @@ def _pixels(images: np.ndarray, where: torch.device) -> torch.Tensor:
 
 
 def _check(
+    detector: Detector,
     id_images: np.ndarray,
     id_labels: np.ndarray,
     outlier_images: np.ndarray,
@@ -169,10 +198,19 @@ def _check(
     config: DetectorConfig,
     reconstructions: np.ndarray | None,
 ) -> None:
+    n_clusters = detector.g_in.out_features
     for name, images, labels in (("ID", id_images, id_labels), ("outlier", outlier_images, outlier_labels)):
-        if len(images) == 0 or images.dtype != np.uint8 or images.ndim != 4:
-            raise ValueError(f"{name} images must be uint8 (N,H,W,3), N at least 1, not {images.shape}")
+        if images.dtype != np.uint8 or images.ndim != 4 or len(images) == 0:
+            raise ValueError(
+                f"{name} images must be uint8 (N,H,W,3) with N at least 1, not {images.dtype} {images.shape}"
+            )
         if labels.shape != (len(images),):
-            raise ValueError(f"{name} labels: shape {labels.shape}, but there are {len(images)} images")
-    if config.reconstructed_id and (reconstructions is None or len(reconstructions) != len(id_images)):
-        raise ValueError("detector.reconstructed_id needs a reconstruction of every ID image")
+            raise ValueError(f"{name} labels have shape {labels.shape} for {len(images)} images")
+        if labels.min() < 0 or labels.max() >= n_clusters:
+            raise ValueError(f"{name} labels must lie in 0..{n_clusters - 1}")
+    if outlier_images.shape[1:] != id_images.shape[1:]:
+        raise ValueError(
+            f"outliers {outlier_images.shape[1:]} and ID images {id_images.shape[1:]} differ in size"
+        )
+    if config.reconstructed_id and (reconstructions is None or reconstructions.shape != id_images.shape):
+        raise ValueError("reconstructed_id needs a reconstruction of every ID image")

@@ -1,0 +1,355 @@
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sdviz.config import DetectorConfig, OptimizerConfig, ViewsConfig
+from sdviz.detection import training
+from sdviz.detection.metrics import auroc
+from sdviz.detection.training import epoch_steps, snapshot_path, train_detector
+from sdviz.nn.detector import Detector, detector_outputs
+from sdviz.nn.encoder import Encoder, EncoderError
+from sdviz.nn.loop import LoopReport, TrainingDiverged, TrainingStateError
+
+ROOT = Path(__file__).resolve().parents[3]
+STILL = ViewsConfig(
+    area=(1.0, 1.0),
+    max_shift=0.0,
+    random_flip=False,
+    brightness=0,
+    contrast=0,
+    saturation=0,
+    hue=0,
+    grey_share=0,
+)
+TINY = DetectorConfig(epochs=3, batch_size=12, optimizer=OptimizerConfig(learning_rate=1e-3), views=STILL)
+
+
+def make_detector(seed: int = 0, zero_heads: bool = True) -> Detector:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return Detector(Encoder("small", 4), 2, zero_heads)
+
+
+@dataclass
+class Images:
+    """ID images: bright above (0) or below (1); outliers: bright left (0) or right (1)."""
+
+    id_images: np.ndarray
+    id_labels: np.ndarray
+    outlier_images: np.ndarray
+    outlier_labels: np.ndarray
+
+    @property
+    def all(self) -> tuple[np.ndarray, ...]:
+        return self.id_images, self.id_labels, self.outlier_images, self.outlier_labels
+
+
+def draw(n: int = 20, m: int = 14, seed: int = 0) -> Images:
+    dice = np.random.default_rng(seed)
+
+    def side(count: int, transpose: bool) -> tuple[np.ndarray, np.ndarray]:
+        labels = np.arange(count) % 2
+        images = dice.integers(0, 100, (count, 8, 8, 3))
+        images[labels == 0, :4] += 130
+        images[labels == 1, 4:] += 130
+        return (images.swapaxes(1, 2) if transpose else images).astype(np.uint8), labels.astype(np.int64)
+
+    return Images(*side(n, False), *side(m, True))
+
+
+@pytest.fixture
+def images(one_thread: None) -> Images:
+    return draw()
+
+
+def weights(detector: Detector) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in detector.state_dict().items()}
+
+
+def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    assert a.keys() == b.keys()
+    for name in a:
+        assert torch.equal(a[name], b[name]), name
+
+
+def stop_after(n_steps: int):  # noqa: ANN201
+    asked = iter(range(10**6))
+    return lambda: next(asked) >= n_steps
+
+
+# --------------------------------------------------------------------------------------------------
+# What it learns
+# --------------------------------------------------------------------------------------------------
+
+
+def test_all_three_heads_learn(one_thread: None) -> None:
+    images = draw(96, 96)
+    better = OptimizerConfig(learning_rate=5e-3)
+    config = TINY.model_copy(update={"epochs": 12, "batch_size": 32, "optimizer": better})
+    detector = make_detector()
+    reports: list[LoopReport] = []
+    assert train_detector(detector, *images.all, config, device="cpu", on_report=reports.append) == []
+    assert reports[-1].step == reports[-1].total_steps == 72
+    assert reports[-1].loss < 0.5 * reports[0].loss
+    assert not detector.training
+    test = draw(40, 40, seed=1)
+    inside, outside = (detector_outputs(detector, x, "cpu") for x in (test.id_images, test.outlier_images))
+    assert auroc(*(x.g_bin[:, 1] - x.g_bin[:, 0] for x in (inside, outside))) > 0.95
+    assert (inside.g_in.argmax(1) == test.id_labels).mean() > 0.95
+    assert (outside.g_out.argmax(1) == test.outlier_labels).mean() > 0.95
+
+
+def test_the_same_seed_gives_the_same_weights(images: Images) -> None:
+    results = []
+    for seed in (0, 0, 1):
+        detector = make_detector()
+        config = TINY.model_copy(update={"seed": seed, "views": ViewsConfig()})
+        train_detector(detector, *images.all, config, device="cpu")
+        results.append(weights(detector))
+    assert_same(results[0], results[1])
+    assert any(not torch.equal(results[0][name], results[2][name]) for name in results[0])
+
+
+def test_frozen_blocks_stay_as_they_are(images: Images) -> None:
+    detector = make_detector()
+    before = weights(detector)
+    train_detector(detector, *images.all, TINY.model_copy(update={"frozen_blocks": 2}), device="cpu")
+    after = weights(detector)
+    changed = {name for name in after if not torch.equal(before[name], after[name])}
+    frozen = {f"encoder.body.{i}." for i in (0, 1)}
+    assert changed == {name for name in after if not name.startswith(tuple(frozen))}
+    with pytest.raises(EncoderError, match="frozen_blocks 99: small has"):
+        train_detector(
+            make_detector(), *images.all, TINY.model_copy(update={"frozen_blocks": 99}), device="cpu"
+        )
+
+
+# --------------------------------------------------------------------------------------------------
+# What it is shown
+# --------------------------------------------------------------------------------------------------
+
+
+class Witness(Detector):
+    """Remembers the grey level of every image that it was shown in training, outliers apart."""
+
+    def __init__(self) -> None:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            super().__init__(Encoder("small", 4), 2)
+        self.seen: list[tuple[list[int], list[int]]] = []
+
+    def forward(self, x: torch.Tensor):  # noqa: ANN201
+        if self.training:
+            levels = ((x[:, 0, 0, 0] + 1) * 127.5).round().int().tolist()
+            self.seen.append((levels[: len(levels) // 2], levels[len(levels) // 2 :]))
+        return super().forward(x)
+
+
+def numbered(first: int, count: int) -> np.ndarray:
+    """uint8 (count,8,8,3), image i of grey level first + i."""
+    levels = np.arange(first, first + count, dtype=np.uint8)
+    return np.repeat(levels, 8 * 8 * 3).reshape(count, 8, 8, 3)
+
+
+@pytest.mark.parametrize(("n", "m"), [(20, 14), (20, 20), (20, 3), (20, 70), (18, 18), (5, 9), (1, 1)])
+def test_an_epoch_shows_every_id_image_once_and_as_many_outliers(one_thread: None, n: int, m: int) -> None:
+    witness = Witness()
+    labels = np.zeros(n, np.int64), np.zeros(m, np.int64)
+    train_detector(witness, numbered(0, n), labels[0], numbered(100, m), labels[1], TINY, device="cpu")
+    steps = epoch_steps(n, TINY)
+    assert len(witness.seen) == 3 * steps
+    orders = []
+    for epoch in range(3):
+        batches = witness.seen[epoch * steps : (epoch + 1) * steps]
+        assert all(len(a) == len(b) <= 6 for a, b in batches)
+        assert max(len(a) for a, _ in batches) - min(len(a) for a, _ in batches) <= 1
+        orders.append([level for a, _ in batches for level in a])
+        assert sorted(orders[-1]) == list(range(n))
+    assert n < 5 or orders[0] != orders[1] != orders[2]
+    # no outlier comes again before all have come
+    dealt = [level for _, b in witness.seen for level in b]
+    assert len(dealt) == 3 * n
+    for first in range(0, len(dealt), m):
+        deck = dealt[first : first + m]
+        assert len(set(deck)) == len(deck) and set(deck) <= set(range(100, 100 + m))
+
+
+def test_reconstructions_stand_in_for_their_own_images(one_thread: None) -> None:
+    labels = np.zeros(40, np.int64)
+    id_images, outliers = numbered(0, 40), numbered(200, 40)
+    for share in (0.0, 0.3, 1.0):
+        witness = Witness()
+        config = TINY.model_copy(update={"reconstructed_id": share, "epochs": 10})
+        train_detector(witness, id_images, labels, outliers, labels, config, numbered(100, 40), device="cpu")
+        shown = np.array([level for a, _ in witness.seen for level in a]).reshape(10, 40)
+        assert (np.sort(shown % 100, axis=1) == np.arange(40)).all()
+        assert (shown >= 100).mean() == pytest.approx(share, abs=0.08)
+        # not always the same ones
+        assert share != 0.3 or len({tuple(sorted(row[row >= 100])) for row in shown}) == 10
+        assert all(level >= 200 for _, b in witness.seen for level in b)
+
+
+def test_both_sides_are_augmented(one_thread: None) -> None:
+    witness = Witness()
+    labels = np.zeros(12, np.int64)
+    config = TINY.model_copy(update={"views": STILL.model_copy(update={"noise": 0.1})})
+    train_detector(witness, numbered(50, 12), labels, numbered(150, 12), labels, config, device="cpu")
+    for side, first in ((0, 50), (1, 150)):
+        levels = np.array([level for batch in witness.seen for level in batch[side]])
+        assert ((levels < first) | (levels >= first + 12)).any()
+
+
+# --------------------------------------------------------------------------------------------------
+# Snapshots, stopping, resuming
+# --------------------------------------------------------------------------------------------------
+
+
+def test_snapshots_before_training_and_after_every_epoch(images: Images, tmp_path: Path) -> None:
+    detector, pictures = make_detector(), draw(9, seed=5).id_images
+    first = detector_outputs(detector, pictures, "cpu").features
+    snapshots = train_detector(
+        detector, *images.all, TINY, None, pictures, tmp_path / "new" / "state.pt", device="cpu"
+    )
+    assert snapshots is not None and len(snapshots) == 4
+    assert all(one.shape == (9, 16) and one.dtype == np.float32 for one in snapshots)
+    np.testing.assert_array_equal(snapshots[0], first)
+    np.testing.assert_array_equal(snapshots[3], detector_outputs(detector, pictures, "cpu").features)
+    assert not np.allclose(snapshots[1], snapshots[2])
+    # taking them changes nothing
+    plain = make_detector()
+    train_detector(plain, *images.all, TINY, device="cpu")
+    assert_same(weights(detector), weights(plain))
+
+
+@pytest.mark.parametrize("n_steps", [0, 1, 3, 4, 5, 8, 11])
+def test_stopped_and_resumed_is_undisturbed(images: Images, tmp_path: Path, n_steps: int) -> None:
+    config = TINY.model_copy(update={"reconstructed_id": 0.5, "views": ViewsConfig()})
+    rebuilt, pictures = images.id_images[::-1].copy(), draw(9, seed=5).id_images
+
+    def train(detector: Detector, state: Path | None, **more: object) -> list[np.ndarray] | None:
+        return train_detector(detector, *images.all, config, rebuilt, pictures, state, "cpu", **more)
+
+    undisturbed = make_detector()
+    expected = train(undisturbed, None)
+    state = tmp_path / "state.pt"
+    assert train(make_detector(), state, should_stop=stop_after(n_steps)) is None
+    assert state.is_file()
+    resumed = make_detector(seed=7)  # its weights come from the state
+    snapshots = train(resumed, state)
+    assert_same(weights(undisturbed), weights(resumed))
+    assert expected is not None and snapshots is not None and len(snapshots) == len(expected) == 4
+    for a, b in zip(expected, snapshots, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import torch
+sys.path.insert(0, sys.argv[3])
+from test_training import TINY, draw, make_detector
+from sdviz.detection.training import train_detector
+torch.set_num_threads(1)
+asked = iter(range(1000))
+def die():
+    if next(asked) == int(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return False
+config = TINY.model_copy(update={"save_every_sec": 1e-9})
+train_detector(make_detector(), *draw().all, config, None, draw(9, seed=5).id_images, Path(sys.argv[1]), "cpu",
+               should_stop=die)
+"""
+
+
+def test_killed_and_resumed_is_undisturbed(images: Images, tmp_path: Path) -> None:
+    state, pictures = tmp_path / "state.pt", draw(9, seed=5).id_images
+    result = subprocess.run(
+        [sys.executable, "-c", KILLED, str(state), "9", str(Path(__file__).parent)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert result.returncode == -signal.SIGKILL, result.stderr
+    undisturbed, resumed = make_detector(), make_detector(seed=7)
+    expected = train_detector(undisturbed, *images.all, TINY, None, pictures, device="cpu")
+    steps: list[int] = []
+
+    def count() -> bool:
+        steps.append(1)
+        return False
+
+    snapshots = train_detector(resumed, *images.all, TINY, None, pictures, state, "cpu", should_stop=count)
+    assert len(steps) == 3  # 12 in all, and 9 were done
+    assert_same(weights(undisturbed), weights(resumed))
+    assert expected is not None and snapshots is not None
+    for a, b in zip(expected, snapshots, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_old_snapshots_of_a_training_that_starts_over_are_not_taken(images: Images, tmp_path: Path) -> None:
+    state, pictures = tmp_path / "state.pt", draw(9, seed=5).id_images
+    train_detector(make_detector(), *images.all, TINY, None, pictures, state, "cpu")
+    state.unlink(missing_ok=True)
+    snapshots = train_detector(make_detector(3), *images.all, TINY, None, pictures, state, "cpu")
+    assert snapshots is not None
+    first = detector_outputs(make_detector(3), pictures, "cpu").features
+    np.testing.assert_array_equal(snapshots[0], first)
+
+
+def test_snapshots_that_are_gone_are_said_to_be(images: Images, tmp_path: Path) -> None:
+    state, pictures = tmp_path / "state.pt", draw(9, seed=5).id_images
+    stop = stop_after(9)
+    train_detector(make_detector(), *images.all, TINY, None, pictures, state, "cpu", should_stop=stop)
+    kept = snapshot_path(state, 1).read_bytes()
+    for damage in (None, kept[:20]):
+        snapshot_path(state, 1).unlink(missing_ok=True)
+        if damage is not None:
+            snapshot_path(state, 1).write_bytes(damage)
+        with pytest.raises(TrainingStateError, match=r"snapshot-001.safetensors: gone or damaged.*state\.pt"):
+            train_detector(make_detector(), *images.all, TINY, None, pictures, state, "cpu")
+
+
+def test_a_loss_that_is_no_number_is_an_error(images: Images) -> None:
+    config = TINY.model_copy(update={"optimizer": OptimizerConfig(name="sgd", learning_rate=1e30)})
+    with pytest.raises(TrainingDiverged, match="the detector's loss became"):
+        train_detector(make_detector(), *images.all, config, device="cpu")
+
+
+# --------------------------------------------------------------------------------------------------
+# Bad input
+# --------------------------------------------------------------------------------------------------
+
+
+def test_bad_input_is_refused_in_one_line(images: Images) -> None:
+    a, y, b, z = images.all
+    rebuilding = TINY.model_copy(update={"reconstructed_id": 0.5})
+    for given, config, rebuilt, message in (
+        ((a[:0], y[:0], b, z), TINY, None, r"ID images must be uint8 \(N,H,W,3\) with N at least 1"),
+        ((a, y, b[:0], z[:0]), TINY, None, "outlier images must be uint8"),
+        ((a / 255, y, b, z), TINY, None, r"ID images must be uint8 .*, not float64"),
+        ((a, y[:-1], b, z), TINY, None, r"ID labels have shape \(19,\) for 20 images"),
+        ((a, y + 1, b, z), TINY, None, r"ID labels must lie in 0\.\.1"),
+        ((a, y, b, z - 1), TINY, None, r"outlier labels must lie in 0\.\.1"),
+        ((a, y, b[:, :4], z), TINY, None, "differ in size"),
+        ((a, y, b, z), rebuilding, None, "reconstructed_id needs a reconstruction of every ID image"),
+        ((a, y, b, z), rebuilding, a[:3], "reconstructed_id needs a reconstruction of every ID image"),
+    ):
+        with pytest.raises(ValueError, match=message) as caught:
+            train_detector(make_detector(), *given, config, rebuilt, device="cpu")
+        assert "\n" not in str(caught.value)
+
+
+def test_decks_are_whole_permutations() -> None:
+    whole = torch.cat([training._deal(7, first, 5, 0, "ID") for first in range(0, 35, 5)])
+    assert (whole.view(5, 7).sort(1).values == torch.arange(7)).all()
+    assert torch.equal(training._deal(7, 3, 20, 0, "ID"), whole[3:23])
+    assert not torch.equal(whole, torch.cat([training._deal(7, f, 5, 0, "outliers") for f in range(0, 35, 5)]))

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from sdviz.nn.detector import Detector, detector_outputs
+from sdviz.nn.encoder import Encoder, encode
+
+
+@pytest.fixture
+def detector(one_thread: None) -> Detector:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Detector(Encoder("small", 4), n_clusters=3, zero_heads=False).eval()
+
+
+def test_features_and_three_heads(detector: Detector, tiny_images: Callable[..., np.ndarray]) -> None:
+    x = torch.tensor(tiny_images(5)).permute(0, 3, 1, 2) / 127.5 - 1
+    with torch.no_grad():
+        features, g_bin, g_in, g_out = detector(x)
+    assert [tuple(z.shape) for z in (features, g_bin, g_in, g_out)] == [(5, 16), (5, 2), (5, 3), (5, 3)]
+    assert detector.feature_dim == 16
+    assert torch.equal(features, detector.encoder(x))
+    for head, logits in ((detector.g_bin, g_bin), (detector.g_in, g_in), (detector.g_out, g_out)):
+        assert torch.allclose(logits, features @ head.weight.T + head.bias)
+    assert not torch.equal(g_in, g_out)
+
+
+def test_heads_begin_at_zero() -> None:
+    heads = Detector(Encoder("small", 4), 3)
+    for head in (heads.g_bin, heads.g_in, heads.g_out):
+        assert not head.weight.any() and not head.bias.any()
+
+
+def test_its_configuration_builds_it_again(detector: Detector, tiny_images: Callable[..., np.ndarray]) -> None:
+    again = Detector(Encoder(**detector.config["encoder"]), detector.config["n_clusters"])
+    again.load_state_dict(detector.state_dict())
+    images = tiny_images(4)
+    for a, b in zip(detector_outputs(detector, images), detector_outputs(again, images), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_outputs_are_float32_arrays_whatever_the_batch(
+    detector: Detector, tiny_images: Callable[..., np.ndarray]
+) -> None:
+    images = tiny_images(7)
+    detector.train()  # and puts it into eval mode itself
+    whole, parts = (detector_outputs(detector, images, "cpu", batch_size=size) for size in (100, 3))
+    for a, b in zip(whole, parts, strict=True):
+        assert a.dtype == np.float32
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    np.testing.assert_allclose(whole.features, encode(detector.encoder, images, "cpu"), atol=1e-6)
+    assert not detector.training
