@@ -23,12 +23,13 @@ if TYPE_CHECKING:
     from .bundle import Bundle
     from .data import ImageSet
     from .pipeline import Progress, Target
-    from .runs import Run
+    from .runs import Run, Status
 
 EXIT_FAILED = 1
 EXIT_MISTAKE = 2
 EXIT_STOPPED = 128 + signal.SIGINT
 PLAIN_LINE_EVERY_SEC = 10.0
+NOW = "Do not wait for another run on the same device."
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
@@ -119,8 +120,12 @@ def run(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replaces one value, as in a.b=c.")
     ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = None,
+    now: Annotated[bool, typer.Option("--now", help=NOW)] = False,
 ) -> None:
-    """Trains by a configuration, in a new folder under runs/ (or SDVIZ_RUNS), and ends in a bundle."""
+    """Trains by a configuration, in a new folder under runs/ (or SDVIZ_RUNS), and ends in a bundle.
+
+    While another run is at work on the same device it waits, in the order in which they were asked for.
+    """
     from .config import load_config
 
     overrides = [*(set_ or []), *([f"device={json.dumps(device)}"] if device else [])]
@@ -130,56 +135,64 @@ def run(
 
     with _checking():
         resolve_device(settings.device)
-    _execute(runs.create(settings))
+    _execute(runs.create(settings), now)
 
 
 @app.command()
 @_mistakes_in_one_line
-def resume(run: Annotated[str, typer.Argument(help="The run's number, name or folder.")]) -> None:
-    """Goes on with a run that was stopped, killed or failed; stages that are complete are skipped."""
+def resume(
+    run: Annotated[str, typer.Argument(help="The run's number, name or folder.")],
+    now: Annotated[bool, typer.Option("--now", help=NOW)] = False,
+) -> None:
+    """Goes on with a run that was cancelled, killed or failed; stages that are complete are skipped."""
     from . import runs
 
     with _checking():
         found = runs.find(run)
-    _execute(found)
+    _execute(found, now)
 
 
-def _execute(run: Run) -> None:
+def _execute(run: Run, now: bool) -> None:
     from . import runs
     from .pipeline import is_main_process
 
     if not is_main_process():  # of an `accelerate launch`; the main one does the talking
-        raise typer.Exit(0 if runs.execute(run).state == "done" else EXIT_STOPPED)
+        raise typer.Exit(0 if runs.execute(run, now=now).state == "done" else EXIT_STOPPED)
     go_on = f"go on with: python -m sdviz resume {run.name}"
     typer.echo(f"{run.path}: stop it with Ctrl-C, {go_on}", err=True)
     with _progress_bar() as show:
 
         def on_progress(p: Progress) -> None:
-            figures = f"loss {p.values['loss']:.4f}"
+            figures = [f"loss {p.values['loss']:.4f}"] if "loss" in p.values else []
             if "images_per_sec" in p.values:
-                figures += f", {p.values['images_per_sec']:.0f} images/s"
-            show(f"{p.stage} {p.step}/{p.total} {figures}", p.share, p.eta_sec)
+                figures.append(f"{p.values['images_per_sec']:.0f} images/s")
+            show(f"{p.stage} {p.step}/{p.total} {', '.join(figures)}".rstrip(), p.share, p.eta_sec)
+
+        def on_wait(waiting: Status) -> None:
+            before = ", ".join(waiting.waits_for)
+            show(f"place {waiting.queue_place} in the queue for {waiting.devices[0]}: {before}", 0.0, None)
 
         with _checking():
-            status = runs.execute(run, on_progress)
+            status = runs.execute(run, on_progress, on_wait, now)
     if status.state == "failed":
         where = f"{run.name} failed in stage {status.stage}" if status.stage else f"{run.name} failed"
         _fail(f"{where}: {status.error} (more in {run.path / 'log.txt'})", EXIT_FAILED)
-    if status.state == "stopped":
-        _fail(f"{run.name} stopped in stage {status.stage}; {go_on}", EXIT_STOPPED)
+    if status.state == "cancelled":
+        where = f"in stage {status.stage}" if status.stage else "before its first stage"
+        _fail(f"{run.name} cancelled {where}; {go_on}", EXIT_STOPPED)
     typer.echo(str(run.bundle))
 
 
 @app.command()
 @_mistakes_in_one_line
 def stop(run: Annotated[str, typer.Argument(help="The run's number, name or folder.")]) -> None:
-    """Stops a run within one step, with its state saved."""
+    """Stops a run within one step, with its state saved; or takes it out of the queue."""
     from . import runs
 
     with _checking():
         found = runs.find(run)
         status = runs.stop(found)
-    if status.state == "running":
+    if status.is_active:
         _fail(f"{found.name} was asked to stop and has not yet", EXIT_FAILED)
     typer.echo(f"{found.name}: {status.state}")
 
@@ -218,7 +231,9 @@ def list_(
         steps = f"{row['step']}/{row['total']}" if row["total"] else ""
         eta = row["eta_sec"]
         left = f"{_duration(eta)} left" if isinstance(eta, float) else str(row["error"] or "")
-        typer.echo(f"{row['name']:<40} {row['state']:<8} {row['stage']:<10} {steps:<14} {left}".rstrip())
+        if row["state"] == "queued":
+            left = f"behind {', '.join(row['waits_for'])}"  # type: ignore[arg-type]
+        typer.echo(f"{row['name']:<40} {row['state']:<9} {row['stage']:<13} {steps:<14} {left}".rstrip())
 
 
 @app.command()

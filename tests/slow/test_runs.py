@@ -14,6 +14,7 @@ import pytest
 
 from sdviz import runs
 from sdviz.bundle import Bundle
+from sdviz.config import load_config
 from tests.tiny_runs import write_tiny_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -87,14 +88,14 @@ def test_stop_ends_a_running_run_with_its_state_saved(root: Path, tmp_path: Path
 
     stopper = start("stop", "1")
     out, errors = stopper.communicate(timeout=120)
-    assert (stopper.returncode, out) == (0, "00001-pictures-tiny: stopped\n"), errors
+    assert (stopper.returncode, out) == (0, "00001-pictures-tiny: cancelled\n"), errors
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert errors.splitlines()[-1].startswith(
-        "error: 00001-pictures-tiny stopped in stage diffusion; go on with"
+        "error: 00001-pictures-tiny cancelled in stage diffusion; go on with"
     )
     status = runs.find("1").status()
-    assert (status.state, status.error) == ("stopped", None)
+    assert (status.state, status.error) == ("cancelled", None)
     assert (runs.find("1").path / "diffusion" / "state.pt").is_file()
 
 
@@ -142,3 +143,33 @@ def test_processes_of_a_launcher_share_one_run(root: Path, tmp_path: Path) -> No
         ("diffusion", 40),
     ]
     assert Bundle.load(run.bundle, device="cpu").class_names == ("blue", "green", "red")
+
+
+def test_a_launched_run_outlives_its_launcher_and_the_next_waits_for_it(root: Path, tmp_path: Path) -> None:
+    long = write_tiny_config(tmp_path / "long", 20, 100_000)
+    first = runs.create(load_config(long))
+    second = runs.create(load_config(write_tiny_config(tmp_path / "short", 20, 20)))
+    script = "import sys; from sdviz import runs; runs.launch(runs.find(sys.argv[1]))"
+    for run in (first, second):
+        launcher = subprocess.run([sys.executable, "-c", script, run.name], cwd=ROOT, timeout=120)
+        assert launcher.returncode == 0
+
+    def reaches(run: runs.Run, state: str) -> None:
+        deadline = time.monotonic() + 300
+        while run.status().state != state:
+            assert time.monotonic() < deadline, run.status()
+            time.sleep(0.1)
+
+    reaches(first, "running")
+    deadline = time.monotonic() + 120
+    while second.status().queue_place is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    status = second.status()
+    assert (status.state, status.queue_place, status.waits_for) == ("queued", 1, (first.name,))
+    assert first.status().state == "running"
+    assert runs.stop(first).state == "cancelled"
+    reaches(second, "done")
+    assert Bundle.load(second.bundle, device="cpu").class_names == ("blue", "green", "red")
+    assert "place" not in (first.path / "output.txt").read_text()
+    assert f"place 1 in the queue for cpu: {first.name}" in (second.path / "output.txt").read_text()

@@ -1,0 +1,208 @@
+"""The folders of runs: made, found, listed, deleted."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from ..config import RunConfig, load_config, to_yaml
+from .status import RunError, Status, read_status, write_status
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run's folder."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.name
+
+    @property
+    def bundle(self) -> Path:
+        """Where the bundle is once the run is done."""
+        return self.path / "bundle"
+
+    @property
+    def status_file(self) -> Path:
+        """Its status.json."""
+        return self.path / "status.json"
+
+    def config(self) -> RunConfig:
+        """The resolved configuration.
+
+        Raises:
+            ConfigError: The file was broken by hand.
+        """
+        return load_config(self.path / "config.yaml")
+
+    def status(self) -> Status:
+        """What status.json says, checked against the process that it names.
+
+        Raises:
+            RunError: No such file, or a damaged one.
+        """
+        return read_status(self.status_file)
+
+    def is_running(self) -> bool:
+        """Whether its file says so and that very process lives."""
+        return self.status().state == "running"
+
+    def stats(self) -> list[dict[str, Any]]:
+        """The lines of stats.jsonl: stage, step, total and what was measured.
+
+        A line that a killed process left unfinished is passed over, and of steps done twice, before and
+        after a resume, the later ones count.
+        """
+        file = self.path / "stats.jsonl"
+        lines: list[dict[str, Any]] = []
+        for text in file.read_text("utf-8", errors="replace").splitlines() if file.is_file() else []:
+            try:
+                line = json.loads(text)
+                part, step = _part(line), line["step"] + 0
+            except (ValueError, TypeError, KeyError, AttributeError):
+                continue
+            # a stage may end with a measurement that counts otherwise: it takes no step back
+            while lines and _part(lines[-1]) == part and lines[-1]["step"] >= step:
+                lines.pop()
+            lines.append(line)
+        return lines
+
+    def log(self, text: str) -> None:
+        """Adds to log.txt, with the time in UTC."""
+        with (self.path / "log.txt").open("a", encoding="utf-8") as stream:
+            stream.write(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {text}\n")
+
+
+def runs_root() -> Path:
+    """Where runs are kept: SDVIZ_RUNS, else `runs` under the working directory; read at every call."""
+    return Path(os.environ.get("SDVIZ_RUNS") or "runs")
+
+
+@contextmanager
+def ledger() -> Iterator[None]:
+    """Held for a moment by whoever numbers, starts, queues or deletes a run: one at a time."""
+    root = runs_root()
+    root.mkdir(parents=True, exist_ok=True)
+    with FileLock(root / ".lock"):
+        yield
+
+
+def create(config: RunConfig) -> Run:
+    """Makes the folder of a new run, not yet started: `execute` does that, here or in another process.
+
+    Under `accelerate launch` the main process makes it and every process gets it.
+    """
+    from ..pipeline import from_main, is_main_process
+
+    path = str(_make_folder(config)) if is_main_process() else ""
+    return Run(Path(from_main(path, config.device)))
+
+
+def _make_folder(config: RunConfig) -> Path:
+    from ..pipeline import absolute_source, config_hash, write_atomically
+
+    root = runs_root()
+    # a run may be resumed from another directory
+    source = config.data.model_copy(update={"id": absolute_source(config.data.id)})
+    config = config.model_copy(update={"data": source})
+    name = f"{_slug(Path(config.data.id).name)}-{_slug(config.profile)}"
+    with ledger():
+        taken = [int(m[1]) for p in root.iterdir() if (m := re.match(r"\.?([0-9]+)-", p.name))]
+        run = Run(root / f"{max(taken, default=0) + 1:05d}-{name}")
+        run.path.mkdir()
+    write_atomically(run.path / "config.yaml", to_yaml(config))
+    write_status(run.status_file, Status("new", config_hash(config)))
+    return run.path
+
+
+def list_runs() -> list[Run]:
+    """Every run, by number; what is not a run's folder is passed over, links too."""
+    root = runs_root()
+    if not root.is_dir():
+        return []
+    found = [Run(p) for p in root.iterdir() if _is_run(p)]
+    return sorted(found, key=lambda run: (int(run.name.partition("-")[0]), run.name))
+
+
+def find(text: str) -> Run:
+    """The run of that number, name or path.
+
+    Raises:
+        RunError: There is none, or it lies outside the runs' folder.
+    """
+    root = runs_root()
+    if text.isdecimal():
+        matching = [run for run in list_runs() if int(run.name.partition("-")[0]) == int(text)]
+        if matching:
+            return matching[0]
+    try:
+        for path in (root / text, Path(text)):
+            if path.parent.resolve() == root.resolve() and _is_run(path):
+                return Run(root / path.name)
+    except (OSError, ValueError):  # too long for a name, or with a zero byte in it
+        pass
+    known = ", ".join(run.name for run in list_runs()[-3:])
+    raise RunError(f"no run {text!r} in {root}{f' (the last ones: {known})' if known else ', which has none'}")
+
+
+def check_own(run: Run) -> None:
+    """Refuses a folder outside the runs' folder, a link, and what is no run.
+
+    Raises:
+        RunError: It is one of these.
+    """
+    if run.path.parent.resolve() != runs_root().resolve() or not _is_run(run.path):
+        raise RunError(f"{run.path} is not a run in {runs_root()}")
+
+
+def delete(run: Run) -> None:
+    """Deletes a run's folder with all that is in it; links in it go, what they point to stays.
+
+    Raises:
+        RunError: It is running or waits to, it is no run in the runs' folder, or a part would not go.
+    """
+    check_own(run)
+    with ledger():
+        try:
+            state = run.status().state
+        except RunError:  # a damaged one may go
+            state = "failed"
+        if state in ("queued", "running"):
+            raise RunError(f"{run.name} is {state}: stop it first")
+        # out of every list at once; a name with a dot is no run's, and its number is not given again
+        doomed = run.path.with_name(f".{run.name}.deleted")
+        os.rename(run.path, doomed)
+    try:
+        shutil.rmtree(doomed)
+    except OSError as error:
+        raise RunError(f"{doomed} could not be removed: {error.strerror or error}") from error
+
+
+def _part(line: dict[str, Any]) -> tuple[str, int | None]:
+    return line["stage"], line.get("total")
+
+
+def _is_run(path: Path) -> bool:
+    return (
+        re.match(r"[0-9]+-", path.name) is not None
+        and path.is_dir()
+        and not path.is_symlink()
+        and (path / "config.yaml").is_file()
+    )
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9]+", "-", text)[:40].strip("-") or "x"

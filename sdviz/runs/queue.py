@@ -1,0 +1,66 @@
+"""One run a device: the others wait, in the order in which they were asked for.
+
+There is no queue but the runs' own status files, and no keeper: a waiting process looks every second
+whether a living one holds one of its devices or was there before it. Runs in one runs' folder know of
+each other; two folders do not.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from ..nn.device import resolve_device
+from .folder import Run, list_runs
+from .status import RunError, Status
+
+LOOK_EVERY_SEC = 1.0
+
+
+def devices_of(device: str) -> tuple[str, ...]:
+    """What a run on that device takes: "cpu", "mps", or each GPU by its place in the machine.
+
+    Processes of an `accelerate launch` take a GPU each.
+
+    Args:
+        device: As `resolve_device` takes it.
+
+    Raises:
+        ValueError: A device that this machine does not have.
+    """
+    resolved = resolve_device(device)
+    if resolved.type != "cuda":
+        return (resolved.type,)
+    n_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    indices = [resolved.index or 0] if n_processes == 1 else list(range(n_processes))
+    visible = [part.strip() for part in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
+    return tuple(f"cuda:{visible[i] if i < len(visible) and visible[i] else i}" for i in indices)
+
+
+def runs_ahead(run: Run, status: Status) -> list[Run]:
+    """The runs that this one has to wait for: those at work on its devices, then those asked for before.
+
+    Args:
+        run: The one that asks; it is not ahead of itself.
+        status: With its devices and when it was submitted; None is "just now".
+    """
+    working: list[Run] = []
+    waiting: list[tuple[float, str, Run]] = []
+    mine = (float("inf") if status.submitted is None else status.submitted, run.name)
+    for other in list_runs():
+        if other.name == run.name:
+            continue
+        try:
+            theirs = other.status()
+        except RunError:  # a damaged folder stands in nobody's way
+            continue
+        if not theirs.is_active or theirs.host != socket.gethostname():
+            continue
+        if not set(theirs.devices) & set(status.devices):
+            continue
+        place = (theirs.submitted or 0.0, other.name)
+        if theirs.state == "running":
+            working.append(other)
+        elif place < mine:
+            waiting.append((*place, other))
+    return working + [other for *_, other in sorted(waiting, key=lambda one: one[:2])]

@@ -1,0 +1,221 @@
+"""A run's work, done in this process, with its files kept on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import psutil
+from filelock import FileLock, Timeout
+
+from ..config import RunConfig
+from .folder import Run, ledger
+from .reasons import reason
+from .status import RunError, Status, identity, write_status
+
+if TYPE_CHECKING:
+    from ..pipeline import Progress
+
+# kept in the folder and freed when a run fails, so that a full disk can still say that it is full
+RESERVE_BYTES = 64 * 1024
+
+
+def execute(
+    run: Run,
+    on_progress: Callable[[Progress], None] | None = None,
+    on_wait: Callable[[Status], None] | None = None,
+    now: bool = False,
+) -> Status:
+    """Does a run's work in this process, from where it was left, until it is done, cancelled or failed.
+
+    It waits first until no other run is at work on its device. SIGTERM and Ctrl-C end the waiting, and
+    the work before the next step, with its state saved. Under `accelerate launch` every process calls
+    this, and the main one keeps the files.
+
+    Args:
+        run: A run that `create` made.
+        on_progress: Told how far it is, besides the files.
+        on_wait: Told of every new place in the queue.
+        now: Do not wait.
+
+    Returns:
+        The last status, as status.json has it: state "done", "cancelled" or "failed".
+
+    Raises:
+        RunError: Another process is at it, or its configuration was changed.
+        ConfigError: Its configuration was broken.
+        ValueError: Its device is not there.
+    """
+    from ..pipeline import Workspace, config_hash, from_main, is_main_process, run_stages
+
+    if not is_main_process():
+        config = run.config()
+        with _stop_signals():  # the main process gets them too, and tells
+            while (turn := from_main("", config.device)) == "wait":
+                pass
+            work = Workspace(run.path, config, lambda progress: None, lambda: False)
+            complete = turn == "go" and run_stages(work)
+        return Status("done" if complete else "cancelled", config_hash(config))
+
+    lock = FileLock(run.path / ".lock")
+    try:
+        held = lock.acquire(timeout=0)
+    except Timeout as error:
+        raise RunError(f"{run.name} is running already, in process {run.status().pid}") from error
+    with held:
+        with ledger():  # whoever launched this process has written so by then
+            config, before = run.config(), run.status()
+        if config_hash(config) != before.config_sha256:
+            raise RunError(f"{run.path / 'config.yaml'} was changed since the run was made: start a new run")
+        with _stop_signals() as stop:
+            return _Recorder(run, config, before, stop, on_progress).work(now, on_wait)
+
+
+class _Recorder:
+    """Keeps a run's files while its stages work."""
+
+    def __init__(
+        self,
+        run: Run,
+        config: RunConfig,
+        before: Status,
+        stop: threading.Event,
+        on_progress: Callable[[Progress], None] | None,
+    ) -> None:
+        from .queue import devices_of
+
+        self.run, self.config, self.stop, self.on_progress = run, config, stop, on_progress
+        me = identity(psutil.Process())
+        submitted = before.submitted if before.state == "queued" and before.pid == me["pid"] else None
+        self.status = replace(
+            before,
+            devices=devices_of(config.device),
+            submitted=submitted or time.time(),
+            eta_sec=None,
+            error=None,
+            **me,
+        )
+        # of the stage at work: when it began here, and what it had taken before
+        self._began, self._before_sec = time.monotonic(), 0.0
+
+    def work(self, now: bool, on_wait: Callable[[Status], None] | None) -> Status:
+        from ..pipeline import Workspace, run_stages
+
+        for leftover in self.run.path.rglob("*.partial"):
+            leftover.unlink(missing_ok=True)
+        try:
+            if not self._wait_for_device(now, on_wait):
+                self._update(state="cancelled", queue_place=None, waits_for=())
+                self.run.log("cancelled in the queue")
+                return self.status
+            (self.run.path / ".reserve").write_bytes(os.urandom(RESERVE_BYTES))
+            self.run.log(f"process {self.status.pid} begins on {', '.join(self.status.devices)}")
+            _end_last_line(self.run.path / "stats.jsonl")
+            work = Workspace(self.run.path, self.config, self._on_progress, self.stop.is_set)
+            complete = run_stages(work, self._on_stage)
+            self._update(state="done" if complete else "cancelled", eta_sec=None)
+            self.run.log(self.status.state)
+        # whatever ends a run stands in its files, and the status returned says so: nothing is swallowed
+        except (Exception, KeyboardInterrupt) as error:
+            self._fail(error)
+        (self.run.path / ".reserve").unlink(missing_ok=True)
+        return self.status
+
+    def _wait_for_device(self, now: bool, on_wait: Callable[[Status], None] | None) -> bool:
+        """Queues until it is this run's turn; False where it was stopped before."""
+        from ..pipeline import from_main
+        from .queue import LOOK_EVERY_SEC, runs_ahead
+
+        waits_for: tuple[str, ...] | None = None
+        while not self.stop.is_set():
+            with ledger():  # two that wait for one device cannot both see it free
+                ahead = () if now else tuple(run.name for run in runs_ahead(self.run, self.status))
+                if not ahead:
+                    self._update(state="running", queue_place=None, waits_for=())
+                elif ahead != waits_for:
+                    self._update(state="queued", queue_place=len(ahead), waits_for=ahead)
+            from_main("wait" if ahead else "go", self.config.device)
+            if not ahead:
+                return True
+            if ahead != waits_for:
+                waits_for = ahead
+                if on_wait is not None:
+                    on_wait(self.status)
+            self.stop.wait(LOOK_EVERY_SEC)
+        from_main("stop", self.config.device)
+        return False
+
+    def _fail(self, error: BaseException) -> None:
+        # 1. make room: a full disk has to be able to say so
+        (self.run.path / ".reserve").unlink(missing_ok=True)
+        for leftover in self.run.path.rglob("*.partial"):
+            leftover.unlink(missing_ok=True)
+        # 2. say why
+        if isinstance(error, KeyboardInterrupt):  # a second Ctrl-C, which does not wait for the step's end
+            self._update(state="cancelled", eta_sec=None)
+            self.run.log("cancelled in the middle of a step")
+            return
+        self._update(state="failed", eta_sec=None, error=reason(error, self.status.stage, self.config))
+        self.run.log("failed\n" + "".join(traceback.format_exception(error)))
+
+    def _on_stage(self, stage: str, complete: bool) -> None:
+        if not complete:
+            self._keep_time()
+            self._began, self._before_sec = time.monotonic(), self.status.stage_sec.get(stage, 0.0)
+            self._update(stage=stage, step=0, total=0, share=0.0, eta_sec=None)
+        self.run.log(f"stage {stage}{' is complete already' if complete else ''}")
+
+    def _on_progress(self, p: Progress) -> None:
+        line = {"stage": p.stage, "step": p.step, "total": p.total, "share": p.share} | p.values
+        with (self.run.path / "stats.jsonl").open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line) + "\n")
+        self._update(step=p.step, total=p.total, share=p.share, eta_sec=p.eta_sec)
+        if self.on_progress is not None:
+            self.on_progress(p)
+
+    def _keep_time(self) -> None:
+        """Adds the time since the stage began here to what it has taken."""
+        if self.status.stage and self.status.state == "running":
+            spent = round(self._before_sec + time.monotonic() - self._began, 1)
+            self.status = replace(self.status, stage_sec=self.status.stage_sec | {self.status.stage: spent})
+
+    def _update(self, **changed: Any) -> None:  # noqa: ANN401
+        if "stage" not in changed:
+            self._keep_time()
+        self.status = replace(self.status, updated=time.time(), **changed)
+        write_status(self.run.status_file, self.status)
+
+
+@contextmanager
+def _stop_signals() -> Iterator[threading.Event]:
+    """An event that SIGTERM and the first Ctrl-C set; the second Ctrl-C interrupts at once."""
+    event = threading.Event()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        if event.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        event.set()
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield event
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end_last_line(path: Path) -> None:
+    """Ends a line that a killed process left unfinished, so that the next one stands by itself."""
+    if path.is_file() and not path.read_bytes().endswith(b"\n") and path.stat().st_size:
+        with path.open("ab") as stream:
+            stream.write(b"\n")
