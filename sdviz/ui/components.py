@@ -15,6 +15,7 @@ import streamlit as st
 _GRID_CSS = """
 .wrap { overflow-x: auto; padding: 2px 4px 4px; font-family: var(--st-font); color: var(--st-text-color); }
 .grid { display: grid; gap: 6px 10px; width: max-content; align-items: start; }
+.flow { display: flex; flex-wrap: wrap; gap: 6px 10px; }
 .grid + .grid { margin-top: 18px; }
 .head { font-size: 13px; align-self: center; text-align: right; padding-right: 4px; line-height: 1.25; }
 .head small { display: block; opacity: .68; font-size: 11.5px; }
@@ -86,6 +87,15 @@ export default function ({ data, parentElement, setTriggerValue }) {
     if (wrap.clientWidth === 0) return;
     const fits = px => Math.max(1, Math.floor((room + GAP) / (px + 4 + GAP)));
     let px = data.size_px;
+    // without names a picture's place means nothing: they flow like words
+    if (!headed && !data.column_names.length) {
+      const flow = document.createElement('div');
+      flow.className = 'flow';
+      flow.append(...data.cells.map(cell => picture(cell, px)));
+      if (drawn === '') wrap.replaceChildren(flow);
+      drawn = 'flow';
+      return;
+    }
     while (data.shrink && px > 64 && fits(px) < data.columns) px -= 32;
     const bands = Math.ceil(data.columns / fits(px)), width = Math.ceil(data.columns / bands);
     if (drawn === px + ' ' + width) return;

@@ -68,8 +68,6 @@ def choose_sources(bundle: Bundle) -> list[Source]:
             on_change=_back_to_the_draw,
         )
     if name == UPLOAD:
-        with columns[1]:
-            st.caption("Up to 10 MB and 10,000 px; cropped to the middle square and resized.")
         return _uploads(bundle)
     try:
         pool = load_images(name, _split_to_show(name), POOL_LIMIT)
@@ -161,7 +159,7 @@ def _pick_by_hand(pool: ImageSet, wanted: str) -> list[int]:
             )
             for r in shown
         ]
-        picture_grid(cells, 10, key="gallery", size_px=48, on_click=toggle)
+        picture_grid(cells, len(cells), key="gallery", size_px=64, on_click=toggle)
         st.button(
             "Back to the random draw", on_click=_back_to_the_draw, disabled=not asked, icon=":material/undo:"
         )
@@ -213,7 +211,7 @@ def _uploads(bundle: Bundle) -> list[Source]:
         return []
     kept = kept_uploads(bundle.manifest.image_size)
     files = st.file_uploader(
-        "Images",
+        "Up to 10 MB and 10,000 px a side each; cropped to the middle square and resized.",
         ["png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff"],
         accept_multiple_files=True,
         key="uploader",

@@ -19,6 +19,8 @@ SCRUB, SHEET, TRAJECTORY, CURVE, DOWNLOAD = "Scrub S", "S x w sheet", "Trajector
 SHEET_W = (0.0, 1.0, 2.0, 4.0)
 N_SCRUB_FRAMES = 17
 N_CURVE_POINTS = 9
+# The theme's own text colours, see .streamlit/config.toml: a mark is black or white by theme
+DARK_TEXT, LIGHT_TEXT = "#1B2430", "#E8EDF2"
 
 
 def show_view(state: LabState) -> None:
@@ -202,6 +204,7 @@ def _curve(state: LabState, run: Run) -> None:
         x=current,
         line_width=2,
         line_dash="dash",
+        line_color=LIGHT_TEXT if st.context.theme.type == "dark" else DARK_TEXT,
         annotation_text=f"S = {current}",
         annotation_position="top right",
     )
