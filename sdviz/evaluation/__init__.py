@@ -19,6 +19,7 @@ from .report import (
     read_report,
 )
 from .sets import Evaluation, FeatureSet, compare_auroc, control_report, evaluate
+from .tables import results_table
 
 __all__ = [
     "FID",
@@ -43,6 +44,7 @@ __all__ = [
     "make_report",
     "ood_reference",
     "read_report",
+    "results_table",
     "score_table",
     "share_changed",
 ]

@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 
-
-class Scores(Protocol):
-    """What `score_table` reads of the result of `sdviz.detection.score.SDScore.score`."""
-
-    total: np.ndarray
-    distance: np.ndarray
-    votes: np.ndarray
-    id_indices: np.ndarray
+from ..detection.score import Scores
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import BaseModel, Field, ValidationError
 
 from .. import __version__
-from ..config import Node, ScoreConfig
+from ..config import Node
 from ..scan.metrics import agreement
 
 FORMAT_VERSION = 1
@@ -39,6 +39,14 @@ class Bank(Node):
     n_outliers: int = Field(ge=0, description="outliers")
     ratio: float = Field(ge=0, description="outliers / ID images; votes depend on it, 1 is even")
     feature_dim: int = Field(ge=1, description="D, the length of a feature vector")
+
+
+class ScoreSettings(Node):
+    """Of Eq. 6, as `sdviz.config.ScoreConfig`."""
+
+    k: int = Field(ge=1, description="nearest neighbours, in the ID bank and in both banks together")
+    alpha: float = Field(ge=0, description="weight of a vote")
+    normalize: bool = Field(description="whether features are brought to unit length first")
 
 
 class IdSet(Node):
@@ -90,7 +98,7 @@ class Measured(Node):
     """What one detector, or one control, reached."""
 
     bank: Bank = Field(description="the reference images")
-    score: ScoreConfig = Field(description="the settings of Eq. 6")
+    score: ScoreSettings = Field(description="the settings of Eq. 6")
     id_set: IdSet = Field(description="the held-out ID images")
     thresholds: dict[str, float] = _by(
         "mode", description="the score that at least 95 % of held-out ID images do not exceed; above is OOD"
@@ -165,7 +173,7 @@ class Bootstrap(Node):
 class Report(Measured):
     """All of report.json."""
 
-    format_version: int = Field(description=f"of this tree, {FORMAT_VERSION}")
+    format_version: Literal[1] = Field(description=f"of this tree, {FORMAT_VERSION}")
     id_accuracy: IdAccuracy | None = Field(description="of g_in on held-out ID images; null without a detector")
     clusters: Clusters | None = Field(description="the pseudo-labels against the true classes")
     controls: dict[str, Control] = _by(

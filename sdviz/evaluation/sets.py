@@ -8,11 +8,13 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 from ..config import ScoreConfig
 from ..detection import metrics
+from ..detection.score import SDScore
 from .reference import id_recall_threshold
-from .report import Bank, IdSet, MeanMetrics, Measured, ModeMetrics, OODRole, SetResult
+from .report import Bank, IdSet, MeanMetrics, Measured, ModeMetrics, OODRole, ScoreSettings, SetResult
 
 Role: TypeAlias = Literal["id", "near", "far", "validation"]
 
@@ -103,6 +105,7 @@ def evaluate(
     score: ScoreConfig,
     bootstrap: int,
     seed: int,
+    device: str | torch.device = "auto",
 ) -> Evaluation:
     """Scores every image of every set by Eq. 6 and measures each OOD set against the held-out ID images.
 
@@ -118,6 +121,7 @@ def evaluate(
         score: k, alpha and whether features are brought to unit length.
         bootstrap: Resamples for the AUROC intervals; 0 leaves them out.
         seed: Of the resamples.
+        device: Where to search for neighbours.
 
     Raises:
         ValueError: Sets that do not fit, empty ones, features that are not finite, k above what the banks hold.
@@ -135,10 +139,8 @@ def evaluate(
         one.check(id_features.shape[1])
 
     # 2. Eq. 6
-    from ..detection.score import SDScore
-
     scorer = SDScore(k=score.k, alpha=score.alpha, normalize=score.normalize)
-    scorer.fit(id_features, outlier_features, id_ids=id_ids)
+    scorer.fit(id_features, outlier_features, id_ids=id_ids, device=device)
     tables = {one.name: _score_rows(one, scorer) for one in sets}
 
     # 3. each OOD set against the held-out ID images
@@ -165,7 +167,7 @@ def evaluate(
             ratio=n_outliers / len(id_features),
             feature_dim=id_features.shape[1],
         ),
-        score=score,
+        score=ScoreSettings(k=score.k, alpha=score.alpha, normalize=score.normalize),
         id_set=IdSet(name=held_out[0].name, split=held_out[0].split, n=len(held_out[0].features)),
         thresholds={m: id_recall_threshold(id_table[c].to_numpy()) for m, c in modes.items()},
         results=results,
@@ -305,7 +307,7 @@ def _check_banks(id_features: np.ndarray, id_ids: np.ndarray, outlier_features: 
         _check_features("the outlier bank", outlier_features, id_features.shape[1])
 
 
-def _score_rows(one: FeatureSet, scorer: Any) -> pa.Table:  # noqa: ANN401
+def _score_rows(one: FeatureSet, scorer: SDScore) -> pa.Table:
     """The rows of one set in the table of scores."""
     scores = scorer.score(one.features, ids=one.ids)
     n = len(one.features)

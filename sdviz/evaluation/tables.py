@@ -1,0 +1,242 @@
+"""Tables over runs: mean and spread over seeds, the controls beside the method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+
+from .report import MeanMetrics, Measured, ModeMetrics, Report, ReportError
+
+MODE_NAMES = {"distance": "distance only", "votes": "votes only", "both": "both"}
+CONTROL_NAMES = {"no_training": "no detector training", "right_label": "right label", "noise": "noise alone"}
+METRIC_NAMES = {
+    "auroc": "AUROC",
+    "fpr95_id_recall": "FPR95 (OOD accepted at 95 % ID recall)",
+    "fpr95_ood_recall": "FPR95 (ID flagged at 95 % OOD recall)",
+    "aupr_in": "AUPR-in",
+    "aupr_out": "AUPR-out",
+}
+FRECHET_NAMES = {
+    "outliers_to_train": "outliers to train",
+    "reconstructions_to_train": "right-label reconstructions to train",
+    "test_to_train": "test to train",
+    "outliers_to_test": "outliers to test",
+    "outliers_to_source": "outlier to its source (mean L2)",
+}
+
+
+def results_table(reports: Sequence[Report], command: str) -> str:
+    """The tables of one run, or of several that differ in their seeds, as Markdown.
+
+    Several runs: mean and standard deviation (n - 1). One run: its bootstrap intervals instead.
+
+    Args:
+        reports: At least one.
+        command: What makes this text again; it stands on top.
+
+    Raises:
+        ReportError: No reports, or reports that do not go together: other sets, roles, modes, controls or
+            settings, or the same seeds twice.
+    """
+    labels = _check_together(reports)
+    first = reports[0]
+    banks = sorted({(r.bank.n_id, r.bank.n_outliers, r.bank.ratio) for r in reports})
+    parts = [
+        f"Made by `{command}`.",
+        _about(reports, labels),
+        f"ID: {first.id_set.name} ({first.id_set.split}), {first.id_set.n:,} held-out images. Banks: "
+        + "; ".join(f"{n:,} ID images, {m:,} outliers (ratio {ratio:.2f})" for n, m, ratio in banks)
+        + f". Eq. 6 with k = {first.score.k}, alpha = {first.score.alpha:g},"
+        + f" features {'of unit length' if first.score.normalize else 'as they are'}.",
+    ]
+    if first.results:
+        parts += ["## AUROC, %", _table(*_auroc_rows(reports))]
+        parts += ["## All measures, by both terms of Eq. 6, %", _table(*_metric_rows(reports))]
+    if first.results and first.controls:
+        parts += [
+            "## The method's AUROC minus a control's, points",
+            "On the same images, with the paired 95 % bootstrap interval of each run; by both terms of Eq. 6.",
+            _table(*_difference_rows(reports, labels)),
+        ]
+    if any(r.clusters or r.id_accuracy for r in reports):
+        parts += ["## Clusters and ID accuracy, %", _table(*_cluster_rows(reports))]
+    if first.frechet:
+        parts += ["## Frechet distances", _table(*_frechet_rows(reports))]
+    return "\n\n".join(parts) + "\n"
+
+
+def _check_together(reports: Sequence[Report]) -> list[str]:
+    """What each run is called, by its seeds."""
+    if not reports:
+        raise ReportError("no reports to make a table of")
+    first = reports[0]
+    for other in reports[1:]:
+        for what, of in _MUST_AGREE.items():
+            if of(other) != of(first):
+                raise ReportError(f"the runs differ in their {what}: {of(first)} and {of(other)}")
+    seeds = [tuple(sorted(r.seeds.items())) for r in reports]
+    if len(set(seeds)) != len(seeds):
+        raise ReportError("two of the runs have the same seeds: the spread over them would say nothing")
+    varied = _varied_seeds(reports)
+    of_run = [{r.seeds.get(stage) for stage in varied} for r in reports]
+    if varied and all(len(values) == 1 for values in of_run):
+        return [f"seed {values.pop()}" for values in of_run]
+    return [f"run {i + 1}" for i in range(len(reports))]
+
+
+def _layout(of: Measured) -> dict[str, tuple[str, str, int, list[str]]]:
+    return {name: (r.role, r.split, r.n, list(r.modes)) for name, r in of.results.items()}
+
+
+_MUST_AGREE: dict[str, Callable[[Report], object]] = {
+    "ID sets": lambda r: (r.id_set.name, r.id_set.split, r.id_set.n),
+    "score settings": lambda r: r.score.model_dump(),
+    "OOD sets": _layout,
+    "controls": lambda r: list(r.controls),
+    "controls' OOD sets": lambda r: {name: _layout(one) for name, one in r.controls.items()},
+    "Frechet distances": lambda r: list(r.frechet),
+}
+
+
+def _varied_seeds(reports: Sequence[Report]) -> list[str]:
+    stages = dict.fromkeys(stage for r in reports for stage in r.seeds)
+    return [stage for stage in stages if len({r.seeds.get(stage) for r in reports}) > 1]
+
+
+def _about(reports: Sequence[Report], labels: Sequence[str]) -> str:
+    if len(reports) == 1:
+        return "One run; in brackets 95 % bootstrap intervals over images. How far runs differ, it cannot tell."
+    return (
+        f"{len(reports)} runs ({', '.join(labels)}), which differ in the seed of"
+        f" {', '.join(_varied_seeds(reports))}: mean ± standard deviation over the runs (n - 1)."
+    )
+
+
+# --------------------------------------------------------------------------------------------------
+# Rows
+# --------------------------------------------------------------------------------------------------
+
+Rows = tuple[list[str], list[list[str]]]
+
+
+def _auroc_rows(reports: Sequence[Report]) -> Rows:
+    """Each set and mode, and the means of each role: the method, then its controls."""
+    controls = list(reports[0].controls)
+    header = ["set", "role", "images", "score by", "SD outliers", *(CONTROL_NAMES.get(c, c) for c in controls)]
+    systems: list[list[Measured]] = [list(reports)]
+    systems += [[r.controls[c] for r in reports] for c in controls]
+    rows = []
+    for name, role, n in _lines(reports[0]):
+        for mode in _modes(reports[0], name, role):
+            found = [[_metrics(m, name, role).get(mode) for m in system] for system in systems]
+            rows.append([name, role, n, MODE_NAMES[mode], *(_cell(of, "auroc") for of in found)])
+    return header, rows
+
+
+def _metric_rows(reports: Sequence[Report]) -> Rows:
+    """Each set and the means of each role: every measure of the method."""
+    rows = []
+    for name, role, n in _lines(reports[0]):
+        found = [_metrics(r, name, role).get("both") for r in reports]
+        rows.append([name, role, n, *(_cell(found, key) for key in METRIC_NAMES)])
+    return ["set", "role", "images", *METRIC_NAMES.values()], rows
+
+
+def _difference_rows(reports: Sequence[Report], labels: Sequence[str]) -> Rows:
+    """Each set and control: the mean difference, and every run's with its interval."""
+    rows = []
+    for name, result in reports[0].results.items():
+        for control in reports[0].controls:
+            found = [r.controls[control].differences[name]["both"] for r in reports]
+            mean = _spread([100 * one.auroc for one in found], sign="+")
+            every = [
+                f"{100 * one.auroc:+.2f}" + (_between(one.interval, "+") if one.interval else "")
+                for one in found
+            ]
+            single = every if len(reports) == 1 else [mean, *every]
+            rows.append([name, result.role, CONTROL_NAMES.get(control, control), *single])
+    over = ["difference"] if len(reports) == 1 else ["mean", *labels]
+    return ["set", "role", "control", *over], rows
+
+
+def _cluster_rows(reports: Sequence[Report]) -> Rows:
+    """One row: how well clusters and g_in agree with what is known."""
+    clusters = [r.clusters for r in reports if r.clusters is not None]
+    accuracy = [r.id_accuracy for r in reports if r.id_accuracy is not None]
+    columns: dict[str, list[float | None]] = {
+        "cluster accuracy": [c.accuracy for c in clusters],
+        "NMI": [c.nmi for c in clusters],
+        "ARI": [c.ari for c in clusters],
+        "g_in names the cluster": [a.clusters for a in accuracy],
+        "g_in names the class": [a.ground_truth for a in accuracy],
+    }
+    sources = ", ".join(dict.fromkeys(c.source for c in clusters)) or "-"
+    return ["labels from", *columns], [[sources, *(_percent(values) for values in columns.values())]]
+
+
+def _frechet_rows(reports: Sequence[Report]) -> Rows:
+    """Each kind of distance, with the number of images on both sides."""
+    rows = []
+    for name, first in reports[0].frechet.items():
+        counts = ", ".join(f"{what} {n:,}" for what, n in first.n.items())
+        cells = []
+        for key in FRECHET_NAMES:
+            values = [getattr(r.frechet[name], key) for r in reports]
+            cells.append("-" if None in values else _spread(values, digits=4))
+        rows.append([name, counts, *cells])
+    return ["distance", "images", *FRECHET_NAMES.values()], rows
+
+
+def _lines(report: Report) -> Iterator[tuple[str, str, str]]:
+    """(name, role, images) of each set, after the sets of a role their mean where there are several."""
+    for role in report.means:
+        of_role = {name: r for name, r in report.results.items() if r.role == role}
+        for name, result in of_role.items():
+            yield name, role, f"{result.n:,}"
+        if len(of_role) > 1:
+            yield "**mean**", role, ""
+
+
+def _metrics(of: Measured, name: str, role: str) -> Mapping[str, ModeMetrics | MeanMetrics]:
+    return of.results[name].modes if name in of.results else of.means[role]
+
+
+def _modes(report: Report, name: str, role: str) -> list[str]:
+    return [mode for mode in MODE_NAMES if mode in _metrics(report, name, role)]
+
+
+# --------------------------------------------------------------------------------------------------
+# Cells
+# --------------------------------------------------------------------------------------------------
+
+
+def _cell(found: Sequence[ModeMetrics | MeanMetrics | None], key: str) -> str:
+    """A share of each run, as %: its mean and spread, or of one run its interval."""
+    known = [one for one in found if one is not None]
+    if not known:
+        return "-"
+    text = _spread([100 * getattr(one, key) for one in known])
+    if len(known) == 1 and key == "auroc" and isinstance(known[0], ModeMetrics) and known[0].auroc_interval:
+        text += _between(known[0].auroc_interval)
+    return text
+
+
+def _percent(values: Sequence[float | None]) -> str:
+    known = [100 * value for value in values if value is not None]
+    return _spread(known) if known else "-"
+
+
+def _spread(values: Sequence[float], digits: int = 2, sign: str = "") -> str:
+    mean = f"{np.mean(values):{sign}.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ± {np.std(values, ddof=1):.{digits}f}"
+
+
+def _between(interval: tuple[float, float], sign: str = "") -> str:
+    low, high = (f"{100 * bound:{sign}.2f}" for bound in interval)
+    return f" ({low} to {high})"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sdviz.evaluation import (
+    Evaluation,
+    ReportError,
+    cluster_report,
+    control_report,
+    frechet_distances,
+    id_accuracy,
+    make_report,
+    read_report,
+)
+from sdviz.evaluation.report import report_keys, report_keys_markdown
+
+DOC = Path(__file__).resolve().parents[3] / "docs" / "report.md"
+
+
+@pytest.fixture
+def full_report(evaluation: Callable[..., Evaluation]) -> Callable[..., dict[str, Any]]:
+    """Makes a report with every part, from real evaluations."""
+
+    def make(**changes: object) -> dict[str, Any]:
+        method, plain = evaluation(), evaluation(0.6)
+        dice = np.random.default_rng(0)
+        x = dice.normal(size=(4, 30, 3))
+        classes = dice.integers(0, 3, 30)
+        settings: dict[str, Any] = {
+            "bootstrap": 20,
+            "bootstrap_seed": 0,
+            "seeds": {"run": 0, "detector": 3},
+            "config_sha256": "0" * 64,
+            "id_accuracy": id_accuracy(np.eye(3)[classes], classes, classes),
+            "clusters": cluster_report(classes, classes, 3, "scan"),
+            "frechet": {"FD (small)": frechet_distances(*x, np.arange(30))},
+        }
+        controls = {"no_training": control_report(method, plain, 20, 0)}
+        return make_report(method.report, controls, **(settings | changes))
+
+    return make
+
+
+def paths(tree: object, names: dict[str, list[str]], path: str = "") -> set[str]:
+    """Every key of a tree, with <placeholders> where `names` says that a name stands."""
+    found = set()
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            own = names.get(re.sub(r"<[^>]*>", "*", path))
+            here = f"{path}.{own[0] if own else key}".lstrip(".")
+            found |= {here} | paths(value, names, here)
+    return found
+
+
+def test_documented_and_produced_keys_agree(full_report: Callable[..., dict[str, Any]]) -> None:
+    documented = set(report_keys())
+    named: dict[str, list[str]] = {}
+    for key in documented:
+        parts = key.split(".")
+        for i, part in enumerate(parts):
+            if part.startswith("<"):
+                named[re.sub(r"<[^>]*>", "*", ".".join(parts[:i]))] = [part]
+    produced = paths(full_report(), named)
+    holders = {key for key in produced if any(other.startswith(f"{key}.<") for other in documented)}
+    assert produced - holders == documented
+    assert all(report_keys().values()), "a key without a word about it"
+
+
+def test_the_page_lists_the_keys() -> None:
+    text = DOC.read_text("utf-8")
+    assert text.endswith(report_keys_markdown())
+    listed = set(re.findall(r"^\| `([^`]+)` \|", text, re.M))
+    shared = {key.removeprefix("controls.<control>.") for key in set(report_keys()) - listed}
+    assert shared <= listed and "results.<set>.modes.<mode>.auroc" in shared
+
+
+def test_written_and_read_again(full_report: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    tree = full_report()
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps(tree), "utf-8")
+    report = read_report(path)
+    assert report.model_dump(mode="json") == tree
+    assert report.results["near-a"].modes["both"].auroc == tree["results"]["near-a"]["modes"]["both"]["auroc"]
+    assert report.controls["no_training"].differences["near-a"]["both"].auroc > 0
+    assert {"sdviz", "python", "torch"} <= set(report.versions)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda tree: tree.pop("results"), "results: Field required"),
+        (lambda tree: tree.update(extra=1), "extra: Extra inputs"),
+        (lambda tree: tree["bank"].update(n_id="many"), "bank.n_id"),
+        (lambda tree: tree["thresholds"].update(both=float("nan")), "thresholds.both"),
+        (lambda tree: tree.update(format_version=99), "format_version"),
+    ],
+)
+def test_a_report_that_is_not_one_is_named(
+    full_report: Callable[..., dict[str, Any]], tmp_path: Path, spoil: Callable[[Any], object], message: str
+) -> None:
+    tree = full_report()
+    spoil(tree)
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps(tree), "utf-8")
+    with pytest.raises(ReportError, match=f"report.json: {message}"):
+        read_report(path)
+
+
+def test_no_report_and_no_json_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ReportError, match="none.json: no report there"):
+        read_report(tmp_path / "none.json")
+    (tmp_path / "cut.json").write_text('{"bank": {', "utf-8")
+    with pytest.raises(ReportError, match="cut.json: Invalid JSON"):
+        read_report(tmp_path / "cut.json")
+    with pytest.raises(ReportError, match="the report: bank: Field required"):
+        make_report({}, {}, bootstrap=0, bootstrap_seed=0, seeds={}, config_sha256="")
+
+
+def test_id_accuracy_by_hand() -> None:
+    g_in = np.eye(3)[[0, 0, 1, 1, 2, 2]] * 5.0
+    clusters = np.array([0, 0, 1, 1, 2, 0])
+    classes = np.array([1, 1, 2, 0, -1, 0])  # cluster 0 is class 1, 1 is 2, 2 is 0; one unknown
+    found = id_accuracy(g_in, clusters, classes)
+    assert found == {"clusters": pytest.approx(5 / 6), "ground_truth": pytest.approx(4 / 5), "n": 6}
+    assert id_accuracy(g_in, clusters, np.full(6, -1))["ground_truth"] is None
+    with pytest.raises(ValueError, match="do not fit"):
+        id_accuracy(g_in, clusters[:-1], classes)
+
+
+def test_cluster_report_by_hand() -> None:
+    perfect = cluster_report(np.array([1, 1, 0, 0]), np.array([0, 0, 1, 1]), 2, "kmeans")
+    assert perfect == {"source": "kmeans", "n_clusters": 2, "n": 4, "accuracy": 1.0, "nmi": 1.0, "ari": 1.0}
+    unknown = cluster_report(np.array([1, 0]), np.array([-1, -1]), 2, "scan")
+    assert (unknown["n"], unknown["accuracy"], unknown["ari"]) == (0, None, None)
+    with pytest.raises(ValueError, match="do not fit"):
+        cluster_report(np.array([1]), np.array([0, 1]), 2, "scan")
