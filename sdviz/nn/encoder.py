@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import pickle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import timm
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
@@ -18,6 +16,9 @@ from torchvision.models.resnet import BasicBlock
 
 from ..config import EncoderConfig
 from .device import resolve_device
+
+# what timm calls the parts before the first block
+STEMS = ("patch_embed", "stem", "conv_stem", "conv1", "bn1")
 
 
 class EncoderError(ValueError):
@@ -29,6 +30,7 @@ class Encoder(nn.Module):
 
     Attributes:
         config: What `Encoder(**config)` needs to build the same network, without its weights.
+        input_px: What images are resized to; None takes them as they are.
         feature_dim: D.
         blocks: The parts of the network from the input to the features, as `freeze` counts them.
     """
@@ -39,9 +41,13 @@ class Encoder(nn.Module):
         self.input_px = input_px
         if arch.startswith("timm:"):
             self.body: nn.Module = _timm_body(arch.removeprefix("timm:"), input_px)
-            self.feature_dim = int(getattr(self.body, "num_features", 0))
+            # some networks widen the pooled features once more
+            dim = getattr(self.body, "head_hidden_size", None) or getattr(self.body, "num_features", 0)
+            self.feature_dim = int(dim)
             cfg = getattr(self.body, "pretrained_cfg", {})
             mean, std = cfg.get("mean", (0.5, 0.5, 0.5)), cfg.get("std", (0.5, 0.5, 0.5))
+            if input_px is None and cfg.get("fixed_input_size"):
+                self.input_px = int(cfg["input_size"][-1])
         elif arch in ("small", "resnet18"):
             stages = ((1, 1, 2, 4), (1, 1, 1), (2, 2, 2)) if arch == "small" else None
             self.body = _small_resnet(width, *stages) if stages else _resnet18(width)
@@ -60,7 +66,7 @@ class Encoder(nn.Module):
         Images are resized to `input_px` (bicubic, antialiased), and normalised as the network's
         weights expect; features are pooled.
         """
-        if self.input_px is not None and x.shape[-1] != self.input_px:
+        if self.input_px is not None and x.shape[-2:] != (self.input_px, self.input_px):
             # autocast has no bfloat16 kernel for this one
             x = F.interpolate(
                 x.float(), size=(self.input_px, self.input_px), mode="bicubic", antialias=True
@@ -72,7 +78,7 @@ class Encoder(nn.Module):
         """Stem and residual (or transformer) blocks, first to last."""
         if isinstance(self.body, nn.Sequential):
             return [m for m in self.body if not isinstance(m, nn.AdaptiveAvgPool2d | nn.Flatten)]
-        stem = [m for name, m in self.body.named_children() if name in ("patch_embed", "conv1", "bn1", "stem")]
+        stem = [m for name, m in self.body.named_children() if name in STEMS]
         for name in ("blocks", "stages", "layers"):
             inner = getattr(self.body, name, None)
             if isinstance(inner, nn.Sequential | nn.ModuleList):
@@ -94,6 +100,7 @@ class Encoder(nn.Module):
         self._frozen = blocks[:n_blocks]
         for block in self._frozen:
             block.requires_grad_(False)
+            block.eval()
         if n_blocks:
             for name in ("pos_embed", "cls_token"):
                 token = getattr(self.body, name, None)
@@ -156,12 +163,13 @@ def load_weights(module: nn.Module, path: Path) -> None:
     """
     if not path.is_file():
         raise EncoderError(f"no weights at {path}: put a .safetensors or .pth file of this network there")
+    state: Any
     try:
         if path.suffix == ".safetensors":
             state = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
+    except Exception as error:  # reading spoilt bytes as a pickle can raise anything at all
         raise EncoderError(f"{path}: damaged, or holds more than weights") from error
     for key in ("model", "state_dict"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
@@ -170,12 +178,13 @@ def load_weights(module: nn.Module, path: Path) -> None:
         raise EncoderError(f"{path}: holds no table of weights")
     wanted = module.state_dict()
     extra = [k for k in state if k not in wanted and not k.startswith(("head.", "fc.", "classifier."))]
-    missing = [k for k in wanted if k not in state]
+    # files from before 2018 lack the counter, which says nothing here
+    missing = [k for k in wanted if k not in state and not k.endswith("num_batches_tracked")]
     wrong = [k for k in wanted if k in state and state[k].shape != wanted[k].shape]
     for what, keys in (("lacks", missing), ("has another shape of", wrong), ("has an unknown", extra)):
         if keys:
             raise EncoderError(f"{path}: not this network's weights: it {what} {keys[0]}")
-    module.load_state_dict({k: state[k] for k in wanted})
+    module.load_state_dict({k: state[k] for k in wanted if k in state})
 
 
 def _load_pretrained(encoder: Encoder, arch: str) -> None:
@@ -194,17 +203,23 @@ def _load_pretrained(encoder: Encoder, arch: str) -> None:
 
 
 def _timm_body(name: str, input_px: int | None) -> nn.Module:
-    try:
-        return timm.create_model(name, pretrained=False, num_classes=0, **_size(name, input_px))
-    except (RuntimeError, ValueError, TypeError, KeyError) as error:
+    if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), 1)
         hint = f"; the nearest is {near[0]}" if near else ""
-        raise EncoderError(f"timm has no model {name!r}{hint}") from error
+        raise EncoderError(f"timm has no model {name!r}{hint}")
+    try:
+        return timm.create_model(name, pretrained=False, num_classes=0, **_size(name, input_px))
+    except (AssertionError, RuntimeError, ValueError, TypeError, KeyError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        size = "" if input_px is None else f" for {input_px} px"
+        raise EncoderError(f"timm cannot build {name}{size}: {reason}") from error
 
 
 def _size(name: str, input_px: int | None) -> dict[str, Any]:
-    """Transformers have a position for each patch, so they are built for a size; others take any."""
-    return {"img_size": input_px} if input_px is not None and "vit" in name else {}
+    """Networks with a position for each patch are built for a size; others take any."""
+    config = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    fixed = config is not None and config.fixed_input_size
+    return {"img_size": input_px} if input_px is not None and fixed else {}
 
 
 def _small_resnet(
