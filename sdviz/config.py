@@ -187,7 +187,12 @@ class ScanConfig(TrainingConfig):
     total_steps: int = Field(1000, ge=1)
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-4)
     neighbours: int = Field(20, ge=1)
-    heads: int = Field(5, ge=1, description="trained side by side; the one with the lowest loss is kept")
+    heads: int = Field(10, ge=1, description="trained side by side; the one with the lowest loss is kept")
+    head_steps: int = Field(
+        500, ge=0, description="steps of the heads alone on the encoder as it is, before all is trained"
+    )
+    head_learning_rate: float = Field(0.1, gt=0)
+    head_batch_size: int = Field(1000, ge=2)
     entropy_weight: float = Field(5.0, ge=0)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from .encoder import Encoder
 
@@ -40,22 +41,43 @@ class SmallClassifier(nn.Module):
         return self.head(self.body(x).mean(dim=(2, 3)))
 
 
+class Projection(nn.Sequential):
+    """The two-layer head that SimCLR's loss sees: neighbours and clusters are looked for in what it gives."""
+
+    def __init__(self, dim: int, hidden: int, out: int) -> None:
+        self.config = {"dim": dim, "hidden": hidden, "out": out}
+        super().__init__(nn.Linear(dim, hidden), nn.ReLU(), nn.Linear(hidden, out))
+
+
 class ScanClassifier(nn.Module):
-    """An encoder and one linear head: what SCAN trains.
+    """What SCAN trains: an encoder, SimCLR's projection where there is one, one linear head on unit length.
 
     Attributes:
         config: What `build_classifier` needs to build the same network.
     """
 
-    def __init__(self, encoder: Encoder, n_classes: int) -> None:
+    # of the features before the linear head, as a temperature of 1 / 10
+    LENGTH = 10.0
+
+    def __init__(self, encoder: Encoder, n_classes: int, projection: Projection | None = None) -> None:
         super().__init__()
+        sizes = {} if projection is None else projection.config
         self.config: dict[str, Any] = {"n_classes": n_classes} | encoder.config
+        self.config |= {"projection_hidden": sizes.get("hidden"), "projection_dim": sizes.get("out")}
         self.encoder = encoder
-        self.head = nn.Linear(encoder.feature_dim, n_classes)
+        self.projection = projection
+        self.head = nn.Linear(sizes.get("out", encoder.feature_dim), n_classes)
+
+    def embed(self, x: torch.Tensor) -> torch.Tensor:
+        """What the head sees, float (N,P) of length 10, of images float (N,3,H,W) in [-1,1]."""
+        z = self.encoder(x)
+        if self.projection is not None:
+            z = self.projection(z)
+        return self.LENGTH * F.normalize(z.float(), dim=1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Cluster logits, float (N,C), of images float (N,3,H,W) in [-1,1]."""
-        return self.head(self.encoder(x))
+        return self.head(self.embed(x))
 
 
 Classifier = SmallClassifier | ScanClassifier
@@ -71,4 +93,7 @@ def build_classifier(config: dict[str, Any]) -> Classifier:
         return SmallClassifier(**config)
     rest = dict(config)
     n_classes = rest.pop("n_classes")
-    return ScanClassifier(Encoder(**rest), n_classes)
+    hidden, out = rest.pop("projection_hidden", None), rest.pop("projection_dim", None)
+    encoder = Encoder(**rest)
+    projection = None if hidden is None or out is None else Projection(encoder.feature_dim, hidden, out)
+    return ScanClassifier(encoder, n_classes, projection)

@@ -15,13 +15,13 @@ from torch import nn
 from .. import data
 from ..config import EncoderConfig
 from ..data import DataError, ImageSet
-from ..nn.classifier import Classifier, ScanClassifier, SmallClassifier
+from ..nn.classifier import Classifier, Projection, ScanClassifier, SmallClassifier
 from ..nn.encoder import Encoder, build_encoder, encode
 from ..nn.unet import build_noise_predictor, n_parameters
 from ..scan.classifier_training import accuracy, train_classifier
 from ..scan.clustering import kmeans_labels, neighbours_of, predict, train_scan, train_self_labels
 from ..scan.metrics import agreement
-from ..scan.simclr import Projection, train_simclr, train_supervised
+from ..scan.simclr import train_simclr, train_supervised
 from .sets import check_sets
 from .workspace import Metrics, Progress, Workspace, read_cluster_names, read_labels, write_labels
 
@@ -178,11 +178,13 @@ def _scan(work: Workspace, metrics: Metrics) -> tuple[np.ndarray, np.ndarray] | 
 
     # 1. neighbours, by the projection that SimCLR trained to tell images apart
     scanned = out / "scan.safetensors"
-    model = ScanClassifier(encoder, n_clusters)
+    projection = load_projection(work)
+    model = ScanClassifier(encoder, n_clusters, projection)
     if scanned.is_file():
         model.load_state_dict(load_file(scanned))
     else:
-        features = encode(_with_projection(work, encoder), images.images, device)
+        network = encoder if projection is None else nn.Sequential(encoder, projection)
+        features = encode(network, images.images, device)
         near = neighbours_of(features, min(config.scan.neighbours, len(images) - 1), device)
         # 2. the SCAN loss
         trained = train_scan(
@@ -197,6 +199,7 @@ def _scan(work: Workspace, metrics: Metrics) -> tuple[np.ndarray, np.ndarray] | 
             device,
             work.reporter("pseudo_labels", total),
             work.should_stop,
+            projection,
         )
         if trained is None:
             return None
@@ -221,15 +224,16 @@ def _scan(work: Workspace, metrics: Metrics) -> tuple[np.ndarray, np.ndarray] | 
     return predict(model, images.images, device)
 
 
-def _with_projection(work: Workspace, encoder: Encoder) -> nn.Module:
+def load_projection(work: Workspace) -> Projection | None:
+    """SimCLR's projection; None where the encoder was trained otherwise."""
     file = work.folder / "encoder" / "projection.safetensors"
     if not file.is_file():
-        return encoder
+        return None
     state = load_file(file)
     hidden, dim = state["0.weight"].shape
     projection = Projection(dim, hidden, len(state["2.weight"]))
     projection.load_state_dict(state)
-    return nn.Sequential(encoder, projection)
+    return projection.eval()
 
 
 def _ground_truth(images: ImageSet) -> np.ndarray:
@@ -333,8 +337,8 @@ def load_clusterer(work: Workspace) -> Classifier:
     state = load_file(clusterer_path(work))
     n_clusters = len(state["head.bias"])
     if work.config.labels.source == "scan":
-        c = _encoder_config(work)
-        model: Classifier = ScanClassifier(Encoder(c.arch, c.width, c.input_px), n_clusters)
+        encoder = load_encoder(work)
+        model: Classifier = ScanClassifier(encoder, n_clusters, load_projection(work))
     else:
         model = SmallClassifier(n_clusters, work.config.clusterer.width)
     model.load_state_dict(state)

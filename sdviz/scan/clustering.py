@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..config import ScanConfig, SelfLabelConfig, ViewsConfig
-from ..nn.classifier import ScanClassifier
+from ..nn.classifier import Projection, ScanClassifier
 from ..nn.device import has_fast_bf16, resolve_device
 from ..nn.encoder import Encoder, encode
 from ..nn.loop import LoopReport, Stateful, cosine_rate, make_optimizer, run_steps, step_dice
@@ -53,21 +54,21 @@ def neighbours_of(features: np.ndarray, k: int, device: str = "auto") -> np.ndar
     return found.numpy()
 
 
-def scan_loss(anchors: torch.Tensor, neighbours: torch.Tensor, entropy_weight: float) -> torch.Tensor:
+def scan_losses(anchors: torch.Tensor, neighbours: torch.Tensor, entropy_weight: float) -> torch.Tensor:
     """Eq. 2 of Van Gansbeke et al.: mean -log <p(x), p(neighbour)>, minus the mean prediction's entropy.
 
     Args:
-        anchors: float (N,C), logits.
-        neighbours: float (N,C), logits of a neighbour of each.
+        anchors: float (...,N,C), logits, of several heads or of one.
+        neighbours: float (...,N,C), logits of a neighbour of each.
         entropy_weight: 5 in the paper.
 
     Returns:
-        A scalar; -entropy_weight * log C at best.
+        float (...), for each head; -entropy_weight * log C at best.
     """
-    p, q = anchors.float().softmax(1), neighbours.float().softmax(1)
-    consistency = -(p * q).sum(1).clamp_min(1e-8).log().mean()
-    mean = p.mean(0).clamp_min(1e-8)
-    entropy = -(mean * mean.log()).sum()
+    p, q = anchors.float().softmax(-1), neighbours.float().softmax(-1)
+    consistency = -(p * q).sum(-1).clamp_min(1e-8).log().mean(-1)
+    mean = p.mean(-2).clamp_min(1e-8)
+    entropy = -(mean * mean.log()).sum(-1)
     return consistency - entropy_weight * entropy
 
 
@@ -83,8 +84,12 @@ def train_scan(
     device: str = "auto",
     on_report: Report | None = None,
     should_stop: Callable[[], bool] | None = None,
+    projection: Projection | None = None,
 ) -> tuple[ScanClassifier, float] | None:
     """Trains a copy of an encoder under several heads at once, and keeps the head with the lowest loss.
+
+    First the heads alone, at a high rate on features that stand still: that takes seconds, and heads that
+    start together with the encoder tend to share two classes between two clusters for good. Then all.
 
     Args:
         encoder: Where to start; left as it is.
@@ -98,6 +103,7 @@ def train_scan(
         device: "auto", "cpu", "cuda", ...
         on_report: Called every few steps with the mean loss of a head.
         should_stop: Asked before every step.
+        projection: SimCLR's, between encoder and heads; left as it is.
 
     Returns:
         The network in eval mode on the CPU and its head's loss; None if training was stopped.
@@ -110,26 +116,33 @@ def train_scan(
         raise ValueError(f"{n_clusters} clusters of {len(images)} images")
     where = resolve_device(device)
     torch.manual_seed(seed)
-    body = copy.deepcopy(encoder).to(where).train()
-    heads = nn.ModuleList([nn.Linear(encoder.feature_dim, n_clusters) for _ in range(config.heads)]).to(where)
-    optimizer = make_optimizer([*body.parameters(), *heads.parameters()], config.optimizer)
-    pixels = torch.tensor(images).permute(0, 3, 1, 2).contiguous().to(where)
+    model = ScanClassifier(copy.deepcopy(encoder), n_clusters, copy.deepcopy(projection))
+    heads = _Heads(config.heads, model.head.in_features, n_clusters)
     near = torch.tensor(neighbours)
+    # 1. the heads alone; a resumed training has them in its state
+    if state_path is None or not state_path.exists():
+        _train_heads(heads, _embedded(model, images, device), near, config, seed, should_stop)
+
+    # 2. all together, on views
+    model.to(where).train()
+    heads.to(where)
+    body = [p for p in model.parameters() if p is not model.head.weight and p is not model.head.bias]
+    optimizer = make_optimizer([*body, *heads.parameters()], config.optimizer)
+    pixels = torch.tensor(images).permute(0, 3, 1, 2).contiguous().to(where)
     batch = min(config.batch_size, len(pixels))
     autocast = torch.autocast(where.type, dtype=torch.bfloat16, enabled=has_fast_bf16(where))
 
     def one_step(step: int) -> torch.Tensor:
-        # 1. images, and one of the neighbours of each
+        # images, and one of the neighbours of each
         dice = step_dice(seed, step, "scan")
         rows = torch.randperm(len(pixels), generator=dice)[:batch]
         pick = torch.randint(near.shape[1], (batch,), generator=dice)
         x = pixels[torch.cat([rows, near[rows, pick]]).to(where)].to(torch.float32) / 127.5 - 1.0
-        # 2. the loss of each head, all in one pass through the encoder
+        # the loss of each head, all in one pass through the encoder
         with autocast:
-            features = body(random_views(x, views, dice))
-            logits = [head(features) for head in heads]
-        losses = [scan_loss(*_halves(z), config.entropy_weight) for z in logits]
-        loss = torch.stack(losses).mean()
+            embedded = model.embed(random_views(x, views, dice))
+        anchors, others = heads(embedded.float()).chunk(2, dim=1)
+        loss = scan_losses(anchors, others, config.entropy_weight).mean()
         for group in optimizer.param_groups:
             group["lr"] = cosine_rate(step, config.total_steps, config.optimizer)
         optimizer.zero_grad(set_to_none=True)
@@ -137,7 +150,7 @@ def train_scan(
         optimizer.step()
         return loss.detach()
 
-    parts: dict[str, Stateful] = {"encoder": body, "heads": heads, "optimizer": optimizer}
+    parts: dict[str, Stateful] = {"model": model, "heads": heads, "optimizer": optimizer}
     done = run_steps(
         "SCAN",
         config.total_steps,
@@ -152,16 +165,68 @@ def train_scan(
     if not done:
         return None
     # 3. the head whose loss over all images and their nearest neighbours, plain, is lowest
-    features = torch.tensor(encode(body, images, device))
-    losses = []
     with torch.no_grad():
-        for head in heads.to("cpu"):
-            z = head(features)
-            losses.append(float(scan_loss(z, z[near[:, 0]], config.entropy_weight)))
-    best = int(np.argmin(losses))
-    model = ScanClassifier(body.to("cpu"), n_clusters)
-    model.head.load_state_dict(heads[best].state_dict())
-    return model.eval(), losses[best]
+        logits = heads.to("cpu")(torch.tensor(_embedded(model, images, device)))
+        losses = scan_losses(logits, logits[:, near[:, 0]], config.entropy_weight)
+        best = int(losses.argmin())
+        model.to("cpu").head.weight.copy_(heads.weight[best].T)
+        model.head.bias.copy_(heads.bias[best, 0])
+    return model.eval(), float(losses[best])
+
+
+class _Heads(nn.Module):
+    """Several linear heads as one product: float (N,P) to logits (heads,N,C)."""
+
+    def __init__(self, n: int, dim: int, n_clusters: int) -> None:
+        super().__init__()
+        bound = dim**-0.5  # as nn.Linear
+        self.weight = nn.Parameter(torch.empty(n, dim, n_clusters).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.zeros(n, 1, n_clusters))
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        return z @ self.weight + self.bias
+
+
+def _train_heads(
+    heads: _Heads,
+    features: np.ndarray,
+    near: torch.Tensor,
+    config: ScanConfig,
+    seed: int,
+    should_stop: Callable[[], bool] | None,
+) -> None:
+    """The SCAN loss over features that stand still, each head by itself; on the CPU, where it takes seconds."""
+    z = torch.tensor(features)
+    batch = min(config.head_batch_size, len(z))
+    optimizer = torch.optim.AdamW(heads.parameters(), config.head_learning_rate)
+    for step in range(config.head_steps):
+        if should_stop is not None and should_stop():
+            return
+        dice = step_dice(seed, step, "scan heads")
+        rows = torch.randperm(len(z), generator=dice)[:batch]
+        others = near[rows, torch.randint(near.shape[1], (batch,), generator=dice)]
+        loss = scan_losses(heads(z[rows]), heads(z[others]), config.entropy_weight).sum()
+        rate = (1 + math.cos(math.pi * step / config.head_steps)) / 2
+        optimizer.param_groups[0]["lr"] = config.head_learning_rate * rate
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+
+@torch.no_grad()
+def _embedded(model: ScanClassifier, images: np.ndarray, device: str) -> np.ndarray:
+    return encode(_Embedding(model), images, device)
+
+
+class _Embedding(nn.Module):
+    """A SCAN network without its head."""
+
+    def __init__(self, model: ScanClassifier) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.model.embed(x)
 
 
 def train_self_labels(
@@ -271,8 +336,3 @@ def predict(
     logits = torch.tensor(encode(model, images, device, batch_size))
     top = logits.softmax(1).max(1)
     return top.indices.numpy().astype(np.int64), top.values.numpy()
-
-
-def _halves(z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    first, second = z.chunk(2)
-    return first, second

@@ -11,18 +11,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..config import PretrainingConfig, SimCLRConfig, ViewsConfig
+from ..nn.classifier import Projection
 from ..nn.device import has_fast_bf16, resolve_device
 from ..nn.encoder import Encoder
 from ..nn.loop import LoopReport, Stateful, cosine_rate, make_optimizer, run_steps, step_dice
 from ..nn.views import random_views
-
-
-class Projection(nn.Sequential):
-    """The two-layer head that SimCLR's loss sees and that is used for neighbours only."""
-
-    def __init__(self, dim: int, hidden: int, out: int) -> None:
-        self.config = {"dim": dim, "hidden": hidden, "out": out}
-        super().__init__(nn.Linear(dim, hidden), nn.ReLU(), nn.Linear(hidden, out))
 
 
 def nt_xent(a: torch.Tensor, b: torch.Tensor, temperature: float) -> torch.Tensor:
