@@ -42,7 +42,7 @@ class Encoder(nn.Module):
         if arch.startswith("timm:"):
             self.body: nn.Module = _timm_body(arch.removeprefix("timm:"), input_px)
             # some networks widen the pooled features once more
-            dim = getattr(self.body, "head_hidden_size", None) or getattr(self.body, "num_features", 0)
+            dim: Any = getattr(self.body, "head_hidden_size", None) or getattr(self.body, "num_features", 0)
             self.feature_dim = int(dim)
             cfg = getattr(self.body, "pretrained_cfg", {})
             mean, std = cfg.get("mean", (0.5, 0.5, 0.5)), cfg.get("std", (0.5, 0.5, 0.5))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from torch import nn
 
 from ..config import OptimizerConfig
 
@@ -19,7 +20,7 @@ REPORT_EVERY_STEPS = 20
 
 
 class TrainingDiverged(RuntimeError):
-    """The loss or its gradient is no longer a number."""
+    """The loss or the weights are no longer numbers."""
 
 
 class TrainingStateError(ValueError):
@@ -111,7 +112,7 @@ def run_steps(
 
     Raises:
         TrainingStateError: `state_path` holds no state of these parts.
-        TrainingDiverged: The loss became NaN or infinite; the last good state stays on disk.
+        TrainingDiverged: The loss or a weight became NaN or infinite; the last good state stays on disk.
         OSError: The state cannot be written; the last one stays.
     """
     first = _restore(state_path, parts) if state_path is not None else 0
@@ -127,8 +128,18 @@ def run_steps(
             )
         return mean
 
+    def check_weights() -> None:
+        # one infinite gradient spoils the weights while the loss before it is sound
+        for part in parts.values():
+            if isinstance(part, nn.Module) and not _is_finite(part):
+                raise TrainingDiverged(
+                    f"the {name}'s weights became NaN or infinite by step {step} of {total_steps}:"
+                    " try a lower learning rate"
+                )
+
     def save() -> None:
         check_finite()
+        check_weights()
         if state_path is not None:
             save_state(state_path, {"step": step} | {key: part.state_dict() for key, part in parts.items()})
 
@@ -152,6 +163,7 @@ def run_steps(
         if now - last_save >= save_every_sec:
             save()
             last_save = time.monotonic()
+    check_weights()
     return True
 
 
@@ -199,6 +211,11 @@ def _restore(path: Path, parts: Mapping[str, Stateful]) -> int:
     try:
         for key, part in parts.items():
             part.load_state_dict(state[key])
-    except (KeyError, RuntimeError, ValueError) as error:
+        return int(state["step"])
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise TrainingStateError(f"{path}: the state of another network; remove it to start over") from error
-    return int(state["step"])
+
+
+def _is_finite(network: nn.Module) -> bool:
+    values = (v for v in network.state_dict().values() if v.is_floating_point())
+    return all(bool(torch.isfinite(value).all()) for value in values)

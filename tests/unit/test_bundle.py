@@ -3,10 +3,8 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
-import resource
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from sdviz.diffusion.schedule import NoiseSchedule
 from sdviz.nn.classifier import SmallClassifier
 from sdviz.nn.unet import NoisePredictor
 from sdviz.outliers import OutlierBatch, draw_target_labels
+from tests.full_disk import largest_file
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 MakeBundle = Callable[..., Bundle]
@@ -220,17 +219,6 @@ def test_saving_into_an_empty_folder_or_a_new_one(tiny_bundle: MakeBundle, tmp_p
     (tmp_path / "empty").mkdir()
     for path in (tmp_path / "empty", tmp_path / "new" / "deep", str(tmp_path / "text")):
         assert tiny_bundle().save(path).hash == Bundle.load(path, "cpu").hash
-
-
-@contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    """As on a full disk: writing past so many bytes fails."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize("size", [100, 10_000])

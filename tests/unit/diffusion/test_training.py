@@ -1,10 +1,8 @@
 from __future__ import annotations
 
 import dataclasses
-import resource
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +25,7 @@ from sdviz.diffusion.training import (
 from sdviz.nn.device import has_fast_bf16
 from sdviz.nn.unet import NoisePredictor
 from sdviz.outliers import to_tensor
+from tests.full_disk import largest_file
 
 SCHEDULE = NoiseSchedule.linear(1000)
 PLAIN = UNetConfig(channels=(8, 8), layers_per_block=1, pixel_unshuffle=1)
@@ -512,17 +511,6 @@ def test_a_state_holds_no_code(train: Callable[..., tuple[NoisePredictor, bool]]
     with pytest.raises(TrainingStateError):
         train(state_path=tmp_path / "state.pt")
     assert not (tmp_path / "was run").exists()
-
-
-@contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    """As on a full disk: writing past so many bytes fails."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_full_disk_leaves_the_last_state_whole(
