@@ -15,6 +15,8 @@ FIELD_CELLS = 4
 def random_views(x: torch.Tensor, config: ViewsConfig, dice: torch.Generator) -> torch.Tensor:
     """One random view of each image, drawn for each by itself.
 
+    A view depends on the dice, on the image's row and on how many rows there are; not on the other images.
+
     Args:
         x: float32 (N,3,H,W) in [-1,1].
         config: How far views may differ.
