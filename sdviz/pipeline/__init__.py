@@ -16,8 +16,9 @@ A run's folder holds one folder for each stage and, once it is complete, `<stage
 state.pt, *.state.pt and *.partial are there while a stage is in training.
 """
 
+from .estimates import StageEstimate, estimate
 from .folders import GeneratedFolder, Target, file_names, generate_folder, source_labels
-from .stages import STAGES, config_hash, run_stages, stage_names
+from .stages import STAGES, adopt_stages, config_hash, run_stages, stage_names
 from .workspace import (
     Metrics,
     PipelineError,
@@ -36,10 +37,13 @@ __all__ = [
     "Metrics",
     "PipelineError",
     "Progress",
+    "StageEstimate",
     "Target",
     "Workspace",
     "absolute_source",
+    "adopt_stages",
     "config_hash",
+    "estimate",
     "file_names",
     "from_main",
     "generate_folder",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 from ..config import RunConfig
 from .bundling import make_bundle
@@ -86,7 +88,9 @@ def config_hash(config: RunConfig, stage: str = "bundle") -> str:
     return tree_hash(tree)
 
 
-def run_stages(work: Workspace, on_stage: Callable[[str, bool], None] | None = None) -> bool:
+def run_stages(
+    work: Workspace, on_stage: Callable[[str, bool], None] | None = None, until: str | None = None
+) -> bool:
     """Runs every stage that is not complete yet.
 
     Under `accelerate launch` the processes share the diffusion training and the making of outliers; the
@@ -95,15 +99,18 @@ def run_stages(work: Workspace, on_stage: Callable[[str, bool], None] | None = N
     Args:
         work: The run.
         on_stage: Told of each stage before it starts, and whether it is skipped as complete.
+        until: The last stage to run; None runs all.
 
     Returns:
-        Whether all are complete; False where `work.should_stop` ended it.
+        Whether all are complete; False where `work.should_stop` or `until` ended it.
 
     Raises:
-        PipelineError: A stage was completed under another configuration.
+        PipelineError: A stage was completed under another configuration, or there is no stage `until`.
     """
-    main = is_main_process()
-    for name in stage_names(work.config):
+    main, names = is_main_process(), stage_names(work.config)
+    if until is not None and until not in names:
+        raise PipelineError(f"no stage {until!r} in this run; it has {', '.join(names)}")
+    for name in names:
         marker = work.folder / f"{name}.done.json"
         wanted = config_hash(work.config, name)
         if from_main(marker.is_file(), work.config.device):
@@ -111,6 +118,8 @@ def run_stages(work: Workspace, on_stage: Callable[[str, bool], None] | None = N
                 raise PipelineError(f"{work.folder}: stage {name} was made with another configuration")
             if on_stage is not None:
                 on_stage(name, True)
+            if name == until and name != names[-1]:
+                return False
             continue
         if from_main(work.should_stop(), work.config.device):
             return False
@@ -125,4 +134,31 @@ def run_stages(work: Workspace, on_stage: Callable[[str, bool], None] | None = N
             # the resume state is several times as large as what the stage made
             for state in (work.folder / name).rglob("*state.pt"):
                 state.unlink()
+        if name == until and name != names[-1]:
+            return False
     return True
+
+
+def adopt_stages(folder: Path, other: Path, config: RunConfig) -> list[str]:
+    """Takes over from another run's folder every complete stage that this configuration would make alike.
+
+    Args:
+        folder: Of the new run.
+        other: Of the run to take from; nothing in it is changed.
+        config: Of the new run.
+
+    Returns:
+        The stages taken, in order.
+    """
+    taken = []
+    for name in stage_names(config):
+        marker = other / f"{name}.done.json"
+        if not marker.is_file() or (folder / marker.name).exists():
+            continue
+        if json.loads(marker.read_text("utf-8"))["config_sha256"] != config_hash(config, name):
+            continue
+        if (other / name).is_dir():
+            shutil.copytree(other / name, folder / name, dirs_exist_ok=True)
+        write_atomically(folder / marker.name, marker.read_text("utf-8"))
+        taken.append(name)
+    return taken

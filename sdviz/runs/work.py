@@ -35,6 +35,7 @@ def execute(
     on_progress: Callable[[Progress], None] | None = None,
     on_wait: Callable[[Status], None] | None = None,
     now: bool = False,
+    until: str | None = None,
 ) -> Status:
     """Does a run's work in this process, from where it was left, until it is done, cancelled or failed.
 
@@ -47,6 +48,7 @@ def execute(
         on_progress: Told how far it is, besides the files.
         on_wait: Told of every new place in the queue.
         now: Do not wait.
+        until: The last stage to run; the run is then cancelled, and `execute` goes on with it. None runs all.
 
     Returns:
         The last status, as status.json has it: state "done", "cancelled" or "failed".
@@ -64,7 +66,7 @@ def execute(
             while (turn := from_main("", config.device)) == "wait":
                 pass
             work = Workspace(run.path, config, lambda progress: None, lambda: False)
-            complete = turn == "go" and run_stages(work)
+            complete = turn == "go" and run_stages(work, until=until)
         return Status("done" if complete else "cancelled", config_hash(config))
 
     lock = FileLock(run.path / ".lock")
@@ -78,7 +80,7 @@ def execute(
         if config_hash(config) != before.config_sha256:
             raise RunError(f"{run.path / 'config.yaml'} was changed since the run was made: start a new run")
         with _stop_signals() as stop:
-            return _Recorder(run, config, before, stop, on_progress).work(now, on_wait)
+            return _Recorder(run, config, before, stop, on_progress).work(now, on_wait, until)
 
 
 class _Recorder:
@@ -108,7 +110,7 @@ class _Recorder:
         # of the stage at work: when it began here, and what it had taken before
         self._began, self._before_sec = time.monotonic(), 0.0
 
-    def work(self, now: bool, on_wait: Callable[[Status], None] | None) -> Status:
+    def work(self, now: bool, on_wait: Callable[[Status], None] | None, until: str | None) -> Status:
         from ..pipeline import Workspace, run_stages
 
         for leftover in self.run.path.rglob("*.partial"):
@@ -122,7 +124,7 @@ class _Recorder:
             self.run.log(f"process {self.status.pid} begins on {', '.join(self.status.devices)}")
             _end_last_line(self.run.path / "stats.jsonl")
             work = Workspace(self.run.path, self.config, self._on_progress, self.stop.is_set)
-            complete = run_stages(work, self._on_stage)
+            complete = run_stages(work, self._on_stage, until)
             self._update(state="done" if complete else "cancelled", eta_sec=None)
             self.run.log(self.status.state)
         # whatever ends a run stands in its files, and the status returned says so: nothing is swallowed

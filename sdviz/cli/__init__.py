@@ -1,0 +1,14 @@
+"""The command line: python -m sdviz ...
+
+Everything heavy is imported inside the commands, so that --help answers at once.
+"""
+
+from . import outliers, runs, scores  # noqa: F401 - they add their commands to the app
+from .common import app
+
+__all__ = ["app", "main"]
+
+
+def main() -> None:
+    """Runs the command line."""
+    app()

@@ -1,0 +1,163 @@
+"""What all commands share: the app, errors in one line, the progress bar, images by name."""
+
+from __future__ import annotations
+
+import functools
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import typer
+from typer.core import TyperGroup
+
+if TYPE_CHECKING:
+    from ..data import ImageSet
+
+EXIT_FAILED = 1
+EXIT_MISTAKE = 2
+EXIT_STOPPED = 128 + signal.SIGINT
+PLAIN_LINE_EVERY_SEC = 10.0
+
+Command = TypeVar("Command", bound=Callable[..., None])
+
+
+# typer shows its usage errors in a box of several lines; the class is click's own or typer's copy of it
+_UsageError = cast(type[Exception], typer.BadParameter.__mro__[1])
+
+
+class _OneLineGroup(TyperGroup):
+    """The group of commands; a usage error is one line on stderr as any other mistake."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:  # noqa: ANN401
+        try:
+            code = super().main(*args, **(extra | {"standalone_mode": False}))
+        except _UsageError as error:
+            message = error.format_message()  # type: ignore[attr-defined]
+            typer.echo(f"error: {' '.join(message.split()).rstrip('.')}; see --help", err=True)
+            code = EXIT_MISTAKE
+        sys.exit(code or 0)
+
+
+app = typer.Typer(
+    name="sdviz",
+    help="Semantic-discrepant outliers: train their maker, and make them.",
+    cls=_OneLineGroup,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def mistakes_in_one_line(command: Command) -> Command:
+    """What a user or the machine did wrong is one line on stderr and an exit code, not a traceback.
+
+    Only errors that the package raises for a user to read, and those of the operating system.
+    """
+
+    @functools.wraps(command)
+    def wrapped(*args: object, **kwargs: object) -> None:
+        from ..config import ConfigError
+
+        try:
+            command(*args, **kwargs)
+        except (ConfigError, Mistake) as error:
+            fail(str(error), EXIT_MISTAKE)
+        except BrokenPipeError:
+            raise  # whoever read stdout has enough: typer ends quietly
+        except OSError as error:
+            fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), EXIT_FAILED)
+        except KeyboardInterrupt:
+            fail("interrupted", EXIT_STOPPED)
+
+    return wrapped  # type: ignore[return-value]
+
+
+class Mistake(Exception):
+    """A ValueError that speaks to the user."""
+
+
+@contextmanager
+def checking() -> Iterator[None]:
+    """Around what checks the user's words: a ValueError there is his mistake, anywhere else it is our fault."""
+    try:
+        yield
+    except ValueError as error:
+        raise Mistake(str(error)) from error
+
+
+def fail(message: str, code: int) -> None:
+    """Says it in one line on stderr and ends with that exit code."""
+    typer.echo(f"error: {' '.join(message.split())}", err=True)
+    raise typer.Exit(code)
+
+
+def load_images(source: str, limit: int | None, skip_bad: bool, size_px: int) -> ImageSet:
+    """The images of NAME, NAME:SPLIT or a path, with warnings on stderr.
+
+    Raises:
+        DataError: They are not there, or a bad picture and not `skip_bad`.
+    """
+    from .. import data
+    from ..pipeline import absolute_source
+
+    name, split = data.parse_source(source)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        images = data.load(absolute_source(name), split, limit, 0, "skip" if skip_bad else "raise", size_px)
+    for warning in caught:
+        typer.echo(f"warning: {' '.join(str(warning.message).split())}", err=True)
+    return images
+
+
+Show = Callable[[str, float, float | None], None]
+
+
+@contextmanager
+def progress_bar() -> Iterator[Show]:
+    """A bar with an ETA on a terminal, else a plain line every few seconds.
+
+    Yields:
+        (what is done, its share 0..1, seconds left) -> None.
+    """
+    if not sys.stderr.isatty():
+        last = -PLAIN_LINE_EVERY_SEC
+
+        def show_line(text: str, share: float, eta_sec: float | None) -> None:
+            nonlocal last
+            now = time.monotonic()
+            if now - last >= PLAIN_LINE_EVERY_SEC or share >= 1:
+                last = now
+                left = "" if eta_sec is None else f", {duration(eta_sec)} left"
+                typer.echo(f"{text}{left}", err=True)
+
+        yield show_line
+        return
+
+    from rich.console import Console
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn
+    from rich.progress import Progress as Bars
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[left]}"),
+    )
+    with Bars(*columns, console=Console(stderr=True)) as bars:
+        task = bars.add_task("starting", total=1.0, left="")
+
+        def show_bar(text: str, share: float, eta_sec: float | None) -> None:
+            left = "" if eta_sec is None else f"{duration(eta_sec)} left"
+            bars.update(task, description=text, completed=share, left=left)
+
+        yield show_bar
+
+
+def duration(seconds: float) -> str:
+    """As in 1:02:03 or 2:03."""
+    minutes, sec = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{sec:02d}" if hours else f"{minutes}:{sec:02d}"

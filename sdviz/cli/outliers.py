@@ -1,0 +1,113 @@
+"""The command that makes outliers: generate."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .common import EXIT_STOPPED, Mistake, app, checking, fail, load_images, mistakes_in_one_line, progress_bar
+
+if TYPE_CHECKING:
+    from ..bundle import Bundle
+    from ..pipeline import Target
+
+
+@app.command()
+@mistakes_in_one_line
+def generate(
+    bundle: Annotated[Path, typer.Option(help="A bundle's folder.")],
+    images: Annotated[
+        str, typer.Option(metavar="SRC", help="NAME, NAME:SPLIT (as shapes:test), folder:PATH or parquet:PATH.")
+    ],
+    out: Annotated[Path, typer.Option(help="Where the PNGs and manifest.csv go.")],
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="At most so many images, a fixed random choice.")
+    ] = None,
+    start_timestep: Annotated[
+        int | None,
+        typer.Option("--start-timestep", "-S", help="Noising steps; this and w, K: None is the bundle's."),
+    ] = None,
+    guidance_scale: Annotated[
+        float | None, typer.Option("--guidance-scale", "-w", help="0 is conditional, above exaggerates.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="Network calls from x_S to x_0.")] = None,
+    solver: Annotated[str | None, typer.Option(help="ddpm, ddim or dpmpp_2m.")] = None,
+    eta: Annotated[float, typer.Option(help="DDIM's share of fresh noise, 0..1.")] = 0.0,
+    interval: Annotated[
+        str | None, typer.Option(metavar="LO,HI", help="Guide only where sigma lies between these.")
+    ] = None,
+    target: Annotated[
+        str, typer.Option(help="random: a wrong class each; right: the own class, the control; or a class.")
+    ] = "random",
+    seed: Annotated[int, typer.Option(help="Of noise and wrong classes.")] = 0,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 64,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave undecodable pictures out.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="The result as one JSON object.")] = False,
+) -> None:
+    """Makes an outlier of each image; called again it makes only what is missing."""
+    from ..bundle import Bundle
+    from ..data import DataError
+    from ..pipeline import PipelineError, generate_folder
+
+    with checking():
+        span = _interval(interval)
+        maker = Bundle.load(bundle, device)
+        recipe = maker.recipe(start_timestep, guidance_scale, steps, solver, eta, span, seed)
+        condition = _target(maker, target)
+        sources = load_images(images, limit, skip_bad, maker.manifest.image_size)
+    with progress_bar() as show:
+        started = time.monotonic()
+
+        def on_progress(done: float, to_do: int) -> None:
+            share = done / to_do
+            eta_sec = (time.monotonic() - started) * (1 - share) / share if share else None
+            show(f"outliers {int(done)}/{to_do}", share, eta_sec)
+
+        try:
+            result = generate_folder(maker, sources, out, recipe, condition, batch_size, on_progress)
+        except (DataError, PipelineError) as error:
+            raise Mistake(str(error)) from error
+        except KeyboardInterrupt:
+            fail(f"interrupted; the same command goes on with {out}", EXIT_STOPPED)
+    if json_:
+        figures = {
+            "out": str(out),
+            "manifest": str(result.manifest),
+            "there": result.there,
+            "made": result.made,
+        }
+        typer.echo(json.dumps(figures | {"bundle_sha256": maker.hash}))
+    else:
+        typer.echo(f"{result.there} there, {result.made} made: {result.manifest}")
+
+
+def _interval(text: str | None) -> tuple[float, float] | None:
+    if text is None:
+        return None
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise ValueError(f"--interval {text}: must be two numbers, as in 0.2,1.5") from error
+    return low, high
+
+
+def _target(bundle: Bundle, text: str) -> Target:
+    """What `text` names: "random", "right", or a class by its name or its number."""
+    if text == "random":
+        return "random"
+    if text == "right":
+        return "right"
+    names = [name.casefold() for name in bundle.class_names]
+    if text.casefold() in names:
+        return names.index(text.casefold())
+    if text.isdecimal() and int(text) < len(names):
+        return int(text)
+    known = ", ".join(bundle.class_names[:20])
+    raise ValueError(
+        f"--target {text!r} is not random, right, 0..{len(names) - 1} or a class of the bundle: {known}"
+    )

@@ -1,0 +1,238 @@
+"""Commands about runs: run, resume, stop, list, report; and download."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .common import (
+    EXIT_FAILED,
+    EXIT_STOPPED,
+    app,
+    checking,
+    duration,
+    fail,
+    mistakes_in_one_line,
+    progress_bar,
+)
+
+if TYPE_CHECKING:
+    from ..config import RunConfig
+    from ..pipeline import Progress
+    from ..runs import Run, Status
+
+NOW = "Do not wait for another run on the same device."
+UNTIL = "The last stage to run; `resume` goes on behind it."
+
+
+@app.command()
+@mistakes_in_one_line
+def run(
+    config: Annotated[Path, typer.Argument(help="A YAML file, see configs/.")],
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replaces one value, as in a.b=c.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = None,
+    now: Annotated[bool, typer.Option("--now", help=NOW)] = False,
+    until: Annotated[str | None, typer.Option(metavar="STAGE", help=UNTIL)] = None,
+    take_from: Annotated[
+        str | None,
+        typer.Option("--from", metavar="RUN", help="Takes over that run's stages that would be alike."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Shows configuration, stages, time and disk, and starts nothing.")
+    ] = False,
+) -> None:
+    """Trains by a configuration, in a new folder under runs/ (or SDVIZ_RUNS), and ends in a bundle.
+
+    While another run is at work on the same device it waits, in the order in which they were asked for.
+    """
+    from ..config import load_config
+
+    overrides = [*(set_ or []), *([f"device={json.dumps(device)}"] if device else [])]
+    settings = load_config(config, overrides)
+    from .. import runs
+    from ..nn.device import resolve_device
+
+    with checking():
+        resolve_device(settings.device)
+        source = runs.find(take_from) if take_from is not None else None
+        _check_stage(until, settings)
+        if dry_run:
+            _show_plan(settings)
+            return
+    made = runs.create(settings)
+    if source is not None:
+        from ..pipeline import adopt_stages
+
+        taken = adopt_stages(made.path, source.path, made.config())
+        typer.echo(f"taken from {source.name}: {', '.join(taken) or 'nothing fits'}", err=True)
+    _execute(made, now, until)
+
+
+def _check_stage(until: str | None, config: RunConfig) -> None:
+    from ..pipeline import stage_names
+
+    names = stage_names(config)
+    if until is not None and until not in names:
+        raise ValueError(f"--until {until}: no such stage; this run has {', '.join(names)}")
+
+
+def _show_plan(config: RunConfig) -> None:
+    """The resolved tree as YAML, then the stages as comments in it: the whole is a configuration again."""
+    from ..config import to_yaml
+    from ..nn.device import device_name, resolve_device
+    from ..pipeline import estimate
+
+    stages = estimate(config)
+    typer.echo(to_yaml(config))
+    typer.echo(f"# on {device_name(resolve_device(config.device))}, by a few images' speed just now:")
+    for one in stages:
+        typer.echo(f"#   {one.stage:<14} {duration(one.seconds):>9}  {one.bytes / 1e6:9.1f} MB")
+    seconds, size = sum(one.seconds for one in stages), sum(one.bytes for one in stages)
+    typer.echo(f"#   {'in all':<14} {duration(seconds):>9}  {size / 1e6:9.1f} MB")
+
+
+@app.command()
+@mistakes_in_one_line
+def resume(
+    run: Annotated[str, typer.Argument(help="The run's number, name or folder.")],
+    now: Annotated[bool, typer.Option("--now", help=NOW)] = False,
+    until: Annotated[str | None, typer.Option(metavar="STAGE", help=UNTIL)] = None,
+) -> None:
+    """Goes on with a run that was cancelled, killed or failed; stages that are complete are skipped."""
+    from .. import runs
+
+    with checking():
+        found = runs.find(run)
+        _check_stage(until, found.config())
+    _execute(found, now, until)
+
+
+def _execute(run: Run, now: bool, until: str | None) -> None:
+    from .. import runs
+    from ..pipeline import is_main_process
+
+    if not is_main_process():  # of an `accelerate launch`; the main one does the talking
+        raise typer.Exit(0 if runs.execute(run, now=now, until=until).state == "done" else EXIT_STOPPED)
+    go_on = f"go on with: python -m sdviz resume {run.name}"
+    typer.echo(f"{run.path}: stop it with Ctrl-C, {go_on}", err=True)
+    with progress_bar() as show:
+
+        def on_progress(p: Progress) -> None:
+            figures = [f"loss {p.values['loss']:.4f}"] if "loss" in p.values else []
+            if "images_per_sec" in p.values:
+                figures.append(f"{p.values['images_per_sec']:.0f} images/s")
+            show(f"{p.stage} {p.step}/{p.total} {', '.join(figures)}".rstrip(), p.share, p.eta_sec)
+
+        def on_wait(waiting: Status) -> None:
+            before = ", ".join(waiting.waits_for)
+            show(f"place {waiting.queue_place} in the queue for {waiting.devices[0]}: {before}", 0.0, None)
+
+        with checking():
+            status = runs.execute(run, on_progress, on_wait, now, until)
+    if status.state == "failed":
+        where = f"{run.name} failed in stage {status.stage}" if status.stage else f"{run.name} failed"
+        fail(f"{where}: {status.error} (more in {run.path / 'log.txt'})", EXIT_FAILED)
+    if status.state == "cancelled" and until is not None and (run.path / f"{until}.done.json").is_file():
+        typer.echo(f"{run.name}: complete until {until}; {go_on}", err=True)
+        typer.echo(str(run.path))
+        return
+    if status.state == "cancelled":
+        where = f"in stage {status.stage}" if status.stage else "before its first stage"
+        fail(f"{run.name} cancelled {where}; {go_on}", EXIT_STOPPED)
+    typer.echo(str(run.bundle))
+
+
+@app.command()
+@mistakes_in_one_line
+def stop(run: Annotated[str, typer.Argument(help="The run's number, name or folder.")]) -> None:
+    """Stops a run within one step, with its state saved; or takes it out of the queue."""
+    from .. import runs
+
+    with checking():
+        found = runs.find(run)
+        status = runs.stop(found)
+    if status.is_active:
+        fail(f"{found.name} was asked to stop and has not yet", EXIT_FAILED)
+    typer.echo(f"{found.name}: {status.state}")
+
+
+@app.command("list")
+@mistakes_in_one_line
+def list_(
+    json_: Annotated[bool, typer.Option("--json", help="One JSON list instead of a table.")] = False,
+) -> None:
+    """Lists the runs with their state."""
+    from dataclasses import asdict
+
+    from .. import runs
+
+    found: list[dict[str, object]] = []
+    for one in runs.list_runs():
+        try:
+            entry = asdict(one.status())
+        except runs.RunError as error:  # one damaged folder does not hide the others
+            entry = {
+                "state": "damaged",
+                "stage": "",
+                "step": 0,
+                "total": 0,
+                "eta_sec": None,
+                "error": str(error),
+            }
+        bundle = str(one.bundle) if entry["state"] == "done" else None
+        found.append({"name": one.name, "path": str(one.path)} | entry | {"bundle": bundle})
+    if json_:
+        typer.echo(json.dumps(found))
+        return
+    if not found:
+        typer.echo(f"no runs in {runs.runs_root()}", err=True)
+    for row in found:
+        steps = f"{row['step']}/{row['total']}" if row["total"] else ""
+        eta = row["eta_sec"]
+        left = f"{duration(eta)} left" if isinstance(eta, float) else str(row["error"] or "")
+        if row["state"] == "queued":
+            left = f"behind {', '.join(row['waits_for'])}"  # type: ignore[arg-type]
+        typer.echo(f"{row['name']:<40} {row['state']:<9} {row['stage']:<13} {steps:<14} {left}".rstrip())
+
+
+@app.command()
+@mistakes_in_one_line
+def report(
+    run: Annotated[list[str], typer.Argument(help="Runs by number, name or folder; several differ in seeds.")],
+    out: Annotated[Path | None, typer.Option(help="Write the tables there, as Markdown.")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="The reports as one JSON list.")] = False,
+) -> None:
+    """Shows what runs reached: AUROC of each OOD set with its spread, beside the controls."""
+    from .. import runs
+    from ..evaluation import read_report
+    from ..evaluation.tables import results_table
+
+    with checking():
+        found = [runs.find(one) for one in run]
+        reports = [read_report(one.path / "evaluation" / "report.json") for one in found]
+        command = " ".join(["python -m sdviz report", *(one.name for one in found)])
+        text = results_table(reports, command if out is None else f"{command} --out {out}")
+    if json_:
+        typer.echo(json.dumps([one.model_dump(mode="json") for one in reports]))
+    elif out is None:
+        typer.echo(text)
+    if out is not None:
+        from ..pipeline import write_atomically
+
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(out, text)
+
+
+@app.command()
+@mistakes_in_one_line
+def download(name: Annotated[str, typer.Argument(help="cifar10, cifar100 or svhn.")]) -> None:
+    """Fetches a data set through torchvision into the data root (SDVIZ_DATA, else data/)."""
+    from .. import data
+
+    with checking():
+        typer.echo(f"{name} is in {data.download(name)}")
