@@ -13,8 +13,10 @@ import streamlit as st
 
 from sdviz import data
 from sdviz.bundle import MANIFEST, Bundle
+from sdviz.config import RunConfig
 from sdviz.data import ImageSet
 from sdviz.outliers import Recipe, to_images
+from sdviz.pipeline import estimate
 
 # The device does one thing at a time, whoever asks.
 DEVICE_LOCK = threading.Lock()
@@ -178,3 +180,19 @@ def make_edits(
             store.put(key, made)
             found[key] = made
     return [found[key] for key in keys]  # type: ignore[misc]
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def _estimate_run(config: str, root: str) -> list[tuple[str, float, int]]:
+    with DEVICE_LOCK:
+        parts = estimate(RunConfig.model_validate_json(config))
+    return [(part.stage, part.seconds, part.bytes) for part in parts]
+
+
+def estimate_run(config: RunConfig) -> list[tuple[str, float, int]]:
+    """(stage, seconds, bytes on the disk) of a run that has not begun, by a few images timed on its device.
+
+    Raises:
+        DataError, EncoderError, ValueError: What the run itself would stop at.
+    """
+    return _estimate_run(config.model_dump_json(), str(data.data_root()))

@@ -10,7 +10,7 @@ import numpy as np
 import streamlit as st
 from PIL import Image
 
-from sdviz import __version__
+from sdviz import __version__, runs
 from sdviz.bundle import MANIFEST, Bundle, BundleError
 from sdviz.ui.cache import open_bundle
 from sdviz.ui.links import asked_by_link, refused
@@ -22,6 +22,7 @@ MAKE_BUNDLE = "python -m sdviz run configs/shapes-diffusion.yaml"
 PAGES = [
     ("app.py", "Home", ":material/home:"),
     ("pages/1_Outlier_lab.py", "Outlier lab", ":material/science:"),
+    ("pages/7_Training.py", "Training", ":material/model_training:"),
 ]
 
 _CSS = """
@@ -65,9 +66,8 @@ def find_bundles() -> dict[str, Path]:
     `SDVIZ_CHECKPOINTS` and `SDVIZ_RUNS` move the two places.
     """
     shipped = Path(os.environ.get("SDVIZ_CHECKPOINTS", ROOT / "checkpoints"))
-    runs = Path(os.environ.get("SDVIZ_RUNS", ROOT / "runs"))
     found = {p.parent.name: p.parent for p in sorted(shipped.glob(f"*/{MANIFEST}"))}
-    return found | {p.parent.parent.name: p.parent for p in sorted(runs.glob(f"*/bundle/{MANIFEST}"))}
+    return found | {run.name: run.bundle for run in runs.list_runs() if (run.bundle / MANIFEST).is_file()}
 
 
 def setup_page(title: str, idea: str) -> PageContext:
@@ -102,6 +102,13 @@ _BUNDLE_SETTINGS = ("S", "w", "target", "steps", "solver", "interval", "data", "
 def _forget_settings() -> None:
     for key in _BUNDLE_SETTINGS:
         st.session_state.pop(key, None)
+
+
+def choose_bundle(name: str) -> None:
+    """For `on_click`: makes the bundle of that name the one in use, on every page."""
+    if st.session_state.get("bundle") != name:
+        _forget_settings()
+    st.session_state["bundle"] = name
 
 
 def _choose_bundle() -> PageContext:

@@ -6,3 +6,35 @@ from __future__ import annotations
 def counted(number: int, one: str) -> str:
     """The number with its noun, in the plural where it is not 1."""
     return f"{number} {one}{'s' * (number != 1)}"
+
+
+def duration(seconds: float) -> str:
+    """As in 1:02:03 or 2:03: hours, minutes, seconds."""
+    minutes, sec = divmod(round(max(0.0, seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{sec:02d}" if hours else f"{minutes}:{sec:02d}"
+
+
+def about(seconds: float) -> str:
+    """A time to come, no more exact than it is known: "under a minute", "about 12 min", "about 3 h 10 min"."""
+    minutes = round(seconds / 60)
+    if seconds < 50:
+        return "under a minute"
+    if minutes < 60:
+        return f"about {max(1, minutes)} min"
+    return f"about {minutes // 60} h {round(minutes % 60, -1) % 60} min"
+
+
+def in_bytes(n: float) -> str:
+    """A size, as in 3.1 GB."""
+    for unit in ("B", "kB", "MB"):
+        if n < 1000:
+            return f"{n:.0f} {unit}"
+        n /= 1000
+    return f"{n:.1f} GB"
+
+
+def ordinal(n: int) -> str:
+    """1st, 2nd, 3rd, 4th."""
+    ending = "th" if n % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(n % 10, "th")
+    return f"{n}{ending}"

@@ -1,0 +1,195 @@
+"""What there is to see of a run, from its files alone: whoever watches does not disturb it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from ..config import RunConfig
+from .folder import Run
+from .status import Status
+
+TAIL_BYTES = 64 * 1024
+StageState = Literal["done", "running", "failed", "cancelled", "killed", "waiting"]
+
+
+@dataclass(frozen=True)
+class StageView:
+    """One stage of a run.
+
+    Attributes:
+        name: As `sdviz.pipeline` calls it.
+        state: "waiting" is not begun; of the stage that was left, how it was left.
+        share: 0..1.
+        sec: Seconds spent in it so far, None where unknown.
+    """
+
+    name: str
+    state: StageState
+    share: float
+    sec: float | None
+
+
+def stages(run: Run, config: RunConfig, status: Status) -> list[StageView]:
+    """Every stage of the run, in order."""
+    from ..pipeline import stage_names
+
+    found = []
+    for name in stage_names(config):
+        sec = status.stage_sec.get(name)
+        if (run.path / f"{name}.done.json").is_file():
+            found.append(StageView(name, "done", 1.0, sec))
+        elif name == status.stage and status.state in ("running", "failed", "cancelled", "killed"):
+            found.append(StageView(name, status.state, min(1.0, max(0.0, status.share)), sec))
+        else:
+            found.append(StageView(name, "waiting", 0.0, None))
+    return found
+
+
+def tail(path: Path, n_lines: int = 40) -> str:
+    """The last lines of a text file, "" where there is none."""
+    try:
+        with path.open("rb") as stream:
+            size = stream.seek(0, 2)
+            stream.seek(max(0, size - TAIL_BYTES))
+            return "\n".join(stream.read().decode("utf-8", "replace").splitlines()[-n_lines:])
+    except OSError:
+        return ""
+
+
+def curve(
+    stats: list[dict[str, Any]], stage: str, key: str, n_points: int = 400
+) -> tuple[list[int], list[float]]:
+    """(steps, values) of what a stage measured, thinned out to about `n_points`.
+
+    Args:
+        stats: `Run.stats()`.
+        stage: A stage's name.
+        key: "loss", "cluster_accuracy", ...
+        n_points: How many at most, the last one always among them.
+    """
+    points = [
+        (line["step"], float(line[key]))
+        for line in stats
+        if line["stage"] == stage and isinstance(line.get(key), int | float)
+    ]
+    every = max(1, -(-len(points) // n_points))
+    points = points[::-1][::every][::-1]
+    return [step for step, _ in points], [value for _, value in points]
+
+
+def latest(stats: list[dict[str, Any]], key: str) -> float | None:
+    """The last value of a measurement, None without one."""
+    found = [line[key] for line in stats if isinstance(line.get(key), int | float)]
+    return float(found[-1]) if found else None
+
+
+@dataclass(frozen=True)
+class OutlierSample:
+    """Some of the outliers that a run has made so far.
+
+    Attributes:
+        images: uint8 (n,H,W,3).
+        labels: What each source is, "" where unknown.
+        told: What each was told to be, "" where unknown.
+        shards: How many shards there are.
+    """
+
+    images: np.ndarray
+    labels: list[str]
+    told: list[str]
+    shards: int
+
+
+def outlier_sample(run: Run, n: int) -> OutlierSample | None:
+    """The first `n` outliers of the shard made last, None before the first."""
+    shards = sorted((run.path / "outliers" / "wrong").glob("*.safetensors"))
+    for path in sorted(shards, key=_changed, reverse=True):
+        try:
+            arrays = load_file(path)
+            images, targets = arrays["images"][:n], arrays["target_labels"][:n]
+        except (SafetensorError, OSError, KeyError):  # cut or foreign: another one, then
+            continue
+        if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
+            continue
+        rows = int(path.stem) + np.arange(len(images)) if path.stem.isdecimal() else np.zeros(0, int)
+        names, labels = _labels(run)
+        words = dict(enumerate(names))
+        sources = [words.get(int(labels[r % len(labels)]), "") if len(labels) else "" for r in rows]
+        return OutlierSample(
+            images,
+            sources or [""] * len(images),
+            [words.get(int(t), "") for t in targets],
+            len(shards),
+        )
+    return None
+
+
+def _labels(run: Run) -> tuple[tuple[str, ...], np.ndarray]:
+    """Names of the clusters, and the label of each training image; both empty where they are not there."""
+    try:
+        table = pq.read_table(run.path / "pseudo_labels" / "pseudo_labels.parquet", columns=["label"])
+        names = tuple(json.loads((table.schema.metadata or {})[b"cluster_names"]))
+        return names, table["label"].to_numpy()
+    except (OSError, KeyError, ValueError, pa.ArrowException):
+        return (), np.zeros(0, np.int64)
+
+
+def _changed(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def metrics(run: Run, config: RunConfig) -> dict[str, float | int]:
+    """What the complete stages measured, in their order; of two of one name the later one."""
+    from ..pipeline import stage_names
+
+    found: dict[str, float | int] = {}
+    for name in stage_names(config):
+        try:
+            tree = json.loads((run.path / f"{name}.done.json").read_text("utf-8"))["metrics"]
+            found |= {key: value for key, value in tree.items() if _is_number(value)}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue
+    return found
+
+
+def differences(a: RunConfig, b: RunConfig) -> list[tuple[str, Any, Any]]:
+    """(key, value in a, value in b) where two configurations differ; None where one lacks the key."""
+    left, right = dict(_leaves(a.model_dump(mode="json"))), dict(_leaves(b.model_dump(mode="json")))
+    keys = list(dict.fromkeys([*left, *right]))
+    return [(key, left.get(key), right.get(key)) for key in keys if left.get(key) != right.get(key)]
+
+
+def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def folder_bytes(run: Run) -> int:
+    """What the run's folder takes on the disk; links are not followed."""
+    total = 0
+    for path in run.path.rglob("*"):
+        try:
+            total += path.lstat().st_size
+        except OSError:  # gone since it was listed
+            continue
+    return total
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

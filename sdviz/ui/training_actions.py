@@ -1,0 +1,85 @@
+"""What the training page may do to runs. The rules are checked here, whatever buttons a page shows."""
+
+from __future__ import annotations
+
+import os
+
+import streamlit as st
+
+from sdviz import runs
+from sdviz.config import RunConfig
+from sdviz.runs import Run, RunError, Status
+
+READ_ONLY = "SDVIZ_READ_ONLY"
+ALLOW_REMOTE = "SDVIZ_ALLOW_REMOTE_RUNS"
+# how long a click waits for a run to end; one whose step takes longer ends by itself
+STOP_WAIT_SEC = 3.0
+
+
+def refusal() -> str:
+    """Why runs can only be watched here, one line; "" where they can be started, stopped and deleted."""
+    if os.environ.get(READ_ONLY, "") not in ("", "0"):
+        return f"Read-only: runs can be watched here, not started, stopped or deleted ({READ_ONLY} is set)."
+    if not _serves_this_machine_only() and os.environ.get(ALLOW_REMOTE, "") in ("", "0"):
+        return (
+            "This server answers other machines too, so runs can only be watched here. "
+            f"Set {ALLOW_REMOTE}=1 to allow starting, stopping and deleting, or server.address to localhost."
+        )
+    return ""
+
+
+def start(config: RunConfig, now: bool = False) -> Run:
+    """Makes a run and launches its process.
+
+    Raises:
+        RunError: Not allowed here, or its device is not there.
+    """
+    _check_allowed()
+    run = runs.create(config)
+    runs.launch(run, now)
+    return run
+
+
+def resume(name: str, now: bool = False) -> None:
+    """Launches a process that goes on with a run.
+
+    Raises:
+        RunError: Not allowed here, or a process is at it.
+        ConfigError: Its configuration was broken.
+    """
+    _check_allowed()
+    runs.launch(_run(name), now)
+
+
+def stop(name: str) -> Status:
+    """Asks a run to stop, and waits a little; the status then.
+
+    Raises:
+        RunError: Not allowed here, or no process is at it.
+    """
+    _check_allowed()
+    return runs.stop(_run(name), STOP_WAIT_SEC)
+
+
+def delete(name: str) -> None:
+    """Deletes a run with all that it made.
+
+    Raises:
+        RunError: Not allowed here, or it is at work.
+    """
+    _check_allowed()
+    runs.delete(_run(name))
+
+
+def _run(name: str) -> Run:
+    return Run(runs.runs_root() / name)
+
+
+def _check_allowed() -> None:
+    if line := refusal():
+        raise RunError(line)
+
+
+def _serves_this_machine_only() -> bool:
+    address = str(st.get_option("server.address") or "")  # without one it is bound to every address
+    return address in ("localhost", "::1") or address.startswith("127.")

@@ -1,0 +1,185 @@
+"""The settings that the training page shows, with types and ranges out of the configuration tree itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from sdviz.config import Node, RunConfig
+
+# a border that is not in the range itself is left by this much
+_BESIDE = 1e-9
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One key of the configuration, in plain words.
+
+    Attributes:
+        key: Its path.
+        label: What it is, with the unit in brackets.
+        empty: What an empty field means, for those that may be empty.
+        help: More than the tree itself says about it.
+    """
+
+    key: str
+    label: str
+    empty: str = ""
+    help: str = ""
+
+
+GROUPS: dict[str, tuple[Setting, ...]] = {
+    "Images and their clusters": (
+        Setting("data.limit", "Images to train on", "all", "A fixed random choice of so many."),
+        Setting("labels.source", "Labels from", help="scan and kmeans find clusters without any label."),
+        Setting("labels.n_clusters", "Clusters C", "none", "How many scan or kmeans look for."),
+        Setting("encoder.simclr.total_steps", "Encoder training (steps)"),
+        Setting("labels.scan.total_steps", "SCAN training (steps)"),
+        Setting("encoder.simclr.batch_size", "Encoder batch (images)", help="Lower it where memory runs out."),
+    ),
+    "Noise predictor": (
+        Setting(
+            "diffusion.unet.arch", "Network", help="small is for the CPU; ddpm, 36 M parameters, for a GPU."
+        ),
+        Setting("diffusion.total_steps", "Training (steps)"),
+        Setting("diffusion.time_limit_sec", "Time limit (seconds)", "none"),
+        Setting("diffusion.batch_size", "Batch (images)", help="Lower it where memory runs out."),
+        Setting("diffusion.learning_rate", "Learning rate (peak)"),
+        Setting("diffusion.max_train_timestep", "Largest S (noising steps)", "all are trained"),
+    ),
+    "Outliers": (
+        Setting(
+            "defaults.start_timestep", "S (noising steps)", help="More changes more, of the background too."
+        ),
+        Setting(
+            "defaults.guidance_scale", "w (guidance)", help="0 is conditional; above, the label is exaggerated."
+        ),
+        Setting("defaults.num_inference_steps", "Steps K (network calls)"),
+        Setting("outliers.per_image", "Outliers of each image"),
+    ),
+    "Detector": (
+        Setting("detector.epochs", "Training (epochs)"),
+        Setting("detector.batch_size", "Batch (images)", help="Half ID, half outliers."),
+        Setting("detector.outlier_weight", "λ (weight of the outlier losses)"),
+        Setting("evaluation.score.k", "k (neighbours)"),
+    ),
+}
+# what means nothing without a detector, though it stands outside that branch
+_NEEDS_DETECTOR = ("outliers.", "evaluation.")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a key takes.
+
+    Attributes:
+        kind: Its type.
+        optional: Whether it may be empty.
+        low: The smallest value, None without one.
+        high: The largest value, None without one.
+        choices: The words it takes, for a "choice".
+        description: What the tree says about it.
+    """
+
+    kind: Literal["int", "float", "bool", "choice", "text"]
+    optional: bool
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+    description: str = ""
+
+
+def limits(key: str) -> Limits:
+    """Type and range of a key of the run configuration.
+
+    Raises:
+        KeyError: There is no such key, or it is a branch.
+    """
+    field = _field(key)
+    kinds = [kind for kind in get_args(field.annotation) if kind is not type(None)]
+    optional = type(None) in get_args(field.annotation)
+    kind = kinds[0] if optional and len(kinds) == 1 else field.annotation
+    words = field.description or ""
+    if get_origin(kind) is Literal:
+        return Limits("choice", optional, choices=get_args(kind), description=words)
+    names: dict[Any, Any] = {int: "int", float: "float", bool: "bool", str: "text"}
+    if kind not in names:
+        raise KeyError(key)
+    beside = 1 if kind is int else _BESIDE
+    low: float | None = None
+    high: float | None = None
+    for rule in _rules(field):
+        match rule:
+            case Ge(ge=border):
+                low = border  # type: ignore[assignment]
+            case Gt(gt=border):
+                low = border + beside  # type: ignore[operator]
+            case Le(le=border):
+                high = border  # type: ignore[assignment]
+            case Lt(lt=border):
+                high = border - beside  # type: ignore[operator]
+    return Limits(names[kind], optional, low, high, (), words)
+
+
+def value_of(config: RunConfig, key: str) -> Any:  # noqa: ANN401
+    """The value of a key.
+
+    Raises:
+        KeyError: A branch on the way is absent from this configuration.
+    """
+    value: Any = config
+    for part in key.split("."):
+        if not isinstance(value, BaseModel):
+            raise KeyError(key)
+        value = getattr(value, part)
+    return value
+
+
+def settings_of(config: RunConfig) -> dict[str, list[Setting]]:
+    """The settings that mean something in this configuration, by group."""
+    shown: dict[str, list[Setting]] = {}
+    for group, settings in GROUPS.items():
+        kept = [one for one in settings if _has(config, one.key)]
+        if kept:
+            shown[group] = kept
+    return shown
+
+
+def _has(config: RunConfig, key: str) -> bool:
+    if key.startswith(_NEEDS_DETECTOR) and config.detector is None:
+        return False
+    if key.startswith("labels.scan.") and config.labels.source != "scan":
+        return False
+    try:
+        value_of(config, key)
+    except KeyError:
+        return False
+    return True
+
+
+def _field(key: str) -> FieldInfo:
+    node: type[Node] | None = RunConfig
+    field = None
+    for part in key.split("."):
+        if node is None or part not in node.model_fields:
+            raise KeyError(key)
+        field = node.model_fields[part]
+        branches = [
+            kind
+            for kind in get_args(field.annotation) or (field.annotation,)
+            if isinstance(kind, type) and issubclass(kind, Node)
+        ]
+        node = branches[0] if branches else None
+    if field is None or node is not None:
+        raise KeyError(key)
+    return field
+
+
+def _rules(field: FieldInfo) -> Iterator[object]:
+    """Ge, Gt, Le and Lt of a field, also of one that may be None."""
+    yield from field.metadata

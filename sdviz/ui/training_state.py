@@ -1,0 +1,70 @@
+"""What the parts of the training page share: which view and run are on show, and what went wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import streamlit as st
+
+from sdviz.config import ConfigError
+from sdviz.runs import Run, RunError, Status
+
+WATCH, NEW, COMPARE = VIEWS = ("Watch", "New run", "Compare")
+VIEW_KEY, RUN_KEY = "training", "run"
+_PROBLEM_KEY = "training_problem"
+
+
+def take_problem() -> str:
+    """What the last click met with, once; "" where all went well."""
+    return st.session_state.pop(_PROBLEM_KEY, "")
+
+
+@contextmanager
+def _reporting() -> Iterator[None]:
+    try:
+        yield
+    except (RunError, ConfigError) as error:
+        st.session_state[_PROBLEM_KEY] = plain(str(error))
+    except OSError as error:
+        st.session_state[_PROBLEM_KEY] = plain(f"{error.filename or 'the disk'}: {error.strerror or error}")
+
+
+def attempt(action: Callable[..., object], *args: object) -> None:
+    """For `on_click`: does it; what went wrong is one line at the top of the page."""
+    with _reporting():
+        action(*args)
+
+
+def start_and_watch(action: Callable[..., Run], *args: object) -> None:
+    """For `on_click`: starts a run and shows it."""
+    with _reporting():
+        run = action(*args)
+        st.session_state[RUN_KEY] = run.name
+        st.session_state[VIEW_KEY] = WATCH
+
+
+def plain(text: str) -> str:
+    """Text from a file or a folder's name, so that nothing in it is taken for Markdown."""
+    for mark in "\\`*_[]<>$#:~|":
+        text = text.replace(mark, f"\\{mark}")
+    return text
+
+
+def status_of(run: Run) -> Status | str:
+    """The run's status, or one line on why it has none."""
+    try:
+        return run.status()
+    except RunError as error:
+        return str(error)
+
+
+def state_of(run: Run) -> str:
+    """The run's state in one word; "damaged" where its status cannot be read."""
+    status = status_of(run)
+    return "damaged" if isinstance(status, str) else status.state
+
+
+def is_starting(status: Status) -> bool:
+    """Whether its process is there but has not got as far as the queue."""
+    return status.state == "queued" and status.queue_place is None
