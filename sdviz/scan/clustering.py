@@ -121,7 +121,8 @@ def train_scan(
     near = torch.tensor(neighbours)
     # 1. the heads alone; a resumed training has them in its state
     if state_path is None or not state_path.exists():
-        _train_heads(heads, _embedded(model, images, device), near, config, seed, should_stop)
+        if not _train_heads(heads, _embedded(model, images, device), near, config, seed, should_stop):
+            return None  # nothing is saved: a state means heads that are done
 
     # 2. all together, on views
     model.to(where).train()
@@ -194,14 +195,18 @@ def _train_heads(
     config: ScanConfig,
     seed: int,
     should_stop: Callable[[], bool] | None,
-) -> None:
-    """The SCAN loss over features that stand still, each head by itself; on the CPU, where it takes seconds."""
+) -> bool:
+    """The SCAN loss over features that stand still, each head by itself; on the CPU, where it takes seconds.
+
+    Returns:
+        Whether it is done; False where it was stopped.
+    """
     z = torch.tensor(features)
     batch = min(config.head_batch_size, len(z))
     optimizer = torch.optim.AdamW(heads.parameters(), config.head_learning_rate)
     for step in range(config.head_steps):
         if should_stop is not None and should_stop():
-            return
+            return False
         dice = step_dice(seed, step, "scan heads")
         rows = torch.randperm(len(z), generator=dice)[:batch]
         others = near[rows, torch.randint(near.shape[1], (batch,), generator=dice)]
@@ -211,6 +216,7 @@ def _train_heads(
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
+    return True
 
 
 @torch.no_grad()

@@ -40,7 +40,7 @@ def agreement(clusters: np.ndarray, classes: np.ndarray, n_clusters: int, n_clas
         n_classes: Number of classes.
 
     Raises:
-        ValueError: Columns of different length, or not one known class.
+        ValueError: Columns of different length, a cluster or class past its number, or not one known class.
 
     Example:
         >>> agreement(np.array([1, 1, 0]), np.array([0, 0, 1]), 2, 2).accuracy
@@ -52,6 +52,9 @@ def agreement(clusters: np.ndarray, classes: np.ndarray, n_clusters: int, n_clas
     if not known.any():
         raise ValueError("no image with a known class to compare clusters with")
     clusters, classes = clusters[known], classes[known]
+    for name, column, n in (("clusters", clusters, n_clusters), ("classes", classes, n_classes)):
+        if column.min() < 0 or column.max() >= n:
+            raise ValueError(f"{name} must lie in 0..{n - 1}, not {column.min()}..{column.max()}")
     confusion = np.zeros((n_clusters, n_classes), np.int64)
     np.add.at(confusion, (clusters, classes), 1)
     rows, columns = linear_sum_assignment(confusion, maximize=True)

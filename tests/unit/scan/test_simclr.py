@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+
+from sdviz.config import OptimizerConfig, PretrainingConfig, SimCLRConfig, ViewsConfig
+from sdviz.nn.classifier import Projection
+from sdviz.nn.encoder import Encoder, encode
+from sdviz.nn.loop import LoopReport, TrainingDiverged, TrainingStateError
+from sdviz.scan.simclr import nt_xent, train_simclr, train_supervised
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+Pictures = Callable[..., tuple[np.ndarray, np.ndarray]]
+FAST = OptimizerConfig(learning_rate=1e-2)
+SIMCLR = SimCLRConfig(
+    total_steps=60, batch_size=16, projection_hidden=8, projection_dim=4, temperature=0.2, optimizer=FAST
+)
+SUPERVISED = PretrainingConfig(data="elsewhere", total_steps=60, batch_size=16, optimizer=FAST)
+VIEWS = ViewsConfig(area=(0.6, 1.0), brightness=0.1, contrast=0.1, saturation=0.1, hue=0.0, grey_share=0.0)
+
+
+def encoder(seed: int = 0) -> Encoder:
+    torch.manual_seed(seed)
+    return Encoder("small", 4)
+
+
+def weights(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {key: value.clone() for key, value in module.state_dict().items()}
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def stop_before(step: int) -> Callable[[], bool]:
+    """A should_stop that says yes when it is asked for the (step+1)th time."""
+    asked = iter(range(10**6))
+    return lambda: next(asked) >= step
+
+
+# --- the loss ---------------------------------------------------------------------------------------
+
+
+def slow_nt_xent(a: np.ndarray, b: np.ndarray, tau: float) -> float:
+    """Eq. 1 of Chen et al. 2020 as it is printed: views 2k-1 and 2k (from 1) are of one image."""
+    z = np.stack([a, b], 1).reshape(2 * len(a), -1)
+
+    def sim(i: int, j: int) -> float:
+        return float(z[i] @ z[j] / (np.linalg.norm(z[i]) * np.linalg.norm(z[j])))
+
+    def pair(i: int, j: int) -> float:
+        others = sum(np.exp(sim(i, k) / tau) for k in range(len(z)) if k != i)
+        return float(-np.log(np.exp(sim(i, j) / tau) / others))
+
+    n = len(a)
+    return sum(pair(2 * k, 2 * k + 1) + pair(2 * k + 1, 2 * k) for k in range(n)) / (2 * n)
+
+
+@pytest.mark.parametrize("temperature", [0.1, 0.5, 2.0])
+@pytest.mark.parametrize("n", [1, 2, 7])
+def test_nt_xent_is_eq_1(n: int, temperature: float) -> None:
+    dice = np.random.default_rng(n)
+    a, b = dice.normal(size=(2, n, 5)) * 3
+    loss = nt_xent(torch.tensor(a), torch.tensor(b), temperature)
+    assert float(loss) == pytest.approx(slow_nt_xent(a, b, temperature), rel=1e-4, abs=1e-5)
+    # order and length of the views do not matter
+    order = dice.permutation(n)
+    again = nt_xent(torch.tensor(b[order]) * 7, torch.tensor(a[order]), temperature)
+    assert float(again) == pytest.approx(float(loss), rel=1e-4, abs=1e-5)
+
+
+def test_nt_xent_in_closed_form() -> None:
+    # views agree, images are at right angles: -log(e^(1/tau) / (e^(1/tau) + 2(n-1)))
+    z = torch.eye(4)
+    assert float(nt_xent(z, z, 0.5)) == pytest.approx(np.log(1 + 6 * np.exp(-2)), rel=1e-5)
+    # all alike: a guess among the 2n - 1 others
+    one = torch.ones(4, 3)
+    assert float(nt_xent(one, one, 0.1)) == pytest.approx(np.log(7), rel=1e-5)
+    z.requires_grad_()
+    nt_xent(z, z.detach().roll(1, 0), 0.5).backward()
+    assert z.grad is not None and torch.isfinite(z.grad).all() and z.grad.abs().sum() > 0
+
+
+# --- SimCLR -----------------------------------------------------------------------------------------
+
+
+def test_it_learns_to_tell_images_apart(tiny_images: Callable[..., np.ndarray]) -> None:
+    images = tiny_images(24)
+    network, reports = encoder(), list[LoopReport]()
+    before = weights(network)
+    projection = train_simclr(network, images, VIEWS, SIMCLR, device="cpu", on_report=reports.append)
+    assert projection is not None
+    assert [r.step for r in reports] == [20, 40, 60]
+    assert reports[-1].loss < 0.85 * reports[0].loss < 0.85 * np.log(31)
+    assert not network.training and not projection.training
+    assert not same(before, weights(network))
+    assert projection(network(torch.zeros(2, 3, 8, 8))).shape == (2, 4)
+    assert projection.config == {"dim": 16, "hidden": 8, "out": 4}
+    again = Projection(**projection.config)
+    again.load_state_dict(projection.state_dict())
+
+
+@pytest.mark.parametrize("method", ["simclr", "supervised"])
+def test_stopped_and_resumed_is_bit_for_bit_undisturbed(
+    coloured: Pictures, tmp_path: Path, method: str
+) -> None:
+    images, labels = coloured()
+
+    def train(network: Encoder, seed: int = 0, path: Path | None = None, stop: int = 10**6) -> object:
+        if method == "simclr":
+            config = SIMCLR.model_copy(update={"total_steps": 9})
+            return train_simclr(network, images, VIEWS, config, seed, path, "cpu", None, stop_before(stop))
+        given = SUPERVISED.model_copy(update={"total_steps": 9})
+        return train_supervised(
+            network, images, labels, VIEWS, given, seed, path, "cpu", None, stop_before(stop)
+        )
+
+    undisturbed, other = encoder(), encoder()
+    result = train(undisturbed)
+    assert result is not None
+    train(other, seed=1)
+    assert not same(weights(undisturbed), weights(other))
+
+    path = tmp_path / "state.pt"
+    for i, stop in enumerate((3, 0, 4, 10**6)):
+        network = encoder(seed=i)
+        resumed = train(network, path=path, stop=stop)
+        assert (resumed is None) == (stop < 10**6)
+        assert not network.training
+    assert same(weights(network), weights(undisturbed))
+    if isinstance(result, Projection) and isinstance(resumed, Projection):
+        assert same(weights(resumed), weights(result))
+    else:
+        assert isinstance(resumed, float) and 0 < resumed < 3
+    # the state is that of this network alone
+    with pytest.raises(TrainingStateError, match="another network"):
+        train(Encoder("small", 5), path=path)
+
+
+def test_a_set_smaller_than_a_batch_is_a_batch_of_its_own(coloured: Pictures) -> None:
+    images, _ = coloured(2)
+    config = SIMCLR.model_copy(update={"total_steps": 2})
+    assert train_simclr(encoder(), images, VIEWS, config, device="cpu") is not None
+
+
+@pytest.mark.parametrize("n", [0, 1])
+def test_too_few_images_are_refused(coloured: Pictures, n: int) -> None:
+    images, _ = coloured(4)
+    with pytest.raises(ValueError, match=f"SimCLR needs at least 2 images, there are {n}"):
+        train_simclr(encoder(), images[:n], VIEWS, SIMCLR, device="cpu")
+
+
+def test_it_diverges_with_a_message(coloured: Pictures) -> None:
+    images, labels = coloured()
+    wild = OptimizerConfig(name="sgd", learning_rate=1e30)
+    with pytest.raises(TrainingDiverged, match="the encoder's .* try a lower learning rate"):
+        train_simclr(encoder(), images, VIEWS, SIMCLR.model_copy(update={"optimizer": wild}), device="cpu")
+    with pytest.raises(TrainingDiverged, match="the pre-training's .* try a lower learning rate"):
+        config = SUPERVISED.model_copy(update={"optimizer": wild})
+        train_supervised(encoder(), images, labels, VIEWS, config, device="cpu")
+
+
+# --- labels of another set --------------------------------------------------------------------------
+
+
+def test_labels_are_learned(coloured: Pictures) -> None:
+    images, labels = coloured()
+    network, reports = encoder(), list[LoopReport]()
+    loss = train_supervised(network, images, labels, VIEWS, SUPERVISED, device="cpu", on_report=reports.append)
+    assert [r.step for r in reports] == [20, 40, 60]
+    assert loss == reports[-1].loss < 0.5 * reports[0].loss
+    assert not network.training
+    # what was learned is in the features: a line through them tells unseen pictures apart
+    features = encode(network, images, "cpu")
+    new_images, new_labels = coloured(seed=1)
+    line = LogisticRegression(max_iter=1000).fit(features, labels)
+    assert line.score(encode(network, new_images, "cpu"), new_labels) == 1
+
+
+def test_images_without_a_label_are_refused(coloured: Pictures) -> None:
+    images, labels = coloured(6)
+    for some, given in ((images[:0], labels[:0]), (images, labels - 1)):
+        with pytest.raises(ValueError, match="needs images that all have a label"):
+            train_supervised(encoder(), some, given, VIEWS, SUPERVISED, device="cpu")
