@@ -292,6 +292,7 @@ def _measure(work: Workspace, sets: list[NamedSet], folder: Path) -> Evaluation:
         config.score,
         config.bootstrap,
         config.seed,
+        work.config.device,
     )
 
 
@@ -301,6 +302,7 @@ def _seeds(config: RunConfig) -> dict[str, int]:
         "labels": config.labels.seed,
         "diffusion": config.diffusion.seed,
         "outliers": config.outliers.seed,
+        "evaluation": config.evaluation.seed,
     }
     if config.encoder is not None:
         seeds["encoder"] = config.encoder.seed

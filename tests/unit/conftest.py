@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from sdviz.bundle import Bundle, make_manifest
-from sdviz.config import UNetConfig
+from sdviz.config import UNetConfig, load_config
 from sdviz.diffusion.schedule import NoiseSchedule
 from sdviz.nn.classifier import SmallClassifier
 from sdviz.nn.unet import NoisePredictor, build_noise_predictor
+from sdviz.pipeline import Workspace, run_stages
+from tests.tiny_runs import write_tiny_detector_config
 
 TINY = UNetConfig(channels=(8, 8), layers_per_block=1, pixel_unshuffle=1)
 
@@ -81,3 +84,22 @@ def tiny_bundle(tiny_network: Callable[..., NoisePredictor]) -> Callable[..., Bu
         return Bundle(manifest, network, NoiseSchedule.linear(), classifier)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def scored_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny run through every stage, from unlabelled pictures to a bundle that scores.
+
+    Beside it lie the pictures that it is of: `pictures`, and the OOD ones in `near` and `validation`.
+    """
+    folder = tmp_path_factory.mktemp("scored")
+    config = load_config(write_tiny_detector_config(folder))
+    run = folder / "run"
+    run.mkdir()
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        assert run_stages(Workspace(run, config, lambda progress: None, lambda: False))
+    finally:
+        torch.set_num_threads(before)
+    return run
