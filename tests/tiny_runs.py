@@ -34,17 +34,18 @@ TINY_DETECTOR = """
 views: {{area: [0.6, 1.0], hue: 0.0, brightness: 0.1, contrast: 0.1, saturation: 0.1, grey_share: 0.0}}
 encoder:
   width: 4
-  simclr: {{total_steps: 40, batch_size: 16, projection_hidden: 16, projection_dim: 8, save_every_sec: {save_every_sec},
-           optimizer: {{learning_rate: 1e-2}}}}
+  simclr: {{total_steps: {steps}, batch_size: 16, projection_hidden: 16, projection_dim: 8,
+           save_every_sec: {save_every_sec}, optimizer: {{learning_rate: 1e-2}}}}
 labels:
   source: scan
   n_clusters: 3
-  scan: {{total_steps: 60, batch_size: 24, heads: 2, neighbours: 3, save_every_sec: {save_every_sec},
+  scan: {{total_steps: {steps}, batch_size: 24, heads: 2, neighbours: 3, save_every_sec: {save_every_sec},
          optimizer: {{learning_rate: 1e-2}}}}
-  self_label: {{total_steps: 40, batch_size: 24, threshold: 0.6, save_every_sec: {save_every_sec},
+  self_label: {{total_steps: {steps}, batch_size: 24, threshold: 0.6, save_every_sec: {save_every_sec},
                optimizer: {{learning_rate: 1e-3}}}}
 outliers: {{shard_size: 8, batch_size: 4}}
-detector: {{epochs: 3, batch_size: 8, snapshot_ids: 24, reconstructed_id: 0.3, save_every_sec: {save_every_sec}}}
+detector: {{epochs: {epochs}, batch_size: 8, snapshot_ids: 24, reconstructed_id: 0.3,
+           save_every_sec: {save_every_sec}}}
 evaluation:
   near: ["folder:{near}"]
   validation: ["folder:{validation}"]
@@ -83,7 +84,12 @@ def write_tiny_config(
 
 
 def write_tiny_detector_config(
-    folder: Path, diffusion_steps: int = 40, save_every_sec: float = 100.0, n_each: int = 12
+    folder: Path,
+    diffusion_steps: int = 40,
+    save_every_sec: float = 100.0,
+    n_each: int = 12,
+    steps: int = 40,
+    epochs: int = 3,
 ) -> Path:
     """The pictures, OOD pictures of other colours, and a configuration with every stage, under `folder`."""
     pictures = write_pictures(folder / "pictures", n_each)
@@ -92,7 +98,9 @@ def write_tiny_detector_config(
     text = TINY.format(
         folder=pictures, clusterer_steps=1, diffusion_steps=diffusion_steps, save_every_sec=save_every_sec
     )
-    text += TINY_DETECTOR.format(near=near, validation=validation, save_every_sec=save_every_sec)
+    text += TINY_DETECTOR.format(
+        near=near, validation=validation, save_every_sec=save_every_sec, steps=steps, epochs=epochs
+    )
     path = folder / "tiny.yaml"
     path.write_text(text)
     return path

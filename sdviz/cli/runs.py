@@ -117,7 +117,8 @@ def _execute(run: Run, now: bool, until: str | None) -> None:
     from ..pipeline import is_main_process
 
     if not is_main_process():  # of an `accelerate launch`; the main one does the talking
-        raise typer.Exit(0 if runs.execute(run, now=now, until=until).state == "done" else EXIT_STOPPED)
+        done = runs.execute(run, now=now, until=until).state == "done" or _is_complete(run, until)
+        raise typer.Exit(0 if done else EXIT_STOPPED)
     go_on = f"go on with: python -m sdviz resume {run.name}"
     typer.echo(f"{run.path}: stop it with Ctrl-C, {go_on}", err=True)
     with progress_bar() as show:
@@ -137,7 +138,7 @@ def _execute(run: Run, now: bool, until: str | None) -> None:
     if status.state == "failed":
         where = f"{run.name} failed in stage {status.stage}" if status.stage else f"{run.name} failed"
         fail(f"{where}: {status.error} (more in {run.path / 'log.txt'})", EXIT_FAILED)
-    if status.state == "cancelled" and until is not None and (run.path / f"{until}.done.json").is_file():
+    if status.state == "cancelled" and _is_complete(run, until):
         typer.echo(f"{run.name}: complete until {until}; {go_on}", err=True)
         typer.echo(str(run.path))
         return
@@ -145,6 +146,11 @@ def _execute(run: Run, now: bool, until: str | None) -> None:
         where = f"in stage {status.stage}" if status.stage else "before its first stage"
         fail(f"{run.name} cancelled {where}; {go_on}", EXIT_STOPPED)
     typer.echo(str(run.bundle))
+
+
+def _is_complete(run: Run, until: str | None) -> bool:
+    """Whether a run has got as far as it was asked to."""
+    return until is not None and (run.path / f"{until}.done.json").is_file()
 
 
 @app.command()
