@@ -15,6 +15,8 @@ from sdviz.ui.training_watch import show_watch
 
 def show_training(context: PageContext) -> None:
     """The page below its title."""
+    # the mark of a page at work has a button "Stop" beside it, which would be taken for the run's
+    st.html("<style>[data-testid='stStatusWidget'] { display: none; }</style>")
     if line := refusal():
         st.info(line, icon=":material/visibility:")
     if problem := take_problem():

@@ -38,9 +38,9 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
         Setting("data.limit", "Images to train on", "all", "A fixed random choice of so many."),
         Setting("labels.source", "Labels from", help="scan and kmeans find clusters without any label."),
         Setting("labels.n_clusters", "Clusters C", "none", "How many scan or kmeans look for."),
-        Setting("encoder.simclr.total_steps", "Encoder training (steps)"),
-        Setting("labels.scan.total_steps", "SCAN training (steps)"),
-        Setting("encoder.simclr.batch_size", "Encoder batch (images)", help="Lower it where memory runs out."),
+        Setting("encoder.simclr.total_steps", "Encoder (steps)"),
+        Setting("labels.scan.total_steps", "SCAN (steps)"),
+        Setting("encoder.simclr.batch_size", "Encoder batch", help="Lower it where memory runs out."),
     ),
     "Noise predictor": (
         Setting(
@@ -49,8 +49,8 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
         Setting("diffusion.total_steps", "Training (steps)"),
         Setting("diffusion.time_limit_sec", "Time limit (seconds)", "none"),
         Setting("diffusion.batch_size", "Batch (images)", help="Lower it where memory runs out."),
-        Setting("diffusion.learning_rate", "Learning rate (peak)"),
-        Setting("diffusion.max_train_timestep", "Largest S (noising steps)", "all are trained"),
+        Setting("diffusion.learning_rate", "Learning rate"),
+        Setting("diffusion.max_train_timestep", "Largest S (steps)", "all are trained"),
     ),
     "Outliers": (
         Setting(
@@ -59,13 +59,13 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
         Setting(
             "defaults.guidance_scale", "w (guidance)", help="0 is conditional; above, the label is exaggerated."
         ),
-        Setting("defaults.num_inference_steps", "Steps K (network calls)"),
-        Setting("outliers.per_image", "Outliers of each image"),
+        Setting("defaults.num_inference_steps", "K (network calls)"),
+        Setting("outliers.per_image", "Outliers an image"),
     ),
     "Detector": (
         Setting("detector.epochs", "Training (epochs)"),
         Setting("detector.batch_size", "Batch (images)", help="Half ID, half outliers."),
-        Setting("detector.outlier_weight", "λ (weight of the outlier losses)"),
+        Setting("detector.outlier_weight", "λ (outlier losses)"),
         Setting("evaluation.score.k", "k (neighbours)"),
     ),
 }

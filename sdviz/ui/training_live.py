@@ -17,7 +17,7 @@ from sdviz.ui.training_state import plain, status_of
 from sdviz.ui.training_strip import STAGE_WORDS, stage_strip
 from sdviz.ui.words import duration
 
-N_SAMPLES = 16
+N_SAMPLES = 10
 CHARTS_A_ROW = 3
 # a process that has not written for so long is at a long step, or hangs
 QUIET_SEC = 60.0
@@ -40,9 +40,10 @@ def show_live(run: Run) -> None:
         _log(run, status)
         return
     _stages(run, config, status)
-    stats = run.stats()
-    _curves(stats, run.name)
-    _samples(run)
+    # pictures first; but while they are still to come, what is there already does not move down for them
+    parts = [lambda: _curves(run.stats(), run.name), lambda: _samples(run)]
+    for show in parts if status.is_active else parts[::-1]:
+        show()
     figures = metrics(run, config)
     if figures:
         with st.expander("What it measured", expanded=status.state == "done"):
@@ -144,7 +145,7 @@ def _samples(run: Run) -> None:
             Cell(data_uri(image), f"outlier: {words}", OUTLIER_COLOUR, label, f"told {told}" if told else "")
         )
     st.markdown("**Outliers as they are made**")
-    picture_grid(cells, len(cells), key=f"samples {run.name}", size_px=96, shrink=False)
+    picture_grid(cells, len(cells), key=f"samples {run.name}", size_px=128)
     st.caption(f"The first of the shard made last; {sample.shards} so far.")
 
 

@@ -21,7 +21,7 @@ from sdviz.ui.training_strip import STAGE_WORDS
 from sdviz.ui.words import about, duration, in_bytes
 
 FOLDER, PARQUET = "a folder of pictures …", "a Parquet file …"
-COLUMNS = 4
+COLUMNS = 6
 # what a newcomer wants first
 FIRST_PROFILES = ("shapes-quick", "shapes-tiny")
 
@@ -82,11 +82,12 @@ def show_new_run(found: list[Run]) -> None:
         overrides.append(f"profile={json.dumps(title.strip())}")
     if words := _description(path):
         st.caption(words)
+    top = st.container()
 
     for group, settings in settings_of(base).items():
         st.markdown(f"**{group}**")
-        for first in range(0, len(settings), COLUMNS + 2):
-            row = st.columns(COLUMNS + 2)
+        for first in range(0, len(settings), COLUMNS):
+            row = st.columns(COLUMNS, vertical_alignment="bottom")
             for column, setting in zip(row, settings[first:], strict=False):
                 with column:
                     value = _widget(name, setting, value_of(base, setting.key))
@@ -106,7 +107,11 @@ def show_new_run(found: list[Run]) -> None:
             help="Both get slower, and a GPU may run out of memory.",
         )
     overrides += [line for line in map(str.strip, more.splitlines()) if line and not line.startswith("#")]
-    _check_and_start(path, overrides, found, now)
+    with top:
+        config = _check_and_start(path, overrides, found, now)
+    if config is not None:
+        with st.expander("The whole configuration, as it will be written"):
+            st.code(to_yaml(config), language="yaml", height=360)
 
 
 def find_profiles() -> dict[str, Path]:
@@ -116,15 +121,15 @@ def find_profiles() -> dict[str, Path]:
     return {name: files[name] for name in [*first, *(name for name in files if name not in first)]}
 
 
-def _check_and_start(path: Path, overrides: list[str], found: list[Run], now: bool) -> None:
-    """Says what is wrong, or how long it takes, and offers the start."""
+def _check_and_start(path: Path, overrides: list[str], found: list[Run], now: bool) -> RunConfig | None:
+    """Says what is wrong, or how long it takes, and offers the start; the configuration, if it is one."""
     refused = actions.refusal()
     try:
         config = load_config(path, overrides)
     except ConfigError as error:
         st.error(plain(str(error).removeprefix("--set ")), icon=":material/error:")
         st.button("Start", icon=":material/play_arrow:", type="primary", key="start", disabled=True)
-        return
+        return None
     columns = st.columns([1, 4.2], vertical_alignment="center")
     with columns[0]:
         st.button(
@@ -144,8 +149,7 @@ def _check_and_start(path: Path, overrides: list[str], found: list[Run], now: bo
         _say_how_long(config, place)
         if busy := _at_work(found):
             st.caption(f"At work now: {plain(', '.join(busy))}. A run on the same device waits for its turn.")
-    with st.expander("The whole configuration"):
-        st.code(to_yaml(config), language="yaml", height=360)
+    return config
 
 
 def _say_how_long(config: RunConfig, place: Any) -> None:  # noqa: ANN401
@@ -209,17 +213,19 @@ def _widget(profile: str, setting: Setting, default: Any) -> Any:  # noqa: ANN40
     def number(value: float | None) -> Any:  # noqa: ANN401
         return value if value is None else int(value) if whole else float(value)
 
-    return st.number_input(
+    if rule.optional:  # a field that begins empty is the only one that can be emptied
+        st.session_state.setdefault(common["key"], number(default))
+    value = st.number_input(
         setting.label,
         number(rule.low),
         number(rule.high),
-        number(default),
+        None if rule.optional else number(default),
         number(1 if whole else 10.0 ** _magnitude(default or 1.0)),
         "%d" if whole else "%g",
         placeholder=setting.empty if rule.optional else None,
-        required=not rule.optional,
         **common,
     )
+    return default if value is None and not rule.optional else value
 
 
 def _magnitude(value: float) -> int:

@@ -22,7 +22,7 @@ STAGE_WORDS = {
 _MARKS = {"done": "✓", "running": "▶", "failed": "✕", "cancelled": "■", "killed": "✕", "waiting": ""}
 
 _CSS = """
-.strip { display: grid; grid-template-columns: repeat(auto-fit, minmax(104px, 1fr)); gap: 8px;
+.strip { display: grid; gap: 8px;
   font-family: var(--st-font); color: var(--st-text-color); padding: 2px; }
 .stage { border: 1px solid var(--st-border-color, #8A94A055); border-radius: 6px; padding: 7px 9px 8px;
   background: var(--st-secondary-background-color); }
@@ -72,6 +72,15 @@ export default function ({ data, parentElement }) {
     box.querySelector('.note').textContent = stage.note;
     box.querySelector('.fill').style.width = (100 * stage.share) + '%';
   });
+  // as many rows as the width asks for, all of the same length
+  const arrange = () => {
+    const n = data.stages.length, fits = Math.max(1, Math.floor((strip.clientWidth + 8) / 116));
+    strip.style.gridTemplateColumns = `repeat(${Math.ceil(n / Math.ceil(n / fits))}, minmax(0, 1fr))`;
+  };
+  arrange();
+  const watch = new ResizeObserver(arrange);
+  watch.observe(strip);
+  return () => watch.disconnect();
 }
 """
 

@@ -49,8 +49,8 @@ def show_watch(found: list[Run]) -> None:
             key=RUN_KEY,
             bind="query-params",
             persist_state="session",
-            format_func=lambda name: f"{ICONS[states.get(name, 'damaged')]} {plain(name)}",
-            captions=[_caption(run) for run in found],
+            format_func=plain,  # the browser knows an option by this: it must not change with the state
+            captions=[f"{ICONS[states[run.name]]} {_caption(run)}" for run in found],
         )
     run = next(one for one in found if one.name == chosen)
     with columns[1]:
