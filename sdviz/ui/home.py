@@ -11,7 +11,7 @@ from sdviz.nn.device import device_name
 from sdviz.outliers import draw_target_labels
 from sdviz.ui.cache import DEVICE_LOCK, Edit, load_images, make_edits
 from sdviz.ui.components import Cell, Words, picture_grid
-from sdviz.ui.page import PageContext, show_missing_bundle
+from sdviz.ui.page import PageContext, open_page, show_missing_bundle
 from sdviz.ui.pictures import ID_COLOUR, NEUTRAL_COLOUR, OUTLIER_COLOUR, data_uri
 
 LAB = "pages/1_Outlier_lab.py"
@@ -24,7 +24,7 @@ def show_home(context: PageContext) -> None:
     columns = st.columns([1.2, 3], vertical_alignment="center")
     with columns[0]:
         if st.button("Open the outlier lab", icon=":material/science:", type="primary", width="stretch"):
-            st.switch_page(LAB)
+            open_page(LAB)
     if context.bundle is None:
         show_missing_bundle(context)
     else:

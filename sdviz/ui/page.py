@@ -104,6 +104,15 @@ def _forget_settings() -> None:
         st.session_state.pop(key, None)
 
 
+def open_page(file: str) -> None:
+    """Goes to another page of the menu, with the bundle in use.
+
+    `st.switch_page` clears the link, which it refuses while a widget's value stands in it; given an empty
+    link it does not ask, and the widgets of the next page write theirs anew.
+    """
+    st.switch_page(file, query_params={})
+
+
 def choose_bundle(name: str) -> None:
     """For `on_click`: makes the bundle of that name the one in use, on every page."""
     if st.session_state.get("bundle") != name:

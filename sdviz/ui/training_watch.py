@@ -9,7 +9,7 @@ from sdviz.bundle import MANIFEST
 from sdviz.runs import Run, Status
 from sdviz.runs.reading import folder_bytes
 from sdviz.ui import training_actions as actions
-from sdviz.ui.page import choose_bundle
+from sdviz.ui.page import choose_bundle, open_page
 from sdviz.ui.training_live import show_live
 from sdviz.ui.training_state import RUN_KEY, attempt, is_starting, plain, state_of, status_of
 from sdviz.ui.words import in_bytes, ordinal
@@ -36,7 +36,7 @@ def show_watch(found: list[Run]) -> None:
         found: Every run, the newest first; not empty.
     """
     if st.session_state.pop(_GO_KEY, False):
-        st.switch_page(LAB)
+        open_page(LAB)
     states = {run.name: state_of(run) for run in found}
     columns = st.columns([1, 3.4], gap="medium")
     with columns[0], st.container(height=640 if len(found) > 9 else "content", border=False):

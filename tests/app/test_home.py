@@ -73,3 +73,15 @@ def test_a_bundle_of_a_set_that_is_not_here_says_how_to_get_it(shipped: Shipped,
     (path / "bundle.json").write_text(json.dumps(tree))
     at = open_app()
     assert "sdviz download cifar10" in " ".join(i.value for i in at.info)
+
+
+def test_the_button_into_the_lab_keeps_a_bundle_that_stands_in_the_link(
+    open_app: Callable[..., AppTest], shipped: Callable[..., Path]
+) -> None:
+    shipped("a"), shipped("b")
+    at = open_app(None, {"bundle": "b"})
+    assert at.selectbox(key="bundle").value == "b"
+    next(one for one in at.button if one.label == "Open the outlier lab").click().run()
+    assert not at.exception
+    assert at.title[0].value == "Outlier lab"
+    assert at.selectbox(key="bundle").value == "b"

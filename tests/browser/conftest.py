@@ -85,7 +85,9 @@ def new_page(chromium: str, server: str) -> Iterator[Callable[..., sync_api.Page
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
 
-        def open_page(path: str, dark: bool = False, width: int = 1440) -> sync_api.Page:
+        def open_page(
+            path: str, dark: bool = False, width: int = 1440, wait_for: str = ".grid img"
+        ) -> sync_api.Page:
             context = browser.new_context(
                 viewport={"width": width, "height": 900},
                 color_scheme="dark" if dark else "light",
@@ -95,7 +97,7 @@ def new_page(chromium: str, server: str) -> Iterator[Callable[..., sync_api.Page
             page.set_default_timeout(60_000)
             page.goto(server + path)
             page.wait_for_selector("h1")
-            page.wait_for_selector(".grid img")
+            page.wait_for_selector(wait_for)
             return page
 
         yield open_page
