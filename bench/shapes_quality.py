@@ -32,7 +32,9 @@ from sdviz.config import ClustererConfig  # noqa: E402
 from sdviz.evaluation import background_psnr, share_changed  # noqa: E402
 from sdviz.nn.classifier import SmallClassifier  # noqa: E402
 from sdviz.outliers import draw_target_labels, to_tensor  # noqa: E402
+from sdviz.pipeline import source_labels  # noqa: E402
 from sdviz.scan.classifier_training import train_classifier  # noqa: E402
+from sdviz.scan.metrics import agreement  # noqa: E402
 
 JUDGE = ClustererConfig(width=24, total_steps=900, max_shift_px=2, colour_jitter=0.3)
 JUDGE_SEED = 77
@@ -73,13 +75,16 @@ def measure(
     bundle: Bundle, judge: Judge, images: data.ImageSet, s: int, w: float, solver: str, steps: int
 ) -> dict[str, Any]:
     """One row of the table: outliers and controls of all images at one S and w."""
-    targets = draw_target_labels(images.labels, images.ids, bundle.n_clusters, seed=0)
+    # the bundle speaks of its own clusters, the judge of the ten objects
+    labels = source_labels(bundle, images)
+    object_of = agreement(labels, images.labels, bundle.n_clusters, len(images.class_names)).matching
+    targets = draw_target_labels(labels, images.ids, bundle.n_clusters, seed=0)
     masks = data.masks(images.ids)
     recipe = {"start_timestep": s, "guidance_scale": w, "solver": solver, "num_inference_steps": steps}
     started = time.perf_counter()
     wrong, right = (
-        bundle.generate(images.images, images.labels, target_labels=t, ids=images.ids, **recipe).outliers
-        for t in (targets, images.labels)
+        bundle.generate(images.images, labels, target_labels=t, ids=images.ids, **recipe).outliers
+        for t in (targets, labels)
     )
     seconds = time.perf_counter() - started
     seen = judge(wrong)
@@ -93,7 +98,7 @@ def measure(
         "solver": solver,
         "steps": steps,
         "shift": share_changed(images.labels, seen),
-        "called_target": float((seen == targets).mean()),
+        "called_target": float((seen == object_of[targets]).mean()),
         "control_shift": share_changed(images.labels, judge(right)),
         "psnr_db": float(psnr.mean()),
         "psnr_p5_db": float(np.percentile(psnr, 5)),

@@ -16,7 +16,7 @@ from ..bundle.manifest import ScoreDefaults
 from .clusters import load_clusterer, load_encoder
 from .detecting import load_detector
 from .generation import load_noise_predictor, read_outliers
-from .workspace import Metrics, Workspace, labels_path, read_cluster_names, read_metrics
+from .workspace import Metrics, Workspace, labels_path, read_cluster_names, read_labels, read_metrics
 
 SOURCES = {"ground_truth": "ground truth", "scan": "SCAN", "kmeans": "k-means", "file": "a file"}
 
@@ -25,7 +25,7 @@ def make_bundle(work: Workspace) -> Metrics:
     """Stage `bundle`: what the pages open, and what scores anyone's images."""
     from .stages import stage_names
 
-    config, names = work.config, read_cluster_names(work)
+    config, names = work.config, display_names(work)
     predictor = load_noise_predictor(work)
     metrics: Metrics = {}
     for stage in stage_names(config)[:-1]:
@@ -56,6 +56,31 @@ def make_bundle(work: Workspace) -> Metrics:
         parts,
     ).save(work.folder / "bundle")
     return {"bundle_sha256": bundle.hash}
+
+
+def display_names(work: Workspace) -> tuple[str, ...]:
+    """A name for each cluster; where classes are known, what is in it: used to show it and for nothing else.
+
+    A cluster that is at least nine tenths of one class has that class's name, any other its number and
+    the class that most of it is of.
+    """
+    names, images = read_cluster_names(work), work.images
+    labels = read_labels(work)
+    known = images.labels >= 0
+    if work.config.labels.source in ("ground_truth", "file") or not known.any():
+        return names
+    shown = []
+    for cluster, name in enumerate(names):
+        counts = np.bincount(images.labels[known & (labels == cluster)], minlength=len(images.class_names))
+        top = images.class_names[int(counts.argmax())]
+        if not counts.any():
+            shown.append(name)
+        else:
+            shown.append(top if counts.max() >= 0.9 * counts.sum() else f"{name}, mostly {top}")
+    # two clusters of one class keep their numbers, too
+    return tuple(
+        one if shown.count(one) == 1 else f"{name}, {one}" for one, name in zip(shown, names, strict=True)
+    )
 
 
 def _parts_of_a_detector(work: Workspace) -> dict[str, Path]:

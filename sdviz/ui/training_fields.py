@@ -54,12 +54,18 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
     ),
     "Outliers": (
         Setting(
-            "defaults.start_timestep", "S (noising steps)", help="More changes more, of the background too."
+            "outliers.start_timestep",
+            "S (noising steps)",
+            "the same as in the lab",
+            "More changes more, of the background too.",
         ),
         Setting(
-            "defaults.guidance_scale", "w (guidance)", help="0 is conditional; above, the label is exaggerated."
+            "outliers.guidance_scale",
+            "w (guidance)",
+            "the same as in the lab",
+            "0 is conditional; above, the label is exaggerated.",
         ),
-        Setting("defaults.num_inference_steps", "K (network calls)"),
+        Setting("outliers.num_inference_steps", "K (network calls)", "the same as in the lab"),
         Setting("outliers.per_image", "Outliers an image"),
     ),
     "Detector": (

@@ -3,12 +3,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from sdviz.bundle import Defaults
 from sdviz.config import (
     ConfigError,
     DefaultsConfig,
     DiffusionConfig,
+    EncoderConfig,
     RunConfig,
     UNetConfig,
     key_paths,
@@ -83,6 +85,151 @@ def test_to_yaml_and_back_gives_the_same_tree(shapes_yaml: Path, tmp_path: Path,
     written = tmp_path / "written.yaml"
     written.write_text(to_yaml(config), encoding="utf-8")
     assert load_config(written) == config
+
+
+# every branch that may be missing, and a value of each kind
+WHOLE = """
+data: {id: shapes}
+views: {area: [0.5, 1], max_tilt_deg: 10, colour_field: 0.5}
+encoder:
+  arch: "timm:vit_tiny_patch16_224"
+  input_px: 32
+  weights: pretrained
+  pretraining: {data: digits, split: train, labels: [0, 4], optimizer: {name: sgd, momentum: 0.5}}
+  simclr: {temperature: 0.2, optimizer: {learning_rate: 1e-2, warmup_steps: 3}}
+labels: {source: scan, n_clusters: 3, scan: {heads: 2}, self_label: {threshold: 0.9}}
+outliers:
+  per_image: 2
+  start_timestep: 30
+  guidance_interval: [0.1, 2]
+  jpeg: {quality: 80, subsampling: "4:4:4"}
+detector: {epochs: 2, views: {area: [1, 1]}, reconstructed_id: 0.5}
+evaluation:
+  near: [shapes-novel]
+  far: [digits, "folder:a b:c"]
+  validation: [shapes-novel-val]
+  controls: [noise]
+  inception_weights: here.pth
+bundle: {outlier_pictures: 0}
+"""
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["encoder.simclr=null", "labels.self_label=null", "outliers.jpeg=null", "detector=null"],
+        ["encoder=null", "detector=null", "labels={source: file, path: 'täble.csv'}"],
+        ["labels.source=kmeans", "evaluation.near=[]", "evaluation.controls=[]", "encoder.pretraining=null"],
+    ],
+)
+def test_every_branch_is_written_and_read_again(tmp_path: Path, overrides: list[str]) -> None:
+    first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
+    first.write_text(WHOLE)
+    config = load_config(first, overrides)
+    second.write_text(to_yaml(config), encoding="utf-8")
+    assert load_config(second) == config
+    # a tree with every value written out is a tree of valid keys, the optional ones too
+    written, keys = yaml.safe_load(second.read_text("utf-8")), set(key_paths())
+
+    def check(tree: dict[str, object], prefix: str) -> None:
+        for key, value in tree.items():
+            assert prefix + key in keys
+            if isinstance(value, dict):
+                check(value, f"{prefix}{key}.")
+
+    check(written, "")
+
+
+@pytest.mark.parametrize("before", ["", "encoder: null\n", "encoder: {width: 8}\n"])
+def test_an_override_reaches_into_a_branch_that_is_not_there(tmp_path: Path, before: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("data: {id: shapes}\n" + before)
+    config = load_config(
+        path, ["encoder.simclr.total_steps=5", "detector.epochs=2", "outliers.jpeg.quality=90"]
+    )
+    assert config.encoder is not None and config.encoder.simclr is not None
+    assert config.encoder.simclr.total_steps == 5
+    assert config.encoder.width == (8 if "width" in before else EncoderConfig().width)
+    assert config.detector is not None and config.detector.epochs == 2
+    assert config.outliers.jpeg is not None and config.outliers.jpeg.quality == 90
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["labels.source=scan"], "--set labels: source scan needs n_clusters"),
+        (["labels.source=kmeans", "encoder={}"], "--set labels: source kmeans needs n_clusters"),
+        (["labels.source=file"], "--set labels: path goes with source file, and only with it"),
+        (["labels.path=labels.csv"], "--set labels: path goes with source file, and only with it"),
+        (
+            ["labels={source: scan, n_clusters: 3}"],
+            "mine.yaml: labels.source scan needs an encoder: add encoder: {}",
+        ),
+        (
+            ["labels={source: kmeans, n_clusters: 3}", "encoder=null"],
+            "mine.yaml: labels.source kmeans needs an encoder: add encoder: {}",
+        ),
+        (["detector={}"], "mine.yaml: detector needs an encoder: add encoder: {}"),
+        (["encoder={}", "detector.batch_size=7"], "--set detector: batch_size 7 has no halves"),
+        (
+            ["evaluation.near=[digits]", "evaluation.far=[digits]"],
+            "--set evaluation: digits has two roles among near, far and validation",
+        ),
+        (["evaluation.near=[a, a]"], "--set evaluation: a has two roles among near, far and validation"),
+        (
+            ["evaluation.validation=[shapes]"],
+            "mine.yaml: evaluation: shapes is what the run trains on, not OOD",
+        ),
+        (
+            ["diffusion.max_train_timestep=400", "outliers.start_timestep=401"],
+            "mine.yaml: outliers.start_timestep 401 is above 400, the last timestep that diffusion trains",
+        ),
+        (
+            ["views.area=[0.9, 0.1]"],
+            "--set views: area [0.9, 0.1] is not [low, high] with 0 < low <= high <= 4",
+        ),
+        (["detector={views: {area: [0, 1]}}", "encoder={}"], "--set detector.views: area [0.0, 1.0] is not"),
+        (
+            ["labels={source: scan, n_clusters: 1}"],
+            "--set labels.n_clusters: must be greater than or equal to 2",
+        ),
+        (["encoder.pretraining.split=train"], "mine.yaml: encoder.pretraining.data: is missing"),
+        (
+            ["evaluation.controls=[nothing]"],
+            "--set evaluation.controls.0: must be 'no_training', 'right_label'",
+        ),
+        (["evaluation.near=digits"], '--set evaluation.near: expected a list, got "digits"'),
+        (["outliers.jpeg.quality=0"], "--set outliers.jpeg.quality: must be greater than or equal to 1, got 0"),
+    ],
+)
+def test_parts_that_do_not_fit_are_named_with_their_key(
+    tmp_path: Path, overrides: list[str], expected: str
+) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("data: {id: shapes}\ndefaults: {start_timestep: 10}\n")
+    assert expected in message(path, *overrides)
+
+
+@pytest.mark.parametrize(
+    ("key", "nearest"),
+    [
+        ("encoder.simclr.temprature", "encoder.simclr.temperature"),
+        ("encoder.simclr.optimizer.lerning_rate", "encoder.simclr.optimizer.learning_rate"),
+        ("encoder.pretraining.dat", "encoder.pretraining.data"),
+        ("encoder.simcrl", "encoder.simclr"),
+        ("labels.self_label.treshold", "labels.self_label.threshold"),
+        ("labels.scan.head", "labels.scan.heads"),
+        ("outliers.jpeg.qualty", "outliers.jpeg.quality"),
+        ("detector.views.colour_feeld", "detector.views.colour_field"),
+        ("detector.lambda_weight", "detector.outlier_weight"),
+        ("evaluation.score.alhpa", "evaluation.score.alpha"),
+    ],
+)
+def test_the_nearest_key_is_found_in_optional_branches(tmp_path: Path, key: str, nearest: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("data: {id: shapes}\n")
+    assert message(path, f"{key}=1") == f"--set {key}: unknown key; the nearest is {nearest}"
 
 
 @pytest.mark.parametrize(

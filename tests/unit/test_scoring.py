@@ -65,6 +65,11 @@ def test_the_banks_are_of_the_images_that_they_name(bundle: Bundle, scored_run: 
     assert (np.array(table["label"]) != np.array(table["target_label"])).all()
 
 
+def test_clusters_of_known_classes_are_shown_by_their_names(bundle: Bundle) -> None:
+    assert bundle.manifest.labels_from == "SCAN"
+    assert set(bundle.class_names) == {"blue", "green", "red"}
+
+
 def test_an_outlier_of_the_table_can_be_made_again(bundle: Bundle, scored_run: Path) -> None:
     table = pq.read_table(bundle.parts["outliers.parquet"])
     rows = table.slice(0, 10).to_pylist()
