@@ -39,7 +39,7 @@ from sdviz.scan.metrics import agreement  # noqa: E402
 JUDGE = ClustererConfig(width=24, total_steps=900, max_shift_px=2, colour_jitter=0.3)
 JUDGE_SEED = 77
 MIN_JUDGE_ACCURACY = 0.98
-S_GRID = (50, 100, 150, 200, 250, 300, 400, 500, 600)
+S_GRID = (50, 100, 150, 200, 300, 400, 600)
 W_GRID = (0.0, 1.0, 2.0, 4.0)
 BARS = {"shift": 0.80, "control_shift": 0.06, "psnr_db": 25.0}
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "sdviz"

@@ -16,7 +16,7 @@ from sdviz.ui.cache import open_bundle
 from sdviz.ui.links import asked_by_link, refused
 
 ROOT = Path(__file__).resolve().parents[2]
-MAKE_BUNDLE = "python -m sdviz run configs/shapes-diffusion.yaml"
+MAKE_BUNDLE = "python -m sdviz run configs/shapes-quick.yaml"
 
 # (file, name, icon) of each page, in the menu's order
 PAGES = [
@@ -156,7 +156,7 @@ def show_missing_bundle(context: PageContext) -> None:
         st.markdown(
             "Here you would see images beside the outliers made of them, moving with S and w. "
             "That needs a *bundle*: a trained noise predictor in one folder. "
-            "The shipped one lives in `checkpoints/shapes`. To train one yourself (about two hours on two "
+            "The shipped one lives in `checkpoints/shapes`. To train one yourself (about ten minutes on two "
             "CPU cores, minutes on a GPU; it can be stopped and resumed):"
         )
         st.code(MAKE_BUNDLE, language="bash")
