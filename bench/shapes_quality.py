@@ -244,16 +244,15 @@ def main() -> int:
     # a row already measured for these weights, images and settings is not measured again
     weights = bundle.manifest.files["unet/diffusion_pytorch_model.safetensors"]
     log = CACHE / f"shapes-quality-{weights[:16]}-{len(images)}.jsonl"
-    done = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
 
     def row(s: int, w: float, solver: str, steps: int) -> dict[str, Any]:
-        for r in done:
+        # read anew each time: a second process may fill in rows from the other end
+        for r in [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []:
             if (r["S"], r["w"], r["solver"], r["steps"]) == (s, w, solver, steps):
                 return r
         r = measure(bundle, judge, images, s, w, solver, steps)
         with log.open("a") as stream:
             stream.write(json.dumps(r) + "\n")
-        done.append(r)
         print(
             f"S={s:3d} w={w:g} {solver} {steps}: shift {r['shift']:.1%}, called c_r {r['called_target']:.1%}, "
             f"control {r['control_shift']:.1%}, background {r['psnr_db']:.1f} dB, "

@@ -45,7 +45,7 @@ def test_the_button_leads_into_the_lab(shipped: Shipped, open_app: Open) -> None
 def test_home_without_a_bundle_teaches_the_command(open_app: Open) -> None:
     at = open_app()
     assert "no trained network" in " ".join(m.value for m in at.markdown)
-    assert at.code[0].value == "python -m sdviz run configs/shapes-diffusion.yaml"
+    assert at.code[0].value == "python -m sdviz run configs/shapes-quick.yaml"
 
 
 def test_a_damaged_bundle_is_named_and_the_page_lives(shipped: Shipped, open_app: Open) -> None:

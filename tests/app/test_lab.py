@@ -290,7 +290,7 @@ def test_a_bundle_without_clusterer_takes_only_its_own_set(shipped: Shipped, ope
 
 def test_without_a_bundle_the_lab_says_what_to_do(open_app: Open) -> None:
     at = open_app(LAB)
-    assert at.code[0].value == "python -m sdviz run configs/shapes-diffusion.yaml"
+    assert at.code[0].value == "python -m sdviz run configs/shapes-quick.yaml"
     assert not at.slider
 
 
