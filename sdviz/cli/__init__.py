@@ -3,7 +3,7 @@
 Everything heavy is imported inside the commands, so that --help answers at once.
 """
 
-from . import outliers, runs, scores  # noqa: F401 - they add their commands to the app
+from . import benches, outliers, runs, scores  # noqa: F401 - they add their commands to the app
 from .common import app
 
 __all__ = ["app", "main"]

@@ -1,0 +1,37 @@
+"""The command that runs the benchmarks of a checkout: bench."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .common import EXIT_FAILED, app, checking, fail, mistakes_in_one_line
+
+BENCH = Path(__file__).resolve().parents[2] / "bench"
+# in the order of what they cost; the quality of the shipped bundle is no matter of speed and takes an hour
+SCRIPTS = ("data", "knn", "sampling", "outliers", "training")
+
+
+@app.command()
+@mistakes_in_one_line
+def bench(
+    name: Annotated[list[str] | None, typer.Argument(help=f"Of {', '.join(SCRIPTS)}; none runs all.")] = None,
+) -> None:
+    """Measures the speed of this machine against named peers; the tables go to stdout as Markdown."""
+    with checking():
+        unknown = [one for one in name or [] if one not in SCRIPTS]
+        if unknown:
+            raise ValueError(f"no bench {unknown[0]!r}; there are {', '.join(SCRIPTS)}")
+        if not BENCH.is_dir():
+            raise ValueError(f"the scripts are not installed with the package: run it in a checkout ({BENCH})")
+    missed = []
+    for one in name or SCRIPTS:
+        typer.echo(f"\n## bench/{one}.py\n")
+        if subprocess.run([sys.executable, str(BENCH / f"{one}.py")]).returncode:
+            missed.append(one)
+    if missed:
+        fail(f"a bar is missed, or no figure came: {', '.join(missed)}", EXIT_FAILED)
