@@ -32,8 +32,8 @@ format: .venv/.dev-installed  ## let ruff put the code in order
 	@$(PY) -m ruff check --fix .
 	@$(PY) -m ruff format .
 
-bench: .venv/.app-installed  ## the sampling benchmark against the plain diffusers loop
-	@PYTHONPATH=. $(PY) bench/sampling.py $(ARGS)
+bench: .venv/.app-installed  ## the speed of this machine against named peers; ARGS="knn" takes one
+	@PYTHONPATH=. $(PY) -m sdviz bench $(ARGS)
 
 clean:  ## remove .venv and the tools' caches; runs, data and checkpoints stay
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache

@@ -237,8 +237,8 @@ def main() -> int:
         load = f", load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
         print(
             f"{args.images:,} outliers, S={r.start_timestep}, w={r.guidance_scale:g},"
-            f" {r.num_inference_steps} {r.solver} steps, batches of {BATCH_SIZE}. Bundle {bench.bundle.hash[:12]},"
-            f" torch {torch.__version__}, {device_name(device)}{load}.\n",
+            f" {r.num_inference_steps} {r.solver} steps, batches of {BATCH_SIZE}."
+            f" Bundle {bench.bundle.hash[:12]}, torch {torch.__version__}, {device_name(device)}{load}.\n",
             flush=True,
         )
         own, shares = measure(bench, args.repeats)
@@ -252,7 +252,8 @@ def main() -> int:
         bars[s.name] = s.share >= SHARE_BAR and s.same_pictures
         print(
             f"| {words[s.name]} | {s.images_per_sec:.1f} | **{s.share:.3f}** |"
-            f" {s.share_min:.3f} .. {s.share_max:.3f} | {s.repeats} | {'same' if s.same_pictures else 'OTHERS'} |"
+            f" {s.share_min:.3f} .. {s.share_max:.3f} | {s.repeats} |"
+            f" {'same' if s.same_pictures else 'OTHERS'} |"
             f" at least {SHARE_BAR:g}: {'met' if bars[s.name] else 'MISSED'} |"
         )
     if device.type != "cuda":
