@@ -143,7 +143,7 @@ def _nearest_key(path: str) -> str:
     known = list(key_paths())
     leaves = {key.rpartition(".")[2] for key in known}
     beside = {key.rpartition(".")[2]: key for key in known if key.rpartition(".")[0] == parent}
-    near = difflib.get_close_matches(name, beside, 1)
+    near = difflib.get_close_matches(name, beside, 1, 0.55)
     if near:
         return beside[near[0]]
     near = difflib.get_close_matches(name, leaves, 1)
