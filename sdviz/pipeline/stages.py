@@ -126,14 +126,15 @@ def run_stages(
         if on_stage is not None:
             on_stage(name, False)
         metrics = STAGES[name](work) if main or name in _SHARED_STAGES else None
-        if not from_main(metrics is not None, work.config.device):
-            return False
-        if main:
+        if main and metrics is not None:
             text = json.dumps({"config_sha256": wanted, "metrics": metrics}, indent=1)
             write_atomically(marker, text + "\n")
             # the resume state is several times as large as what the stage made
             for state in (work.folder / name).rglob("*state.pt"):
                 state.unlink()
+        # behind the marker: no other process goes on, or ends, before it is there
+        if not from_main(metrics is not None, work.config.device):
+            return False
         if name == until and name != names[-1]:
             return False
     return True
