@@ -156,8 +156,8 @@ def show_missing_bundle(context: PageContext) -> None:
         st.markdown(
             "Here you would see images beside the outliers made of them, moving with S and w. "
             "That needs a *bundle*: a trained noise predictor in one folder. "
-            "The shipped one lives in `checkpoints/shapes`. To train one yourself (about ten minutes on two "
-            "CPU cores, minutes on a GPU; it can be stopped and resumed):"
+            "The shipped one lives in `checkpoints/shapes`. To train a small one yourself (minutes on two "
+            "CPU cores; it can be stopped and resumed):"
         )
         st.code(MAKE_BUNDLE, language="bash")
         st.caption("When it is done, reload this page: the new bundle shows up in the menu at the left.")

@@ -1,159 +1,359 @@
-"""The training page as a person meets it: nothing there, runs of every state, read-only."""
+"""The training page as a person meets it: nothing there, runs of every state, read-only, remote."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import psutil
 import pytest
+from safetensors.numpy import save_file
+from streamlit import config as streamlit_config
 from streamlit.testing.v1 import AppTest
 
 from sdviz import runs
 from sdviz.config import load_config
-from sdviz.runs import Run
-from sdviz.ui import training_actions
+from sdviz.runs import Run, RunError
+from sdviz.runs.status import identity, write_status
+from sdviz.ui import training_actions as actions
 from tests.tiny_bundle import save_tiny_bundle
-from tests.tiny_runs import write_tiny_config
 
+ROOT = Path(__file__).resolve().parents[2]
 TRAINING = "pages/7_Training.py"
 Open = Callable[..., AppTest]
+Read = Callable[[AppTest], list[dict[str, Any]]]
+WORK = {"start", "stop", "resume", "delete"}
+
+
+def make_run(state: str = "done", overrides: tuple[str, ...] = (), **fields: object) -> Run:
+    """A run whose status says what is asked, without any work done."""
+    run = runs.create(load_config(ROOT / "configs" / "shapes-tiny.yaml", ["device=cpu", *overrides]))
+    write_status(run.status_file, replace(run.status(), state=state, **fields))  # type: ignore[arg-type]
+    return run
+
+
+def finish(run: Run) -> Run:
+    """A bundle, measures, losses, outliers and a log, as a finished run has them."""
+    save_tiny_bundle(run.bundle)
+    (run.path / "diffusion.done.json").write_text(json.dumps({"metrics": {"diffusion_loss": 0.25, "a": "b"}}))
+    lines = [{"stage": "diffusion", "step": n, "total": 200, "loss": 1 / n} for n in (20, 40, 60)]
+    lines.append({"stage": "evaluation", "step": 1, "total": 1, "validation_auroc": 0.875})
+    (run.path / "stats.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    shard = run.path / "outliers" / "wrong" / "0000000.safetensors"
+    shard.parent.mkdir(parents=True)
+    pictures = np.full((12, 32, 32, 3), 90, np.uint8)
+    save_file({"images": pictures, "target_labels": np.arange(12) % 10}, shard)
+    run.log("stage <b>bundle</b>")
+    return run
 
 
 @pytest.fixture
-def make_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]:
-    """Makes a run whose files say what is asked, without any work done."""
-    config = write_tiny_config(tmp_path)
+def at_work() -> Iterator[Callable[..., Run]]:
+    """Makes a run look at work, by a process that sleeps."""
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    me = identity(psutil.Process(process.pid))
 
-    def make(state: str = "cancelled", overrides: tuple[str, ...] = (), **fields: object) -> Run:
-        run = runs.create(load_config(config, overrides))
-        tree = json.loads(run.status_file.read_text()) | {"state": state} | fields
-        run.status_file.write_text(json.dumps(tree))
+    def occupy(run: Run, **fields: object) -> Run:
+        common: dict[str, Any] = {"state": "running", "devices": ("cpu",), "submitted": 1.0, **me}
+        write_status(run.status_file, replace(run.status(), **common | fields))
         return run
 
-    return make
+    yield occupy
+    process.kill()
+    process.wait()
 
 
 @pytest.fixture
-def launched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the runs whose process would have been started."""
-    names: list[str] = []
-    monkeypatch.setattr(runs, "launch", lambda run, now=False: names.append(run.name))
-    return names
+def interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the place of Python in a launched process: sleeps, as one that is importing for long."""
+    script = tmp_path / "interpreter"
+    script.write_text("#!/bin/sh\nexec sleep 600\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(script))
 
 
-def shown(at: AppTest) -> str:
-    parts = [*at.markdown, *at.caption, *at.info, *at.error, *at.warning, *at.code]
-    return "\n".join(str(part.value) for part in parts)
+def text_of(at: AppTest) -> str:
+    kinds = (at.markdown, at.caption, at.info, at.error, at.warning, at.code)
+    return " | ".join(str(element.value) for kind in kinds for element in kind).replace("\\", "")
 
 
-def button(at: AppTest, label: str) -> object:
-    return next(one for one in at.button if one.label == label)
+def enabled(at: AppTest) -> set[str]:
+    return {button.key for button in at.button if button.key and not button.disabled}
 
 
-def test_without_a_run_it_offers_to_start_one(open_app: Open) -> None:
+def strip(component_data: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    (found,) = [one["stages"] for one in component_data if "stages" in one]
+    return [(stage["name"], stage["state"]) for stage in found]
+
+
+def new_run(open_app: Open) -> AppTest:
+    return open_app(TRAINING, {"training": "New run", "profile": "shapes-tiny"})
+
+
+# --- watch ----------------------------------------------------------------------------------------
+
+
+def test_without_runs_the_page_offers_a_new_one_and_teaches(open_app: Open) -> None:
     at = open_app(TRAINING)
-    assert next(one for one in at.get("button_group")).value == "New run"
-    assert [one.label for one in at.selectbox][:2] == ["Profile", "Images"]
-    assert "shapes-quick" in at.selectbox[0].options
-    assert any(one.label.startswith("Start") for one in at.button)
+    assert at.selectbox(key="profile").value == "shapes-quick"
+    assert "start" in enabled(at)
+    watch = open_app(TRAINING, {"training": "Watch"})
+    assert "There is no run yet" in text_of(watch)
+    assert "python -m sdviz run configs/shapes-tiny.yaml" in text_of(watch)
+    compare = open_app(TRAINING, {"training": "Compare"})
+    assert "It takes two runs to compare" in text_of(compare)
 
 
-def test_an_empty_watch_list_teaches(open_app: Open) -> None:
-    at = open_app(TRAINING, {"training": "Watch"})
-    assert "There is no run yet" in shown(at)
-    assert "python -m sdviz run" in shown(at)
-
-
-def test_start_writes_the_configuration_and_launches(open_app: Open, launched: list[str]) -> None:
-    at = open_app(TRAINING)
-    at.selectbox(key="profile").set_value("shapes-tiny").run()
-    next(one for one in at.button if one.label.startswith("Start")).click().run()
-    assert not at.exception
-    (run,) = runs.list_runs()
-    assert launched == [run.name]
-    assert run.config().data.limit == 400
-    assert run.name in shown(at).replace("\\", "")
-
-
-def test_a_done_run_is_opened_in_the_lab(open_app: Open, make_run: Callable[..., Run]) -> None:
-    run = make_run("done", stage="bundle")
-    save_tiny_bundle(run.bundle)
+def test_a_done_run_shows_all_it_made(open_app: Open, component_data: Read) -> None:
+    run = finish(make_run("done", stage="bundle", share=1.0, stage_sec={"diffusion": 61.0}))
     at = open_app(TRAINING)
     assert at.radio(key="run").value == run.name
-    at.button(key="open_lab").click().run()
-    assert not at.exception
-    assert at.session_state["bundle"] is not None
+    assert enabled(at) & {*WORK, "open_lab"} == {"open_lab", "delete"}
+    data = component_data(at)
+    assert ("Noise predictor", "done") in strip(data)
+    assert ("Encoder", "waiting") in strip(data)
+    (grid,) = [one for one in data if "cells" in one]
+    assert len(grid["cells"]) == 10
+    assert grid["cells"][0]["src"].startswith("data:image/png;base64,")
+    (metric,) = at.metric
+    assert (metric.label, metric.value) == ("Validation AUROC", "0.875")
+    assert at.dataframe[0].value.to_dict("list") == {"measure": ["diffusion_loss"], "value": ["0.25"]}
+    assert "stage <b>bundle</b>" in at.code[0].value
 
 
-def test_a_failed_run_says_why_and_can_be_resumed(
-    open_app: Open, make_run: Callable[..., Run], launched: list[str]
+def test_a_failed_run_says_why_is_resumed_and_stopped(
+    open_app: Open, interpreter: None, component_data: Read
 ) -> None:
-    run = make_run("failed", stage="diffusion", error="the loss became NaN: lower diffusion.learning_rate")
+    run = make_run("failed", stage="diffusion", share=0.4, error="out of *memory* in stage diffusion")
     at = open_app(TRAINING)
-    assert "the loss became NaN" in shown(at).replace("\\", "")
+    assert at.error[0].value == "out of \\*memory\\* in stage diffusion"
+    assert ("Noise predictor", "failed") in strip(component_data(at))
+    assert "failed in diffusion" in at.radio(key="run").proto.captions[0]
     at.button(key="resume").click().run()
-    assert launched == [run.name]
-
-
-def test_a_damaged_folder_does_not_hide_the_others(open_app: Open, make_run: Callable[..., Run]) -> None:
-    good, bad = make_run("done"), make_run()
-    bad.status_file.write_text("{")
-    at = open_app(TRAINING)
-    assert at.radio(key="run").options == [one.replace("_", "\\_") for one in (bad.name, good.name)]
-    assert "damaged" in shown(at)
-    at.radio(key="run").set_value(good.name).run()
     assert not at.exception
-    assert not at.error
+    assert run.status().state == "queued"
+    assert "Its process is starting" in text_of(at)
+    at.button(key="stop").click().run()
+    assert run.status().state == "cancelled"
+    assert "Stopped on request" in text_of(at)
 
 
-def test_delete_asks_first(open_app: Open, make_run: Callable[..., Run]) -> None:
-    run = make_run("cancelled", stage="diffusion")
+def test_a_run_of_another_machine_is_not_shown_as_running(open_app: Open) -> None:
+    make_run("running", stage="diffusion", pid=2**22 + 1, process_started=1.0, host="gpu-box")
     at = open_app(TRAINING)
-    assert run.path.is_dir()
+    assert "Not running: its process was on the machine gpu-box" in text_of(at)
+    assert "resume" in enabled(at)
+
+
+def test_a_damaged_folder_hides_nothing_and_can_be_deleted(open_app: Open) -> None:
+    done, damaged = finish(make_run()), make_run()
+    damaged.status_file.write_text("{")
+    at = open_app(TRAINING)
+    assert "status.json is damaged" in text_of(at)
+    at.radio(key="run").set_value(done.name).run()
+    assert not at.exception and not at.error
+    assert "open_lab" in enabled(at)
+    at.radio(key="run").set_value(damaged.name).run()
+    at.button(key="delete").click().run()
+    assert not at.exception
+    assert [run.name for run in runs.list_runs()] == [done.name]
+    assert at.radio(key="run").value == done.name
+
+
+@pytest.mark.parametrize("broken", ["config.yaml", "stats.jsonl", "outliers/wrong/0000000.safetensors"])
+def test_a_broken_file_of_a_run_does_not_break_the_page(open_app: Open, broken: str) -> None:
+    run = finish(make_run())
+    (run.path / broken).write_bytes(b"\x00\xff[not: this")
+    assert "Log" in text_of(open_app(TRAINING))
+
+
+def test_the_queue_is_visible(open_app: Open, at_work: Callable[..., Run]) -> None:
+    first = at_work(make_run("new"))
+    second = at_work(make_run("new"), state="queued", queue_place=2, waits_for=(first.name, "00009-x"))
+    at = open_app(TRAINING)
+    captions = at.radio(key="run").proto.captions
+    assert "queued, 2nd in line" in captions[0]
+    assert "running" in captions[1]
+    assert f"Waits for cpu, 2nd in line, behind {first.name}, 00009-x" in text_of(at)
+    assert "stop" in enabled(at)
+    # its button stands in a popover that does not open; the function behind it refuses as well
+    at.button(key="delete").click().run()
+    assert f"{second.name} is queued: stop it first" in text_of(at)
+    assert second.path.is_dir()
+    # whoever starts another one is told
+    other = new_run(open_app)
+    assert f"At work now: {second.name}, {first.name}" in text_of(other)
+
+
+def test_a_run_is_deleted_with_the_bundle_in_use(open_app: Open) -> None:
+    run = finish(make_run())
+    at = open_app(TRAINING, {"bundle": run.name})
+    assert at.selectbox(key="bundle").value == run.name
     at.button(key="delete").click().run()
     assert not at.exception
     assert not run.path.exists()
-    assert runs.list_runs() == []
+    assert "There is no run yet" in text_of(at)
 
 
-def test_two_runs_are_compared(open_app: Open, make_run: Callable[..., Run]) -> None:
-    make_run("done"), make_run("done", ("diffusion.batch_size=8",))
-    at = open_app(TRAINING, {"training": "Compare"})
-    assert not at.exception
-    tables = [frame.value for frame in at.dataframe] + [table.value for table in at.table]
-    assert any("batch" in str(table) for table in tables) or "batch" in shown(at)
-
-
-@pytest.mark.parametrize("key", ["stop", "resume", "delete"])
-def test_read_only_shows_and_does_nothing(
-    open_app: Open,
-    make_run: Callable[..., Run],
-    launched: list[str],
-    monkeypatch: pytest.MonkeyPatch,
-    key: str,
-) -> None:
-    monkeypatch.setenv("SDVIZ_READ_ONLY", "1")
-    run = make_run("cancelled")
+def test_the_bundle_opens_in_the_lab_at_once(open_app: Open, shipped: Callable[..., Path]) -> None:
+    shipped()
+    run = finish(make_run())
     at = open_app(TRAINING)
-    assert "Read-only" in shown(at)
-    assert at.button(key=key).disabled
-    # whatever a page shows, the functions refuse
-    with pytest.raises(runs.RunError, match="Read-only"):
-        getattr(training_actions, key)(run.name)
-    with pytest.raises(runs.RunError, match="Read-only"):
-        training_actions.start(run.config())
-    assert launched == []
+    assert at.selectbox(key="bundle").value == "tiny"
+    at.button(key="open_lab").click().run()
+    assert not at.exception
+    assert at.title[0].value == "Outlier lab"
+    assert at.selectbox(key="bundle").value == run.name
+
+
+# --- a new run ------------------------------------------------------------------------------------
+
+
+def test_start_writes_what_the_widgets_say_and_launches(open_app: Open, interpreter: None) -> None:
+    at = new_run(open_app)
+    assert "on the disk" in text_of(at)
+    at.number_input(key="shapes-tiny diffusion.total_steps").set_value(321)
+    at.number_input(key="shapes-tiny data.limit").set_value(None)
+    at.number_input(key="shapes-tiny diffusion.learning_rate").set_value(1e-3)
+    at.selectbox(key="device shapes-tiny").set_value("cpu")
+    at.text_input(key="title shapes-tiny").set_value("my: run")
+    at.text_area(key="more shapes-tiny").set_value("# a remark\ndetector.zero_heads=false\n\nseed=7").run()
+    assert not at.exception
+    at.button(key="start").click().run()
+    assert not at.exception
+    (run,) = runs.list_runs()
+    try:
+        config = run.config()
+        assert run.name == "00001-shapes-my-run"
+        assert (config.profile, config.device, config.seed) == ("my: run", "cpu", 7)
+        assert (config.diffusion.total_steps, config.data.limit) == (321, None)
+        assert config.diffusion.learning_rate == 1e-3
+        assert config.detector is not None and not config.detector.zero_heads
+        untouched = load_config(ROOT / "configs" / "shapes-tiny.yaml")
+        assert config.outliers == untouched.outliers and config.encoder == untouched.encoder
+        # the page shows it, and its process is there
+        assert at.radio(key="run").value == run.name
+        assert run.status().state == "queued"
+    finally:
+        runs.stop(run)
+
+
+def test_a_wrong_key_is_one_line_and_nothing_starts(open_app: Open) -> None:
+    at = new_run(open_app)
+    at.text_area(key="more shapes-tiny").set_value("diffusion.batchsize=3").run()
+    assert not at.exception
+    assert "unknown key; the nearest is diffusion.batch_size" in text_of(at)
+    assert "start" not in enabled(at)
+    at.text_area(key="more shapes-tiny").set_value("").run()
+    assert "start" in enabled(at)
+
+
+def test_images_that_are_not_there_are_named_before_the_start(open_app: Open) -> None:
+    at = new_run(open_app)
+    at.selectbox(key="images shapes-tiny").set_value("a folder of pictures …").run()
+    at.text_input(key="path shapes-tiny folder:").set_value("/no/such/place").run()
+    assert not at.exception
+    assert any("/no/such/place" in error.value.replace("\\", "") for error in at.error)
+
+
+def test_every_profile_has_a_form(open_app: Open) -> None:
+    at = new_run(open_app)
+    # not the largest: to time an image through a ViT-B takes a while
+    for profile in ("shapes-quick", "cifar10-quick", "own-data", "shapes-diffusion"):
+        at.selectbox(key="profile").set_value(profile).run(timeout=300)
+        assert not at.exception, profile
+        assert f"{profile} diffusion.total_steps" in {widget.key for widget in at.number_input}
+
+
+# --- who may --------------------------------------------------------------------------------------
+
+
+def refused_by_everything(run: Run) -> None:
+    config, before = run.config(), run.status()
+    for act in (
+        lambda: actions.start(config),
+        lambda: actions.resume(run.name),
+        lambda: actions.stop(run.name),
+        lambda: actions.delete(run.name),
+    ):
+        with pytest.raises(RunError, match="can only be watched|Read-only"):
+            act()
+    assert [one.name for one in runs.list_runs()] == [run.name]
+    assert run.status() == before
+
+
+def test_read_only_watches_and_does_nothing(open_app: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = finish(make_run("failed"))
+    monkeypatch.setenv("SDVIZ_READ_ONLY", "1")
+    at = open_app(TRAINING)
+    assert "Read-only" in at.info[0].value
+    assert not enabled(at) & WORK
+    assert "open_lab" in enabled(at)
+    assert "start" not in enabled(new_run(open_app))
+    refused_by_everything(run)
+
+
+def test_a_click_from_a_page_of_before_does_nothing(open_app: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = finish(make_run("failed"))
+    at = open_app(TRAINING)
+    monkeypatch.setenv("SDVIZ_READ_ONLY", "1")
+    at.button(key="delete").click().run()
+    assert not at.exception
     assert run.path.is_dir()
+    assert "Read-only" in at.error[0].value
 
 
-def test_a_server_for_other_machines_starts_nothing_unless_told(
-    make_run: Callable[..., Run], launched: list[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("address", ["0.0.0.0", "192.168.1.5", "gpu-box", None])
+def test_a_server_for_other_machines_launches_nothing_unless_allowed(
+    open_app: Open, monkeypatch: pytest.MonkeyPatch, address: str | None
 ) -> None:
-    run = make_run("cancelled")
-    monkeypatch.setattr(training_actions.st, "get_option", lambda name: "0.0.0.0")
-    with pytest.raises(runs.RunError, match="answers other machines"):
-        training_actions.resume(run.name)
-    monkeypatch.setenv("SDVIZ_ALLOW_REMOTE_RUNS", "1")
-    training_actions.resume(run.name)
-    assert launched == [run.name]
+    run = finish(make_run("failed"))
+    assert actions.refusal() == ""
+    before = streamlit_config.get_option("server.address")
+    streamlit_config.set_option("server.address", address)
+    try:
+        refused_by_everything(run)
+        assert not enabled(open_app(TRAINING)) & WORK
+        monkeypatch.setenv("SDVIZ_ALLOW_REMOTE_RUNS", "1")
+        assert actions.refusal() == ""
+        assert "resume" in enabled(open_app(TRAINING))
+        monkeypatch.setenv("SDVIZ_READ_ONLY", "1")
+        assert "Read-only" in actions.refusal()
+    finally:
+        streamlit_config.set_option("server.address", before)
+
+
+@pytest.mark.parametrize("name", ["../x", "..", "00009-link", "/etc", ""])
+def test_hostile_names_are_refused(name: str, tmp_path: Path) -> None:
+    outside = tmp_path / "x"
+    outside.mkdir()
+    (outside / "config.yaml").touch()
+    os.symlink(outside, runs.runs_root() / "00009-link")
+    for act in (actions.resume, actions.stop, actions.delete):
+        with pytest.raises(RunError, match="is not a run in"):
+            act(name)
+    assert (outside / "config.yaml").is_file()
+
+
+# --- compare --------------------------------------------------------------------------------------
+
+
+def test_compare_shows_what_differs_and_what_was_measured(open_app: Open) -> None:
+    finish(make_run("done", ("diffusion.total_steps=100",)))
+    second = finish(make_run("done", ("diffusion.total_steps=200", "detector=null")))
+    (second.path / "diffusion.done.json").write_text(json.dumps({"metrics": {"diffusion_loss": 0.5}}))
+    at = open_app(TRAINING, {"training": "Compare"})
+    differences, measures = (frame.value.to_dict("list") for frame in at.dataframe)
+    rows = list(zip(*differences.values(), strict=True))
+    assert ("diffusion.total_steps", "100", "200") in rows
+    assert any(key == "detector.epochs" and b == "not set" for key, _, b in rows)
+    assert measures == {"measure": ["diffusion_loss"], "A": ["0.25"], "B": ["0.5"], "B - A": ["+0.25"]}
+    at.selectbox(key="a").set_value(second.name).run()
+    assert "Nothing: the same configuration" in text_of(at)
