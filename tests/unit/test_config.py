@@ -222,7 +222,6 @@ def test_parts_that_do_not_fit_are_named_with_their_key(
         ("labels.scan.head", "labels.scan.heads"),
         ("outliers.jpeg.qualty", "outliers.jpeg.quality"),
         ("detector.views.colour_feeld", "detector.views.colour_field"),
-        ("detector.lambda_weight", "detector.outlier_weight"),
         ("evaluation.score.alhpa", "evaluation.score.alpha"),
     ],
 )
