@@ -254,9 +254,9 @@ def _from_file(work: Workspace) -> tuple[np.ndarray, tuple[str, ...]]:
             columns = pq.read_table(path, columns=["id", "label"]).to_pydict()
             pairs = list(zip(columns["id"], columns["label"], strict=True))
         else:
-            with path.open(encoding="utf-8", newline="") as stream:
+            with path.open(encoding="utf-8-sig", newline="") as stream:
                 pairs = [(row["id"], row["label"]) for row in csv.DictReader(stream)]
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, ValueError, csv.Error) as error:
         raise DataError(f"{path}: not a table with columns id and label") from error
     known = {str(one): str(label) for one, label in pairs}
     missing = [one for one in work.images.ids.tolist() if one not in known]
