@@ -114,7 +114,8 @@ class _Recorder:
         from ..pipeline import Workspace, run_stages
 
         for leftover in self.run.path.rglob("*.partial"):
-            leftover.unlink(missing_ok=True)
+            if not leftover.is_dir():  # a bundle's is a folder, and its own writer clears it
+                leftover.unlink(missing_ok=True)
         try:
             if not self._wait_for_device(now, on_wait):
                 self._update(state="cancelled", queue_place=None, waits_for=())
@@ -161,7 +162,8 @@ class _Recorder:
         # 1. make room: a full disk has to be able to say so
         (self.run.path / ".reserve").unlink(missing_ok=True)
         for leftover in self.run.path.rglob("*.partial"):
-            leftover.unlink(missing_ok=True)
+            if not leftover.is_dir():  # a bundle's is a folder, and its own writer clears it
+                leftover.unlink(missing_ok=True)
         # 2. say why
         if isinstance(error, KeyboardInterrupt):  # a second Ctrl-C, which does not wait for the step's end
             self._update(state="cancelled", eta_sec=None)
