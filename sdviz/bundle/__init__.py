@@ -8,5 +8,15 @@ outliers = bundle.generate(images).outliers
 
 from .core import Bundle
 from .manifest import MANIFEST, BundleError, Defaults, Manifest, make_manifest, read_manifest
+from .parts import Banks
 
-__all__ = ["MANIFEST", "Bundle", "BundleError", "Defaults", "Manifest", "make_manifest", "read_manifest"]
+__all__ = [
+    "MANIFEST",
+    "Banks",
+    "Bundle",
+    "BundleError",
+    "Defaults",
+    "Manifest",
+    "make_manifest",
+    "read_manifest",
+]

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import difflib
 import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +28,13 @@ import numpy as np
 from . import digits, folder, parquet, shapes, torchvision_sets
 from .decode import one_line
 from .imageset import DataError, ImageSet, MissingDataError, OnError, chosen_rows, permutation
+from .lookup import Found
+from .lookup import look_up as _look_up
 from .uploads import from_uploads, prepare_upload
 
 __all__ = [
     "DataError",
+    "Found",
     "ImageSet",
     "MissingDataError",
     "count",
@@ -39,6 +43,7 @@ __all__ = [
     "from_uploads",
     "has_masks",
     "load",
+    "look_up",
     "masks",
     "names",
     "parse_source",
@@ -162,6 +167,16 @@ def splits(name: str) -> tuple[str, ...]:
 def masks(ids: np.ndarray) -> np.ndarray:
     """The object masks of drawn images, bool (N,32,32), see `sdviz.data.shapes.masks`."""
     return shapes.masks(ids)
+
+
+def look_up(
+    ids: np.ndarray | Sequence[str],
+    sources: Iterable[str] = (),
+    size_px: int = shapes.SIZE_PX,
+    pictures: bool = True,
+) -> Found:
+    """Finds images by their ids under the data root: see `sdviz.data.lookup.look_up`."""
+    return _look_up(ids, data_root(), sources, size_px, pictures)
 
 
 def has_masks(name: str) -> bool:

@@ -36,12 +36,8 @@ def load(path: Path, name: str, limit: int | None, seed: int, size_px: int, on_e
         DataError: No such folder, no picture in it, or a bad one.
     """
     files = _checked_files(path, name)
-    class_names: tuple[str, ...] = ()
-    if any(len(parts) > 1 for parts in files):
-        class_names = tuple(
-            sorted(entry.name for entry in path.iterdir() if entry.is_dir() and not _hidden(entry.name))
-        )
-    label_of = {one: label for label, one in enumerate(class_names)}
+    names = class_names(path) if any(len(parts) > 1 for parts in files) else ()
+    label_of = {one: label for label, one in enumerate(names)}
 
     rows = chosen_rows(len(files), limit, seed)
     stack = ImageStack(len(rows), size_px)
@@ -61,7 +57,12 @@ def load(path: Path, name: str, limit: int | None, seed: int, size_px: int, on_e
         if len(files[row]) > 1:
             labels[position] = label_of[files[row][0]]
     images, good = stack.finish(name, on_error)
-    return ImageSet(name, SPLIT, images, labels[good], np.array(ids, dtype=str)[good], class_names)
+    return ImageSet(name, SPLIT, images, labels[good], np.array(ids, dtype=str)[good], names)
+
+
+def class_names(path: Path) -> tuple[str, ...]:
+    """The classes of a folder: its sub-folders, sorted."""
+    return tuple(sorted(entry.name for entry in path.iterdir() if entry.is_dir() and not _hidden(entry.name)))
 
 
 def count(path: Path, name: str) -> int:

@@ -79,6 +79,7 @@ def load(
     seed: int,
     size_px: int,
     on_error: OnError,
+    only: np.ndarray | None = None,
 ) -> ImageSet:
     """Reads a file and decodes the chosen rows, no others.
 
@@ -93,6 +94,7 @@ def load(
         seed: Which ones.
         size_px: Height and width of the result; pictures of another size are cut and resized.
         on_error: What to do about a picture that cannot be decoded.
+        only: int64, the rows to read, all below the number there is; None lets `limit` choose.
 
     Raises:
         DataError: No such file, not Parquet, another layout, no row, or a bad picture.
@@ -105,7 +107,7 @@ def load(
             n = file.metadata.num_rows
             if not n:
                 raise DataError(f"{path} has no rows")
-            rows = chosen_rows(n, limit, seed)
+            rows = chosen_rows(n, limit, seed) if only is None else only
             labels, class_names = _labels(path, file, layout)
             stack = ImageStack(len(rows), size_px)
             ids = np.full(len(rows), "", dtype=object)
@@ -123,6 +125,22 @@ def load(
         raise DataError(f"{path} cannot be read as Parquet: {reason[0] if reason else error!r}") from error
     images, good = stack.finish(path.name, on_error)
     return ImageSet(name, split, images, labels[rows][good], ids[good].astype(str), class_names)
+
+
+def load_labels(path: Path, name: str, split: str, id_prefix: str, rows: np.ndarray) -> ImageSet:
+    """Labels and ids of some rows without their pictures: the images are (N,0,0,3).
+
+    Raises:
+        DataError: As `load`.
+    """
+    try:
+        with pq.ParquetFile(path) as file:
+            labels, class_names = _labels(path, file, _layout(path, file))
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path} cannot be read as Parquet") from error
+    ids = np.array([f"{id_prefix}/{row:05d}" for row in rows.tolist()], dtype=str)
+    nothing = np.empty((len(rows), 0, 0, 3), np.uint8)
+    return ImageSet(name, split, nothing, labels[rows], ids, class_names)
 
 
 @dataclass(frozen=True)

@@ -351,6 +351,13 @@ def load(name: str, split: str, rows: np.ndarray | None = None) -> ImageSet:
     return ImageSet(name, split, images, labels, draw_ids(name, split, rows), tuple(_OBJECTS[name]))
 
 
+def load_labels(name: str, split: str, rows: np.ndarray) -> ImageSet:
+    """As `load`, without a pixel drawn: the images are (N,0,0,3)."""
+    labels = _labels(name, _Draws(name, split, rows))
+    nothing = np.empty((len(rows), 0, 0, 3), np.uint8)
+    return ImageSet(name, split, nothing, labels, draw_ids(name, split, rows), tuple(_OBJECTS[name]))
+
+
 def masks(ids: np.ndarray) -> np.ndarray:
     """The object masks of drawn images.
 

@@ -14,6 +14,7 @@ from sdviz import __version__, runs
 from sdviz.bundle import MANIFEST, Bundle, BundleError
 from sdviz.ui.cache import open_bundle
 from sdviz.ui.links import asked_by_link, refused
+from sdviz.ui.shared import enter_page, forget_shared
 
 ROOT = Path(__file__).resolve().parents[2]
 MAKE_BUNDLE = "python -m sdviz run configs/shapes-quick.yaml"
@@ -22,6 +23,11 @@ MAKE_BUNDLE = "python -m sdviz run configs/shapes-quick.yaml"
 PAGES = [
     ("app.py", "Home", ":material/home:"),
     ("pages/1_Outlier_lab.py", "Outlier lab", ":material/science:"),
+    ("pages/2_Pseudo_labels.py", "Pseudo-labels", ":material/category:"),
+    ("pages/3_Embeddings.py", "Embeddings", ":material/scatter_plot:"),
+    ("pages/4_Sample_votes.py", "Sample votes", ":material/how_to_vote:"),
+    ("pages/5_Failures.py", "Failures", ":material/error_outline:"),
+    ("pages/6_Results.py", "Results", ":material/query_stats:"),
     ("pages/7_Training.py", "Training", ":material/model_training:"),
 ]
 
@@ -90,6 +96,7 @@ def setup_page(title: str, idea: str) -> PageContext:
             st.page_link(file, label=name, icon=icon)
         st.divider()
         context = _choose_bundle()
+    enter_page(entered)
     st.title(title)
     st.markdown(idea)
     return replace(context, entered=entered)
@@ -102,6 +109,7 @@ _BUNDLE_SETTINGS = ("S", "w", "target", "steps", "solver", "interval", "data", "
 def _forget_settings() -> None:
     for key in _BUNDLE_SETTINGS:
         st.session_state.pop(key, None)
+    forget_shared()
 
 
 def open_page(file: str) -> None:
@@ -149,13 +157,20 @@ def _choose_bundle() -> PageContext:
     return PageContext(bundle, "")
 
 
-def show_missing_bundle(context: PageContext) -> None:
-    """The empty state of a page that needs a bundle: what would be here, and how to get it."""
+LAB_SHOWS = "images beside the outliers made of them, moving with S and w"
+
+
+def show_missing_bundle(context: PageContext, what: str = LAB_SHOWS) -> None:
+    """The empty state of a page that needs a bundle: what would be here, and how to get it.
+
+    Args:
+        context: Of the page.
+        what: The end of "Here you would see ...".
+    """
     with st.container(border=True):
         st.markdown(f"**{context.problem}**")
         st.markdown(
-            "Here you would see images beside the outliers made of them, moving with S and w. "
-            "That needs a *bundle*: a trained noise predictor in one folder. "
+            f"Here you would see {what}. That needs a *bundle*: a trained system in one folder. "
             "The shipped one lives in `checkpoints/shapes`. To train a small one yourself (minutes on two "
             "CPU cores; it can be stopped and resumed):"
         )

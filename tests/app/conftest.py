@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import streamlit as st
 import torch
 from streamlit.testing.v1 import AppTest
 
+from tests.cut_bundle import save_cut_bundle
 from tests.tiny_bundle import save_tiny_bundle
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,6 +41,30 @@ def shipped(tmp_path: Path) -> Callable[..., Path]:
         return save_tiny_bundle(tmp_path / "sdviz_checkpoints" / name, clusterer, max_s)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def cut_bundles(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """A small full bundle with the shipped networks, made once for each set of arguments of `save_cut_bundle`."""
+    made: dict[str, Path] = {}
+
+    def find(**how: Any) -> Path:  # noqa: ANN401
+        key = repr(sorted(how.items()))
+        if key not in made:
+            made[key] = save_cut_bundle(tmp_path_factory.mktemp("cut") / "bundle", **how)
+        return made[key]
+
+    return find
+
+
+@pytest.fixture
+def full_bundle(tmp_path: Path, cut_bundles: Callable[..., Path]) -> Callable[..., Path]:
+    """Puts a small full bundle where the app looks for bundles, and returns its folder."""
+
+    def put(name: str = "full", **how: Any) -> Path:  # noqa: ANN401
+        return Path(shutil.copytree(cut_bundles(**how), tmp_path / "sdviz_checkpoints" / name))
+
+    return put
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ RANKS = {
     "sdviz.evaluation": 3,
     "sdviz.projection": 3,
     "sdviz.bundle": 4,
+    "sdviz.evidence": 5,
     "sdviz.pipeline": 5,
     "sdviz.runs": 6,
     "sdviz.cli": 7,

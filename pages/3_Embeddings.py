@@ -1,0 +1,11 @@
+"""Embeddings: where images, OOD sets and outliers lie in feature space, before training and after."""
+
+from sdviz.ui.embeddings import show_embeddings
+from sdviz.ui.page import setup_page
+
+show_embeddings(
+    setup_page(
+        "Embeddings",
+        "Where images, OOD sets and outliers lie in the detector's feature space, before training and after.",
+    )
+)

@@ -1,0 +1,140 @@
+"""The picture of any id that a bundle's tables name: images from their sets, outliers from their recipes."""
+
+from __future__ import annotations
+
+import io
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from threading import Lock
+
+import numpy as np
+from PIL import Image
+
+from .. import data
+from ..data.decode import through_jpeg
+from ..outliers import Recipe
+from .tables import Evidence, MissingPart
+
+KEPT_AT_MOST = 50_000
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """Pictures of some ids.
+
+    Attributes:
+        images: uint8 (N,H,W,3), mid-grey where there is none.
+        found: bool (N,).
+        class_names: str (N,), the image's own class; "" where it is unknown, and for outliers.
+        missing: One line for each reason why pictures are missing.
+    """
+
+    images: np.ndarray
+    found: np.ndarray
+    class_names: np.ndarray
+    missing: tuple[str, ...]
+
+
+class PictureLibrary:
+    """Pictures by id, kept once seen. Safe from several threads."""
+
+    def __init__(self, evidence: Evidence) -> None:
+        """Nothing is read yet.
+
+        Args:
+            evidence: Of the bundle whose ids these are.
+        """
+        self._evidence = evidence
+        self._kept: OrderedDict[str, tuple[np.ndarray, str]] = OrderedDict()
+        self._lock = Lock()
+        self._outlier_row: dict[str, int] | None = None
+
+    def outlier_row(self, one: str) -> int | None:
+        """The row of an outlier's id in the bank, None for any other id."""
+        if self._outlier_row is None:
+            try:
+                ids = self._evidence.outliers.ids
+            except MissingPart:
+                ids = np.array([], str)
+            self._outlier_row = {name: row for row, name in enumerate(ids.tolist())}
+        return self._outlier_row.get(one)
+
+    def show(self, ids: np.ndarray | Sequence[str]) -> Pictures:
+        """The pictures of these ids, in this order.
+
+        Outliers come from the PNG in the bundle, else they are made again from their source on the bundle's
+        device: ask for few of those at a time, under whatever lock the device needs.
+        """
+        names = [str(one) for one in ids]
+        size = self._evidence.bundle.manifest.image_size
+        with self._lock:
+            known = {one: self._kept[one] for one in names if one in self._kept}
+        missing: list[str] = []
+        rest = [one for one in dict.fromkeys(names) if one not in known]
+        outliers = [one for one in rest if self.outlier_row(one) is not None]
+        plain = [one for one in rest if self.outlier_row(one) is None]
+        new: dict[str, tuple[np.ndarray, str]] = {}
+        if plain:
+            found = data.look_up(plain, self._evidence.sources, size)
+            missing += found.missing
+            for i, one in enumerate(plain):
+                if found.found[i]:
+                    new[one] = (found.images[i], str(found.class_names[i]))
+            lost = len(plain) - len(new)
+            if lost and not found.missing:
+                missing.append(f"{lost} of {len(plain)} images are no longer what their id says")
+        if outliers:
+            made, why = self._outliers(outliers)
+            new |= {one: (image, "") for one, image in made.items()}
+            missing += why
+        with self._lock:
+            self._kept.update(new)
+            while len(self._kept) > KEPT_AT_MOST:
+                self._kept.popitem(last=False)
+        known |= new
+        images = np.full((len(names), size, size, 3), 127, np.uint8)
+        here = np.array([one in known for one in names], bool)
+        for i, one in enumerate(names):
+            if here[i]:
+                images[i] = known[one][0]
+        classes = np.array([known[one][1] if one in known else "" for one in names], dtype=str)
+        return Pictures(images, here, classes, tuple(dict.fromkeys(missing)))
+
+    def class_names(self, ids: np.ndarray | Sequence[str]) -> np.ndarray:
+        """The class of each image without its picture, str (N,), "" where it is unknown."""
+        found = data.look_up(ids, self._evidence.sources, self._evidence.bundle.manifest.image_size, False)
+        return found.class_names
+
+    def _outliers(self, ids: list[str]) -> tuple[dict[str, np.ndarray], list[str]]:
+        table, made, why = self._evidence.outliers, dict[str, np.ndarray](), list[str]()
+        again: OrderedDict[Recipe, list[int]] = OrderedDict()
+        for one in ids:
+            row = self.outlier_row(one)
+            assert row is not None
+            blob = table.png(row)
+            if blob is not None:
+                with Image.open(io.BytesIO(blob), formats=["PNG"]) as picture:
+                    made[one] = np.asarray(picture.convert("RGB"))
+            else:
+                again.setdefault(table.recipe(row), []).append(row)
+        bundle = self._evidence.bundle
+        for recipe, rows in again.items():
+            sources = data.look_up(table.source_ids[rows], self._evidence.sources, bundle.manifest.image_size)
+            why += sources.missing
+            there = np.array(rows)[sources.found]
+            if not len(there):
+                continue
+            batch = bundle.generate(
+                sources.images[sources.found],
+                labels=table.labels[there],
+                target_labels=table.target_labels[there],
+                ids=table.source_ids[there],
+                **asdict(recipe),
+            )
+            pictures = batch.outliers
+            jpeg = ((bundle.manifest.config or {}).get("outliers") or {}).get("jpeg")
+            if jpeg:
+                pictures = through_jpeg(pictures, jpeg["quality"], jpeg["subsampling"])
+            made |= dict(zip(table.ids[there].tolist(), pictures, strict=True))
+        return made, why

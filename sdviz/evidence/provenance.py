@@ -1,0 +1,50 @@
+"""Where a number comes from, in a few lines that travel with every figure."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+
+from ..bundle import Bundle
+
+SHOWN_VERSIONS = ("sdviz", "torch", "diffusers", "numpy", "python")
+
+
+def provenance(bundle: Bundle, **settings: object) -> dict[str, str]:
+    """What made a figure, ready to be printed under it.
+
+    Args:
+        bundle: Whose numbers these are.
+        **settings: What else they depend on, such as k and alpha; a None is left out.
+
+    Returns:
+        bundle, its hash, its data set, configuration (SHA-256 of the resolved one), seeds, settings, versions.
+    """
+    m = bundle.manifest
+    lines = {
+        "bundle": bundle.path.name if bundle.path else "in memory",
+        "bundle hash": bundle.hash,
+        "trained on": f"{m.dataset}, {m.n_clusters} clusters, labels from {m.labels_from}",
+    }
+    if m.config:
+        # as report.json has it
+        lines["configuration"] = hashlib.sha256(json.dumps(m.config, sort_keys=True).encode()).hexdigest()
+        lines["seeds"] = _seeds(m.config)
+    lines |= {name: str(value) for name, value in settings.items() if value is not None}
+    versions = {k: v for k, v in m.versions.items() if k in SHOWN_VERSIONS}
+    lines["versions"] = ", ".join(f"{k} {v}" for k, v in versions.items())
+    return lines
+
+
+def footer(lines: Mapping[str, str]) -> str:
+    """The same in one text for the foot of a picture, hashes cut to 12 digits."""
+    return "; ".join(f"{k} {v[:12] if 'hash' in k or k == 'configuration' else v}" for k, v in lines.items())
+
+
+def _seeds(config: Mapping[str, object]) -> str:
+    found = {"run": config.get("seed")}
+    for stage, part in config.items():
+        if isinstance(part, Mapping) and "seed" in part:
+            found[stage] = part["seed"]
+    return ", ".join(f"{stage} {seed}" for stage, seed in found.items() if seed is not None)

@@ -1,0 +1,335 @@
+"""Charts that are drawn twice from one description: by plotly on the page, by matplotlib for PNG and SVG.
+
+A chart also gives its numbers as CSV. All three carry where the numbers come from.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import plotly.graph_objects as go
+import streamlit as st
+
+from sdviz.evidence.provenance import footer
+from sdviz.ui.look import DARK_TEXT, mark_colour, tidy
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_PNG_DPI = 144
+_WIDTH_IN = 8.0
+
+
+@dataclass(frozen=True, eq=False)
+class Line:
+    """A line through points.
+
+    Attributes:
+        name: In the legend and as the CSV's column.
+        x: (N,).
+        y: (N,).
+        colour: Its colour.
+        dash: Drawn dashed.
+        steps: Drawn as a staircase that keeps y until the next x, as a histogram or an ROC curve is.
+        fill: Filled down to 0.
+        markers: Points on it.
+    """
+
+    name: str
+    x: np.ndarray
+    y: np.ndarray
+    colour: str
+    dash: bool = False
+    steps: bool = False
+    fill: bool = False
+    markers: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Bars:
+    """One bar for each name or place.
+
+    Attributes:
+        name: In the legend and as the CSV's column.
+        x: str or numbers (N,).
+        y: (N,).
+        colour: One, or one for each bar.
+    """
+
+    name: str
+    x: np.ndarray | Sequence[str]
+    y: np.ndarray
+    colour: str | Sequence[str]
+
+
+@dataclass(frozen=True, eq=False)
+class Heat:
+    """A table of colours with a number in each cell.
+
+    Attributes:
+        name: What the numbers are.
+        x: Names of the columns.
+        y: Names of the rows.
+        z: float (rows, columns); NaN is an empty cell.
+        number: How a number is written, as in ".1f".
+    """
+
+    name: str
+    x: Sequence[str]
+    y: Sequence[str]
+    z: np.ndarray
+    number: str = ".1f"
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A straight line across the chart, in the colour of text.
+
+    Attributes:
+        at: Where.
+        text: Beside it.
+        upright: On the x axis; else on the y axis.
+    """
+
+    at: float
+    text: str = ""
+    upright: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class Chart:
+    """A chart.
+
+    Attributes:
+        title: Of downloads; on the page the text above it says what it is.
+        x_title: With its unit.
+        y_title: With its unit.
+        parts: Drawn in this order; a `Heat` stands alone.
+        marks: Lines across.
+        x_range: Ends of the axis, None for what fits.
+        y_range: Ends of the axis, None for what fits.
+        log_y: Whether the y axis is logarithmic.
+        height: On the page, px.
+    """
+
+    title: str
+    x_title: str
+    y_title: str
+    parts: Sequence[Line | Bars | Heat]
+    marks: Sequence[Mark] = field(default_factory=tuple)
+    x_range: tuple[float, float] | None = None
+    y_range: tuple[float, float] | None = None
+    log_y: bool = False
+    height: int = 360
+
+    def figure(self) -> go.Figure:
+        """As the page shows it, in the colours of the theme on show."""
+        figure = go.Figure()
+        for part in self.parts:
+            if isinstance(part, Line):
+                figure.add_scatter(
+                    x=part.x,
+                    y=part.y,
+                    name=part.name,
+                    mode="lines+markers" if part.markers else "lines",
+                    line={
+                        "color": part.colour,
+                        "width": 2.5,
+                        "dash": "dash" if part.dash else "solid",
+                        "shape": "hv" if part.steps else "linear",
+                    },
+                    fill="tozeroy" if part.fill else None,
+                    opacity=0.9,
+                )
+            elif isinstance(part, Bars):
+                figure.add_bar(x=list(part.x), y=part.y, name=part.name, marker_color=part.colour)
+            else:
+                figure.add_heatmap(
+                    x=list(part.x),
+                    y=list(part.y),
+                    z=part.z,
+                    colorscale="Viridis",
+                    texttemplate=f"%{{z:{part.number}}}",
+                    hoverongaps=False,
+                    colorbar={"title": part.name, "thickness": 12},
+                )
+        for mark in self.marks:
+            add = figure.add_vline if mark.upright else figure.add_hline
+            where = {"x": mark.at} if mark.upright else {"y": mark.at}
+            add(
+                **where,
+                line={"color": mark_colour(), "width": 2, "dash": "dash"},
+                annotation_text=mark.text,
+                annotation_position="top right",
+            )
+        figure.update_xaxes(title=self.x_title, range=self.x_range)
+        figure.update_yaxes(title=self.y_title, range=self.y_range, type="log" if self.log_y else None)
+        has_legend = not any(isinstance(part, Heat) for part in self.parts) and len(self.parts) > 1
+        return tidy(figure, self.height, has_legend)
+
+    def picture(self, kind: str, provenance: Mapping[str, str]) -> bytes:
+        """A file of it, dark on white, with the provenance at its foot and in its metadata.
+
+        Args:
+            kind: "png" or "svg".
+            provenance: See `sdviz.evidence.provenance`.
+        """
+        from matplotlib.figure import Figure  # slow to import, and wanted for downloads only
+
+        canvas = Figure(figsize=(_WIDTH_IN, 4.8), layout="constrained")
+        axes = canvas.add_subplot()
+        for part in self.parts:
+            _draw(axes, part)
+        for mark in self.marks:
+            (axes.axvline if mark.upright else axes.axhline)(
+                mark.at, color=DARK_TEXT, linestyle="--", linewidth=1.4
+            )
+            if mark.text and mark.upright:
+                axes.annotate(
+                    mark.text, (mark.at, 1.0), xycoords=("data", "axes fraction"), fontsize=8, va="bottom"
+                )
+        axes.set_title(self.title, fontsize=11, loc="left", pad=16)
+        axes.set_xlabel(self.x_title)
+        axes.set_ylabel(self.y_title)
+        if self.x_range is not None:
+            axes.set_xlim(*self.x_range)
+        if self.y_range is not None:
+            axes.set_ylim(*self.y_range)
+        if self.log_y:
+            axes.set_yscale("log")
+        if len(self.parts) > 1:
+            axes.legend(fontsize=8, frameon=False)
+        text = footer(provenance)
+        canvas.supxlabel(_wrapped(text, 130), fontsize=6, color="#5A6572", x=0.01, ha="left")
+        stream = io.BytesIO()
+        about = {"Title": self.title, "Description": text}
+        canvas.savefig(stream, format=kind, dpi=_PNG_DPI, metadata=about)
+        return stream.getvalue()
+
+    def csv(self, provenance: Mapping[str, str]) -> str:
+        """Its numbers, one line each: series, x, y; a `Heat` gives column, row, value.
+
+        The lines at the top that begin with # say where they come from; `pandas.read_csv(comment="#")`
+        passes over them.
+        """
+        stream = io.StringIO(newline="")
+        stream.write(f"# {self.title}\n")
+        for key, value in provenance.items():
+            stream.write(f"# {key}: {value}\n")
+        writer = csv.writer(stream, lineterminator="\n")
+        if any(isinstance(part, Heat) for part in self.parts):
+            writer.writerow([self.x_title or "x", self.y_title or "y", "value"])
+        else:
+            writer.writerow(["series", self.x_title or "x", self.y_title or "y"])
+        for part in self.parts:
+            if isinstance(part, Heat):
+                for i, row in enumerate(part.y):
+                    for j, column in enumerate(part.x):
+                        writer.writerow(
+                            [column, row, "" if np.isnan(part.z[i, j]) else repr(float(part.z[i, j]))]
+                        )
+                continue
+            for x, y in zip(np.asarray(part.x).tolist(), np.asarray(part.y).tolist(), strict=True):
+                writer.writerow([part.name, x, y])
+        return stream.getvalue()
+
+
+def show_chart(chart: Chart, provenance: Mapping[str, str], *, key: str, caption: str) -> None:
+    """The chart, one line on what it shows, and its downloads.
+
+    Args:
+        chart: What to draw.
+        provenance: Where its numbers come from.
+        key: The widgets' key.
+        caption: "What am I looking at", for a newcomer.
+    """
+    st.plotly_chart(chart.figure(), key=key, width="stretch", config={"displaylogo": False})
+    columns = st.columns([5, 1.2], vertical_alignment="center")
+    columns[0].caption(caption)
+    with columns[1]:
+        offer_downloads(chart, provenance, key=key)
+
+
+def offer_downloads(chart: Chart, provenance: Mapping[str, str], *, key: str) -> None:
+    """A popover with the chart as PNG, SVG and CSV, made when they are asked for."""
+    name = "sdviz-" + "".join(c if c.isalnum() else "-" for c in chart.title.lower()).strip("-")[:60]
+    lines = dict(provenance)
+    with st.popover("Save", icon=":material/download:", width="stretch"):
+        st.download_button(
+            "PNG",
+            lambda: chart.picture("png", lines),
+            f"{name}.png",
+            "image/png",
+            key=f"{key}_png",
+            on_click="ignore",
+            width="stretch",
+        )
+        st.download_button(
+            "SVG",
+            lambda: chart.picture("svg", lines),
+            f"{name}.svg",
+            "image/svg+xml",
+            key=f"{key}_svg",
+            on_click="ignore",
+            width="stretch",
+        )
+        st.download_button(
+            "CSV",
+            lambda: chart.csv(lines),
+            f"{name}.csv",
+            "text/csv",
+            key=f"{key}_csv",
+            on_click="ignore",
+            width="stretch",
+        )
+
+
+def _draw(axes: Axes, part: Line | Bars | Heat) -> None:
+    if isinstance(part, Line):
+        axes.plot(
+            part.x,
+            part.y,
+            label=part.name,
+            color=part.colour,
+            linestyle="--" if part.dash else "-",
+            drawstyle="steps-post" if part.steps else "default",
+            marker="o" if part.markers else None,
+            markersize=4,
+        )
+        if part.fill:
+            axes.fill_between(
+                part.x, part.y, color=part.colour, alpha=0.25, step="post" if part.steps else None, linewidth=0
+            )
+        return
+    if isinstance(part, Bars):
+        colour = part.colour if isinstance(part.colour, str) else list(part.colour)
+        axes.bar([str(x) for x in part.x], part.y, label=part.name, color=colour)
+        axes.tick_params(axis="x", labelrotation=30 if len(part.x) > 6 else 0)
+        return
+    shown = axes.imshow(part.z, cmap="viridis", aspect="auto", origin="lower")
+    axes.set_xticks(range(len(part.x)), [str(x) for x in part.x], rotation=30 if len(part.x) > 6 else 0)
+    axes.set_yticks(range(len(part.y)), [str(y) for y in part.y])
+    if np.isfinite(part.z).any():
+        middle = (np.nanmin(part.z) + np.nanmax(part.z)) / 2
+        for (row, column), value in np.ndenumerate(part.z):
+            if np.isfinite(value):
+                ink = "white" if value < middle else "black"
+                axes.text(
+                    column, row, format(value, part.number), ha="center", va="center", color=ink, fontsize=8
+                )
+    assert axes.figure is not None
+    axes.figure.colorbar(shown, ax=axes, label=part.name)
+
+
+def _wrapped(text: str, width: int) -> str:
+    lines = [""]
+    for word in text.split(" "):
+        if lines[-1] and len(lines[-1]) + 1 + len(word) > width:
+            lines.append("")
+        lines[-1] = f"{lines[-1]} {word}".strip()
+    return "\n".join(lines)

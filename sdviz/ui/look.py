@@ -1,0 +1,102 @@
+"""The one look: a colour for each set that means the same on every page, and what themes share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import plotly.graph_objects as go
+import streamlit as st
+
+from sdviz.evidence import Evidence, MissingPart
+from sdviz.ui.pictures import (
+    FAR_OOD_COLOUR,
+    ID_COLOUR,
+    NEAR_OOD_COLOUR,
+    NEUTRAL_COLOUR,
+    OUTLIER_COLOUR,
+)
+
+# The theme's own text colours, see .streamlit/config.toml: a threshold is black or white by theme
+DARK_TEXT, LIGHT_TEXT = "#1B2430", "#E8EDF2"
+DARK_BACKGROUND, LIGHT_BACKGROUND = "#12161C", "#FFFFFF"
+
+OUTLIERS, TRAIN = "SD outliers", "train"
+ROLE_NAMES = {
+    "id": "ID",
+    "near": "near-OOD",
+    "far": "far-OOD",
+    "validation": "validation",
+    "outlier": "outlier",
+}
+_NEAR_SHADES = (NEAR_OOD_COLOUR, "#A83F00", "#F08A4B")
+_FAR_SHADES = (FAR_OOD_COLOUR, "#B87700", "#F5C765", "#8A5A00", "#FFDD9E")
+_VALIDATION_SHADES = ("#CC79A7", "#A14F7F", "#E3A9C9")
+# clusters and classes have no order: Tol's muted scheme, then Okabe and Ito's where there are more
+_CLUSTER_COLOURS = (
+    "#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255", "#AA4499",
+    "#888888", "#0072B2", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#D55E00",
+)  # fmt: skip
+
+
+def is_dark() -> bool:
+    """Whether this browser shows the dark theme."""
+    return bool(st.context.theme.type == "dark")
+
+
+def mark_colour() -> str:
+    """Of thresholds and other marks: black or white by theme."""
+    return LIGHT_TEXT if is_dark() else DARK_TEXT
+
+
+def role_colours(roles: Mapping[str, str]) -> dict[str, str]:
+    """A colour for each set, by the part it plays and its place among those of the same part.
+
+    Args:
+        roles: Role by set, "id", "near", "far" or "validation", in the order of the scores.
+    """
+    shades = {"near": _NEAR_SHADES, "far": _FAR_SHADES, "validation": _VALIDATION_SHADES}
+    taken: dict[str, int] = {}
+    colours = {}
+    for name, role in roles.items():
+        if role == "id":
+            colours[name] = ID_COLOUR
+            continue
+        row = taken.get(role, 0)
+        taken[role] = row + 1
+        scale = shades.get(role, (NEUTRAL_COLOUR,))
+        colours[name] = scale[row % len(scale)]
+    return colours | {OUTLIERS: OUTLIER_COLOUR, TRAIN: ID_COLOUR}
+
+
+def set_colours(evidence: Evidence) -> dict[str, str]:
+    """The colour of each set of a bundle, of `OUTLIERS` and of `TRAIN`, the same on every page."""
+    try:
+        roles = {name: one.role for name, one in evidence.sets.items()}
+    except MissingPart:
+        roles = {}
+    return role_colours(roles)
+
+
+def set_titles(evidence: Evidence) -> dict[str, str]:
+    """What each set is called for people: "test (ID)", "shapes-novel (near-OOD)"."""
+    try:
+        return {name: f"{name} ({ROLE_NAMES.get(one.role, one.role)})" for name, one in evidence.sets.items()}
+    except MissingPart:
+        return {}
+
+
+def cluster_colour(cluster: int) -> str:
+    """A colour for a cluster or class, the same on every page; grey for -1, an unknown one."""
+    return _CLUSTER_COLOURS[cluster % len(_CLUSTER_COLOURS)] if cluster >= 0 else NEUTRAL_COLOUR
+
+
+def tidy(figure: go.Figure, height: int = 360, legend: bool = True) -> go.Figure:
+    """Margins, legend on top, and nothing that jumps: what every plot of the pages has alike."""
+    figure.update_layout(
+        height=height,
+        margin={"l": 10, "r": 10, "t": 34 if legend else 12, "b": 10},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        showlegend=legend,
+        hoverlabel={"font_size": 13},
+    )
+    return figure

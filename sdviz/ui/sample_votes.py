@@ -1,0 +1,11 @@
+"""The page Sample votes."""
+
+from __future__ import annotations
+
+from sdviz.ui.page import PageContext, show_missing_bundle
+
+
+def show_sample_votes(context: PageContext) -> None:
+    """The page below its title."""
+    if context.bundle is None:
+        show_missing_bundle(context)

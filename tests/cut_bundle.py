@@ -1,0 +1,138 @@
+"""A small full bundle: the shipped one with only a few rows of each table, measured anew on those."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from safetensors.numpy import load_file, save_file
+
+from sdviz.bundle import Bundle
+from sdviz.config import ScoreConfig
+from sdviz.evaluation import FeatureSet, cluster_report, evaluate, id_accuracy, make_report
+
+SHIPPED = Path(__file__).resolve().parents[1] / "checkpoints" / "shapes"
+HEADS = ("g_bin", "g_in", "g_out")
+
+
+def save_cut_bundle(
+    path: Path,
+    n_id: int = 240,
+    n_per_set: int = 40,
+    sets: tuple[str, ...] = ("shapes-novel", "shapes-empty", "digits", "shapes-novel-val"),
+    detector: bool = True,
+    n_snapshots: int = 90,
+) -> Path:
+    """Writes a bundle with the shipped networks and the first rows of the shipped tables.
+
+    Args:
+        path: Where to.
+        n_id: Images in the ID bank, and outliers in the outlier bank.
+        n_per_set: Images of the ID test set and of each OOD set.
+        sets: OOD sets to keep.
+        detector: Without, the bundle makes outliers and clusters, and scores nothing.
+        n_snapshots: Images followed through detector training.
+
+    Returns:
+        `path`.
+    """
+    whole = Bundle.load(SHIPPED, "cpu")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        parts = {"pseudo_labels.parquet": folder / "pseudo_labels.parquet"}
+        pq.write_table(
+            pq.read_table(whole.parts["pseudo_labels.parquet"]).slice(0, n_id), folder / "pseudo_labels.parquet"
+        )
+        if detector:
+            parts |= _tables(whole, folder, n_id, n_per_set, sets, n_snapshots)
+        manifest = whole.manifest if detector else whole.manifest.model_copy(update={"score": None})
+        Bundle(
+            manifest,
+            whole.noise_predictor,
+            whole.schedule,
+            whole.clusterer,
+            whole.encoder,
+            whole.detector if detector else None,
+            parts,
+        ).save(path)
+    return path
+
+
+def _tables(
+    whole: Bundle, folder: Path, n_id: int, n_per_set: int, sets: tuple[str, ...], n_snapshots: int
+) -> dict[str, Path]:
+    # 1. banks and outliers
+    banks = {key: array[:n_id] for key, array in load_file(whole.parts["features.safetensors"]).items()}
+    save_file(banks, folder / "features.safetensors")
+    rows = pq.read_table(whole.parts["features.parquet"])
+    role = np.array(rows["role"].to_pylist())
+    keep = np.concatenate([np.flatnonzero(role == one)[:n_id] for one in ("id", "outlier")])
+    pq.write_table(rows.take(pa.array(keep)), folder / "features.parquet")
+    pq.write_table(pq.read_table(whole.parts["outliers.parquet"]).slice(0, n_id), folder / "outliers.parquet")
+
+    # 2. the sets, measured anew
+    stored, scores = (
+        load_file(whole.parts["ood_features.safetensors"]),
+        pq.read_table(whole.parts["scores.parquet"]),
+    )
+    kept: dict[str, np.ndarray] = {}
+    scored = []
+    for one in ("test", *sets):
+        part = scores.filter(pa.array(np.array(scores["set"].to_pylist()) == one)).slice(0, n_per_set)
+        here = {
+            key: array[:n_per_set] for key, array in stored.items() if key == one or key.startswith(f"{one}.")
+        }
+        kept |= here
+        scored.append(
+            FeatureSet(
+                one,
+                part["role"][0].as_py(),
+                "test",
+                here[one].astype(np.float32),
+                np.array(part["id"].to_pylist(), dtype=str),
+                part["label"].to_numpy(),
+                {head: here[f"{one}.{head}"] for head in HEADS},
+            )
+        )
+    save_file(kept, folder / "ood_features.safetensors")
+    config = ScoreConfig(**whole.manifest.score.model_dump())  # type: ignore[union-attr]
+    ids = np.array(rows["id"].to_pylist(), dtype=str)[role == "id"][:n_id]
+    found = evaluate(
+        banks["id_features"].astype(np.float32),
+        ids,
+        banks["outlier_features"].astype(np.float32),
+        scored,
+        config,
+        20,
+        0,
+        "cpu",
+    )
+    pq.write_table(found.scores, folder / "scores.parquet")
+    labels = pq.read_table(whole.parts["pseudo_labels.parquet"]).slice(0, n_id)["label"].to_numpy()
+    report = make_report(
+        found.report,
+        {},
+        bootstrap=20,
+        bootstrap_seed=0,
+        seeds={"run": 0},
+        config_sha256="0" * 64,
+        id_accuracy=id_accuracy(kept["test.g_in"], scored[0].labels, scored[0].labels),
+        clusters=cluster_report(labels, labels, whole.n_clusters, "scan"),
+    )
+    (folder / "report.json").write_text(json.dumps(report))
+
+    # 3. what was followed through training
+    table = pq.read_table(whole.parts["snapshots.parquet"])
+    some = np.linspace(0, table.num_rows - 1, n_snapshots).astype(int)
+    pq.write_table(table.take(pa.array(some)), folder / "snapshots.parquet")
+    epochs = load_file(whole.parts["snapshots.safetensors"])
+    save_file({key: array[some] for key, array in epochs.items()}, folder / "snapshots.safetensors")
+    names = (
+        "features.safetensors", "features.parquet", "outliers.parquet", "ood_features.safetensors",
+        "scores.parquet", "report.json", "snapshots.parquet", "snapshots.safetensors",
+    )  # fmt: skip
+    return {name: folder / name for name in names}
