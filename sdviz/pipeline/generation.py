@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import os
@@ -16,7 +15,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from accelerate import PartialState
-from PIL import Image
 from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
@@ -26,6 +24,7 @@ from torch.nn import functional as F
 from .. import data
 from ..config import JpegConfig, RunConfig
 from ..data import ImageSet
+from ..data.decode import through_jpeg
 from ..diffusion.noise import image_noise
 from ..diffusion.schedule import NoiseSchedule
 from ..diffusion.training import TrainingReport, train_noise_predictor
@@ -294,13 +293,7 @@ def reencode(images: np.ndarray, config: JpegConfig) -> np.ndarray:
 
     Pillow's encoder is libjpeg-turbo: near to, not the same as, other encoders at the same quality.
     """
-    made = np.empty_like(images)
-    for i, image in enumerate(images):
-        stream = io.BytesIO()
-        Image.fromarray(image).save(stream, "JPEG", quality=config.quality, subsampling=config.subsampling)
-        with Image.open(stream) as decoded:
-            made[i] = np.asarray(decoded.convert("RGB"))
-    return made
+    return through_jpeg(images, config.quality, config.subsampling)
 
 
 def write_outlier_table(work: Workspace) -> None:
