@@ -45,7 +45,7 @@ def shipped(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def cut_bundles(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """A small full bundle with the shipped networks, made once for each set of arguments of `save_cut_bundle`."""
+    """A small full bundle with the shipped networks, made once for each set of arguments."""
     made: dict[str, Path] = {}
 
     def find(**how: Any) -> Path:  # noqa: ANN401
