@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import io
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from sdviz.ui.charts import Bars, Chart, Heat, Line, Mark
+
+LINES = {"bundle": "shapes", "bundle hash": "a" * 64}
+CHART = Chart(
+    "AUROC along k",
+    "k",
+    "AUROC, %",
+    [
+        Line("near", np.array([1, 2, 5]), np.array([90.5, 91.25, 0.1]), "#D55E00", steps=True, fill=True),
+        Bars("far", ["a", "b"], np.array([1.0, 2.0]), "#E69F00"),
+    ],
+    [Mark(2.0, "t"), Mark(50.0, upright=False)],
+)
+
+
+def test_csv_has_every_number_and_where_it_comes_from() -> None:
+    text = CHART.csv(LINES)
+    assert "# bundle: shapes\n" in text and f"# bundle hash: {'a' * 64}\n" in text
+    table = pd.read_csv(io.StringIO(text), comment="#")
+    assert table.columns.tolist() == ["series", "k", "AUROC, %"]
+    assert table["AUROC, %"].tolist() == [90.5, 91.25, 0.1, 1.0, 2.0]
+    assert table["series"].tolist() == ["near"] * 3 + ["far"] * 2
+
+
+def test_csv_of_a_heat_map_leaves_what_was_not_measured_empty() -> None:
+    chart = Chart(
+        "Map", "k", "alpha", [Heat("AUROC", ["1", "2"], ["0", "1"], np.array([[1.5, np.nan], [3.0, 4.0]]))]
+    )
+    table = pd.read_csv(io.StringIO(chart.csv(LINES)), comment="#")
+    assert table["value"].isna().tolist() == [False, True, False, False]
+    assert table.iloc[2].tolist() == [1, 1, 3.0]
+
+
+def test_png_carries_its_provenance_and_is_not_empty() -> None:
+    with Image.open(io.BytesIO(CHART.picture("png", LINES))) as picture:
+        assert "shapes" in picture.text["Description"] and "aaaaaaaaaaaa" in picture.text["Description"]
+        pixels = np.asarray(picture.convert("RGB"))
+    assert pixels.shape[1] > 1000 and (pixels == (213, 94, 0)).all(-1).sum() > 100
+
+
+def test_svg_is_xml_with_its_provenance() -> None:
+    blob = CHART.picture("svg", LINES)
+    assert ET.fromstring(blob).tag.endswith("svg") and b"shapes" in blob
+
+
+@pytest.mark.parametrize("kind", ["png", "svg"])
+def test_a_heat_map_without_one_number_can_be_saved(kind: str) -> None:
+    chart = Chart("Map", "k", "alpha", [Heat("AUROC", ["1"], ["0"], np.array([[np.nan]]))])
+    assert chart.picture(kind, LINES)
