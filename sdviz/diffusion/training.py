@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import logging
 import math
 import os
+import textwrap
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +29,12 @@ from .schedule import NoiseSchedule
 
 REPORT_EVERY_STEPS = 20
 STATE_KEYS = {"model", "ema", "optimizer", "step", "elapsed_sec"}
+# by type of device; any other runs the network as it is written
+COMPILERS = {"cuda": "inductor"}
+# fewer steps are done before a compiler is
+COMPILE_FROM_STEPS = 2000
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -66,6 +74,39 @@ def make_accelerator(device: str, mixed_precision: str) -> Accelerator:
     return Accelerator(cpu=on_cpu, mixed_precision=mixed_precision)
 
 
+def compile_unet(
+    model: NoisePredictor, batch: tuple[torch.Tensor, torch.Tensor, torch.Tensor], backend: str
+) -> bool:
+    """Compiles the U-Net for training on batches of one shape; where that does not work, it stays as it was.
+
+    It is the call that is compiled, the module is not wrapped: its parameters and the keys of its state
+    stay what they were. No weight, gradient or buffer changes. TORCHDYNAMO_DISABLE=1 in the environment
+    switches it off.
+
+    Args:
+        model: On its device, in train mode and prepared by accelerate, so that its call has its autocast.
+        batch: x float (N,3,H,W), timesteps and class labels int64 (N,), of which only the shapes count.
+        backend: As `torch.compile` takes it.
+
+    Returns:
+        Whether it is compiled; why not is logged in one line.
+    """
+    torch.compiler.reset()  # what this process compiled for earlier networks counts against a limit
+    try:
+        model.unet.compile(backend=backend, dynamic=False)
+        # both passes now: a compiler that works at the first step may yet fail at its gradient
+        loss = F.mse_loss(model(*batch).float(), batch[0])
+        torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)
+        return True
+    except Exception as error:  # no compiler, a driver too old, a network it cannot read: it can be anything
+        model.unet._compiled_call_impl = None
+        torch.compiler.reset()
+        # the first paragraph says what, the others how torch is debugged
+        reason = textwrap.shorten(str(error).strip().split("\n\n")[0], 300) or type(error).__name__
+        log.warning("the U-Net is trained uncompiled, which is slower: %s", reason)
+        return False
+
+
 def rate_factor(step: int, progress: float, config: DiffusionConfig) -> float:
     """Learning rate over its peak: linear warm-up, flat, then linear to 0 over the last `cooldown` share."""
     warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
@@ -90,7 +131,8 @@ def train_noise_predictor(
     All randomness of a step comes from (config.seed, step), so a run resumed from `state_path` does
     bit for bit what it would have done undisturbed (on the CPU, at equal thread count, without a time
     limit). Several processes share the batch that one would have had and average their gradients;
-    the main one's clock and `should_stop` count for all.
+    the main one's clock and `should_stop` count for all. On CUDA it computes in bfloat16 where the device
+    does, channels last, and a long training in compiled kernels; compiling counts as training time.
 
     Args:
         model: The network to start from; trained in place.
@@ -182,11 +224,20 @@ def train_noise_predictor(
         }
         write_state(state_path, state)
 
+    # --- compile ----------------------------------------------------------------------------------
+    started = time.monotonic()
+    network.train()
+    if where.type in COMPILERS and config.total_steps - step >= COMPILE_FROM_STEPS:
+        n = config.batch_size // world
+        x = torch.zeros((n, *pixels.shape[1:]), device=where)
+        # two tensors: one for both would be compiled for one for both
+        t, condition = (torch.zeros(n, dtype=torch.int64, device=where) for _ in range(2))
+        compile_unet(model, (x, t, condition), COMPILERS[where.type])
+
     # --- loop -------------------------------------------------------------------------------------
-    started = last_save = last_report = time.monotonic()
+    last_save = last_report = time.monotonic()
     loss_sum, norm_sum, loss_steps = torch.zeros((), device=where), torch.zeros((), device=where), 0
     complete = True
-    network.train()
     while step < config.total_steps:
         elapsed = elapsed_before + time.monotonic() - started
         stop = should_stop is not None and accelerator.is_main_process and should_stop()
