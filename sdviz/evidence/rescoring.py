@@ -56,6 +56,11 @@ class Rescorer:
         return found
 
 
+def most_neighbours(n_id: int, own_k: int) -> int:
+    """The largest k to search for: `MAX_K`, less in a small bank, more where the bundle's own is more."""
+    return min(n_id, max(own_k, min(MAX_K, max(1, n_id - 1))))
+
+
 def rescorer(
     evidence: Evidence, normalize: bool, on_progress: Callable[[float], None] | None = None
 ) -> Rescorer:
@@ -75,7 +80,8 @@ def rescorer(
         raise MissingPart(
             f"this bundle has no features of {without[0]}: it can be scored by its own settings only"
         )
-    max_k = min(MAX_K, max(1, len(banks.id_features) - 1))
+    own = evidence.bundle.manifest.score
+    max_k = most_neighbours(len(banks.id_features), 1 if own is None else own.k)
     search = SDScore(k=max_k, alpha=0.0, normalize=normalize).fit(
         banks.id_features, banks.outlier_features, id_ids=banks.id_ids, outlier_ids=banks.outlier_ids
     )

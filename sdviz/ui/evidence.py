@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import streamlit as st
 
@@ -13,6 +15,8 @@ from sdviz.evidence.rescoring import Rescorer, SetScores, rescorer, stored_score
 from sdviz.evidence.tables import HOW_TO_MAKE
 from sdviz.ui.cache import DEVICE_LOCK
 from sdviz.ui.shared import ScoreSettings
+
+SEARCHING = "Searching the neighbours of every scored image, once for these settings"
 
 
 @st.cache_resource(max_entries=2, show_spinner=False)
@@ -26,28 +30,88 @@ def open_evidence(bundle: Bundle) -> tuple[Evidence, PictureLibrary]:
     return _open(bundle.hash, str(bundle.path), bundle)
 
 
+class Search:
+    """A search for the neighbours of every scored image, that goes on behind the page.
+
+    Attributes:
+        share: Done, 0..1.
+    """
+
+    def __init__(self, evidence: Evidence, normalize: bool, behind: ThreadPoolExecutor) -> None:
+        """Begins, or waits for its turn.
+
+        Args:
+            evidence: A bundle's.
+            normalize: Whether features are brought to unit length.
+            behind: Runs it.
+        """
+        self.share = 0.0
+        self._future = behind.submit(self._find, evidence, normalize)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether `result` answers at once."""
+        return self._future.done()
+
+    def result(self, timeout_sec: float | None = None) -> Rescorer | None:
+        """What was found; None where the time was not enough.
+
+        Raises:
+            MissingPart: A bundle without what that needs.
+        """
+        try:
+            return self._future.result(timeout_sec)
+        except TimeoutError:
+            return None
+
+    def _find(self, evidence: Evidence, normalize: bool) -> Rescorer:
+        def on_progress(share: float) -> None:
+            self.share = share
+            # between two parts others may have the device
+            DEVICE_LOCK.release()
+            time.sleep(0.002)
+            DEVICE_LOCK.acquire()
+
+        with DEVICE_LOCK:
+            return rescorer(evidence, normalize, on_progress)
+
+
+@st.cache_resource(show_spinner=False)
+def _behind() -> ThreadPoolExecutor:
+    """One search at a time."""
+    return ThreadPoolExecutor(1, "search")
+
+
 @st.cache_resource(max_entries=4, show_spinner=False)
-def _rescorer(bundle_hash: str, normalize: bool, _evidence: Evidence) -> Rescorer:
-    place = st.empty()
-    what = "Searching the neighbours of every scored image, once for these settings"
+def _search(bundle_hash: str, normalize: bool, _evidence: Evidence) -> Search:
+    return Search(_evidence, normalize, _behind())
 
-    def on_progress(done: float) -> None:
-        place.progress(done, what)
 
-    with DEVICE_LOCK:
-        found = rescorer(_evidence, normalize, on_progress)
-    place.empty()
-    return found
+def start_search(evidence: Evidence, normalize: bool) -> Search:
+    """The search that `find_rescorer` waits for, begun where it was not yet; does not wait."""
+    return _search(evidence.bundle.hash, normalize, evidence)
+
+
+def needs_search(evidence: Evidence, settings: ScoreSettings) -> bool:
+    """Whether `set_scores` has to wait for a search the first time: for another k or normalisation only."""
+    own = evidence.bundle.manifest.score
+    return own is None or (settings.k, settings.normalize) != (own.k, own.normalize)
 
 
 def set_scores(evidence: Evidence, settings: ScoreSettings) -> dict[str, SetScores]:
-    """Eq. 6 of every scored set under these settings; the bundle's own need no search.
+    """Eq. 6 of every scored set under these settings; the bundle's own k and normalisation need no search.
 
     Raises:
         MissingPart: A bundle without scores, or without what other settings need.
     """
     if settings.is_own:
         return stored_scores(evidence)
+    if not needs_search(evidence, settings):
+        # distance and votes are those that were measured
+        return {
+            name: SetScores(one.distance, one.votes, one.distance + settings.alpha * one.votes)
+            for name, one in evidence.sets.items()
+        }
     return find_rescorer(evidence, settings.normalize).scores(settings.k, settings.alpha)
 
 
@@ -57,7 +121,17 @@ def find_rescorer(evidence: Evidence, normalize: bool) -> Rescorer:
     Raises:
         MissingPart: A bundle without what that needs.
     """
-    return _rescorer(evidence.bundle.hash, normalize, evidence)
+    search = start_search(evidence, normalize)
+    found = search.result(0.1)
+    if found is None:
+        place = st.empty()
+        while found is None:
+            place.progress(
+                search.share, "Searching the neighbours of every scored image, once for these settings"
+            )
+            found = search.result(0.2)
+        place.empty()
+    return found
 
 
 def id_reference(evidence: Evidence, scores: Mapping[str, SetScores]) -> OODReference:
