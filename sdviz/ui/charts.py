@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _PNG_DPI = 144
 _WIDTH_IN = 8.0
+_MARKERS = {"circle": "o", "star": "*", "cross": "P", "diamond": "D"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +66,33 @@ class Bars:
     x: np.ndarray | Sequence[str]
     y: np.ndarray
     colour: str | Sequence[str]
+
+
+@dataclass(frozen=True, eq=False)
+class Points:
+    """Points without a line.
+
+    Attributes:
+        name: In the legend and as the CSV's series.
+        x: (N,).
+        y: (N,).
+        colour: Of their faces.
+        size_px: Across, on the page.
+        ringed: With an edge in the colour of text, so that they stand out.
+        symbol: "circle", "star", "cross" or "diamond".
+        texts: Shown when the mouse is on one, str (N,); none for "".
+        ids: What a click on each reports, str (N,); empty where nothing may be clicked.
+    """
+
+    name: str
+    x: np.ndarray
+    y: np.ndarray
+    colour: str
+    size_px: int = 6
+    ringed: bool = False
+    symbol: str = "circle"
+    texts: Sequence[str] = ()
+    ids: Sequence[str] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +148,7 @@ class Chart:
     title: str
     x_title: str
     y_title: str
-    parts: Sequence[Line | Bars | Heat]
+    parts: Sequence[Line | Bars | Points | Heat]
     marks: Sequence[Mark] = field(default_factory=tuple)
     x_range: tuple[float, float] | None = None
     y_range: tuple[float, float] | None = None
@@ -148,6 +176,23 @@ class Chart:
                 )
             elif isinstance(part, Bars):
                 figure.add_bar(x=list(part.x), y=part.y, name=part.name, marker_color=part.colour)
+            elif isinstance(part, Points):
+                figure.add_scattergl(
+                    x=part.x,
+                    y=part.y,
+                    name=part.name,
+                    mode="markers",
+                    marker={
+                        "color": part.colour,
+                        "size": part.size_px,
+                        "symbol": part.symbol,
+                        "opacity": 1.0 if part.ringed else 0.65,
+                        "line": {"width": 1.5 if part.ringed else 0, "color": mark_colour()},
+                    },
+                    text=list(part.texts) or None,
+                    customdata=list(part.ids) or None,
+                    hovertemplate=f"%{{text}}<extra>{part.name}</extra>" if len(part.texts) else None,
+                )
             else:
                 figure.add_heatmap(
                     x=list(part.x),
@@ -289,7 +334,7 @@ def offer_downloads(chart: Chart, provenance: Mapping[str, str], *, key: str) ->
         )
 
 
-def _draw(axes: Axes, part: Line | Bars | Heat) -> None:
+def _draw(axes: Axes, part: Line | Bars | Points | Heat) -> None:
     if isinstance(part, Line):
         axes.plot(
             part.x,
@@ -305,6 +350,18 @@ def _draw(axes: Axes, part: Line | Bars | Heat) -> None:
             axes.fill_between(
                 part.x, part.y, color=part.colour, alpha=0.25, step="post" if part.steps else None, linewidth=0
             )
+        return
+    if isinstance(part, Points):
+        axes.scatter(
+            part.x,
+            part.y,
+            s=(0.7 * part.size_px) ** 2,
+            label=part.name,
+            color=part.colour,
+            marker=_MARKERS.get(part.symbol, "o"),
+            alpha=1.0 if part.ringed else 0.65,
+            edgecolors=DARK_TEXT if part.ringed else "none",
+        )
         return
     if isinstance(part, Bars):
         colour = part.colour if isinstance(part.colour, str) else list(part.colour)
