@@ -1,0 +1,225 @@
+"""One image under Eq. 6: what it is to a bundle, what its score is made of, and where it lies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from sklearn.decomposition import PCA
+
+from ..bundle import Banks
+from ..data.imageset import permutation
+from .rescoring import SetScores
+from .tables import Evidence, MissingPart, ScoredSet
+
+# groups of images beside the scored sets: the two banks, and images that the bundle has never seen
+TRAIN, OUTLIERS, OTHER = "train", "SD outliers", ""
+WORST, BORDER, RANDOM = "worst first", "nearest to the threshold", "random"
+MAP_OF_BANK, MAP_OF_SET = 600, 250
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """An image that a bundle's tables know, or a new one.
+
+    Attributes:
+        id: Its id.
+        group: The scored set that it is of, `TRAIN`, `OUTLIERS`, or `OTHER` for a new one.
+        role: "id", "near", "far" or "validation", "train", "outlier", "" for a new one.
+        row: In the set or bank, -1 for a new one.
+        features: float32 (D,); None where they are not kept and have to be computed.
+        heads: Logits by head, "g_bin" (2,), "g_in" (C,), "g_out" (C,); empty where they are not kept.
+        measured: Its line of scores.parquet, as sets of one; None outside the scored sets.
+    """
+
+    id: str
+    group: str
+    role: str
+    row: int
+    features: np.ndarray | None = None
+    heads: Mapping[str, np.ndarray] = field(default_factory=dict)
+    measured: SetScores | None = None
+
+
+def scored_sets(evidence: Evidence) -> dict[str, ScoredSet]:
+    """The scored sets by name, none in a bundle that was never measured."""
+    try:
+        return evidence.sets
+    except MissingPart:
+        return {}
+
+
+def banks_of(evidence: Evidence) -> Banks | None:
+    """The reference features, None in a bundle without them."""
+    try:
+        return evidence.banks
+    except MissingPart:
+        return None
+
+
+def group_ids(evidence: Evidence) -> dict[str, np.ndarray]:
+    """The ids of each group that has some: the scored sets in their order, then the banks."""
+    found = {name: one.ids for name, one in scored_sets(evidence).items()}
+    banks = banks_of(evidence)
+    if banks is not None:
+        found |= {TRAIN: banks.id_ids, OUTLIERS: banks.outlier_ids}
+    return {name: ids for name, ids in found.items() if len(ids)}
+
+
+def find_sample(evidence: Evidence, one: str, prefer: str = "") -> Sample | None:
+    """An image by its id.
+
+    Args:
+        evidence: Where to look.
+        one: Its id.
+        prefer: The group to take it from where it is in several.
+
+    Returns:
+        None where neither a scored set nor a bank has it.
+    """
+    groups = group_ids(evidence)
+    for name in sorted(groups, key=lambda name: name != prefer):
+        rows = np.flatnonzero(groups[name] == one)
+        if len(rows):
+            return sample_at(evidence, name, int(rows[0]))
+    return None
+
+
+def sample_at(evidence: Evidence, group: str, row: int) -> Sample:
+    """The image in that row of a set or bank."""
+    sets = scored_sets(evidence)
+    if group in sets:
+        s = sets[group]
+        one = slice(row, row + 1)
+        return Sample(
+            str(s.ids[row]),
+            group,
+            s.role,
+            row,
+            None if s.features is None else s.features[row],
+            {name: logits[row] for name, logits in s.heads.items()},
+            SetScores(s.distance[one], s.votes[one], s.total[one]),
+        )
+    banks = evidence.banks
+    if group == TRAIN:
+        return Sample(str(banks.id_ids[row]), TRAIN, "train", row, banks.id_features[row])
+    return Sample(str(banks.outlier_ids[row]), OUTLIERS, "outlier", row, banks.outlier_features[row])
+
+
+def matching_ids(evidence: Evidence, text: str, at_most: int = 5) -> tuple[list[str], int]:
+    """The ids that are this text, else those that contain it.
+
+    Returns:
+        The first `at_most`, and how many there are.
+    """
+    everything = list(dict.fromkeys(one for ids in group_ids(evidence).values() for one in ids.tolist()))
+    if text in everything:
+        return [text], 1
+    found = [one for one in everything if text in one]
+    return found[:at_most], len(found)
+
+
+def ordered(total: np.ndarray, threshold: float, is_id: bool, order: str) -> np.ndarray:
+    """The rows of a set in the order in which a person looks at them, int64 (N,).
+
+    Args:
+        total: float (N,), scores.
+        threshold: Scores above it are called OOD.
+        is_id: For these the highest scores are the worst, for OOD images the lowest.
+        order: `WORST`, `BORDER` or `RANDOM`, which is the same every time.
+    """
+    if order == RANDOM:
+        return permutation(len(total), 0)
+    key = np.abs(total - threshold) if order == BORDER else (-total if is_id else total)
+    return np.argsort(key, kind="stable")
+
+
+def telling_sample(evidence: Evidence) -> Sample | None:
+    """A good image to begin with: the OOD image just below the threshold, of a near set if there is one.
+
+    None of OOD missed, it is the one just above; without OOD sets the ID image nearest to the threshold; in a
+    bundle that was never measured the first training image.
+    """
+    try:
+        threshold, sets = evidence.reference.threshold, evidence.sets
+    except MissingPart:
+        banks = banks_of(evidence)
+        return None if banks is None or not len(banks.id_ids) else sample_at(evidence, TRAIN, 0)
+    roles = ("near", "far", "validation", "id")
+    s = min(sets.values(), key=lambda one: roles.index(one.role) if one.role in roles else len(roles))
+    missed = s.total <= threshold
+    far_off = np.abs(s.total - threshold)
+    row = int(np.argmin(np.where(missed, far_off, np.inf) if missed.any() else far_off))
+    return sample_at(evidence, s.name, row)
+
+
+def shares_below(totals: Mapping[str, np.ndarray], total: float) -> dict[str, float]:
+    """How many % of each set's scores this one is above, 0..100; equal ones do not count."""
+    return {name: 100.0 * float((scores < total).mean()) for name, scores in totals.items() if len(scores)}
+
+
+def probabilities(logits: np.ndarray) -> np.ndarray:
+    """Softmax of one head's logits, float64 (C,)."""
+    e = np.exp(np.asarray(logits, np.float64) - float(np.max(logits)))
+    return np.asarray(e / e.sum())
+
+
+def unit_length(features: np.ndarray) -> np.ndarray:
+    """Rows (N,D) of length 1; a row of length 0 stays as it is."""
+    lengths = np.linalg.norm(features.astype(np.float64), axis=1, keepdims=True)
+    return (features / np.where(lengths > 0, lengths, 1.0)).astype(np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureMap:
+    """A plane through the features, the one in which they spread most.
+
+    Attributes:
+        normalize: Whether features are brought to unit length first.
+        places: float64 (n,2) of some images, by group.
+        ids: str (n,) of those.
+        explained: float64 (2,), the share of all spread that each axis has, 0..1.
+    """
+
+    normalize: bool
+    places: Mapping[str, np.ndarray]
+    ids: Mapping[str, np.ndarray]
+    explained: np.ndarray
+    _fit: PCA
+
+    def place(self, features: np.ndarray) -> np.ndarray:
+        """Where features (N,D) lie in it, float64 (N,2)."""
+        rows = unit_length(features) if self.normalize else features
+        return np.asarray(self._fit.transform(rows), np.float64)
+
+
+def feature_map(evidence: Evidence, normalize: bool) -> FeatureMap:
+    """The first two principal components of a fixed draw of both banks and every set.
+
+    Args:
+        evidence: A bundle with banks.
+        normalize: Whether to bring features to unit length first, as the distances are taken.
+
+    Raises:
+        MissingPart: A bundle without banks.
+    """
+    banks = evidence.banks
+    parts = {TRAIN: (banks.id_features, banks.id_ids, MAP_OF_BANK)}
+    if len(banks.outlier_ids):
+        parts[OUTLIERS] = (banks.outlier_features, banks.outlier_ids, MAP_OF_BANK)
+    for name, one in scored_sets(evidence).items():
+        if one.features is not None and len(one):
+            parts[name] = (one.features, one.ids, MAP_OF_SET)
+    rows: dict[str, np.ndarray] = {}
+    ids: dict[str, np.ndarray] = {}
+    for name, (features, names, most) in parts.items():
+        draw = np.sort(permutation(len(names), 0)[:most])
+        rows[name] = unit_length(features[draw]) if normalize else features[draw]
+        ids[name] = names[draw]
+    stack = np.concatenate(list(rows.values()))
+    if min(stack.shape) < 2:
+        raise MissingPart("this bundle has too few features for a map")
+    fit = PCA(2, svd_solver="covariance_eigh").fit(stack)
+    places = {name: np.asarray(fit.transform(some), np.float64) for name, some in rows.items()}
+    return FeatureMap(normalize, places, ids, np.asarray(fit.explained_variance_ratio_), fit)
