@@ -1,0 +1,114 @@
+"""The clusters that stand in for labels: how big, how sure, and how they agree with known classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..scan.metrics import ClusterAgreement, agreement
+from .tables import PseudoLabels
+
+N_BINS = 20
+
+
+@dataclass(frozen=True, eq=False)
+class ClusterFacts:
+    """Every cluster in numbers.
+
+    Attributes:
+        sizes: int64 (C,), images in each.
+        mean_confidence: float64 (C,), 0..1; NaN for an empty one.
+        order: For each cluster the rows of its images, int64, the most confident first; of two that are equal
+            the earlier row.
+        rank: int64 (N,), the place of each image in its cluster's order, from 0.
+    """
+
+    sizes: np.ndarray
+    mean_confidence: np.ndarray
+    order: tuple[np.ndarray, ...]
+    rank: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class AgainstClasses:
+    """Clusters beside known classes.
+
+    Attributes:
+        class_names: Of the columns, those of matched clusters first, in the order of the clusters.
+        matched: The class of each cluster, "" for one without.
+        confusion: int64 (C, classes), columns as `class_names`.
+        agreement: Accuracy, NMI and ARI.
+    """
+
+    class_names: tuple[str, ...]
+    matched: tuple[str, ...]
+    confusion: np.ndarray
+    agreement: ClusterAgreement
+
+
+def cluster_facts(labels: PseudoLabels, n_clusters: int) -> ClusterFacts:
+    """Sizes, confidences and who is most confident.
+
+    Args:
+        labels: Of the training images.
+        n_clusters: C.
+
+    Raises:
+        ValueError: A label outside 0..C-1.
+    """
+    y, confidence = labels.labels, labels.confidence.astype(np.float64)
+    if len(y) and (y.min() < 0 or y.max() >= n_clusters):
+        raise ValueError(f"pseudo-labels must lie in 0..{n_clusters - 1}, not {y.min()}..{y.max()}")
+    sizes = np.bincount(y, minlength=n_clusters)
+    sums = np.bincount(y, weights=confidence, minlength=n_clusters)
+    mean = np.divide(sums, sizes, out=np.full(n_clusters, np.nan), where=sizes > 0)
+    by_cluster = np.lexsort((-confidence, y))
+    order = tuple(np.split(by_cluster, np.cumsum(sizes)[:-1]))
+    rank = np.empty(len(y), np.int64)
+    for rows in order:
+        rank[rows] = np.arange(len(rows))
+    return ClusterFacts(sizes, mean, order, rank)
+
+
+def confidence_histogram(confidence: np.ndarray, n_bins: int = N_BINS) -> tuple[np.ndarray, np.ndarray]:
+    """How many images are how confident.
+
+    Args:
+        confidence: (N,), 0..1.
+        n_bins: Bins of equal width over 0..1; the last one takes 1 as well.
+
+    Returns:
+        Edges float64 (n_bins+1,) and counts int64 (n_bins,).
+    """
+    counts, edges = np.histogram(np.clip(confidence.astype(np.float64), 0, 1), n_bins, (0.0, 1.0))
+    return edges, counts.astype(np.int64)
+
+
+def against_classes(clusters: np.ndarray, class_names: np.ndarray, n_clusters: int) -> AgainstClasses | None:
+    """Clusters matched to known classes, one to one, so that most images agree (Hungarian method).
+
+    For people to read: no cluster, image or setting is ever chosen by it.
+
+    Args:
+        clusters: int64 (N,), 0..C-1.
+        class_names: str (N,), "" where the class is unknown: such images do not count.
+        n_clusters: C.
+
+    Returns:
+        None where no class is known.
+    """
+    names, codes = np.unique(class_names, return_inverse=True)
+    if len(names) and names[0] == "":
+        names, codes = names[1:], codes - 1
+    if not len(names):
+        return None
+    found = agreement(clusters, codes.reshape(-1), n_clusters, len(names))
+    first = [int(one) for one in found.matching if one >= 0]
+    columns = first + [one for one in range(len(names)) if one not in first]
+    return AgainstClasses(
+        tuple(str(names[one]) for one in columns),
+        tuple(str(names[one]) if one >= 0 else "" for one in found.matching),
+        found.confusion[:, columns],
+        found,
+    )

@@ -1,0 +1,149 @@
+"""Pictures that lie suspiciously near each other: OOD beside ID, outliers beside training images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..detection.knn import NeighbourSearch
+from .tables import Evidence, MissingPart
+
+QUERIES_AT_ONCE = 1024
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Pairs of pictures, the nearest first.
+
+    Attributes:
+        ids: str (M,), the OOD image or outlier.
+        others: str (M,), the training image beside it.
+        distances: float64 (M,), Euclidean, of their features.
+        is_source: bool (M,), whether the training image is what the outlier was made of.
+    """
+
+    ids: np.ndarray
+    others: np.ndarray
+    distances: np.ndarray
+    is_source: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def ood_pairs(
+    evidence: Evidence, name: str, normalize: bool, on_progress: Callable[[float], None] | None = None
+) -> Pairs:
+    """Each image of a scored set with the training image that is nearest to it, itself not counted.
+
+    Args:
+        evidence: A bundle with banks and that set's features.
+        name: The set.
+        normalize: Whether to bring features to unit length first.
+        on_progress: Told the share done, 0..1.
+
+    Raises:
+        MissingPart: It has not.
+    """
+    one, banks = evidence.sets[name], evidence.banks
+    if one.features is None:
+        raise MissingPart(f"this bundle has no features of {name}: its neighbours are not known")
+    return _nearest(
+        one.features, one.ids, banks.id_features, banks.id_ids, one.ids, normalize, None, on_progress
+    )
+
+
+def outlier_pairs(
+    evidence: Evidence, normalize: bool, on_progress: Callable[[float], None] | None = None
+) -> Pairs:
+    """Each outlier with the training image that is nearest to it, its source or another.
+
+    Args:
+        evidence: A bundle with banks and the table of its outliers.
+        normalize: As `ood_pairs`.
+        on_progress: As `ood_pairs`.
+
+    Raises:
+        MissingPart: It has not, or no outlier in them.
+    """
+    banks, sources = evidence.banks, evidence.outliers.source_ids
+    _check_some(len(banks.outlier_features))
+    return _nearest(
+        banks.outlier_features,
+        banks.outlier_ids,
+        banks.id_features,
+        banks.id_ids,
+        None,
+        normalize,
+        sources,
+        on_progress,
+    )
+
+
+def source_pairs(evidence: Evidence, normalize: bool) -> Pairs:
+    """Each outlier with the training image that it was made of, where that is in the ID bank.
+
+    Args:
+        evidence: As `outlier_pairs`.
+        normalize: As `ood_pairs`.
+
+    Raises:
+        MissingPart: As `outlier_pairs`.
+    """
+    banks, sources = evidence.banks, evidence.outliers.source_ids
+    _check_some(len(banks.outlier_features))
+    row_of = {one: row for row, one in enumerate(banks.id_ids.tolist())}
+    rows = np.array([row_of.get(one, -1) for one in sources.tolist()])
+    there = np.flatnonzero(rows >= 0)
+    if not len(there):
+        raise MissingPart("no source of an outlier is in the ID bank: how far they moved is not known")
+    a = _ready(banks.outlier_features[there], normalize).astype(np.float64)
+    b = _ready(banks.id_features[rows[there]], normalize).astype(np.float64)
+    distances = np.sqrt(((a - b) ** 2).sum(1))
+    return _sorted(banks.outlier_ids[there], sources[there], distances, np.ones(len(there), bool))
+
+
+def _check_some(n: int) -> None:
+    if n == 0:
+        raise MissingPart("this bundle has no outliers in its bank")
+
+
+def _ready(features: np.ndarray, normalize: bool) -> np.ndarray:
+    """float32 (N,D), of unit length where that is asked for, as Eq. 6 takes them."""
+    rows = np.asarray(features, np.float32)
+    if not normalize:
+        return rows
+    lengths = np.sqrt(np.einsum("nd,nd->n", rows, rows, dtype=np.float64))
+    return (rows / np.where(lengths > 0, lengths, 1.0)[:, None]).astype(np.float32)
+
+
+def _nearest(
+    queries: np.ndarray,
+    ids: np.ndarray,
+    references: np.ndarray,
+    reference_ids: np.ndarray,
+    own: np.ndarray | None,
+    normalize: bool,
+    sources: np.ndarray | None,
+    on_progress: Callable[[float], None] | None,
+) -> Pairs:
+    search = NeighbourSearch(_ready(references, normalize), reference_ids)
+    queries = _ready(queries, normalize)
+    distances, rows = np.empty(len(queries)), np.empty(len(queries), np.int64)
+    for first in range(0, len(queries), QUERIES_AT_ONCE):
+        some = slice(first, first + QUERIES_AT_ONCE)
+        d, i = search.search(queries[some], 1, None if own is None else own[some], fill=True)
+        distances[some], rows[some] = d[:, 0], i[:, 0]
+        if on_progress is not None:
+            on_progress(min(1.0, (first + QUERIES_AT_ONCE) / len(queries)))
+    there = rows >= 0
+    others = reference_ids[rows[there]]
+    is_source = np.zeros(int(there.sum()), bool) if sources is None else others == sources[there]
+    return _sorted(ids[there], others, distances[there], is_source)
+
+
+def _sorted(ids: np.ndarray, others: np.ndarray, distances: np.ndarray, is_source: np.ndarray) -> Pairs:
+    order = np.argsort(distances, kind="stable")
+    return Pairs(ids[order], others[order], distances[order], is_source[order])

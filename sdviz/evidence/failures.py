@@ -1,0 +1,158 @@
+"""Images on the wrong side of a threshold: OOD that was let through, ID that was flagged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..detection.score import SDScore
+from .rescoring import SetScores
+from .tables import Evidence, MissingPart, ScoredSet
+
+UNKNOWN = -1
+
+
+@dataclass(frozen=True, eq=False)
+class Failures:
+    """Images called wrongly, worst first; of two that are equally wrong the earlier set and row.
+
+    Attributes:
+        sets: str (M,), the set of each.
+        rows: int64 (M,), its row there.
+        ids: str (M,).
+        scores: float64 (M,).
+        margins: float64 (M,), how far the score lies on the wrong side of the threshold, from 0 up.
+    """
+
+    sets: np.ndarray
+    rows: np.ndarray
+    ids: np.ndarray
+    scores: np.ndarray
+    margins: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def only(self, keep: np.ndarray) -> Failures:
+        """Those that `keep`, bool (M,), picks, in the same order."""
+        return Failures(self.sets[keep], self.rows[keep], self.ids[keep], self.scores[keep], self.margins[keep])
+
+
+@dataclass(frozen=True, eq=False)
+class Rate:
+    """Of the images of one group, how many are called wrongly.
+
+    Attributes:
+        set: The set.
+        name: Of the class or cluster.
+        wrong: How many are.
+        n: How many images there are.
+    """
+
+    set: str
+    name: str
+    wrong: int
+    n: int
+
+    @property
+    def percent(self) -> float:
+        """0..100."""
+        return 100 * self.wrong / self.n
+
+
+def is_wrong(one: ScoredSet, total: np.ndarray, threshold: float) -> np.ndarray:
+    """Which images are called wrongly, bool (N,): above the threshold is called OOD, at it is not."""
+    flagged = total > threshold
+    return flagged if one.role == "id" else ~flagged
+
+
+def find_failures(
+    sets: Mapping[str, ScoredSet], scores: Mapping[str, SetScores], threshold: float, false_alarms: bool
+) -> Failures:
+    """The failures of one kind.
+
+    Args:
+        sets: Every scored set.
+        scores: Eq. 6 of each, under the settings in use.
+        threshold: A score above it is called OOD.
+        false_alarms: ID images that are flagged; else OOD images that are let through.
+    """
+    parts = []
+    for name, one in sets.items():
+        if (one.role == "id") == false_alarms:
+            total = scores[name].total
+            rows = np.flatnonzero(is_wrong(one, total, threshold))
+            parts.append((np.full(len(rows), name), rows, one.ids[rows], total[rows]))
+    if not parts:
+        nothing = np.array([])
+        return Failures(
+            nothing.astype(str), nothing.astype(np.int64), nothing.astype(str), nothing, nothing.copy()
+        )
+    names, rows, ids, totals = (np.concatenate([part[i] for part in parts]) for i in range(4))
+    margins = np.abs(totals - threshold)
+    worst = np.argsort(-margins, kind="stable")
+    return Failures(names[worst], rows[worst], ids[worst], totals[worst], margins[worst])
+
+
+def rates(name: str, groups: np.ndarray, wrong: np.ndarray) -> list[Rate]:
+    """How often each group of a set is called wrongly, the worst first.
+
+    Args:
+        name: The set.
+        groups: str (N,), the class or cluster of each image.
+        wrong: bool (N,), see `is_wrong`.
+    """
+    found = [
+        Rate(name, str(group), int(wrong[groups == group].sum()), int((groups == group).sum()))
+        for group in np.unique(groups)
+    ]
+    return sorted(found, key=lambda rate: (-rate.percent, rate.name))
+
+
+def recall_of(id_scores: np.ndarray, threshold: float) -> float:
+    """The share of ID scores that a threshold lets pass, 0..100.
+
+    Args:
+        id_scores: float64 (N,), ascending.
+        threshold: The largest score that passes.
+    """
+    return 100 * float(np.searchsorted(id_scores, threshold, side="right")) / len(id_scores)
+
+
+def threshold_for(id_scores: np.ndarray, recall: float) -> float:
+    """The smallest ID score at which at least `recall` % of ID images pass.
+
+    Args:
+        id_scores: float64 (N,), ascending.
+        recall: Above 0, up to 100, counted in tenths.
+
+    Example:
+        >>> threshold_for(np.arange(100.0), 90)
+        89.0
+    """
+    # in whole numbers, for 0.95 is none that floats have
+    passing = -(-round(recall * 10) * len(id_scores) // 1000)
+    return float(id_scores[max(passing, 1) - 1])
+
+
+def seen_as(evidence: Evidence, one: ScoredSet) -> np.ndarray:
+    """The cluster that the detector takes each image of a set for, right or wrong.
+
+    The largest output of the head g_in; in a bundle without heads the cluster of the nearest ID image.
+
+    Returns:
+        int64 (N,), `UNKNOWN` where the bundle has neither.
+    """
+    if "g_in" in one.heads:
+        return np.asarray(one.heads["g_in"].argmax(1)).astype(np.int64)
+    own = evidence.bundle.manifest.score
+    if one.features is None or own is None:
+        return np.full(len(one), UNKNOWN, np.int64)
+    try:
+        banks = evidence.banks
+    except MissingPart:
+        return np.full(len(one), UNKNOWN, np.int64)
+    near = SDScore(1, 0.0, own.normalize).fit(banks.id_features, id_ids=banks.id_ids)
+    return np.asarray(banks.id_labels[near.search(one.features, one.ids).id_indices[:, 0]])

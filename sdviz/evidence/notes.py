@@ -1,0 +1,238 @@
+"""What people say about images: a verdict and a note for each, kept in SQLite beside the runs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sqlite3
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+FILE = "notes.sqlite"
+VERDICTS = ("really OOD", "label wrong", "semantics kept", "nuisance lost")
+NO_VERDICT = "no verdict"
+MAX_LENGTH = 2_000
+COLUMNS = ("id", "set", "label", "score", "threshold", "called", "verdict", "note", "time", "settings")
+_BUSY_SEC = 5.0
+_TABLE = """
+CREATE TABLE IF NOT EXISTS notes (
+  bundle TEXT NOT NULL, id TEXT NOT NULL, set_name TEXT NOT NULL, label TEXT NOT NULL,
+  score REAL, threshold REAL, settings TEXT NOT NULL, verdict TEXT NOT NULL, note TEXT NOT NULL,
+  time TEXT NOT NULL, PRIMARY KEY (bundle, id))
+"""
+
+
+class NotesError(ValueError):
+    """Notes that cannot be read or written; the message says why, in one line."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a person had before the eyes when writing.
+
+    Attributes:
+        set: The scored set, "outliers", or "" for another image.
+        label: The image's own class, "" where it is unknown.
+        score: Eq. 6, None for an image without one.
+        threshold: Above it an image is called OOD; None where there is none.
+        settings: k, alpha and normalisation, in words.
+    """
+
+    set: str = ""
+    label: str = ""
+    score: float | None = None
+    threshold: float | None = None
+    settings: str = ""
+
+
+@dataclass(frozen=True)
+class Note:
+    """What is kept about one image.
+
+    Attributes:
+        id: The image.
+        verdict: One of `VERDICTS`, "" for none.
+        text: The note.
+        time: When it was last changed, ISO 8601 in UTC.
+        seen: With what before the eyes.
+    """
+
+    id: str
+    verdict: str
+    text: str
+    time: str
+    seen: Seen
+
+
+class NoteBook:
+    """The notes in one file. Every call opens it anew: safe from several threads and several people.
+
+    A verdict and a note are written apart, so that one person's verdict leaves another's note alone.
+    """
+
+    def __init__(self, file: Path) -> None:
+        """Nothing is opened or made yet.
+
+        Args:
+            file: `notes.sqlite` in the runs' folder.
+        """
+        self.file = file
+
+    def read(self, bundle_hash: str) -> dict[str, Note]:
+        """Every note on a bundle's images by id, the oldest first; none where there is no file.
+
+        Raises:
+            NotesError: The file is there and cannot be read.
+        """
+        if not self.file.is_file():
+            return {}
+        query = (
+            "SELECT id, verdict, note, time, set_name, label, score, threshold, settings"
+            " FROM notes WHERE bundle = ? ORDER BY time, id"
+        )
+        try:
+            rows = self._rows(query, bundle_hash)
+        except sqlite3.Error as error:
+            raise NotesError(f"{self.file} cannot be read: {error}") from error
+        return {row[0]: Note(row[0], row[1], row[2], row[3], Seen(*row[4:])) for row in rows}
+
+    def set_verdict(self, bundle_hash: str, one: str, verdict: str, seen: Seen) -> None:
+        """Keeps a verdict, "" for none; the note stays.
+
+        Raises:
+            NotesError: It cannot be written.
+            ValueError: None of `VERDICTS`.
+        """
+        if verdict and verdict not in VERDICTS:
+            raise ValueError(f"verdict {verdict!r} is none of {', '.join(VERDICTS)}")
+        self._write(bundle_hash, one, "verdict", verdict, seen)
+
+    def set_text(self, bundle_hash: str, one: str, text: str, seen: Seen) -> None:
+        """Keeps a note, "" for none, cut to `MAX_LENGTH` characters; the verdict stays.
+
+        Raises:
+            NotesError: It cannot be written.
+        """
+        self._write(bundle_hash, one, "note", text.strip()[:MAX_LENGTH], seen)
+
+    def why_not(self) -> str:
+        """Why nothing can be written, "" where it can."""
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            with closing(self._open()) as db:
+                db.execute("BEGIN IMMEDIATE")
+                db.rollback()
+        except (sqlite3.Error, OSError) as error:
+            if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
+                return ""
+            return f"{self.file} cannot be written: {getattr(error, 'strerror', None) or error}"
+        return ""
+
+    def _write(self, bundle_hash: str, one: str, column: str, value: str, seen: Seen) -> None:
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        empty = {"verdict": "", "note": ""} | {column: value}
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            with closing(self._open()) as db, db:
+                db.execute("BEGIN IMMEDIATE")
+                db.execute(
+                    "INSERT INTO notes (bundle, id, set_name, label, score, threshold, settings, verdict,"
+                    " note, time) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (bundle, id) DO UPDATE SET"
+                    f" {column} = excluded.{column}, set_name = excluded.set_name, label = excluded.label,"
+                    " score = excluded.score, threshold = excluded.threshold, settings = excluded.settings,"
+                    " time = excluded.time",
+                    (
+                        bundle_hash,
+                        one,
+                        seen.set,
+                        seen.label,
+                        seen.score,
+                        seen.threshold,
+                        seen.settings,
+                        empty["verdict"],
+                        empty["note"],
+                        now,
+                    ),
+                )
+                db.execute("DELETE FROM notes WHERE bundle = ? AND verdict = '' AND note = ''", (bundle_hash,))
+        except (sqlite3.Error, OSError) as error:
+            why = getattr(error, "strerror", None) or error
+            raise NotesError(f"{self.file} cannot be written: {why}") from error
+
+    def _open(self) -> sqlite3.Connection:
+        db = sqlite3.connect(self.file, timeout=_BUSY_SEC)
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = NORMAL")
+            db.execute(_TABLE)
+            db.commit()
+        except sqlite3.Error:
+            db.close()
+            raise
+        return db
+
+    def _rows(self, query: str, bundle_hash: str) -> list[tuple[Any, ...]]:
+        address = f"file:{quote(str(self.file.resolve()))}?mode=ro"
+        try:
+            with closing(sqlite3.connect(address, timeout=_BUSY_SEC, uri=True)) as db:
+                return db.execute(query, (bundle_hash,)).fetchall()
+        except sqlite3.OperationalError as error:
+            if "no such table" in str(error):  # made this very moment
+                return []
+            # in a read-only folder WAL cannot make the files that it needs: then nobody writes, either
+            with closing(sqlite3.connect(address + "&immutable=1", uri=True)) as db:
+                return db.execute(query, (bundle_hash,)).fetchall()
+
+
+def tallies(notes: Sequence[Note]) -> dict[str, int]:
+    """How many images have each verdict, and how many only a note."""
+    counts = {verdict: sum(note.verdict == verdict for note in notes) for verdict in VERDICTS}
+    return counts | {NO_VERDICT: sum(not note.verdict for note in notes)}
+
+
+def notes_csv(notes: Sequence[Note], provenance: Mapping[str, str]) -> str:
+    """Every note in one table, `COLUMNS`, below lines that begin with #: where they come from, and tallies.
+
+    `pandas.read_csv(comment="#")` passes over those lines. A cell that a spreadsheet would take for a formula
+    gets an apostrophe in front.
+    """
+    stream = io.StringIO(newline="")
+    for key, value in provenance.items():
+        stream.write(f"# {_one_line(key)}: {_one_line(value)}\n")
+    for verdict, count in tallies(notes).items():
+        stream.write(f"# tally, {verdict}: {count}\n")
+    # texts in quotes, so that a # in one begins no comment
+    writer = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+    writer.writerow(COLUMNS)
+    for note in notes:
+        seen = note.seen
+        texts = [_harmless(t) for t in (note.id, seen.set, seen.label)]
+        writer.writerow(
+            [
+                *texts,
+                "" if seen.score is None else seen.score,
+                "" if seen.threshold is None else seen.threshold,
+                _called(seen),
+                *[_harmless(t) for t in (note.verdict, note.text, note.time, seen.settings)],
+            ]
+        )
+    return stream.getvalue()
+
+
+def _called(seen: Seen) -> str:
+    if seen.score is None or seen.threshold is None:
+        return ""
+    return "OOD" if seen.score > seen.threshold else "ID"
+
+
+def _harmless(text: str) -> str:
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+
+
+def _one_line(text: str) -> str:
+    return " ".join(str(text).split())
