@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import json
+import os.path
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+# what numpy, torch and scikit-learn all take, with room above it for the seeds counted on from it
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class Node(BaseModel):
@@ -51,7 +56,7 @@ class DiffusionConfig(Node):
     random_flip: bool = True
     mixed_precision: Literal["auto", "no", "bf16"] = "auto"
     save_every_sec: float = Field(180.0, gt=0)
-    seed: int = 0
+    seed: Seed = 0
 
     @model_validator(mode="after")
     def _timesteps_agree(self) -> DiffusionConfig:
@@ -154,13 +159,17 @@ class PretrainingConfig(TrainingConfig):
         None, description="[first, last] of the labels to use; None takes all"
     )
 
+    @model_validator(mode="after")
+    def _labels_are_a_range(self) -> PretrainingConfig:
+        if self.labels is not None and not 0 <= self.labels[0] <= self.labels[1]:
+            raise ValueError(f"labels {list(self.labels)} is not [first, last] with 0 <= first <= last")
+        return self
+
 
 class EncoderConfig(Node):
     """The network before detector training: clusters and plain features come from it."""
 
-    arch: str = Field(
-        "small", pattern=r"^(small|resnet18|timm:.+)$", description="small, resnet18 or timm:NAME"
-    )
+    arch: str = Field("small", description="small, resnet18 or timm:NAME")
     width: int = Field(48, ge=4, description="channels of the first stage; of small and resnet18")
     weights: str | None = Field(
         None, description="pretrained (timm's own download), or a .safetensors or .pth file"
@@ -168,7 +177,14 @@ class EncoderConfig(Node):
     input_px: int | None = Field(None, ge=8, description="resize pictures to this first (bicubic)")
     pretraining: PretrainingConfig | None = None
     simclr: SimCLRConfig | None = SimCLRConfig()
-    seed: int = 0
+    seed: Seed = 0
+
+    @field_validator("arch")
+    @classmethod
+    def _arch_is_known(cls, arch: str) -> str:
+        if arch not in ("small", "resnet18") and not (arch.startswith("timm:") and arch != "timm:"):
+            raise ValueError(f"must be small, resnet18 or timm:NAME, got {json.dumps(arch)}")
+        return arch
 
 
 class ScanConfig(TrainingConfig):
@@ -199,10 +215,13 @@ class LabelsConfig(Node):
 
     source: Literal["scan", "kmeans", "ground_truth", "file"] = "ground_truth"
     n_clusters: int | None = Field(None, ge=2, description="C, for scan and kmeans")
-    path: str | None = Field(None, description="for file: a Parquet or CSV table with columns id and label")
+    path: str | None = Field(
+        None,
+        description="for file: a Parquet or CSV table with columns id and label, words or whole numbers from 0",
+    )
     scan: ScanConfig = ScanConfig()
     self_label: SelfLabelConfig | None = SelfLabelConfig()
-    seed: int = 0
+    seed: Seed = 0
 
     @model_validator(mode="after")
     def _source_has_what_it_needs(self) -> LabelsConfig:
@@ -248,7 +267,15 @@ class OutliersConfig(Node):
     jpeg: JpegConfig | None = Field(None, description="for ID images that went through JPEG")
     shard_size: int = Field(256, ge=1, description="images made and saved together")
     batch_size: int = Field(64, ge=1)
-    seed: int = 0
+    seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _interval_is_a_range(self) -> OutliersConfig:
+        if self.guidance_interval is not None:
+            low, high = self.guidance_interval
+            if not 0 <= low <= high:
+                raise ValueError(f"guidance_interval {[low, high]} is not [low, high] with 0 <= low <= high")
+        return self
 
 
 class DetectorConfig(Node):
@@ -269,7 +296,7 @@ class DetectorConfig(Node):
     )
     snapshot_ids: int = Field(2000, ge=0, description="images whose features are kept after every epoch")
     save_every_sec: float = Field(180.0, gt=0)
-    seed: int = 0
+    seed: Seed = 0
 
     @model_validator(mode="after")
     def _batch_has_halves(self) -> DetectorConfig:
@@ -301,14 +328,21 @@ class EvaluationConfig(Node):
     )
     bootstrap: int = Field(1000, ge=0, description="resamples for the intervals")
     inception_weights: str | None = Field(None, description="a file with the weights that FID is defined by")
-    seed: int = 0
+    seed: Seed = 0
 
     @model_validator(mode="after")
     def _sets_have_one_role(self) -> EvaluationConfig:
-        every = [*self.near, *self.far, *self.validation]
+        every = [_plain(name) for name in (*self.near, *self.far, *self.validation)]
         twice = [name for name in dict.fromkeys(every) if every.count(name) > 1]
         if twice:
             raise ValueError(f"{twice[0]} has two roles among near, far and validation")
+        return self
+
+    @model_validator(mode="after")
+    def _controls_stand_once(self) -> EvaluationConfig:
+        twice = [name for name in self.controls if self.controls.count(name) > 1]
+        if twice:
+            raise ValueError(f"controls names {twice[0]} twice")
         return self
 
 
@@ -346,9 +380,7 @@ class RunConfig(Node):
     detector: DetectorConfig | None = None
     evaluation: EvaluationConfig = EvaluationConfig()
     bundle: BundleConfig = BundleConfig()
-    seed: int = Field(
-        0, ge=0, lt=2**31, description="of data.limit and the clusterer; the others have their own"
-    )
+    seed: Seed = Field(0, description="of data.limit and the clusterer; the others have their own")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
 
     @model_validator(mode="after")
@@ -364,12 +396,19 @@ class RunConfig(Node):
             raise ValueError(f"labels.source {self.labels.source} needs an encoder: add encoder: {{}}")
         if self.encoder is None and self.detector is not None:
             raise ValueError("detector needs an encoder: add encoder: {}")
-        tests = [*self.evaluation.near, *self.evaluation.far, *self.evaluation.validation]
-        if self.data.id in tests:
-            raise ValueError(f"evaluation: {self.data.id} is what the run trains on, not OOD")
+        for name in (*self.evaluation.near, *self.evaluation.far, *self.evaluation.validation):
+            # no split of it either: the others are of the same kind
+            if _plain(name) == _plain(self.data.id) or name.partition(":")[0] == self.data.id:
+                raise ValueError(f"evaluation: {name} is what the run trains on, not OOD")
         return self
 
     @property
     def max_train_timestep(self) -> int:
         """The largest S that the noise predictor is trained for."""
         return self.diffusion.max_train_timestep or self.diffusion.num_train_timesteps
+
+
+def _plain(name: str) -> str:
+    """A data set's name; where it is a path, as in folder:./pets/, without detours in it."""
+    kind, _, path = name.partition(":")
+    return f"{kind}:{os.path.normpath(path)}" if kind in ("folder", "parquet") and path else name

@@ -200,6 +200,34 @@ def test_an_override_reaches_into_a_branch_that_is_not_there(tmp_path: Path, bef
             "--set evaluation.controls.0: must be 'no_training', 'right_label'",
         ),
         (["evaluation.near=digits"], '--set evaluation.near: expected a list, got "digits"'),
+        (
+            ["evaluation.near=['shapes:train']"],
+            "mine.yaml: evaluation: shapes:train is what the run trains on, not OOD",
+        ),
+        (
+            ["data.id=folder:pets", "evaluation.far=['folder:./cats/../pets/']"],
+            "evaluation: folder:./cats/../pets/ is what the run trains on, not OOD",
+        ),
+        (
+            ["evaluation.near=['folder:pets']", "evaluation.validation=['folder:pets/']"],
+            "--set evaluation: folder:pets has two roles among near, far and validation",
+        ),
+        (["evaluation.controls=[noise, right_label, noise]"], "--set evaluation: controls names noise twice"),
+        (
+            ["outliers.guidance_interval=[2, 1]"],
+            "--set outliers: guidance_interval [2.0, 1.0] is not [low, high] with 0 <= low <= high",
+        ),
+        (["outliers.guidance_interval=[-1, 1]"], "--set outliers: guidance_interval [-1.0, 1.0] is not"),
+        (
+            ["encoder.pretraining={data: digits, labels: [5, 3]}"],
+            "--set encoder.pretraining: labels [5, 3] is not [first, last] with 0 <= first <= last",
+        ),
+        (["encoder.pretraining={data: digits, labels: [-1, 3]}"], "--set encoder.pretraining: labels [-1, 3]"),
+        (
+            ["encoder.arch=resnet50"],
+            '--set encoder.arch: must be small, resnet18 or timm:NAME, got "resnet50"',
+        ),
+        (["encoder.arch='timm:'"], '--set encoder.arch: must be small, resnet18 or timm:NAME, got "timm:"'),
         (["outliers.jpeg.quality=0"], "--set outliers.jpeg.quality: must be greater than or equal to 1, got 0"),
     ],
 )
@@ -209,6 +237,25 @@ def test_parts_that_do_not_fit_are_named_with_their_key(
     path = tmp_path / "mine.yaml"
     path.write_text("data: {id: shapes}\ndefaults: {start_timestep: 10}\n")
     assert expected in message(path, *overrides)
+
+
+@pytest.mark.parametrize(
+    "branch", ["", "encoder.", "labels.", "diffusion.", "outliers.", "detector.", "evaluation."]
+)
+@pytest.mark.parametrize(
+    ("seed", "range_"), [(-1, "greater than or equal to 0"), (2**31, "less than 2147483648")]
+)
+def test_every_seed_has_the_same_range(tmp_path: Path, branch: str, seed: int, range_: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("data: {id: shapes}\nencoder: {}\ndetector: {}\n")
+    assert message(path, f"{branch}seed={seed}") == f"--set {branch}seed: must be {range_}, got {seed}"
+    load_config(path, [f"{branch}seed={2**31 - 1}"])
+
+
+def test_other_splits_of_an_ood_set_and_folders_with_a_colon_are_other_sets(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("data: {id: 'folder:a'}\n")
+    load_config(path, ["evaluation={near: ['cifar100:test', 'folder:a:b'], validation: ['cifar100:train']}"])
 
 
 @pytest.mark.parametrize(
