@@ -139,9 +139,10 @@ def train_scan(
         rows = torch.randperm(len(pixels), generator=dice)[:batch]
         pick = torch.randint(near.shape[1], (batch,), generator=dice)
         x = pixels[torch.cat([rows, near[rows, pick]]).to(where)].to(torch.float32) / 127.5 - 1.0
+        x = random_views(x, views, dice)
         # the loss of each head, all in one pass through the encoder
         with autocast:
-            embedded = model.embed(random_views(x, views, dice))
+            embedded = model.embed(x)
         anchors, others = heads(embedded.float()).chunk(2, dim=1)
         loss = scan_losses(anchors, others, config.entropy_weight).mean()
         for group in optimizer.param_groups:

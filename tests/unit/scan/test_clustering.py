@@ -17,7 +17,8 @@ from torch.nn import functional as F
 from sdviz.config import OptimizerConfig, PretrainingConfig, ScanConfig, SelfLabelConfig, ViewsConfig
 from sdviz.nn.classifier import Projection, ScanClassifier, build_classifier
 from sdviz.nn.encoder import Encoder, encode
-from sdviz.nn.loop import LoopReport, TrainingStateError
+from sdviz.nn.loop import LoopReport, TrainingStateError, step_dice
+from sdviz.nn.views import random_views
 from sdviz.scan import clustering
 from sdviz.scan.clustering import (
     kmeans_labels,
@@ -265,6 +266,23 @@ def test_a_scan_network_is_built_from_its_config(coloured: Pictures, projection:
     # what its head sees has the length that it says
     z = model.embed(torch.randn(4, 3, 8, 8))
     torch.testing.assert_close(z.norm(dim=1), torch.full((4,), 10.0))
+
+
+def test_scan_s_views_are_made_in_float32(coloured: Pictures, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, _ = coloured()
+    near = np.stack([(np.arange(48) + 3) % 48, (np.arange(48) + 6) % 48], 1)
+    views = VIEWS.model_copy(update={"colour_matrix_share": 1.0, "hue": 0.2})
+    seen: list[torch.Tensor] = []
+    network = encoder()
+    network.register_forward_pre_hook(lambda module, args: seen.append(args[0]) if module.training else None)
+    monkeypatch.setattr(clustering, "has_fast_bf16", lambda device: True)
+    train_scan(network, images, near, 3, views, SCAN.model_copy(update={"total_steps": 1}), device="cpu")
+    (given,) = seen
+    dice = step_dice(0, 0, "scan")
+    rows = torch.randperm(48, generator=dice)[:24]
+    others = torch.tensor(near)[rows, torch.randint(2, (24,), generator=dice)]
+    x = torch.tensor(images[torch.cat([rows, others])]).permute(0, 3, 1, 2) / 127.5 - 1
+    torch.testing.assert_close(given, random_views(x, views, dice), rtol=0, atol=1e-5)
 
 
 def test_scan_stopped_and_resumed_is_bit_for_bit_undisturbed(coloured: Pictures, tmp_path: Path) -> None:
