@@ -156,7 +156,8 @@ def load_weights(module: nn.Module, path: Path) -> None:
 
     Args:
         module: The network, changed in place.
-        path: .safetensors, or .pth / .pt / .bin opened with `weights_only`.
+        path: .safetensors, or .pth / .pt / .bin opened with `weights_only`; of an `Encoder`, as a run and a
+            bundle keep it, or of its body.
 
     Raises:
         EncoderError: No such file, a pickle of anything but tensors, or another network's weights.
@@ -177,6 +178,8 @@ def load_weights(module: nn.Module, path: Path) -> None:
     if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise EncoderError(f"{path}: holds no table of weights")
     wanted = module.state_dict()
+    if state and all(k.startswith("body.") for k in state) and not any(k.startswith("body.") for k in wanted):
+        state = {k.removeprefix("body."): v for k, v in state.items()}
     extra = [k for k in state if k not in wanted and not k.startswith(("head.", "fc.", "classifier."))]
     # files from before 2018 lack the counter, which says nothing here
     missing = [k for k in wanted if k not in state and not k.endswith("num_batches_tracked")]

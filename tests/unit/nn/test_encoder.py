@@ -267,6 +267,15 @@ def test_weights_of_a_file(
         assert torch.equal(encoder.eval()(x), trained.eval()(x))
 
 
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pth"])
+def test_weights_as_a_run_keeps_its_encoder(trained: Encoder, tmp_path: Path, name: str) -> None:
+    (save_safetensors if name.endswith("safetensors") else save_pth)(weights(trained), tmp_path / name)
+    encoder = build_encoder(EncoderConfig(width=4, weights=str(tmp_path / name)))
+    assert same(weights(encoder), weights(trained))
+    said = refusal(EncoderConfig(width=8, weights=str(tmp_path / name)))
+    assert said == f"{tmp_path / name}: not this network's weights: it has another shape of 0.0.weight"
+
+
 def test_a_home_folder_is_written_as_usual(
     trained: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
