@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import timm
 import torch
+from huggingface_hub import constants, get_session, hf_hub_url, try_to_load_from_cache
 from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
@@ -195,6 +196,7 @@ def _load_pretrained(encoder: Encoder, arch: str) -> None:
         raise EncoderError(f"encoder.weights pretrained: there are none for {arch}; use timm:NAME or a file")
     name = arch.removeprefix("timm:")
     try:
+        _check_hub(name)
         # timm looks into its own cache first
         trained = timm.create_model(name, pretrained=True, num_classes=0, **_size(name, encoder.input_px))
     except Exception as error:  # hub, network and cache errors of many libraries
@@ -203,6 +205,17 @@ def _load_pretrained(encoder: Encoder, arch: str) -> None:
             f" encoder.weights to that file"
         ) from error
     encoder.body.load_state_dict(trained.state_dict())
+
+
+def _check_hub(name: str) -> None:
+    """Raises any error where weights are neither in the hub's cache nor to be had now.
+
+    Asked once, because the hub itself goes on asking for a minute.
+    """
+    repo = getattr(timm.get_pretrained_cfg(name, allow_unregistered=True), "hf_hub_id", None)
+    files = ("model.safetensors", "pytorch_model.bin")
+    if repo and not any(isinstance(try_to_load_from_cache(repo, file), str) for file in files):
+        get_session().head(hf_hub_url(repo, files[0]), timeout=constants.HF_HUB_ETAG_TIMEOUT)
 
 
 def _timm_body(name: str, input_px: int | None) -> nn.Module:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import pickle
+import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -386,7 +388,46 @@ def test_pretrained_without_a_network_says_where_to_put_the_weights(
     )
 
 
-def test_pretrained_weights_come_from_timm(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of the hub's, and a hub that refuses every connection."""
+    with socket.create_server(("127.0.0.1", 0)) as server:  # its port is free again afterwards
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+    monkeypatch.setattr(constants, "ENDPOINT", url)
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}"
+    )
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "hub"
+
+
+def put_in_cache(hub: Path, repo: str, state: dict[str, torch.Tensor]) -> None:
+    folder = hub / f"models--{repo.replace('/', '--')}"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text("c0ffee")
+    (folder / "snapshots" / "c0ffee").mkdir(parents=True)
+    save_safetensors(state, folder / "snapshots" / "c0ffee" / "model.safetensors")
+
+
+def test_a_hub_that_cannot_be_reached_is_not_asked_again_and_again(no_hub: Path) -> None:
+    started = time.monotonic()
+    said = refusal(EncoderConfig(arch="timm:mobilenetv3_small_050", weights="pretrained"))
+    assert said.startswith("timm cannot get the weights of mobilenetv3_small_050 here: download its model")
+    assert time.monotonic() - started < 15  # the hub's own tries take 47 s
+
+
+def test_weights_in_the_hub_s_cache_need_no_hub(no_hub: Path) -> None:
+    name = "mobilenetv3_small_050"
+    torch.manual_seed(3)
+    published = timm.create_model(name, pretrained=False)
+    repo = timm.get_pretrained_cfg(name).hf_hub_id
+    put_in_cache(no_hub, repo, published.state_dict())
+    encoder = build_encoder(EncoderConfig(arch=f"timm:{name}", weights="pretrained"))
+    assert torch.equal(encoder.body.conv_stem.weight, published.conv_stem.weight)
+
+
+def test_pretrained_weights_come_from_timm(no_hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_in_cache(no_hub, timm.get_pretrained_cfg(VIT.removeprefix("timm:")).hf_hub_id, {})
     real = timm.create_model
     asked: list[tuple[str, bool, object]] = []
 
