@@ -8,6 +8,11 @@ def counted(number: int, one: str) -> str:
     return f"{number} {one}{'s' * (number != 1)}"
 
 
+def percent(share: float, digits: int = 1) -> str:
+    """A share of 0..1 as in 98.7 %."""
+    return f"{100 * share:.{digits}f} %"
+
+
 def duration(seconds: float) -> str:
     """As in 1:02:03 or 2:03: hours, minutes, seconds."""
     minutes, sec = divmod(round(max(0.0, seconds)), 60)

@@ -1,0 +1,192 @@
+"""Which cluster an image is in, by its id or an upload, and what the cluster is called."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import streamlit as st
+
+from sdviz.bundle import Bundle
+from sdviz.data.uploads import from_uploads
+from sdviz.evidence import PictureLibrary, PseudoLabels
+from sdviz.evidence.clusters import ClusterFacts
+from sdviz.evidence.names import MAX_LENGTH, NamesError, rename
+from sdviz.ui.cache import DEVICE_LOCK
+from sdviz.ui.components import Cell, picture_grid
+from sdviz.ui.look import cluster_colour
+from sdviz.ui.names import names_file
+from sdviz.ui.page import open_page
+from sdviz.ui.pictures import data_uri
+from sdviz.ui.shared import sample, set_shared
+from sdviz.ui.training_state import plain
+from sdviz.ui.words import percent
+
+VOTES = "pages/4_Sample_votes.py"
+MAX_UPLOADS = 8
+_PROBLEM = "pseudo_labels_problem"
+
+
+# --- by id ----------------------------------------------------------------------------------------
+
+
+def find_field(ids: np.ndarray) -> None:
+    """Where an id is typed; what is found becomes the sample of every page."""
+
+    def find() -> None:
+        wanted = str(st.session_state["pseudo_labels_find"]).strip()
+        if wanted:
+            set_shared("sample", _full_id(wanted, ids))
+
+    st.text_input(
+        "Find an image",
+        key="pseudo_labels_find",
+        placeholder=str(ids[0]) if len(ids) else "an id",
+        on_change=find,
+        help="The id of any image that is on this machine, or the end of a training image's id.",
+    )
+
+
+def _full_id(wanted: str, ids: np.ndarray) -> str:
+    """The first training image whose id ends so, else what was typed."""
+    ending = ids[np.char.endswith(ids, wanted)] if len(ids) else ids
+    return wanted if wanted in ending or not len(ending) else str(ending[0])
+
+
+@st.cache_data(max_entries=256, show_spinner=False)
+def _name_cluster(bundle_hash: str, image: bytes, shape: tuple[int, ...], _bundle: Bundle) -> tuple[int, float]:
+    with DEVICE_LOCK:
+        labels, confidence = _bundle.pseudo_label(np.frombuffer(image, np.uint8).reshape(1, *shape))
+    return int(labels[0]), float(confidence[0])
+
+
+def show_found(
+    bundle: Bundle,
+    library: PictureLibrary,
+    labels: PseudoLabels,
+    facts: ClusterFacts,
+    row_of: Mapping[str, int],
+    names: Sequence[str],
+) -> None:
+    """The sample that the person looks at: its picture, its cluster, how sure, and the way to its votes."""
+    one = sample()
+    if not one:
+        return
+    with st.container(border=True):
+        if library.outlier_row(one) is not None:
+            with DEVICE_LOCK:
+                pictures = library.show([one])
+        else:
+            pictures = library.show([one])
+        row, cluster = row_of.get(one), -1
+        if row is not None:
+            cluster, sure = int(labels.labels[row]), float(labels.confidence[row])
+            of = facts.sizes[cluster]
+            says = (
+                f"cluster **{plain(names[cluster])}**, {percent(sure, 2)} sure: place {facts.rank[row] + 1:,} of "
+                f"{of:,} in its cluster, the surest first. A training image."
+            )
+        elif not pictures.found[0]:
+            why = pictures.missing[0] if pictures.missing else "no image on this machine has this id"
+            says = f"not found: {plain(why)}."
+        elif bundle.clusterer is None:
+            says = "no training image, and this bundle has no clusterer that could name its cluster."
+        else:
+            image = pictures.images[0]
+            cluster, sure = _name_cluster(bundle.hash, image.tobytes(), image.shape, bundle)
+            says = f"cluster **{plain(names[cluster])}**, {percent(sure, 2)} sure: the clusterer was asked."
+        columns = st.columns([1.1, 5.2, 1.9], vertical_alignment="center")
+        with columns[0]:
+            picture = data_uri(pictures.images[0]) if pictures.found[0] else ""
+            picture_grid(
+                [Cell(picture, one, cluster_colour(cluster))], 1, key="pseudo_labels_found", size_px=96
+            )
+        columns[1].markdown(f"{plain(one)}: {says}")
+        with columns[2]:
+            go = st.button(
+                "Open in Sample votes",
+                key="pseudo_labels_open_votes",
+                icon=":material/how_to_vote:",
+                width="stretch",
+                disabled=not pictures.found[0],
+            )
+            st.button(
+                "Close", key="pseudo_labels_close", on_click=set_shared, args=("sample", None), width="stretch"
+            )
+    if go:
+        open_page(VOTES)
+
+
+# --- by upload ------------------------------------------------------------------------------------
+
+
+def upload_field(bundle: Bundle, names: Sequence[str]) -> None:
+    """A popover that names the cluster of the person's own pictures."""
+    with st.popover("Upload", icon=":material/upload:", width="stretch"):
+        if bundle.clusterer is None:
+            st.caption("This bundle has no clusterer, so it cannot name the cluster of an upload.")
+            return
+        files = st.file_uploader(
+            f"Up to {MAX_UPLOADS} pictures; cropped to the middle square and resized.",
+            ["png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff"],
+            accept_multiple_files=True,
+            key="pseudo_labels_upload",
+        )
+        chosen, refused = from_uploads(
+            [(f.name, f.getvalue()) for f in files[:MAX_UPLOADS]], bundle.manifest.image_size
+        )
+        for line in refused:
+            st.error(plain(line), icon=":material/broken_image:")
+        if len(files) > MAX_UPLOADS:
+            st.caption(f"Only the first {MAX_UPLOADS} of {len(files)} files are used.")
+        cells = []
+        for one, image in zip(chosen.ids.tolist(), chosen.images, strict=True):
+            cluster, sure = _name_cluster(bundle.hash, image.tobytes(), image.shape, bundle)
+            alt = f"{one}, cluster {names[cluster]}"
+            cells.append(
+                Cell(data_uri(image), alt, cluster_colour(cluster), names[cluster], f"{percent(sure, 1)} sure")
+            )
+        if cells:
+            picture_grid(cells, len(cells), key="pseudo_labels_uploaded", size_px=96)
+        st.caption(
+            "The cluster that the clusterer puts a picture in. It always names one, for OOD pictures too."
+        )
+
+
+# --- names ----------------------------------------------------------------------------------------
+
+
+def rename_field(bundle: Bundle, cluster: int, names: Sequence[str]) -> None:
+    """A popover that gives the chosen cluster a name for display."""
+    usual = bundle.class_names
+
+    def give(name: str | None = None) -> None:
+        st.session_state[_PROBLEM] = ""
+        text = str(st.session_state["pseudo_labels_name"]) if name is None else name
+        try:
+            rename(names_file(), bundle.hash, cluster, text, usual)
+        except NamesError as error:
+            st.session_state[_PROBLEM] = str(error)
+
+    with st.popover("Rename", icon=":material/edit:", width="stretch", disabled=cluster < 0):
+        if cluster < 0:
+            return
+        if not st.session_state.get(_PROBLEM):
+            st.session_state["pseudo_labels_name"] = names[cluster]
+        st.text_input(
+            f"What {plain(usual[cluster])} is called here",
+            key="pseudo_labels_name",
+            max_chars=MAX_LENGTH,
+            on_change=give,
+        )
+        st.button(
+            "The bundle's own name",
+            key="pseudo_labels_own_name",
+            on_click=give,
+            args=("",),
+            disabled=names[cluster] == usual[cluster],
+            icon=":material/undo:",
+        )
+        if problem := st.session_state.pop(_PROBLEM, ""):
+            st.error(plain(problem))
+        st.caption("Kept beside the runs for everybody on this machine. The bundle itself is never changed.")
