@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import time
 from pathlib import Path
 
@@ -132,10 +133,8 @@ def make_pseudo_labels(work: Workspace) -> Metrics | None:
     check_sets(work)
     confidence = np.ones(len(images), np.float32)
     metrics: Metrics = {"images": len(images)}
-    if source == "ground_truth":
-        labels, names = _ground_truth(images), images.class_names
-    elif source == "file":
-        labels, names = _from_file(work)
+    if source in ("ground_truth", "file"):
+        labels, names = _given_labels(work)
     else:
         names = tuple(f"cluster {i}" for i in range(work.config.labels.n_clusters or 0))
         if source == "kmeans":
@@ -236,6 +235,16 @@ def load_projection(work: Workspace) -> Projection | None:
     return projection.eval()
 
 
+def _given_labels(work: Workspace) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The labels of a data set, or of a file, and the names of their classes."""
+    images = work.images
+    if work.config.labels.source == "file":
+        labels, names = _from_file(work)
+    else:
+        labels, names = _ground_truth(images), images.class_names
+    return labels, names
+
+
 def _ground_truth(images: ImageSet) -> np.ndarray:
     unlabelled = int((images.labels < 0).sum())
     if unlabelled:
@@ -249,25 +258,48 @@ def _ground_truth(images: ImageSet) -> np.ndarray:
 def _from_file(work: Workspace) -> tuple[np.ndarray, tuple[str, ...]]:
     """Labels by id from a table of the user's; words become numbers in alphabetical order."""
     path = Path(work.config.labels.path or "").expanduser()
-    try:
-        if path.suffix == ".parquet":
-            columns = pq.read_table(path, columns=["id", "label"]).to_pydict()
-            pairs = list(zip(columns["id"], columns["label"], strict=True))
-        else:
-            with path.open(encoding="utf-8-sig", newline="") as stream:
-                pairs = [(row["id"], row["label"]) for row in csv.DictReader(stream)]
-    except (OSError, KeyError, ValueError, csv.Error) as error:
-        raise DataError(f"{path}: not a table with columns id and label") from error
-    known = {str(one): str(label) for one, label in pairs}
-    missing = [one for one in work.images.ids.tolist() if one not in known]
+    known = read_label_table(path)
+    ids = work.images.ids.tolist()
+    missing = [one for one in ids if one not in known]
     if missing:
-        raise DataError(f"{path}: no label for {len(missing)} of {len(work.images)} images, as {missing[0]}")
-    words = [known[one] for one in work.images.ids.tolist()]
+        raise DataError(f"{path}: no label for {len(missing)} of {len(ids)} images, as {missing[0]}")
+    for one in ids:
+        where, label = known[one]
+        if not label or (_NUMBER.fullmatch(label) and not label.isdecimal()):
+            fault = f"is {label or 'empty'}, not a word or a whole number from 0"
+            raise DataError(f"{path}, {where}: the label of {one} {fault}")
+    words = [known[one][1] for one in ids]
     numeric = all(word.isdecimal() for word in words)
+    if numeric:  # 07 is 7
+        words = [str(int(word)) for word in words]
     values = sorted(set(words), key=int if numeric else str)
     names = tuple(f"cluster {v}" if numeric else v for v in values)
     number = {word: i for i, word in enumerate(values)}
     return np.array([number[word] for word in words], np.int64), names
+
+
+# what a table of numbers may hold where a label is missing or was made a decimal number
+_NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[-+]?[0-9]+)?|nan", re.IGNORECASE)
+
+
+def read_label_table(path: Path) -> dict[str, tuple[str, str]]:
+    """The rows of a user's table of labels, a Parquet or CSV file: id -> (line or row, label).
+
+    Raises:
+        DataError: There is none with columns id and label.
+    """
+    try:
+        if path.suffix == ".parquet":
+            columns = pq.read_table(path, columns=["id", "label"]).to_pydict()
+            rows = zip(columns["id"], columns["label"], strict=True)
+            found = [(str(one), f"row {i}", label) for i, (one, label) in enumerate(rows, 1)]
+        else:
+            with path.open(encoding="utf-8-sig", newline="") as stream:
+                reader = csv.DictReader(stream)
+                found = [(row["id"], f"line {reader.line_num}", row["label"]) for row in reader]
+    except (OSError, KeyError, ValueError, csv.Error) as error:
+        raise DataError(f"{path}: not a table with columns id and label") from error
+    return {one: (where, "" if label is None else str(label).strip()) for one, where, label in found}
 
 
 def _check_labels(images: ImageSet, labels: np.ndarray, names: tuple[str, ...]) -> None:

@@ -297,6 +297,51 @@ def test_a_table_that_lacks_images_is_refused(tmp_path: Path, suffix: str) -> No
         assert str(error.value) == f"{path}: not a table with columns id and label"
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+@pytest.mark.parametrize(
+    ("labels", "shown"),
+    [
+        (["a", "b", ""], "empty"),
+        (["a", "b", "  "], "empty"),
+        ([0, 1, -1], "-1"),
+        ([0.0, 1.0, 2.0], "0.0"),
+        ([0.0, 1.0, float("nan")], "0.0"),
+        (["0", "1", "nan"], "nan"),
+        (["0", "1", "1e3"], "1e3"),
+        (["0", "1", "+1"], "+1"),
+    ],
+)
+def test_labels_that_are_no_classes_are_refused_with_their_line(
+    tmp_path: Path, suffix: str, labels: list[object], shown: str
+) -> None:
+    config, path = write_tiny_config(tmp_path), tmp_path / f"labels{suffix}"
+    work = work_in(tmp_path / "run", config, "labels.source=file", f"labels.path={path}")
+    ids = work.images.ids.tolist()
+    write_table(path, ["someone/else", *ids], [labels[2], *(labels[y] for y in work.images.labels)])
+    row = 1 if shown == "0.0" else next(i for i, y in enumerate(work.images.labels, 1) if y == 2)
+    where = f"line {row + 2}" if suffix == ".csv" else f"row {row + 1}"
+    with pytest.raises(DataError) as error:
+        make_pseudo_labels(work)
+    assert str(error.value) == (
+        f"{path}, {where}: the label of {ids[row - 1]} is {shown}, not a word or a whole number from 0"
+    )
+
+
+def test_a_parquet_table_may_lack_a_label_where_nobody_asks_for_it(tmp_path: Path) -> None:
+    config, path = write_tiny_config(tmp_path), tmp_path / "labels.parquet"
+    work = work_in(tmp_path / "run", config, "labels.source=file", f"labels.path={path}")
+    ids, labels = (
+        work.images.ids.tolist(),
+        [f"0{y}" if i % 2 else str(y) for i, y in enumerate(work.images.labels)],
+    )
+    write_table(path, [*ids, "someone/else"], [*labels, None])
+    make_pseudo_labels(work)
+    assert (read_labels(work) == work.images.labels).all()  # 07 is 7
+    write_table(path, ids, [None, *labels[1:]])
+    with pytest.raises(DataError, match=f"row 1: the label of {ids[0]} is empty"):
+        make_pseudo_labels(work)
+
+
 def test_a_table_as_excel_saves_it(tmp_path: Path) -> None:
     config, path = write_tiny_config(tmp_path), tmp_path / "labels.csv"
     work = work_in(tmp_path / "run", config, "labels.source=file", f"labels.path={path}")
