@@ -145,7 +145,11 @@ def make_pseudo_labels(work: Workspace) -> Metrics | None:
             if found is None:
                 return None
             labels, confidence = found
-    _check_labels(images, labels, names)
+        if len(set(labels.tolist())) < len(names):
+            raise DataError(
+                f"{images.name}: a cluster of {len(names)} is empty: start a new run with a lower"
+                f" labels.n_clusters, or another labels.seed (now {work.config.labels.seed})"
+            )
     with torch.device("meta"):  # a network that cannot be is found here, not after an hour
         network = build_noise_predictor(work.config.diffusion.unet, len(names), work.config.data.size_px)
     write_labels(work, labels, confidence, names)
@@ -242,6 +246,7 @@ def _given_labels(work: Workspace) -> tuple[np.ndarray, tuple[str, ...]]:
         labels, names = _from_file(work)
     else:
         labels, names = _ground_truth(images), images.class_names
+    _check_labels(images, labels, names)
     return labels, names
 
 

@@ -351,6 +351,18 @@ def test_a_table_as_excel_saves_it(tmp_path: Path) -> None:
     assert (read_labels(work) == work.images.labels).all()
 
 
+def test_an_empty_cluster_ends_with_what_helps(tmp_path: Path) -> None:
+    config = write_tiny_detector_config(tmp_path, steps=1)
+    many = ("labels.n_clusters=20", "labels.scan.head_steps=0", "labels.self_label=null", "labels.seed=4")
+    work = work_in(tmp_path / "run", config, *many)
+    with pytest.raises(DataError) as error:
+        run_stages(work)
+    assert str(error.value) == (
+        f"{work.images.name}: a cluster of 20 is empty: start a new run with a lower labels.n_clusters,"
+        " or another labels.seed (now 4)"
+    )
+
+
 def test_pretraining_on_labels_of_another_set(tmp_path: Path) -> None:
     config = write_tiny_detector_config(tmp_path)
     other = write_pictures(tmp_path / "other", 8, {"a": (250, 250, 250), "b": (10, 10, 10)} | OTHER_COLOURS)
