@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -185,6 +186,10 @@ def _scan(work: Workspace, metrics: Metrics) -> tuple[np.ndarray, np.ndarray] | 
     model = ScanClassifier(encoder, n_clusters, projection)
     if scanned.is_file():
         model.load_state_dict(load_file(scanned))
+        with safe_open(scanned, "pt") as file:
+            kept = file.metadata() or {}
+        if "scan_loss" in kept:
+            metrics["scan_loss"] = float(kept["scan_loss"])
     else:
         network = encoder if projection is None else nn.Sequential(encoder, projection)
         features = encode(network, images.images, device)
@@ -207,7 +212,8 @@ def _scan(work: Workspace, metrics: Metrics) -> tuple[np.ndarray, np.ndarray] | 
         if trained is None:
             return None
         model, metrics["scan_loss"] = trained
-        _save(model, scanned)
+        # with the loss, for a run that is resumed behind this
+        _save(model, scanned, {"scan_loss": repr(metrics["scan_loss"])})
     # 3. self-labelling
     if config.self_label is not None:
         done = train_self_labels(
@@ -382,7 +388,7 @@ def load_clusterer(work: Workspace) -> Classifier:
     return model.eval()
 
 
-def _save(module: nn.Module, path: Path) -> None:
+def _save(module: nn.Module, path: Path, metadata: dict[str, str] | None = None) -> None:
     partial = path.with_name(path.name + ".partial")
-    save_file({key: value.contiguous() for key, value in module.state_dict().items()}, partial)
+    save_file({key: value.contiguous() for key, value in module.state_dict().items()}, partial, metadata)
     partial.replace(path)

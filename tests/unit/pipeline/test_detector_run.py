@@ -363,6 +363,19 @@ def test_an_empty_cluster_ends_with_what_helps(tmp_path: Path) -> None:
     )
 
 
+def test_the_loss_of_scan_is_kept_when_a_run_is_resumed_behind_it(tmp_path: Path) -> None:
+    config = write_tiny_detector_config(tmp_path, steps=20)
+    whole = work_in(tmp_path / "run", config)
+    run_stages(whole, until="encoder")
+    shutil.copytree(tmp_path / "run", tmp_path / "part")
+    expected = make_pseudo_labels(whole)
+    scanned = tmp_path / "part" / "pseudo_labels" / "scan.safetensors"
+    assert make_pseudo_labels(work_in(tmp_path / "part", config, stop=scanned.exists)) is None
+    assert scanned.exists()
+    assert make_pseudo_labels(work_in(tmp_path / "part", config)) == expected
+    assert expected is not None and np.isfinite(expected["scan_loss"])
+
+
 def test_pretraining_on_labels_of_another_set(tmp_path: Path) -> None:
     config = write_tiny_detector_config(tmp_path)
     other = write_pictures(tmp_path / "other", 8, {"a": (250, 250, 250), "b": (10, 10, 10)} | OTHER_COLOURS)
