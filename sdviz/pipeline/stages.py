@@ -8,16 +8,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..config import RunConfig
+from ..data import DataError
 from .bundling import make_bundle
 from .clusters import make_clusterer, make_encoder, make_pseudo_labels
 from .detecting import make_controls, make_detector, make_evaluation, make_features
-from .generation import make_noise_predictor, make_outliers
+from .generation import kinds_needed, make_noise_predictor, make_outliers
 from .workspace import (
     Metrics,
     PipelineError,
     Workspace,
     from_main,
     is_main_process,
+    test_split,
     tree_hash,
     write_atomically,
 )
@@ -78,14 +80,33 @@ def stage_names(config: RunConfig) -> tuple[str, ...]:
 
 
 def config_hash(config: RunConfig, stage: str = "bundle") -> str:
-    """SHA-256 of the part of the configuration that a stage depends on; the device is in none."""
+    """SHA-256 of the part of the configuration that a stage depends on; the device is in none.
+
+    What was added later stands in it only where it is unusual, so that older runs keep their hashes.
+    """
     tree = config.model_dump(mode="json", include=_DEPENDS_ON[stage])
-    # data.holdout means nothing without a detector, and labels that are given know no encoder
+    # a detector's test images are missing from its training set: without one, a set is trained on whole
+    if config.detector is None and stage != "bundle" and _has_no_test_split(config):
+        tree["data"]["holdout"] = None
+    # labels that are given know no encoder
     if config.labels.source not in ("scan", "kmeans") and stage in ("pseudo_labels", "clusterer", "diffusion"):
         tree = {key: value for key, value in tree.items() if key not in ("views", "encoder")}
     if stage in _OF_EVALUATION:
         tree["evaluation"] = config.evaluation.model_dump(mode="json", include=_OF_EVALUATION[stage])
+    # pictures under the right label are made for a control or for the detector, and have features then
+    rebuilt = "right" in kinds_needed(config)
+    if stage == "outliers" and rebuilt and "right_label" not in config.evaluation.controls:
+        tree["outliers"]["rebuilt"] = True
+    if stage == "features" and not rebuilt:
+        tree["outliers"]["rebuilt"] = False
     return tree_hash(tree)
+
+
+def _has_no_test_split(config: RunConfig) -> bool:
+    try:
+        return test_split(config.data) is None
+    except DataError:  # its stages are complete, or will say so themselves
+        return False
 
 
 def run_stages(

@@ -18,7 +18,7 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
 from .. import data
-from ..config import RunConfig
+from ..config import DataConfig, RunConfig
 from ..data import DataError, ImageSet
 from ..diffusion.schedule import NoiseSchedule
 from ..nn.device import resolve_device
@@ -84,9 +84,7 @@ class Workspace:
         """The test split where there is one, else, for a detector, a share of the images held out by id."""
         d = self.config.data
         images = data.load(d.id, d.split, d.limit, self.config.seed, d.on_error, d.size_px)
-        split = d.test_split
-        if split is None and "test" in data.splits(d.id) and images.split != "test":
-            split = "test"
+        split = test_split(d)
         if split is not None:
             return images, data.load(d.id, split, on_error=d.on_error, size_px=d.size_px)
         if self.config.detector is None:
@@ -131,6 +129,19 @@ class Workspace:
             self.on_progress(Progress(stage, step, total, step / total, eta, values))
 
         return report
+
+
+def test_split(config: DataConfig) -> str | None:
+    """The split of ID test images; None where the set has none, and a detector has some held out.
+
+    Raises:
+        MissingDataError: No such set on this machine.
+    """
+    if config.test_split is not None:
+        return config.test_split
+    present = data.splits(config.id)
+    trained_on = config.split or (present[0] if len(present) == 1 else "train")
+    return "test" if "test" in present and trained_on != "test" else None
 
 
 def is_main_process() -> bool:

@@ -16,12 +16,20 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from sdviz.bundle import Bundle
-from sdviz.config import JpegConfig, load_config
+from sdviz.config import JpegConfig, RunConfig, load_config
 from sdviz.data import DataError
 from sdviz.diffusion.noise import image_noise
 from sdviz.nn.encoder import encode
 from sdviz.outliers import draw_target_labels
-from sdviz.pipeline import PipelineError, Workspace, config_hash, read_labels, run_stages, stage_names
+from sdviz.pipeline import (
+    PipelineError,
+    Workspace,
+    adopt_stages,
+    config_hash,
+    read_labels,
+    run_stages,
+    stage_names,
+)
 from sdviz.pipeline.clusters import load_encoder, make_encoder, make_pseudo_labels
 from sdviz.pipeline.generation import noised_images, outlier_ids, read_outliers, reencode
 from sdviz.scan.metrics import agreement
@@ -512,6 +520,66 @@ def test_labels_that_are_given_know_no_encoder(scored_run: Path) -> None:
     stages = stage_names(before)
     same = [stage for stage in stages if config_hash(before, stage) == config_hash(after, stage)]
     assert same == ["pseudo_labels", "clusterer", "diffusion"]
+
+
+@pytest.mark.parametrize("source", ["scan", "ground_truth"])
+def test_stages_on_all_images_are_not_taken_by_a_run_that_holds_some_out(tmp_path: Path, source: str) -> None:
+    path = write_tiny_detector_config(tmp_path, diffusion_steps=2, steps=2)
+    settings = [] if source == "scan" else ["labels={source: ground_truth}"]
+    plain = work_in(tmp_path / "plain", path, *settings, "detector=null")
+    stages = stage_names(plain.config)
+    for stage in stages:
+        (plain.folder / f"{stage}.done.json").write_text(
+            json.dumps({"config_sha256": config_hash(plain.config, stage), "metrics": {}})
+        )
+    for overrides, taken in (
+        (["detector=null", "data.holdout=0.5"], stages[:-1]),  # nothing is held out in either
+        ([], ()),
+        (["detector=null"], stages),
+    ):
+        new = work_in(tmp_path / f"new{len(taken)}", path, *settings, *overrides)
+        assert adopt_stages(new.folder, plain.folder, new.config) == list(taken)
+
+
+def test_stages_of_a_set_with_a_test_split_are_taken_by_a_run_with_a_detector() -> None:
+    config = RunConfig.model_validate({"data": {"id": "shapes"}, "encoder": {}, "detector": {}})
+    without = config.model_copy(update={"detector": None})
+    early = ("encoder", "pseudo_labels", "clusterer", "diffusion")
+    assert [config_hash(config, s) for s in early] == [config_hash(without, s) for s in early]
+    # trained on the test split, it has none
+    config, without = (
+        one.model_copy(update={"data": one.data.model_copy(update={"split": "test"})})
+        for one in (config, without)
+    )
+    assert not any(config_hash(config, s) == config_hash(without, s) for s in early)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        # the reconstructions are there for the control already
+        ("[right_label]", "[right_label]", {"detector", "features", "controls", "evaluation", "bundle"}),
+        ("[noise]", "[noise]", {"outliers", "detector", "features", "controls", "evaluation", "bundle"}),
+    ],
+)
+def test_outliers_know_whether_the_detector_wants_reconstructions(
+    scored_run: Path, before: str, after: str, expected: set[str]
+) -> None:
+    path = scored_run.parent / "tiny.yaml"
+    first = load_config(path, [f"evaluation.controls={before}", "detector.reconstructed_id=0"])
+    second = load_config(path, [f"evaluation.controls={after}", "detector.reconstructed_id=0.3"])
+    assert {s for s in STAGES if config_hash(first, s) != config_hash(second, s)} == expected
+    # how much of them is the detector's own affair
+    third = load_config(path, [f"evaluation.controls={after}", "detector.reconstructed_id=0.4"])
+    assert config_hash(second, "outliers") == config_hash(third, "outliers")
+
+
+def test_features_know_whether_there_are_reconstructions(scored_run: Path) -> None:
+    path, plain = scored_run.parent / "tiny.yaml", "detector.reconstructed_id=0"
+    first = load_config(path, [plain, "evaluation.controls=[noise]"])
+    second = load_config(path, [plain, "evaluation.controls=[noise, right_label]"])
+    changed = {s for s in STAGES if config_hash(first, s) != config_hash(second, s)}
+    assert changed == {"outliers", "features", "controls", "evaluation", "bundle"}
 
 
 def test_another_k_makes_the_evaluation_and_the_bundle_again(copied: Workspace, scored_run: Path) -> None:
