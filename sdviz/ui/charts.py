@@ -39,6 +39,7 @@ class Line:
         steps: Drawn as a staircase that keeps y until the next x, as a histogram or an ROC curve is.
         fill: Filled down to 0.
         markers: Points on it.
+        in_legend: Named in the legend.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Line:
     steps: bool = False
     fill: bool = False
     markers: bool = False
+    in_legend: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,6 +175,7 @@ class Chart:
                     },
                     fill="tozeroy" if part.fill else None,
                     opacity=0.9,
+                    showlegend=part.in_legend,
                 )
             elif isinstance(part, Bars):
                 figure.add_bar(x=list(part.x), y=part.y, name=part.name, marker_color=part.colour)
@@ -339,7 +342,7 @@ def _draw(axes: Axes, part: Line | Bars | Points | Heat) -> None:
         axes.plot(
             part.x,
             part.y,
-            label=part.name,
+            label=part.name if part.in_legend else "_nolegend_",
             color=part.colour,
             linestyle="--" if part.dash else "-",
             drawstyle="steps-post" if part.steps else "default",
