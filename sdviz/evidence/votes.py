@@ -10,6 +10,7 @@ from sklearn.decomposition import PCA
 
 from ..bundle import Banks
 from ..data.imageset import permutation
+from ..detection.score import Neighbourhood, SDScore
 from .rescoring import SetScores
 from .tables import Evidence, MissingPart, ScoredSet
 
@@ -223,3 +224,69 @@ def feature_map(evidence: Evidence, normalize: bool) -> FeatureMap:
     fit = PCA(2, svd_solver="covariance_eigh").fit(stack)
     places = {name: np.asarray(fit.transform(some), np.float64) for name, some in rows.items()}
     return FeatureMap(normalize, places, ids, np.asarray(fit.explained_variance_ratio_), fit)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """One image's score taken apart.
+
+    Attributes:
+        distance: The first term of Eq. 6.
+        votes: Outliers among the k nearest of both banks.
+        alpha: Weight of a vote.
+        total: distance + alpha * votes.
+    """
+
+    distance: float
+    votes: int
+    alpha: float
+    total: float
+
+
+def take_apart(
+    sample: Sample, near: Neighbourhood | None, k: int, alpha: float, as_measured: bool
+) -> Parts | None:
+    """Eq. 6 of one image.
+
+    Args:
+        sample: The image.
+        near: Its neighbours; None in a bundle without banks.
+        k: Neighbours that count.
+        alpha: Weight of a vote.
+        as_measured: k and normalisation are those that the bundle was measured with, so that distance and
+            votes stand in its table.
+
+    Returns:
+        None where that cannot be known.
+
+    Raises:
+        ValueError: k above the number of neighbours searched for.
+    """
+    if as_measured and sample.measured is not None:
+        distance, votes = float(sample.measured.distance[0]), int(sample.measured.votes[0])
+    elif near is not None:
+        s = near.scores(k, alpha)
+        distance, votes = float(s.distance[0]), int(s.votes[0])
+    else:
+        return None
+    return Parts(distance, votes, alpha, distance + alpha * votes)
+
+
+def search_both(search: SDScore, features: np.ndarray, id_id: str, outlier_id: str, k: int) -> Neighbourhood:
+    """Neighbours of pictures that were all made of one image.
+
+    Args:
+        search: Over both banks.
+        features: float (N,D).
+        id_id: Passed over among ID images: the image itself.
+        outlier_id: Passed over among outliers: the one that the bank has of that image, "" for none.
+        k: How many.
+
+    Raises:
+        ValueError: As `SDScore.search`.
+    """
+    one = search.search(features, [id_id] * len(features), k)
+    if not outlier_id:
+        return one
+    other = search.search(features, [outlier_id] * len(features), k)
+    return Neighbourhood(one.id_distances, one.id_indices, other.outlier_distances, other.outlier_indices)
