@@ -16,6 +16,10 @@ from .diffusion.schedule import NoiseSchedule
 MAX_GUIDANCE_SCALE = 20.0
 
 
+class SamplingDiverged(RuntimeError):
+    """The noise predictor's answers are no longer numbers."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How outliers are made; everything that a manifest must record.
@@ -228,6 +232,7 @@ def generate_outliers(
 
     Raises:
         ValueError: A batch size below 1.
+        SamplingDiverged: A picture came out as NaN or infinite, which no grey level is.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size {batch_size} is not at least 1")
@@ -256,6 +261,10 @@ def generate_outliers(
         x_0 = SAMPLERS[recipe.solver](
             eps_fn, x_s, timesteps, schedule, eta=recipe.eta, step_noise=step_noise, callback=callback
         )
+        if not torch.isfinite(x_0).all():
+            raise SamplingDiverged(
+                "the U-Net answered with NaN or infinite numbers: it has to be trained again"
+            )
         outliers[rows], noised[rows] = to_images(x_0), to_images(x_s)
         calls += len(timesteps)
         evaluations = sum(eps_fn.evaluations(t) for t in timesteps)

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from .. import data
 from ..config import DetectorConfig, RunConfig
 from ..data import DataError, ImageSet
-from ..detection.training import train_detector
+from ..detection.training import epoch_steps, train_detector
 from ..evaluation import (
     FID,
     Evaluation,
@@ -41,6 +41,7 @@ from .generation import kinds_needed, noised_images, outlier_ids, outlier_labels
 from .sets import NamedSet, evaluation_sets
 from .workspace import (
     Metrics,
+    PipelineError,
     Progress,
     Workspace,
     read_cluster_names,
@@ -92,7 +93,7 @@ def _train(
     labels, n_clusters = read_labels(work), len(read_cluster_names(work))
     torch.manual_seed(config.seed)
     detector = Detector(load_encoder(work), n_clusters, config.zero_heads)
-    n_steps = config.epochs * max(1, len(labels) // (config.batch_size // 2))
+    n_steps = config.epochs * epoch_steps(len(labels), config)
     snapshots = train_detector(
         detector,
         work.images.images,
@@ -164,7 +165,11 @@ def make_features(work: Workspace) -> Metrics | None:
 
 
 def _write_features(work: Workspace, out: Path, network: Detector | Encoder, outliers: np.ndarray) -> None:
-    """features.safetensors (the banks) and ood_features.safetensors (the sets, with a detector's heads)."""
+    """features.safetensors (the banks) and ood_features.safetensors (the sets, with a detector's heads).
+
+    Raises:
+        PipelineError: A feature is NaN, or too large for float16.
+    """
 
     def outputs(images: np.ndarray) -> list[np.ndarray]:
         if isinstance(network, Detector):
@@ -182,6 +187,10 @@ def _write_features(work: Workspace, out: Path, network: Detector | Encoder, out
         "outlier_features": outputs(outliers)[0].astype(np.float16),
         "outlier_labels": outlier_labels(work)[: len(outliers)],
     }
+    for name, array in (sets | banks).items():
+        if not np.isfinite(array).all():
+            kind = type(network).__name__.lower()
+            raise PipelineError(f"the {kind} gives features that are NaN or infinite ({name}): train it again")
     _save_arrays(out / "ood_features.safetensors", sets)
     _save_arrays(out / "features.safetensors", banks)
 

@@ -16,6 +16,7 @@ from sdviz.nn.unet import NoisePredictor
 from sdviz.outliers import (
     OutlierBatch,
     Recipe,
+    SamplingDiverged,
     check_images,
     check_labels,
     draw_target_labels,
@@ -389,6 +390,21 @@ def test_refuses_a_batch_size_that_would_leave_rows_unmade(generate: Callable[..
     for bad in (0, -4):
         with pytest.raises(ValueError, match=f"batch_size {bad} is not at least 1"):
             generate(batch_size=bad)
+
+
+@pytest.mark.parametrize("solver", list(SAMPLERS))
+def test_a_network_that_answers_nan_makes_no_picture(
+    tiny_network: Callable[..., NoisePredictor], tiny_images: Callable[..., np.ndarray], solver: str
+) -> None:
+    network = tiny_network()
+    with torch.no_grad():
+        network.unet.conv_out.bias[0] = torch.nan
+    y = np.array([0, 1])
+    recipe = dataclasses.replace(RECIPE, solver=solver)
+    with pytest.raises(SamplingDiverged, match="NaN or infinite"):
+        generate_outliers(
+            network, SCHEDULE, tiny_images(2), y, (y + 1) % 3, np.array(["a", "b"]), recipe, 3, CPU
+        )
 
 
 @pytest.mark.gpu
