@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -121,17 +122,24 @@ class NoteBook:
         self._write(bundle_hash, one, "note", text.strip()[:MAX_LENGTH], seen)
 
     def why_not(self) -> str:
-        """Why nothing can be written, "" where it can."""
-        try:
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            with closing(self._open()) as db:
-                db.execute("BEGIN IMMEDIATE")
-                db.rollback()
-        except (sqlite3.Error, OSError) as error:
-            if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
-                return ""
-            return f"{self.file} cannot be written: {getattr(error, 'strerror', None) or error}"
-        return ""
+        """Why nothing can be written, "" where it seems to; makes no file by asking."""
+        if self.file.exists():
+            try:
+                with closing(sqlite3.connect(self.file, timeout=0)) as db:
+                    db.execute("BEGIN IMMEDIATE")
+                    db.rollback()
+            except sqlite3.OperationalError as error:
+                # somebody else writes just now
+                return "" if "locked" in str(error) else f"{self.file} cannot be written: {error}"
+            except sqlite3.Error as error:
+                return f"{self.file} cannot be written: {error}"
+            return ""
+        place = self.file.parent.absolute()
+        while not place.exists() and place != place.parent:
+            place = place.parent
+        if place.is_dir() and os.access(place, os.W_OK | os.X_OK):
+            return ""
+        return f"{self.file} cannot be made: {place} cannot be written"
 
     def _write(self, bundle_hash: str, one: str, column: str, value: str, seen: Seen) -> None:
         now = datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,11 +1,345 @@
-"""The page Failures."""
+"""The page Failures: what is called wrongly at the threshold in use, worst first."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from sdviz.bundle import Bundle
+from sdviz.evidence import Evidence, MissingPart, PictureLibrary
+from sdviz.evidence.failures import Failures, find_failures, recall_of, threshold_for
+from sdviz.evidence.notes import Note, NotesError, notes_csv, tallies
+from sdviz.evidence.provenance import provenance
+from sdviz.ui.components import Cell, picture_grid
+from sdviz.ui.evidence import id_reference, open_evidence, set_scores, show_missing_part
+from sdviz.ui.failures_detail import show_detail
+from sdviz.ui.failures_pairs import PAIRS, show_pairs
+from sdviz.ui.failures_rates import show_rates
+from sdviz.ui.failures_state import (
+    AT_ONCE,
+    View,
+    facts_of,
+    notebook,
+    page_buttons,
+    page_of,
+    pictures_of,
+)
+from sdviz.ui.links import keep_link_values, restore_link_values, set_link_value
+from sdviz.ui.look import set_colours, set_titles
+from sdviz.ui.names import display_names
 from sdviz.ui.page import PageContext, show_missing_bundle
+from sdviz.ui.pictures import data_uri
+from sdviz.ui.shared import chosen_set, sample, score_controls, score_settings, set_shared, threshold
+from sdviz.ui.training_state import plain
+from sdviz.ui.words import counted
+
+SHOWS = "every OOD image that the detector let through and every ID image that it flagged, worst first"
+MISSED, ALARMS, PAIRS_VIEW = "missed", "alarms", "pairs"
+# Stand in the address, but belong to no widget
+SHOW, CLASS, CLUSTER = "f_show", "f_class", "f_cluster"
+OWN = (SHOW, CLASS, CLUSTER, PAIRS)
+EVERY = ""
+PICTURE_PX = 96
+LOWEST_RECALL = 80.0
 
 
 def show_failures(context: PageContext) -> None:
     """The page below its title."""
     if context.bundle is None:
-        show_missing_bundle(context)
+        show_missing_bundle(context, SHOWS)
+        return
+    if context.entered:
+        restore_link_values(OWN)
+    evidence, library = open_evidence(context.bundle)
+    _page(context.bundle, evidence, library)
+
+
+@st.fragment
+def _page(bundle: Bundle, evidence: Evidence, library: PictureLibrary) -> None:
+    keep_link_values(OWN)
+    try:
+        view = _view(bundle, evidence, library)
+    except MissingPart as error:
+        show_missing_part(error, SHOWS)
+        return
+    missed = find_failures(evidence.sets, view.scores, view.threshold, False)
+    alarms = find_failures(evidence.sets, view.scores, view.threshold, True)
+    _threshold_row(view, missed, alarms)
+    show = _choose_view(view, missed, alarms)
+    if show == PAIRS_VIEW:
+        show_pairs(view)
+    else:
+        _failures(view, alarms if show == ALARMS else missed, show == ALARMS)
+    _notes(view)
+
+
+def _view(bundle: Bundle, evidence: Evidence, library: PictureLibrary) -> View:
+    settings = score_settings(evidence)
+    if settings is None:
+        raise MissingPart("this bundle has no detector: it makes outliers, and calls nothing OOD")
+    if not evidence.ood_sets and not len(evidence.id_set):
+        raise MissingPart("this bundle has no scored images")
+    scores = set_scores(evidence, settings)
+    reference = id_reference(evidence, scores)
+    return View(
+        bundle,
+        evidence,
+        library,
+        settings,
+        scores,
+        reference,
+        threshold(reference.threshold),
+        display_names(bundle),
+        set_colours(evidence),
+        set_titles(evidence),
+    )
+
+
+# --- controls -------------------------------------------------------------------------------------
+
+
+def _threshold_row(view: View, missed: Failures, alarms: Failures) -> None:
+    """The threshold by the share of ID images that it lets pass, and what that costs."""
+    ordered = view.reference.id_scores
+    recall = recall_of(ordered, view.threshold)
+    st.session_state["failures_recall"] = round(min(max(recall, LOWEST_RECALL), 100.0) * 2) / 2
+
+    def move() -> None:
+        wanted = float(st.session_state["failures_recall"])
+        t = threshold_for(ordered, wanted)
+        set_shared("t", None if t == view.reference.threshold else repr(t))
+
+    columns = st.columns([2.6, 4.3, 1.3], vertical_alignment="center")
+    with columns[0]:
+        st.slider(
+            "Held-out ID images that pass, %",
+            LOWEST_RECALL,
+            100.0,
+            step=0.5,
+            key="failures_recall",
+            on_change=move,
+            help="Moves the threshold, here and on the other pages. 95 % is the usual one. More ID images that "
+            "pass mean fewer false alarms and more missed OOD.",
+        )
+    n_ood = sum(len(one) for one in view.evidence.ood_sets.values())
+    n_id = len(view.evidence.id_set)
+    columns[1].markdown(
+        f"Threshold **{view.threshold:.4g}**: a score above it is called OOD. {recall:.1f} % of {n_id:,} "
+        f"held-out ID images pass, **{counted(len(alarms), 'false alarm')}**. Of {n_ood:,} OOD images "
+        f"**{len(missed):,} {'is' if len(missed) == 1 else 'are'} missed**."
+    )
+    with columns[2], st.popover("Advanced", width="stretch"):
+        score_controls(view.evidence, "failures")
+        st.caption(f"The score is Eq. 6, now by {view.settings_text}.")
+
+
+def _choose_view(view: View, missed: Failures, alarms: Failures) -> str:
+    labels = {
+        MISSED: f"Missed OOD: {len(missed):,}",
+        ALARMS: f"False alarms: {len(alarms):,}",
+        PAIRS_VIEW: "Near-duplicates",
+    }
+    show = str(st.session_state.get(SHOW, ""))
+    if show not in labels:
+        # whoever comes with a false alarm wants to see it
+        show = ALARMS if sample() in set(alarms.ids.tolist()) else MISSED
+    st.session_state["failures_show"] = show
+
+    def choose() -> None:
+        set_link_value(SHOW, st.session_state["failures_show"])
+        # filters of the other kind pick nothing here
+        set_link_value(CLASS, "")
+        set_link_value(CLUSTER, "")
+
+    st.segmented_control(
+        "Show",
+        list(labels),
+        format_func=labels.__getitem__,
+        required=True,
+        key="failures_show",
+        on_change=choose,
+        label_visibility="collapsed",
+    )
+    return show
+
+
+def _filters(view: View, found: Failures, sets: Sequence[str]) -> tuple[Failures, list[str]]:
+    """Widgets that pick failures by set, class and cluster; what they leave, and the sets."""
+    columns = st.columns(3)
+    name = chosen_set(view.evidence)
+    name = name if name in sets else EVERY
+    with columns[0]:
+        st.session_state["failures_set"] = name
+        st.selectbox(
+            "Set",
+            [EVERY, *sets],
+            format_func=lambda one: view.titles.get(one, "every set"),
+            key="failures_set",
+            on_change=lambda: set_shared("set", st.session_state["failures_set"] or None),
+        )
+    if name:
+        found = found.only(found.sets == name)
+    classes, clusters = np.full(len(found), "", object), np.full(len(found), "", object)
+    for one in np.unique(found.sets).tolist():
+        here, facts = found.sets == one, facts_of(view, one)
+        classes[here] = facts.classes[found.rows[here]]
+        clusters[here] = [view.cluster_name(int(c)) for c in facts.clusters[found.rows[here]]]
+    keep = np.ones(len(found), bool)
+    for column, label, link, every, values in (
+        (columns[1], "Class", CLASS, "every class", classes),
+        (columns[2], "Taken for cluster", CLUSTER, "every cluster", clusters),
+    ):
+        with column:
+            wanted = _filter(label, link, every, sorted(set(values.tolist()) - {""}))
+        keep &= (values == wanted) | (wanted == EVERY)
+    return found.only(keep), [name] if name else list(sets)
+
+
+def _filter(label: str, link: str, every: str, options: list[str]) -> str:
+    key = f"failures_{link}"
+    wanted = str(st.session_state.get(link, ""))
+    wanted = wanted if wanted in options else EVERY
+    st.session_state[key] = wanted
+    st.selectbox(
+        label,
+        [EVERY, *options],
+        format_func=lambda one: one or every,
+        key=key,
+        on_change=lambda: set_link_value(link, st.session_state[key]),
+        disabled=not options,
+    )
+    return wanted
+
+
+# --- the list -------------------------------------------------------------------------------------
+
+
+def _failures(view: View, found: Failures, false_alarms: bool) -> None:
+    sets = [name for name, one in view.evidence.sets.items() if (one.role == "id") == false_alarms]
+    if not sets:
+        st.info("This bundle has no OOD set with scores: nothing can be missed.")
+        return
+    shown, chosen = _filters(view, found, sets)
+    columns = st.columns([3, 1.75], gap="medium")
+    with columns[0]:
+        if len(shown):
+            _grid(view, shown)
+        else:
+            _nothing(view, found, chosen, false_alarms)
+    with columns[1]:
+        show_detail(view, shown.ids)
+    show_rates(view, chosen, false_alarms)
+
+
+def _nothing(view: View, found: Failures, sets: Sequence[str], false_alarms: bool) -> None:
+    n = sum(len(view.evidence.sets[name]) for name in sets)
+    if len(found) and np.isin(found.sets, sets).any():
+        st.info("No failure has this class and this cluster: take one of the filters back.")
+    elif false_alarms:
+        st.success(
+            f"No false alarm: all {n:,} held-out ID images checked score at or below {view.threshold:.4g}. "
+            "Let fewer ID images pass, with the slider above, to see which come next."
+        )
+    else:
+        st.success(
+            f"Nothing missed: all {n:,} OOD images checked score above {view.threshold:.4g}. "
+            "Let more ID images pass, with the slider above, to see which come next."
+        )
+
+
+def _clicked() -> None:
+    set_shared("sample", st.session_state["failures_grid"].clicked)
+
+
+def _grid(view: View, shown: Failures) -> None:
+    page = page_of(shown.ids)
+    rows = np.arange(page * AT_ONCE, min(len(shown), (page + 1) * AT_ONCE))
+    pictures = pictures_of(view, shown.ids[rows].tolist())
+    try:
+        notes = notebook().read(view.bundle.hash)
+    except NotesError:
+        notes = {}
+    chosen = sample() or str(shown.ids[0])
+    cells = []
+    for i, row in enumerate(rows):
+        one, own_class = str(shown.ids[row]), str(pictures.class_names[i])
+        note = notes.get(one)
+        mark = f" ✎ {note.verdict or 'note'}" if note else ""
+        cells.append(
+            Cell(
+                data_uri(pictures.images[i]),
+                f"{one}, {own_class or 'class unknown'}, score {shown.scores[row]:.4g}",
+                view.colours[str(shown.sets[row])],
+                own_class or str(shown.sets[row]),
+                f"margin {shown.margins[row]:.3g}{mark}",
+                id=one,
+                chosen=one == chosen,
+            )
+        )
+    with st.container(height=760, border=False):
+        picture_grid(cells, len(cells), key="failures_grid", size_px=PICTURE_PX, on_click=_clicked)
+        for line in pictures.missing:
+            st.caption(f":material/hide_image: {line}: grey stands in for its pictures.")
+    page_buttons(len(shown), page)
+    st.caption(
+        "Images on the wrong side of the threshold, the farthest from it first: the margin is how far. Under "
+        "each its own class. Click one, or press J and K, to go through them."
+    )
+
+
+# --- notes ----------------------------------------------------------------------------------------
+
+
+def _notes(view: View) -> None:
+    """How many verdicts of each kind there are, and all of them as a file."""
+    try:
+        notes = list(notebook().read(view.bundle.hash).values())
+    except NotesError as error:
+        st.caption(f":material/lock: {plain(str(error))}")
+        return
+    st.markdown("**Verdicts and notes**")
+    if not notes:
+        st.caption(
+            "None yet on this bundle's images. What you say about an image beside its picture is kept here."
+        )
+        return
+    counts = tallies(notes)
+    columns = st.columns([*[1] * len(counts), 1.4], vertical_alignment="center")
+    for column, (verdict, count) in zip(columns, counts.items(), strict=False):
+        column.metric(verdict, count)
+    lines = provenance(view.bundle)
+    with columns[-1]:
+        st.download_button(
+            "CSV",
+            lambda: notes_csv(notes, lines),
+            f"sdviz-notes-{view.bundle.hash[:10]}.csv",
+            "text/csv",
+            key="failures_export",
+            icon=":material/download:",
+            on_click="ignore",
+            width="stretch",
+        )
+    with st.expander(f"All {len(notes):,}"):
+        _table(view, notes)
+
+
+def _table(view: View, notes: Sequence[Note]) -> None:
+    st.dataframe(
+        pd.DataFrame(
+            {
+                "image": [note.id for note in notes],
+                "set": [note.seen.set for note in notes],
+                "label": [note.seen.label for note in notes],
+                "score": [note.seen.score for note in notes],
+                "threshold": [note.seen.threshold for note in notes],
+                "verdict": [note.verdict for note in notes],
+                "note": [note.text for note in notes],
+                "time": [note.time[:16].replace("T", " ") for note in notes],
+            }
+        ),
+        hide_index=True,
+        key="failures_notes_table",
+    )

@@ -83,8 +83,8 @@ def show_found(
             cluster, sure = int(labels.labels[row]), float(labels.confidence[row])
             of = facts.sizes[cluster]
             says = (
-                f"cluster **{plain(names[cluster])}**, {percent(sure, 2)} sure: place {facts.rank[row] + 1:,} of "
-                f"{of:,} in its cluster, the surest first. A training image."
+                f"cluster **{plain(names[cluster])}**, {percent(sure, 2)} sure: place "
+                f"{facts.rank[row] + 1:,} of {of:,} in its cluster, the surest first. A training image."
             )
         elif not pictures.found[0]:
             why = pictures.missing[0] if pictures.missing else "no image on this machine has this id"

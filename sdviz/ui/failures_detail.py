@@ -1,0 +1,217 @@
+"""One image on the page Failures: its score, the training image beside it, what people say about it."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import streamlit as st
+
+from sdviz.evidence.notes import VERDICTS, NotesError, Seen
+from sdviz.ui.components import Cell, Words, picture_grid
+from sdviz.ui.failures_state import (
+    View,
+    facts_of,
+    nearest_of,
+    notebook,
+    pictures_of,
+    place_of,
+    position,
+)
+from sdviz.ui.look import ROLE_NAMES
+from sdviz.ui.page import open_page
+from sdviz.ui.pictures import ID_COLOUR, NEUTRAL_COLOUR, OUTLIER_COLOUR, data_uri
+from sdviz.ui.shared import sample, set_shared
+from sdviz.ui.training_state import plain
+
+VOTES = "pages/4_Sample_votes.py"
+BIG_PX = 160
+_PROBLEM = "failures_note_problem"
+
+
+def show_detail(view: View, ids: np.ndarray) -> None:
+    """The image that the person looks at, else the first of the list.
+
+    Args:
+        view: The settings in use.
+        ids: The list on show, for the buttons before and after.
+    """
+    one = sample() or (str(ids[0]) if len(ids) else "")
+    if not one:
+        return
+    _steps(ids)
+    outlier = view.library.outlier_row(one)
+    seen = _outlier(view, one, outlier) if outlier is not None else _image(view, one)
+    _note(view, one, seen)
+    if st.button(
+        "Open in Sample votes", key="failures_open_votes", icon=":material/how_to_vote:", width="stretch"
+    ):
+        set_shared("sample", one)
+        open_page(VOTES)
+
+
+def _steps(ids: np.ndarray) -> None:
+    """Buttons to the image before and after, J and K on the keyboard."""
+    at, n = position(ids), len(ids)
+    before = at - 1 if at is not None else -1
+    after = at + 1 if at is not None else (1 if not sample() else 0)
+    columns = st.columns([1.25, 1.1, 1.25], vertical_alignment="center")
+    for column, label, key, icon, to in (
+        (columns[0], "Previous", "K", "arrow_back", before),
+        (columns[2], "Next", "J", "arrow_forward", after),
+    ):
+        there = 0 <= to < n
+        column.button(
+            label,
+            key=f"failures_{label.lower()}",
+            icon=f":material/{icon}:",
+            shortcut=key,
+            on_click=set_shared,
+            args=("sample", str(ids[to]) if there else None),
+            disabled=not there,
+            width="stretch",
+        )
+    where = at if at is not None else (0 if not sample() else None)
+    columns[1].caption(
+        "not in this list" if where is None else f"{where + 1:,} of {n:,}", text_alignment="center"
+    )
+
+
+def _image(view: View, one: str) -> Seen:
+    """An image of a scored set, or one that has no score here."""
+    place, near = place_of(view, one), nearest_of(view, one)
+    pictures = pictures_of(view, [one, *([near.id] if near else [])])
+    own_class = str(pictures.class_names[0])
+    colour = view.colours.get(place[0], NEUTRAL_COLOUR) if place else NEUTRAL_COLOUR
+    cells = [_cell(pictures.images[0], one, colour, own_class or "class unknown", one)]
+    heads = [Words("this image")]
+    if near is not None:
+        its_class = str(pictures.class_names[1])
+        text = f"cluster {view.cluster_name(near.cluster)}"
+        small = f"{near.id}, distance {near.distance:.3f}" + (f", is {its_class}" if its_class else "")
+        cells.append(_cell(pictures.images[1], near.id, ID_COLOUR, text, small))
+        heads.append(Words("nearest training image"))
+    _grid(cells, heads, pictures.missing)
+    if place is None:
+        st.info("This image is in none of the scored sets: it has no score at this threshold.")
+        return Seen("", own_class)
+    name, row = place
+    role = view.evidence.sets[name].role
+    s = view.scores[name]
+    total = float(s.total[row])
+    _say_score(view, role, total)
+    cluster = int(facts_of(view, name).clusters[row])
+    st.caption(
+        f"Distance part {float(s.distance[row]):.4g} + α {view.settings.alpha:g} x {int(s.votes[row])} votes "
+        f"of {view.settings.k}. From {plain(view.titles.get(name, name))}"
+        + (f"; the detector takes it for {plain(view.cluster_name(cluster))}." if cluster >= 0 else ".")
+    )
+    return Seen(name, own_class, total, view.threshold, view.settings_text)
+
+
+def _say_score(view: View, role: str, total: float) -> None:
+    above, percentile = total > view.threshold, float(view.reference.percentile(np.array([total]))[0])
+    margin = abs(total - view.threshold)
+    if role == "id":
+        verdict, icon = ("False alarm", "error") if above else ("Rightly called ID", "check_circle")
+    else:
+        verdict, icon = ("Rightly called OOD", "check_circle") if above else ("Missed OOD", "error")
+    side = "above" if above else "at or below"
+    st.markdown(
+        f":material/{icon}: **{verdict}** ({ROLE_NAMES.get(role, role)}): score **{total:.4g}**, "
+        f"{margin:.3g} {side} the threshold {view.threshold:.4g}. More OOD than {percentile:.1f} % "
+        "of held-out ID."
+    )
+
+
+def _outlier(view: View, one: str, row: int) -> Seen:
+    """An outlier of the bank beside the training image that it was made of."""
+    table = view.evidence.outliers
+    source = str(table.source_ids[row])
+    pictures = pictures_of(view, [one, source])
+    was, told = (view.cluster_name(int(column[row])) for column in (table.labels, table.target_labels))
+    recipe = table.recipe(row)
+    its_class = str(pictures.class_names[1])
+    cells = [
+        _cell(pictures.images[0], one, OUTLIER_COLOUR, f"{was}, told {told}", one),
+        _cell(
+            pictures.images[1],
+            source,
+            ID_COLOUR,
+            f"cluster {was}",
+            source + (f", is {its_class}" if its_class else ""),
+        ),
+    ]
+    _grid(cells, [Words("this outlier"), Words("its source")], pictures.missing)
+    st.markdown(
+        f"**SD outlier**: {plain(was)}, told {plain(told)}, at S = {recipe.start_timestep} "
+        f"(σ {table.sigma(row):.2f}), w = {recipe.guidance_scale:g}. "
+        "It should show another object on the same background."
+    )
+    return Seen(
+        "SD outliers",
+        f"{was}, told {told}",
+        settings=f"S = {recipe.start_timestep}, w = {recipe.guidance_scale:g}",
+    )
+
+
+def _cell(image: np.ndarray, alt: str, colour: str, text: str, small: str) -> Cell:
+    return Cell(data_uri(image), alt, colour, text, small)
+
+
+def _grid(cells: list[Cell], heads: list[Words], missing: tuple[str, ...]) -> None:
+    picture_grid(
+        cells, len(cells), key="failures_pair", size_px=BIG_PX, column_names=heads, shrink=True
+    )  # fmt: skip
+    for line in missing:
+        st.caption(f":material/hide_image: {line}: grey stands in for it.")
+
+
+# --- what people say ------------------------------------------------------------------------------
+
+
+def _note(view: View, one: str, seen: Seen) -> None:
+    book, bundle_hash = notebook(), view.bundle.hash
+    digest = hashlib.sha256(f"{bundle_hash} {one}".encode()).hexdigest()[:12]
+    verdict_key, text_key = f"failures_verdict_{digest}", f"failures_note_{digest}"
+    try:
+        kept = book.read(bundle_hash).get(one)
+    except NotesError as error:
+        st.caption(f":material/lock: {plain(str(error))}")
+        return
+    why = book.why_not()
+
+    def write(what: str) -> None:
+        try:
+            if what == "verdict":
+                book.set_verdict(bundle_hash, one, st.session_state[verdict_key] or "", seen)
+            else:
+                book.set_text(bundle_hash, one, st.session_state[text_key] or "", seen)
+        except NotesError as error:
+            st.session_state[_PROBLEM] = str(error)
+
+    problem = st.session_state.pop(_PROBLEM, "")
+    if not problem:
+        # what is kept counts, whoever wrote it
+        st.session_state[verdict_key] = (kept.verdict or None) if kept else None
+        st.session_state[text_key] = kept.text if kept else ""
+    st.pills(
+        "Verdict", VERDICTS, key=verdict_key, on_change=write, args=("verdict",), disabled=bool(why)
+    )  # fmt: skip
+    st.text_area(
+        "Note",
+        key=text_key,
+        height=80,
+        max_chars=2000,
+        on_change=write,
+        args=("note",),
+        disabled=bool(why),
+        placeholder="What do you see?",
+        label_visibility="collapsed",
+    )
+    if problem or why:
+        st.caption(f":material/lock: {plain(problem or why)}")
+    elif kept:
+        st.caption(f"Kept {kept.time[:16].replace('T', ' ')} UTC beside the runs.")
+    else:
+        st.caption("A verdict or note is kept beside the runs, for everybody on this machine.")

@@ -1,0 +1,167 @@
+"""Near-duplicates on the page Failures: pictures that lie close to a training image."""
+
+from __future__ import annotations
+
+import numpy as np
+import streamlit as st
+
+from sdviz.evidence import Evidence, MissingPart
+from sdviz.evidence.duplicates import Pairs, ood_pairs, outlier_pairs, source_pairs
+from sdviz.ui.cache import DEVICE_LOCK
+from sdviz.ui.components import Cell, Words, picture_grid
+from sdviz.ui.evidence import show_missing_part
+from sdviz.ui.failures_detail import show_detail
+from sdviz.ui.failures_state import View, page_buttons, page_of, pictures_of
+from sdviz.ui.links import set_link_value
+from sdviz.ui.look import OUTLIERS
+from sdviz.ui.pictures import ID_COLOUR, data_uri
+from sdviz.ui.shared import sample, set_shared
+from sdviz.ui.words import percent
+
+PAIRS_AT_ONCE = 20
+PAIR_PX = 96
+SOURCE, NEAREST = "outliers-source", "outliers-nearest"
+OUTLIER_KINDS = {
+    SOURCE: "outliers beside their own sources",
+    NEAREST: "outliers beside the nearest training image",
+}
+PAIRS = "f_pairs"  # stands in the address: one of the two, or a set's name
+
+
+@st.cache_resource(max_entries=12, show_spinner=False)
+def _pairs(bundle_hash: str, which: str, normalize: bool, _evidence: Evidence) -> Pairs:
+    if which == SOURCE:
+        return source_pairs(_evidence, normalize)
+    place = st.empty()
+
+    def on_progress(share: float) -> None:
+        place.progress(share, "Searching the nearest training image of each, once")
+
+    with DEVICE_LOCK:
+        if which == NEAREST:
+            found = outlier_pairs(_evidence, normalize, on_progress)
+        else:
+            found = ood_pairs(_evidence, which, normalize, on_progress)
+    place.empty()
+    return found
+
+
+def _choose() -> None:
+    set_link_value(PAIRS, str(st.session_state["failures_pairs"]))
+
+
+def show_pairs(view: View) -> None:
+    """The chooser, the nearest pairs side by side, and one of them in detail."""
+    sets = view.evidence.sets
+    options = [
+        *[name for name, one in sets.items() if one.role != "id"],
+        *OUTLIER_KINDS,
+        view.evidence.id_set.name,
+    ]
+    which = str(st.session_state.get(PAIRS, ""))
+    which = which if which in options else options[0]
+    st.session_state["failures_pairs"] = which
+    st.selectbox(
+        "Pairs of",
+        options,
+        format_func=lambda one: OUTLIER_KINDS.get(one) or f"{view.titles.get(one, one)} beside training images",
+        key="failures_pairs",
+        on_change=_choose,
+        width=520,
+    )
+    try:
+        pairs = _pairs(view.bundle.hash, which, view.settings.normalize, view.evidence)
+    except (MissingPart, ValueError) as error:
+        show_missing_part(
+            str(error), "pairs of pictures whose features lie close to each other, the nearest first"
+        )
+        return
+    _say_what(view, which, pairs)
+    columns = st.columns([3, 1.75], gap="medium")
+    with columns[0]:
+        _grid(view, which, pairs)
+    with columns[1]:
+        show_detail(view, pairs.ids)
+
+
+def _say_what(view: View, which: str, pairs: Pairs) -> None:
+    d = pairs.distances
+    if not len(d):
+        st.info("There is no pair to show.")
+        return
+    usual = _usual_distance(view)
+    text = f"{len(d):,} pairs, distances {d.min():.3f} to {d.max():.3f}, median {np.median(d):.3f}."
+    if which in OUTLIER_KINDS:
+        text += (
+            " An outlier that lies on its source kept its semantics: it is called OOD in training and looks ID."
+            if which == SOURCE
+            else f" For {percent(float(pairs.is_source.mean()))} of them the nearest is their own source."
+        )
+    if usual is not None and which != view.evidence.id_set.name:
+        near = int((d < usual).sum())
+        text += (
+            f" {near:,} nearer than {usual:.3f}, within which half of the held-out ID images have their nearest "
+            "training image: look for near-duplicates there."
+        )
+    st.caption(text)
+
+
+def _usual_distance(view: View) -> float | None:
+    try:
+        name = view.evidence.id_set.name
+        d = _pairs(view.bundle.hash, name, view.settings.normalize, view.evidence).distances
+    except (MissingPart, ValueError):
+        return None
+    return float(np.median(d)) if len(d) else None
+
+
+def _clicked() -> None:
+    set_shared("sample", st.session_state["failures_pair_grid"].clicked)
+
+
+def _grid(view: View, which: str, pairs: Pairs) -> None:
+    if not len(pairs):
+        return
+    page = page_of(pairs.ids, PAIRS_AT_ONCE)
+    rows = np.arange(page * PAIRS_AT_ONCE, min(len(pairs), (page + 1) * PAIRS_AT_ONCE))
+    ids, others = pairs.ids[rows].tolist(), pairs.others[rows].tolist()
+    pictures = pictures_of(view, [*ids, *others])
+    chosen = sample() or ids[0]
+    colour = view.colours[OUTLIERS if which in OUTLIER_KINDS else which]
+    n = len(rows)
+    top = [
+        Cell(
+            data_uri(pictures.images[i]),
+            one,
+            colour,
+            f"{pairs.distances[rows[i]]:.3f}",
+            str(pictures.class_names[i]),
+            id=one,
+            chosen=one == chosen,
+        )
+        for i, one in enumerate(ids)
+    ]
+    below = [
+        Cell(data_uri(pictures.images[n + i]), one, ID_COLOUR, "", str(pictures.class_names[n + i]), id=ids[i])
+        for i, one in enumerate(others)
+    ]
+    first = "outlier" if which in OUTLIER_KINDS else which
+    second = "its source" if which == SOURCE else "nearest training image"
+    with st.container(height=700, border=False):
+        picture_grid(
+            top + below,
+            n,
+            key="failures_pair_grid",
+            size_px=PAIR_PX,
+            row_names=[Words(first, "distance"), Words(second)],
+            head_px=80,
+            on_click=_clicked,
+        )
+        for line in pictures.missing:
+            st.caption(f":material/hide_image: {line}: grey stands in for its pictures.")
+    page_buttons(len(pairs), page, PAIRS_AT_ONCE)
+    st.caption(
+        "Two pictures, one above the other, whose features lie close together; the number is the Euclidean "
+        f"distance of their features{', each of length 1, 0 to 2' if view.settings.normalize else ''}. "
+        "A pair that shows the same thing is a duplicate or a wrong label. Click one to look closer."
+    )

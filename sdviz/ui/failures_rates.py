@@ -1,0 +1,94 @@
+"""How often each class or cluster fails, on the page Failures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from sdviz.evidence.failures import Rate, is_wrong, rates
+from sdviz.evidence.provenance import provenance
+from sdviz.ui.charts import Bars, Chart, show_chart
+from sdviz.ui.failures_state import View, facts_of
+
+BY_CLASS, BY_CLUSTER = "by class", "by cluster"
+MOST_BARS = 30
+NO_CLASS = "no class known"
+
+
+def show_rates(view: View, sets: Sequence[str], false_alarms: bool) -> None:
+    """A bar for each group of the chosen sets, the worst first.
+
+    Args:
+        view: The settings in use.
+        sets: The sets of the filter, all of one kind.
+        false_alarms: Whether ID images are looked at, else OOD images.
+    """
+    what = "False alarms" if false_alarms else "Missed OOD"
+    head = st.columns([3, 2], vertical_alignment="bottom")
+    head[0].markdown(f"**{what}, share of each group**")
+    with head[1]:
+        by = st.segmented_control(
+            "Groups",
+            [BY_CLASS, BY_CLUSTER],
+            default=BY_CLASS,
+            required=True,
+            key="failures_by",
+            label_visibility="collapsed",
+        )
+    found: list[Rate] = []
+    for name in sets:
+        facts, total = facts_of(view, name), view.scores[name].total
+        if by == BY_CLUSTER:
+            groups = np.array([view.cluster_name(int(one)) for one in facts.clusters], dtype=str)
+        else:
+            groups = np.where(facts.classes == "", NO_CLASS, facts.classes)
+        found += rates(name, groups, is_wrong(view.evidence.sets[name], total, view.threshold))
+    found.sort(key=lambda rate: -rate.percent)
+    if not found:
+        st.caption("There is no image in these sets.")
+        return
+    shown = found[:MOST_BARS]
+    labels = [rate.name if len(sets) == 1 else f"{rate.name} ({rate.set})" for rate in shown]
+    chart = Chart(
+        f"{what} {by}",
+        f"{'class' if by == BY_CLASS else 'taken for the cluster'}, images called wrongly of all",
+        "called wrongly, %",
+        [
+            Bars(
+                "called wrongly, %",
+                [f"{label}, {rate.wrong} of {rate.n:,}" for label, rate in zip(labels, shown, strict=True)],
+                np.array([rate.percent for rate in shown]),
+                [view.colours[rate.set] for rate in shown],
+            )
+        ],
+        height=340,
+    )
+    more = f" The {MOST_BARS} worst of {len(found)}." if len(found) > MOST_BARS else ""
+    means = (
+        "Of the held-out ID images of each group, the share above the threshold"
+        if false_alarms
+        else "Of the OOD images of each group, the share that the threshold lets through as ID"
+    )
+    show_chart(
+        chart,
+        provenance(view.bundle, scores=view.settings_text, threshold=f"{view.threshold:.6g}"),
+        key="failures_rates",
+        caption=f"{means}, 0 to 100 %. A group that stands out is not understood.{more}",
+    )
+    with st.expander("As a table"):
+        st.dataframe(
+            pd.DataFrame(
+                {
+                    "set": [rate.set for rate in found],
+                    "group": [rate.name for rate in found],
+                    "called wrongly": [rate.wrong for rate in found],
+                    "images": [rate.n for rate in found],
+                    "%": [round(rate.percent, 2) for rate in found],
+                }
+            ),
+            hide_index=True,
+            key="failures_rates_table",
+        )
