@@ -8,5 +8,6 @@ show_home(
         "Outliers that keep the scene and lose the object",
         "A real image is noised to step **S** and denoised under the **wrong label**: "
         "the background stays, the object turns into something odd.",
+        makes_outliers=True,
     )
 )

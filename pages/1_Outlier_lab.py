@@ -8,5 +8,6 @@ show_lab(
         "Outlier lab",
         "Noise an image to step **S**, denoise it under the **wrong label** with guidance **w**: "
         "the background stays, the object turns odd.",
+        makes_outliers=True,
     )
 )

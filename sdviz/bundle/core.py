@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
-from diffusers import DDPMScheduler, UNet2DModel
 from safetensors.torch import save_file
 from torch import nn
 
@@ -23,8 +23,6 @@ from ..nn.classifier import Classifier
 from ..nn.detector import Detector, detector_outputs
 from ..nn.device import resolve_device
 from ..nn.encoder import Encoder, encode
-from ..nn.inference import InferenceModel, prepare_for_inference
-from ..nn.unet import NoisePredictor
 from ..outliers import (
     OutlierBatch,
     Recipe,
@@ -45,49 +43,80 @@ from .parts import (
     read_banks,
 )
 
+# diffusers takes seconds to import: it is there when the U-Net is first wanted, and not before
 if TYPE_CHECKING:
     from ..detection.score import SDScore
+    from ..nn.inference import InferenceModel
+    from ..nn.unet import NoisePredictor
+
+Later: TypeAlias = Callable[[], Any]  # loads a network
 
 
-@dataclass(eq=False)
 class Bundle:
     """A trained system.
 
     Attributes:
         manifest: bundle.json.
-        noise_predictor: The U-Net, float32, on the CPU.
-        schedule: Its noise schedule.
-        clusterer: Names the cluster of any image; None in a bundle without one.
-        encoder: The network before detector training; None in a bundle without one.
-        detector: f, g_bin, g_in and g_out; None in a bundle without one.
+        schedule: The U-Net's noise schedule.
         parts: Tables and features by their names in the folder, see `manifest.PARTS`; any may be absent.
         path: The folder it was loaded from; None if it was made in memory.
         hash: SHA-256 of bundle.json, and with it of everything in the folder; "" in memory.
         device: Where `generate` and `pseudo_label` compute.
     """
 
-    manifest: Manifest
-    noise_predictor: NoisePredictor
-    schedule: NoiseSchedule
-    clusterer: Classifier | None = None
-    encoder: Encoder | None = None
-    detector: Detector | None = None
-    parts: Mapping[str, Path] = field(default_factory=dict)
-    path: Path | None = None
-    hash: str = ""
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    _ready: InferenceModel | None = None
-    _score: SDScore | None = None
+    def __init__(
+        self,
+        manifest: Manifest,
+        noise_predictor: NoisePredictor | Later,
+        schedule: NoiseSchedule,
+        clusterer: Classifier | Later | None = None,
+        encoder: Encoder | Later | None = None,
+        detector: Detector | Later | None = None,
+        parts: Mapping[str, Path] | None = None,
+        path: Path | None = None,
+        hash: str = "",
+        device: torch.device | None = None,
+    ) -> None:
+        """Puts one together; nothing is checked before `save`.
+
+        Args:
+            manifest: As the attribute; so with schedule, path and hash.
+            noise_predictor: The U-Net, float32, on the CPU; this and the other networks may be what loads them
+                when they are first wanted.
+            schedule: Its noise schedule.
+            clusterer: None in a bundle without one, and so below.
+            encoder: The network before detector training.
+            detector: f, g_bin, g_in and g_out.
+            parts: None for none.
+            path: None for a bundle in memory.
+            hash: "" for a bundle in memory.
+            device: None for the CPU.
+        """
+        self.manifest, self.schedule = manifest, schedule
+        self.parts: Mapping[str, Path] = {} if parts is None else parts
+        self.path, self.hash = path, hash
+        self.device = torch.device("cpu") if device is None else device
+        self._networks: dict[str, nn.Module | Later | None] = {
+            "noise_predictor": noise_predictor,
+            "clusterer": clusterer,
+            "encoder": encoder,
+            "detector": detector,
+        }
+        self._loading = threading.Lock()
+        self._ready: InferenceModel | None = None
+        self._score: SDScore | None = None
 
     # --- load and save ----------------------------------------------------------------------------
 
     @classmethod
-    def load(cls, path: str | Path, device: str = "auto") -> Bundle:
+    def load(cls, path: str | Path, device: str = "auto", lazy: bool = False) -> Bundle:
         """Opens a bundle; every file is checked against its SHA-256 before it is read.
 
         Args:
             path: The folder.
             device: "auto" takes CUDA, then MPS, then the CPU.
+            lazy: Leaves each network for when it is first wanted: for those who only look at tables, to whom
+                diffusers and timm are seconds of waiting. One that does not fit is refused at that time.
 
         Raises:
             BundleError: A missing, changed, foreign or pickled file, named in the message.
@@ -97,12 +126,46 @@ class Bundle:
         where = resolve_device(device)
         manifest, digest = read_manifest(path)
         check_files(path, manifest)
-        predictor = load_noise_predictor(path, manifest)
+
         schedule = load_schedule(path, manifest)
-        clusterer = load_clusterer(path, manifest)
-        encoder, detector = load_encoder(path, manifest), load_detector(path, manifest)
+        loaders = (load_noise_predictor, load_clusterer, load_encoder, load_detector)
+        unet, clusterer, encoder, detector = (partial(load, path, manifest) for load in loaders)
         parts = {name: path / name for name in PARTS if name in manifest.files}
-        return cls(manifest, predictor, schedule, clusterer, encoder, detector, parts, path, digest, where)
+        bundle = cls(
+            manifest,
+            unet,
+            schedule,
+            clusterer if manifest.clusterer is not None else None,
+            encoder if "encoder.safetensors" in manifest.files else None,
+            detector if "detector.safetensors" in manifest.files else None,
+            parts,
+            path,
+            digest,
+            where,
+        )
+        if not lazy:
+            bundle.load_networks()
+        return bundle
+
+    def load_networks(self) -> Bundle:
+        """Loads what was left for later.
+
+        Returns:
+            Itself.
+
+        Raises:
+            BundleError: A network that is not this bundle's.
+        """
+        for name in self._networks:
+            self._network(name)
+        return self
+
+    def _network(self, name: str) -> Any:  # noqa: ANN401 - each property says its own
+        with self._loading:
+            found = self._networks[name]
+            if found is not None and not isinstance(found, nn.Module):
+                found = self._networks[name] = found()
+            return found
 
     def save(self, path: str | Path) -> Bundle:
         """Writes the folder whole or not at all: a sibling is filled and opened, then takes its place.
@@ -141,6 +204,8 @@ class Bundle:
         return saved
 
     def _write(self, folder: Path) -> None:
+        from diffusers import DDPMScheduler, UNet2DModel
+
         # 1. the parts; float16 halves the folder, and loading widens it again
         unet = self.noise_predictor.unet.to("cpu")
         # where it was once loaded from is nobody's business
@@ -188,8 +253,44 @@ class Bundle:
         return self.manifest.class_names
 
     @property
+    def noise_predictor(self) -> NoisePredictor:
+        """The U-Net, float32, on the CPU; like the other networks BundleError where it does not fit."""
+        network: NoisePredictor = self._network("noise_predictor")
+        return network
+
+    @property
+    def clusterer(self) -> Classifier | None:
+        """Names the cluster of any image; None in a bundle without one."""
+        network: Classifier | None = self._network("clusterer")
+        return network
+
+    @property
+    def encoder(self) -> Encoder | None:
+        """The network before detector training; None in a bundle without one."""
+        network: Encoder | None = self._network("encoder")
+        return network
+
+    @property
+    def detector(self) -> Detector | None:
+        """f, g_bin, g_in and g_out; None in a bundle without them."""
+        network: Detector | None = self._network("detector")
+        return network
+
+    @property
+    def has_clusterer(self) -> bool:
+        """Whether it can name clusters; asks no network to be loaded, and so below."""
+        return self._networks["clusterer"] is not None
+
+    @property
+    def has_detector(self) -> bool:
+        """Whether it has a detector."""
+        return self._networks["detector"] is not None
+
+    @property
     def inference(self) -> InferenceModel:
         """The noise predictor as the device runs it best, made at the first use."""
+        from ..nn.inference import prepare_for_inference
+
         if self._ready is None:
             self._ready = prepare_for_inference(self.noise_predictor, self.device)
         return self._ready
@@ -250,9 +351,9 @@ class Bundle:
     @property
     def feature_source(self) -> str | None:
         """Which network `features` asks: "detector", else "encoder"; None where there is neither."""
-        if self.detector is not None:
+        if self.has_detector:
             return "detector"
-        return "encoder" if self.encoder is not None else None
+        return "encoder" if self._networks["encoder"] is not None else None
 
     def features(self, images: np.ndarray) -> np.ndarray:
         """Features, float32 (N,D), of the detector, or of the encoder: see `feature_source`.
@@ -286,7 +387,7 @@ class Bundle:
             ValueError: A bundle without a detector or banks.
         """
         if self._score is None:
-            if self.detector is None or self.manifest.score is None:
+            if not self.has_detector or self.manifest.score is None:
                 raise ValueError("this bundle has no detector: it makes outliers only, and scores nothing")
             from ..detection.score import SDScore
 

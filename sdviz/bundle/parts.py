@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import pyarrow.parquet as pq
-from diffusers import UNet2DModel
 from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
 from safetensors.torch import load_file
@@ -19,14 +18,20 @@ from ..diffusion.schedule import NoiseSchedule
 from ..nn.classifier import Classifier, build_classifier
 from ..nn.detector import Detector
 from ..nn.encoder import Encoder
-from ..nn.unet import NoisePredictor
 from .manifest import MANIFEST, UNET_WEIGHTS, BundleError, Manifest, first_line, parse_json
+
+if TYPE_CHECKING:
+    from ..nn.unet import NoisePredictor
 
 Net = TypeVar("Net", bound=nn.Module)
 
 
 def load_noise_predictor(path: Path, manifest: Manifest) -> NoisePredictor:
     """The U-Net, float32 on the CPU."""
+    from diffusers import UNet2DModel  # slow to import, and wanted only where outliers are made
+
+    from ..nn.unet import NoisePredictor
+
     folder, weights = path / "unet", path / UNET_WEIGHTS
     config = parse_json(folder / "config.json", (folder / "config.json").read_bytes())
     factor = manifest.pixel_unshuffle

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from .. import data
+from ..bundle import BundleError
 from ..data.decode import through_jpeg
 from ..outliers import Recipe
 from .tables import Evidence, MissingPart
@@ -125,6 +126,11 @@ class PictureLibrary:
             there = np.array(rows)[sources.found]
             if not len(there):
                 continue
+            try:
+                bundle.load_networks()
+            except BundleError as error:
+                why.append(str(error))
+                break
             batch = bundle.generate(
                 sources.images[sources.found],
                 labels=table.labels[there],

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import timm
 import torch
 from huggingface_hub import constants, get_session, hf_hub_url, try_to_load_from_cache
 from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
-from torchvision.models.resnet import BasicBlock
 
 from ..config import EncoderConfig
 from .device import resolve_device
+
+# timm and torchvision take a second each to import: they are there when a network is first built
+if TYPE_CHECKING:
+    from torchvision.models.resnet import BasicBlock
 
 # what timm calls the parts before the first block
 STEMS = ("patch_embed", "stem", "conv_stem", "conv1", "bn1")
@@ -192,6 +194,8 @@ def load_weights(module: nn.Module, path: Path) -> None:
 
 
 def _load_pretrained(encoder: Encoder, arch: str) -> None:
+    import timm
+
     if not arch.startswith("timm:"):
         raise EncoderError(f"encoder.weights pretrained: there are none for {arch}; use timm:NAME or a file")
     name = arch.removeprefix("timm:")
@@ -212,6 +216,8 @@ def _check_hub(name: str) -> None:
 
     Asked once, because the hub itself goes on asking for a minute.
     """
+    import timm
+
     repo = getattr(timm.get_pretrained_cfg(name, allow_unregistered=True), "hf_hub_id", None)
     files = ("model.safetensors", "pytorch_model.bin")
     if repo and not any(isinstance(try_to_load_from_cache(repo, file), str) for file in files):
@@ -219,6 +225,8 @@ def _check_hub(name: str) -> None:
 
 
 def _timm_body(name: str, input_px: int | None) -> nn.Module:
+    import timm
+
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), 1)
         hint = f"; the nearest is {near[0]}" if near else ""
@@ -233,6 +241,8 @@ def _timm_body(name: str, input_px: int | None) -> nn.Module:
 
 def _size(name: str, input_px: int | None) -> dict[str, Any]:
     """Networks with a position for each patch are built for a size; others take any."""
+    import timm
+
     config = timm.get_pretrained_cfg(name, allow_unregistered=True)
     fixed = config is not None and config.fixed_input_size
     return {"img_size": input_px} if input_px is not None and fixed else {}
@@ -259,6 +269,8 @@ def _resnet18(width: int) -> nn.Sequential:
 
 
 def _block(channels: int, out: int, stride: int) -> BasicBlock:
+    from torchvision.models.resnet import BasicBlock
+
     shortcut = None
     if stride != 1 or channels != out:
         shortcut = nn.Sequential(nn.Conv2d(channels, out, 1, stride, bias=False), nn.BatchNorm2d(out))

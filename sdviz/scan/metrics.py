@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
-from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +44,10 @@ def agreement(clusters: np.ndarray, classes: np.ndarray, n_clusters: int, n_clas
         >>> agreement(np.array([1, 1, 0]), np.array([0, 0, 1]), 2, 2).accuracy
         1.0
     """
+    # slow to import
+    from scipy.optimize import linear_sum_assignment
+    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+
     if clusters.shape != classes.shape:
         raise ValueError(f"clusters {clusters.shape} and classes {classes.shape} do not fit")
     known = classes >= 0

@@ -16,7 +16,6 @@ from sdviz.bundle import MANIFEST, Bundle
 from sdviz.config import RunConfig
 from sdviz.data import ImageSet
 from sdviz.outliers import Recipe, to_images
-from sdviz.pipeline import estimate
 
 # The device does one thing at a time, whoever asks.
 DEVICE_LOCK = threading.Lock()
@@ -25,11 +24,11 @@ MAX_OUTLIERS = 20_000
 
 @st.cache_resource(max_entries=2, show_spinner="Opening the bundle ...")
 def _open_bundle(path: str, changed_ns: int, device: str) -> Bundle:
-    return Bundle.load(path, device)
+    return Bundle.load(path, device, lazy=True)
 
 
 def open_bundle(path: Path, device: str = "auto") -> Bundle:
-    """The bundle in that folder; opened again when its bundle.json changes.
+    """The bundle in that folder, its networks left for later; opened again when its bundle.json changes.
 
     Raises:
         BundleError: As `Bundle.load`.
@@ -184,6 +183,8 @@ def make_edits(
 
 @st.cache_data(max_entries=64, show_spinner=False)
 def _estimate_run(config: str, root: str) -> list[tuple[str, float, int]]:
+    from sdviz.pipeline import estimate  # brings accelerate and more, seconds that only this page waits for
+
     with DEVICE_LOCK:
         parts = estimate(RunConfig.model_validate_json(config))
     return [(part.stage, part.seconds, part.bytes) for part in parts]

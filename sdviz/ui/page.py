@@ -76,12 +76,13 @@ def find_bundles() -> dict[str, Path]:
     return found | {run.name: run.bundle for run in runs.list_runs() if (run.bundle / MANIFEST).is_file()}
 
 
-def setup_page(title: str, idea: str) -> PageContext:
+def setup_page(title: str, idea: str, makes_outliers: bool = False) -> PageContext:
     """The shared start of every page: configuration, menu, bundle chooser, title and one-line idea.
 
     Args:
         title: The page's name.
         idea: What the page shows, in one line.
+        makes_outliers: Whether the page needs the bundle's networks at once: others open sooner without them.
     """
     st.set_page_config(
         page_title=f"{title} - sdviz", page_icon=_icon(), layout="wide", initial_sidebar_state=250
@@ -95,7 +96,7 @@ def setup_page(title: str, idea: str) -> PageContext:
         for file, name, icon in PAGES:
             st.page_link(file, label=name, icon=icon)
         st.divider()
-        context = _choose_bundle()
+        context = _choose_bundle(makes_outliers)
     enter_page(entered)
     st.title(title)
     st.markdown(idea)
@@ -128,7 +129,7 @@ def choose_bundle(name: str) -> None:
     st.session_state["bundle"] = name
 
 
-def _choose_bundle() -> PageContext:
+def _choose_bundle(makes_outliers: bool) -> PageContext:
     bundles = find_bundles()
     if not bundles:
         st.caption("No bundle yet")
@@ -146,6 +147,8 @@ def _choose_bundle() -> PageContext:
         st.caption(line)
     try:
         bundle = open_bundle(bundles[name])
+        if makes_outliers:
+            bundle.load_networks()
     except (BundleError, OSError) as error:
         return PageContext(None, f"The bundle {name!r} cannot be opened: {error}")
     m = bundle.manifest

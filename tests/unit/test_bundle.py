@@ -4,6 +4,8 @@ import hashlib
 import json
 import pickle
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import torch
 from diffusers import DDPMScheduler, UNet2DModel
 from safetensors.torch import load_file, save_file
 
+from sdviz import data
 from sdviz.bundle import MANIFEST, Bundle, BundleError, read_manifest
 from sdviz.config import UNetConfig
 from sdviz.diffusion.noise import content_ids
@@ -22,6 +25,7 @@ from sdviz.nn.classifier import SmallClassifier
 from sdviz.nn.unet import NoisePredictor
 from sdviz.outliers import OutlierBatch, draw_target_labels
 from tests.full_disk import largest_file
+from tests.tiny_bundle import save_tiny_bundle
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 MakeBundle = Callable[..., Bundle]
@@ -31,6 +35,11 @@ MakeImages = Callable[..., np.ndarray]
 def grey_levels(a: np.ndarray, b: np.ndarray) -> float:
     """Mean absolute difference."""
     return float(np.abs(a.astype(int) - b.astype(int)).mean())
+
+
+def exchange(bundle: Bundle, **networks: torch.nn.Module | None) -> None:
+    """Puts other networks into a bundle in memory."""
+    bundle._networks |= networks
 
 
 def same_pictures(a: OutlierBatch, b: OutlierBatch) -> bool:
@@ -169,9 +178,9 @@ def test_the_hash_changes_with_every_file(tiny_bundle: MakeBundle, tmp_path: Pat
         "clusterer": tiny_bundle(),
         "no clusterer": tiny_bundle(clusterer=False),
     }
-    others["U-Net"].clusterer = first.clusterer
+    exchange(others["U-Net"], clusterer=first.clusterer)
     others["schedule"].schedule = NoiseSchedule.linear(500)
-    others["clusterer"].clusterer = tiny_bundle(seed=2).clusterer
+    exchange(others["clusterer"], clusterer=tiny_bundle(seed=2).clusterer)
     hashes = {name: bundle.save(tmp_path / name).hash for name, bundle in others.items()}
     hashes["first"] = first.save(tmp_path / "first").hash
     assert len(set(hashes.values())) == len(hashes)
@@ -524,7 +533,7 @@ def test_a_clusterer_of_another_width_or_class_count(
     edit_manifest(folder, clusterer={"n_classes": 3, "depth": 4})
     assert refusal(folder).startswith(f"{file}: not this bundle's clusterer")
     odd = tiny_bundle()
-    odd.clusterer = SmallClassifier(5, width=4)
+    exchange(odd, clusterer=SmallClassifier(5, width=4))
     with pytest.raises(BundleError, match="5 classes, but bundle.json says 3"):
         odd.save(tmp_path / "odd")
     assert not (tmp_path / "odd").exists()
@@ -768,7 +777,7 @@ def test_one_cluster_has_no_wrong_label(
 ) -> None:
     made = tiny_bundle(clusterer=False, n_clusters=1, class_names=("disk",))
     config = UNetConfig(channels=(8, 8), layers_per_block=1, pixel_unshuffle=1)
-    made.noise_predictor = tiny_network(config, n_classes=1)
+    exchange(made, noise_predictor=tiny_network(config, n_classes=1))
     images = np.zeros((1, 8, 8, 3), np.uint8)
     with pytest.raises(ValueError, match="at least 2 clusters, there is 1"):
         made.generate(images, labels=[0])
@@ -797,3 +806,38 @@ def test_a_bundle_on_the_gpu_saves_and_loads(folder: Path, tiny_images: MakeImag
     assert again.device.type == "cuda"
     assert again.hash == bundle.hash
     assert grey_levels(again.generate(tiny_images(3)).outliers, before.outliers) < 1
+
+
+def test_a_lazy_bundle_loads_networks_when_they_are_wanted(tmp_path: Path) -> None:
+    path = save_tiny_bundle(tmp_path / "b")
+    whole, lazy = Bundle.load(path, "cpu"), Bundle.load(path, "cpu", lazy=True)
+    assert lazy.has_clusterer and not lazy.has_detector and lazy.feature_source is None
+    images = data.load("shapes", "test", limit=2)
+    expected = whole.generate(images.images, ids=images.ids).outliers
+    assert np.array_equal(lazy.generate(images.images, ids=images.ids).outliers, expected)
+
+
+def test_opening_a_lazy_bundle_imports_no_diffusers(tmp_path: Path) -> None:
+    path = save_tiny_bundle(tmp_path / "b")
+    code = (
+        "import sys; from sdviz.bundle import Bundle\n"
+        f"Bundle.load({str(path)!r}, 'cpu', lazy=True)\n"
+        "print([m for m in ('diffusers', 'timm', 'torchvision') if m in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
+def test_a_lazy_bundle_refuses_a_foreign_network_when_it_is_wanted(tmp_path: Path) -> None:
+    path = save_tiny_bundle(tmp_path / "b")
+    save_file({"a": torch.zeros(1)}, path / "clusterer.safetensors")
+    manifest = json.loads((path / "bundle.json").read_text())
+    manifest["files"]["clusterer.safetensors"] = hashlib.sha256(
+        (path / "clusterer.safetensors").read_bytes()
+    ).hexdigest()
+    (path / "bundle.json").write_text(json.dumps(manifest))
+    lazy = Bundle.load(path, "cpu", lazy=True)
+    with pytest.raises(BundleError, match="not this bundle's clusterer"):
+        lazy.load_networks()
+    with pytest.raises(BundleError, match="not this bundle's clusterer"):
+        Bundle.load(path, "cpu")

@@ -1,0 +1,250 @@
+"""How long a person waits: the first open of each page after the server's start, and warm interactions.
+
+Run as `python bench/pages.py [--repeats 3] [--bundle checkpoints/shapes]`. Needs Chromium on the PATH and
+Playwright (requirements-dev.txt). For every first open a server of its own is started and has answered its
+health check before the clock starts; the page is open when its script has ended and its main element stands.
+A warm interaction is timed from the click or key to the end of the script that it starts. The memory is that
+of the server's process while five bundles are opened one after the other, over every page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+from playwright.sync_api import Page, sync_playwright
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+FIRST_OPEN_BAR_SEC = 3.0
+WARM_BAR_SEC = 0.5
+N_BUNDLES = 5
+ARGUMENTS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+IDLE = '[data-testid="stApp"][data-test-script-state="notRunning"]'
+
+
+@dataclass(frozen=True)
+class Step:
+    """A warm interaction.
+
+    Attributes:
+        name: What the person does.
+        act: Does it.
+    """
+
+    name: str
+    act: Callable[[Page], None]
+
+
+def click(selector: str, nth: int = 0) -> Callable[[Page], None]:
+    """Clicks an element."""
+
+    def act(page: Page) -> None:
+        page.locator(selector).nth(nth).click()
+
+    return act
+
+
+def key_on_slider(widget: str, key: str) -> Callable[[Page], None]:
+    """Presses a key on the slider of that widget key."""
+
+    def act(page: Page) -> None:
+        page.locator(f".st-key-{widget} input[type=range]").first.press(key)
+
+    return act
+
+
+def choose_view(name: str) -> Callable[[Page], None]:
+    """Clicks a part of a segmented control."""
+
+    def act(page: Page) -> None:
+        page.get_by_test_id("stButtonGroup").get_by_text(name, exact=True).first.click()
+
+    return act
+
+
+# address, what stands when the page is ready, warm interactions in turn
+PAGES: dict[str, tuple[str, str, list[Step]]] = {
+    "Home": ("/", ".grid img", []),
+    "Outlier lab": (
+        "/Outlier_lab",
+        ".grid img",
+        [Step("S one step up (new outliers)", key_on_slider("S", "ArrowRight"))],
+    ),
+    "Pseudo-labels": ("/Pseudo_labels", ".cell img", []),
+    "Embeddings": ("/Embeddings", "canvas", []),
+    "Sample votes": (
+        "/Sample_votes",
+        ".cell img",
+        [Step("k one up", key_on_slider("votes_k", "ArrowRight"))],
+    ),
+    "Failures": ("/Failures", ".cell img", []),
+    "Results": ("/Results", "svg", [Step("ROC", choose_view("ROC"))]),
+    "Training": ("/Training", '[data-testid="stButtonGroup"]', []),
+}
+
+
+@contextmanager
+def server(checkpoints: Path, home: Path) -> Iterator[tuple[str, psutil.Process]]:
+    """A running app; gives its address and its process."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    environment = os.environ | {"SDVIZ_CHECKPOINTS": str(checkpoints), "SDVIZ_RUNS": str(home / "runs")}
+    environment["SDVIZ_DATA"] = str(home / "data")
+    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.headless", "true"]
+    with (home / "log.txt").open("a") as log:
+        process = subprocess.Popen(
+            [*command, "--server.port", str(port)], cwd=ROOT, env=environment, stdout=log, stderr=log
+        )
+    address = f"http://localhost:{port}"
+    try:
+        while True:
+            try:
+                urllib.request.urlopen(f"{address}/_stcore/health", timeout=2)
+                break
+            except (urllib.error.URLError, ConnectionError, TimeoutError):
+                if process.poll() is not None:
+                    raise SystemExit((home / "log.txt").read_text()) from None
+                time.sleep(0.05)
+        yield address, psutil.Process(process.pid)
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def wait_until_idle(page: Page) -> None:
+    """Waits until no script runs, and none is about to."""
+    page.wait_for_selector(IDLE, timeout=120_000)
+
+
+def time_open(page: Page, address: str, ready: str) -> float:
+    """Seconds from the request to the finished page."""
+    started = time.perf_counter()
+    page.goto(address)
+    page.wait_for_selector("h1", timeout=120_000)
+    page.wait_for_selector(ready, timeout=120_000, state="attached")
+    wait_until_idle(page)
+    return time.perf_counter() - started
+
+
+def time_step(page: Page, step: Step) -> float:
+    """Seconds from the act to the end of what it started; the script must have begun within 300 ms."""
+    page.evaluate(
+        """() => { window.__ran = 0; const app = document.querySelector('[data-testid="stApp"]');
+        window.__watch?.disconnect();
+        window.__watch = new MutationObserver(() => {
+          if (app.dataset.testScriptState === 'running') window.__ran = performance.now(); });
+        window.__watch.observe(app, {attributes: true}); }"""
+    )
+    started = time.perf_counter()
+    step.act(page)
+    try:
+        page.wait_for_function("() => window.__ran > 0", timeout=1_000)
+    except Exception:  # noqa: BLE001 - answered in the browser alone
+        return time.perf_counter() - started - 1.0
+    wait_until_idle(page)
+    return time.perf_counter() - started
+
+
+def main() -> int:
+    """Prints the tables; 1 where a bar is missed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("--bundle", type=Path, default=ROOT / "checkpoints" / "shapes")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--pages", nargs="*", default=list(PAGES))
+    parser.add_argument("--no-memory", action="store_true")
+    options = parser.parse_args()
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        print("not measured: no Chromium on the PATH")
+        return 1
+    missed = False
+    print(f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}; medians of {options.repeats}\n")
+    print("| page | first open | opened again | warm interaction | time |\n|---|--:|--:|---|--:|")
+    with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
+        home = Path(name)
+        checkpoints = home / "checkpoints"
+        checkpoints.mkdir()
+        shutil.copytree(options.bundle, checkpoints / options.bundle.name)
+        browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+        for title in options.pages:
+            path, ready, steps = PAGES[title]
+            opens, again = [], []
+            warm: dict[str, list[float]] = {step.name: [] for step in steps}
+            for _ in range(options.repeats):
+                with server(checkpoints, home) as (address, _process):
+                    page = browser.new_page(viewport={"width": 1440, "height": 900})
+                    opens.append(time_open(page, address + path, ready))
+                    page.close()
+                    page = browser.new_page(viewport={"width": 1440, "height": 900})
+                    again.append(time_open(page, address + path, ready))
+                    for step in steps:
+                        time_step(page, step)  # the first may load what later ones find
+                        warm[step.name].append(time_step(page, step))
+                    page.close()
+            first = statistics.median(opens)
+            missed |= first > FIRST_OPEN_BAR_SEC
+            rows = [(s, statistics.median(t)) for s, t in warm.items()] or [("", float("nan"))]
+            for i, (step_name, seconds) in enumerate(rows):
+                missed |= seconds > WARM_BAR_SEC
+                begin = f"| {title} | {first:.2f} s | {statistics.median(again):.2f} s" if i == 0 else "| | |"
+                print(f"{begin} | {step_name} | {f'{seconds:.2f} s' if step_name else ''} |", flush=True)
+        if not options.no_memory:
+            missed |= not _memory(browser, options.bundle, home)
+        browser.close()
+    return int(missed)
+
+
+def _memory(browser: object, bundle: Path, home: Path) -> bool:
+    """Opens five bundles one after the other over every page; memory must stay at that of the two largest."""
+    many = home / "many"
+    for i in range(N_BUNDLES):
+        _other_bundle(bundle, many / f"bundle{i}")
+    seen = []
+    with server(many, home) as (address, process):
+        for i in range(N_BUNDLES):
+            page = browser.new_page(viewport={"width": 1440, "height": 900})  # type: ignore[attr-defined]
+            for path, ready, _ in PAGES.values():
+                time_open(page, f"{address}{path}?bundle=bundle{i}", ready)
+            page.close()
+            seen.append(process.memory_info().rss / 2**20)
+    print(f"\nMemory of the server, MiB, after every page with bundle 1 to {N_BUNDLES}: ", end="")
+    print(", ".join(f"{one:.0f}" for one in seen))
+    grown = seen[-1] - seen[1]
+    print(f"From the second bundle to the last: {grown:+.0f} MiB")
+    # what one bundle adds, above the libraries, is the measure
+    return grown < max(60.0, 0.5 * (seen[1] - seen[0]))
+
+
+def _other_bundle(source: Path, target: Path) -> None:
+    """A copy with a hash of its own."""
+    shutil.copytree(source, target)
+    manifest = target / "bundle.json"
+    manifest.write_text(manifest.read_text().rstrip() + "\n" * (2 + int(target.name[-1])))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
