@@ -4,6 +4,7 @@ from .edits import background_psnr, dilate, share_changed
 from .frechet import (
     FID,
     InceptionError,
+    check_inception,
     distance_name,
     frechet_distance,
     frechet_distances,
@@ -30,6 +31,7 @@ __all__ = [
     "Report",
     "ReportError",
     "background_psnr",
+    "check_inception",
     "cluster_report",
     "compare_auroc",
     "control_report",

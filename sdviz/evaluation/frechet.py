@@ -147,6 +147,15 @@ def inception_features(
     return np.concatenate(parts)
 
 
+def check_inception(weights_path: str | Path) -> None:
+    """Opens the weights and builds the network, so that a run does not end for want of them.
+
+    Raises:
+        InceptionError: As `inception_features`.
+    """
+    _inception(Path(weights_path).expanduser())
+
+
 def _inception(path: Path) -> torch.nn.Module:
     try:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3

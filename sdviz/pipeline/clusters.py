@@ -24,7 +24,6 @@ from ..scan.classifier_training import accuracy, train_classifier
 from ..scan.clustering import kmeans_labels, neighbours_of, predict, train_scan, train_self_labels
 from ..scan.metrics import agreement
 from ..scan.simclr import train_simclr, train_supervised
-from .sets import check_sets
 from .workspace import Metrics, Progress, Workspace, read_cluster_names, read_labels, write_labels
 
 # --- encoder ----------------------------------------------------------------------------------------
@@ -38,9 +37,11 @@ def make_encoder(work: Workspace) -> Metrics | None:
 
     Raises:
         EncoderError: An unknown network, or weights that cannot be had.
+        DataError: Labels that are given and cannot be used: found here, and not behind hours of training.
     """
     config = _encoder_config(work)
-    check_sets(work)
+    if work.config.labels.source in ("ground_truth", "file"):
+        _given_labels(work)
     out = work.stage_folder("encoder")
     encoder = build_encoder(config)
     metrics: Metrics = {"encoder_parameters": n_parameters(encoder)}
@@ -131,7 +132,6 @@ def make_pseudo_labels(work: Workspace) -> Metrics | None:
         ValueError: An image size that the U-Net cannot take.
     """
     images, source = work.images, work.config.labels.source
-    check_sets(work)
     confidence = np.ones(len(images), np.float32)
     metrics: Metrics = {"images": len(images)}
     if source in ("ground_truth", "file"):

@@ -15,6 +15,7 @@ from ..nn.device import has_fast_bf16, resolve_device
 from ..nn.encoder import Encoder
 from ..nn.inference import prepare_for_inference
 from ..nn.unet import build_noise_predictor, n_parameters
+from .checks import check_run
 from .generation import kinds_needed, outlier_recipe
 from .stages import stage_names
 
@@ -49,6 +50,7 @@ def estimate(config: RunConfig) -> list[StageEstimate]:
     """
     device = resolve_device(config.device)
     size, n = config.data.size_px, _n_images(config)
+    check_run(config, stage_names(config), n)
     clusters = config.labels.n_clusters or 10
     pixels = size * size * 3
     x = torch.randn(PROBE_IMAGES, 3, size, size, device=device)

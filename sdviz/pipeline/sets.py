@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .. import data
+from ..config import RunConfig
 from ..data import DataError, ImageSet
-from .workspace import Workspace
+from .workspace import Workspace, absolute_source
 
 Role = Literal["id", "near", "far", "validation"]
 
@@ -56,16 +57,26 @@ def _only_test(source: str) -> str | None:
     return "test" if "test" in splits and len(splits) > 1 else None
 
 
-def check_sets(work: Workspace) -> None:
+def check_sets(config: RunConfig) -> None:
     """A set that is not on this machine, or a split that cannot be, is found at once and not after hours.
 
+    Args:
+        config: The run's; its OOD sets are looked at where it has a detector.
+
     Raises:
-        DataError: As `evaluation_sets`.
+        DataError: As `evaluation_sets`; an OOD set that is the training set, or one in two roles.
     """
-    d, e = work.config.data, work.config.evaluation
+    d, e = config.data, config.evaluation
     if d.test_split is not None:
         data.load(d.id, d.test_split, limit=1, on_error=d.on_error, size_px=d.size_px)
-    if work.config.detector is not None:
-        for name in (*e.near, *e.far, *e.validation):
-            source, split = data.parse_source(name)
-            data.load(source, split or _only_test(source), 1, e.seed, d.on_error, d.size_px)
+    if config.detector is None:
+        return
+    seen: dict[tuple[str, str | None], str] = {(absolute_source(d.id), None): d.id}
+    for name in (*e.near, *e.far, *e.validation):
+        source, split = data.parse_source(name)
+        images = data.load(source, split or _only_test(source), 1, e.seed, d.on_error, d.size_px)
+        # by what it is, and not by how it is written
+        for key in ((absolute_source(source), None), (absolute_source(source), images.split)):
+            if key in seen:
+                raise DataError(f"evaluation: {name} and {seen[key]} are the same images, and have two roles")
+        seen[key] = name

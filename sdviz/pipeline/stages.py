@@ -10,6 +10,7 @@ from pathlib import Path
 from ..config import RunConfig
 from ..data import DataError
 from .bundling import make_bundle
+from .checks import check_run
 from .clusters import make_clusterer, make_encoder, make_pseudo_labels
 from .detecting import make_controls, make_detector, make_evaluation, make_features
 from .generation import kinds_needed, make_noise_predictor, make_outliers
@@ -128,7 +129,7 @@ def run_stages(
     Raises:
         PipelineError: A stage was completed under another configuration, or there is no stage `until`.
     """
-    main, names = is_main_process(), stage_names(work.config)
+    main, names, checked = is_main_process(), stage_names(work.config), False
     if until is not None and until not in names:
         raise PipelineError(f"no stage {until!r} in this run; it has {', '.join(names)}")
     for name in names:
@@ -146,6 +147,9 @@ def run_stages(
             return False
         if on_stage is not None:
             on_stage(name, False)
+        if main and not checked:
+            check_run(work.config, names[names.index(name) :], len(work.images))
+            checked = True
         metrics = STAGES[name](work) if main or name in _SHARED_STAGES else None
         if main and metrics is not None:
             text = json.dumps({"config_sha256": wanted, "metrics": metrics}, indent=1)

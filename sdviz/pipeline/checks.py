@@ -1,0 +1,73 @@
+"""What would end a run hours in, found before its first stage."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+import torch
+
+from ..config import EncoderConfig, RunConfig
+from ..evaluation import InceptionError, check_inception
+from ..nn.encoder import Encoder, EncoderError
+from .clusters import read_label_table
+from .sets import check_sets
+from .workspace import PipelineError
+
+# the stages that read sets besides the training images
+_READ_SETS = {"pseudo_labels", "detector", "features", "controls", "evaluation"}
+
+
+def check_run(config: RunConfig, stages: Collection[str], n_images: int) -> None:
+    """Refuses what would fail in a later stage, as far as it can be known now.
+
+    Args:
+        config: The run's.
+        stages: Those that are left to do.
+        n_images: To train on, or more of them where some may be held out.
+
+    Raises:
+        PipelineError, DataError, EncoderError: In one line, with the key.
+    """
+    if _READ_SETS & set(stages):
+        check_sets(config)
+    if "pseudo_labels" in stages and config.labels.path is not None:
+        read_label_table(Path(config.labels.path).expanduser())
+    if config.encoder is not None and {"encoder", "detector"} & set(stages):
+        _check_encoder(config, config.encoder, "encoder" in stages)
+    if "evaluation" in stages:
+        _check_evaluation(config, n_images)
+
+
+def _check_encoder(config: RunConfig, encoder: EncoderConfig, to_be_made: bool) -> None:
+    if to_be_made and encoder.weights not in (None, "pretrained"):
+        file = Path(str(encoder.weights)).expanduser()
+        if not file.is_file():
+            raise EncoderError(f"encoder.weights: there is no file {file}")
+    network = Encoder(encoder.arch, encoder.width, encoder.input_px).eval()
+    px = encoder.input_px or config.data.size_px
+    try:
+        with torch.no_grad():
+            network(torch.zeros(1, 3, px, px))
+    except (AssertionError, RuntimeError, ValueError) as error:  # each network has its own words for it
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        key = "encoder.input_px" if encoder.input_px else "data.size_px"
+        raise EncoderError(
+            f"{key} {px}: {encoder.arch} cannot take such pictures, set a larger encoder.input_px ({reason})"
+        ) from error
+    if config.detector is not None:
+        try:
+            network.freeze(config.detector.frozen_blocks)
+        except EncoderError as error:
+            raise EncoderError(f"detector.{error}") from error
+
+
+def _check_evaluation(config: RunConfig, n_images: int) -> None:
+    k, weights = config.evaluation.score.k, config.evaluation.inception_weights
+    if k > n_images:
+        raise PipelineError(f"evaluation.score.k {k}: there are only {n_images} ID images to be neighbours")
+    if weights is not None:
+        try:
+            check_inception(weights)
+        except InceptionError as error:
+            raise PipelineError(f"evaluation.inception_weights: {error}") from error
