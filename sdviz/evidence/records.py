@@ -1,0 +1,191 @@
+"""Bundles side by side: what each was made with and what it measured, without opening its networks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..bundle import BundleError, Manifest, read_manifest
+from ..bundle.manifest import sha256
+from ..evaluation import Report, ReportError, read_report
+
+# what runs that belong together may differ in: the recipe, seeds, and what does not change a number
+_RECIPE = ("start_timestep", "guidance_scale")
+_NO_MATTER = ("seed", "device", "profile", "save_every_sec", "bundle", "controls", "bootstrap")
+
+
+@dataclass(frozen=True, eq=False)
+class BundleRecord:
+    """A bundle on paper.
+
+    Attributes:
+        name: As the menu calls it.
+        path: Its folder.
+        manifest: bundle.json.
+        hash: SHA-256 of bundle.json.
+        report: report.json; None where it was never measured.
+    """
+
+    name: str
+    path: Path
+    manifest: Manifest
+    hash: str
+    report: Report | None
+
+    @property
+    def recipe(self) -> tuple[int, float] | None:
+        """S and w of the outliers that the detector was trained with; None without a configuration."""
+        config: dict[str, Any] = self.manifest.config or {}
+        outliers = config.get("outliers")
+        if not isinstance(outliers, dict):
+            return None
+        s, w = (outliers.get(key) for key in _RECIPE)
+        d = self.manifest.defaults
+        return (d.start_timestep if s is None else int(s), d.guidance_scale if w is None else float(w))
+
+    @property
+    def family(self) -> str:
+        """The configuration without recipe and seeds, as text: equal for runs that belong together."""
+        config = _without(self.manifest.config or {}, _NO_MATTER)
+        for part in ("outliers", "defaults"):
+            if isinstance(config.get(part), dict):
+                config[part] = _without(config[part], _RECIPE)
+        return json.dumps([self.manifest.dataset, config], sort_keys=True)
+
+
+def read_record(path: Path, name: str) -> BundleRecord:
+    """A bundle's manifest and report, each file checked by its SHA-256 before it is read.
+
+    Raises:
+        BundleError: No bundle, or one whose report was changed; the message names the file.
+    """
+    manifest, digest = read_manifest(path)
+    report = None
+    if "report.json" in manifest.files:
+        try:
+            report = read_report(_checked(path, manifest, "report.json"))
+        except ReportError as error:
+            raise BundleError(str(error)) from error
+    return BundleRecord(name, path, manifest, digest, report)
+
+
+def read_columns(record: BundleRecord) -> dict[str, dict[str, np.ndarray]]:
+    """The scores of every set, by the bundle's own settings.
+
+    Returns:
+        set -> "both", "distance" or "votes" -> (N,); empty in a bundle that was never measured.
+
+    Raises:
+        BundleError: scores.parquet was changed.
+    """
+    if "scores.parquet" not in record.manifest.files:
+        return {}
+    columns = {"both": "total", "distance": "distance", "votes": "votes"}
+    path = _checked(record.path, record.manifest, "scores.parquet")
+    table = pq.read_table(path, columns=["set", *columns.values()])
+    names = np.array(table["set"].to_pylist(), dtype=str)
+    found = {}
+    for name in dict.fromkeys(names.tolist()):
+        part = table.filter(pa.array(names == name))
+        found[name] = {mode: part[column].to_numpy() for mode, column in columns.items()}
+    return found
+
+
+def _checked(path: Path, manifest: Manifest, name: str) -> Path:
+    file = path / name
+    if file.is_symlink():
+        raise BundleError(f"{file}: leads out of the bundle")
+    if not file.is_file():
+        raise BundleError(f"{file} is missing")
+    if sha256(file) != manifest.files[name]:
+        raise BundleError(f"{file} was changed or cut: its SHA-256 is not the one in bundle.json")
+    return file
+
+
+@dataclass(frozen=True, eq=False)
+class RecipeMap:
+    """A measure over S and w.
+
+    Attributes:
+        s: Values of S, rising.
+        w: Values of w, rising.
+        mean: float64 (w, S), NaN where no bundle was made so.
+        sd: The same over the bundles of a cell (n - 1); NaN with fewer than two.
+        n: int64 (w, S), how many bundles.
+    """
+
+    s: list[int]
+    w: list[float]
+    mean: np.ndarray
+    sd: np.ndarray
+    n: np.ndarray
+
+
+def recipe_map(records: Sequence[BundleRecord], role: str, mode: str = "both") -> RecipeMap:
+    """Mean AUROC of a role's sets over S and w.
+
+    Args:
+        records: That belong together; those without a recipe, or that did not measure such sets, are left out.
+        role: "near", "far" or "validation".
+        mode: "both", "distance" or "votes".
+
+    Returns:
+        AUROC, 0..1; a map without cells where no record fits.
+    """
+    cells: dict[tuple[int, float], list[float]] = {}
+    for one in records:
+        value = mean_auroc(one, role, mode)
+        if one.recipe is not None and value is not None:
+            cells.setdefault(one.recipe, []).append(value)
+    s, w = sorted({key[0] for key in cells}), sorted({key[1] for key in cells})
+    mean, sd = np.full((len(w), len(s)), np.nan), np.full((len(w), len(s)), np.nan)
+    n = np.zeros((len(w), len(s)), np.int64)
+    for (at_s, at_w), values in cells.items():
+        i, j = w.index(at_w), s.index(at_s)
+        mean[i, j], n[i, j] = np.mean(values), len(values)
+        if len(values) > 1:
+            sd[i, j] = np.std(values, ddof=1)
+    return RecipeMap(s, w, mean, sd, n)
+
+
+def mean_auroc(record: BundleRecord, role: str, mode: str = "both") -> float | None:
+    """The mean AUROC over a role's sets, 0..1; None where there are none."""
+    means = record.report.means.get(role) if record.report is not None else None
+    return means[mode].auroc if means and mode in means else None
+
+
+def differing_keys(records: Sequence[BundleRecord]) -> dict[str, list[object]]:
+    """The keys of the configuration in which bundles differ, and each one's value, None where it has none."""
+    leaves = [_leaves(one.manifest.config or {}) for one in records]
+    keys = dict.fromkeys(key for tree in leaves for key in tree)
+    found: dict[str, list[object]] = {}
+    for key in keys:
+        values = [tree.get(key) for tree in leaves]
+        if any(value != values[0] for value in values):
+            found[key] = values
+    return found
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
+    found: dict[str, object] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            found |= _leaves(value, f"{prefix}{key}.")
+        else:
+            found[prefix + key] = value
+    return found
+
+
+def _without(tree: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    return {
+        key: _without(value, keys) if isinstance(value, Mapping) else value
+        for key, value in tree.items()
+        if key not in keys
+    }

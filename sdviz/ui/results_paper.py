@@ -1,0 +1,154 @@
+"""Results: the paper's Tables 1 to 4, our figure beside each cell that was measured here."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+
+import streamlit as st
+
+from sdviz.bundle import Bundle
+from sdviz.evidence.paper import PAPER_DATASET, Ours, PaperTable, other_sets, paper_tables
+from sdviz.evidence.records import BundleRecord
+from sdviz.ui.results_records import all_records, families, many_lines
+from sdviz.ui.results_state import offer_table
+from sdviz.ui.words import counted
+
+# the colours of the text follow the theme; st.html keeps the page's own
+TABLE_CSS = """
+<style>
+.papertable { border-collapse: collapse; font-size: 14px; margin: 2px 0 14px;
+  font-variant-numeric: tabular-nums; }
+.papertable th, .papertable td { padding: 4px 12px; border-bottom: 1px solid rgba(128,140,155,.35);
+  text-align: right; }
+.papertable th { font-weight: 500; opacity: .8; }
+.papertable th:first-child, .papertable td:first-child { text-align: left; }
+.papertable td.ours { background: rgba(0,158,115,.10); min-width: 74px; }
+.papertable td.ours b { font-weight: 600; }
+.papertable td.ours small { display: block; opacity: .75; font-size: 11.5px; }
+</style>
+"""
+
+
+def ours_words(ours: Ours) -> tuple[str, str]:
+    """A figure of ours and, smaller, what it rests on."""
+    text = f"{ours.mean:.2f}" + (f" ± {ours.sd:.2f}" if ours.sd is not None else "")
+    small = [counted(ours.n_bundles, "run")] if ours.n_bundles > 1 else []
+    if ours.interval is not None:
+        small.append(f"{ours.interval[0]:.1f} to {ours.interval[1]:.1f}")
+    if ours.n_images:
+        part = f" of {ours.whole:,}" if ours.n_images < ours.whole else ""
+        small.append(f"{ours.n_images:,}{part} images")
+    return text, ", ".join(small)
+
+
+def table_html(table: PaperTable) -> str:
+    """One table; every cell twice, the paper's figure and ours, which is empty where nothing was measured."""
+    top = "".join(f'<th colspan="2">{html.escape(column)}</th>' for column in table.columns)
+    below = "<th>paper</th><th>ours</th>" * len(table.columns)
+    body = []
+    for row in table.rows:
+        cells = [f"<td>{html.escape(row)}</td>"]
+        for column in table.columns:
+            value = table.paper.get((row, column))
+            cells.append(f"<td>{'' if value is None else f'{value:g}'}</td>")
+            ours = table.ours.get((row, column))
+            if ours is None:
+                cells.append('<td class="ours"></td>')
+            else:
+                text, small = ours_words(ours)
+                cells.append(f'<td class="ours"><b>{text}</b><small>{html.escape(small)}</small></td>')
+        body.append("<tr>" + "".join(cells) + "</tr>")
+    return (
+        f'<table class="papertable"><thead><tr><th></th>{top}</tr><tr><th></th>{below}</tr></thead>'
+        f"<tbody>{''.join(body)}</tbody></table>"
+    )
+
+
+def table_rows(table: PaperTable) -> tuple[list[str], list[list[object]]]:
+    """The same for a file."""
+    rows: list[list[object]] = []
+    for row in table.rows:
+        for column in table.columns:
+            ours = table.ours.get((row, column))
+            values: list[object] = ["", "", "", ""]
+            if ours is not None:
+                values = [ours.mean, "" if ours.sd is None else ours.sd, ours.n_bundles, ours.n_images]
+            rows.append([row, column, table.paper.get((row, column), ""), *values])
+    return ["row", "column", "paper", "ours", "ours_sd", "ours_runs", "ours_images"], rows
+
+
+def about_family(records: Sequence[BundleRecord]) -> str:
+    """How bundles of one family were made, in one line."""
+    config: Mapping[str, object] = records[0].manifest.config or {}
+
+    def get(*keys: str) -> object:
+        node: object = config
+        for key in keys:
+            node = node.get(key) if isinstance(node, Mapping) else None
+        return node
+
+    score = records[0].manifest.score
+    recipes = sorted({one.recipe for one in records if one.recipe is not None})
+    weights = get("encoder", "weights")
+    limit = get("data", "limit")
+    parts = [
+        f"encoder {get('encoder', 'arch')}, {f'weights {weights}' if weights else 'from scratch'}",
+        f"labels from {records[0].manifest.labels_from}",
+        f"S, w = {'; '.join(f'{s}, {w:g}' for s, w in recipes)}",
+        f"k = {score.k}, α = {score.alpha:g}" if score else "no detector",
+    ]
+    if limit:
+        parts.append(f"{limit:,} training images")
+    return ", ".join(parts) + f" ({counted(len(records), 'bundle')})"
+
+
+def show_paper(bundle: Bundle) -> None:
+    """The four tables."""
+    records, problems = all_records()
+    fit = [one for one in records if one.manifest.dataset == PAPER_DATASET and one.report is not None]
+    fit = list({one.hash: one for one in fit}.values())
+    groups = list(families(fit).values())
+    chosen: list[BundleRecord] = []
+    if groups:
+        names = [about_family(group) for group in groups]
+        own = next((i for i, group in enumerate(groups) if any(r.hash == bundle.hash for r in group)), 0)
+        if st.session_state.get("results_family") not in names:
+            st.session_state.pop("results_family", None)
+        name = st.selectbox(
+            "Ours: bundles that differ in S, w and seeds only", names, own, key="results_family"
+        )
+        chosen = groups[names.index(name)]
+    else:
+        st.info(
+            f"No bundle on this machine was trained on `{PAPER_DATASET}` and measured: the paper's figures "
+            "stand alone, "
+            "and ours stay empty. `python -m sdviz run configs/cifar10.yaml` makes one."
+        )
+    st.caption(
+        "Yoon et al.; ID is CIFAR-10, AUROC in %. A figure of ours stands beside a cell only where one of "
+        "these bundles "
+        "was made as its row says and measured that very set by that very name; networks, budget and label "
+        "source "
+        "may differ as said above. The paper's LSUN column mixes two variants, so nothing here can stand "
+        "beside it. Ours: "
+        "mean ± standard deviation over runs, or the 95 % interval over images of one run."
+    )
+    lines = many_lines(chosen) or {"source": "Yoon et al., Tables 1 to 4"}
+    for table in paper_tables(chosen):
+        columns = st.columns([5, 1.2], vertical_alignment="bottom")
+        columns[0].markdown(f"**Table {table.number}.** {table.title}")
+        with columns[1]:
+            offer_table(f"Table {table.number}", *table_rows(table), lines, key=f"results_paper_{table.number}")
+        st.html(TABLE_CSS + table_html(table))
+    others = other_sets(chosen)
+    if others:
+        st.markdown("**Measured here on sets that the paper has not**, under their own names: AUROC in %")
+        rows = [[name, *ours_words(ours)] for name, ours in others.items()]
+        st.dataframe(
+            {"set": [r[0] for r in rows], "AUROC": [r[1] for r in rows], "on": [r[2] for r in rows]},
+            hide_index=True,
+            key="results_paper_others",
+        )
+    for line in problems:
+        st.caption(f"Not read: {line}")

@@ -1,0 +1,238 @@
+"""Results: every metric of every set, and the controls beside the method."""
+
+from __future__ import annotations
+
+import numpy as np
+import streamlit as st
+
+from sdviz.evaluation.tables import CONTROL_NAMES, METRIC_NAMES
+from sdviz.evidence import Evidence
+from sdviz.evidence.curves import MODES, Results
+from sdviz.evidence.provenance import provenance
+from sdviz.ui.charts import Chart, Heat, show_chart
+from sdviz.ui.look import ROLE_NAMES
+from sdviz.ui.results_state import MODE_WORDS, ResultsState, find_results, offer_table
+
+HEADER = ["set", "role", "images", "score by", "AUROC", "from", "to", *list(METRIC_NAMES.values())[1:]]
+_PERCENT = st.column_config.NumberColumn(format="%.2f")
+
+
+def metric_rows(results: Results) -> list[list[object]]:
+    """One row for each set and mode, then the means of each role; shares in %, None where there is none."""
+    rows: list[list[object]] = []
+    for role, modes in results.means.items():
+        of_role = {name: one for name, one in results.results.items() if one.role == role}
+        for name, one in of_role.items():
+            for mode in MODES:
+                if mode not in one.modes:
+                    continue
+                m = one.modes[mode]
+                low, high = (None, None) if m.auroc_interval is None else m.auroc_interval
+                rows.append(
+                    [
+                        name,
+                        ROLE_NAMES[role],
+                        one.n,
+                        MODE_WORDS[mode],
+                        *(None if v is None else 100 * v for v in (m.auroc, low, high)),
+                        *(100 * getattr(m, key) for key in list(METRIC_NAMES)[1:]),
+                    ]
+                )
+        for mode in MODES:
+            if mode in modes:
+                mean = modes[mode]
+                rest = [100 * getattr(mean, key) for key in list(METRIC_NAMES)[1:]]
+                rows.append(
+                    [
+                        f"mean of {mean.n_sets}",
+                        ROLE_NAMES[role],
+                        None,
+                        MODE_WORDS[mode],
+                        100 * mean.auroc,
+                        None,
+                        None,
+                        *rest,
+                    ]
+                )
+    return rows
+
+
+def show_metrics(state: ResultsState) -> None:
+    """Near and far at a glance, then the whole table."""
+    results = find_results(state)
+    if not results.results:
+        st.info("This bundle measured no OOD set.")
+        return
+    tiles = [
+        (f"{ROLE_NAMES[role]} mean AUROC", modes["both"].auroc, modes["both"].n_sets)
+        for role, modes in results.means.items()
+    ]
+    for column, (label, value, n) in zip(st.columns(max(4, len(tiles))), tiles, strict=False):
+        column.metric(label, f"{100 * value:.2f} %", help=f"The mean of {n} sets, each counting the same.")
+    rows = metric_rows(results)
+    st.dataframe(
+        {name: [row[i] for row in rows] for i, name in enumerate(HEADER)},
+        hide_index=True,
+        key="results_metrics",
+        height=min(620, 38 + 35 * len(rows)),
+        column_config={name: _PERCENT for name in HEADER[4:]}
+        | {
+            "AUROC": st.column_config.NumberColumn(
+                format="%.2f", help="Area under the ROC curve; chance is 50 %."
+            ),
+            "from": st.column_config.NumberColumn(format="%.2f", help="Of AUROC: 95 % interval"),
+            "to": st.column_config.NumberColumn(format="%.2f", help="Of AUROC: 95 % interval"),
+            **{
+                name: st.column_config.NumberColumn(name, format="%.2f", width=170, help=name)
+                for name in list(METRIC_NAMES.values())[1:3]
+            },
+        },
+    )
+    columns = st.columns([5, 1.2], vertical_alignment="center")
+    source = (
+        "from report.json, measured when the bundle was made"
+        if results.from_report
+        else "computed now for these settings"
+    )
+    columns[0].caption(
+        f'All in %, {source}; "from" and "to" are the 95 % bootstrap interval over images '
+        f"({results.n_bootstrap:,} resamples). The two FPR95 differ: the first is the share of OOD that is "
+        "accepted "
+        "where 95 % of ID are, the second the share of ID that is flagged where 95 % of OOD are. Means "
+        "count every "
+        "set the same. Settings may be chosen on the validation set only."
+    )
+    with columns[1]:
+        offer_table("Metrics", HEADER, rows, state.lines, key="results_metrics_csv")
+
+
+# --------------------------------------------------------------------------------------------------
+# Controls
+# --------------------------------------------------------------------------------------------------
+
+CONTROL_HEADER = [
+    "set",
+    "role",
+    "score by",
+    "control",
+    "SD outliers",
+    "the control",
+    "difference",
+    "from",
+    "to",
+]
+_WHAT = {
+    "no_training": "features of the encoder as they are, without detector training",
+    "right_label": "outliers that were denoised under the right label",
+    "noise": "images with noise of the same σ in the place of outliers",
+}
+
+
+def control_rows(evidence: Evidence) -> list[list[object]]:
+    """One row for each set, mode and control, AUROC in %, differences in points.
+
+    Raises:
+        MissingPart: No report.
+    """
+    report = evidence.report
+    rows: list[list[object]] = []
+    for name, result in report.results.items():
+        for mode in MODES:
+            for control, one in report.controls.items():
+                found = one.differences.get(name, {}).get(mode)
+                if found is None or mode not in result.modes:
+                    continue
+                low, high = (None, None) if found.interval is None else found.interval
+                values = (
+                    result.modes[mode].auroc,
+                    one.results[name].modes[mode].auroc,
+                    found.auroc,
+                    low,
+                    high,
+                )
+                rows.append(
+                    [
+                        name,
+                        ROLE_NAMES[result.role],
+                        MODE_WORDS[mode],
+                        CONTROL_NAMES.get(control, control),
+                        *(None if v is None else 100 * v for v in values),
+                    ]
+                )
+    return rows
+
+
+def control_chart(evidence: Evidence, mode: str = "both") -> Chart:
+    """The method's AUROC minus each control's, points, set by set."""
+    report = evidence.report
+    sets, controls = list(report.results), list(report.controls)
+    z = np.full((len(controls), len(sets)), np.nan)
+    for i, control in enumerate(controls):
+        for j, name in enumerate(sets):
+            found = report.controls[control].differences.get(name, {}).get(mode)
+            z[i, j] = np.nan if found is None else 100 * found.auroc
+    names = [CONTROL_NAMES.get(control, control) for control in controls]
+    heat = Heat("points of AUROC", sets, names, z, "+.2f")
+    return Chart(
+        f"SD outliers minus each control, {MODE_WORDS[mode]}",
+        "OOD set",
+        "control",
+        [heat],
+        height=110 + 60 * len(names),
+    )
+
+
+def show_controls(evidence: Evidence) -> None:
+    """What stands beside the method: the same scores without what it claims to be the cause."""
+    report = evidence.report
+    if not report.controls:
+        with st.container(border=True):
+            st.markdown("**This bundle was measured without controls.**")
+            st.markdown(
+                "Here you would see what the same scores reach without detector training, with outliers "
+                "under the "
+                "right label, and with noise alone. Name them under `evaluation.controls` in the "
+                "configuration of a run."
+            )
+        return
+    score = report.score
+    lines = provenance(evidence.bundle, k=score.k, alpha=f"{score.alpha:g}")
+    words = [MODE_WORDS[mode] for mode in MODES if any(mode in one.modes for one in report.results.values())]
+    chosen = st.segmented_control(
+        "Score by",
+        words,
+        default=None if "results_control_mode" in st.session_state else words[0],
+        required=True,
+        key="results_control_mode",
+        bind="query-params",
+        persist_state="session",
+    )
+    mode = next(m for m, word in MODE_WORDS.items() if word == chosen)
+    kinds = "; ".join(f"*{CONTROL_NAMES[c]}*: {_WHAT[c]}" for c in report.controls if c in _WHAT)
+    show_chart(
+        control_chart(evidence, mode),
+        lines,
+        key="results_controls",
+        caption="How many points of AUROC the SD outliers are ahead of each control on the same images; "
+        "below 0 "
+        f"the control is better. {kinds}.",
+    )
+    rows = [row for row in control_rows(evidence) if row[2] == MODE_WORDS[mode]]
+    st.dataframe(
+        {name: [row[i] for row in rows] for i, name in enumerate(CONTROL_HEADER)},
+        hide_index=True,
+        key="results_control_table",
+        height=min(560, 38 + 35 * len(rows)),
+        column_config={name: _PERCENT for name in ("SD outliers", "the control")}
+        | {name: st.column_config.NumberColumn(format="%+.2f") for name in ("difference", "from", "to")},
+    )
+    columns = st.columns([5, 1.2], vertical_alignment="center")
+    columns[0].caption(
+        f"AUROC in %, from report.json with the bundle's own k = {score.k}, α = {score.alpha:g}; "
+        "differences in "
+        f"points with their paired 95 % bootstrap interval ({report.bootstrap.n:,} resamples): where it "
+        "holds 0, "
+        "these images do not tell the two apart."
+    )
+    with columns[1]:
+        offer_table("Controls", CONTROL_HEADER, control_rows(evidence), lines, key="results_controls_table_csv")
