@@ -138,7 +138,7 @@ def score_controls(evidence: Evidence, page: str) -> ScoreSettings | None:
     own = evidence.bundle.manifest.score
     if settings is None or own is None:
         return None
-    columns = st.columns([1.6, 1.4, 1.6, 1.4], vertical_alignment="bottom")
+    columns = st.columns([1.5, 1.4, 1.3, 1.6], vertical_alignment="bottom")
     most = max(own.k, max_k(evidence))
     for name, value in (("k", settings.k), ("alpha", settings.alpha), ("unit", settings.normalize)):
         st.session_state[f"{page}_{name}"] = value
@@ -166,11 +166,11 @@ def score_controls(evidence: Evidence, page: str) -> ScoreSettings | None:
         )
     with columns[2]:
         st.toggle(
-            "Features of unit length",
+            "Unit length",
             key=f"{page}_unit",
             on_change=_changed,
             args=("unit", f"{page}_unit"),
-            help="Brings every feature to length 1 before distances are taken.",
+            help="Brings every image's features to length 1 before distances are taken.",
         )
     with columns[3]:
         st.button(
