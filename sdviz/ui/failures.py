@@ -274,12 +274,12 @@ def _grid(view: View, shown: Failures) -> None:
                 f"{one}, {own_class or 'class unknown'}, score {shown.scores[row]:.4g}",
                 view.colours[str(shown.sets[row])],
                 own_class or str(shown.sets[row]),
-                f"margin {shown.margins[row]:.3g}{mark}",
+                f"margin {shown.margins[row]:#.3g}{mark}",
                 id=one,
                 chosen=one == chosen,
             )
         )
-    with st.container(height=760, border=False):
+    with st.container(height=760 if len(rows) > 24 else "content", border=False):
         picture_grid(cells, len(cells), key="failures_grid", size_px=PICTURE_PX, on_click=_clicked)
         for line in pictures.missing:
             st.caption(f":material/hide_image: {line}: grey stands in for its pictures.")

@@ -55,26 +55,23 @@ def _steps(ids: np.ndarray) -> None:
     at, n = position(ids), len(ids)
     before = at - 1 if at is not None else -1
     after = at + 1 if at is not None else (1 if not sample() else 0)
-    columns = st.columns([1.25, 1.1, 1.25], vertical_alignment="center")
-    for column, label, key, icon, to in (
-        (columns[0], "Previous", "K", "arrow_back", before),
-        (columns[2], "Next", "J", "arrow_forward", after),
+    columns = st.columns(2)
+    for column, label, key, name, to in (
+        (columns[0], "Back", "K", "previous", before),
+        (columns[1], "Next", "J", "next", after),
     ):
         there = 0 <= to < n
         column.button(
             label,
-            key=f"failures_{label.lower()}",
-            icon=f":material/{icon}:",
+            key=f"failures_{name}",
             shortcut=key,
             on_click=set_shared,
             args=("sample", str(ids[to]) if there else None),
             disabled=not there,
             width="stretch",
         )
-    where = at if at is not None else (0 if not sample() else None)
-    columns[1].caption(
-        "not in this list" if where is None else f"{where + 1:,} of {n:,}", text_alignment="center"
-    )
+    where = at if at is not None else (0 if n and not sample() else None)
+    st.caption("Not in this list" if where is None else f"{where + 1:,} of {n:,} in this list")
 
 
 def _image(view: View, one: str) -> Seen:
@@ -116,11 +113,11 @@ def _say_score(view: View, role: str, total: float) -> None:
         verdict, icon = ("False alarm", "error") if above else ("Rightly called ID", "check_circle")
     else:
         verdict, icon = ("Rightly called OOD", "check_circle") if above else ("Missed OOD", "error")
-    side = "above" if above else "at or below"
+    side = "above" if above else "below"
     st.markdown(
         f":material/{icon}: **{verdict}** ({ROLE_NAMES.get(role, role)}): score **{total:.4g}**, "
-        f"{margin:.3g} {side} the threshold {view.threshold:.4g}. More OOD than {percentile:.1f} % "
-        "of held-out ID."
+        f"{f'{margin:#.3g} {side}' if margin else 'just at'} the threshold {view.threshold:.4g}. "
+        f"More OOD than {percentile:.1f} % of held-out ID."
     )
 
 
@@ -196,8 +193,16 @@ def _note(view: View, one: str, seen: Seen) -> None:
         st.session_state[verdict_key] = (kept.verdict or None) if kept else None
         st.session_state[text_key] = kept.text if kept else ""
     st.pills(
-        "Verdict", VERDICTS, key=verdict_key, on_change=write, args=("verdict",), disabled=bool(why)
-    )  # fmt: skip
+        "Verdict",
+        VERDICTS,
+        key=verdict_key,
+        on_change=write,
+        args=("verdict",),
+        disabled=bool(why),
+        wrap=True,
+        help="really OOD: the detector is to blame. label wrong: the set is. semantics kept, nuisance lost: of "
+        "an outlier that shows the same object, or another background.",
+    )
     st.text_area(
         "Note",
         key=text_key,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import streamlit as st
 
@@ -36,6 +38,10 @@ def _pairs(bundle_hash: str, which: str, normalize: bool, _evidence: Evidence) -
 
     def on_progress(share: float) -> None:
         place.progress(share, "Searching the nearest training image of each, once")
+        # between two parts others may have the device
+        DEVICE_LOCK.release()
+        time.sleep(0.002)
+        DEVICE_LOCK.acquire()
 
     with DEVICE_LOCK:
         if which == NEAREST:
@@ -72,9 +78,7 @@ def show_pairs(view: View) -> None:
     try:
         pairs = _pairs(view.bundle.hash, which, view.settings.normalize, view.evidence)
     except (MissingPart, ValueError) as error:
-        show_missing_part(
-            str(error), "pairs of pictures whose features lie close to each other, the nearest first"
-        )
+        show_missing_part(str(error), "pairs of pictures whose features lie close together, nearest first")
         return
     _say_what(view, which, pairs)
     columns = st.columns([3, 1.75], gap="medium")
@@ -100,8 +104,8 @@ def _say_what(view: View, which: str, pairs: Pairs) -> None:
     if usual is not None and which != view.evidence.id_set.name:
         near = int((d < usual).sum())
         text += (
-            f" {near:,} nearer than {usual:.3f}, within which half of the held-out ID images have their nearest "
-            "training image: look for near-duplicates there."
+            f" {near:,} nearer than {usual:.3f}, within which half of the held-out ID images have their "
+            "nearest training image: look for near-duplicates there."
         )
     st.caption(text)
 
@@ -142,12 +146,14 @@ def _grid(view: View, which: str, pairs: Pairs) -> None:
         for i, one in enumerate(ids)
     ]
     below = [
-        Cell(data_uri(pictures.images[n + i]), one, ID_COLOUR, "", str(pictures.class_names[n + i]), id=ids[i])
-        for i, one in enumerate(others)
+        Cell(data_uri(image), one, ID_COLOUR, "", str(own_class), id=ids[i])
+        for i, (one, image, own_class) in enumerate(
+            zip(others, pictures.images[n:], pictures.class_names[n:], strict=True)
+        )
     ]
     first = "outlier" if which in OUTLIER_KINDS else which
     second = "its source" if which == SOURCE else "nearest training image"
-    with st.container(height=700, border=False):
+    with st.container(border=False):
         picture_grid(
             top + below,
             n,

@@ -47,11 +47,13 @@ def show_rates(view: View, sets: Sequence[str], false_alarms: bool) -> None:
             groups = np.where(facts.classes == "", NO_CLASS, facts.classes)
         found += rates(name, groups, is_wrong(view.evidence.sets[name], total, view.threshold))
     found.sort(key=lambda rate: -rate.percent)
-    if not found:
-        st.caption("There is no image in these sets.")
+    failing = [rate for rate in found if rate.wrong]
+    if not failing:
+        st.caption(f"None of {len(found):,} groups has an image that is called wrongly.")
         return
-    shown = found[:MOST_BARS]
-    labels = [rate.name if len(sets) == 1 else f"{rate.name} ({rate.set})" for rate in shown]
+    shown = failing[:MOST_BARS]
+    names = [rate.name for rate in found]
+    labels = [rate.name if names.count(rate.name) == 1 else f"{rate.name} ({rate.set})" for rate in shown]
     chart = Chart(
         f"{what} {by}",
         f"{'class' if by == BY_CLASS else 'taken for the cluster'}, images called wrongly of all",
@@ -66,7 +68,9 @@ def show_rates(view: View, sets: Sequence[str], false_alarms: bool) -> None:
         ],
         height=340,
     )
-    more = f" The {MOST_BARS} worst of {len(found)}." if len(found) > MOST_BARS else ""
+    rest = len(found) - len(failing)
+    more = f" The {MOST_BARS} worst of {len(failing)} groups." if len(failing) > MOST_BARS else ""
+    more += f" {rest:,} more without any." if rest else ""
     means = (
         "Of the held-out ID images of each group, the share above the threshold"
         if false_alarms
