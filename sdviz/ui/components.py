@@ -56,6 +56,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
     const img = document.createElement(cell.src ? 'img' : 'div');
     img.style.width = img.style.height = px + 'px';
     if (cell.src) { img.src = cell.src; img.alt = cell.alt; } else img.className = 'hole';
+    if (!cell.src && !cell.alt) node.style.visibility = 'hidden';
     node.append(img);
     if (cell.text || cell.small) node.append(text('div', 'note', cell.text, cell.small));
     node.title = cell.alt;
@@ -215,7 +216,7 @@ class Cell:
     """One picture of a grid.
 
     Attributes:
-        src: `data:` address of the picture, or "" for a place kept free.
+        src: `data:` address of the picture, or "" for a place kept free, unseen where `alt` is "", too.
         alt: What it shows, for screen readers and as a tooltip.
         colour: Of its border.
         text: Under the picture.
