@@ -11,7 +11,7 @@ from sdviz.ui.page import PageContext, show_missing_bundle
 from sdviz.ui.sample_votes_choose import choose_sample
 from sdviz.ui.sample_votes_outlier import show_outlier
 from sdviz.ui.sample_votes_parts import show_heads, show_neighbours, show_place, show_verdict
-from sdviz.ui.sample_votes_state import PAGE, look_at
+from sdviz.ui.sample_votes_state import PAGE, look_at, sets_now
 from sdviz.ui.shared import score_controls, score_settings
 
 SHOWS = "one image, its neighbours among training images and outliers, and the score that they make"
@@ -34,20 +34,21 @@ def _page(bundle: Bundle) -> None:
     evidence, library = open_evidence(bundle)
     settings = score_settings(evidence)
     assert settings is not None
-    sample, uploads = choose_sample(bundle, evidence, library, settings)
+    now = sets_now(evidence, settings)
+    sample, uploads = choose_sample(bundle, evidence, library, now)
     score_controls(evidence, PAGE)
     if sample is None:
         show_missing_part("this bundle has neither scores nor banks of features", SHOWS)
         return
     look = look_at(bundle, evidence, library, display_names(bundle), settings, sample, uploads)
-    limit = show_verdict(look)
+    show_verdict(look, now)
     show_neighbours(look)
     left, right = st.columns(2, gap="large")
     with left:
         show_heads(look)
     with right:
         show_place(look)
-    show_outlier(look, limit)
+    show_outlier(look, now.threshold)
     if look.banks is not None:
         # so that another k moves the verdict at once
         start_search(evidence, settings.normalize)

@@ -9,7 +9,7 @@ import streamlit as st
 
 from sdviz.bundle import Bundle
 from sdviz.data.uploads import from_uploads
-from sdviz.evidence import Evidence, MissingPart, PictureLibrary
+from sdviz.evidence import Evidence, PictureLibrary
 from sdviz.evidence.votes import (
     BORDER,
     OTHER,
@@ -24,19 +24,18 @@ from sdviz.evidence.votes import (
     telling_sample,
 )
 from sdviz.ui.components import Cell, picture_grid
-from sdviz.ui.evidence import id_reference
 from sdviz.ui.kept_uploads import KeptUploads, kept_uploads
 from sdviz.ui.pictures import data_uri
 from sdviz.ui.sample_votes_state import (
     PAGE,
+    SetsNow,
     group_colour,
     group_titles,
     open_sample,
     opener,
-    scores_to_order_by,
     show_pictures,
 )
-from sdviz.ui.shared import ScoreSettings, chosen_set, sample, threshold
+from sdviz.ui.shared import chosen_set, sample
 
 STRIP_SIZE, STRIP_PX = 13, 64
 GALLERY_SIZE = 60
@@ -45,14 +44,13 @@ _MAX_ID_SHOWN = 60
 
 
 def choose_sample(
-    bundle: Bundle, evidence: Evidence, library: PictureLibrary, settings: ScoreSettings
+    bundle: Bundle, evidence: Evidence, library: PictureLibrary, now: SetsNow
 ) -> tuple[Sample | None, Mapping[str, np.ndarray]]:
     """The row of widgets that choose an image, and the strip of those beside it.
 
     Returns:
         The image, None where there is none to show, and the person's own pictures by id.
     """
-    columns = st.columns([2.2, 1.9, 2.6, 1.2, 1.2, 1.1, 1.1], vertical_alignment="bottom")
     uploads = kept_uploads(bundle.manifest.image_size)
     pictures = uploads.all()
     chosen, note = _resolve(evidence, library, pictures)
@@ -60,12 +58,26 @@ def choose_sample(
     titles = group_titles(evidence)
     options = [*groups, *([OTHER] if pictures or (chosen is not None and chosen.group == OTHER) else [])]
     if chosen is None or not options:
-        with columns[4]:
-            _upload(uploads, bundle.manifest.image_size)
+        _upload(uploads, bundle.manifest.image_size)
         return None, uploads.all()
-    st.session_state[f"{PAGE}_group"] = chosen.group
     is_scored = chosen.group in scored_sets(evidence)
-    with columns[1]:
+
+    def to_group() -> None:
+        group = st.session_state[f"{PAGE}_group"]
+        order = st.session_state.get(f"{PAGE}_order", WORST)
+        first, _ = _in_order(evidence, now, groups, pictures, group, order)
+        open_sample(str(first[0]), group if group in scored_sets(evidence) else "")
+
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        st.session_state[f"{PAGE}_group"] = chosen.group
+        st.selectbox(
+            "Images from",
+            options,
+            key=f"{PAGE}_group",
+            format_func=lambda group: titles.get(group, group),
+            on_change=to_group,
+            width=235,
+        )
         order = st.selectbox(
             "Order",
             ORDERS,
@@ -74,45 +86,26 @@ def choose_sample(
             disabled=not is_scored,
             help="Worst first: ID images with the highest scores, OOD images with the lowest. "
             "The banks are shown in a random order that stays the same.",
+            width=225,
         )
-    order = order if order in ORDERS else WORST
-    ids, totals = _in_order(evidence, settings, groups, pictures, chosen.group, order)
-    at = int(np.flatnonzero(ids == chosen.id)[0]) if chosen.id in ids else 0
-
-    def to_group() -> None:
-        group = st.session_state[f"{PAGE}_group"]
-        first, _ = _in_order(evidence, settings, groups, pictures, group, order)
-        open_sample(str(first[0]), group if group in scored_sets(evidence) else "")
-
-    with columns[0]:
-        st.selectbox(
-            "Images from",
-            options,
-            key=f"{PAGE}_group",
-            format_func=lambda g: titles.get(g, g),
-            on_change=to_group,
-        )
-    with columns[2]:
+        ids, totals = _in_order(evidence, now, groups, pictures, chosen.group, order)
+        at = int(np.flatnonzero(ids == chosen.id)[0]) if chosen.id in ids else 0
         _ask_for_id(chosen)
-    set_name = chosen.group if is_scored else None
-    with columns[3]:
         _gallery(evidence, library, ids, totals, chosen, at)
-    with columns[4]:
         _upload(uploads, bundle.manifest.image_size)
-    for column, words, icon, step in (
-        (columns[5], "Previous", ":material/chevron_left:", -1),
-        (columns[6], "Next", ":material/chevron_right:", 1),
-    ):
-        there = 0 <= at + step < len(ids)
-        column.button(
-            words,
-            key=f"{PAGE}_{words.lower()}",
-            icon=icon,
-            disabled=not there,
-            on_click=open_sample,
-            args=(str(ids[at + step]) if there else "", set_name),
-            width="stretch",
-        )
+        for words, icon, step in (
+            ("Previous", ":material/chevron_left:", -1),
+            ("Next", ":material/chevron_right:", 1),
+        ):
+            there = 0 <= at + step < len(ids)
+            st.button(
+                icon,
+                key=f"{PAGE}_{words.lower()}",
+                help=f"{words} image in this order",
+                disabled=not there,
+                on_click=open_sample,
+                args=(str(ids[at + step]) if there else "", chosen.group if is_scored else None),
+            )
     if note:
         st.caption(note)
     first = max(0, min(at - STRIP_SIZE // 2, len(ids) - STRIP_SIZE))
@@ -156,7 +149,7 @@ def _resolve(
 
 def _in_order(
     evidence: Evidence,
-    settings: ScoreSettings,
+    now: SetsNow,
     groups: Mapping[str, np.ndarray],
     pictures: Mapping[str, np.ndarray],
     group: str,
@@ -167,13 +160,11 @@ def _in_order(
     if group == OTHER:
         return np.array(list(pictures) or [sample()], dtype=str), nothing
     ids = groups[group]
-    scores = scores_to_order_by(evidence, settings).get(group)
+    scores = now.to_order_by.get(group)
     if scores is None:
         return ids[ordered(np.zeros(len(ids)), 0.0, True, RANDOM)], nothing
-    try:
-        border = threshold(id_reference(evidence, scores_to_order_by(evidence, settings)).threshold)
-    except MissingPart:
-        border = float(np.median(scores.total))
+    # while the threshold is searched for, the order is that of the middle
+    border = float(np.median(scores.total)) if now.threshold is None else now.threshold
     rows = ordered(scores.total, border, scored_sets(evidence)[group].role == "id", order)
     return ids[rows], scores.total[rows]
 
@@ -196,7 +187,7 @@ def _thumbnails(
             data_uri(images[one]),
             one,
             colour,
-            f"{totals[i]:.3g}" if len(totals) else "",
+            f"{totals[i]:.3f}" if len(totals) else "",
             id=one,
             chosen=one == chosen.id,
         )
@@ -226,6 +217,7 @@ def _ask_for_id(chosen: Sample) -> None:
         key=f"{PAGE}_id",
         on_change=asked,
         help="Any id of the bundle, or of a set on this machine. A part of it is enough where no other has it.",
+        width=255,
     )
 
 
@@ -238,9 +230,7 @@ def _gallery(
     at: int,
 ) -> None:
     """More of the same group, drawn only while it is open."""
-    box = st.popover(
-        "Gallery", icon=":material/grid_view:", width="stretch", key=f"{PAGE}_gallery_box", on_change="rerun"
-    )
+    box = st.popover("Gallery", icon=":material/grid_view:", key=f"{PAGE}_gallery_box", on_change="rerun")
     if not box.open:
         return
     with box:
@@ -286,7 +276,7 @@ def _upload(kept: KeptUploads, size_px: int) -> None:
         if new:
             open_sample(new[-1])
 
-    with st.popover("Upload", icon=":material/upload:", width="stretch"):
+    with st.popover("Upload", icon=":material/upload:"):
         st.file_uploader(
             "Up to 10 MB and 10,000 px a side each; cropped to the middle square and resized.",
             ["png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff"],

@@ -12,21 +12,21 @@ from sdviz.evidence.rescoring import SetScores
 from sdviz.evidence.votes import OTHER, OUTLIERS, TRAIN, probabilities, shares_below
 from sdviz.ui.charts import Bars, Chart, Points, show_chart
 from sdviz.ui.components import Cell, Words, picture_grid
-from sdviz.ui.evidence import SEARCHING, id_reference, start_search
+from sdviz.ui.evidence import SEARCHING, start_search
 from sdviz.ui.look import mark_colour
 from sdviz.ui.page import open_page
-from sdviz.ui.pictures import ID_COLOUR, NEUTRAL_COLOUR, OUTLIER_COLOUR, data_uri
+from sdviz.ui.pictures import ID_COLOUR, OUTLIER_COLOUR, data_uri
 from sdviz.ui.sample_votes_state import (
     PAGE,
     Looked,
+    SetsNow,
     group_colour,
     group_titles,
     map_of,
     opener,
-    scores_now,
     show_pictures,
 )
-from sdviz.ui.shared import has_own_threshold, set_shared, threshold
+from sdviz.ui.shared import has_own_threshold, set_shared
 from sdviz.ui.words import counted, ordinal
 
 BIG_PX, NEIGHBOUR_PX = 192, 96
@@ -36,32 +36,21 @@ POLL_SEC = 0.4
 # --- the verdict ----------------------------------------------------------------------------------
 
 
-def show_verdict(look: Looked) -> float | None:
-    """The picture, its score by Eq. 6 taken apart, and what the score means.
-
-    Returns:
-        The threshold; None in a bundle that was never measured, or while it is searched for.
-    """
+def show_verdict(look: Looked, now: SetsNow) -> None:
+    """The picture, its score by Eq. 6 taken apart, and what the score means."""
     left, right = st.columns([1, 3.9], gap="medium")
     with left:
         _picture(look)
     with right:
         if look.parts is None:
             st.info(look.problem)
-            return None
-        scores, why = None, ""
-        try:
-            scores = scores_now(look.evidence, look.settings)
-        except (MissingPart, ValueError) as error:
-            why = str(error)
-        limit = threshold(id_reference(look.evidence, scores).threshold) if scores else None
-        _sentence(look, limit, why)
-        _sum(look, limit)
-        if scores:
-            _places(look, scores)
-        elif not why:
+            return
+        _sentence(look, now.threshold, now.problem)
+        _sum(look, now.threshold)
+        if now.scores is not None:
+            _places(look, now.scores)
+        elif not now.problem:
             _wait(look)
-    return limit
 
 
 def _picture(look: Looked) -> None:
@@ -132,7 +121,9 @@ def _sentence(look: Looked, limit: float | None, why: str) -> None:
         truth = "it is of the outlier bank"
     verdict = ":red[Called OOD]" if is_flagged else ":blue[Passes as ID]"
     st.markdown(f"### {verdict}{f' · {truth}' if truth else ''}")
-    side = "above" if is_flagged else "not above"
+    side = (
+        f"{total - limit:.4f} above" if is_flagged else f"{limit - total:.4f} below" if total < limit else "at"
+    )
     what = "that 95 % of held-out ID images pass" if has_own_threshold() else "that was set by hand"
     st.markdown(f"Its score of **{total:.4f}** is {side} the threshold of **{limit:.4f}** {what}.")
 
@@ -160,9 +151,7 @@ def _sum(look: Looked, limit: float | None) -> None:
     columns[3].metric(
         "threshold",
         "..." if limit is None else f"{limit:.4f}",
-        None if limit is None else f"{parts.total - limit:+.4f}",
-        delta_color="off",
-        help="Scores above it are called OOD; below it the distance of this score from it.",
+        help="Scores above it are called OOD.",
         border=True,
     )
 
@@ -276,30 +265,27 @@ def _show_mixed(look: Looked, k: int) -> None:
             )
             source = sources.get(row)
             below.append(
-                Cell(picture[source], source, ID_COLOUR, "made of this", id=source)
+                Cell(picture[source], source, ID_COLOUR, "its source", id=source)
                 if source
-                else Cell("", "no source known", NEUTRAL_COLOUR)
+                else Cell("", "", "transparent")
             )
         else:
             name = look.names[int(banks.id_labels[row])]
             above.append(Cell(picture[ids[i]], ids[i], ID_COLOUR, name, d, id=ids[i]))
-            below.append(Cell("", "an ID image, no vote", NEUTRAL_COLOUR))
+            below.append(Cell("", "", "transparent"))
     key = f"{PAGE}_near_mixed"
-    rows = [Words("nearest", "blue ID, green outlier")]
-    if votes and sources:
-        rows.append(Words("its source", "the training image"))
+    has_sources = bool(votes and sources)
     picture_grid(
-        [*above, *(below if len(rows) > 1 else [])],
+        [*above, *(below if has_sources else [])],
         k,
         key=key,
         size_px=NEIGHBOUR_PX,
-        row_names=rows,
         column_names=[Words(ordinal(i + 1)) for i in range(k)],
         on_click=opener(key),
     )
     st.caption(
-        "Each outlier here is a vote that the image is OOD. It is a training image, noised to step S and "
-        "denoised under a wrong label: “cross, told crescent” was a cross."
+        "Green outliers are votes that the image is OOD, blue ID images are none. An outlier is a training "
+        "image, noised to step S and denoised under a wrong label: “cross, told crescent” was a cross."
     )
     for line in shown.missing:
         st.caption(f"Pictures are missing: {line}.")
@@ -334,7 +320,7 @@ def show_heads(look: Looked) -> None:
         "probability, %",
         [Bars("g_in", look.names, g_in, ID_COLOUR), Bars("g_out", look.names, g_out, OUTLIER_COLOUR)],
         y_range=(0, 105),
-        height=270,
+        height=340,
     )
     show_chart(
         chart,
@@ -388,7 +374,7 @@ def show_place(look: Looked) -> None:
         f"1st principal component, {shares[0]:.0f} % of the spread",
         f"2nd, {shares[1]:.0f} %",
         parts,
-        height=400,
+        height=470,
     )
     n = sum(len(xy) for xy in plane.places.values())
     show_chart(

@@ -27,11 +27,11 @@ from sdviz.evidence.votes import (
 )
 from sdviz.nn.detector import detector_outputs
 from sdviz.ui.cache import DEVICE_LOCK
-from sdviz.ui.evidence import needs_search, set_scores, start_search
+from sdviz.ui.evidence import id_reference, needs_search, set_scores, start_search
 from sdviz.ui.look import OUTLIERS as OUTLIERS_TITLE
 from sdviz.ui.look import set_colours, set_titles
 from sdviz.ui.pictures import ID_COLOUR, NEUTRAL_COLOUR
-from sdviz.ui.shared import ScoreSettings, set_shared
+from sdviz.ui.shared import ScoreSettings, set_shared, threshold
 
 PAGE = "votes"
 # as long as a person does not notice the wait
@@ -220,29 +220,37 @@ def show_pictures(library: PictureLibrary, evidence: Evidence, ids: list[str]) -
         return library.show(ids)
 
 
-def scores_now(evidence: Evidence, settings: ScoreSettings) -> dict[str, SetScores] | None:
-    """Eq. 6 of every scored set under these settings, None while they are still searched for.
+@dataclass(frozen=True, eq=False)
+class SetsNow:
+    """What is known of the scored sets under the settings of this moment.
 
-    Raises:
-        MissingPart: A bundle without scores, or without what other settings need.
+    Attributes:
+        scores: Eq. 6 of each; None while they are searched for, or where they cannot be known.
+        problem: Why they cannot be known, "" else.
+        to_order_by: The same, else the bundle's own scores, else nothing.
+        threshold: The person's, else the one at 95 % ID recall under these settings; None without scores.
     """
-    if (
-        needs_search(evidence, settings)
-        and start_search(evidence, settings.normalize).result(AT_ONCE_SEC) is None
-    ):
-        return None
-    return set_scores(evidence, settings)
+
+    scores: dict[str, SetScores] | None
+    problem: str
+    to_order_by: dict[str, SetScores]
+    threshold: float | None
 
 
-def scores_to_order_by(evidence: Evidence, settings: ScoreSettings) -> dict[str, SetScores]:
-    """The same, or the bundle's own scores for as long as there is nothing better; empty without any."""
+def sets_now(evidence: Evidence, settings: ScoreSettings) -> SetsNow:
+    """Eq. 6 of every scored set, without a wait that a person would notice."""
     try:
-        return scores_now(evidence, settings) or stored_scores(evidence)
-    except MissingPart:
-        try:
-            return stored_scores(evidence)
-        except MissingPart:
-            return {}
+        own = stored_scores(evidence)
+    except MissingPart as error:
+        return SetsNow(None, str(error), {}, None)
+    try:
+        if needs_search(evidence, settings):
+            if start_search(evidence, settings.normalize).result(AT_ONCE_SEC) is None:
+                return SetsNow(None, "", own, None)
+        scores = set_scores(evidence, settings)
+        return SetsNow(scores, "", scores, threshold(id_reference(evidence, scores).threshold))
+    except (MissingPart, ValueError) as error:
+        return SetsNow(None, str(error), own, None)
 
 
 # --- words and ways -------------------------------------------------------------------------------
