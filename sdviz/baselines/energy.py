@@ -1,0 +1,25 @@
+"""Energy: minus the log of the summed exponentials of the cluster head's logits."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.special import logsumexp
+
+from .interface import Baseline, Images, OnProgress, Reference, wanted
+
+
+class Energy(Baseline):
+    """Minus the log of the summed exponentials of the cluster head's logits.
+
+    Liu et al. 2020, "Energy-based Out-of-distribution Detection": E(x) = -T log sum_c exp(l_c(x) / T), T = 1.
+    """
+
+    key, title, needs = "energy", "Energy", ("logits",)
+
+    def fit(self, reference: Reference, on_progress: OnProgress | None = None) -> Energy:
+        """Nothing to fit."""
+        return self
+
+    def score(self, images: Images) -> np.ndarray:
+        """Scores, float64 (N,)."""
+        return -logsumexp(wanted(self, "logits", images.logits).astype(np.float64), axis=1)

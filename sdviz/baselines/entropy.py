@@ -1,0 +1,26 @@
+"""Entropy: the entropy in nats of the cluster head's softmax."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.special import log_softmax
+
+from .interface import Baseline, Images, OnProgress, Reference, wanted
+
+
+class Entropy(Baseline):
+    """The entropy in nats of the cluster head's softmax.
+
+    H(p) = -sum_c p(c | x) log p(c | x), Shannon 1948; a usual score beside MSP.
+    """
+
+    key, title, needs = "entropy", "Entropy", ("logits",)
+
+    def fit(self, reference: Reference, on_progress: OnProgress | None = None) -> Entropy:
+        """Nothing to fit."""
+        return self
+
+    def score(self, images: Images) -> np.ndarray:
+        """Scores, float64 (N,)."""
+        log_p = log_softmax(wanted(self, "logits", images.logits).astype(np.float64), axis=1)
+        return -(np.exp(log_p) * log_p).sum(1)
