@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections import OrderedDict
 
 import numpy as np
 import streamlit as st
 
-from sdviz.evidence import Evidence, MissingPart
+from sdviz.evidence import MissingPart
 from sdviz.evidence.duplicates import Pairs, ood_pairs, outlier_pairs, source_pairs
 from sdviz.ui.cache import DEVICE_LOCK
 from sdviz.ui.components import Cell, Words, picture_grid
@@ -22,6 +23,7 @@ from sdviz.ui.words import percent
 
 PAIRS_AT_ONCE = 20
 PAIR_PX = 96
+MOST_KEPT = 12
 SOURCE, NEAREST = "outliers-source", "outliers-nearest"
 OUTLIER_KINDS = {
     SOURCE: "outliers beside their own sources",
@@ -30,10 +32,23 @@ OUTLIER_KINDS = {
 PAIRS = "f_pairs"  # stands in the address: one of the two, or a set's name
 
 
-@st.cache_resource(max_entries=12, show_spinner=False)
-def _pairs(bundle_hash: str, which: str, normalize: bool, _evidence: Evidence) -> Pairs:
-    if which == SOURCE:
-        return source_pairs(_evidence, normalize)
+@st.cache_resource(show_spinner=False)
+def _kept() -> OrderedDict[tuple[str, str, bool], Pairs]:
+    """Pairs by bundle, kind and normalisation; the oldest go first."""
+    return OrderedDict()
+
+
+def _pairs(view: View, which: str) -> Pairs:
+    """The pairs of one kind, searched once; with a progress bar, which a cached function would replay.
+
+    Raises:
+        MissingPart: A bundle without what that needs.
+    """
+    kept, normalize = _kept(), view.settings.normalize
+    key = (view.bundle.hash, which, normalize)
+    found = kept.get(key)
+    if found is not None:
+        return found
     place = st.empty()
 
     def on_progress(share: float) -> None:
@@ -43,12 +58,20 @@ def _pairs(bundle_hash: str, which: str, normalize: bool, _evidence: Evidence) -
         time.sleep(0.002)
         DEVICE_LOCK.acquire()
 
-    with DEVICE_LOCK:
-        if which == NEAREST:
-            found = outlier_pairs(_evidence, normalize, on_progress)
+    try:
+        if which == SOURCE:
+            found = source_pairs(view.evidence, normalize)
         else:
-            found = ood_pairs(_evidence, which, normalize, on_progress)
-    place.empty()
+            with DEVICE_LOCK:
+                if which == NEAREST:
+                    found = outlier_pairs(view.evidence, normalize, on_progress)
+                else:
+                    found = ood_pairs(view.evidence, which, normalize, on_progress)
+    finally:
+        place.empty()
+    kept[key] = found
+    while len(kept) > MOST_KEPT:
+        kept.popitem(last=False)
     return found
 
 
@@ -76,7 +99,7 @@ def show_pairs(view: View) -> None:
         width=520,
     )
     try:
-        pairs = _pairs(view.bundle.hash, which, view.settings.normalize, view.evidence)
+        pairs = _pairs(view, which)
     except (MissingPart, ValueError) as error:
         show_missing_part(str(error), "pairs of pictures whose features lie close together, nearest first")
         return
@@ -113,7 +136,7 @@ def _say_what(view: View, which: str, pairs: Pairs) -> None:
 def _usual_distance(view: View) -> float | None:
     try:
         name = view.evidence.id_set.name
-        d = _pairs(view.bundle.hash, name, view.settings.normalize, view.evidence).distances
+        d = _pairs(view, name).distances
     except (MissingPart, ValueError):
         return None
     return float(np.median(d)) if len(d) else None
