@@ -217,7 +217,11 @@ class Chart:
             )
         figure.update_xaxes(title=self.x_title, range=self.x_range)
         figure.update_yaxes(title=self.y_title, range=self.y_range, type="log" if self.log_y else None)
-        has_legend = not any(isinstance(part, Heat) for part in self.parts) and len(self.parts) > 1
+        is_heat = any(isinstance(part, Heat) for part in self.parts)
+        if is_heat:  # names, also where they are numbers
+            figure.update_xaxes(type="category")
+            figure.update_yaxes(type="category")
+        has_legend = not is_heat and len(self.parts) > 1
         return tidy(figure, self.height, has_legend)
 
     def picture(self, kind: str, provenance: Mapping[str, str]) -> bytes:
