@@ -13,6 +13,7 @@ from sdviz.evidence.curves import roc_curve
 from sdviz.evidence.records import BundleRecord, differing_keys, mean_auroc
 from sdviz.ui.charts import Chart, Line, show_chart
 from sdviz.ui.look import ROLE_NAMES
+from sdviz.ui.results_html import TABLE_CSS, Row, table_html
 from sdviz.ui.results_records import all_records, find_columns, many_lines
 from sdviz.ui.results_state import offer_table
 
@@ -86,24 +87,15 @@ def show_compare(bundle: Bundle) -> None:
         return
     lines = many_lines(chosen)
     header, rows = compare_rows(chosen)
-    left, right = st.columns([1.15, 1], gap="large")
-    with left:
-        st.dataframe(
-            {name or "measure": [str(row[i]) for row in rows] for i, name in enumerate(header)},
-            hide_index=True,
-            key="results_compare_table",
-            height=min(620, 38 + 35 * len(rows)),
-        )
-        columns = st.columns([3, 1.2], vertical_alignment="center")
-        columns[0].caption(
-            "Each by its own k and α, from its report.json, in %; in brackets 95 % intervals over images. "
-            "Figures of "
-            "bundles with other training data are of other ID images and do not compare."
-        )
-        with columns[1]:
-            offer_table("Bundles compared", header, rows, lines, key="results_compare_csv")
-    with right:
-        _overlay(chosen, lines)
+    _overlay(chosen, lines)
+    st.html(TABLE_CSS + table_html(header, [Row([str(cell) for cell in row]) for row in rows]))
+    columns = st.columns([5, 1.2], vertical_alignment="center")
+    columns[0].caption(
+        "Each by its own k and α, from its report.json, in %; in brackets 95 % intervals over images. Figures "
+        "of bundles with other training data are of other ID images and do not compare."
+    )
+    with columns[1]:
+        offer_table("Bundles compared", header, rows, lines, key="results_compare_csv")
     if len(chosen) > 1:
         _differences(chosen)
     for line in problems:

@@ -10,24 +10,10 @@ import streamlit as st
 from sdviz.bundle import Bundle
 from sdviz.evidence.paper import PAPER_DATASET, Ours, PaperTable, other_sets, paper_tables
 from sdviz.evidence.records import BundleRecord
+from sdviz.ui.results_html import TABLE_CSS
 from sdviz.ui.results_records import all_records, families, many_lines
 from sdviz.ui.results_state import offer_table
 from sdviz.ui.words import counted
-
-# the colours of the text follow the theme; st.html keeps the page's own
-TABLE_CSS = """
-<style>
-.papertable { border-collapse: collapse; font-size: 14px; margin: 2px 0 14px;
-  font-variant-numeric: tabular-nums; }
-.papertable th, .papertable td { padding: 4px 12px; border-bottom: 1px solid rgba(128,140,155,.35);
-  text-align: right; }
-.papertable th { font-weight: 500; opacity: .8; }
-.papertable th:first-child, .papertable td:first-child { text-align: left; }
-.papertable td.ours { background: rgba(0,158,115,.10); min-width: 74px; }
-.papertable td.ours b { font-weight: 600; }
-.papertable td.ours small { display: block; opacity: .75; font-size: 11.5px; }
-</style>
-"""
 
 
 def ours_words(ours: Ours) -> tuple[str, str]:
@@ -42,16 +28,17 @@ def ours_words(ours: Ours) -> tuple[str, str]:
     return text, ", ".join(small)
 
 
-def table_html(table: PaperTable) -> str:
+def paper_html(table: PaperTable) -> str:
     """One table; every cell twice, the paper's figure and ours, which is empty where nothing was measured."""
-    top = "".join(f'<th colspan="2">{html.escape(column)}</th>' for column in table.columns)
+    top = "".join(f'<th class="span" colspan="2">{html.escape(column)}</th>' for column in table.columns)
     below = "<th>paper</th><th>ours</th>" * len(table.columns)
     body = []
     for row in table.rows:
-        cells = [f"<td>{html.escape(row)}</td>"]
+        cells = [f'<td class="text">{html.escape(row)}</td>']
+        digits = 2 if row.startswith("FID") else 1
         for column in table.columns:
             value = table.paper.get((row, column))
-            cells.append(f"<td>{'' if value is None else f'{value:g}'}</td>")
+            cells.append(f"<td>{'' if value is None else f'{value:.{digits}f}'}</td>")
             ours = table.ours.get((row, column))
             if ours is None:
                 cells.append('<td class="ours"></td>')
@@ -60,7 +47,7 @@ def table_html(table: PaperTable) -> str:
                 cells.append(f'<td class="ours"><b>{text}</b><small>{html.escape(small)}</small></td>')
         body.append("<tr>" + "".join(cells) + "</tr>")
     return (
-        f'<table class="papertable"><thead><tr><th></th>{top}</tr><tr><th></th>{below}</tr></thead>'
+        f'<table class="resulttable"><thead><tr><th></th>{top}</tr><tr><th></th>{below}</tr></thead>'
         f"<tbody>{''.join(body)}</tbody></table>"
     )
 
@@ -140,7 +127,7 @@ def show_paper(bundle: Bundle) -> None:
         columns[0].markdown(f"**Table {table.number}.** {table.title}")
         with columns[1]:
             offer_table(f"Table {table.number}", *table_rows(table), lines, key=f"results_paper_{table.number}")
-        st.html(TABLE_CSS + table_html(table))
+        st.html(TABLE_CSS + paper_html(table))
     others = other_sets(chosen)
     if others:
         st.markdown("**Measured here on sets that the paper has not**, under their own names: AUROC in %")

@@ -18,11 +18,12 @@ from sdviz.evidence.paper import PAPER_DATASET, paper_tables
 from sdviz.ui.charts import Chart
 from sdviz.ui.pictures import data_uri
 from sdviz.ui.results_curves import histogram_chart, precision_recall_chart, roc_chart
+from sdviz.ui.results_html import TABLE_CSS
 from sdviz.ui.results_maps import k_alpha_chart
-from sdviz.ui.results_paper import TABLE_CSS, about_family, table_html
+from sdviz.ui.results_paper import about_family, paper_html
 from sdviz.ui.results_records import all_records, families
 from sdviz.ui.results_state import MODE_WORDS, ResultsState, find_results, results_state
-from sdviz.ui.results_tables import CONTROL_HEADER, HEADER, control_chart, control_rows, metric_rows
+from sdviz.ui.results_tables import control_chart, controls_html, metrics_html
 from sdviz.ui.shared import score_settings
 from sdviz.ui.words import counted
 
@@ -118,7 +119,7 @@ def report_html(state: ResultsState, library: PictureLibrary, with_map: bool = T
         _table(["", ""], [[key, value] for key, value in lines.items()], text=2),
         "<h2>Metrics</h2>",
         f'<p class="about">All in %, {source}. From and to: 95 % bootstrap interval of AUROC over images.</p>',
-        _table(HEADER, metric_rows(results), text=2),
+        metrics_html(results, state.titles, state.colours),
         "<h2>At the threshold</h2>",
         _table(["set", "images", "called OOD", "share called OOD, %", "that is"], _at_threshold(state), text=1),
     ]
@@ -153,7 +154,7 @@ def report_html(state: ResultsState, library: PictureLibrary, with_map: bool = T
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(title)}</title><style>{_CSS}</style></head>\n<body>\n"
+        f"<title>{html.escape(title)}</title><style>{_CSS}</style>{TABLE_CSS}</head>\n<body>\n"
         + "\n".join(parts)
         + "\n</body></html>\n"
     )
@@ -183,7 +184,7 @@ def _of_the_report(evidence: Evidence, lines: Mapping[str, str]) -> list[str]:
             "<h2>Controls</h2>",
             f'<p class="about">{own}</p>',
             _figure(control_chart(evidence), lines, "Above 0 the SD outliers are better."),
-            _table(CONTROL_HEADER, control_rows(evidence), text=4),
+            *(controls_html(evidence, mode) for mode in ("both", "distance")),
         ]
     if report.clusters is not None:
         c = report.clusters
@@ -208,7 +209,7 @@ def _paper(state: ResultsState) -> list[str]:
         TABLE_CSS,
     ]
     for table in paper_tables(own):
-        parts.append(f"<p><b>Table {table.number}.</b> {html.escape(table.title)}</p>{table_html(table)}")
+        parts.append(f"<p><b>Table {table.number}.</b> {html.escape(table.title)}</p>{paper_html(table)}")
     return parts
 
 

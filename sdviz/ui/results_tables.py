@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import streamlit as st
 
-from sdviz.evaluation.tables import CONTROL_NAMES, METRIC_NAMES
+from sdviz.evaluation.tables import CONTROL_NAMES, METRIC_NAMES, MODE_NAMES
 from sdviz.evidence import Evidence
 from sdviz.evidence.curves import MODES, Results
 from sdviz.evidence.provenance import provenance
 from sdviz.ui.charts import Chart, Heat, show_chart
 from sdviz.ui.look import ROLE_NAMES
+from sdviz.ui.results_html import TABLE_CSS, Cell, Row, between, percent, table_html
 from sdviz.ui.results_state import MODE_WORDS, ResultsState, find_results, offer_table
 
 HEADER = ["set", "role", "images", "score by", "AUROC", "from", "to", *list(METRIC_NAMES.values())[1:]]
-_PERCENT = st.column_config.NumberColumn(format="%.2f")
 
 
 def metric_rows(results: Results) -> list[list[object]]:
@@ -57,6 +59,38 @@ def metric_rows(results: Results) -> list[list[object]]:
     return rows
 
 
+def metrics_html(results: Results, titles: Mapping[str, str], colours: Mapping[str, str]) -> str:
+    """The same as a table to look at, a part for each role."""
+    keys = list(METRIC_NAMES)
+    rows: list[Row] = []
+    for role, means in results.means.items():
+        rows.append(Row([ROLE_NAMES[role]], "group"))
+        of_role = {name: one for name, one in results.results.items() if one.role == role}
+        for name, one in of_role.items():
+            modes = [mode for mode in MODES if mode in one.modes]
+            for mode in modes:
+                m = one.modes[mode]
+                first = mode == modes[0]
+                rows.append(
+                    Row(
+                        [
+                            Cell(name, colour=colours.get(name, "")) if first else "",
+                            MODE_NAMES[mode],
+                            f"{one.n:,}" if first else "",
+                            Cell(percent(m.auroc), between(m.auroc_interval)),
+                            *(percent(getattr(m, key)) for key in keys[1:]),
+                        ]
+                    )
+                )
+        for mode in MODES:
+            if mode in means and len(of_role) > 1:
+                name = f"mean of {means[mode].n_sets} sets" if mode == "both" else ""
+                values = [percent(getattr(means[mode], key)) for key in keys]
+                rows.append(Row([name, MODE_NAMES[mode], "", *values], "strong"))
+    header = ["set", "score by", "images", "AUROC, 95 % interval", *list(METRIC_NAMES.values())[1:]]
+    return table_html(header, rows, text=2)
+
+
 def show_metrics(state: ResultsState) -> None:
     """Near and far at a glance, then the whole table."""
     results = find_results(state)
@@ -70,24 +104,7 @@ def show_metrics(state: ResultsState) -> None:
     for column, (label, value, n) in zip(st.columns(max(4, len(tiles))), tiles, strict=False):
         column.metric(label, f"{100 * value:.2f} %", help=f"The mean of {n} sets, each counting the same.")
     rows = metric_rows(results)
-    st.dataframe(
-        {name: [row[i] for row in rows] for i, name in enumerate(HEADER)},
-        hide_index=True,
-        key="results_metrics",
-        height=min(620, 38 + 35 * len(rows)),
-        column_config={name: _PERCENT for name in HEADER[4:]}
-        | {
-            "AUROC": st.column_config.NumberColumn(
-                format="%.2f", help="Area under the ROC curve; chance is 50 %."
-            ),
-            "from": st.column_config.NumberColumn(format="%.2f", help="Of AUROC: 95 % interval"),
-            "to": st.column_config.NumberColumn(format="%.2f", help="Of AUROC: 95 % interval"),
-            **{
-                name: st.column_config.NumberColumn(name, format="%.2f", width=170, help=name)
-                for name in list(METRIC_NAMES.values())[1:3]
-            },
-        },
-    )
+    st.html(TABLE_CSS + metrics_html(results, state.titles, state.colours))
     columns = st.columns([5, 1.2], vertical_alignment="center")
     source = (
         "from report.json, measured when the bundle was made"
@@ -95,7 +112,7 @@ def show_metrics(state: ResultsState) -> None:
         else "computed now for these settings"
     )
     columns[0].caption(
-        f'All in %, {source}; "from" and "to" are the 95 % bootstrap interval over images '
+        f"All in %, {source}; below AUROC stands its 95 % bootstrap interval over images "
         f"({results.n_bootstrap:,} resamples). The two FPR95 differ: the first is the share of OOD that is "
         "accepted "
         "where 95 % of ID are, the second the share of ID that is flagged where 95 % of OOD are. Means "
@@ -162,6 +179,30 @@ def control_rows(evidence: Evidence) -> list[list[object]]:
     return rows
 
 
+def controls_html(evidence: Evidence, mode: str) -> str:
+    """The same by one mode as a table to look at: the method's AUROC, each control's, the difference."""
+    report = evidence.report
+    controls = list(report.controls)
+    rows = []
+    for name, result in report.results.items():
+        if mode not in result.modes:
+            continue
+        cells: list[Cell | str] = [Cell(name, ROLE_NAMES[result.role]), percent(result.modes[mode].auroc)]
+        for control in controls:
+            one = report.controls[control]
+            found = one.differences.get(name, {}).get(mode)
+            if found is None:
+                cells += ["", ""]
+                continue
+            cells.append(percent(one.results[name].modes[mode].auroc))
+            cells.append(Cell(percent(found.auroc, sign=True), between(found.interval, sign=True)))
+        rows.append(Row(cells))
+    header = ["set", "SD outliers"]
+    for control in controls:
+        header += [CONTROL_NAMES.get(control, control), "difference, points"]
+    return table_html(header, rows)
+
+
 def control_chart(evidence: Evidence, mode: str = "both") -> Chart:
     """The method's AUROC minus each control's, points, set by set."""
     report = evidence.report
@@ -217,15 +258,7 @@ def show_controls(evidence: Evidence) -> None:
         "below 0 "
         f"the control is better. {kinds}.",
     )
-    rows = [row for row in control_rows(evidence) if row[2] == MODE_WORDS[mode]]
-    st.dataframe(
-        {name: [row[i] for row in rows] for i, name in enumerate(CONTROL_HEADER)},
-        hide_index=True,
-        key="results_control_table",
-        height=min(560, 38 + 35 * len(rows)),
-        column_config={name: _PERCENT for name in ("SD outliers", "the control")}
-        | {name: st.column_config.NumberColumn(format="%+.2f") for name in ("difference", "from", "to")},
-    )
+    st.html(TABLE_CSS + controls_html(evidence, mode))
     columns = st.columns([5, 1.2], vertical_alignment="center")
     columns[0].caption(
         f"AUROC in %, from report.json with the bundle's own k = {score.k}, α = {score.alpha:g}; "

@@ -125,7 +125,10 @@ export default function ({ data, parentElement, setTriggerValue }) {
   const rounded = v => Number(Math.max(edges[0], Math.min(edges[n], v)).toPrecision(5));
   const high = one => one.counts.map(c => data.height === 'share' ? c / Math.max(1, one.values.length)
     : data.height === 'log' ? Math.log10(1 + c) : c);
-  const tall = Math.max(1e-9, ...sets.flatMap(high)) * 1.04;
+  // one set that stands all in two bars must not flatten the others: its bars are cut, and say so
+  const peaks = sets.map(one => Math.max(0, ...high(one))).sort((a, b) => b - a);
+  const cut = data.height !== 'log' && peaks.length > 1 && peaks[1] > 0 && peaks[0] > 3 * peaks[1];
+  const tall = Math.max(1e-9, cut ? 2.2 * peaks[1] : peaks[0]) * 1.04;
   const py = v => H - BOTTOM - v / tall * (H - BOTTOM - TOP);
   let handle, line, knob, tag, over;
   const ticks = () => {
@@ -156,7 +159,14 @@ export default function ({ data, parentElement, setTriggerValue }) {
     sets.forEach(one => {
       const v = high(one);
       let d = `M${px(edges[0])} ${py(0)}`;
-      v.forEach((h, i) => { d += `V${py(h)}H${px(edges[i + 1])}`; });
+      v.forEach((h, i) => { d += `V${py(Math.min(h, tall))}H${px(edges[i + 1])}`; });
+      const most = Math.max(0, ...v), where = v.indexOf(most);
+      if (most > tall) {
+        const middle = px((edges[where] + edges[where + 1]) / 2), end = middle > width - 90;
+        const words = '↑ up to ' + (data.height === 'share' ? (100 * most).toFixed(0) + ' %' : most);
+        svg.append(draw('text', { x: end ? px(edges[where]) - 6 : px(edges[where + 1]) + 6, y: TOP + 12,
+          'text-anchor': end ? 'end' : 'start' }, words));
+      }
       svg.append(draw('path', { d: d + `V${py(0)}Z`, fill: one.colour, 'fill-opacity': .3, stroke: one.colour,
         'stroke-width': 1.6 }));
     });

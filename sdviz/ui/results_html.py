@@ -1,0 +1,99 @@
+"""Tables of Results as HTML: every head in full, two-line cells, the same on the page and in the report."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+# the colours of the text follow the theme of the page
+TABLE_CSS = """
+<style>
+.resulttable { border-collapse: collapse; font-size: 14px; margin: 2px 0 12px; max-width: 100%;
+  font-variant-numeric: tabular-nums; }
+.resulttable th, .resulttable td { padding: 4px 10px; border-bottom: 1px solid rgba(128,140,155,.35);
+  text-align: right; vertical-align: top; }
+.resulttable th { font-weight: 500; opacity: .8; vertical-align: bottom; max-width: 150px; line-height: 1.25; }
+.resulttable th.span { text-align: center; max-width: none; }
+.resulttable .text { text-align: left; }
+.resulttable td.text + td.text { white-space: nowrap; }
+.resulttable tr.group td { font-weight: 600; padding-top: 14px; text-align: left; }
+.resulttable tr.strong td { font-weight: 600; }
+.resulttable td.ours { background: rgba(0,158,115,.10); min-width: 74px; }
+.resulttable td.ours b { font-weight: 600; }
+.resulttable small { display: block; opacity: .75; font-size: 11.5px; font-weight: 400; }
+.resulttable i { display: inline-block; width: 11px; height: 11px; border-radius: 2px; margin-right: 8px; }
+</style>
+"""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a table.
+
+    Attributes:
+        text: What stands there.
+        small: Below it, smaller.
+        colour: Of a small square before the text; "" for none.
+    """
+
+    text: str
+    small: str = ""
+    colour: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a table.
+
+    Attributes:
+        cells: From left to right; a plain text is a cell of its own.
+        kind: "" for a line of numbers, "group" for a heading of one cell, "strong" for a mean.
+    """
+
+    cells: Sequence[Cell | str]
+    kind: str = ""
+
+
+def table_html(header: Sequence[str], rows: Sequence[Row], text: int = 1) -> str:
+    """A table.
+
+    Args:
+        header: Names of the columns.
+        rows: Its lines.
+        text: How many columns from the left hold words; the others stand at the right.
+    """
+    top = "".join(f"<th{_kind(i, text)}>{html.escape(name)}</th>" for i, name in enumerate(header))
+    body = []
+    for row in rows:
+        if row.kind == "group":
+            words = _cell(row.cells[0])
+            body.append(f'<tr class="group"><td colspan="{len(header)}">{words}</td></tr>')
+            continue
+        cells = "".join(f"<td{_kind(i, text)}>{_cell(cell)}</td>" for i, cell in enumerate(row.cells))
+        kind = ' class="strong"' if row.kind == "strong" else ""
+        body.append(f"<tr{kind}>{cells}</tr>")
+    lines = "".join(body)
+    return f'<table class="resulttable"><thead><tr>{top}</tr></thead><tbody>{lines}</tbody></table>'
+
+
+def _kind(i: int, text: int) -> str:
+    return ' class="text"' if i < text else ""
+
+
+def _cell(cell: Cell | str) -> str:
+    if isinstance(cell, str):
+        return html.escape(cell)
+    square = f'<i style="background:{html.escape(cell.colour)}"></i>' if cell.colour else ""
+    small = f"<small>{html.escape(cell.small)}</small>" if cell.small else ""
+    return f"{square}{html.escape(cell.text)}{small}"
+
+
+def percent(value: float | None, sign: bool = False) -> str:
+    """A share of 0..1 as a number of %, "" for None."""
+    return "" if value is None else format(100 * value, "+.2f" if sign else ".2f")
+
+
+def between(interval: tuple[float, float] | None, sign: bool = False) -> str:
+    """An interval of shares as "97.1 to 98.2" in %, "" for None."""
+    return "" if interval is None else f"{percent(interval[0], sign)} to {percent(interval[1], sign)}"
