@@ -9,10 +9,12 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.cut_bundle import save_cut_bundle
 from tests.tiny_bundle import save_tiny_bundle
 
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -45,11 +47,9 @@ def app_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("app")
 
 
-@pytest.fixture(scope="session")
-def server(app_folder: Path) -> Iterator[str]:
-    """The real app with a small bundle of random weights; gives its address."""
-    home = app_folder
-    save_tiny_bundle(home / "checkpoints" / "tiny")
+@contextmanager
+def serve(home: Path) -> Iterator[str]:
+    """The real app with its bundles, runs and data in that folder; gives its address."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
@@ -79,9 +79,31 @@ def server(app_folder: Path) -> Iterator[str]:
         log.close()
 
 
-@pytest.fixture
-def new_page(chromium: str, server: str) -> Iterator[Callable[..., sync_api.Page]]:
-    """Opens a page of the app in a browser session of its own and waits until it stands."""
+@pytest.fixture(scope="session")
+def server(app_folder: Path) -> Iterator[str]:
+    """The real app with a small bundle of random weights; gives its address."""
+    save_tiny_bundle(app_folder / "checkpoints" / "tiny")
+    with serve(app_folder) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def full_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the server of `full_page` has its bundle, `checkpoints/full`."""
+    return tmp_path_factory.mktemp("full")
+
+
+@pytest.fixture(scope="session")
+def full_server(full_folder: Path) -> Iterator[str]:
+    """The real app with a small bundle that has everything; gives its address."""
+    save_cut_bundle(full_folder / "checkpoints" / "full")
+    with serve(full_folder) as address:
+        yield address
+
+
+@contextmanager
+def pages_of(chromium: str, server: str) -> Iterator[Callable[..., sync_api.Page]]:
+    """Opens pages of that server, each in a browser session of its own, and waits until it stands."""
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
 
@@ -102,3 +124,17 @@ def new_page(chromium: str, server: str) -> Iterator[Callable[..., sync_api.Page
 
         yield open_page
         browser.close()
+
+
+@pytest.fixture
+def new_page(chromium: str, server: str) -> Iterator[Callable[..., sync_api.Page]]:
+    """Opens a page of the app with the bundle of random weights."""
+    with pages_of(chromium, server) as open_page:
+        yield open_page
+
+
+@pytest.fixture
+def full_page(chromium: str, full_server: str) -> Iterator[Callable[..., sync_api.Page]]:
+    """Opens a page of the app with the bundle that has everything."""
+    with pages_of(chromium, full_server) as open_page:
+        yield open_page
