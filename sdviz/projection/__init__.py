@@ -1,0 +1,21 @@
+"""Feature space on a page: PCA, t-SNE and UMAP with a seed, aligned over epochs, measured and kept on disk."""
+
+from .layouts import METHODS, Layouts, LayoutSettings, align, compute_layouts, fewest_points
+from .quality import trustworthiness
+from .regions import inside, project
+from .store import GivenUp, LayoutJob, LayoutStore
+
+__all__ = [
+    "METHODS",
+    "GivenUp",
+    "LayoutJob",
+    "LayoutSettings",
+    "LayoutStore",
+    "Layouts",
+    "align",
+    "compute_layouts",
+    "fewest_points",
+    "inside",
+    "project",
+    "trustworthiness",
+]

@@ -1,0 +1,53 @@
+"""How far a layout can be believed."""
+
+from __future__ import annotations
+
+import numpy as np
+
+_ROWS_AT_ONCE = 256
+MAX_QUERIES = 2_000
+
+
+def trustworthiness(
+    features: np.ndarray, points: np.ndarray, k: int = 10, max_queries: int = MAX_QUERIES
+) -> float:
+    """How many of a point's neighbours on the page are its neighbours in feature space (Venna & Kaski 2001).
+
+    Neighbours that were far away cost as much as their rank lies beyond k. scikit-learn's function gives the
+    same, by a table of all pairs; this one walks over blocks of rows and fits 10,000 points into memory. With
+    more than `max_queries` points it looks at the neighbours of that many, evenly spaced, among all.
+
+    Args:
+        features: float (N,D).
+        points: float (N,d).
+        k: Neighbours looked at, lowered to what N allows: below N/2.
+        max_queries: See above.
+
+    Returns:
+        0..1, 1 is best; NaN below 3 points, where it is not defined.
+    """
+    n = len(features)
+    k = min(k, (n - 1) // 2)
+    if k < 1:
+        return float("nan")
+    rows = np.arange(n) if n <= max_queries else np.linspace(0, n - 1, max_queries).astype(int)
+    wide, flat = features.astype(np.float64), points.astype(np.float64)
+    penalty = 0.0
+    for first in range(0, len(rows), _ROWS_AT_ONCE):
+        some = rows[first : first + _ROWS_AT_ONCE]
+        here = np.arange(len(some))
+        on_page = _squared_distances(flat, some)
+        on_page[here, some] = np.inf
+        near = np.argpartition(on_page, k - 1, axis=1)[:, :k]
+        in_space = _squared_distances(wide, some)
+        in_space[here, some] = np.inf
+        for column in range(k):
+            reach = in_space[here, near[:, column]]
+            rank = (in_space < reach[:, None]).sum(1) + 1
+            penalty += np.maximum(rank - k, 0).sum()
+    return float(1.0 - penalty * 2.0 / (len(rows) * k * (2.0 * n - 3.0 * k - 1.0)))
+
+
+def _squared_distances(x: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    length = np.einsum("ij,ij->i", x, x)
+    return np.asarray(length[rows, None] - 2.0 * x[rows] @ x.T + length[None])

@@ -1,0 +1,37 @@
+"""Which points lie in a region that was drawn on the page."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def project(points: np.ndarray, onto: np.ndarray) -> np.ndarray:
+    """Points as the page shows them, float64 (N,2).
+
+    Args:
+        points: float (N,d).
+        onto: float (2,d), the page's two axes in the space of the points: how a 3-D layout is turned.
+    """
+    return np.asarray(points.astype(np.float64) @ np.asarray(onto, np.float64).T)
+
+
+def inside(points: np.ndarray, polygon: np.ndarray) -> np.ndarray:
+    """Which points lie in a polygon, by the even-odd rule; it closes itself and may cross itself.
+
+    Args:
+        points: float (N,2).
+        polygon: float (M,2), its corners in order.
+
+    Returns:
+        bool (N,); none with fewer than 3 corners.
+    """
+    found = np.zeros(len(points), bool)
+    if len(polygon) < 3:
+        return found
+    x, y = points[:, 0].astype(np.float64), points[:, 1].astype(np.float64)
+    for (x_0, y_0), (x_1, y_1) in zip(polygon, np.roll(polygon, -1, axis=0), strict=True):
+        if y_0 == y_1:
+            continue
+        crosses = (y_0 > y) != (y_1 > y)
+        found ^= crosses & (x < x_0 + (y - y_0) / (y_1 - y_0) * (x_1 - x_0))
+    return found
