@@ -62,9 +62,10 @@ def rename(file: Path, bundle_hash: str, cluster: int, name: str, usual: tuple[s
             everything = _read(file)
             given = _of_bundle(everything, bundle_hash)
             given.pop(cluster, None)
-            if name and name != usual[cluster]:
-                if name in shown_names(usual, given):
-                    raise NamesError(f"another cluster is called {name!r} already")
+            name = name or usual[cluster]
+            if name in [one for i, one in enumerate(shown_names(usual, given)) if i != cluster]:
+                raise NamesError(f"another cluster is called {name!r} already")
+            if name != usual[cluster]:
                 given[cluster] = name
             everything[bundle_hash] = {str(one): given[one] for one in sorted(given)}
             if not given:
