@@ -91,7 +91,7 @@ def _tables(
             FeatureSet(
                 one,
                 part["role"][0].as_py(),
-                "test",
+                part["id"][0].as_py().split("/")[1],
                 here[one].astype(np.float32),
                 np.array(part["id"].to_pylist(), dtype=str),
                 part["label"].to_numpy(),

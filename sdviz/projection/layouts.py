@@ -99,8 +99,8 @@ def compute_layouts(
     """Lays out the points of every epoch, each turned to lie over the one before it.
 
     t-SNE and UMAP start an epoch from the layout of the one before; PCA is made anew for each. Then the layout
-    is turned, flipped and moved to lie as close over the one before as it can. It is never stretched; only UMAP's
-    is brought to the size of the one before.
+    is turned, flipped and moved to lie as close over the one before as it can. It is never stretched; only a
+    UMAP is brought to the size of the one before.
 
     Args:
         features: float (F,N,D), the same N points through F epochs.

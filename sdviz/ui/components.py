@@ -76,9 +76,10 @@ export default function ({ data, parentElement, setTriggerValue }) {
       data.column_names.slice(from, to).forEach(c => grid.append(text('div', 'top', c.text, c.small)));
     }
     for (let row = 0; row * data.columns < data.cells.length; row++) {
+      const first = row * data.columns, cells = data.cells.slice(first + from, first + to);
+      if (!headed && cells.every(cell => !cell.src && !cell.alt)) continue;
       if (headed) grid.append(text('div', 'head', data.row_names[row].text, data.row_names[row].small));
-      const first = row * data.columns;
-      data.cells.slice(first + from, first + to).forEach(cell => grid.append(picture(cell, px)));
+      cells.forEach(cell => grid.append(picture(cell, px)));
     }
     return grid;
   };

@@ -32,13 +32,32 @@ from sdviz.ui.words import counted, ordinal
 BIG_PX, NEIGHBOUR_PX = 192, 96
 POLL_SEC = 0.4
 
+_CSS = """
+<style>
+.votes-sum { display: flex; flex-wrap: wrap; gap: 8px 12px; align-items: flex-start; }
+.votes-sum div { max-width: 170px; line-height: 1.3; }
+.votes-sum b { display: block; font-size: 25px; font-weight: 600; font-variant-numeric: tabular-nums; }
+.votes-sum span { display: block; font-size: 14px; }
+.votes-sum small { font-size: 12px; opacity: .7; }
+.votes-sum i { font-style: normal; font-size: 25px; line-height: 1.3; opacity: .7; }
+.votes-sum div:last-child { border-left: 2px dashed currentColor; padding-left: 14px; margin-left: 8px; }
+.votes-places { display: grid; grid-template-columns: max-content 1fr max-content; gap: 5px 12px;
+  align-items: center; font-size: 14px; max-width: 760px; }
+.votes-places .bar { height: 9px; border-radius: 5px; background: rgba(138,148,160,.25); overflow: hidden; }
+.votes-places .bar div { height: 100%; }
+.votes-places b { font-weight: 600; text-align: right; font-variant-numeric: tabular-nums; }
+</style>
+"""
+
 
 # --- the verdict ----------------------------------------------------------------------------------
 
 
 def show_verdict(look: Looked, now: SetsNow) -> None:
     """The picture, its score by Eq. 6 taken apart, and what the score means."""
-    left, right = st.columns([1, 3.9], gap="medium")
+    st.html(_CSS)
+    row = st.container(horizontal=True, gap="medium")
+    left, right = row.container(width=BIG_PX + 22), row.container(width="stretch")
     with left:
         _picture(look)
     with right:
@@ -129,42 +148,28 @@ def _sentence(look: Looked, limit: float | None, why: str) -> None:
 
 
 def _sum(look: Looked, limit: float | None) -> None:
-    parts = look.parts
+    """Eq. 6 written out with this image's numbers."""
+    parts, k = look.parts, look.settings.k
     assert parts is not None
-    columns = st.columns(4)
-    k = look.settings.k
-    columns[0].metric(
-        "distance part",
-        f"{parts.distance:.4f}",
-        help=f"Σ d²: the squared distances to the {k} nearest ID images, added up. From 0 up.",
-        border=True,
+    terms = (
+        ("", f"{parts.distance:.4f}", "distance part", f"Σ d² over the {k} nearest ID images, from 0 up"),
+        (
+            "+",
+            f"{parts.alpha * parts.votes:.4f}",
+            "vote part",
+            f"α × votes = {parts.alpha:g} × {parts.votes}, votes from 0 to {k}",
+        ),
+        ("=", f"{parts.total:.4f}", "score, Eq. 6", "higher is more OOD"),
+        ("", "..." if limit is None else f"{limit:.4f}", "threshold", "above it an image is called OOD"),
     )
-    columns[1].metric(
-        f"+ α × votes, {parts.alpha:g} × {parts.votes}",
-        f"{parts.alpha * parts.votes:.4f}",
-        help=f"How many of the {k} nearest of ID images and outliers together are outliers, 0 to {k}, times α.",
-        border=True,
+    st.html(
+        '<div class="votes-sum">'
+        + "".join(
+            f"<i>{sign}</i><div><b>{number}</b><span>{name}</span><small>{escape(about)}</small></div>"
+            for sign, number, name, about in terms
+        )
+        + "</div>"
     )
-    columns[2].metric(
-        "= score (Eq. 6)", f"{parts.total:.4f}", help="Higher is more OOD. From 0 up.", border=True
-    )
-    columns[3].metric(
-        "threshold",
-        "..." if limit is None else f"{limit:.4f}",
-        help="Scores above it are called OOD.",
-        border=True,
-    )
-
-
-_PLACES_CSS = """
-<style>
-.votes-places { display: grid; grid-template-columns: max-content 1fr max-content; gap: 5px 12px;
-  align-items: center; font-size: 14px; max-width: 760px; }
-.votes-places .bar { height: 9px; border-radius: 5px; background: rgba(138,148,160,.25); overflow: hidden; }
-.votes-places .bar div { height: 100%; }
-.votes-places b { font-weight: 600; text-align: right; font-variant-numeric: tabular-nums; }
-</style>
-"""
 
 
 def _places(look: Looked, scores: dict[str, SetScores]) -> None:
@@ -177,7 +182,7 @@ def _places(look: Looked, scores: dict[str, SetScores]) -> None:
         f"</div></div><b>{share:.1f} %</b>"
         for name, share in shares.items()
     )
-    st.html(f'{_PLACES_CSS}<div class="votes-places">{rows}</div>')
+    st.html(f'<div class="votes-places">{rows}</div>')
     st.caption("How much of each set it is more OOD than: the share of its scores that lie below this one.")
 
 

@@ -1,0 +1,242 @@
+"""What a layout of feature space is made of: which images, what is known of each, their features by epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .tables import Evidence, MissingPart, ScoredSet
+
+TRAIN, OUTLIERS = "train", "SD outliers"
+_SNAPSHOT_OUTLIERS = "outlier"
+
+
+@dataclass(frozen=True, eq=False)
+class Points:
+    """Images, and where they lie in feature space, once or through training.
+
+    Attributes:
+        frames: What each epoch is called, F of them.
+        features: float32 (F,N,D).
+        ids: str (N,).
+        sets: str (N,): `TRAIN`, `OUTLIERS` or a scored set's name.
+        clusters: int64 (N,): the cluster of a training image, of an outlier's source, and for a scored image
+            the one that g_in says; -1 where nobody says.
+        start_timesteps: int64 (N,), S of an outlier; -1 for other images, or where it is unknown.
+        told: int64 (N,), the wrong label that an outlier was told; -1 for other images.
+        scored_rows: int64 (N,), the image's row in its scored set; -1 for reference images.
+    """
+
+    frames: tuple[str, ...]
+    features: np.ndarray
+    ids: np.ndarray
+    sets: np.ndarray
+    clusters: np.ndarray
+    start_timesteps: np.ndarray
+    told: np.ndarray
+    scored_rows: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def spread(self, per_point: dict[str, np.ndarray], fill: float = np.nan) -> np.ndarray:
+        """A column of the scored sets, put to these points, float64 (N,).
+
+        Args:
+            per_point: By set, its values in the set's own order.
+            fill: For an image that is not in one of these sets.
+        """
+        found = np.full(len(self), fill)
+        for name, values in per_point.items():
+            here = (self.sets == name) & (self.scored_rows >= 0)
+            found[here] = values[self.scored_rows[here]]
+        return found
+
+
+def available_sets(evidence: Evidence, through_training: bool) -> list[str]:
+    """Sets that have points to show: training images, those scored, SD outliers.
+
+    Raises:
+        MissingPart: There are none.
+    """
+    if through_training:
+        _, roles, _ = evidence.snapshots
+        names = [OUTLIERS if one == _SNAPSHOT_OUTLIERS else one for one in dict.fromkeys(roles.tolist())]
+        return sorted(names, key=lambda one: (one != TRAIN, one == OUTLIERS))
+    banks = evidence.banks
+    scored: list[str] = []
+    try:
+        scored = [name for name, one in evidence.sets.items() if one.features is not None and len(one)]
+    except MissingPart:
+        pass
+    return [TRAIN] * bool(len(banks.id_ids)) + scored + [OUTLIERS] * bool(len(banks.outlier_ids))
+
+
+def final_points(evidence: Evidence, sets: Sequence[str], n: int, normalize: bool, seed: int = 0) -> Points:
+    """Points of the finished detector's feature space.
+
+    Args:
+        evidence: Whose.
+        sets: Of `available_sets`, drawn in this order.
+        n: How many points in all, shared out evenly over the sets; a small set's rest goes to the others.
+        normalize: Whether to bring features to length 1.
+        seed: Fixes which images are drawn. With more points the same ones stay and others join them.
+
+    Raises:
+        MissingPart: The bundle has no banks.
+    """
+    banks = evidence.banks
+    sources: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    for name in sets:
+        if name == TRAIN:
+            sources[name] = banks.id_ids, banks.id_features
+        elif name == OUTLIERS:
+            sources[name] = banks.outlier_ids, banks.outlier_features
+        else:
+            one = evidence.sets[name]
+            if one.features is not None:
+                sources[name] = one.ids, one.features
+    shares = shared_out(n, [len(ids) for ids, _ in sources.values()])
+    ids, features, names, rows = [], [], [], []
+    for (name, (all_ids, all_features)), share in zip(sources.items(), shares, strict=True):
+        order = np.random.default_rng(seed).permutation(len(all_ids))
+        taken = np.sort(order[:share])
+        ids.append(all_ids[taken])
+        features.append(all_features[taken])
+        names.append(np.full(len(taken), name))
+        rows.append(taken)
+    if not ids:
+        return _described(
+            evidence, ("after training",), np.empty((1, 0, 1), np.float32), np.array([], str), np.array([], str)
+        )
+    return _described(
+        evidence,
+        ("after training",),
+        _scaled(np.concatenate(features)[None], normalize),
+        np.concatenate(ids),
+        np.concatenate(names),
+    )
+
+
+def snapshot_points(
+    evidence: Evidence, sets: Sequence[str], n: int, normalize: bool, epochs: int = 6
+) -> Points:
+    """The images that were followed through detector training.
+
+    Args:
+        evidence: Whose.
+        sets: Of `available_sets`.
+        n: How many points at most, evenly taken from each set.
+        normalize: Whether to bring features to length 1.
+        epochs: How many epochs at most: the first, the last and those evenly between.
+
+    Raises:
+        MissingPart: The bundle has no snapshots.
+    """
+    stack, roles, ids = evidence.snapshots
+    names = np.where(roles == _SNAPSHOT_OUTLIERS, OUTLIERS, roles).astype(str)
+    present = [one for one in sets if (names == one).any()]
+    shares = shared_out(n, [int((names == one).sum()) for one in present])
+    kept = [np.flatnonzero(names == one)[:share] for one, share in zip(present, shares, strict=True)]
+    rows = np.concatenate(kept) if kept else np.array([], int)
+    last = len(stack) - 1
+    chosen = np.unique(np.linspace(0, last, min(max(1, epochs), len(stack))).round().astype(int))
+    if last > 1 and len(chosen) > 2:
+        chosen[1] = 1  # "early in training" is its first epoch
+    frames = tuple(
+        "before training" if one == 0 and last else f"epoch {one} (last)" if one == last else f"epoch {one}"
+        for one in chosen.tolist()
+    )
+    return _described(
+        evidence, frames, _scaled(stack[chosen][:, rows], normalize), ids[rows], names[rows].astype(str)
+    )
+
+
+def shared_out(n: int, sizes: Sequence[int]) -> list[int]:
+    """How many each set gives when n are taken evenly, none more than it has."""
+    given = [0] * len(sizes)
+    left = min(n, sum(sizes))
+    while left > 0:
+        open_ones = [i for i, size in enumerate(sizes) if given[i] < size]
+        each = max(1, left // len(open_ones))
+        for i in open_ones:
+            more = min(each, sizes[i] - given[i], left)
+            given[i] += more
+            left -= more
+    return given
+
+
+def _scaled(features: np.ndarray, normalize: bool) -> np.ndarray:
+    features = features.astype(np.float32)
+    if not normalize:
+        return features
+    length = np.linalg.norm(features, axis=-1, keepdims=True)
+    return np.asarray(features / np.where(length > 0, length, 1.0), np.float32)
+
+
+def _described(
+    evidence: Evidence, frames: tuple[str, ...], features: np.ndarray, ids: np.ndarray, sets: np.ndarray
+) -> Points:
+    clusters, start, told, rows = (np.full(len(ids), -1, np.int64) for _ in range(4))
+    for name in dict.fromkeys(sets.tolist()):
+        here = np.flatnonzero(sets == name)
+        if name == TRAIN:
+            clusters[here] = _by_id(ids[here], *_training_clusters(evidence))
+        elif name == OUTLIERS:
+            for column, values in _outlier_columns(evidence).items():
+                {"cluster": clusters, "S": start, "told": told}[column][here] = _by_id(ids[here], *values)
+        else:
+            one = _scored(evidence, name)
+            if one is None:
+                continue
+            rows[here] = _by_id(ids[here], one.ids, np.arange(len(one)))
+            known = here[rows[here] >= 0]
+            if "g_in" in one.heads and len(known):
+                clusters[known] = one.heads["g_in"][rows[known]].argmax(1)
+    return Points(frames, features, ids, sets, clusters, start, told, rows)
+
+
+def _scored(evidence: Evidence, name: str) -> ScoredSet | None:
+    try:
+        return evidence.sets.get(name)
+    except MissingPart:
+        return None
+
+
+def _training_clusters(evidence: Evidence) -> tuple[np.ndarray, np.ndarray]:
+    try:
+        return evidence.banks.id_ids, evidence.banks.id_labels
+    except MissingPart:
+        pass
+    try:
+        return evidence.pseudo_labels.ids, evidence.pseudo_labels.labels
+    except MissingPart:
+        return np.array([], str), np.array([], np.int64)
+
+
+def _outlier_columns(evidence: Evidence) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    try:
+        table = evidence.outliers
+    except MissingPart:
+        try:
+            return {"cluster": (evidence.banks.outlier_ids, evidence.banks.outlier_labels)}
+        except MissingPart:
+            return {}
+    return {
+        "cluster": (table.ids, table.labels),
+        "S": (table.ids, table.table["start_timestep"].to_numpy().astype(np.int64)),
+        "told": (table.ids, table.target_labels),
+    }
+
+
+def _by_id(wanted: np.ndarray, ids: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The value of each id, -1 where there is none."""
+    found = np.full(len(wanted), -1, np.int64)
+    if len(ids):
+        order = np.argsort(ids)
+        at = np.minimum(np.searchsorted(ids, wanted, sorter=order), len(ids) - 1)
+        match = ids[order[at]] == wanted
+        found[match] = values[order[at[match]]]
+    return found
