@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -307,8 +307,21 @@ def show_chart(chart: Chart, provenance: Mapping[str, str], *, key: str, caption
         offer_downloads(chart, provenance, key=key)
 
 
-def offer_downloads(chart: Chart, provenance: Mapping[str, str], *, key: str) -> None:
-    """A popover with the chart as PNG, SVG and CSV, made when they are asked for."""
+def offer_downloads(
+    chart: Chart,
+    provenance: Mapping[str, str],
+    *,
+    key: str,
+    more: tuple[str, Callable[[], str]] | None = None,
+) -> None:
+    """A popover with the chart as PNG, SVG and CSV, made when they are asked for.
+
+    Args:
+        chart: What to save.
+        provenance: Where its numbers come from.
+        key: The widgets' key.
+        more: The name of a second CSV, and what makes it.
+    """
     name = "sdviz-" + "".join(c if c.isalnum() else "-" for c in chart.title.lower()).strip("-")[:60]
     lines = dict(provenance)
     with st.popover("Save", icon=":material/download:", width="stretch"):
@@ -339,6 +352,16 @@ def offer_downloads(chart: Chart, provenance: Mapping[str, str], *, key: str) ->
             on_click="ignore",
             width="stretch",
         )
+        if more is not None:
+            st.download_button(
+                more[0],
+                more[1],
+                f"{name}-all.csv",
+                "text/csv",
+                key=f"{key}_more",
+                on_click="ignore",
+                width="stretch",
+            )
 
 
 def _draw(axes: Axes, part: Line | Bars | Points | Heat) -> None:

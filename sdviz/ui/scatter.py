@@ -334,7 +334,7 @@ function build(parent) {
     tile.style.borderColor = `rgb(${s.edge.subarray(3 * i, 3 * i + 3).join(',')})`;
     const [first, ...rest] = s.texts[i].split('\\n');
     words.replaceChildren(make('b', '', first), rest.join('\\n')
-      + (drawn ? '' : lacking ? '\\nits picture is not on this machine' : '\\nits picture is still to come'));
+      + (drawn ? '' : lacking && !s.coming ? '\\nits picture is not kept' : '\\nits picture is still to come'));
     const high = 168, wide = 330;
     const left = px + 18 + wide > s.width ? Math.max(0, px - wide - 18) : px + 18;
     const top = stage.offsetTop + Math.max(0, Math.min(py + 14, s.height - high));
@@ -497,7 +497,8 @@ function build(parent) {
     if (s.ramp) {
       const strip = make('i');
       strip.style.background = `linear-gradient(90deg, ${s.ramp.colours.join(', ')})`;
-      nodes.push(make('span', 'ramp', s.ramp.title, s.ramp.low, strip, s.ramp.high));
+      nodes.push(make('span', 'ramp', make('span', '', s.ramp.title), make('span', '', s.ramp.low), strip,
+        make('span', '', s.ramp.high)));
     }
     groups.forEach((g, i) => {
       const dot = make('i'), node = make('button', 'key', dot, g.name, make('small', '', String(g.count)));
@@ -566,7 +567,7 @@ function build(parent) {
     if (s.colouring !== data.colouring) { s.hidden.clear(); s.colouring = data.colouring; }
     Object.assign(s, { ids: data.ids, texts: data.texts, rgb: bytes(data.rgb), edge: bytes(data.edge),
       group: new Uint16Array(bytes(data.group).buffer), ramp: data.ramp, frameNames: data.frames,
-      sheets: data.sheets, lacking: new Set(data.lacking), marked: data.marked });
+      sheets: data.sheets, lacking: new Set(data.lacking), coming: data.coming, marked: data.marked });
     s.panels = data.panels.length > 1 ? data.panels : [0];
     s.chosen = null;
     if (data.chosen.length) { s.chosen = new Uint8Array(s.n); data.chosen.forEach(i => { s.chosen[i] = 1; }); }
@@ -597,10 +598,11 @@ export default function ({ data, parentElement, setTriggerValue }) {
 _SHEETS_JS = """
 export default function ({ data }) {
   const all = (window.sdvizSheets ??= new Map());
-  if (!all.has(data.name)) {
+  if (all.get(data.name)?.src !== data.src) {
     const picture = new Image();
     picture.src = data.src;
-    all.set(data.name, { picture, side: data.side });
+    all.delete(data.name);
+    all.set(data.name, { picture, side: data.side, src: data.src });
     while (all.size > 24) all.delete(all.keys().next().value);
   }
 }
@@ -673,6 +675,7 @@ def scatter(
     edge: np.ndarray,
     sheets: str,
     lacking: Sequence[int] = (),
+    are_coming: bool = False,
     marked: int = -1,
     chosen: Sequence[int] = (),
     height: int = 540,
@@ -691,7 +694,8 @@ def scatter(
         colouring: The colours.
         edge: uint8 (N,3), of the border of a hover card's picture.
         sheets: Name under which `send_pictures` brings the pictures.
-        lacking: Rows without a picture on this machine.
+        lacking: Rows without a picture.
+        are_coming: Whether those pictures are being made.
         marked: A row that is ringed, -1 for none.
         chosen: Rows that are selected; others fade.
         height: Of the panels, px.
@@ -718,6 +722,7 @@ def scatter(
         "colouring": colouring.name,
         "sheets": {"name": sheets, "each": TILES_A_SHEET, "columns": TILES_A_ROW},
         "lacking": list(lacking),
+        "coming": are_coming,
         "marked": marked,
         "chosen": list(chosen),
         "height": height,

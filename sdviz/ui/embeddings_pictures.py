@@ -1,0 +1,102 @@
+"""The pictures of Embeddings' hover card, in sheets; outliers that no file keeps are made behind the page."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import streamlit as st
+
+from sdviz.evidence.points import OUTLIERS
+from sdviz.ui.cache import DEVICE_LOCK
+from sdviz.ui.embeddings_state import Known
+from sdviz.ui.scatter import TILES_A_SHEET, picture_sheet
+
+# of outliers, that are made again: seconds on two CPU cores
+MOST_MADE = 400
+_MADE_AT_ONCE = 16
+
+
+@dataclass(frozen=True)
+class Lacking:
+    """Points without a picture.
+
+    Attributes:
+        rows: Which.
+        are_coming: Whether they are being made.
+    """
+
+    rows: tuple[int, ...]
+    are_coming: bool
+
+
+@st.cache_resource(show_spinner=False)
+def _maker() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, "outlier-pictures")
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _made(name: str, _known: Known) -> Future[None] | None:
+    p = _known.points
+    wanted = [one for one in p.ids[p.sets == OUTLIERS].tolist() if not _is_kept(_known, one)]
+    if not wanted or len(wanted) > MOST_MADE:
+        return None
+    return _maker().submit(_make, _known, wanted)
+
+
+def _make(known: Known, ids: list[str]) -> None:
+    for first in range(0, len(ids), _MADE_AT_ONCE):
+        with DEVICE_LOCK:  # a few at a time: others want the device as well
+            known.library.show(ids[first : first + _MADE_AT_ONCE])
+
+
+def outliers_made(known: Known, name: str) -> Future[None] | None:
+    """The making of the outliers that the bundle keeps no picture of; None where there are none, or too many.
+
+    Args:
+        known: The points.
+        name: Of these images.
+    """
+    return _made(name, known)
+
+
+def sheet_of(known: Known, name: str, number: int, is_made: bool) -> tuple[bytes, list[int]]:
+    """A sheet of pictures, JPEG, and the rows of the points that have none in it.
+
+    Args:
+        known: The points.
+        name: Of these images.
+        number: Which sheet.
+        is_made: Whether no outliers are being made any more.
+    """
+    return _sheet(name, number, is_made, known)
+
+
+@st.cache_resource(max_entries=12, show_spinner=False)
+def _sheet(name: str, number: int, is_made: bool, _known: Known) -> tuple[bytes, list[int]]:
+    first = number * TILES_A_SHEET
+    p = _known.points
+    ids = p.ids[first : first + TILES_A_SHEET]
+    of_outliers = p.sets[first : first + TILES_A_SHEET] == OUTLIERS
+    made = outliers_made(_known, name)
+    may_ask = is_made and made is not None
+    there = np.array(
+        [
+            not out or may_ask or _is_kept(_known, one)
+            for one, out in zip(ids.tolist(), of_outliers, strict=True)
+        ]
+    )
+    size = _known.bundle.manifest.image_size
+    images = np.full((len(ids), size, size, 3), 127, np.uint8)
+    found = np.zeros(len(ids), bool)
+    if there.any():
+        pictures = _known.library.show(ids[there])
+        images[there], found[there] = pictures.images, pictures.found
+    return picture_sheet(images), (first + np.flatnonzero(~found)).tolist()
+
+
+def _is_kept(known: Known, one: str) -> bool:
+    """Whether an outlier's picture is in the bundle."""
+    row = known.library.outlier_row(one)
+    return row is None or known.evidence.outliers.png(row) is not None

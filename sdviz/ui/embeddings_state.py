@@ -1,0 +1,219 @@
+"""What the page Embeddings has on show: points, where they lie, and all that is known of each."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import streamlit as st
+
+from sdviz import data, runs
+from sdviz.bundle import Bundle
+from sdviz.evidence import Evidence, MissingPart, PictureLibrary
+from sdviz.evidence.points import OUTLIERS, TRAIN, Points, available_sets, final_points, snapshot_points
+from sdviz.evidence.rescoring import SetScores
+from sdviz.projection import Layouts, LayoutSettings, LayoutStore, compute_layouts
+from sdviz.ui.look import set_colours, set_titles
+from sdviz.ui.names import display_names
+from sdviz.ui.pictures import NEUTRAL_COLOUR
+from sdviz.ui.sample_votes_state import SetsNow, sets_now
+from sdviz.ui.shared import ScoreSettings, score_settings
+
+PAGE = "embeddings"
+# what the detector says of an image at the threshold in use
+RIGHT, MISSED, ALARM, UNSCORED = "right", "missed OOD", "false alarm", "not scored"
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """The points on show and what is known of each.
+
+    Attributes:
+        bundle: In use.
+        evidence: Its tables.
+        library: Its pictures.
+        points: Which images, and their features.
+        settings: k, alpha and normalisation of the score; None without a detector.
+        now: Scores and threshold under them.
+        classes: str (N,), an image's own class, "" where it is unknown and for outliers.
+    """
+
+    bundle: Bundle
+    evidence: Evidence
+    library: PictureLibrary
+    points: Points
+    settings: ScoreSettings | None
+    now: SetsNow
+    classes: np.ndarray
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Of the clusters, as shown."""
+        return display_names(self.bundle)
+
+    @cached_property
+    def titles(self) -> dict[str, str]:
+        """Of each set, for people."""
+        return set_titles(self.evidence) | {TRAIN: "train (ID)", OUTLIERS: OUTLIERS}
+
+    @cached_property
+    def colours(self) -> dict[str, str]:
+        """Of each set, the same on every page."""
+        return set_colours(self.evidence)
+
+    def colour_of(self, name: str) -> str:
+        """A set's."""
+        return self.colours.get(name, NEUTRAL_COLOUR)
+
+    def title_of(self, name: str) -> str:
+        """A set's, for people."""
+        return self.titles.get(name, name)
+
+    def cluster_name(self, cluster: int) -> str:
+        """A cluster's, as shown; "" below 0."""
+        return self.names[cluster] if 0 <= cluster < len(self.names) else ""
+
+    def _column(self, name: str) -> np.ndarray:
+        scores: dict[str, SetScores] = self.now.scores or {}
+        return self.points.spread({one: np.asarray(getattr(s, name), float) for one, s in scores.items()})
+
+    @cached_property
+    def scores(self) -> np.ndarray:
+        """Eq. 6 of each, float64 (N,), NaN where it has none."""
+        return self._column("total")
+
+    @cached_property
+    def votes(self) -> np.ndarray:
+        """Outliers among the k nearest, float64 (N,), 0..k, NaN where there is no score."""
+        return self._column("votes")
+
+    @cached_property
+    def verdicts(self) -> np.ndarray:
+        """`RIGHT`, `MISSED`, `ALARM` or `UNSCORED`, str (N,)."""
+        found = np.full(len(self.points), UNSCORED, dtype="<U16")
+        limit = self.now.threshold
+        if limit is None:
+            return found
+        try:
+            id_name = self.evidence.id_set.name
+        except MissingPart:
+            return found
+        scored = ~np.isnan(self.scores)
+        is_id, flagged = self.points.sets == id_name, self.scores > limit
+        found[scored] = RIGHT
+        found[scored & is_id & flagged] = ALARM
+        found[scored & ~is_id & ~flagged] = MISSED
+        return found
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the person asked for.
+
+    Attributes:
+        through: Whether to follow images through training.
+        sets: To draw.
+        n: How many points at most.
+        unit_length: Whether features are brought to length 1 before they are laid out.
+        layout: How to lay out.
+    """
+
+    through: bool
+    sets: tuple[str, ...]
+    n: int
+    unit_length: bool
+    layout: LayoutSettings = field(default_factory=LayoutSettings)
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _points(
+    bundle_hash: str, through: bool, sets: tuple[str, ...], n: int, unit: bool, _evidence: Evidence
+) -> Points:
+    if through:
+        return snapshot_points(_evidence, sets, n, unit)
+    return final_points(_evidence, sets, n, unit)
+
+
+@st.cache_data(max_entries=8, show_spinner=False)
+def _classes(
+    bundle_hash: str, ids_hash: str, root: str, _points: Points, _library: PictureLibrary
+) -> np.ndarray:
+    found = np.full(len(_points), "", dtype=object)
+    here = _points.sets != OUTLIERS
+    if here.any():
+        found[here] = _library.class_names(_points.ids[here])
+    return found.astype(str)
+
+
+def ids_hash(points: Points) -> str:
+    """A name for these images in this order, 16 hex digits."""
+    return hashlib.sha256("\n".join(points.ids.tolist()).encode()).hexdigest()[:16]
+
+
+def known_of(bundle: Bundle, evidence: Evidence, library: PictureLibrary, wish: Wish) -> Known:
+    """Draws the points and puts together what is known of them.
+
+    Raises:
+        MissingPart: The bundle has no features to show.
+    """
+    points = _points(bundle.hash, wish.through, wish.sets, wish.n, wish.unit_length, evidence)
+    settings = score_settings(evidence)
+    now = sets_now(evidence, settings) if settings is not None else SetsNow(None, "no detector", {}, None)
+    classes = _classes(bundle.hash, ids_hash(points), str(data.data_root()), points, library)
+    return Known(bundle, evidence, library, points, settings, now, classes)
+
+
+def sets_to_choose(evidence: Evidence, through: bool) -> list[str]:
+    """Those that have points, [] where the bundle has none of this kind."""
+    try:
+        return available_sets(evidence, through)
+    except MissingPart:
+        return []
+
+
+def usual_sets(evidence: Evidence, names: list[str]) -> list[str]:
+    """All but the validation sets, which look like their test sets."""
+    try:
+        roles = {name: one.role for name, one in evidence.sets.items()}
+    except MissingPart:
+        roles = {}
+    return [name for name in names if roles.get(name) != "validation"] or names
+
+
+def figure_3_sets(evidence: Evidence, names: list[str]) -> list[str]:
+    """Those of the paper's figure: training images, one OOD set, the nearest there is, and the outliers."""
+    try:
+        ood = [name for name, one in evidence.ood_sets.items() if one.role in ("near", "far") and name in names]
+    except MissingPart:
+        ood = []
+    return [name for name in names if name in (TRAIN, OUTLIERS, *ood[:1])]
+
+
+# --- layouts --------------------------------------------------------------------------------------
+
+
+@st.cache_resource(show_spinner=False)
+def _store(folder: str) -> LayoutStore:
+    return LayoutStore(Path(folder))
+
+
+def layout_store() -> LayoutStore:
+    """Where layouts are kept: beside the runs."""
+    return _store(str((runs.runs_root() / ".layouts").absolute()))
+
+
+@st.cache_resource(max_entries=4, show_spinner="Laying out by PCA ...")
+def _by_pca(key: str, dims: int, _features: np.ndarray) -> Layouts:
+    return compute_layouts(_features, LayoutSettings("pca", dims))
+
+
+def by_pca(features: np.ndarray, dims: int) -> Layouts:
+    """A PCA of every epoch, in about a second; kept in memory.
+
+    Raises:
+        ValueError: As `compute_layouts`.
+    """
+    return _by_pca(LayoutSettings("pca", dims).key(features), dims, features)
