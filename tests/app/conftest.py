@@ -89,6 +89,22 @@ def open_app() -> Callable[..., AppTest]:
 
 
 @pytest.fixture
+def open_page() -> Callable[..., AppTest]:
+    """Opens a page by its link, without Home, which takes seconds to draw; fails on any exception."""
+
+    def start(page: str, query: dict[str, str] | None = None) -> AppTest:
+        at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120)
+        for key, value in (query or {}).items():
+            at.query_params[key] = value
+        at.switch_page(page)
+        at.run()
+        assert not at.exception, at.exception
+        return at
+
+    return start
+
+
+@pytest.fixture
 def component_data() -> Callable[[AppTest], list[dict[str, Any]]]:
     """What each component on the page was given, in order."""
 
