@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors.numpy import load_file, save_file
@@ -60,6 +63,31 @@ def save_cut_bundle(
             parts,
         ).save(path)
     return path
+
+
+def change_table(bundle: Path, name: str, change: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
+    """Replaces one parquet table of a saved bundle, which gets another hash by it.
+
+    Args:
+        bundle: Its folder.
+        name: As in "scores.parquet".
+        change: Gives the new rows.
+    """
+    whole = Bundle.load(bundle, "cpu")
+    with tempfile.TemporaryDirectory() as folder:
+        parts = {one: Path(shutil.copy(path, folder)) for one, path in whole.parts.items()}
+        schema = pq.read_schema(parts[name])
+        new = pa.Table.from_pandas(change(pd.read_parquet(parts[name])), schema, preserve_index=False)
+        pq.write_table(new, parts[name])
+        Bundle(
+            whole.manifest,
+            whole.noise_predictor,
+            whole.schedule,
+            whole.clusterer,
+            whole.encoder,
+            whole.detector,
+            parts,
+        ).save(bundle)
 
 
 def _tables(

@@ -19,6 +19,7 @@ from streamlit.runtime.media_file_manager import MediaFileManager
 from streamlit.testing.v1 import AppTest
 
 from sdviz import data
+from tests.cut_bundle import change_table
 
 FAILURES = "pages/5_Failures.py"
 AT_ONCE = 40
@@ -65,6 +66,10 @@ def list_on_show(grids: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The cells that can be clicked."""
     found = [g for g in grids if g["cells"] and g["cells"][0]["id"]]
     return found[0]["cells"] if found else []
+
+
+def picture(cell: dict[str, Any]) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(cell["src"].split(",", 1)[1]))))
 
 
 def words(at: AppTest) -> str:
@@ -137,8 +142,7 @@ def test_missed_and_alarms_are_numpys_worst_first(
     first = missed.iloc[0]
     source, split, _ = first["id"].split("/")
     images = data.load(source, split)
-    shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(cells[0]["src"].split(",", 1)[1]))))
-    assert np.array_equal(shown, images.images[np.flatnonzero(images.ids == first["id"])[0]])
+    assert np.array_equal(picture(cells[0]), images.images[np.flatnonzero(images.ids == first["id"])[0]])
 
 
 def test_filters_by_set_class_and_cluster(full_bundle: Full, open_page: Open, component_data: Read) -> None:
@@ -505,3 +509,22 @@ def test_few_sets_and_few_images(
         assert at.selectbox(key="failures_pairs").value == "outliers-source"
     else:
         assert f"{n} pairs, distances" in words(at) or n == 1
+
+
+def test_images_that_are_not_on_this_machine(full_bundle: Full, open_page: Open, component_data: Read) -> None:
+    """Grey stands in for them, their class is unknown, and a line says why; all else is as ever."""
+    folder = full_bundle(sets=("digits", "shapes-empty"))
+    change_table(
+        folder, "scores.parquet", lambda t: t.assign(id=t["id"].str.replace("digits/test/", "cifar10/test/"))
+    )
+    table = pd.read_parquet(folder / "scores.parquet")
+    t = float(table["total"].max())
+    at = open_page(FAILURES, {"t": repr(t), "set": "digits"})
+    cells = list_on_show(component_data(at))
+    assert [c["id"] for c in cells] == wrong(table[table["set"] == "digits"], t, False)["id"].tolist()
+    assert np.unique(picture(cells[0])).size == 1
+    assert {c["text"] for c in cells} == {"digits"}
+    assert "cifar10 (test) is not on this machine: grey stands in for its pictures" in words(at)
+    assert at.selectbox(key="failures_f_class").disabled
+    groups = at.dataframe[-1].value
+    assert groups["group"].tolist() == ["no class known"] and groups["images"].tolist() == [40]
