@@ -47,11 +47,11 @@ def save_cut_bundle(
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         parts = {"pseudo_labels.parquet": folder / "pseudo_labels.parquet"}
-        pq.write_table(
-            pq.read_table(whole.parts["pseudo_labels.parquet"]).slice(0, n_id), folder / "pseudo_labels.parquet"
-        )
+        bank, some = _rows_to_keep(whole, n_id, n_snapshots)
+        labels = pq.read_table(whole.parts["pseudo_labels.parquet"]).take(pa.array(bank))
+        pq.write_table(labels, folder / "pseudo_labels.parquet")
         if detector:
-            parts |= _tables(whole, folder, n_id, n_per_set, sets, n_snapshots)
+            parts |= _tables(whole, folder, bank, some, n_per_set, sets)
         manifest = whole.manifest if detector else whole.manifest.model_copy(update={"score": None})
         Bundle(
             manifest,
@@ -90,17 +90,30 @@ def change_table(bundle: Path, name: str, change: Callable[[pd.DataFrame], pd.Da
         ).save(bundle)
 
 
+def _rows_to_keep(whole: Bundle, n_id: int, n_snapshots: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the banks, the same for images and the outliers made of them, and rows of the snapshots."""
+    followed = pq.read_table(whole.parts["snapshots.parquet"])
+    some = np.linspace(0, followed.num_rows - 1, n_snapshots).astype(int)
+    names = np.array(
+        pq.read_table(whole.parts["outliers.parquet"], columns=["id"])["id"].to_pylist(), dtype=str
+    )
+    made = np.flatnonzero(np.isin(names, np.array(followed["id"].to_pylist(), dtype=str)[some]))
+    others = np.setdiff1d(np.arange(n_id + len(made)), made)
+    return np.sort(np.concatenate([made, others])[:n_id]), some
+
+
 def _tables(
-    whole: Bundle, folder: Path, n_id: int, n_per_set: int, sets: tuple[str, ...], n_snapshots: int
+    whole: Bundle, folder: Path, bank: np.ndarray, some: np.ndarray, n_per_set: int, sets: tuple[str, ...]
 ) -> dict[str, Path]:
     # 1. banks and outliers
-    banks = {key: array[:n_id] for key, array in load_file(whole.parts["features.safetensors"]).items()}
+    banks = {key: array[bank] for key, array in load_file(whole.parts["features.safetensors"]).items()}
     save_file(banks, folder / "features.safetensors")
     rows = pq.read_table(whole.parts["features.parquet"])
     role = np.array(rows["role"].to_pylist())
-    keep = np.concatenate([np.flatnonzero(role == one)[:n_id] for one in ("id", "outlier")])
+    keep = np.concatenate([np.flatnonzero(role == one)[bank] for one in ("id", "outlier")])
     pq.write_table(rows.take(pa.array(keep)), folder / "features.parquet")
-    pq.write_table(pq.read_table(whole.parts["outliers.parquet"]).slice(0, n_id), folder / "outliers.parquet")
+    outliers = pq.read_table(whole.parts["outliers.parquet"])
+    pq.write_table(outliers.take(pa.array(bank)), folder / "outliers.parquet")
 
     # 2. the sets, measured anew
     stored, scores = (
@@ -128,7 +141,7 @@ def _tables(
         )
     save_file(kept, folder / "ood_features.safetensors")
     config = ScoreConfig(**whole.manifest.score.model_dump())  # type: ignore[union-attr]
-    ids = np.array(rows["id"].to_pylist(), dtype=str)[role == "id"][:n_id]
+    ids = np.array(rows["id"].to_pylist(), dtype=str)[role == "id"][bank]
     found = evaluate(
         banks["id_features"].astype(np.float32),
         ids,
@@ -140,7 +153,7 @@ def _tables(
         "cpu",
     )
     pq.write_table(found.scores, folder / "scores.parquet")
-    labels = pq.read_table(whole.parts["pseudo_labels.parquet"]).slice(0, n_id)["label"].to_numpy()
+    labels = banks["id_labels"]
     report = make_report(
         found.report,
         {},
@@ -155,7 +168,6 @@ def _tables(
 
     # 3. what was followed through training
     table = pq.read_table(whole.parts["snapshots.parquet"])
-    some = np.linspace(0, table.num_rows - 1, n_snapshots).astype(int)
     pq.write_table(table.take(pa.array(some)), folder / "snapshots.parquet")
     epochs = load_file(whole.parts["snapshots.safetensors"])
     save_file({key: array[some] for key, array in epochs.items()}, folder / "snapshots.safetensors")

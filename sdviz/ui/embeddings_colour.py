@@ -84,6 +84,7 @@ def _rgb(colour: str) -> tuple[int, int, int]:
 def _grouped(way: str, labels: Sequence[str], order: Sequence[str], colours: Sequence[str]) -> Colouring:
     """Groups that have points, in this order."""
     names = np.asarray(labels, dtype=str)
+    assert set(names.tolist()) <= set(order), "a label without a place in the legend"
     there = [(name, colour) for name, colour in zip(order, colours, strict=True) if (names == name).any()]
     group = np.zeros(len(names), np.int64)
     rgb = np.zeros((len(names), 3), np.uint8)
@@ -199,9 +200,8 @@ def _by_s(known: Known) -> Colouring:
 
 
 def _by_verdict(known: Known) -> Colouring:
-    return _grouped(
-        BY_VERDICT, known.verdicts.tolist(), list(_VERDICT_COLOURS), list(_VERDICT_COLOURS.values())
-    )
+    colours = _VERDICT_COLOURS | {UNSCORED: _nothing()}
+    return _grouped(BY_VERDICT, known.verdicts.tolist(), list(colours), list(colours.values()))
 
 
 _WAYS: dict[str, Callable[[Known], Colouring]] = {

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import io
+import zipfile
+
+import numpy as np
+import pandas as pd
+import pytest
+import streamlit as st
+from PIL import Image
+
+from sdviz.bundle import Bundle
+from sdviz.evidence import Evidence, PictureLibrary
+from sdviz.projection import Layouts, LayoutSettings, compute_layouts
+from sdviz.ui.embeddings_chosen import chosen_rows, chosen_zip, counts_of, points_csv, take_region
+from sdviz.ui.embeddings_colour import WAYS, colour_points
+from sdviz.ui.embeddings_state import Known, Wish, known_of
+from tests.cut_bundle import save_cut_bundle
+
+
+@pytest.fixture(scope="module")
+def known(tmp_path_factory: pytest.TempPathFactory) -> Known:
+    bundle = Bundle.load(save_cut_bundle(tmp_path_factory.mktemp("cut") / "b", n_id=60, n_per_set=20), "cpu")
+    evidence = Evidence(bundle)
+    sets = ("train", "test", "digits", "SD outliers")
+    return known_of(bundle, evidence, PictureLibrary(evidence), Wish(False, sets, 500, True))
+
+
+@pytest.fixture(scope="module")
+def layouts(known: Known) -> Layouts:
+    return compute_layouts(known.points.features, LayoutSettings("pca"))
+
+
+def region(**other: object) -> dict[str, object]:
+    whole = [[-99, -99], [99, -99], [99, 99], [-99, 99]]
+    usual = {"polygon": whole, "onto": [[1, 0], [0, 1]], "frame": 0, "hidden": [], "layout": "this"}
+    return usual | other
+
+
+def test_a_region_selects_what_lies_in_it_and_is_not_hidden(known: Known, layouts: Layouts) -> None:
+    shown = colour_points(known, "set")
+    take_region(region(), known, layouts, "this", shown)
+    assert len(chosen_rows(known)) == len(known.points) == 160
+    # the right half, of the sets that are not hidden
+    x = layouts.points[0, :, 0]
+    take_region(
+        region(polygon=[[0, -99], [99, -99], [99, 99], [0, 99]], hidden=[1]), known, layouts, "this", shown
+    )
+    assert chosen_rows(known).tolist() == np.flatnonzero((x > 0) & (known.points.sets != "test")).tolist()
+    # turned by a quarter: the page's x is the layout's y
+    half = [[0, -99], [99, -99], [99, 99], [0, 99]]
+    take_region(region(polygon=half, onto=[[0, 1], [-1, 0]]), known, layouts, "this", shown)
+    assert chosen_rows(known).tolist() == np.flatnonzero(layouts.points[0, :, 1] > 0).tolist()
+    take_region(None, known, layouts, "this", shown)
+    assert len(chosen_rows(known)) == 0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"layout": "another"}, {"frame": 7}, {"onto": [[1, 0, 0], [0, 1, 0]]}, {"polygon": "x"}, {"hidden": None}],
+)
+def test_a_region_that_is_not_understood_changes_nothing(
+    wrong: dict[str, object], known: Known, layouts: Layouts
+) -> None:
+    shown = colour_points(known, "set")
+    take_region(region(), known, layouts, "this", shown)
+    take_region(region(polygon=[[0, 0], [1, 0], [1, 1]]) | wrong, known, layouts, "this", shown)
+    assert len(chosen_rows(known)) == 160
+    st.session_state.clear()
+
+
+def test_counts_are_per_set_and_cluster(known: Known) -> None:
+    rows = np.arange(0, 160, 3)
+    table = counts_of(known, rows)
+    assert table.loc["all", "all"] == len(rows)
+    for name in ("train", "test", "digits", "SD outliers"):
+        here = rows[known.points.sets[rows] == name]
+        assert table.loc["all", name] == len(here)
+        for cluster in np.unique(known.points.clusters[here]):
+            n = (known.points.clusters[here] == cluster).sum()
+            assert table.loc[known.names[cluster], name] == n
+
+
+def test_the_export_has_every_selected_image(known: Known, layouts: Layouts) -> None:
+    rows = np.flatnonzero(known.points.sets != "SD outliers")[::7]
+    text = points_csv(known, layouts, rows, {"bundle hash": known.bundle.hash})
+    assert text.startswith(f"# bundle hash: {known.bundle.hash}\n")
+    table = pd.read_csv(io.StringIO(text), comment="#")
+    assert table["id"].tolist() == known.points.ids[rows].tolist()
+    assert np.allclose(table[["x after training", "y after training"]], layouts.points[0, rows])
+    totals = {one: t for s in known.evidence.sets.values() for one, t in zip(s.ids, s.total, strict=True)}
+    scored = table[table["score"].notna()]
+    assert len(scored) and all(totals[i] == s for i, s in zip(scored["id"], scored["score"], strict=True))
+    with zipfile.ZipFile(io.BytesIO(chosen_zip(known, layouts, rows, {}))) as archive:
+        names = [name for name in archive.namelist() if name.endswith(".png")]
+        assert len(names) == len(rows)
+        first = np.asarray(Image.open(io.BytesIO(archive.read(names[0]))))
+    assert np.array_equal(first, known.library.show(known.points.ids[rows[:1]]).images[0])
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_each_way_of_colouring_puts_each_point_in_one_group(way: str, known: Known) -> None:
+    shown = colour_points(known, way)
+    assert shown.rgb.shape == (160, 3) and shown.group.shape == (160,)
+    got = np.bincount(shown.group, minlength=len(shown.groups))
+    assert got.tolist() == [one.count for one in shown.groups]
+    if shown.ramp is None:
+        for row, group in enumerate(shown.groups):
+            colours = {"#" + bytes(c.tolist()).hex().upper() for c in shown.rgb[shown.group == row]}
+            assert colours == {group.colour.upper()}
