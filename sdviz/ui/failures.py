@@ -105,7 +105,10 @@ def _threshold_row(view: View, missed: Failures, alarms: Failures) -> None:
     """The threshold by the share of ID images that it lets pass, and what that costs."""
     ordered = view.reference.id_scores
     recall = recall_of(ordered, view.threshold)
-    st.session_state["failures_recall"] = round(min(max(recall, LOWEST_RECALL), 100.0) * 2) / 2
+    kept = st.session_state.get("failures_recall")
+    # among few ID images several shares ask for one threshold: then the slider stays where it was put
+    if kept is None or threshold_for(ordered, kept) != view.threshold:
+        st.session_state["failures_recall"] = round(min(max(recall, LOWEST_RECALL), 100.0) * 2) / 2
 
     def move() -> None:
         wanted = float(st.session_state["failures_recall"])
@@ -284,9 +287,13 @@ def _grid(view: View, shown: Failures) -> None:
         for line in pictures.missing:
             st.caption(f":material/hide_image: {line}: grey stands in for its pictures.")
     page_buttons(len(shown), page)
+    frames = ", ".join(
+        f':color[■]{{foreground="{view.colours[name]}"}} {plain(view.titles.get(name, name))}'
+        for name in dict.fromkeys(shown.sets[rows].tolist())
+    )
     st.caption(
         "Images on the wrong side of the threshold, the farthest from it first: the margin is how far. Under "
-        "each its own class. Click one, or press J and K, to go through them."
+        f"each its own class; its frame is its set's: {frames}. Click one, or press J and K, to go through them."
     )
 
 

@@ -29,6 +29,53 @@ ARGUMENTS = [
     "--disable-sync",
 ]
 
+# What lies outside its place or is wider than it, in the page and in the components' shadow trees
+STICKING_OUT = """() => {
+  const found = [], right = document.documentElement.clientWidth;
+  const walk = root => root.querySelectorAll('*').forEach(e => {
+    if (e.shadowRoot) walk(e.shadowRoot);
+    if (!e.matches(`.wrap, .grid, .grid *, .flow, .flow *, .scrub, .scrub *, button *, [data-testid=stMain],
+      [data-testid=stCaptionContainer], [data-testid=stMarkdownContainer] p, [data-testid=stMetric] *,
+      [data-testid=stWidgetLabel] *, [data-testid=stSelectbox] *`)) return;
+    const box = e.getBoundingClientRect();
+    if (!box.width || getComputedStyle(e).position === 'absolute') return;
+    if (box.right > right + 1 || (e.scrollWidth > e.clientWidth + 1 && e.clientWidth)) {
+      found.push(`${e.tagName}.${e.className}: ${e.textContent.slice(0, 40)}`);
+    }
+  });
+  walk(document);
+  return found;
+}"""
+
+
+@pytest.fixture
+def sticking_out() -> Callable[[sync_api.Page], list[str]]:
+    """Names what is cut, or sticks out of its place or of the window, once an open page has come to rest."""
+
+    def look(page: sync_api.Page) -> list[str]:
+        found = page.evaluate(STICKING_OUT)
+        for _ in range(20):
+            if not found:
+                break
+            page.wait_for_timeout(150)
+            found = page.evaluate(STICKING_OUT)
+        return list(found)
+
+    return look
+
+
+@pytest.fixture
+def is_dark() -> Callable[[sync_api.Page], bool]:
+    """Whether an open page stands on a dark ground."""
+
+    def look(page: sync_api.Page) -> bool:
+        colour = page.evaluate(
+            "getComputedStyle(document.querySelector('[data-testid=stApp]')).backgroundColor"
+        )
+        return max(int(v) for v in colour[4:-1].split(",")) < 60
+
+    return look
+
 
 @pytest.fixture(scope="session")
 def chromium() -> str:

@@ -194,30 +194,18 @@ def test_two_people_at_once_see_their_own(new_page: Open) -> None:
     assert not alts[0] & alts[1]
 
 
-# What lies outside its place or is wider than it, in the page and in the components' shadow trees
-STICKING_OUT = """() => {
-  const found = [], right = document.documentElement.clientWidth;
-  const walk = root => root.querySelectorAll('*').forEach(e => {
-    if (e.shadowRoot) walk(e.shadowRoot);
-    if (!e.matches(`.wrap, .grid, .grid *, .scrub, .scrub *, button *, [data-testid=stMain],
-      [data-testid=stCaptionContainer], [data-testid=stMarkdownContainer] p, [data-testid=stMetric] *`)) return;
-    const box = e.getBoundingClientRect();
-    if (!box.width || getComputedStyle(e).position === 'absolute') return;
-    if (box.right > right + 1 || (e.scrollWidth > e.clientWidth + 1 && e.clientWidth)) {
-      found.push(`${e.tagName}.${e.className}: ${e.textContent.slice(0, 40)}`);
-    }
-  });
-  walk(document);
-  return found;
-}"""
-
-
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [1024, 1440])
-def test_nothing_sticks_out_in_either_theme(new_page: Open, dark: bool, width: int) -> None:
+def test_nothing_sticks_out_in_either_theme(
+    new_page: Open,
+    sticking_out: Callable[[Page], list[str]],
+    is_dark: Callable[[Page], bool],
+    dark: bool,
+    width: int,
+) -> None:
     page = new_page("/Outlier_lab?n=16", dark, width)
     wait_for_caption(page, "Move the mouse over the strip")
-    assert page.evaluate(STICKING_OUT) == []
+    assert sticking_out(page) == []
     assert page.locator(".grid img[alt^='original']").count() == 16
     # bands of columns below each other, each with its row names
     assert (
@@ -230,12 +218,8 @@ def test_nothing_sticks_out_in_either_theme(new_page: Open, dark: bool, width: i
     ):
         page.get_by_text(view, exact=True).click()
         wait_for_caption(page, words)
-        assert page.evaluate(STICKING_OUT) == []
-    background = page.evaluate(
-        "getComputedStyle(document.querySelector('[data-testid=stApp]')).backgroundColor"
-    )
-    levels = [int(v) for v in background[4:-1].split(",")]
-    assert (max(levels) < 60) == dark
+        assert sticking_out(page) == []
+    assert is_dark(page) == dark
 
 
 def test_the_landing_page_leads_into_the_lab(new_page: Open) -> None:
