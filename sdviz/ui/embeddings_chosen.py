@@ -162,7 +162,7 @@ def _downloads(known: Known, layouts: Layouts, rows: np.ndarray, lines: Mapping[
         width="stretch",
     )
     columns[1].download_button(
-        "ZIP with pictures",
+        "ZIP",
         lambda: chosen_zip(known, layouts, rows, lines),
         f"sdviz-selection-{len(rows)}.zip",
         "application/zip",

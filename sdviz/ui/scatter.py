@@ -345,7 +345,7 @@ function build(parent) {
   // ---- the mouse --------------------------------------------------------------------------------
   const spot = e => {
     const box = stage.getBoundingClientRect();
-    return [e.clientX - box.left, e.clientY - box.top];
+    return [e.clientX - box.left - stage.clientLeft, e.clientY - box.top - stage.clientTop];
   };
   let down = null;
   stage.onpointerdown = e => {
