@@ -293,7 +293,7 @@ def _grid(view: View, shown: Failures) -> None:
     )
     st.caption(
         "Images on the wrong side of the threshold, the farthest from it first: the margin is how far. Under "
-        f"each its own class; its frame is its set's: {frames}. Click one, or press J and K, to go through them."
+        f"each its own class; its frame tells its set: {frames}. Click one, or press J and K, for the next."
     )
 
 
