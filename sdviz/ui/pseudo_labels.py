@@ -111,28 +111,26 @@ def _controls(
     cluster = chosen_cluster(bundle.n_clusters)
     st.session_state["pseudo_labels_cluster"] = cluster
     st.session_state["pseudo_labels_truth"] = st.session_state.get(TRUTH, "") == "1"
-    columns = st.columns([1.9, 2.3, 1.3, 1.4, 1.9], vertical_alignment="bottom")
-    with columns[0]:
+    # one row, and where the window is too narrow for it two: no text is cut
+    with st.container(horizontal=True, vertical_alignment="bottom"):
         st.selectbox(
             "Cluster",
             [ALL, *range(bundle.n_clusters)],
             format_func=lambda one: "all clusters" if one == ALL else names[one],
             key="pseudo_labels_cluster",
             on_change=_choose_cluster,
+            width=200,
         )
-    with columns[1]:
         find_field(clusters.labels.ids)
-    with columns[2]:
         upload_field(bundle, names)
-    with columns[3]:
         rename_field(bundle, cluster, names)
-    with columns[4]:
         st.toggle(
             "Known classes",
             key="pseudo_labels_truth",
             on_change=_choose_truth,
             help="Compares clusters with the images' own classes, where these are known. Off, because nothing "
             "here is chosen by them: a set without labels makes the very same clusters.",
+            width="content",
         )
     return cluster, st.session_state["pseudo_labels_truth"]
 
@@ -144,7 +142,7 @@ def _summary(bundle: Bundle, clusters: Clusters) -> None:
         return
     sure = float((clusters.labels.confidence >= 0.99).mean())
     st.caption(
-        f"{n:,} training images in {counted(len(sizes), 'cluster')}, labels from "
+        f"{n:,} training image{'s' * (n != 1)} in {counted(len(sizes), 'cluster')}, labels from "
         f"{bundle.manifest.labels_from}: {sizes.min():,} to {sizes.max():,} images each. "
         f"The clusterer is at least 99 % sure of {percent(sure, 1)} of them."
     )

@@ -44,6 +44,7 @@ def find_field(ids: np.ndarray) -> None:
         placeholder=str(ids[0]) if len(ids) else "an id",
         on_change=find,
         help="The id of any image that is on this machine, or the end of a training image's id.",
+        width=220,
     )
 
 
@@ -95,7 +96,7 @@ def show_found(
             image = pictures.images[0]
             cluster, sure = _name_cluster(bundle.hash, image.tobytes(), image.shape, bundle)
             says = f"cluster **{plain(names[cluster])}**, {percent(sure, 2)} sure: the clusterer was asked."
-        columns = st.columns([1.1, 5.2, 1.9], vertical_alignment="center")
+        columns = st.columns([1.5, 3.7, 2.6], vertical_alignment="center")
         with columns[0]:
             picture = data_uri(pictures.images[0]) if pictures.found[0] else ""
             picture_grid(
@@ -122,7 +123,7 @@ def show_found(
 
 def upload_field(bundle: Bundle, names: Sequence[str]) -> None:
     """A popover that names the cluster of the person's own pictures."""
-    with st.popover("Upload", icon=":material/upload:", width="stretch"):
+    with st.popover("Upload", icon=":material/upload:", width="content"):
         if bundle.clusterer is None:
             st.caption("This bundle has no clusterer, so it cannot name the cluster of an upload.")
             return
@@ -168,7 +169,7 @@ def rename_field(bundle: Bundle, cluster: int, names: Sequence[str]) -> None:
         except NamesError as error:
             st.session_state[_PROBLEM] = str(error)
 
-    with st.popover("Rename", icon=":material/edit:", width="stretch", disabled=cluster < 0):
+    with st.popover("Rename", icon=":material/edit:", width="content", disabled=cluster < 0):
         if cluster < 0:
             return
         if not st.session_state.get(_PROBLEM):
