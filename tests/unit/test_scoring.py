@@ -95,13 +95,13 @@ def test_a_bundle_without_a_detector_features_by_its_encoder_and_scores_nothing(
     scored_run: Path, near: data.ImageSet, tmp_path: Path
 ) -> None:
     whole = Bundle.load(scored_run / "bundle", device="cpu")
-    whole.detector = None
+    whole._networks["detector"] = None
     part = whole.save(tmp_path / "part")
     assert (whole.feature_source, part.feature_source) == ("encoder", "encoder")
     assert part.features(near.images).shape == (len(near), 16)
     with pytest.raises(ValueError, match="no detector"):
         _ = part.scorer
-    part.encoder = None
+    part._networks["encoder"] = None
     with pytest.raises(ValueError, match="neither a detector nor an encoder"):
         part.features(near.images)
 
