@@ -29,6 +29,7 @@ def save_cut_bundle(
     sets: tuple[str, ...] = ("shapes-novel", "shapes-empty", "digits", "shapes-novel-val"),
     detector: bool = True,
     n_snapshots: int = 90,
+    blend: float = 0.0,
 ) -> Path:
     """Writes a bundle with the shipped networks and the first rows of the shipped tables.
 
@@ -39,6 +40,8 @@ def save_cut_bundle(
         sets: OOD sets to keep.
         detector: Without, the bundle makes outliers and clusters, and scores nothing.
         n_snapshots: Images followed through detector training.
+        blend: How much of an OOD image's features is an ID test image's: near 1 the scores of both overlap, and
+            no metric is 100 %.
 
     Returns:
         `path`.
@@ -51,7 +54,7 @@ def save_cut_bundle(
         labels = pq.read_table(whole.parts["pseudo_labels.parquet"]).take(pa.array(bank))
         pq.write_table(labels, folder / "pseudo_labels.parquet")
         if detector:
-            parts |= _tables(whole, folder, bank, some, n_per_set, sets)
+            parts |= _tables(whole, folder, bank, some, n_per_set, sets, blend)
         manifest = whole.manifest if detector else whole.manifest.model_copy(update={"score": None})
         Bundle(
             manifest,
@@ -103,7 +106,13 @@ def _rows_to_keep(whole: Bundle, n_id: int, n_snapshots: int) -> tuple[np.ndarra
 
 
 def _tables(
-    whole: Bundle, folder: Path, bank: np.ndarray, some: np.ndarray, n_per_set: int, sets: tuple[str, ...]
+    whole: Bundle,
+    folder: Path,
+    bank: np.ndarray,
+    some: np.ndarray,
+    n_per_set: int,
+    sets: tuple[str, ...],
+    blend: float,
 ) -> dict[str, Path]:
     # 1. banks and outliers
     banks = {key: array[bank] for key, array in load_file(whole.parts["features.safetensors"]).items()}
@@ -127,6 +136,9 @@ def _tables(
         here = {
             key: array[:n_per_set] for key, array in stored.items() if key == one or key.startswith(f"{one}.")
         }
+        if one != "test":
+            mixed = blend * stored["test"][: len(here[one])] + (1 - blend) * here[one]
+            here[one] = mixed.astype(here[one].dtype)
         kept |= here
         scored.append(
             FeatureSet(

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import streamlit as st
 import torch
+from streamlit.runtime.media_file_manager import MediaFileManager
 from streamlit.testing.v1 import AppTest
 
 from tests.cut_bundle import save_cut_bundle
@@ -115,3 +116,18 @@ def component_data() -> Callable[[AppTest], list[dict[str, Any]]]:
         return found
 
     return read
+
+
+@pytest.fixture
+def files(monkeypatch: pytest.MonkeyPatch) -> dict[str, Callable[[], str]]:
+    """What the download buttons of the last run would give, by file name."""
+    found: dict[str, Callable[[], str]] = {}
+    real = MediaFileManager.add_deferred
+
+    def note(self: MediaFileManager, make: Callable[[], str], *rest: Any, **more: Any) -> str:  # noqa: ANN401
+        name = more.get("file_name") or rest[2]
+        found[name] = make
+        return real(self, make, *rest, **more)
+
+    monkeypatch.setattr(MediaFileManager, "add_deferred", note)
+    return found

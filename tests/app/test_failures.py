@@ -15,7 +15,6 @@ import pandas as pd
 import pytest
 from PIL import Image
 from safetensors.numpy import load_file
-from streamlit.runtime.media_file_manager import MediaFileManager
 from streamlit.testing.v1 import AppTest
 
 from sdviz import data
@@ -81,21 +80,6 @@ def words(at: AppTest) -> str:
 def link(at: AppTest, key: str) -> str:
     value = at.query_params.get(key, "")
     return value if isinstance(value, str) else value[-1]
-
-
-@pytest.fixture
-def files(monkeypatch: pytest.MonkeyPatch) -> dict[str, Callable[[], str]]:
-    """What the download buttons of the last run would give, by file name."""
-    found: dict[str, Callable[[], str]] = {}
-    real = MediaFileManager.add_deferred
-
-    def note(self: MediaFileManager, make: Callable[[], str], *rest: Any, **more: Any) -> str:  # noqa: ANN401
-        name = more.get("file_name") or rest[2]
-        found[name] = make
-        return real(self, make, *rest, **more)
-
-    monkeypatch.setattr(MediaFileManager, "add_deferred", note)
-    return found
 
 
 def test_missed_and_alarms_are_numpys_worst_first(

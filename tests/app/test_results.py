@@ -1,0 +1,421 @@
+from __future__ import annotations
+
+import base64
+import io
+import json
+import math
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors.numpy import load_file
+from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import roc_curve as sklearn_roc
+from sklearn.neighbors import NearestNeighbors
+from streamlit.testing.v1 import AppTest
+
+from sdviz.bundle.manifest import MANIFEST, sha256
+
+RESULTS = "pages/6_Results.py"
+# OOD features mixed with those of ID images: no figure is 100 %
+BLEND = 0.7
+SETS = ("shapes-novel", "shapes-empty", "digits", "shapes-novel-val")
+ROLES = {
+    "shapes-novel": "near-OOD",
+    "shapes-empty": "far-OOD",
+    "digits": "far-OOD",
+    "shapes-novel-val": "validation",
+}
+# of a number with two decimals, a half rounded either way
+ROUNDED = 0.005 + 1e-9
+MODES = {"both": "total", "distance": "distance", "votes": "votes"}
+MODE_WORDS = {"both": "distance + α · votes", "distance": "distance only", "votes": "votes only"}
+Open = Callable[..., AppTest]
+Full = Callable[..., Path]
+Read = Callable[[AppTest], list[dict[str, Any]]]
+Files = dict[str, Callable[[], str]]
+
+
+def columns_of(folder: Path, mode: str = "both") -> dict[str, np.ndarray]:
+    """The scores of every set, as scores.parquet has them."""
+    table = pd.read_parquet(folder / "scores.parquet")
+    return {str(name): part[MODES[mode]].to_numpy() for name, part in table.groupby("set", sort=False)}
+
+
+def report_of(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "report.json").read_text())
+    return found
+
+
+def threshold(known: np.ndarray) -> float:
+    """The smallest ID score at which 95 % of ID images lie at or below it."""
+    return float(np.sort(known)[math.ceil(round(0.95 * len(known), 6)) - 1])
+
+
+def measures(known: np.ndarray, ood: np.ndarray) -> list[float]:
+    """AUROC, both FPR95, AUPR-in and -out in %, by scikit-learn and numpy."""
+    is_ood = np.r_[np.zeros(len(known)), np.ones(len(ood))]
+    scores = np.r_[known, ood].astype(float)
+    fpr, tpr, _ = sklearn_roc(is_ood, scores, drop_intermediate=False)
+    return [
+        100 * float(value)
+        for value in (
+            roc_auc_score(is_ood, scores),
+            (ood <= threshold(known)).mean(),
+            fpr[np.argmax(tpr >= 0.95)],
+            average_precision_score(1 - is_ood, -scores),
+            average_precision_score(is_ood, scores),
+        )
+    ]
+
+
+def show(at: AppTest, view: str) -> AppTest:
+    at.segmented_control(key="results_view").set_value(view).run()
+    assert not at.exception, at.exception
+    return at
+
+
+def words(at: AppTest) -> str:
+    return " | ".join(
+        one.value for kind in ("markdown", "caption", "info", "warning") for one in getattr(at, kind)
+    )
+
+
+def link(at: AppTest, key: str) -> str:
+    value = at.query_params.get(key, "")
+    return value if isinstance(value, str) else value[-1]
+
+
+def tables_in(text: str) -> list[list[list[tuple[str, str]]]]:
+    """Every table of some HTML as rows of (text, small text below)."""
+    found = []
+    for part in text.split("<table")[1:]:
+        tree = ElementTree.fromstring("<table" + part[: part.index("</table>")] + "</table>")
+        rows = []
+        for row in tree.iter("tr"):
+            cells = []
+            for cell in row:
+                small = "".join("".join(s.itertext()) for s in cell.iter("small"))
+                whole = "".join(cell.itertext())
+                cells.append((whole.removesuffix(small), small))
+            rows.append(cells)
+        found.append(rows)
+    return found
+
+
+def tables(at: AppTest) -> list[list[list[tuple[str, str]]]]:
+    """The HTML tables of the page."""
+    return tables_in("".join(one.proto.body for one in at.get("html")))
+
+
+def values(trace: dict[str, Any], axis: str) -> np.ndarray:
+    """The numbers of one axis of a trace of plotly."""
+    data = trace[axis]
+    if not isinstance(data, dict):
+        return np.asarray(data)
+    flat = np.frombuffer(base64.b64decode(data["bdata"]), np.dtype(data["dtype"]))
+    return flat.reshape([int(n) for n in data["shape"].split(",")]) if "shape" in data else flat
+
+
+def traces(at: AppTest, i: int = 0) -> dict[str, dict[str, Any]]:
+    """The lines of a chart by name."""
+    return {one.get("name", ""): one for one in json.loads(at.get("plotly_chart")[i].proto.spec)["data"]}
+
+
+def check_name(name: str, begins: str, expected: float) -> None:
+    """That a line of a legend ends in that number of %."""
+    assert name.startswith(f"{begins} ") and name.endswith(" %")
+    assert float(name.removeprefix(begins).removesuffix("%")) == pytest.approx(expected, abs=ROUNDED)
+
+
+def csv_of(files: Files, name: str) -> pd.DataFrame:
+    return pd.read_csv(io.StringIO(files[name]()), comment="#", keep_default_na=False)
+
+
+def change_papers(folder: Path, change: Callable[[dict[str, Any], dict[str, Any]], None]) -> None:
+    """Lets `change` alter bundle.json and report.json of a saved bundle, which gets another hash by it."""
+    manifest, report = json.loads((folder / MANIFEST).read_text()), report_of(folder)
+    change(manifest, report)
+    (folder / "report.json").write_text(json.dumps(report))
+    manifest["files"]["report.json"] = sha256(folder / "report.json")
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+
+
+# --- metrics --------------------------------------------------------------------------------------
+
+
+def check_metrics(table: list[list[tuple[str, str]]], expected: dict[str, dict[str, list[float]]]) -> None:
+    """That a table of metrics holds those numbers (set -> mode -> %), each to two decimals."""
+    found: dict[str, dict[str, list[str]]] = {}
+    name = ""
+    for row in table[1:]:
+        if len(row) == 1:
+            continue
+        name = row[0][0] or name
+        found.setdefault(name, {})[row[1][0]] = [cell[0] for cell in row[3:]]
+    modes = {"both": "both", "distance": "distance only", "votes": "votes only"}
+    sets = {one: by for one, by in found.items() if not one.startswith("mean")}
+    assert list(sets) == list(expected)
+    for one, by in expected.items():
+        assert list(sets[one]) == [modes[mode] for mode in by]
+        for mode, numbers in by.items():
+            shown = sets[one][modes[mode]]
+            assert all(len(v.partition(".")[2]) == 2 for v in shown)
+            assert [float(v) for v in shown] == pytest.approx(numbers, abs=ROUNDED), (one, mode)
+
+
+def test_every_metric_is_the_reports_and_scikit_learns(
+    full_bundle: Full, open_page: Open, files: Files
+) -> None:
+    folder = full_bundle(blend=BLEND)
+    report = report_of(folder)
+    at = show(open_page(RESULTS), "Metrics")
+    expected = {
+        name: {
+            mode: measures(columns_of(folder, mode)["test"], columns_of(folder, mode)[name]) for mode in MODES
+        }
+        for name in SETS
+    }
+    (table,) = tables(at)
+    check_metrics(table, expected)
+    assert {row[0][0] for row in table if len(row) == 1} == {"near-OOD", "far-OOD", "validation"}
+    # the intervals are the report's, and each number is the report's as well
+    for row in table:
+        if len(row) > 1 and row[0][0] in SETS:
+            stored = report["results"][row[0][0]]
+            low, high = stored["modes"]["both"]["auroc_interval"]
+            assert row[2][0] == str(stored["n"]) == "40"
+            assert row[3] == (
+                f"{100 * stored['modes']['both']['auroc']:.2f}", f"{100 * low:.2f} to {100 * high:.2f}"
+            )  # fmt: skip
+    # the means count every set the same
+    far = np.mean([expected["shapes-empty"]["both"], expected["digits"]["both"]], axis=0)
+    (mean,) = [row for row in table if row[0][0] == "mean of 2 sets"]
+    assert [float(cell[0]) for cell in mean[3:]] == pytest.approx(far.tolist(), abs=ROUNDED)
+    for tile, (role, value) in zip(
+        at.metric,
+        (
+            ("near-OOD", expected["shapes-novel"]["both"][0]),
+            ("far-OOD", far[0]),
+            ("validation", expected["shapes-novel-val"]["both"][0]),
+        ),
+        strict=True,
+    ):
+        assert tile.label == f"{role} mean AUROC"
+        assert float(tile.value.removesuffix(" %")) == pytest.approx(value, abs=ROUNDED)
+    assert "from report.json" in words(at)
+    # the file has them in full
+    rows = csv_of(files, "sdviz-metrics.csv")
+    for name in SETS:
+        for mode, by in expected[name].items():
+            (row,) = rows[(rows["set"] == name) & (rows["score by"] == MODE_WORDS[mode])].to_numpy()
+            assert row[1] == ROLES[name]
+            assert [float(row[4]), *(float(v) for v in row[7:])] == pytest.approx(by, abs=1e-9)
+            low, high = report["results"][name]["modes"][mode]["auroc_interval"]
+            assert [float(row[5]), float(row[6])] == pytest.approx([100 * low, 100 * high])
+    head = files["sdviz-metrics.csv"]().splitlines()
+    assert f"# bundle hash: {sha256(folder / MANIFEST)}" in head and "# k: 10" in head
+
+
+def by_brute_force(folder: Path, k: int, alpha: float, normalize: bool) -> dict[str, np.ndarray]:
+    """Eq. 6 of every set by scikit-learn's search."""
+    banks, sets = load_file(folder / "features.safetensors"), load_file(folder / "ood_features.safetensors")
+
+    def ready(features: np.ndarray) -> np.ndarray:
+        wide = features.astype(np.float64)
+        return wide / np.linalg.norm(wide, axis=1, keepdims=True) if normalize else wide
+
+    known, outliers = ready(banks["id_features"]), ready(banks["outlier_features"])
+    near = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(known)
+    both = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(np.concatenate([known, outliers]))
+    found = {}
+    for name in ("test", *SETS):
+        rows = ready(sets[name])
+        distance = (near.kneighbors(rows)[0] ** 2).sum(1)
+        votes = (both.kneighbors(rows)[1] >= len(known)).sum(1)
+        found[name] = distance + alpha * votes
+    return found
+
+
+def test_metrics_under_other_settings(full_bundle: Full, open_page: Open) -> None:
+    folder = full_bundle(blend=BLEND)
+    # 1. another alpha: distance and votes are those that were measured
+    at = open_page(RESULTS, {"alpha": "0.3", "results_view": "Metrics"})
+    assert "computed now for these settings" in words(at)
+    by = {mode: columns_of(folder, mode) for mode in ("distance", "votes")}
+    both = {name: by["distance"][name] + 0.3 * by["votes"][name] for name in by["votes"]}
+    expected = {
+        name: {mode: measures(one["test"], one[name]) for mode, one in {"both": both, **by}.items()}
+        for name in SETS
+    }
+    check_metrics(tables(at)[0], expected)
+    # 2. another k, and features as they are
+    for query, how in (
+        ({"k": "3", "alpha": "0"}, (3, 0.0, True)),
+        ({"k": "5", "alpha": "0.1", "unit": "0"}, (5, 0.1, False)),
+    ):
+        at = open_page(RESULTS, {**query, "results_view": "Metrics"})
+        scores = by_brute_force(folder, *how)
+        for row in tables(at)[0]:
+            if len(row) > 1 and row[0][0] in SETS:
+                auroc = measures(scores["test"], scores[row[0][0]])[0]
+                assert float(row[3][0]) == pytest.approx(auroc, abs=0.006), (query, row[0])
+    # the bundle's own again
+    at.button(key="results_own").click().run()
+    assert "from report.json" in words(at)
+    assert (link(at, "k"), link(at, "alpha"), link(at, "unit")) == ("", "", "")
+
+
+# --- histogram and curves -------------------------------------------------------------------------
+
+
+def test_the_histogram_has_every_score(
+    full_bundle: Full, open_page: Open, component_data: Read, files: Files
+) -> None:
+    folder = full_bundle(blend=BLEND)
+    scores = columns_of(folder)
+    at = open_page(RESULTS)
+    for scale in ("Logarithmic", "Around the threshold", "Linear"):
+        at.segmented_control(key="results_axis").set_value(scale).run()
+        (data,) = component_data(at)
+        assert data["own"] == data["t"] == threshold(scores["test"])
+        assert [one["name"] for one in data["sets"]] == ["test", *SETS]
+        assert [one["is_id"] for one in data["sets"]] == [True, False, False, False, False]
+        edges = np.array(data["edges"])
+        assert data["is_log"] == (scale == "Logarithmic")
+        for one in data["sets"]:
+            sent = np.frombuffer(base64.b64decode(one["scores"]))
+            assert np.array_equal(sent, np.sort(scores[one["name"]]))
+            inside = np.clip(sent, edges[0], edges[-1])
+            assert one["counts"] == np.histogram(inside, edges)[0].tolist()
+            assert sum(one["counts"]) == 40
+    # the file of all scores is scores.parquet, and gives the report's AUROC
+    rows, table = csv_of(files, "sdviz-all-scores.csv"), pd.read_parquet(folder / "scores.parquet")
+    for column in ("set", "role", "id", "label", "votes"):
+        assert rows[column].tolist() == table[column].tolist()
+    for column in ("distance", "total"):
+        assert np.array_equal(rows[column], table[column])
+    known = rows["total"][rows["role"] == "id"].to_numpy()
+    ood = rows["total"][rows["set"] == "digits"].to_numpy()
+    reported = report_of(folder)["results"]["digits"]["modes"]["both"]["auroc"]
+    assert measures(known, ood)[0] == pytest.approx(100 * reported, abs=1e-9)
+    # the threshold of the link stands there
+    at = open_page(RESULTS, {"t": "1.25"})
+    assert (component_data(at)[0]["t"], component_data(at)[0]["own"]) == (1.25, threshold(scores["test"]))
+
+
+def test_roc_and_precision_recall_are_scikit_learns(full_bundle: Full, open_page: Open, files: Files) -> None:
+    folder = full_bundle(blend=BLEND)
+    t = float(np.median(columns_of(folder)["shapes-novel"]))
+    at = show(open_page(RESULTS, {"t": repr(t)}), "ROC")
+    for mode, word in MODE_WORDS.items():
+        at.segmented_control(key="results_roc_mode").set_value(word).run()
+        scores, lines = columns_of(folder, mode), traces(at)
+        for name in SETS:
+            known, ood = scores["test"], scores[name]
+            expected = measures(known, ood)[0]
+            (line,) = [one for key, one in lines.items() if key.startswith(f"{name} (")]
+            check_name(line["name"], f"{name} ({ROLES[name]}): AUROC", expected)
+            x, y = values(line, "x"), values(line, "y")
+            assert np.trapezoid(y, x) / 100 == pytest.approx(expected, abs=1e-9)
+            is_ood = np.r_[np.zeros(len(known)), np.ones(len(ood))]
+            fpr, tpr, _ = sklearn_roc(is_ood, np.r_[known, ood], drop_intermediate=False)
+            points = set(zip((100 * fpr).round(6), (100 * tpr).round(6), strict=True))
+            assert set(zip(x.round(6), y.round(6), strict=True)) <= points
+            # the dot: where the threshold stands
+            if mode == "both":
+                dot = lines[f"{name} at the threshold"]
+                assert values(dot, "x").tolist() == [pytest.approx(100 * (known > t).mean())]
+                assert values(dot, "y").tolist() == [pytest.approx(100 * (ood > t).mean())]
+            else:
+                assert f"{name} at the threshold" not in lines
+    rows = csv_of(files, "sdviz-roc--votes-only.csv")
+    line = rows[rows["series"].str.startswith("digits")]
+    assert np.allclose(line.iloc[:, 1], values(traces(at)[line["series"].iloc[0]], "x"))
+
+    show(at, "Precision-recall")
+    scores = columns_of(folder)
+    for positive, kind, at_index in (("OOD", "out", 4), ("ID", "in", 3)):
+        at.segmented_control(key="results_pr_positive").set_value(positive).run()
+        lines = traces(at)
+        for name in SETS:
+            expected = measures(scores["test"], scores[name])[at_index]
+            (line,) = [one for key, one in lines.items() if key.startswith(f"{name} (")]
+            check_name(line["name"], f"{name} ({ROLES[name]}): AUPR-{kind}", expected)
+            x, y = values(line, "x"), values(line, "y")
+            assert -(np.diff(x) * y[:-1]).sum() / 100 == pytest.approx(expected, abs=1e-9)
+            assert set(values(lines[f"chance, {name}"], "y")) == {50.0}
+
+
+# --- bundles that lack parts ----------------------------------------------------------------------
+
+
+def test_without_a_bundle(open_page: Open) -> None:
+    at = open_page(RESULTS)
+    assert "There is no trained network on this machine yet" in words(at)
+    assert "how far the scores of ID and OOD images lie apart" in words(at)
+    assert "python -m sdviz run" in at.code[0].value
+
+
+VIEWS = (
+    "Histogram", "ROC", "Precision-recall", "Metrics", "Controls", "k x α", "S x w", "Paper's tables",
+    "Compare", "Report",
+)  # fmt: skip
+
+
+def test_without_a_detector(full_bundle: Full, open_page: Open) -> None:
+    full_bundle(detector=False)
+    at = open_page(RESULTS)
+    for view in VIEWS:
+        show(at, view)
+        assert "Traceback" not in words(at)
+        if view in ("S x w", "Paper's tables", "Compare"):
+            continue
+        assert "has no detector" in words(at) or "bundle has no" in words(at), view
+        assert "how far the scores of ID and OOD images lie apart" in words(at), view
+        assert at.code[0].value
+
+
+def test_one_set_and_one_sample_a_set(full_bundle: Full, open_page: Open, component_data: Read) -> None:
+    # 1. one test set: no validation set, one curve
+    folder = full_bundle(sets=("digits",), blend=BLEND)
+    at = open_page(RESULTS)
+    assert [one["name"] for one in component_data(at)[0]["sets"]] == ["test", "digits"]
+    for view in VIEWS:
+        show(at, view)
+        if view == "Metrics":
+            scores = {mode: columns_of(folder, mode) for mode in MODES}
+            expected = {m: measures(one["test"], one["digits"]) for m, one in scores.items()}
+            check_metrics(tables(at)[0], {"digits": expected})
+            assert "mean of" not in str(tables(at))
+        if view == "k x α":
+            assert "This bundle has no validation set" in words(at)
+            assert not at.get("plotly_chart")
+
+
+def test_one_sample_a_set(full_bundle: Full, open_page: Open, component_data: Read, files: Files) -> None:
+    folder = full_bundle(n_per_set=1)
+    scores = columns_of(folder)
+    at = open_page(RESULTS)
+    assert [sum(one["counts"]) for one in component_data(at)[0]["sets"]] == [1] * 5
+    for view in VIEWS:
+        show(at, view)
+        if view == "Metrics":
+            for row in tables(at)[0]:
+                if row[0][0] in SETS:
+                    assert float(row[3][0]) == measures(scores["test"], scores[row[0][0]])[0]
+    (name,) = [one for one in files if one.startswith("sdviz-report-")]
+    assert "Worst failures" in files[name]()
+
+
+@pytest.mark.parametrize("view", ["x", "Metrics"])
+def test_nonsense_in_the_link_is_harmless(full_bundle: Full, open_page: Open, view: str) -> None:
+    full_bundle(blend=BLEND)
+    query = {"results_view": view, "t": "abc", "k": "q", "alpha": "-3", "unit": "7", "results_axis": "y"}
+    at = open_page(RESULTS, query)
+    assert at.segmented_control(key="results_view").value == ("Histogram" if view == "x" else view)
+    assert "Traceback" not in words(at)
