@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import base64
+import html
 import io
 import json
 import math
+import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from pathlib import Path
@@ -419,3 +421,351 @@ def test_nonsense_in_the_link_is_harmless(full_bundle: Full, open_page: Open, vi
     at = open_page(RESULTS, query)
     assert at.segmented_control(key="results_view").value == ("Histogram" if view == "x" else view)
     assert "Traceback" not in words(at)
+
+
+# --- controls and maps ----------------------------------------------------------------------------
+
+
+def put_controls(manifest: dict[str, Any], report: dict[str, Any]) -> None:
+    """One control that is 1 to 4 points behind on the first three sets, and ahead on the last."""
+    results, differences = json.loads(json.dumps(report["results"])), {}
+    for i, (name, one) in enumerate(results.items()):
+        differences[name] = {}
+        for mode, found in one["modes"].items():
+            d = 0.01 * (i + 1) if i < 3 else -0.02
+            found["auroc"] = report["results"][name]["modes"][mode]["auroc"] - d
+            differences[name][mode] = {"auroc": d, "interval": [d - 0.005, d + 0.005]}
+    report["controls"] = {
+        "noise": {
+            **{key: report[key] for key in ("bank", "score", "id_set", "thresholds", "means")},
+            "results": results,
+            "differences": differences,
+        }
+    }
+
+
+def test_controls_stand_beside_the_method(full_bundle: Full, open_page: Open, files: Files) -> None:
+    folder = full_bundle(blend=BLEND)
+    at = open_page(RESULTS, {"results_view": "Controls"})
+    assert "This bundle was measured without controls" in words(at)
+    change_papers(folder, put_controls)
+    at = open_page(RESULTS, {"results_view": "Controls"})
+    report = report_of(folder)
+    for mode, word in MODE_WORDS.items():
+        at.segmented_control(key="results_control_mode").set_value(word).run()
+        (heat,) = json.loads(at.get("plotly_chart")[0].proto.spec)["data"]
+        assert values(heat, "z").ravel().tolist() == pytest.approx([1, 2, 3, -2])
+        assert list(heat["x"]) == list(SETS)
+        (table,) = tables(at)
+        assert [c[0] for c in table[0]] == ["set", "SD outliers", "noise alone", "difference, points"]
+        for row, name, d in zip(table[1:], SETS, (1, 2, 3, -2), strict=True):
+            own = 100 * report["results"][name]["modes"][mode]["auroc"]
+            assert row[0] == (name, ROLES[name])
+            assert float(row[1][0]) == pytest.approx(own, abs=ROUNDED)
+            assert float(row[2][0]) == pytest.approx(own - d, abs=ROUNDED)
+            assert row[3] == (f"{d:+.2f}", f"{d - 0.5:+.2f} to {d + 0.5:+.2f}")
+    rows = csv_of(files, "sdviz-controls.csv")
+    assert len(rows) == 12 and rows["difference"].tolist() == pytest.approx(np.repeat([1, 2, 3, -2], 3))
+
+
+def test_the_map_over_k_and_alpha_is_of_the_validation_set(
+    full_bundle: Full, open_page: Open, files: Files
+) -> None:
+    folder = full_bundle(blend=BLEND)
+    at = open_page(RESULTS, {"results_view": "k x α", "t": "1.5"})
+    assert not at.toggle(key="results_on_test").value
+    assert not at.warning
+
+    def check(name: str) -> np.ndarray:
+        (heat,) = json.loads(at.get("plotly_chart")[0].proto.spec)["data"]
+        z = values(heat, "z")
+        ks, alphas = [int(k) for k in heat["x"]], [float(a) for a in heat["y"]]
+        assert {1, 10, 50} < set(ks) and {0.0, 0.01, 1.0} < set(alphas)
+        assert z.shape == (len(alphas), len(ks))
+        for j, k in enumerate(ks):
+            distance = by_brute_force(folder, k, 0.0, True)
+            votes = {one: both - distance[one] for one, both in by_brute_force(folder, k, 1.0, True).items()}
+            for i, alpha in enumerate(alphas):
+                scores = {one: distance[one] + alpha * votes[one] for one in distance}
+                assert z[i, j] == pytest.approx(measures(scores["test"], scores[name])[0], abs=0.1), (k, alpha)
+        file = f"sdviz-auroc-over-k-and-alpha--{name}.csv"
+        assert f"# measured_on: {name}\n" in files[file]()
+        # line by line: k, alpha, value
+        assert csv_of(files, file)["value"].tolist() == z.ravel().tolist()
+        return z
+
+    z = check("shapes-novel-val")
+    assert "on shapes-novel-val (validation) against held-out ID images" in words(at)
+    # the best of it, on every page; another score has another threshold
+    i, j = np.unravel_index(z.argmax(), z.shape)
+    k, alpha = (1, 2, 5, 10, 20, 50)[j], (0.0, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)[i]
+    button = at.button(key="results_take_best")
+    assert button.label == f"Use k = {k}, α = {alpha:g} on every page"
+    assert f"The highest here: {z.max():.2f} %. In force: k = 10, α = 0.01, the bundle's own" in words(at)
+    button.click().run()
+    assert (link(at, "k"), link(at, "alpha"), link(at, "t")) == (str(k), f"{alpha:g}", "")
+    assert at.button(key="results_take_best").disabled
+
+    # a test set only when asked for, with a warning, and nothing to take over from it
+    at.toggle(key="results_on_test").set_value(True).run()
+    assert at.selectbox(key="results_test_set").options == ["shapes-novel", "shapes-empty", "digits"]
+    (warning,) = at.warning
+    assert warning.value.startswith("**shapes-novel is a test set.** If you choose k or α by this map")
+    assert "results_take_best" not in [b.key for b in at.button]
+    other = check("shapes-novel")
+    assert not np.allclose(other, z)
+
+
+def test_the_map_over_recipes_holds_means_of_runs(full_bundle: Full, open_page: Open) -> None:
+    def recipe(s: int, w: float, seed: int) -> Callable[[dict[str, Any], dict[str, Any]], None]:
+        def change(manifest: dict[str, Any], report: dict[str, Any]) -> None:
+            manifest["config"]["outliers"] |= {"start_timestep": s, "guidance_scale": w}
+            manifest["config"]["detector"]["seed"] = seed
+
+        return change
+
+    first = full_bundle("a", blend=BLEND)
+    change_papers(first, recipe(100, 2.0, 0))
+    at = open_page(RESULTS, {"results_view": "S x w"})
+    assert "It takes runs with different S or w: 1 bundle here, 1 recipe." in words(at)
+    assert "--set outliers.start_timestep=200" in at.code[0].value
+
+    second, third = full_bundle("b", blend=0.6), full_bundle("c", blend=0.8)
+    change_papers(second, recipe(100, 2.0, 1))
+    change_papers(third, recipe(200, 4.0, 0))
+    # of another family: it stays out, and is counted
+    fourth = full_bundle("d", blend=0.5)
+    change_papers(fourth, lambda manifest, report: manifest["config"]["detector"].update(epochs=9))
+
+    def mean(folder: Path, *names: str) -> float:
+        scores = columns_of(folder)
+        return float(np.mean([measures(scores["test"], scores[name])[0] for name in names]))
+
+    at = open_page(RESULTS, {"results_view": "S x w"})
+    for role, names, is_test in (
+        ("validation", ["shapes-novel-val"], False),
+        ("near-OOD", ["shapes-novel"], True),
+        ("far-OOD", ["shapes-empty", "digits"], True),
+    ):
+        at.segmented_control(key="results_recipe_role").set_value(role).run()
+        (heat,) = json.loads(at.get("plotly_chart")[0].proto.spec)["data"]
+        assert (list(heat["x"]), list(heat["y"])) == (["100", "200"], ["2", "4"])
+        two = [mean(first, *names), mean(second, *names)]
+        z = values(heat, "z").astype(float)
+        expected = [[np.mean(two), np.nan], [np.nan, mean(third, *names)]]
+        assert np.allclose(z, expected, equal_nan=True)
+        cells = at.dataframe[0].value
+        row = cells[(cells["S"] == 100) & (cells["w"] == 2.0)].iloc[0]
+        assert row["runs"] == 2 and row["± over seeds"] == pytest.approx(np.std(two, ddof=1))
+        assert bool(at.warning) == is_test
+        assert "up to 2 seeds in a cell" in words(at)
+        assert "1 other bundle on shapes left out" in words(at)
+
+
+# --- the paper's tables ---------------------------------------------------------------------------
+
+
+def paper_cells(table: list[list[tuple[str, str]]]) -> dict[tuple[str, str], tuple[str, tuple[str, str]]]:
+    """(row, column) -> the paper's figure and ours, as they stand on the page."""
+    columns = [cell[0] for cell in table[0][1:]]
+    assert [cell[0] for cell in table[1][1:]] == ["paper", "ours"] * len(columns)
+    return {
+        (row[0][0], column): (row[1 + 2 * j][0], row[2 + 2 * j])
+        for row in table[2:]
+        for j, column in enumerate(columns)
+    }
+
+
+def test_the_papers_tables_stand_alone_without_a_cifar10_bundle(
+    full_bundle: Full, open_page: Open, files: Files
+) -> None:
+    full_bundle(blend=BLEND)
+    at = open_page(RESULTS, {"results_view": "Paper's tables"})
+    found = [paper_cells(table) for table in tables(at)]
+    assert [len(one) for one in found] == [48, 15, 15, 3]
+    assert all(ours == ("", "") for one in found for _, ours in one.values())
+    first, second, third, fourth = found
+    sd, multi = "SD outliers (the paper), ViT-B/16", "Multi-class AD, ViT-B/16"
+    assert [first[sd, column][0] for column in ("CIFAR-100", "SVHN", "LSUN")] == ["98.0", "99.9", "99.9"]
+    assert [first[multi, column][0] for column in ("CIFAR-100", "SVHN", "LSUN")] == ["96.7", "99.9", "99.3"]
+    # what the paper leaves empty is empty, not 0
+    assert [first["SSD", column][0] for column in ("CIFAR-100", "SVHN", "LSUN")] == ["89.6", "", ""]
+    assert second["w = 3", "S = 150"][0] == "98.0"
+    assert third["FID of the outliers", "S = 200"][0] == "7.59"
+    assert "Yoon et al.; ID is CIFAR-10" in words(at)
+    assert "No bundle on this machine was trained on `cifar10`" in words(at)
+    rows = csv_of(files, "sdviz-table-1.csv")
+    assert set(rows["ours"]) == {""} and rows["paper"].iloc[-3:].tolist() == ["98.2", "", ""]
+
+
+def test_ours_stands_beside_measured_cells_only(full_bundle: Full, open_page: Open, files: Files) -> None:
+    names = {"shapes-novel": "cifar100", "digits": "svhn", "shapes-empty": "places_lsun9"}
+
+    def as_cifar10(seed: int) -> Callable[[dict[str, Any], dict[str, Any]], None]:
+        def change(manifest: dict[str, Any], report: dict[str, Any]) -> None:
+            manifest["dataset"] = "cifar10"
+            manifest["config"]["outliers"] |= {"start_timestep": 100, "guidance_scale": 2.0}
+            manifest["config"]["detector"]["seed"] = seed
+            for old, new in names.items():
+                report["results"][new] = report["results"].pop(old)
+
+        return change
+
+    folders = [full_bundle("a", blend=BLEND), full_bundle("b", blend=0.6)]
+    expected: dict[str, list[float]] = {name: [] for name in SETS}
+    distance_only = []
+    for seed, folder in enumerate(folders):
+        scores = columns_of(folder)
+        for name in SETS:
+            expected[name].append(measures(scores["test"], scores[name])[0])
+        by_distance = columns_of(folder, "distance")
+        distance_only.append(measures(by_distance["test"], by_distance["shapes-novel"])[0])
+        change_papers(folder, as_cifar10(seed))
+    full_bundle("c", blend=0.5)  # of shapes: it counts nowhere
+
+    at = open_page(RESULTS, {"results_view": "Paper's tables"})
+    first, second, third, fourth = (paper_cells(table) for table in tables(at))
+    alone = "SD outliers (the paper), ViT-B/16"
+    near = expected["shapes-novel"]
+
+    def text(numbers: list[float]) -> str:
+        return f"{np.mean(numbers):.2f} ± {np.std(numbers, ddof=1):.2f}"
+
+    measured = {
+        (1, alone, "CIFAR-100"): text(near),
+        (1, alone, "SVHN"): text(expected["digits"]),
+        (2, "w = 2", "S = 100"): text(near),
+        (3, "AUROC (%), distance only", "S = 100"): text(distance_only),
+        (3, "AUROC (%), distance + vote", "S = 100"): text(near),
+    }
+    shown = {
+        (number, *cell): ours[0]
+        for number, one in enumerate((first, second, third, fourth), 1)
+        for cell, (_, ours) in one.items()
+        if ours != ("", "")
+    }
+    assert shown == measured
+    assert first[alone, "CIFAR-100"] == ("98.0", (text(near), "2 runs, 40 of 10,000 images"))
+    # what the paper has not stands apart, by its own name
+    others = at.dataframe[0].value
+    assert sorted(others["set"]) == ["places_lsun9", "shapes-novel-val"]
+    places = others.set_index("set").loc["places_lsun9", "AUROC"]
+    assert places == text(expected["shapes-empty"])
+    rows = csv_of(files, "sdviz-table-2.csv")
+    ours = rows[rows["ours"] != ""]
+    assert ours[["row", "column"]].to_numpy().tolist() == [["w = 2", "S = 100"]]
+    assert float(ours["ours"].iloc[0]) == pytest.approx(np.mean(near))
+    assert float(ours["paper"].iloc[0]) == 98.0
+
+
+# --- two bundles, and the report ------------------------------------------------------------------
+
+
+def test_two_bundles_side_by_side(full_bundle: Full, open_page: Open, files: Files) -> None:
+    def other(manifest: dict[str, Any], report: dict[str, Any]) -> None:
+        manifest["config"]["outliers"]["start_timestep"] = 250
+        manifest["config"]["detector"]["epochs"] = 9
+
+    folders = {"one": full_bundle("one", blend=BLEND), "two": full_bundle("two", blend=0.6, n_per_set=30)}
+    change_papers(folders["two"], other)
+    full_bundle("without", detector=False)
+    at = open_page(RESULTS, {"results_view": "Compare"})
+    assert set(at.multiselect(key="results_bundles").value) == {"one", "two"}
+    at.multiselect(key="results_bundles").set_value(["one", "two"]).run()
+    (table,) = tables(at)
+    assert [cell[0] for cell in table[0]] == ["", "one", "two"]
+    rows = {row[0][0]: [cell[0] for cell in row[1:]] for row in table[1:]}
+    assert rows["S, w"] == ["100, 4", "250, 4"]
+    assert rows["k, α"] == ["10, 0.01", "10, 0.01"]
+    assert rows["hash"] == [sha256(folder / MANIFEST)[:10] for folder in folders.values()]
+    for i, folder in enumerate(folders.values()):
+        scores = columns_of(folder)
+        for name in SETS:
+            expected = measures(scores["test"], scores[name])
+            low, high = report_of(folder)["results"][name]["modes"]["both"]["auroc_interval"]
+            auroc, _, interval = rows[f"AUROC, {name}"][i].partition(" ")
+            assert float(auroc) == pytest.approx(expected[0], abs=ROUNDED)
+            assert interval == f"({100 * low:.2f} to {100 * high:.2f})"
+            fpr = rows[f"FPR95 at 95 % ID recall, {name}"][i]
+            assert float(fpr) == pytest.approx(expected[1], abs=ROUNDED)
+    # ROC on one set of both, and what differs
+    at.selectbox(key="results_common").select("digits").run()
+    for name, folder in folders.items():
+        scores = columns_of(folder)
+        expected_auroc = measures(scores["test"], scores["digits"])[0]
+        (line,) = [one for key, one in traces(at).items() if key.startswith(f"{name}: ")]
+        check_name(line["name"], f"{name}: AUROC", expected_auroc)
+        assert np.trapezoid(values(line, "y"), values(line, "x")) / 100 == pytest.approx(expected_auroc)
+    differ = at.dataframe[0].value.set_index("key")
+    assert differ.loc["outliers.start_timestep"].tolist() == ["100", "250"]
+    assert differ.loc["detector.epochs"].tolist() == ["5", "9"]
+    assert set(differ.index) == {"outliers.start_timestep", "detector.epochs"}
+    written = csv_of(files, "sdviz-bundles-compared.csv")
+    assert written.iloc[:, 0].tolist() == list(rows)
+    assert written["two"].tolist() == [by[1] for by in rows.values()]
+    for folder in folders.values():
+        assert sha256(folder / MANIFEST) in files["sdviz-bundles-compared.csv"]()
+    # one without a detector beside them: empty, never the other's
+    at.multiselect(key="results_bundles").set_value(["one", "without"]).run()
+    rows = {row[0][0]: [cell[0] for cell in row[1:]] for row in tables(at)[0][1:]}
+    assert rows["k, α"][1] == "no detector" and rows["AUROC, digits"][1] == ""
+
+
+def test_the_report_is_one_file_with_everything(full_bundle: Full, open_page: Open, files: Files) -> None:
+    folder = full_bundle(blend=BLEND)
+    change_papers(folder, put_controls)
+    scores = columns_of(folder)
+    t = float(np.quantile(scores["digits"], 0.3))
+    at = open_page(RESULTS, {"results_view": "Report", "t": repr(t)})
+    assert f"threshold {t:.6g}" in words(at)
+    digest = sha256(folder / MANIFEST)
+    page = files[f"sdviz-report-full-{digest[:8]}.html"]()
+
+    # 1. nothing from outside: every src, href and url() points into the file itself
+    pointers = re.findall(
+        r"""(?:\b(?:src|srcset|href|data|action|poster)\s*=\s*["']?|url\(["']?)([^"'\s>)]*)""", page
+    )
+    assert pointers
+    assert {p[:11] if p.startswith("data:") else p[:1] for p in pointers} <= {"data:image/", "#"}
+    assert not re.search(r"<(script|link|iframe|object|embed)\b|@import", page)
+    # 2. where it comes from
+    assert digest in page and f"{t!r}; above is called OOD" in page
+    for part in ("trained on", "configuration", "seeds", "versions", "Resolved configuration"):
+        assert part in page
+    config = json.loads(html.unescape(page[page.index("<pre>") + 5 : page.index("</pre>")]))
+    assert config == json.loads((folder / MANIFEST).read_text())["config"]
+    # 3. the numbers
+    found = tables_in(page)
+    (metrics,) = [table for table in found if table[0][0][0] == "set" and table[0][1][0] == "score by"]
+    check_metrics(
+        metrics,
+        {
+            name: {
+                mode: measures(columns_of(folder, mode)["test"], columns_of(folder, mode)[name])
+                for mode in MODES
+            }
+            for name in SETS
+        },
+    )
+    (counts,) = [table for table in found if table[0][-1][0] == "that is"]
+    for row, name in zip(counts[1:], ("test", *SETS), strict=True):
+        above = int((scores[name] > t).sum())
+        assert [row[1][0], row[2][0], row[3][0]] == ["40", str(above), f"{100 * above / 40:.2f}"]
+        assert row[4][0] == ("FPR, false alarms" if name == "test" else "TPR, OOD found")
+    for head in ("Controls", "Clusters", "Worst failures", "k and α on the validation set"):
+        assert f"<h2>{head}</h2>" in page
+    # 4. the worst failures of each set, with pictures
+    for name, one in scores.items():
+        wrong = (one > t) if name == "test" else (one <= t)
+        kind = "flagged by mistake" if name == "test" else "missed"
+        assert f": {wrong.sum()} of 40 {kind}" in page
+    table = pd.read_parquet(folder / "scores.parquet")
+    missed = table[(table["set"] == "digits") & (table["total"] <= t)]
+    worst = missed.iloc[(missed["total"] - t).argmin()]
+    assert (
+        f'alt="{worst["id"]}: score {worst["total"]:.4g}, margin {worst["total"] - t:+.4g}" src="data:' in page
+    )
+    assert page.count("<svg") >= 6
+    # without the map when it is not wanted
+    at.toggle(key="results_report_map").set_value(False).run()
+    assert "k and α on the validation set" not in files[f"sdviz-report-full-{digest[:8]}.html"]()
