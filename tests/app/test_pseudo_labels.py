@@ -272,6 +272,10 @@ def test_a_name_is_kept_beside_the_bundle_and_shown_everywhere(
     votes = open_page("pages/4_Sample_votes.py", {"sample": str(scores["id"][0])})
     told = json.dumps(component_data(votes)) + words(votes) + json.dumps(charts(votes))
     assert "plus sign" in told
+    query = {"embeddings_view": "After training", "embeddings_method": "PCA", "embeddings_colour": "cluster"}
+    points = open_page("pages/3_Embeddings.py", query)
+    (groups,) = [g["groups"] for g in component_data(points) if "groups" in g]
+    assert "plus sign" in [one["name"] for one in groups] and names[2] not in [one["name"] for one in groups]
 
     # 3. another cluster's name is refused, and said; the bundle's own comes back
     at.text_input(key="pseudo_labels_name").set_value(names[4]).run()
