@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 def generate(
     bundle: Annotated[Path, typer.Option(help="A bundle's folder.")],
     images: Annotated[
-        str, typer.Option(metavar="SRC", help="NAME, NAME:SPLIT (as shapes:test), folder:PATH or parquet:PATH.")
+        str,
+        typer.Option(
+            metavar="SRC", help="NAME, NAME:SPLIT (as shapes:test), folder:, parquet:, npz: or npy:PATH."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Where the PNGs and manifest.csv go.")],
     limit: Annotated[

@@ -17,7 +17,10 @@ from .common import Mistake, app, checking, load_images, mistakes_in_one_line, p
 def score(
     bundle: Annotated[Path, typer.Option(help="A bundle's folder; it needs a detector.")],
     images: Annotated[
-        str, typer.Option(metavar="SRC", help="NAME, NAME:SPLIT (as shapes:test), folder:PATH or parquet:PATH.")
+        str,
+        typer.Option(
+            metavar="SRC", help="NAME, NAME:SPLIT (as shapes:test), folder:, parquet:, npz: or npy:PATH."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Where the table goes: .csv, or .parquet.")],
     limit: Annotated[

@@ -71,7 +71,7 @@ class DiffusionConfig(Node):
 class DataConfig(Node):
     """What to train on, in the words of `sdviz.data.load`."""
 
-    id: str = Field(min_length=1, description="a name, folder:PATH or parquet:PATH")
+    id: str = Field(min_length=1, description="a name, folder:PATH, parquet:PATH, npz:PATH or npy:PATH")
     split: str | None = Field(None, description="None takes the only split there is, else train")
     test_split: str | None = Field(None, description="None takes test, where the set has one")
     limit: int | None = Field(None, ge=1, description="images to train on; None takes all")

@@ -10,7 +10,7 @@ Names:
     cifar10, cifar100, svhn: `<name>_<split>.parquet` under the data root, else torchvision's folders there.
     any other: `<name>_<split>.parquet` under the data root with a split of train, val, validation, test,
         extra, or `<name>.parquet`, whose one split is "all". A built-in name wins over a file.
-    parquet:PATH, folder:PATH: a file or folder anywhere, with one split.
+    parquet:PATH, folder:PATH, npz:PATH, npy:PATH: a file or folder anywhere, with one split.
 
 The data root is the environment variable SDVIZ_DATA, else `data/` under the working directory; it is read
 at every call.
@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import digits, folder, parquet, shapes, torchvision_sets
+from . import arrays, digits, folder, parquet, shapes, torchvision_sets
 from .decode import one_line
 from .imageset import DataError, ImageSet, MissingDataError, OnError, chosen_rows, permutation
 from .lookup import Found
@@ -53,6 +53,10 @@ __all__ = [
 ]
 
 BUILT_IN = (*shapes.SIZES, "digits")
+
+
+# how the name of a folder or file of one's own begins
+OWN_KINDS = ("folder:", "parquet:", "npz:", "npy:")
 
 
 def data_root() -> Path:
@@ -110,6 +114,9 @@ def load(
     if path is not None:
         prefix = f"parquet/{path.stem}"
         return parquet.load(path, name, split, prefix, True, limit, seed, size_px, on_error)
+    path = _array_file(name)
+    if path is not None:
+        return arrays.load(path, name, limit, seed, size_px)
     path = parquet.files_under(data_root()).get(name, {}).get(split)
     if path is not None:
         return parquet.load(path, name, split, f"{name}/{split}", False, limit, seed, size_px, on_error)
@@ -133,6 +140,8 @@ def count(name: str, split: str | None = None, limit: int | None = None) -> int:
         n = folder.count(own_folder, name)
     elif own_file is not None:
         n = parquet.count(own_file)
+    elif (array_file := _array_file(name)) is not None:
+        n = arrays.count(array_file, name)
     elif found is not None:
         n = parquet.count(found)
     else:
@@ -199,7 +208,7 @@ def download(name: str) -> Path:
 
 def parse_source(text: str) -> tuple[str, str | None]:
     """Name and split of `NAME` or `NAME:SPLIT`, as in "shapes:test"; a path is taken whole."""
-    if text.startswith(("folder:", "parquet:")):
+    if text.startswith(OWN_KINDS):
         return text, None
     name, _, split = text.partition(":")
     return name, split or None
@@ -213,6 +222,10 @@ def _own_path(name: str, kind: str) -> Path | None:
     return Path(name.removeprefix(kind)).expanduser()
 
 
+def _array_file(name: str) -> Path | None:
+    return next((path for kind in arrays.KINDS if (path := _own_path(name, f"{kind}:")) is not None), None)
+
+
 def _present_splits(name: str) -> tuple[str, ...]:
     """The splits on this machine, none for a name that is not here; a path is not looked at."""
     if name in shapes.SIZES:
@@ -224,6 +237,8 @@ def _present_splits(name: str) -> tuple[str, ...]:
     path = _own_path(name, "parquet:")
     if path is not None:
         return (parquet.name_and_split(path)[1],)
+    if _array_file(name) is not None:
+        return (arrays.SPLIT,)
     root = data_root()
     found = list(parquet.files_under(root).get(name, {}))
     if name in torchvision_sets.NAMES:
@@ -265,5 +280,5 @@ def _how_to_get(name: str, split: str | None) -> str:
     shown = one_line(name)
     return (
         f"no data set {shown!r}; nearest: {', '.join(near)}; or put {shown}.parquet in {data_root()}, or set"
-        f" SDVIZ_DATA to the folder that has it, or give a path (parquet:PATH, folder:PATH)"
+        f" SDVIZ_DATA to the folder that has it, or give a path (parquet:PATH, folder:PATH, npz:PATH, npy:PATH)"
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import digits, folder, parquet, shapes, torchvision_sets
+from . import arrays, digits, folder, parquet, shapes, torchvision_sets
 from .decode import DecodeError, decode_image
 from .imageset import UNKNOWN_LABEL, DataError, ImageSet
 
@@ -56,8 +56,8 @@ def look_up(
     Args:
         ids: str (N,), as `sdviz.data.load` gave them.
         root: The data root.
-        sources: `folder:PATH` and `parquet:PATH` of ids that begin with `folder/` and `parquet/`: such ids
-            do not say where on the machine they lie.
+        sources: `folder:PATH`, `parquet:PATH`, `npz:PATH` and `npy:PATH` of ids that begin with `folder/` and
+            so on: such ids do not say where on the machine they lie.
         size_px: Height and width of the images.
         pictures: Whether to decode them; without, `images` has no pixels, (N,0,0,3), and a folder's or file's
             content is not looked at.
@@ -112,7 +112,9 @@ def _place(one: str, root: Path, sources: list[str]) -> _Place | str:
         if kind == "parquet" == name and Path(path).stem == split:
             file = Path(path).expanduser()
             return _Place("own parquet", source, parquet.name_and_split(file)[1], file)
-    if name in ("folder", "parquet"):
+        if kind in arrays.KINDS and kind == name and Path(path).stem == split:
+            return _Place("array", source, arrays.SPLIT, Path(path).expanduser())
+    if name in ("folder", "parquet", *arrays.KINDS):
         return f"{name}/{split}: its place on this machine is not known"
     if name in shapes.SIZES and split in shapes.SIZES[name]:
         return _Place("drawn", name, split)
@@ -138,6 +140,9 @@ def _load(place: _Place, ids: np.ndarray, root: Path, size_px: int, pictures: bo
     if place.kind == "folder":
         assert place.path is not None
         return _from_folder(place.path, place.name, ids, size_px, pictures)
+    if place.kind == "array":
+        assert place.path is not None
+        return _from_array(place.path, place.name, ids, size_px, pictures)
     if place.kind == "torchvision":
         if place.split not in torchvision_sets.present_splits(place.name, root):
             raise DataError(f"{place.name} ({place.split}) is not on this machine")
@@ -166,6 +171,12 @@ def _rows(ids: np.ndarray, n: int) -> np.ndarray:
 def _renamed(some: ImageSet, ids: dict[str, str]) -> ImageSet:
     names = np.array([ids.get(one, one) for one in some.ids.tolist()], dtype=str)
     return ImageSet(some.name, some.split, some.images, some.labels, names, some.class_names)
+
+
+def _from_array(path: Path, name: str, ids: np.ndarray, size_px: int, pictures: bool) -> ImageSet:
+    """Pictures of a NumPy file; one whose pixels changed since has another id and is not found."""
+    some = arrays.load(path, name, None, 0, size_px, _rows(ids, arrays.count(path, name)), pictures)
+    return some if pictures else _renamed(some, {one.partition("@")[0]: one for one in ids.tolist()})
 
 
 def _from_folder(path: Path, name: str, ids: np.ndarray, size_px: int, pictures: bool) -> ImageSet:

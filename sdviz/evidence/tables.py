@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from safetensors import safe_open
 
 from ..bundle import Banks, Bundle
+from ..data import OWN_KINDS
 from ..evaluation import OODReference, Report, ood_reference, read_report
 from ..outliers import Recipe
 
@@ -230,7 +231,7 @@ class Evidence:
         named = [(config.get("data") or {}).get("id") or ""]
         for role in ("near", "far", "validation"):
             named += evaluation.get(role) or []
-        return tuple(one for one in named if one.startswith(("folder:", "parquet:")))
+        return tuple(one for one in named if one.startswith(OWN_KINDS))
 
     def _part(self, name: str, why: str) -> Any:  # noqa: ANN401 - a Path; pyarrow and safetensors take it
         path = self.bundle.parts.get(name)

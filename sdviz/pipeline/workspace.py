@@ -206,7 +206,7 @@ def tree_hash(tree: dict[str, Any]) -> str:
 
 def absolute_source(name: str) -> str:
     """A data set's name; where it is a path, as in folder:pets, with the path made absolute."""
-    for kind in ("folder:", "parquet:"):
+    for kind in data.OWN_KINDS:
         path = name.removeprefix(kind)
         if path and path != name:
             return kind + os.path.abspath(Path(path).expanduser())

@@ -1,0 +1,170 @@
+"""Images in NumPy files: `npz:PATH` and `npy:PATH`, as other tools write them.
+
+An array of images is uint8, (N,H,W,3) or (N,3,H,W). In an .npz it is the one called `images`, `x`, `data` or
+`arr_0`, else the only array of that kind; labels, where there are some, are whole numbers (N,) called `labels`,
+`label`, `y`, `targets` or `arr_1`, and `class_names` may name them. An .npy has images alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from .decode import to_square
+from .imageset import UNKNOWN_LABEL, DataError, ImageSet, chosen_rows
+
+KINDS = ("npz", "npy")
+SPLIT = "all"
+IMAGE_NAMES = ("images", "x", "data", "arr_0")
+LABEL_NAMES = ("labels", "label", "y", "targets", "arr_1")
+_CLASSES_AT_MOST = 100_000
+
+
+def load(
+    path: Path,
+    name: str,
+    limit: int | None,
+    seed: int,
+    size_px: int,
+    only: np.ndarray | None = None,
+    pictures: bool = True,
+) -> ImageSet:
+    """Reads a file; an .npy is not read further than the chosen rows.
+
+    Args:
+        path: The file.
+        name: The set's name, as the user gave it: it says of which kind the file is.
+        limit: At most so many pictures, see `sdviz.data.load`.
+        seed: Which ones.
+        size_px: Height and width of the result; pictures of another size are cut and resized.
+        only: int64, the rows to read, all below the number there is; None lets `limit` choose.
+        pictures: Without, `images` has no pixels, (N,0,0,3), and ids lack the hash of their pixels.
+
+    Returns:
+        The set. An id is `npz/<file's stem>/<row>@<12 hex digits of the pixels' SHA-256>`.
+
+    Raises:
+        DataError: No such file, damaged, no images in it, or arrays that do not fit.
+    """
+    kind = name.partition(":")[0]
+    with _arrays(path, name, kind) as arrays:
+        images = _images(path, kind, arrays)
+        n = len(images)
+        if not n:
+            raise DataError(f"{path} holds no images")
+        labels, class_names = _labels(path, arrays, n)
+        rows = chosen_rows(n, limit, seed) if only is None else only
+        edge = size_px if pictures else 0
+        stack = np.empty((len(rows), edge, edge, 3), np.uint8)
+        ids = np.full(len(rows), "", dtype=object)
+        for position, row in enumerate(rows.tolist()):
+            ids[position] = f"{kind}/{path.stem}/{row:05d}"
+            if pictures:
+                pixels = np.ascontiguousarray(_as_hwc(images, row))
+                ids[position] += f"@{hashlib.sha256(pixels.tobytes()).hexdigest()[:12]}"
+                stack[position] = pixels if pixels.shape[:2] == (edge, edge) else _resized(pixels, edge)
+    return ImageSet(name, SPLIT, stack, labels[rows], ids.astype(str), class_names)
+
+
+def count(path: Path, name: str) -> int:
+    """How many images a file has.
+
+    Raises:
+        DataError: As `load`.
+    """
+    kind = name.partition(":")[0]
+    with _arrays(path, name, kind) as arrays:
+        return len(_images(path, kind, arrays))
+
+
+@contextmanager
+def _arrays(path: Path, name: str, kind: str) -> Iterator[Mapping[str, np.ndarray]]:
+    """The arrays of a file by name; those of an .npz are read when they are asked for."""
+    if not path.is_file():
+        raise DataError(f"{name}: {path} {'is not a file' if path.exists() else 'does not exist'}")
+    try:
+        # never a pickle: it could run anything
+        opened = np.load(path, mmap_mode="r" if kind == "npy" else None, allow_pickle=False)
+        is_npz = isinstance(opened, np.lib.npyio.NpzFile)
+        if is_npz != (kind == "npz"):
+            raise DataError(
+                f"{path} is an .{'npz' if is_npz else 'npy'} file: open it as {KINDS[not is_npz]}:PATH"
+            )
+        try:
+            yield opened if is_npz else {IMAGE_NAMES[0]: opened}
+        finally:
+            if is_npz:
+                opened.close()
+    except DataError:
+        raise
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, NotImplementedError) as error:
+        reason = str(error).strip().splitlines()
+        raise DataError(f"{path} cannot be read as .{kind}: {reason[0] if reason else error!r}") from error
+
+
+def _images(path: Path, kind: str, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    names = list(arrays)
+    named = next((one for one in IMAGE_NAMES if one in names), None)
+    if named is not None:
+        found = arrays[named]
+        if not _is_images(found):
+            raise DataError(
+                f"{path}: images must be uint8 (N,H,W,3) or (N,3,H,W), not {found.dtype} {found.shape}"
+            )
+        return found
+    fitting = [one for one in names if _is_images(arrays[one])]
+    if len(fitting) != 1:
+        what = "no array" if not fitting else f"{len(fitting)} arrays"
+        raise DataError(
+            f"{path} has {what} of images, uint8 (N,H,W,3) or (N,3,H,W), and none called"
+            f" {' or '.join(IMAGE_NAMES)}; it has {', '.join(names) or 'nothing'}"
+        )
+    return arrays[fitting[0]]
+
+
+def _is_images(array: np.ndarray) -> bool:
+    return bool(
+        array.dtype == np.uint8
+        and array.ndim == 4
+        and 3 in (array.shape[3], array.shape[1])
+        and min(array.shape[1:]) > 0
+    )
+
+
+def _as_hwc(images: np.ndarray, row: int) -> np.ndarray:
+    one = np.asarray(images[row])
+    return one if one.shape[2] == 3 else one.transpose(1, 2, 0)
+
+
+def _resized(pixels: np.ndarray, edge: int) -> np.ndarray:
+    return to_square(Image.fromarray(pixels), edge)
+
+
+def _labels(path: Path, arrays: Mapping[str, np.ndarray], n: int) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Labels of all rows, int64 (n,), -1 where there are none, and class names, numbers if there are none."""
+    named = next((one for one in LABEL_NAMES if one in arrays), None)
+    if named is None:
+        return np.full(n, UNKNOWN_LABEL, np.int64), ()
+    values = arrays[named]
+    if values.shape not in ((n,), (n, 1)) or values.dtype.kind not in "iuf":
+        raise DataError(f"{path}: {named} must be whole numbers ({n},), not {values.dtype} {values.shape}")
+    values = values.reshape(n).astype(np.float64)
+    values = np.where(np.isnan(values), UNKNOWN_LABEL, values)
+    given = arrays["class_names"] if "class_names" in arrays else None
+    names = None if given is None else tuple(str(one) for one in np.asarray(given).reshape(-1).tolist())
+    top = _CLASSES_AT_MOST if names is None else len(names)
+    wrong = np.flatnonzero((values != np.round(values)) | (values < UNKNOWN_LABEL) | (values >= top))
+    if len(wrong):
+        raise DataError(
+            f"{path}: label {values[wrong[0]]:g} in row {wrong[0]} is not a whole number in"
+            f" {UNKNOWN_LABEL}..{top - 1}"
+        )
+    if names is None:
+        names = tuple(str(i) for i in range(int(values.max()) + 1))
+    return values.astype(np.int64), names

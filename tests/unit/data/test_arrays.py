@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sdviz import data
+from sdviz.data import DataError
+
+
+def pictures(n: int = 7, size: int = 32, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (n, size, size, 3), np.uint8)
+
+
+@pytest.mark.parametrize("key", ["images", "x", "arr_0", "sd_outliers"])
+@pytest.mark.parametrize("channels_first", [False, True])
+def test_an_npz_is_read_whatever_its_array_is_called(tmp_path: Path, key: str, channels_first: bool) -> None:
+    images, labels = pictures(), np.array([0, 2, 1, 1, -1, 0, 2])
+    stored = images.transpose(0, 3, 1, 2) if channels_first else images
+    np.savez_compressed(tmp_path / "own.npz", **{key: stored, "labels": labels, "S": np.full(7, 100)})
+    found = data.load(f"npz:{tmp_path}/own.npz")
+    assert np.array_equal(found.images, images) and np.array_equal(found.labels, labels)
+    assert found.class_names == ("0", "1", "2") and found.split == "all"
+    assert found.ids[3].startswith("npz/own/00003@") and len(set(found.ids.tolist())) == 7
+    assert data.count(f"npz:{tmp_path}/own.npz") == 7 and data.splits(f"npz:{tmp_path}/own.npz") == ("all",)
+
+
+def test_an_npy_has_images_alone_and_limit_takes_some(tmp_path: Path) -> None:
+    images = pictures(20)
+    np.save(tmp_path / "own.npy", images)
+    name = f"npy:{tmp_path}/own.npy"
+    whole, some = data.load(name), data.load(name, limit=5, seed=3)
+    assert (whole.labels == -1).all() and whole.class_names == ()
+    rows = data.permutation(20, 3)[:5]
+    assert np.array_equal(some.images, images[rows]) and some.ids.tolist() == whole.ids[rows].tolist()
+    assert data.parse_source(name) == (name, None)
+
+
+def test_other_sizes_are_cut_and_resized(tmp_path: Path) -> None:
+    wide = np.random.default_rng(1).integers(0, 256, (2, 40, 60, 3), np.uint8)
+    np.savez(tmp_path / "wide.npz", data=wide)
+    found = data.load(f"npz:{tmp_path}/wide.npz")
+    want = Image.fromarray(wide[1][:, 10:50]).resize((32, 32), Image.Resampling.BICUBIC)
+    assert np.array_equal(found.images[1], np.asarray(want))
+
+
+def test_class_names_and_column_labels(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", images=pictures(3), y=np.array([[1], [0], [1]]), class_names=["cat", "dog"])
+    found = data.load(f"npz:{tmp_path}/a.npz")
+    assert [found.label_name(i) for i in range(3)] == ["dog", "cat", "dog"]
+
+
+def test_images_are_found_again_by_their_ids(tmp_path: Path) -> None:
+    images = pictures(9)
+    source = f"npz:{tmp_path}/own.npz"
+    np.savez(tmp_path / "own.npz", images=images, labels=np.arange(9) % 2)
+    ids = data.load(source).ids[[5, 2]]
+    found = data.look_up(ids, [source])
+    assert found.found.all() and np.array_equal(found.images, images[[5, 2]]) and not found.missing
+    plain = data.look_up(ids, [source], pictures=False)
+    assert plain.found.all() and plain.class_names.tolist() == ["1", "0"]
+    # another picture in its place is another image
+    images[5] = 0
+    np.savez(tmp_path / "own.npz", images=images)
+    assert data.look_up(ids, [source]).found.tolist() == [False, True]
+    assert "its place on this machine is not known" in data.look_up(ids).missing[0]
+
+
+def damaged(path: Path) -> None:
+    np.savez(path, images=pictures())
+    path.write_bytes(path.read_bytes()[:-300])
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (lambda p: None, "does not exist"),
+        (damaged, "cannot be read as .npz"),
+        (lambda p: p.write_bytes(b"no zip"), "cannot be read as .npz"),
+        (
+            lambda p: np.savez(p, images=np.zeros((2, 32, 32, 3))),
+            r"uint8 \(N,H,W,3\) or \(N,3,H,W\), not float64",
+        ),
+        (lambda p: np.savez(p, images=np.zeros((2, 32, 32), np.uint8)), "not uint8"),
+        (lambda p: np.savez(p, a=pictures(), b=pictures()), "2 arrays of images"),
+        (lambda p: np.savez(p, features=np.zeros((4, 8))), "no array of images.*it has features"),
+        (lambda p: np.savez(p, images=pictures(0)), "holds no images"),
+        (lambda p: np.savez(p, images=pictures(), labels=np.arange(3)), r"whole numbers \(7,\)"),
+        (lambda p: np.savez(p, images=pictures(), labels=np.full(7, 0.5)), "label 0.5 in row 0"),
+        (lambda p: np.savez(p, images=pictures(), y=np.full(7, 2), class_names=["a"]), "label 2 in row 0"),
+        (lambda p: np.savez(p, images=np.array([{"a": 1}], dtype=object)), "cannot be read as .npz"),
+        (lambda p: np.save(p.with_suffix(".npy"), pictures()) or p.with_suffix(".npy").rename(p), "npy:PATH"),
+    ],
+)
+def test_bad_files_are_refused_in_one_line(tmp_path: Path, write: object, message: str) -> None:
+    path = tmp_path / "own.npz"
+    write(path)  # type: ignore[operator]
+    with pytest.raises(DataError, match=message) as caught:
+        data.load(f"npz:{path}")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_name_without_a_path_says_so() -> None:
+    with pytest.raises(DataError, match="needs a path, as in npz:PATH"):
+        data.load("npz:")
