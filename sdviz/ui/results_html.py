@@ -22,6 +22,8 @@ TABLE_CSS = """
 .resulttable td.ours { background: rgba(0,158,115,.10); min-width: 74px; }
 .resulttable td.ours b { font-weight: 600; }
 .resulttable small { display: block; opacity: .75; font-size: 11.5px; font-weight: 400; }
+@media (max-width: 1200px) { .resulttable th, .resulttable td { padding: 4px 6px; }
+  .resulttable td.ours { min-width: 44px; } }
 .resulttable i { display: inline-block; width: 11px; height: 11px; border-radius: 2px; margin-right: 8px; }
 </style>
 """
