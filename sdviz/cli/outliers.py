@@ -50,14 +50,21 @@ def generate(
     batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 64,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave undecodable pictures out.")] = False,
+    form: Annotated[
+        str,
+        typer.Option("--format", help="folder of PNGs; npz or parquet write one file beside them as well."),
+    ] = "folder",
     json_: Annotated[bool, typer.Option("--json", help="The result as one JSON object.")] = False,
 ) -> None:
     """Makes an outlier of each image; called again it makes only what is missing."""
     from ..bundle import Bundle
     from ..data import DataError
-    from ..pipeline import PipelineError, generate_folder
+    from ..pipeline import FORMATS, PipelineError, generate_folder, pack_folder
 
     with checking():
+        packing = next((one for one in FORMATS if one == form), None)
+        if packing is None:
+            raise ValueError(f"--format {form!r} is not one of {', '.join(FORMATS)}")
         span = _interval(interval)
         maker = Bundle.load(bundle, device)
         recipe = maker.recipe(start_timestep, guidance_scale, steps, solver, eta, span, seed)
@@ -73,6 +80,7 @@ def generate(
 
         try:
             result = generate_folder(maker, sources, out, recipe, condition, batch_size, on_progress)
+            *packed, checksums = pack_folder(out, packing, maker.class_names)
         except (DataError, PipelineError) as error:
             raise Mistake(str(error)) from error
         except KeyboardInterrupt:
@@ -83,10 +91,13 @@ def generate(
             "manifest": str(result.manifest),
             "there": result.there,
             "made": result.made,
+            "packed": [str(path) for path in packed],
+            "checksums": str(checksums),
         }
         typer.echo(json.dumps(figures | {"bundle_sha256": maker.hash}))
     else:
-        typer.echo(f"{result.there} there, {result.made} made: {result.manifest}")
+        also = "".join(f", {path.name}" for path in packed)
+        typer.echo(f"{result.there} there, {result.made} made: {result.manifest}{also}")
 
 
 def _interval(text: str | None) -> tuple[float, float] | None:

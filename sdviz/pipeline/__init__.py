@@ -18,6 +18,7 @@ state.pt, *.state.pt and *.partial are there while a stage is in training.
 
 from .estimates import StageEstimate, estimate
 from .folders import GeneratedFolder, Target, file_names, generate_folder, source_labels
+from .packing import FORMATS, pack_folder
 from .stages import STAGES, adopt_stages, config_hash, run_stages, stage_names
 from .workspace import (
     Metrics,
@@ -32,6 +33,7 @@ from .workspace import (
 )
 
 __all__ = [
+    "FORMATS",
     "STAGES",
     "GeneratedFolder",
     "Metrics",
@@ -48,6 +50,7 @@ __all__ = [
     "from_main",
     "generate_folder",
     "is_main_process",
+    "pack_folder",
     "read_labels",
     "run_stages",
     "source_labels",

@@ -140,6 +140,7 @@ def test_every_option_reaches_the_manifest(generate: Callable[..., Result], tmp_
         ("--steps 0", "num_inference_steps = 0 is outside 1..1000"),
         ("--solver euler", "solver 'euler' is not one of ddpm, ddim, dpmpp_2m"),
         ("--eta 2", "eta = 2.0 is outside 0..1"),
+        ("--format zip", "--format 'zip' is not one of folder, npz, parquet"),
         ("--interval 1", "--interval 1: must be two numbers, as in 0.2,1.5"),
         ("--interval 2,1", "guidance_interval (2.0, 1.0) is not (sigma_lo, sigma_hi)"),
         (
