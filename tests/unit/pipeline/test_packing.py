@@ -9,7 +9,7 @@ import pytest
 from sdviz import data
 from sdviz.bundle import Bundle
 from sdviz.outliers import Recipe
-from sdviz.pipeline import PipelineError, generate_folder, pack_folder
+from sdviz.pipeline import PipelineError, generate_folder, pack_folder, source_labels
 from tests.tiny_bundle import save_tiny_bundle
 
 
@@ -44,7 +44,7 @@ def test_each_format_holds_the_same_outliers(made: tuple[Bundle, Path]) -> None:
     want = bundle.generate(
         (images := data.load("shapes", "test", limit=6)).images,
         ids=images.ids, start_timestep=60, guidance_scale=1.0, num_inference_steps=3, solver="dpmpp_2m",
-        labels=bundle.pseudo_label(images.images)[0],
+        labels=source_labels(bundle, images),
     )  # fmt: skip
     as_npz, as_parquet = data.load(f"npz:{npz}"), data.load(f"parquet:{parquet}")
     for found in (as_npz, as_parquet):
