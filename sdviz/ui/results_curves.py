@@ -125,7 +125,7 @@ def show_roc(state: ResultsState) -> None:
     """ROC of each OOD set."""
     if _no_ood(state):
         return
-    left, right = st.columns(2)
+    left, right = st.columns([1.12, 1])
     mode = _mode(left, state, "results_roc_mode")
     part = _choice(right, "Part", [WHOLE, CORNER], "results_roc_part")
     chart = roc_chart(state, mode)
@@ -173,7 +173,7 @@ def show_precision_recall(state: ResultsState) -> None:
     """Precision over recall of each OOD set."""
     if _no_ood(state):
         return
-    left, right = st.columns(2)
+    left, right = st.columns([1.12, 1])
     mode = _mode(left, state, "results_pr_mode")
     positive = _choice(right, "To be found", ["OOD", "ID"], "results_pr_positive")
     show_chart(

@@ -177,6 +177,7 @@ def show_recipe_map(bundle: Bundle) -> None:
                 "python -m sdviz run configs/shapes-quick.yaml --from RUN "
                 "--set outliers.start_timestep=200 --set outliers.guidance_scale=3",
                 language="bash",
+                wrap_lines=True,
             )
     else:
         words = [ROLE_NAMES[role] for role in roles]

@@ -278,8 +278,16 @@ def test_nothing_sticks_out(
         assert sticking_out(page) == [], view
         # tables stay within the column
         wide = page.locator(".resulttable").evaluate_all(
-            "all => all.filter(e => e.getBoundingClientRect().right"
-            " > e.parentElement.getBoundingClientRect().right + 1 || e.scrollWidth > e.clientWidth + 1).map(e => e.textContent.slice(0, 60))"
+            """all => all.filter(e => e.scrollWidth > e.clientWidth + 1
+              || e.getBoundingClientRect().right > e.parentElement.getBoundingClientRect().right + 1)
+              .map(e => e.textContent.slice(0, 60))"""
         )
         assert wide == [], view
+        # so do the buttons of a row of choices
+        cut = page.locator("[data-testid=stButtonGroup] button").evaluate_all(
+            """all => all.filter(e => e.getBoundingClientRect().right
+              > e.closest('[data-testid=stButtonGroup]').getBoundingClientRect().right + 1)
+              .map(e => e.textContent)"""
+        )
+        assert cut == [], view
         assert "Traceback" not in page.content()
