@@ -88,7 +88,7 @@ def _made(look: Looked, limit: float | None) -> None:
 
 
 def _label(look: Looked) -> tuple[int, str]:
-    """The cluster that the image is taken for, and how sure that is."""
+    """The cluster that the image is taken for, and how sure that is or who says so."""
     assert look.banks is not None
     if look.sample.group == TRAIN:
         return int(look.banks.id_labels[look.sample.row]), ""
@@ -97,7 +97,7 @@ def _label(look: Looked) -> tuple[int, str]:
     if look.bundle.clusterer is not None:
         label, confidence = cluster_of(look.bundle, look.picture)
         return label, f", {confidence:.0%} sure"
-    return int(np.argmax(look.heads["g_in"])), " by g_in"
+    return int(np.argmax(look.heads["g_in"])), " by the head g_in: this bundle has no clusterer"
 
 
 def _pictures(look: Looked, label: int, target: int, recipes: list[Recipe]) -> tuple[np.ndarray, np.ndarray]:
