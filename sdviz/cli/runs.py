@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -236,9 +237,26 @@ def report(
 
 @app.command()
 @mistakes_in_one_line
-def download(name: Annotated[str, typer.Argument(help="cifar10, cifar100 or svhn.")]) -> None:
-    """Fetches a data set through torchvision into the data root (SDVIZ_DATA, else data/)."""
+def download(
+    name: Annotated[str, typer.Argument(help="cifar10, cifar100, svhn, or sd-outliers: the paper's own.")],
+) -> None:
+    """Fetches a data set into the data root (SDVIZ_DATA, else data/); sd-outliers goes on after a break."""
     from .. import data
+    from ..data import zenodo
 
     with checking():
-        typer.echo(f"{name} is in {data.download(name)}")
+        if name not in zenodo.RECORDS:
+            typer.echo(f"{name} is in {data.download(name)}")
+            return
+        started = time.monotonic()
+        with progress_bar() as show:
+
+            def on_progress(file: str, done: int, total: int) -> None:
+                share = done / total if total else 1.0
+                left = (time.monotonic() - started) * (1 - share) / share if share else None
+                show(f"{file}: {done / 1e6:,.0f} of {total / 1e6:,.0f} MB", share, left)
+
+            there = zenodo.download(name, data.data_root(), on_progress)
+    for path in there:
+        kind = "folder" if path.is_dir() else path.suffix.removeprefix(".")
+        typer.echo(f"{kind}:{path}" if kind in ("folder", "npz", "npy", "parquet") else str(path))

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import arrays, digits, folder, parquet, shapes, torchvision_sets
+from . import arrays, digits, folder, parquet, shapes, torchvision_sets, zenodo
 from .decode import one_line
 from .imageset import DataError, ImageSet, MissingDataError, OnError, chosen_rows, permutation
 from .lookup import Found
@@ -200,7 +200,8 @@ def download(name: str) -> Path:
         DataError: Another name, or a download that failed.
     """
     if name not in torchvision_sets.NAMES:
-        raise DataError(f"{name!r} cannot be downloaded; {', '.join(torchvision_sets.NAMES)} can")
+        able = ", ".join((*torchvision_sets.NAMES, *zenodo.RECORDS))
+        raise DataError(f"{name!r} cannot be downloaded; {able} can")
     root = data_root()
     torchvision_sets.download(name, root)
     return root

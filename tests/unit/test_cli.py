@@ -297,7 +297,7 @@ def test_a_failed_run_is_one_line_and_exit_code_1(cli: Callable[..., Result], tm
         (["resume", "7"], "no run '7' in"),
         (["resume", "../x"], "no run '../x' in"),
         (["stop", "7"], "no run '7' in"),
-        (["download", "imagenet"], "'imagenet' cannot be downloaded; cifar10, cifar100, svhn can"),
+        (["download", "imagenet"], "'imagenet' cannot be downloaded; cifar10, cifar100, svhn, sd-outliers can"),
         (["walk"], "No such command 'walk'"),
         ([], "Missing command"),
         (["list", "--long"], "No such option"),

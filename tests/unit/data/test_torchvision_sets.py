@@ -110,5 +110,5 @@ def test_download(data_root: Path, server: tuple[Path, str], monkeypatch: pytest
 
 @pytest.mark.parametrize("name", ["shapes", "mnist"])
 def test_nothing_else_can_be_downloaded(data_root: Path, name: str) -> None:
-    with pytest.raises(data.DataError, match="cannot be downloaded; cifar10, cifar100, svhn can"):
+    with pytest.raises(data.DataError, match="cannot be downloaded; cifar10, cifar100, svhn, sd-outliers can"):
         data.download(name)

@@ -1,0 +1,188 @@
+"""Records of Zenodo: the paper's own outliers, fetched file by file, checked, and resumed after a break."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import os
+import tarfile
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from .imageset import DataError
+
+API = "https://zenodo.org/api/records"
+# name here -> record there
+RECORDS = {"sd-outliers": "8394847"}
+_CHUNK = 1 << 20
+_TIMEOUT_SEC = 60
+OnProgress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class RecordFile:
+    """A file of a record.
+
+    Attributes:
+        name: Without a path.
+        size: Bytes.
+        algorithm: Of the checksum, "md5" as a rule.
+        checksum: Hex digits.
+        address: Where it is.
+    """
+
+    name: str
+    size: int
+    algorithm: str
+    checksum: str
+    address: str
+
+
+def download(
+    name: str, root: Path, on_progress: OnProgress | None = None, api: str | None = None
+) -> tuple[Path, ...]:
+    """Fetches every file of a record into `root/name`, and unpacks its archives there.
+
+    A file that is there and has its checksum is kept; one that was cut off goes on where it stopped.
+
+    Args:
+        name: Of `RECORDS`.
+        root: The data root.
+        on_progress: Told (file, bytes there, bytes in all) as they come.
+        api: Where records are asked for; None takes SDVIZ_ZENODO, else Zenodo itself.
+
+    Returns:
+        What can be opened: files, and folders of unpacked archives.
+
+    Raises:
+        DataError: No network, a record that is not understood, or a file that is not what its checksum says.
+    """
+    folder = root / name
+    there: list[Path] = []
+    for file in list_files(RECORDS[name], api):
+        path = folder / file.name
+        _fetch(file, path, on_progress)
+        there.append(_unpacked(path) or path)
+    return tuple(there)
+
+
+def list_files(record: str, api: str | None = None) -> tuple[RecordFile, ...]:
+    """The files of a record, by the records API.
+
+    Raises:
+        DataError: As `download`.
+    """
+    address = f"{(api or os.environ.get('SDVIZ_ZENODO') or API).rstrip('/')}/{record}"
+    try:
+        with urllib.request.urlopen(address, timeout=_TIMEOUT_SEC) as answer:
+            found = json.load(answer)
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise DataError(f"record {record} cannot be had from {address}: {_reason(error)}") from error
+    try:
+        files = [_file(one) for one in found["files"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{address} does not answer as a record does: {_reason(error)}") from error
+    if not files:
+        raise DataError(f"record {record} has no files to fetch: it may be closed")
+    return tuple(files)
+
+
+def _file(one: dict[str, object]) -> RecordFile:
+    name = str(one["key"])
+    # a name from elsewhere must not lead out of the folder
+    if not name or name in (".", "..") or name != Path(name).name or "\\" in name:
+        raise ValueError(f"a file called {name!r}")
+    algorithm, _, checksum = str(one["checksum"]).rpartition(":")
+    links = one["links"]
+    if not isinstance(links, dict):
+        raise ValueError(f"{name} has no links")
+    algorithm = algorithm or "md5"
+    if algorithm not in hashlib.algorithms_guaranteed:
+        raise ValueError(f"{name} has a checksum of an unknown kind, {algorithm!r}")
+    return RecordFile(
+        name, int(str(one["size"])), algorithm, checksum, str(links.get("content") or links["self"])
+    )
+
+
+def _fetch(file: RecordFile, path: Path, on_progress: OnProgress | None) -> None:
+    report = on_progress or (lambda name, done, total: None)
+    if path.is_file() and path.stat().st_size == file.size and _digest(path, file.algorithm) == file.checksum:
+        report(file.name, file.size, file.size)
+        return
+    partial = path.with_name(path.name + ".partial")
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    have = partial.stat().st_size if partial.is_file() else 0
+    if have > file.size:
+        have = 0
+    if have < file.size or not file.size:
+        try:
+            _read_on(file, partial, have, report)
+        except (OSError, http.client.HTTPException) as error:
+            kept = partial.stat().st_size if partial.is_file() else 0
+            raise DataError(
+                f"{file.name} broke off after {kept:,} of {file.size:,} bytes ({_reason(error)}): the same "
+                "command goes on from there"
+            ) from error
+    size = partial.stat().st_size
+    if size < file.size:
+        raise DataError(
+            f"{file.name} broke off after {size:,} of {file.size:,} bytes: the same command goes on from there"
+        )
+    if _digest(partial, file.algorithm) != file.checksum:
+        partial.unlink()
+        raise DataError(f"{file.name} is not what its {file.algorithm} says: fetch it anew by the same command")
+    os.replace(partial, path)
+
+
+def _read_on(file: RecordFile, partial: Path, have: int, report: OnProgress) -> None:
+    request = urllib.request.Request(file.address, headers={"Range": f"bytes={have}-"} if have else {})
+    with urllib.request.urlopen(request, timeout=_TIMEOUT_SEC) as answer:
+        # a server that knows no ranges sends all of it
+        if have and answer.status != http.HTTPStatus.PARTIAL_CONTENT:
+            have = 0
+        with partial.open("ab" if have else "wb") as stream:
+            while block := answer.read(_CHUNK):
+                stream.write(block)
+                have += len(block)
+                report(file.name, min(have, file.size), file.size)
+
+
+def _unpacked(path: Path) -> Path | None:
+    """The folder of an archive beside it, unpacked once; None for a file that is none."""
+    lower = path.name.lower()
+    is_zip, is_tar = lower.endswith(".zip"), lower.endswith((".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz"))
+    if not (is_zip or is_tar):
+        return None
+    target = path.with_name(path.name.split(".")[0] or "files")
+    if target.is_dir():
+        return target
+    part = target.with_name(target.name + ".partial")
+    try:
+        if is_zip:
+            with zipfile.ZipFile(path) as archive:
+                archive.extractall(part)  # takes absolute names and .. out by itself
+        else:
+            with tarfile.open(path) as archive:
+                archive.extractall(part, filter="data")  # refuses what leads out of the folder
+    except (OSError, zipfile.BadZipFile, tarfile.TarError) as error:
+        raise DataError(f"{path} cannot be unpacked: {_reason(error)}") from error
+    os.replace(part, target)
+    return target
+
+
+def _digest(path: Path, algorithm: str) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, algorithm).hexdigest()
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, urllib.error.HTTPError):
+        return f"HTTP {error.code}"
+    if isinstance(error, urllib.error.URLError):
+        return str(error.reason)
+    return (str(error).strip().splitlines() or [repr(error)])[0]

@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sdviz import data
+from sdviz.data import DataError, zenodo
+
+
+@dataclass
+class Zenodo:
+    """A server that speaks the records API; `cut` breaks the next answer off after so many bytes."""
+
+    files: dict[str, bytes]
+    address: str = ""
+    cut: int | None = None
+    knows_ranges: bool = True
+    asked: list[str] = field(default_factory=list)
+    change: dict[str, object] = field(default_factory=dict)
+
+    def record(self) -> dict[str, object]:
+        return {
+            "id": 8394847,
+            "files": [
+                {
+                    "key": name,
+                    "size": len(blob),
+                    "checksum": f"md5:{hashlib.md5(blob).hexdigest()}",
+                    "links": {"self": f"{self.address}/8394847/files/{name}/content"},
+                }
+                | self.change
+                for name, blob in self.files.items()
+            ],
+        }
+
+
+def picture(seed: int) -> bytes:
+    stream = io.BytesIO()
+    pixels = np.random.default_rng(seed).integers(0, 256, (32, 32, 3), np.uint8)
+    Image.fromarray(pixels).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def zipped(names: list[str]) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for i, name in enumerate(names):
+            archive.writestr(name, picture(i))
+    return stream.getvalue()
+
+
+def npz() -> bytes:
+    stream = io.BytesIO()
+    np.savez(stream, images=np.zeros((3, 3, 32, 32), np.uint8), labels=np.arange(3))
+    return stream.getvalue()
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Zenodo]:
+    held = Zenodo({"train.zip": zipped(["dog/1.png", "dog/2.png", "cat/1.png"]), "sd.npz": npz()})
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            held.asked.append(f"{self.path} {self.headers.get('Range', '')}".strip())
+            if self.path == "/records/8394847":
+                self._send(json.dumps(held.record()).encode())
+                return
+            found = re.fullmatch(r"/records/8394847/files/(.+)/content", self.path)
+            if found is None:
+                self.send_error(404)
+                return
+            blob, start = held.files[found[1]], 0
+            if held.knows_ranges and self.headers.get("Range"):
+                start = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-"))
+            self._send(blob[start:], 206 if start else 200)
+
+        def _send(self, blob: bytes, status: int = 200) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(blob)))
+            self.end_headers()
+            if held.cut is not None and "files" in self.path:
+                self.wfile.write(blob[: held.cut])
+                held.cut = None
+                self.close_connection = True
+                return
+            self.wfile.write(blob)
+
+        def log_message(self, *_: object) -> None:
+            """Silence."""
+
+    web = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    Thread(target=web.serve_forever, daemon=True).start()
+    held.address = f"http://127.0.0.1:{web.server_address[1]}/records"
+    monkeypatch.setenv("SDVIZ_ZENODO", held.address)
+    monkeypatch.setenv("SDVIZ_DATA", str(tmp_path))
+    yield held
+    web.shutdown()
+    web.server_close()
+
+
+def test_a_record_is_fetched_checked_and_opened(server: Zenodo, tmp_path: Path) -> None:
+    seen: list[tuple[str, int, int]] = []
+    found = zenodo.download("sd-outliers", tmp_path, lambda *one: seen.append(one))
+    assert found == (tmp_path / "sd-outliers" / "train", tmp_path / "sd-outliers" / "sd.npz")
+    assert seen[-1] == ("sd.npz", len(npz()), len(npz()))
+    folder, arrays = data.load(f"folder:{found[0]}"), data.load(f"npz:{found[1]}")
+    assert (len(folder), folder.class_names) == (3, ("cat", "dog")) and arrays.images.shape == (3, 32, 32, 3)
+    # a second call looks at the list, and fetches nothing
+    before = len(server.asked)
+    assert zenodo.download("sd-outliers", tmp_path) == found
+    assert server.asked[before:] == ["/records/8394847"]
+
+
+@pytest.mark.parametrize("knows_ranges", [True, False])
+def test_a_break_is_resumed(server: Zenodo, tmp_path: Path, knows_ranges: bool) -> None:
+    server.knows_ranges, server.cut = knows_ranges, 200
+    with pytest.raises(DataError, match="train.zip broke off after 200 of .* goes on from there") as caught:
+        zenodo.download("sd-outliers", tmp_path)
+    assert "\n" not in str(caught.value)
+    zenodo.download("sd-outliers", tmp_path)
+    assert "/records/8394847/files/train.zip/content bytes=200-" in server.asked
+    assert (tmp_path / "sd-outliers" / "train.zip").read_bytes() == server.files["train.zip"]
+    assert not list((tmp_path / "sd-outliers").glob("*.partial"))
+
+
+def test_a_file_that_was_changed_is_fetched_again(server: Zenodo, tmp_path: Path) -> None:
+    zenodo.download("sd-outliers", tmp_path)
+    path = tmp_path / "sd-outliers" / "sd.npz"
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    zenodo.download("sd-outliers", tmp_path)
+    assert path.read_bytes() == server.files["sd.npz"]
+
+
+def test_a_wrong_checksum_keeps_nothing(server: Zenodo, tmp_path: Path) -> None:
+    server.change = {"checksum": "md5:" + "0" * 32}
+    with pytest.raises(DataError, match="train.zip is not what its md5 says"):
+        zenodo.download("sd-outliers", tmp_path)
+    assert not list((tmp_path / "sd-outliers").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"key": "../x.zip"}, "a file called '../x.zip'"),
+        ({"key": ""}, "a file called ''"),
+        ({"size": "many"}, "does not answer as a record does"),
+        ({"checksum": "crc:1"}, "a checksum of an unknown kind, 'crc'"),
+        ({"links": None}, "has no links"),
+    ],
+)
+def test_hostile_or_odd_lists_are_refused(
+    server: Zenodo, tmp_path: Path, change: dict[str, object], message: str
+) -> None:
+    server.change = change
+    with pytest.raises(DataError, match=message):
+        zenodo.download("sd-outliers", tmp_path)
+    assert not (tmp_path / "sd-outliers").exists()
+
+
+def test_archives_do_not_lead_out_of_the_folder(server: Zenodo, tmp_path: Path) -> None:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w:gz") as archive:
+        entry = tarfile.TarInfo("../../out.png")
+        entry.size = len(blob := picture(0))
+        archive.addfile(entry, io.BytesIO(blob))
+    server.files = {"bad.tar.gz": stream.getvalue()}
+    with pytest.raises(DataError, match="cannot be unpacked"):
+        zenodo.download("sd-outliers", tmp_path)
+    assert not (tmp_path / "out.png").exists() and not (tmp_path.parent / "out.png").exists()
+
+
+def test_no_server_and_no_files_are_one_line(server: Zenodo, tmp_path: Path) -> None:
+    server.files = {}
+    with pytest.raises(DataError, match="has no files"):
+        zenodo.download("sd-outliers", tmp_path)
+    with pytest.raises(DataError, match="cannot be had from .*HTTP 404"):
+        zenodo.list_files("1")
+    with pytest.raises(DataError, match="cannot be had from .*refused") as caught:
+        zenodo.list_files("1", "http://127.0.0.1:9")
+    assert "\n" not in str(caught.value)
