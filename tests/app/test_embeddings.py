@@ -38,11 +38,11 @@ def words(at: AppTest) -> str:
 
 
 def test_points_are_the_pca_of_the_features_in_the_bundle(
-    full_bundle: Put, open_app: Open, component_data: Data
+    full_bundle: Put, open_page: Open, component_data: Data
 ) -> None:
     bundle = full_bundle()
     query = {"embeddings_view": "After training", "embeddings_method": "PCA", "embeddings_dims": "3-D"}
-    data = scatter_of(open_app(PAGE, query), component_data)
+    data = scatter_of(open_page(PAGE, query), component_data)
     banks, stored = (load_file(bundle / f"{name}.safetensors") for name in ("features", "ood_features"))
     rows = pq.read_table(bundle / "features.parquet").to_pandas()
     scores = pq.read_table(bundle / "scores.parquet").to_pandas()
@@ -65,10 +65,10 @@ def test_points_are_the_pca_of_the_features_in_the_bundle(
 
 
 def test_training_is_followed_from_its_first_epoch_to_its_last(
-    full_bundle: Put, open_app: Open, component_data: Data
+    full_bundle: Put, open_page: Open, component_data: Data
 ) -> None:
     bundle = full_bundle()
-    at = open_app(PAGE, {"embeddings_method": "PCA"})
+    at = open_page(PAGE, {"embeddings_method": "PCA"})
     data = scatter_of(at, component_data)
     names = [one["name"] for one in data["frames"]]
     assert names == ["before training", "epoch 1", "epoch 2", "epoch 3", "epoch 4", "epoch 5 (last)"]
@@ -81,14 +81,14 @@ def test_training_is_followed_from_its_first_epoch_to_its_last(
     assert scatter_of(at, component_data)["panels"] == []
 
 
-def test_colours_say_what_the_tables_say(full_bundle: Put, open_app: Open, component_data: Data) -> None:
+def test_colours_say_what_the_tables_say(full_bundle: Put, open_page: Open, component_data: Data) -> None:
     bundle = full_bundle()
     query = {
         "embeddings_view": "After training",
         "embeddings_method": "PCA",
         "embeddings_colour": "right or wrong",
     }
-    at = open_app(PAGE, query | {"t": "0.4"})
+    at = open_page(PAGE, query | {"t": "0.4"})
     scores = pq.read_table(bundle / "scores.parquet").to_pandas()
     scores = scores[~scores["set"].str.contains("-val")]
     flagged, is_id = scores["total"] > 0.4, scores["role"] == "id"
@@ -133,10 +133,10 @@ def test_colours_say_what_the_tables_say(full_bundle: Put, open_app: Open, compo
 
 
 def test_figure_3_is_one_click_and_stands_in_the_address(
-    full_bundle: Put, open_app: Open, component_data: Data
+    full_bundle: Put, open_page: Open, component_data: Data
 ) -> None:
     full_bundle()
-    at = open_app(PAGE, {"embeddings_view": "After training", "embeddings_method": "PCA"})
+    at = open_page(PAGE, {"embeddings_view": "After training", "embeddings_method": "PCA"})
     at.button(key="embeddings_figure_3").click().run()
     data = scatter_of(at, component_data)
     groups = counts(data)
@@ -150,10 +150,10 @@ def test_figure_3_is_one_click_and_stands_in_the_address(
 
 
 def test_t_sne_comes_behind_a_pca_and_is_kept_on_disk(
-    full_bundle: Put, open_app: Open, component_data: Data, tmp_path: Path
+    full_bundle: Put, open_page: Open, component_data: Data, tmp_path: Path
 ) -> None:
     full_bundle()
-    at = open_app(PAGE)
+    at = open_page(PAGE)
     first = scatter_of(at, component_data)
     assert first["layout"].endswith(("-pca", "-tsne"))
     for _ in range(240):
@@ -171,19 +171,19 @@ def test_t_sne_comes_behind_a_pca_and_is_kept_on_disk(
         assert data["frames"][5]["note"] == f"trustworthiness {file['trust'][5]:.3f}"
 
 
-def test_the_sample_in_the_address_is_ringed(full_bundle: Put, open_app: Open, component_data: Data) -> None:
+def test_the_sample_in_the_address_is_ringed(full_bundle: Put, open_page: Open, component_data: Data) -> None:
     full_bundle()
     query = {"embeddings_view": "After training", "embeddings_method": "PCA"}
-    data = scatter_of(open_app(PAGE, query | {"sample": "digits/test/00003"}), component_data)
+    data = scatter_of(open_page(PAGE, query | {"sample": "digits/test/00003"}), component_data)
     assert data["ids"][data["marked"]] == "digits/test/00003"
-    assert scatter_of(open_app(PAGE, query | {"sample": "nothing"}), component_data)["marked"] == -1
+    assert scatter_of(open_page(PAGE, query | {"sample": "nothing"}), component_data)["marked"] == -1
 
 
 def test_pictures_come_in_sheets_and_lacking_ones_are_named(
-    full_bundle: Put, open_app: Open, component_data: Data
+    full_bundle: Put, open_page: Open, component_data: Data
 ) -> None:
     full_bundle()
-    at = open_app(PAGE, {"embeddings_view": "After training", "embeddings_method": "PCA"})
+    at = open_page(PAGE, {"embeddings_view": "After training", "embeddings_method": "PCA"})
     sheets = [one for one in component_data(at) if "src" in one and "side" in one]
     assert len(sheets) == 1 and sheets[0]["src"].startswith("data:image/jpeg;base64,")
     assert sheets[0]["name"] == scatter_of(at, component_data)["sheets"]["name"] + "/0"
@@ -192,26 +192,26 @@ def test_pictures_come_in_sheets_and_lacking_ones_are_named(
 @pytest.mark.parametrize("how", [{"sets": ("digits",)}, {"n_per_set": 1}, {"n_id": 12, "n_snapshots": 7}])
 @pytest.mark.parametrize("view", ["Through training", "After training"])
 def test_small_bundles_are_shown(
-    view: str, how: dict[str, Any], full_bundle: Put, open_app: Open, component_data: Data
+    view: str, how: dict[str, Any], full_bundle: Put, open_page: Open, component_data: Data
 ) -> None:
     full_bundle(**how)
-    at = open_app(PAGE, {"embeddings_view": view, "embeddings_method": "PCA"})
+    at = open_page(PAGE, {"embeddings_view": view, "embeddings_method": "PCA"})
     data = scatter_of(at, component_data)
     assert len(data["ids"]) == sum(counts(data).values()) > 0
     assert np.isfinite(points_of(data)).all()
 
 
-def test_too_few_points_for_a_method_say_so(full_bundle: Put, open_app: Open) -> None:
+def test_too_few_points_for_a_method_say_so(full_bundle: Put, open_page: Open) -> None:
     full_bundle(n_per_set=1)
     query = {"embeddings_view": "After training", "embeddings_sets": "digits"}
-    assert "1 images are too few for this method, which needs 6" in words(open_app(PAGE, query))
-    at = open_app(PAGE, query)
+    assert "1 images are too few for this method, which needs 6" in words(open_page(PAGE, query))
+    at = open_page(PAGE, query)
     at.multiselect(key="embeddings_sets").set_value([]).run()
     assert not at.exception and "Choose at least one set" in words(at)
 
 
 def test_values_of_a_link_that_mean_nothing_are_harmless(
-    full_bundle: Put, open_app: Open, component_data: Data
+    full_bundle: Put, open_page: Open, component_data: Data
 ) -> None:
     full_bundle()
     names = (
@@ -227,17 +227,17 @@ def test_values_of_a_link_that_mean_nothing_are_harmless(
         "seed",
         "unit",
     )
-    at = open_app(PAGE, {f"embeddings_{name}": "nonsense" for name in names})
+    at = open_page(PAGE, {f"embeddings_{name}": "nonsense" for name in names})
     assert len(scatter_of(at, component_data)["ids"]) > 0
 
 
-def test_a_bundle_without_a_detector_says_what_would_be_here(full_bundle: Put, open_app: Open) -> None:
+def test_a_bundle_without_a_detector_says_what_would_be_here(full_bundle: Put, open_page: Open) -> None:
     full_bundle(detector=False)
-    text = words(open_app(PAGE))
+    text = words(open_page(PAGE))
     assert "has no features" in text and "as points in feature space" in text
 
 
-def test_without_a_bundle_the_page_says_how_to_get_one(open_app: Open) -> None:
-    at = open_app(PAGE)
+def test_without_a_bundle_the_page_says_how_to_get_one(open_page: Open) -> None:
+    at = open_page(PAGE)
     assert "There is no trained network on this machine yet." in words(at)
     assert "python -m sdviz run" in at.code[0].value
