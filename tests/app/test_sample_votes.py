@@ -590,12 +590,21 @@ def test_its_score_along_s(
     folder = full_bundle()
     bundle = Bundle.load(folder, "cpu")
     names = list(bundle.manifest.class_names)
-    banks, (ids, _) = load_file(folder / "features.safetensors"), bank_ids(folder)
+    banks, (ids, outlier_ids) = load_file(folder / "features.safetensors"), bank_ids(folder)
     made = pd.read_parquet(folder / "outliers.parquet")
     if where == "train":
-        one, label = str(ids[4]), int(banks["id_labels"][4])
-        without = (one, *made["id"][made["source_id"] == one])
-        assert len(without) == 2
+        # an image whose own outlier in the bank would have a vote on it
+        known = ready(banks["id_features"], True)
+        own = np.array(
+            [int(np.flatnonzero(outlier_ids == o)[0]) for o in made.set_index("source_id")["id"][ids]]
+        )
+        to_own = np.linalg.norm(known - ready(banks["outlier_features"], True)[own], axis=1)
+        among = np.linalg.norm(known[:, None] - known[None], axis=2)
+        i = int((to_own - np.sort(among, axis=1)[:, 9]).argmin())
+        one, label = str(ids[i]), int(banks["id_labels"][i])
+        without = (one, str(outlier_ids[own[i]]))
+        bare = by_hand(folder, banks["id_features"][i], without=(one,))
+        assert by_hand(folder, banks["id_features"][i], without=without).votes < bare.votes
     else:
         one, without = str(table_of(folder).query("set == 'digits'")["id"].iloc[3]), ()
         label = -1
