@@ -13,7 +13,7 @@ from .common import EXIT_FAILED, app, checking, fail, mistakes_in_one_line
 
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 # in the order of what they cost; the quality of the shipped bundle is no matter of speed and takes an hour
-SCRIPTS = ("data", "knn", "sampling", "outliers", "training")
+SCRIPTS = ("data", "knn", "sampling", "outliers", "training", "pages")
 
 
 @app.command()

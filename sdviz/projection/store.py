@@ -7,13 +7,14 @@ import threading
 import time
 import zipfile
 from collections import OrderedDict
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
 import numpy as np
 
+from ..behind import Worker
 from .layouts import Layouts, LayoutSettings, compute_layouts
 
 MAX_BYTES = 256_000_000
@@ -112,7 +113,7 @@ class LayoutStore:
         self._kept: OrderedDict[str, Layouts] = OrderedDict()
         self._jobs: dict[str, LayoutJob] = {}
         self._lock = threading.Lock()
-        self._pool = ThreadPoolExecutor(1, "layouts")
+        self._behind = Worker("layouts")
         self._sec_per_point: dict[tuple[str, int], float] = {}
         self.computed = 0
 
@@ -136,7 +137,7 @@ class LayoutStore:
             per_point = self._sec_per_point.get(kind, _SEC_PER_POINT if settings.method != "pca" else 1e-4)
             work = features.shape[0] * features.shape[1]
             job = self._jobs[key] = LayoutJob(key, per_point * work)
-            job.future = self._pool.submit(self._compute, job, features, settings)
+            job.future = self._behind.submit(self._compute, job, features, settings)
         return job
 
     def _compute(self, job: LayoutJob, features: np.ndarray, settings: LayoutSettings) -> Layouts:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 import numpy as np
 import streamlit as st
 
+from sdviz.behind import Worker
 from sdviz.evidence.points import OUTLIERS
 from sdviz.ui.cache import DEVICE_LOCK
 from sdviz.ui.embeddings_state import Known
@@ -32,8 +33,8 @@ class Lacking:
 
 
 @st.cache_resource(show_spinner=False)
-def _maker() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(1, "outlier-pictures")
+def _maker() -> Worker:
+    return Worker("outlier-pictures")
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)

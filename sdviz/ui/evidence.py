@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 
 import streamlit as st
 
+from sdviz.behind import Worker
 from sdviz.bundle import Bundle
 from sdviz.evaluation import OODReference, ood_reference
 from sdviz.evidence import Evidence, MissingPart, PictureLibrary
@@ -37,7 +37,7 @@ class Search:
         share: Done, 0..1.
     """
 
-    def __init__(self, evidence: Evidence, normalize: bool, behind: ThreadPoolExecutor) -> None:
+    def __init__(self, evidence: Evidence, normalize: bool, behind: Worker) -> None:
         """Begins, or waits for its turn.
 
         Args:
@@ -77,9 +77,9 @@ class Search:
 
 
 @st.cache_resource(show_spinner=False)
-def _behind() -> ThreadPoolExecutor:
+def _behind() -> Worker:
     """One search at a time."""
-    return ThreadPoolExecutor(1, "search")
+    return Worker("search")
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)

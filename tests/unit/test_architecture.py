@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # modules and units of a lower rank, nothing else of the house.
 RANKS = {
     "sdviz": 0,  # the package itself: a version, and no import
+    "sdviz.behind": 0,
     "sdviz.config": 0,
     "sdviz.data": 1,
     "sdviz.nn": 1,
