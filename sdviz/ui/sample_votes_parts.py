@@ -34,13 +34,14 @@ POLL_SEC = 0.4
 
 _CSS = """
 <style>
-.votes-sum { display: flex; flex-wrap: wrap; gap: 8px 12px; align-items: flex-start; }
+.votes-sum, .votes-sum section { display: flex; gap: 8px 12px; align-items: flex-start; }
+.votes-sum { flex-wrap: wrap; }
 .votes-sum div { max-width: 170px; line-height: 1.3; }
 .votes-sum b { display: block; font-size: 25px; font-weight: 600; font-variant-numeric: tabular-nums; }
 .votes-sum span { display: block; font-size: 14px; }
 .votes-sum small { font-size: 12px; opacity: .7; }
 .votes-sum i { font-style: normal; font-size: 25px; line-height: 1.3; opacity: .7; }
-.votes-sum div:last-child { border-left: 2px dashed currentColor; padding-left: 14px; margin-left: 8px; }
+.votes-sum section:last-child { border-left: 2px dashed currentColor; padding-left: 14px; }
 .votes-places { display: grid; grid-template-columns: max-content 1fr max-content; gap: 5px 12px;
   align-items: center; font-size: 14px; max-width: 760px; }
 .votes-places .bar { height: 9px; border-radius: 5px; background: rgba(138,148,160,.25); overflow: hidden; }
@@ -165,7 +166,9 @@ def _sum(look: Looked, limit: float | None) -> None:
     st.html(
         '<div class="votes-sum">'
         + "".join(
-            f"<i>{sign}</i><div><b>{number}</b><span>{name}</span><small>{escape(about)}</small></div>"
+            # a sign stays with its number where the window is too narrow for one line
+            f"<section>{sign and f'<i>{sign}</i>'}<div><b>{number}</b><span>{name}</span>"
+            f"<small>{escape(about)}</small></div></section>"
             for sign, number, name, about in terms
         )
         + "</div>"
