@@ -48,6 +48,70 @@ STICKING_OUT = """() => {
 }"""
 
 
+# Words whose contrast with what lies behind them is below 3 to 1, in the page and in shadow trees. What is
+# disabled may be faint, a map's numbers lie on its colours, and the colours of code are Streamlit's own.
+FAINT = """() => {
+  const found = [];
+  const rgba = text => {
+    const v = (text.match(/[\\d.]+/g) || []).map(Number);
+    return [v[0], v[1], v[2], v.length > 3 ? v[3] : 1];
+  };
+  const over = (top, below) => below.map((c, i) => top[i] * top[3] + c * (1 - top[3]));
+  const up = e => e.parentElement || (e.getRootNode() instanceof ShadowRoot ? e.getRootNode().host : null);
+  const behind = e => {
+    const layers = [], box = e.getBoundingClientRect();
+    const x = box.left + box.width / 2, y = box.top + box.height / 2;
+    for (; e; e = up(e)) {
+      const at = e.getBoundingClientRect();
+      const outside = x < at.left || x > at.right || y < at.top || y > at.bottom;
+      if (outside && getComputedStyle(e).overflow === 'visible') continue;
+      const colour = rgba(getComputedStyle(e).backgroundColor);
+      if (colour[3] > 0) layers.push(colour);
+      if (colour[3] === 1) break;
+    }
+    return layers.reverse().reduce((below, top) => over(top, below), [255, 255, 255]);
+  };
+  const light = c => c.map(v => v / 255).map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const walk = root => root.querySelectorAll('*').forEach(e => {
+    if (e.shadowRoot) walk(e.shadowRoot);
+    const words = [...e.childNodes].filter(n => n.nodeType === 3).map(n => n.textContent.trim()).join('');
+    if (!words || !e.checkVisibility({visibilityProperty: true, opacityProperty: true})) return;
+    if (e.closest('style, script, defs, header, .heatmap-label, .token')) return;
+    if (e.closest(':disabled, [aria-disabled=true]')) return;
+    const label = e.closest('[data-testid=stWidgetLabel], label');
+    if (label && label.parentElement.querySelector(':disabled')) return;
+    const box = e.getBoundingClientRect();
+    if (box.width < 2 || box.height < 2) return;
+    const style = getComputedStyle(e), ground = behind(e);
+    const ink = rgba(e instanceof SVGElement ? style.fill : style.color);
+    for (let n = e; n; n = up(n)) ink[3] *= Number(getComputedStyle(n).opacity);
+    const two = [light(over(ink, ground)), light(ground)].sort((a, b) => b - a);
+    const ratio = (two[0] + 0.05) / (two[1] + 0.05);
+    if (ratio < 3) found.push(`${ratio.toFixed(1)} ${e.tagName}.${e.className.baseVal ?? e.className}: ` +
+      words.slice(0, 40));
+  });
+  walk(document);
+  return found;
+}"""
+
+
+@pytest.fixture
+def faint() -> Callable[[sync_api.Page], list[str]]:
+    """Names the words of an open page that can hardly be read, once it has come to rest."""
+
+    def look(page: sync_api.Page) -> list[str]:
+        found = page.evaluate(FAINT)
+        for _ in range(20):
+            if not found:
+                break
+            page.wait_for_timeout(150)
+            found = page.evaluate(FAINT)
+        return list(found)
+
+    return look
+
+
 @pytest.fixture
 def sticking_out() -> Callable[[sync_api.Page], list[str]]:
     """Names what is cut, or sticks out of its place or of the window, once an open page has come to rest."""

@@ -265,6 +265,7 @@ VIEWS = {
 def test_nothing_sticks_out(
     full_page: Open,
     sticking_out: Callable[[Page], list[str]],
+    faint: Callable[[Page], list[str]],
     is_dark: Callable[[Page], bool],
     width: int,
     dark: bool,
@@ -276,6 +277,7 @@ def test_nothing_sticks_out(
         page.locator(mark).first.wait_for()
         page.wait_for_function("!document.querySelector('[data-stale=true]')")
         assert sticking_out(page) == [], view
+        assert faint(page) == [], view
         # tables stay within the column
         wide = page.locator(".resulttable").evaluate_all(
             """all => all.filter(e => e.scrollWidth > e.clientWidth + 1

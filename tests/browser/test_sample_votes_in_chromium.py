@@ -177,6 +177,7 @@ def test_nothing_sticks_out(
     full_page: Open,
     by_hand: Hand,
     sticking_out: Callable[[Page], list[str]],
+    faint: Callable[[Page], list[str]],
     is_dark: Callable[[Page], bool],
     width: int,
     dark: bool,
@@ -187,7 +188,7 @@ def test_nothing_sticks_out(
     page.locator(".st-key-votes_heads .bars").first.wait_for()
     page.locator(".st-key-votes_map .legendtext", has_text="this image").wait_for()
     assert is_dark(page) == dark
-    assert sticking_out(page) == []
+    assert sticking_out(page) == [] == faint(page)
     # pictures 2 to 6 times their own size, pixel by pixel
     for place in (".st-key-votes_picture .cell", ".st-key-votes_strip .cell", NEAR, MIXED):
         style = page.locator(f"{place} img").first.evaluate(
@@ -197,7 +198,7 @@ def test_nothing_sticks_out(
     page.locator(".st-key-votes_make label").click()
     page.locator(ALONG).first.wait_for()
     page.locator(".st-key-votes_curve .js-line").nth(1).wait_for()
-    assert sticking_out(page) == []
+    assert sticking_out(page) == [] == faint(page)
     # a click on a picture along S sets S there
     cell = page.locator(f"{ALONG}:not(.chosen)").nth(1)
     s = cell.get_attribute("data-id")
@@ -207,5 +208,5 @@ def test_nothing_sticks_out(
     # the gallery
     page.get_by_role("button", name="Gallery").click()
     page.locator(".st-key-votes_gallery button.cell").first.wait_for()
-    assert sticking_out(page) == []
+    assert sticking_out(page) == [] == faint(page)
     assert "Traceback" not in page.content()
