@@ -6,6 +6,6 @@ from sdviz.ui.page import setup_page
 show_embeddings(
     setup_page(
         "Embeddings",
-        "Where images, OOD sets and outliers lie in the detector's feature space, before training and after.",
+        "Where images, OOD sets and outliers lie in the detector's feature space, as it trains and after.",
     )
 )

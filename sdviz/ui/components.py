@@ -24,6 +24,8 @@ _GRID_CSS = """
 .cell { display: flex; flex-direction: column; border: 0; padding: 0; margin: 0; background: none;
   font: inherit; color: inherit; text-align: center; }
 button.cell { cursor: pointer; }
+/* a longer text makes no wider place */
+.flow .cell { width: var(--wide); }
 .cell img, .cell .hole { image-rendering: pixelated; display: block; box-sizing: content-box;
   border: 2px solid var(--edge, #8A94A0); border-radius: 3px; background: #7f7f7f22; }
 button.cell:hover img { outline: 2px solid var(--st-primary-color); outline-offset: 1px; }
@@ -53,6 +55,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
     const node = document.createElement(cell.id ? 'button' : 'div');
     node.className = 'cell' + (cell.chosen ? ' chosen' : '');
     node.style.setProperty('--edge', cell.colour || '#8A94A0');
+    node.style.setProperty('--wide', px + 4 + 'px');
     const img = document.createElement(cell.src ? 'img' : 'div');
     img.style.width = img.style.height = px + 'px';
     if (cell.src) { img.src = cell.src; img.alt = cell.alt; } else img.className = 'hole';

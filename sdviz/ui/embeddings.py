@@ -24,13 +24,14 @@ from sdviz.ui.embeddings_state import (
     ids_hash,
     known_of,
     layout_store,
+    mark_sample,
     sets_to_choose,
     usual_sets,
 )
 from sdviz.ui.evidence import open_evidence, show_missing_part
 from sdviz.ui.page import PageContext, open_page, show_missing_bundle
 from sdviz.ui.scatter import TILES_A_SHEET, Colouring, FrameName, scatter, send_pictures
-from sdviz.ui.shared import sample, set_shared
+from sdviz.ui.shared import set_shared
 from sdviz.ui.words import about
 
 SHOWS = "ID images, OOD sets and SD outliers as points in feature space, each with its picture"
@@ -89,7 +90,13 @@ def _page(bundle: Bundle, evidence: Evidence, library: PictureLibrary) -> None:
 def _controls(evidence: Evidence, views: dict[str, list[str]]) -> tuple[Wish, str, str]:
     """Two rows of widgets; what they say stands in the address."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        view = _one_of("Feature space", list(views), f"{PAGE}_view")
+        view = _one_of(
+            "Feature space",
+            list(views),
+            f"{PAGE}_view",
+            "Through training: a few hundred images of each set, followed from epoch to epoch. After training: "
+            "as many as you like, once.",
+        )
         method = _one_of("Method", list(METHODS), f"{PAGE}_method")
         dims = 3 if _one_of("Dimensions", ["2-D", "3-D"], f"{PAGE}_dims") == "3-D" else 2
         panels = _one_of("Epochs", [TWO, ONE], f"{PAGE}_panels") if view == THROUGH else ONE
@@ -181,7 +188,7 @@ def _controls(evidence: Evidence, views: dict[str, list[str]]) -> tuple[Wish, st
     return Wish(view == THROUGH, in_order, int(n), bool(unit), layout), way or BY_SET, panels
 
 
-def _one_of(label: str, options: list[str], key: str) -> str:
+def _one_of(label: str, options: list[str], key: str, about: str | None = None) -> str:
     if st.session_state.get(key) not in options:
         st.session_state.pop(key, None)
     found = st.segmented_control(
@@ -190,6 +197,7 @@ def _one_of(label: str, options: list[str], key: str) -> str:
         default=None if key in st.session_state else options[0],
         required=True,
         key=key,
+        help=about,
         bind="query-params",
         persist_state="session",
     )
@@ -233,7 +241,7 @@ def _points(known: Known, wish: Wish, way: str, panels: str) -> None:
     with place:
         if job is not None:
             _progress(job, wish)
-        marked = np.flatnonzero(known.points.ids == sample()) if sample() else np.array([], int)
+        marked, about_it = mark_sample(known, wish.unit_length)
         clicked, _ = scatter(
             layouts.points,
             key=key,
@@ -247,11 +255,13 @@ def _points(known: Known, wish: Wish, way: str, panels: str) -> None:
             sheets=pictures,
             lacking=lacking.rows,
             are_coming=lacking.are_coming,
-            marked=int(marked[0]) if len(marked) else -1,
+            marked=marked,
             chosen=rows.tolist(),
             height=HEIGHT_PX,
             on_select=on_select,
         )
+        if about_it:
+            st.caption(about_it)
         _caption(known, wish, method, layouts, shown)
     if clicked:
         _open(known, clicked)

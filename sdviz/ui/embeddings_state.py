@@ -15,12 +15,13 @@ from sdviz.bundle import Bundle
 from sdviz.evidence import Evidence, MissingPart, PictureLibrary
 from sdviz.evidence.points import OUTLIERS, TRAIN, Points, available_sets, final_points, snapshot_points
 from sdviz.evidence.rescoring import SetScores
+from sdviz.evidence.votes import find_sample
 from sdviz.projection import Layouts, LayoutSettings, LayoutStore, compute_layouts
 from sdviz.ui.look import set_colours, set_titles
 from sdviz.ui.names import display_names
 from sdviz.ui.pictures import NEUTRAL_COLOUR
 from sdviz.ui.sample_votes_state import SetsNow, sets_now
-from sdviz.ui.shared import ScoreSettings, score_settings
+from sdviz.ui.shared import ScoreSettings, sample, score_settings
 
 PAGE = "embeddings"
 # what the detector says of an image at the threshold in use
@@ -190,6 +191,30 @@ def figure_3_sets(evidence: Evidence, names: list[str]) -> list[str]:
     except MissingPart:
         ood = []
     return [name for name in names if name in (TRAIN, OUTLIERS, *ood[:1])]
+
+
+def mark_sample(known: Known, unit_length: bool) -> tuple[int, str]:
+    """The row to ring for the image in use, and a line on it: another one's where it is not among the points.
+
+    Returns:
+        Its row, else that of the drawn image nearest to it in feature space, -1 where there is neither; and
+        what to say, "" where the image itself is ringed or none is in use.
+    """
+    one, p = sample(), known.points
+    if not one:
+        return -1, ""
+    rows = np.flatnonzero(p.ids == one)
+    if len(rows):
+        return int(rows[0]), ""
+    found = find_sample(known.evidence, one)
+    if found is None or found.features is None or not len(p):
+        return -1, ""
+    features = found.features.astype(np.float32)
+    if unit_length:
+        features = features / max(float(np.linalg.norm(features)), 1e-12)
+    row = int(((p.features[-1] - features) ** 2).sum(1).argmin())
+    shown = one.replace("`", "'")
+    return row, f"The image in use, `{shown}`, is not among these points: ringed is the one nearest to it."
 
 
 # --- layouts --------------------------------------------------------------------------------------

@@ -109,17 +109,14 @@ def show_paper(bundle: Bundle) -> None:
     else:
         st.info(
             f"No bundle on this machine was trained on `{PAPER_DATASET}` and measured: the paper's figures "
-            "stand alone, "
-            "and ours stay empty. `python -m sdviz run configs/cifar10.yaml` makes one."
+            "stand alone, and ours stay empty. `python -m sdviz run configs/cifar10.yaml` makes one."
         )
     st.caption(
         "Yoon et al.; ID is CIFAR-10, AUROC in %. A figure of ours stands beside a cell only where one of "
-        "these bundles "
-        "was made as its row says and measured that very set by that very name; networks, budget and label "
-        "source "
-        "may differ as said above. The paper's LSUN column mixes two variants, so nothing here can stand "
-        "beside it. Ours: "
-        "mean ± standard deviation over runs, or the 95 % interval over images of one run."
+        "the bundles on this machine was made as its row says and measured that very set by that very name; "
+        "networks, budget and label source may differ from the paper's. The paper's LSUN column mixes two "
+        "variants, so nothing here can stand beside it. Ours: mean ± standard deviation over runs, or the 95 % "
+        "interval over images of one run."
     )
     lines = many_lines(chosen) or {"source": "Yoon et al., Tables 1 to 4"}
     for table in paper_tables(chosen):

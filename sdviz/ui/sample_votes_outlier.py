@@ -37,12 +37,24 @@ def show_outlier(look: Looked, limit: float | None) -> None:
         st.caption("That needs a score, which it has none of.")
         return
     st.caption(
-        "Noises this image to step S, denoises it under a wrong label, as the bank of outliers was made, "
-        "and scores what comes out: see where along S it stops to pass as ID."
+        "Noises this image to step S, denoises it under a wrong label, and scores what comes out: see where "
+        f"along S it stops to pass as ID. S and w begin as in the outlier lab{_as_in_the_bank(look)}."
     )
     if not st.toggle("Make it an outlier here", key=f"{PAGE}_make", bind="query-params"):
         return
     _made(look, limit)
+
+
+def _as_in_the_bank(look: Looked) -> str:
+    """What the outliers that vote were made with, "" where that is unknown."""
+    try:
+        outliers = look.evidence.outliers
+        recipe = outliers.recipe(0) if len(outliers.ids) else None
+    except MissingPart:
+        recipe = None
+    if recipe is None:
+        return ""
+    return f"; the outliers that vote were made with S = {recipe.start_timestep}, w = {recipe.guidance_scale:g}"
 
 
 def _made(look: Looked, limit: float | None) -> None:

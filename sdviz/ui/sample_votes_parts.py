@@ -379,7 +379,7 @@ def show_place(look: Looked) -> None:
     shares = 100 * plane.explained
     chart = Chart(
         f"Place of {look.sample.id}",
-        f"1st principal component, {shares[0]:.0f} % of the spread",
+        f"1st principal component, {shares[0]:.0f} %",
         f"2nd, {shares[1]:.0f} %",
         parts,
         height=470,

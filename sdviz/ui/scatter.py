@@ -124,7 +124,8 @@ function build(parent) {
   root.dataset.by = gl ? 'webgl' : 'canvas';
 
   const s = { n: 0, tool: 'move', turn: SAME, x: 0, y: 0, zoom: 1, hover: -1, hidden: new Set(), path: null,
-    panels: [0], from: 0, to: 0, t: 1, ratio: 1, width: 0, height: 0, report: () => {}, key: null };
+    panels: [0], from: 0, to: 0, t: 1, ratio: 1, width: 0, height: 0, report: () => {}, key: null,
+    clickedAt: -1e9 };
   let program, place, buffers = [], colours;
   if (gl) {
     const compile = (kind, text) => {
@@ -387,7 +388,12 @@ function build(parent) {
     down = null;
     if (!was.moved) {
       const i = nearest(x, y);
-      if (i >= 0 && s.t === 1) s.report('clicked', s.ids[i]);
+      // one click opens one page: those that follow while it comes would be of a page that is left
+      if (i < 0 || s.t !== 1 || performance.now() - s.clickedAt < 3000) return;
+      s.clickedAt = performance.now();
+      stage.style.cursor = 'progress';
+      setTimeout(() => { stage.style.cursor = ''; }, 3000);
+      s.report('clicked', s.ids[i]);
       return;
     }
     if (!s.path) return;

@@ -116,6 +116,8 @@ def _changed(key: str, widget: str) -> None:
     value = st.session_state[widget]
     set_shared(key, (1 if value else 0) if key == "unit" else f"{value:g}")
     # another score has another scale
+    if not has_own_threshold():
+        st.toast("The threshold is back at 95 % ID recall: another score has another scale.")
     set_shared("t", None)
 
 

@@ -171,12 +171,26 @@ def test_t_sne_comes_behind_a_pca_and_is_kept_on_disk(
         assert data["frames"][5]["note"] == f"trustworthiness {file['trust'][5]:.3f}"
 
 
-def test_the_sample_in_the_address_is_ringed(full_bundle: Put, open_page: Open, component_data: Data) -> None:
-    full_bundle()
+def test_the_sample_in_the_address_is_ringed_or_the_one_nearest_to_it(
+    full_bundle: Put, open_page: Open, component_data: Data
+) -> None:
+    bundle = full_bundle()
     query = {"embeddings_view": "After training", "embeddings_method": "PCA"}
-    data = scatter_of(open_page(PAGE, query | {"sample": "digits/test/00003"}), component_data)
-    assert data["ids"][data["marked"]] == "digits/test/00003"
+    at = open_page(PAGE, query | {"sample": "digits/test/00003"})
+    data = scatter_of(at, component_data)
+    assert data["ids"][data["marked"]] == "digits/test/00003" and "not among these points" not in words(at)
     assert scatter_of(open_page(PAGE, query | {"sample": "nothing"}), component_data)["marked"] == -1
+    # one of a set that is not drawn
+    at = open_page(PAGE, query | {"sample": "digits/test/00003", "embeddings_sets": "test"})
+    data = scatter_of(at, component_data)
+    stored = load_file(bundle / "ood_features.safetensors")
+    x, one = (stored[name].astype(np.float64) for name in ("test", "digits"))
+    scores = pq.read_table(bundle / "scores.parquet").to_pandas()
+    ids = {name: scores["id"][scores["set"] == name].tolist() for name in ("test", "digits")}
+    wanted = one[ids["digits"].index("digits/test/00003")]
+    x, wanted = x / np.linalg.norm(x, axis=1, keepdims=True), wanted / np.linalg.norm(wanted)
+    assert data["ids"][data["marked"]] == ids["test"][((x - wanted) ** 2).sum(1).argmin()]
+    assert "`digits/test/00003`, is not among these points" in words(at)
 
 
 def test_pictures_come_in_sheets_and_lacking_ones_are_named(
