@@ -48,8 +48,14 @@ def load_noise_predictor(path: Path, manifest: Manifest) -> NoisePredictor:
                 f"{folder / 'config.json'}: {key} is {config.get(key)!r}, {MANIFEST} needs {value!r}"
             )
     try:
+        # low_cpu_mem_usage patches torch.nn.Module for the whole process: a network that another thread makes at
+        # that moment would be left without weights
         unet, info = UNet2DModel.from_pretrained(
-            folder, use_safetensors=True, local_files_only=True, output_loading_info=True
+            folder,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+            low_cpu_mem_usage=False,
         )
     except Exception as error:  # a stranger's configuration can make the constructor raise anything
         raise BundleError(f"{weights}: not this bundle's U-Net ({first_line(error)})") from error

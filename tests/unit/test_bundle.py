@@ -6,7 +6,9 @@ import pickle
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -841,3 +843,26 @@ def test_a_lazy_bundle_refuses_a_foreign_network_when_it_is_wanted(tmp_path: Pat
         lazy.load_networks()
     with pytest.raises(BundleError, match="not this bundle's clusterer"):
         Bundle.load(path, "cpu")
+
+
+def test_networks_load_in_several_threads_at_once(tmp_path: Path) -> None:
+    folder = save_tiny_bundle(tmp_path / "bundle")
+    want = Bundle.load(folder, "cpu").noise_predictor.state_dict()
+    done = threading.Event()
+    foreign: list[str] = []
+
+    def make_others() -> None:
+        while not done.is_set():
+            foreign.extend(p.device.type for p in SmallClassifier(3).parameters() if p.device.type != "cpu")
+
+    other = threading.Thread(target=make_others)
+    other.start()
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            for loaded in pool.map(lambda _: Bundle.load(folder, "cpu"), range(24)):
+                found = loaded.noise_predictor.state_dict()
+                assert all(torch.equal(found[name], value) for name, value in want.items())
+    finally:
+        done.set()
+        other.join()
+    assert foreign == []
