@@ -48,8 +48,8 @@ def load_noise_predictor(path: Path, manifest: Manifest) -> NoisePredictor:
                 f"{folder / 'config.json'}: {key} is {config.get(key)!r}, {MANIFEST} needs {value!r}"
             )
     try:
-        # low_cpu_mem_usage patches torch.nn.Module for the whole process: a network that another thread makes at
-        # that moment would be left without weights
+        # low_cpu_mem_usage patches torch.nn.Module for the whole process: a network that another thread makes
+        # meanwhile would be left without weights
         unet, info = UNet2DModel.from_pretrained(
             folder,
             use_safetensors=True,
