@@ -34,6 +34,8 @@ sys.path.insert(0, str(ROOT))
 FIRST_OPEN_BAR_SEC = 3.0
 WARM_BAR_SEC = 0.5
 N_BUNDLES = 5
+# what goes on behind a page after the first interaction, such as a search for neighbours, is over by then
+WARM_UP_MS = 8_000
 ARGUMENTS = [
     "--headless",
     "--no-sandbox",
@@ -52,10 +54,12 @@ class Step:
     Attributes:
         name: What the person does.
         act: Does it.
+        back: Takes it back, so that it can be done again.
     """
 
     name: str
     act: Callable[[Page], None]
+    back: Callable[[Page], None]
 
 
 def click(selector: str, nth: int = 0) -> Callable[[Page], None]:
@@ -76,6 +80,11 @@ def key_on_slider(widget: str, key: str) -> Callable[[Page], None]:
     return act
 
 
+def slide(widget: str, name: str) -> Step:
+    """One step up on a slider."""
+    return Step(name, key_on_slider(widget, "ArrowRight"), key_on_slider(widget, "ArrowLeft"))
+
+
 def choose_view(name: str) -> Callable[[Page], None]:
     """Clicks a part of a segmented control."""
 
@@ -85,23 +94,52 @@ def choose_view(name: str) -> Callable[[Page], None]:
     return act
 
 
+def choose(widget: str, option: str) -> Callable[[Page], None]:
+    """Takes an option of a select box; the time of opening its list counts."""
+
+    def act(page: Page) -> None:
+        page.locator(f".st-key-{widget} input").first.click()
+        page.get_by_role("option", name=option, exact=True).click()
+
+    return act
+
+
 # address, what stands when the page is ready, warm interactions in turn
 PAGES: dict[str, tuple[str, str, list[Step]]] = {
     "Home": ("/", ".grid img", []),
-    "Outlier lab": (
-        "/Outlier_lab",
-        ".grid img",
-        [Step("S one step up (new outliers)", key_on_slider("S", "ArrowRight"))],
-    ),
-    "Pseudo-labels": ("/Pseudo_labels", ".cell img", []),
-    "Embeddings": ("/Embeddings", "canvas", []),
-    "Sample votes": (
-        "/Sample_votes",
+    "Outlier lab": ("/Outlier_lab", ".grid img", [slide("S", "S one step up: six new outliers")]),
+    "Pseudo-labels": (
+        "/Pseudo_labels",
         ".cell img",
-        [Step("k one up", key_on_slider("votes_k", "ArrowRight"))],
+        [
+            Step(
+                "look at one cluster",
+                choose("pseudo_labels_cluster", "star"),
+                choose("pseudo_labels_cluster", "cross"),
+            )
+        ],
     ),
-    "Failures": ("/Failures", ".cell img", []),
-    "Results": ("/Results", "svg", [Step("ROC", choose_view("ROC"))]),
+    "Embeddings": (
+        "/Embeddings",
+        ".scatter[data-frame]",
+        [
+            Step(
+                "colour by cluster",
+                choose("embeddings_colour", "cluster"),
+                choose("embeddings_colour", "set"),
+            )
+        ],
+    ),
+    "Sample votes": ("/Sample_votes", ".cell img", [slide("votes_k", "k one up")]),
+    "Failures": ("/Failures", ".cell img", [slide("failures_recall", "threshold one step up")]),
+    "Results": (
+        "/Results",
+        ".js-plotly-plot, .plot, svg",
+        [
+            slide("results_k", "k one up"),
+            Step("ROC curves", choose_view("ROC"), choose_view("Histogram")),
+        ],
+    ),
     "Training": ("/Training", '[data-testid="stButtonGroup"]', []),
 }
 
@@ -203,6 +241,10 @@ def main() -> int:
                     again.append(time_open(page, address + path, ready))
                     for step in steps:
                         time_step(page, step)  # the first may load what later ones find
+                        page.wait_for_timeout(WARM_UP_MS)
+                        step.back(page)
+                        page.wait_for_timeout(500)
+                        wait_until_idle(page)
                         warm[step.name].append(time_step(page, step))
                     page.close()
             first = statistics.median(opens)
