@@ -17,13 +17,12 @@ import numpy as np
 from PIL import Image
 
 from .decode import to_square
-from .imageset import UNKNOWN_LABEL, DataError, ImageSet, chosen_rows
+from .imageset import UNKNOWN_LABEL, DataError, ImageSet, checked_labels, chosen_rows
 
 KINDS = ("npz", "npy")
 SPLIT = "all"
 IMAGE_NAMES = ("images", "x", "data", "arr_0")
 LABEL_NAMES = ("labels", "label", "y", "targets", "arr_1")
-_CLASSES_AT_MOST = 100_000
 
 
 def load(
@@ -155,16 +154,6 @@ def _labels(path: Path, arrays: Mapping[str, np.ndarray], n: int) -> tuple[np.nd
     if values.shape not in ((n,), (n, 1)) or values.dtype.kind not in "iuf":
         raise DataError(f"{path}: {named} must be whole numbers ({n},), not {values.dtype} {values.shape}")
     values = values.reshape(n).astype(np.float64)
-    values = np.where(np.isnan(values), UNKNOWN_LABEL, values)
     given = arrays["class_names"] if "class_names" in arrays else None
     names = None if given is None else tuple(str(one) for one in np.asarray(given).reshape(-1).tolist())
-    top = _CLASSES_AT_MOST if names is None else len(names)
-    wrong = np.flatnonzero((values != np.round(values)) | (values < UNKNOWN_LABEL) | (values >= top))
-    if len(wrong):
-        raise DataError(
-            f"{path}: label {values[wrong[0]]:g} in row {wrong[0]} is not a whole number in"
-            f" {UNKNOWN_LABEL}..{top - 1}"
-        )
-    if names is None:
-        names = tuple(str(i) for i in range(int(values.max()) + 1))
-    return values.astype(np.int64), names
+    return checked_labels(str(path), values, names)

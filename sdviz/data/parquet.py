@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .decode import ImageStack
-from .imageset import UNKNOWN_LABEL, DataError, ImageSet, OnError, chosen_rows
+from .imageset import UNKNOWN_LABEL, DataError, ImageSet, OnError, checked_labels, chosen_rows
 
 IMAGE_COLUMNS = ("img", "image")
 LABEL_COLUMNS = ("label", "fine_label")
@@ -26,7 +26,6 @@ SPLITS = ("train", "val", "validation", "test", "extra")
 WHOLE = "all"
 
 _BATCH_ROWS = 1024
-_CLASSES_AT_MOST = 100_000
 
 
 def name_and_split(path: Path) -> tuple[str, str]:
@@ -191,18 +190,7 @@ def _labels(path: Path, file: pq.ParquetFile, layout: _Layout) -> tuple[np.ndarr
         return np.full(file.metadata.num_rows, UNKNOWN_LABEL, np.int64), ()
     column = file.read(columns=[layout.label]).column(layout.label)
     values = column.cast(pa.float64()).to_numpy()
-    values = np.where(np.isnan(values), UNKNOWN_LABEL, values)
-    names = layout.class_names
-    top = _CLASSES_AT_MOST if names is None else len(names)
-    wrong = np.flatnonzero((values != np.round(values)) | (values < UNKNOWN_LABEL) | (values >= top))
-    if len(wrong):
-        raise DataError(
-            f"{path}: label {values[wrong[0]]:g} in row {wrong[0]} is not a whole number in"
-            f" {UNKNOWN_LABEL}..{top - 1}"
-        )
-    if names is None:
-        names = tuple(str(i) for i in range(int(values.max()) + 1))
-    return values.astype(np.int64), names
+    return checked_labels(str(path), values, layout.class_names)
 
 
 def _pictures(
