@@ -1,13 +1,21 @@
-"""The landing page: what sdviz is, which bundle, data and device are in use, where to go."""
+"""sdviz, by `streamlit run app.py`: the server finds `app` here, and runs this file as the landing page."""
 
-from sdviz.ui.home import show_home
-from sdviz.ui.page import setup_page
+import streamlit as st
 
-show_home(
-    setup_page(
-        "Outliers that keep the scene and lose the object",
-        "A real image is noised to step **S** and denoised under the **wrong label**: "
-        "the background stays, the object turns into something odd.",
-        makes_outliers=True,
+if __name__ == "__main__":
+    from sdviz.ui.home import show_home
+    from sdviz.ui.page import setup_page
+
+    show_home(
+        setup_page(
+            "Outliers that keep the scene and lose the object",
+            "A real image is noised to step **S** and denoised under the **wrong label**: "
+            "the background stays, the object turns into something odd.",
+            makes_outliers=True,
+        )
     )
-)
+else:
+    from sdviz.ui.start import Start
+
+    start = Start()
+    app = st.App(__file__, lifespan=start.lifespan, middleware=start.middleware())

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 
 from .diffusion.guidance import GuidedNoise, NoisePrediction
 from .diffusion.noise import derive_seed, image_noise
-from .diffusion.samplers import SAMPLERS, Callback
+from .diffusion.samplers import SAMPLERS, STEPS, Callback, Steps
 from .diffusion.schedule import NoiseSchedule
+from .diffusion.together import sample_together
 
 MAX_GUIDANCE_SCALE = 20.0
 
@@ -237,45 +240,126 @@ def generate_outliers(
     if batch_size < 1:
         raise ValueError(f"batch_size {batch_size} is not at least 1")
     started = time.perf_counter()
-    timesteps = schedule.timesteps(recipe.start_timestep, recipe.num_inference_steps)
-    id_list = np.asarray(ids, str).tolist()
-    outliers, noised = np.empty_like(images), np.empty_like(images)
-    calls = evaluations = 0
+    tell = None if callback is None else lambda _, *step: callback(*step)
+    parts = []
     for first in range(0, len(images), batch_size):
         rows = slice(first, first + batch_size)
-        if recipe.start_timestep == 0:
-            outliers[rows] = noised[rows] = images[rows]
-            continue
-        names = id_list[rows]
-        shape = (3, *images.shape[1:3])
-        condition = torch.tensor(target_labels[rows], device=device)
-        eps_fn = GuidedNoise(
-            model, condition, null_label, recipe.guidance_scale, schedule, recipe.guidance_interval
+        request = OutlierRequest(
+            images[rows],
+            np.asarray(labels)[rows],
+            np.asarray(target_labels)[rows],
+            np.asarray(ids, str)[rows],
+            recipe,
         )
-        start = image_noise(names, shape, recipe.seed, "start").to(device)
-        x_s = schedule.add_noise(to_tensor(images[rows], device), start, recipe.start_timestep)
-
-        def step_noise(t: int, names: list[str] = names, shape: tuple[int, ...] = shape) -> torch.Tensor:
-            return image_noise(names, shape, recipe.seed, f"step {t}").to(device)
-
-        x_0 = SAMPLERS[recipe.solver](
-            eps_fn, x_s, timesteps, schedule, eta=recipe.eta, step_noise=step_noise, callback=callback
-        )
-        if not torch.isfinite(x_0).all():
-            raise SamplingDiverged(
-                "the U-Net answered with NaN or infinite numbers: it has to be trained again"
-            )
-        outliers[rows], noised[rows] = to_images(x_0), to_images(x_s)
-        calls += len(timesteps)
-        evaluations = sum(eps_fn.evaluations(t) for t in timesteps)
+        parts += generate_together(model, schedule, [request], null_label, device, tell)
     return OutlierBatch(
-        outliers,
-        noised,
+        np.concatenate([part.outliers for part in parts]),
+        np.concatenate([part.noised for part in parts]),
         np.asarray(labels, np.int64),
         np.asarray(target_labels, np.int64),
         np.asarray(ids, str),
         recipe,
-        calls,
-        evaluations,
+        sum(part.network_calls for part in parts),
+        parts[-1].evaluations,
         time.perf_counter() - started,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class OutlierRequest:
+    """Images to make outliers of by one recipe.
+
+    Attributes:
+        images: uint8 (N,H,W,3).
+        labels: int64 (N,), y~; carried along.
+        target_labels: int64 (N,), the condition.
+        ids: str (N,).
+        recipe: How to make them.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    target_labels: np.ndarray
+    ids: np.ndarray
+    recipe: Recipe
+
+
+def generate_together(
+    model: NoisePrediction,
+    schedule: NoiseSchedule,
+    requests: Sequence[OutlierRequest],
+    null_label: int,
+    device: torch.device,
+    callback: Callable[[int, int, torch.Tensor, torch.Tensor], None] | None = None,
+) -> list[OutlierBatch]:
+    """Makes the outliers of several recipes in one batch: the network is called once a step for all of them.
+
+    Args:
+        model: As `generate_outliers`, and so with schedule, null_label and device.
+        schedule: See above.
+        requests: Checked by the caller.
+        null_label: See above.
+        device: See above.
+        callback: (request, step, x_t, x_0 prediction) for each step of each request.
+
+    Returns:
+        One for each request; `elapsed_sec` is that of all.
+
+    Raises:
+        SamplingDiverged: As `generate_outliers`.
+    """
+    started = time.perf_counter()
+    runs: list[tuple[GuidedNoise, Steps]] = []
+    noised = []
+    for i, one in enumerate(requests):
+        recipe, names = one.recipe, np.asarray(one.ids, str).tolist()
+        condition = torch.tensor(one.target_labels, device=device)
+        guided = GuidedNoise(
+            model, condition, null_label, recipe.guidance_scale, schedule, recipe.guidance_interval
+        )
+        draw = partial(_noise, names, (3, *one.images.shape[1:3]), recipe.seed, device)
+        x = to_tensor(one.images, device)
+        if recipe.start_timestep:
+            x = schedule.add_noise(x, draw("start"), recipe.start_timestep)
+        noised.append(x)
+        steps = STEPS[recipe.solver](
+            x,
+            schedule.timesteps(recipe.start_timestep, recipe.num_inference_steps),
+            schedule,
+            eta=recipe.eta,
+            step_noise=partial(_step_noise, draw),
+            callback=None if callback is None else partial(callback, i),
+        )
+        runs.append((guided, steps))
+    finished = sample_together(runs)
+    elapsed, made = time.perf_counter() - started, []
+    for one, (guided, _), x_s, x_0 in zip(requests, runs, noised, finished, strict=True):
+        if not torch.isfinite(x_0).all():
+            raise SamplingDiverged(
+                "the U-Net answered with NaN or infinite numbers: it has to be trained again"
+            )
+        timesteps = schedule.timesteps(one.recipe.start_timestep, one.recipe.num_inference_steps)
+        made.append(
+            OutlierBatch(
+                to_images(x_0),
+                to_images(x_s),
+                np.asarray(one.labels, np.int64),
+                np.asarray(one.target_labels, np.int64),
+                np.asarray(one.ids, str),
+                one.recipe,
+                len(timesteps),
+                sum(guided.evaluations(t) for t in timesteps),
+                elapsed,
+            )
+        )
+    return made
+
+
+def _step_noise(draw: Callable[[str], torch.Tensor], t: int) -> torch.Tensor:
+    return draw(f"step {t}")
+
+
+def _noise(
+    names: list[str], shape: tuple[int, ...], seed: int, device: torch.device, purpose: str
+) -> torch.Tensor:
+    return image_noise(names, shape, seed, purpose).to(device)

@@ -25,11 +25,13 @@ from ..nn.device import resolve_device
 from ..nn.encoder import Encoder, encode
 from ..outliers import (
     OutlierBatch,
+    OutlierRequest,
     Recipe,
     check_images,
     check_labels,
     draw_target_labels,
     generate_outliers,
+    generate_together,
     to_tensor,
 )
 from .manifest import MANIFEST, PARTS, Manifest, check_files, check_replaceable, read_manifest, sha256
@@ -463,6 +465,33 @@ class Bundle:
             self.device,
             batch_size,
             callback,
+        )
+
+    def generate_together(
+        self,
+        requests: Sequence[OutlierRequest],
+        callback: Callable[[int, int, torch.Tensor, torch.Tensor], None] | None = None,
+    ) -> list[OutlierBatch]:
+        """Makes outliers by several recipes in one batch, faster than one recipe after the other.
+
+        Args:
+            requests: Images, known labels, conditions, ids and the recipe of each.
+            callback: (request, step, x_t, x_0 prediction) for each step of each request.
+
+        Returns:
+            One for each request, as `generate` makes them to rounding.
+
+        Raises:
+            ValueError: As `generate`.
+        """
+        for one in requests:
+            check_images(one.images, self.manifest.image_size)
+            one.recipe.check(self.manifest.max_train_timestep)
+            for name in ("labels", "target_labels"):
+                check_labels(name, _int_column(name, getattr(one, name), len(one.images)), self.n_clusters)
+            _check_length("ids", np.asarray(one.ids), len(one.images))
+        return generate_together(
+            self.inference, self.schedule, requests, self.n_clusters, self.device, callback
         )
 
 

@@ -21,7 +21,7 @@ def _images_and_labels() -> tuple[np.ndarray, np.ndarray]:
     bunch = load_digits()
     weights = _linear_weights()
     # whole numbers throughout: 0..16 times 8 x 8 eighths is 0..1024, the same bytes on every machine
-    level = np.einsum("ij,njk,lk->nil", weights, bunch.images.astype(np.int64), weights)
+    level = weights @ bunch.images.astype(np.int64) @ weights.T
     grey = ((level * 255 + 512) // 1024).astype(np.uint8)
     images, labels = np.repeat(grey[..., None], 3, axis=-1), bunch.target.astype(np.int64)
     images.flags.writeable = labels.flags.writeable = False

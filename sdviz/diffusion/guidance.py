@@ -57,8 +57,10 @@ class GuidedNoise:
 
     def evaluations(self, timestep: int) -> int:
         """How often the network sees each image at this timestep: 1 or 2."""
-        w = self.guidance_scale if self.is_guided(timestep) else 0.0
-        return 1 if w in (0.0, -1.0) else 2
+        return 1 if self._w(timestep) in (0.0, -1.0) else 2
+
+    def _w(self, timestep: int) -> float:
+        return self.guidance_scale if self.is_guided(timestep) else 0.0
 
     def __call__(self, x: torch.Tensor, timestep: int) -> torch.Tensor:
         """Predicts the noise in x.
@@ -71,13 +73,20 @@ class GuidedNoise:
             float32 (N,3,H,W). w=0 makes the conditional call only, w=-1 the unconditional one only;
             any other w makes one call on the doubled batch.
         """
-        w = self.guidance_scale if self.is_guided(timestep) else 0.0
+        return self.combine(self.model(*self.inputs(x, timestep)).to(x.dtype), timestep)
+
+    def inputs(self, x: torch.Tensor, timestep: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What the network is asked: x, timesteps and labels of N rows, or of 2N with both conditions."""
         null = torch.full_like(self.class_labels, self.null_label)
-        if w in (0.0, -1.0):
-            condition = self.class_labels if w == 0.0 else null
-            t = torch.full_like(condition, timestep)
-            return self.model(x, t, condition).to(x.dtype)
-        condition = torch.cat([self.class_labels, null])
-        t = torch.full_like(condition, timestep)
-        eps_cond, eps_uncond = self.model(torch.cat([x, x]), t, condition).to(x.dtype).chunk(2)
-        return guide(eps_cond, eps_uncond, w)
+        if self.evaluations(timestep) == 1:
+            condition = null if self._w(timestep) == -1.0 else self.class_labels
+        else:
+            condition, x = torch.cat([self.class_labels, null]), torch.cat([x, x])
+        return x, torch.full_like(condition, timestep), condition
+
+    def combine(self, answer: torch.Tensor, timestep: int) -> torch.Tensor:
+        """The guided prediction, float32 (N,3,H,W), from the network's answer to `inputs`."""
+        if self.evaluations(timestep) == 1:
+            return answer
+        eps_cond, eps_uncond = answer.chunk(2)
+        return guide(eps_cond, eps_uncond, self._w(timestep))

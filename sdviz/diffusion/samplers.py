@@ -2,13 +2,17 @@
 
 Each takes `eps_fn(x_t, t)` and a strictly falling list of 0-based timesteps, calls the network once
 for each of them, and after the last one stands at abar = 1. No state is kept between calls.
+
+Each is written as its steps, a generator that yields (x_t, t) and is sent the noise predicted there: so
+several samplings can go side by side and share one call of the network.
 """
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Generator, Sequence
+from typing import Protocol, TypeAlias
 
 import torch
 
@@ -17,6 +21,26 @@ from .schedule import NoiseSchedule
 EpsFn = Callable[[torch.Tensor, int], torch.Tensor]
 StepNoise = Callable[[int], torch.Tensor]
 Callback = Callable[[int, torch.Tensor, torch.Tensor], None]
+# yields (x_t, t), is sent eps, returns x_0
+Steps: TypeAlias = Generator[tuple[torch.Tensor, int], torch.Tensor, torch.Tensor]
+
+
+class StepsOf(Protocol):
+    """A sampler as its steps: `Sampler` without the network."""
+
+    def __call__(
+        self,
+        x: torch.Tensor,
+        timesteps: Sequence[int],
+        schedule: NoiseSchedule,
+        *,
+        eta: float = 0.0,
+        step_noise: StepNoise | None = None,
+        callback: Callback | None = None,
+        clip_x_0: bool = True,
+    ) -> Steps:
+        """Nothing happens before the first `next`; arguments and errors as `Sampler`."""
+        ...
 
 
 class Sampler(Protocol):
@@ -71,15 +95,48 @@ def _predict_x_0(x: torch.Tensor, eps: torch.Tensor, a: float, clip: bool) -> to
     return x_0.clamp(-1, 1) if clip else x_0
 
 
+@torch.no_grad()
+def run_steps(steps: Steps, eps_fn: EpsFn) -> torch.Tensor:
+    """Runs one sampling to its end, x_0."""
+    answer: torch.Tensor | None = None
+    while True:
+        try:
+            x, t = next(steps) if answer is None else steps.send(answer)
+        except StopIteration as end:
+            return end.value
+        answer = eps_fn(x, t)
+
+
+def _sampler(steps_of: StepsOf) -> Sampler:
+    """The sampler that takes those steps."""
+
+    @functools.wraps(steps_of)
+    def sample(
+        eps_fn: EpsFn,
+        x: torch.Tensor,
+        timesteps: Sequence[int],
+        schedule: NoiseSchedule,
+        *,
+        eta: float = 0.0,
+        step_noise: StepNoise | None = None,
+        callback: Callback | None = None,
+        clip_x_0: bool = True,
+    ) -> torch.Tensor:
+        steps = steps_of(
+            x, timesteps, schedule, eta=eta, step_noise=step_noise, callback=callback, clip_x_0=clip_x_0
+        )
+        return run_steps(steps, eps_fn)
+
+    return sample
+
+
 def _fresh(step_noise: StepNoise | None, t: int, x: torch.Tensor) -> torch.Tensor:
     if step_noise is None:
         raise ValueError("this sampler adds noise: step_noise is needed")
     return step_noise(t).to(x)
 
 
-@torch.no_grad()
-def ddpm(
-    eps_fn: EpsFn,
+def ddpm_steps(
     x: torch.Tensor,
     timesteps: Sequence[int],
     schedule: NoiseSchedule,
@@ -88,14 +145,14 @@ def ddpm(
     step_noise: StepNoise | None = None,
     callback: Callback | None = None,
     clip_x_0: bool = True,
-) -> torch.Tensor:
+) -> Steps:
     """Ancestral sampling (Ho et al. 2020, Algorithm 2, over any subset of the timesteps).
 
     The variance is their "fixed small", beta~ = (1 - abar_prev) / (1 - abar_t) beta_t with
     beta_t = 1 - abar_t / abar_prev. See `Sampler` for the arguments; `eta` is not used.
     """
     for step, (t, a_t, a_prev) in enumerate(_abar_pairs(timesteps, schedule)):
-        x_0 = _predict_x_0(x, eps_fn(x, t), a_t, clip_x_0)
+        x_0 = _predict_x_0(x, (yield x, t), a_t, clip_x_0)
         if callback is not None:
             callback(step, x, x_0)
         # Eq. 7: the mean of q(x_prev | x_t, x_0)
@@ -107,9 +164,7 @@ def ddpm(
     return x
 
 
-@torch.no_grad()
-def ddim(
-    eps_fn: EpsFn,
+def ddim_steps(
     x: torch.Tensor,
     timesteps: Sequence[int],
     schedule: NoiseSchedule,
@@ -118,10 +173,10 @@ def ddim(
     step_noise: StepNoise | None = None,
     callback: Callback | None = None,
     clip_x_0: bool = True,
-) -> torch.Tensor:
+) -> Steps:
     """DDIM (Song et al. 2021, Eq. 12 with the sigma of Eq. 16). See `Sampler` for the arguments."""
     for step, (t, a_t, a_prev) in enumerate(_abar_pairs(timesteps, schedule)):
-        eps = eps_fn(x, t)
+        eps = yield x, t
         x_0 = _predict_x_0(x, eps, a_t, clip_x_0)
         if callback is not None:
             callback(step, x, x_0)
@@ -132,9 +187,7 @@ def ddim(
     return x
 
 
-@torch.no_grad()
-def dpmpp_2m(
-    eps_fn: EpsFn,
+def dpmpp_2m_steps(
     x: torch.Tensor,
     timesteps: Sequence[int],
     schedule: NoiseSchedule,
@@ -143,14 +196,14 @@ def dpmpp_2m(
     step_noise: StepNoise | None = None,
     callback: Callback | None = None,
     clip_x_0: bool = True,
-) -> torch.Tensor:
+) -> Steps:
     """DPM-Solver++(2M) (Lu et al. 2022, Algorithm 2), first order at both ends.
 
     See `Sampler` for the arguments; `eta` and `step_noise` are not used.
     """
     previous: tuple[torch.Tensor, float] | None = None
     for step, (t, a_t, a_prev) in enumerate(_abar_pairs(timesteps, schedule)):
-        x_0 = _predict_x_0(x, eps_fn(x, t), a_t, clip_x_0)
+        x_0 = _predict_x_0(x, (yield x, t), a_t, clip_x_0)
         if callback is not None:
             callback(step, x, x_0)
         if a_prev == 1:
@@ -171,4 +224,6 @@ def dpmpp_2m(
     return x
 
 
-SAMPLERS: dict[str, Sampler] = {"ddpm": ddpm, "ddim": ddim, "dpmpp_2m": dpmpp_2m}
+STEPS: dict[str, StepsOf] = {"ddpm": ddpm_steps, "ddim": ddim_steps, "dpmpp_2m": dpmpp_2m_steps}
+SAMPLERS: dict[str, Sampler] = {name: _sampler(steps_of) for name, steps_of in STEPS.items()}
+ddpm, ddim, dpmpp_2m = SAMPLERS["ddpm"], SAMPLERS["ddim"], SAMPLERS["dpmpp_2m"]

@@ -32,22 +32,23 @@ def trustworthiness(
         return float("nan")
     rows = np.arange(n) if n <= max_queries else np.linspace(0, n - 1, max_queries).astype(int)
     wide, flat = features.astype(np.float64), points.astype(np.float64)
+    lengths = [np.einsum("ij,ij->i", x, x) for x in (wide, flat)]
     penalty = 0.0
     for first in range(0, len(rows), _ROWS_AT_ONCE):
         some = rows[first : first + _ROWS_AT_ONCE]
         here = np.arange(len(some))
-        on_page = _squared_distances(flat, some)
+        on_page = _squared_distances(flat, lengths[1], some)
         on_page[here, some] = np.inf
         near = np.argpartition(on_page, k - 1, axis=1)[:, :k]
-        in_space = _squared_distances(wide, some)
+        in_space = _squared_distances(wide, lengths[0], some)
         in_space[here, some] = np.inf
-        for column in range(k):
-            reach = in_space[here, near[:, column]]
-            rank = (in_space < reach[:, None]).sum(1) + 1
+        reach = np.take_along_axis(in_space, near, axis=1)
+        in_space.sort(axis=1)
+        for ordered, wanted in zip(in_space, reach, strict=True):
+            rank = np.searchsorted(ordered, wanted) + 1
             penalty += np.maximum(rank - k, 0).sum()
     return float(1.0 - penalty * 2.0 / (len(rows) * k * (2.0 * n - 3.0 * k - 1.0)))
 
 
-def _squared_distances(x: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    length = np.einsum("ij,ij->i", x, x)
+def _squared_distances(x: np.ndarray, length: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return np.asarray(length[rows, None] - 2.0 * x[rows] @ x.T + length[None])

@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import streamlit as st
@@ -15,11 +16,13 @@ from sdviz import data
 from sdviz.bundle import MANIFEST, Bundle
 from sdviz.config import RunConfig
 from sdviz.data import ImageSet
-from sdviz.outliers import Recipe, to_images
+from sdviz.outliers import OutlierRequest, Recipe, to_images
 
 # The device does one thing at a time, whoever asks.
 DEVICE_LOCK = threading.Lock()
 MAX_OUTLIERS = 20_000
+# Doubled by guidance, as many rows as the network takes at once
+IMAGES_AT_ONCE = 64
 
 
 @st.cache_resource(max_entries=2, show_spinner="Opening the bundle ...")
@@ -85,6 +88,10 @@ class Edited:
     batch_images: int
 
 
+# (key in the store, what to make) of one recipe
+_Batch: TypeAlias = list[tuple[tuple[object, ...], Edit]]
+
+
 class OutlierStore:
     """Outliers by everything that fixes them; the oldest go first. Safe from several sessions."""
 
@@ -122,7 +129,7 @@ def make_edits(
     on_progress: Callable[[float], None] | None = None,
     trajectory: bool = False,
 ) -> list[Edited]:
-    """Makes what is not kept yet, recipe by recipe, the same recipe in one batch.
+    """Makes what is not kept yet, several recipes in one batch.
 
     Args:
         bundle: Makes them.
@@ -139,46 +146,71 @@ def make_edits(
     ]
     found = {key: store.get(key) for key in keys}
     missing = OrderedDict((k, e) for k, e in zip(keys, edits, strict=True) if found[k] is None)
-    batches: OrderedDict[Recipe, list[tuple[tuple[object, ...], Edit]]] = OrderedDict()
+    batches: OrderedDict[Recipe, _Batch] = OrderedDict()
     for key, edit in missing.items():
         batches.setdefault(edit.recipe, []).append((key, edit))
-    steps_total = sum(min(r.num_inference_steps, r.start_timestep) for r in batches)
+    groups = _groups(batches)
+    steps_total = sum(min(e.recipe.num_inference_steps, e.recipe.start_timestep) for e in missing.values())
     steps_done = 0
-    for recipe, pairs in batches.items():
-        x_0s: list[np.ndarray] = []
+    for group in groups:
+        x_0s: list[list[np.ndarray]] = [[] for _ in group]
 
-        def on_step(step: int, x_t: object, x_0: object, x_0s: list[np.ndarray] = x_0s) -> None:
+        def on_step(
+            part: int,
+            step: int,
+            x_t: object,
+            x_0: object,
+            group: list[_Batch] = group,
+            x_0s: list[list[np.ndarray]] = x_0s,
+        ) -> None:
             nonlocal steps_done
-            steps_done += 1
+            steps_done += len(group[part])
             if trajectory:
-                x_0s.append(to_images(x_0))  # type: ignore[arg-type]
-            if on_progress is not None:
+                x_0s[part].append(to_images(x_0))  # type: ignore[arg-type]
+            # once a step for all of the group, and not for each of its parts
+            if on_progress is not None and part == len(group) - 1:
                 on_progress(min(1.0, steps_done / max(1, steps_total)))
 
         with DEVICE_LOCK:
-            batch = bundle.generate(
-                np.stack([e.image for _, e in pairs]),
-                labels=np.array([e.label for _, e in pairs]),
-                target_labels=np.array([e.target for _, e in pairs]),
-                ids=np.array([e.image_id for _, e in pairs]),
-                callback=on_step,
-                batch_size=len(pairs),
-                **asdict(recipe),
-            )
-        for row, (key, _) in enumerate(pairs):
-            path = np.stack([x[row] for x in x_0s]) if x_0s else None
-            made = Edited(
-                batch.outliers[row],
-                batch.noised[row],
-                path,
-                batch.network_calls,
-                batch.evaluations,
-                batch.elapsed_sec,
-                len(pairs),
-            )
-            store.put(key, made)
-            found[key] = made
+            made = bundle.generate_together([_request(pairs) for pairs in group], on_step)
+        n_images = sum(map(len, group))
+        for pairs, batch, steps in zip(group, made, x_0s, strict=True):
+            for row, (key, _) in enumerate(pairs):
+                edited = Edited(
+                    batch.outliers[row],
+                    batch.noised[row],
+                    np.stack([x[row] for x in steps]) if steps else None,
+                    batch.network_calls,
+                    batch.evaluations,
+                    batch.elapsed_sec,
+                    n_images,
+                )
+                store.put(key, edited)
+                found[key] = edited
     return [found[key] for key in keys]  # type: ignore[misc]
+
+
+def _groups(batches: OrderedDict[Recipe, _Batch]) -> list[list[_Batch]]:
+    """Batches of one recipe each, put together until a group has its fill of images."""
+    groups: list[list[_Batch]] = []
+    for batch in batches.values():
+        for first in range(0, len(batch), IMAGES_AT_ONCE):
+            part = batch[first : first + IMAGES_AT_ONCE]
+            if not groups or sum(map(len, groups[-1])) + len(part) > IMAGES_AT_ONCE:
+                groups.append([])
+            groups[-1].append(part)
+    return groups
+
+
+def _request(pairs: _Batch) -> OutlierRequest:
+    edits = [edit for _, edit in pairs]
+    return OutlierRequest(
+        np.stack([e.image for e in edits]),
+        np.array([e.label for e in edits]),
+        np.array([e.target for e in edits]),
+        np.array([e.image_id for e in edits]),
+        edits[0].recipe,
+    )
 
 
 @st.cache_data(max_entries=64, show_spinner=False)

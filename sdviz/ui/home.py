@@ -16,6 +16,8 @@ from sdviz.ui.pictures import ID_COLOUR, NEUTRAL_COLOUR, OUTLIER_COLOUR, data_ur
 
 LAB = "pages/1_Outlier_lab.py"
 N_EXAMPLES = 6
+# Few images hold one of each cluster, as a rule; more are labelled only where they do not
+EXAMPLES_AMONG = (200, 4_000)
 WAIT = "Making six outliers with the bundle"
 
 
@@ -37,53 +39,78 @@ def show_home(context: PageContext) -> None:
     _in_use(context.bundle)
 
 
+@st.cache_data(max_entries=4, show_spinner=False)
+def _first_examples(bundle_hash: str, root: str, _bundle: Bundle) -> list[Edit]:
+    return _find_examples(_bundle)
+
+
+def first_examples(bundle: Bundle) -> list[Edit]:
+    """What the landing page makes outliers of: the first test image of each of the first clusters.
+
+    Raises:
+        DataError: The bundle's own data is not here.
+    """
+    return _first_examples(bundle.hash, str(data.data_root()), bundle)
+
+
+def _find_examples(bundle: Bundle) -> list[Edit]:
+    m = bundle.manifest
+    split = "test" if "test" in data.splits(m.dataset) else None
+    for limit in EXAMPLES_AMONG:
+        images = load_images(m.dataset, split, limit)
+        labels = images.labels
+        if bundle.clusterer is not None and m.labels_from != "ground truth":
+            with DEVICE_LOCK:
+                labels = bundle.pseudo_label(images.images)[0]
+        members = [np.flatnonzero(labels == c) for c in range(bundle.n_clusters)]
+        rows = [int(rows_of[0]) for rows_of in members if len(rows_of)][:N_EXAMPLES]
+        if len(rows) == min(N_EXAMPLES, bundle.n_clusters):
+            break
+    targets = draw_target_labels(labels[rows], images.ids[rows], bundle.n_clusters, seed=0)
+    recipe = bundle.recipe()
+    return [
+        Edit(str(images.ids[r]), images.images[r], int(labels[r]), int(t), recipe)
+        for r, t in zip(rows, targets, strict=True)
+    ]
+
+
 def _examples(bundle: Bundle) -> None:
     """A few images of the bundle's own data with their outliers, made now at the bundle's defaults."""
-    m = bundle.manifest
     try:
-        splits = data.splits(m.dataset)
-        images = load_images(m.dataset, "test" if "test" in splits else None, 4_000)
+        edits = first_examples(bundle)
     except data.DataError as error:
         st.info(f"No examples here: {error}")
         return
-    labels = images.labels
-    if bundle.clusterer is not None and m.labels_from != "ground truth":
-        with DEVICE_LOCK:
-            labels = bundle.pseudo_label(images.images)[0]
-    # one image of each of the first clusters
-    members = [np.flatnonzero(labels == c) for c in range(bundle.n_clusters)]
-    rows = [int(rows_of[0]) for rows_of in members if len(rows_of)][:N_EXAMPLES]
-    if not rows:
+    if not edits:
         return
-    targets = draw_target_labels(labels[rows], images.ids[rows], bundle.n_clusters, seed=0)
-    recipe = bundle.recipe()
-    sigma = bundle.schedule.sigma(recipe.start_timestep)
     place = st.empty()
     place.progress(0.0, WAIT)
 
     def on_progress(done: float) -> None:
         place.progress(done, WAIT)
 
-    edits = [
-        Edit(str(images.ids[r]), images.images[r], int(labels[r]), int(t), recipe)
-        for r, t in zip(rows, targets, strict=True)
-    ]
     made = make_edits(bundle, edits, on_progress)
-    names = bundle.class_names
+    names, recipe = bundle.class_names, bundle.recipe()
+    sigma = bundle.schedule.sigma(recipe.start_timestep)
     cells = []
-    for r in rows:
-        name = names[labels[r]]
-        cells.append(Cell(data_uri(images.images[r]), f"original: {name}", ID_COLOUR, name))
+    for edit in edits:
+        name = names[edit.label]
+        cells.append(Cell(data_uri(edit.image), f"original: {name}", ID_COLOUR, name))
     cells += [Cell(data_uri(e.noised), "the same, noised", NEUTRAL_COLOUR) for e in made]
     cells += [
-        Cell(data_uri(e.outlier), f"outlier, told {names[told]}", OUTLIER_COLOUR, f"told {names[told]}")
-        for e, told in zip(made, targets.tolist(), strict=True)
+        Cell(
+            data_uri(e.outlier),
+            f"outlier, told {names[edit.target]}",
+            OUTLIER_COLOUR,
+            f"told {names[edit.target]}",
+        )
+        for e, edit in zip(made, edits, strict=True)
     ]
     place.empty()
     with place.container():
         picture_grid(
             cells,
-            len(rows),
+            len(edits),
             key="examples",
             size_px=128,
             row_names=[

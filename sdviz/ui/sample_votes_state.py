@@ -145,12 +145,21 @@ def _search_over_banks(bundle_hash: str, normalize: bool, _evidence: Evidence) -
     )
 
 
+def search_over_banks(evidence: Evidence, normalize: bool) -> SDScore:
+    """The index over this bundle's banks, for any k that pages ask for; kept.
+
+    Raises:
+        MissingPart: A bundle without banks.
+    """
+    return _search_over_banks(evidence.bundle.hash, normalize, evidence)
+
+
 @st.cache_data(max_entries=512, show_spinner=False)
 def _neighbours(
     bundle_hash: str, normalize: bool, features: np.ndarray, id_id: str, outlier_id: str, _evidence: Evidence
 ) -> Neighbourhood:
     with DEVICE_LOCK:
-        search = _search_over_banks(bundle_hash, normalize, _evidence)
+        search = search_over_banks(_evidence, normalize)
         ids = _evidence.banks.id_ids
         # an image of the bank is not its own neighbour
         k = min(search.k, len(ids) - int((ids == id_id).sum()))

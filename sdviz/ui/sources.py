@@ -112,6 +112,16 @@ def choose_sources(bundle: Bundle) -> list[Source]:
     return _with_labels(bundle, pool, rows)
 
 
+def first_pool(bundle: Bundle) -> ImageSet:
+    """The images that the lab offers first: the bundle's own set.
+
+    Raises:
+        DataError: It is not here.
+    """
+    name = bundle.manifest.dataset
+    return load_images(name, _split_to_show(name), POOL_LIMIT)
+
+
 def _split_to_show(name: str) -> str | None:
     """The test split where there is one: the network was not trained on it."""
     splits = data.splits(name)
