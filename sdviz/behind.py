@@ -19,7 +19,7 @@ T = TypeVar("T")
 NICE = 10
 
 
-def _yield_to_others() -> None:
+def yield_to_others() -> None:
     """Lowers the priority of the thread that calls; elsewhere than on Linux, of none."""
     if sys.platform == "linux":
         with suppress(OSError):
@@ -66,6 +66,6 @@ class Worker:
         return future
 
     def _work(self) -> None:
-        _yield_to_others()
+        yield_to_others()
         while True:
             self._tasks.get()()

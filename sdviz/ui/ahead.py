@@ -2,37 +2,48 @@
 
 from __future__ import annotations
 
+import io
+from contextlib import suppress
+
 from sdviz.bundle import Bundle
 from sdviz.evidence import MissingPart
 from sdviz.ui.cache import make_edits, open_bundle
 from sdviz.ui.evidence import open_evidence
 from sdviz.ui.home import first_examples
-from sdviz.ui.page import find_bundles
+from sdviz.ui.lab import first_view
+from sdviz.ui.page import find_bundles, page_icon
 from sdviz.ui.sample_votes_state import map_of, search_over_banks
 from sdviz.ui.sources import first_pool
 
+TABLES = ("banks", "sets", "reference", "pseudo_labels", "outliers")
+
 
 def open_ahead() -> None:
-    """Opens the first bundle and its tables, reads its own images and makes the landing page's outliers.
+    """Opens the first bundle and its tables, reads its own images, makes what Home and the lab show first.
 
     Raises:
         BundleError, DataError, OSError: What the page that needs it will say.
     """
-    for path in list(find_bundles().values())[:1]:
-        bundle = open_bundle(path).load_networks()
-        _read_tables(bundle)
-        first_pool(bundle)
-        make_edits(bundle, first_examples(bundle))
+    page_icon().save(io.BytesIO(), "PNG")  # the first picture of a process brings Pillow's formats
+    found = list(find_bundles().values())
+    if not found:
+        return
+    bundle = open_bundle(found[0]).load_networks()
+    _read_tables(bundle)
+    first_pool(bundle)
+    make_edits(bundle, first_examples(bundle) + first_view(bundle))
 
 
 def _read_tables(bundle: Bundle) -> None:
-    evidence, _ = open_evidence(bundle)
-    own = bundle.manifest.score
-    for name in ("banks", "sets", "reference", "pseudo_labels", "outliers"):
-        try:
+    evidence, library = open_evidence(bundle)
+    for name in TABLES:
+        with suppress(MissingPart):
             getattr(evidence, name)
-        except MissingPart:
-            continue
+    with suppress(MissingPart):
+        for one in evidence.sets.values():
+            library.show(one.ids[:1])
+    own = bundle.manifest.score
     if own is not None and "features.safetensors" in bundle.parts:
         map_of(evidence, own.normalize)
         search_over_banks(evidence, own.normalize)
+        bundle.scorer.search(evidence.banks.id_features[:1])

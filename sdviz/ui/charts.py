@@ -21,6 +21,7 @@ from sdviz.ui.look import DARK_TEXT, mark_colour, tidy
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+MAX_SVG_POINTS = 4_000
 _PNG_DPI = 144
 _WIDTH_IN = 8.0
 _MARKERS = {"circle": "o", "star": "*", "cross": "P", "diamond": "D"}
@@ -157,6 +158,9 @@ class Chart:
     log_y: bool = False
     height: int = 360
 
+    def _n_points(self) -> int:
+        return sum(len(part.x) for part in self.parts if isinstance(part, Points))
+
     def figure(self) -> go.Figure:
         """As the page shows it, in the colours of the theme on show."""
         figure = go.Figure()
@@ -180,7 +184,9 @@ class Chart:
             elif isinstance(part, Bars):
                 figure.add_bar(x=list(part.x), y=part.y, name=part.name, marker_color=part.colour)
             elif isinstance(part, Points):
-                figure.add_scattergl(
+                # WebGL starts slowly where no GPU helps, and pays from some thousands of points on
+                add = figure.add_scattergl if self._n_points() > MAX_SVG_POINTS else figure.add_scatter
+                add(
                     x=part.x,
                     y=part.y,
                     name=part.name,

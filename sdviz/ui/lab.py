@@ -42,8 +42,8 @@ from sdviz.ui.pictures import (
     difference,
     heat_map,
 )
-from sdviz.ui.sources import MAX_DRAW, MAX_SOURCES, Source, choose_sources
-from sdviz.ui.views import show_view
+from sdviz.ui.sources import MAX_DRAW, MAX_SOURCES, Source, choose_sources, first_sources
+from sdviz.ui.views import scrub_edits, show_view
 from sdviz.ui.words import counted
 
 PICTURE_PX = 128
@@ -117,17 +117,34 @@ def _lab(bundle: Bundle, sources: list[Source]) -> None:
             right = [made[i * c + int(y)] for i, y in enumerate(labels)]
             wrong = [(i, made[i * c + t]) for i in range(n) for t in range(c) if t != labels[i]]
         else:
-            wanted = [
-                Edit(s.id, s.image, s.label, int(t), settings.recipe)
-                for s, t in zip(sources, targets, strict=True)
-            ]
-            made = run(wanted + [replace(e, target=e.label) for e in wanted], "Denoising")
+            made = run(_pairs(sources, targets, settings.recipe), "Denoising")
             pick, right = made[:n], made[n:]
             wrong = list(enumerate(pick))
             _show_pairs(bundle, sources, settings, targets, pick, right, focus)
         _show_numbers(bundle, sources, wrong, list(enumerate(right)))
     _status_line(status, bundle, settings, made)
     show_view(LabState(bundle, sources, settings, targets, pick, right, focus))
+
+
+def _pairs(sources: list[Source], targets: np.ndarray, recipe: Recipe) -> list[Edit]:
+    """The outlier of each source, then the control of each."""
+    wrong = [Edit(s.id, s.image, s.label, int(t), recipe) for s, t in zip(sources, targets, strict=True)]
+    return wrong + [replace(one, target=one.label) for one in wrong]
+
+
+def first_view(bundle: Bundle) -> list[Edit]:
+    """What the page makes when it is opened with nothing chosen yet.
+
+    Raises:
+        DataError: The bundle's own data is not here.
+    """
+    sources, recipe = first_sources(bundle), bundle.recipe()
+    if not sources:
+        return []
+    labels, ids = np.array([s.label for s in sources]), np.array([s.id for s in sources])
+    targets = draw_target_labels(labels, ids, bundle.n_clusters, recipe.seed)
+    pairs = _pairs(sources, targets, recipe)
+    return pairs + scrub_edits(bundle, pairs[0])[1]
 
 
 # --------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +57,8 @@ class PageContext:
     entered: bool = False
 
 
-def _icon() -> Image.Image:
+@lru_cache(maxsize=1)
+def page_icon() -> Image.Image:
     """A blue disk that dissolves to green: drawn here, since a named icon would come from the network."""
     y, x = np.mgrid[0:32, 0:32] - 15.5
     inside = np.hypot(x, y) < 14
@@ -85,7 +87,7 @@ def setup_page(title: str, idea: str, makes_outliers: bool = False) -> PageConte
         makes_outliers: Whether the page needs the bundle's networks at once: others open sooner without them.
     """
     st.set_page_config(
-        page_title=f"{title} - sdviz", page_icon=_icon(), layout="wide", initial_sidebar_state=250
+        page_title=f"{title} - sdviz", page_icon=page_icon(), layout="wide", initial_sidebar_state=250
     )
     st.html(_CSS)
     entered = st.session_state.get("page_on_show") != title

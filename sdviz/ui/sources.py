@@ -22,6 +22,7 @@ from sdviz.ui.words import counted
 UPLOAD = "your own upload"
 ANY_CLASS = "any class"
 MAX_SOURCES = 16
+USUAL_COUNT = 6
 MAX_DRAW = 9_999
 # Enough to draw from, and quick to decode where a set is a file of 50,000 JPEGs
 POOL_LIMIT = 4_000
@@ -85,7 +86,9 @@ def choose_sources(bundle: Bundle) -> list[Source]:
         wanted = st.selectbox("Class", options, key="class", bind="query-params", disabled=len(options) == 1)
     with columns[2]:
         asked = _asked(pool)
-        count = st.slider("How many", 1, MAX_SOURCES, 6, key="n", bind="query-params", disabled=bool(asked))
+        count = st.slider(
+            "How many", 1, MAX_SOURCES, USUAL_COUNT, key="n", bind="query-params", disabled=bool(asked)
+        )
     with columns[3]:
         draw = st.number_input(
             "Draw",
@@ -120,6 +123,16 @@ def first_pool(bundle: Bundle) -> ImageSet:
     """
     name = bundle.manifest.dataset
     return load_images(name, _split_to_show(name), POOL_LIMIT)
+
+
+def first_sources(bundle: Bundle) -> list[Source]:
+    """The images on show when nothing is chosen yet.
+
+    Raises:
+        DataError: As `first_pool`.
+    """
+    pool = first_pool(bundle)
+    return _with_labels(bundle, pool, permutation(len(pool), 0)[:USUAL_COUNT])
 
 
 def _split_to_show(name: str) -> str | None:

@@ -51,7 +51,11 @@ class Start:
 
     def _load(self) -> None:
         try:
-            load_all()
+            for name in MODULES:
+                importlib.import_module(name)
+            from sdviz.ui.ahead import open_ahead
+
+            open_ahead()
         except Exception:  # whatever it is, the page that meets it again says it in its own words
             LOG.debug("Loading ahead of the pages stopped", exc_info=True)
         finally:
@@ -84,12 +88,3 @@ class _HoldHealth:
                 await asyncio.sleep(0.02)
                 waited += 0.02
         await self._app(scope, receive, send)
-
-
-def load_all() -> None:
-    """Imports what the pages import, opens the bundle that they would open, and lets each network run once."""
-    for name in MODULES:
-        importlib.import_module(name)
-    from sdviz.ui.ahead import open_ahead
-
-    open_ahead()

@@ -8,6 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
 
+from sdviz.bundle import Bundle
 from sdviz.outliers import Recipe
 from sdviz.ui.cache import Edit
 from sdviz.ui.components import Cell, Frame, Words, picture_grid, scrub_strip
@@ -17,7 +18,7 @@ from sdviz.ui.pictures import CONTROL_COLOUR, NEUTRAL_COLOUR, OUTLIER_COLOUR, da
 
 SCRUB, SHEET, TRAJECTORY, CURVE, DOWNLOAD = "Scrub S", "S x w sheet", "Trajectory", "S curve", "Download"
 SHEET_W = (0.0, 1.0, 2.0, 4.0)
-N_SCRUB_FRAMES = 17
+N_SCRUB_FRAMES = 13
 N_CURVE_POINTS = 9
 # The theme's own text colours, see .streamlit/config.toml: a mark is black or white by theme
 DARK_TEXT, LIGHT_TEXT = "#1B2430", "#E8EDF2"
@@ -61,16 +62,20 @@ def _edit(state: LabState, row: int, recipe: Recipe, right: bool = False) -> Edi
     return Edit(source.id, source.image, source.label, target, recipe)
 
 
+def scrub_edits(bundle: Bundle, edit: Edit) -> tuple[list[int], list[Edit]]:
+    """S of each frame of the scrub strip, and what to make: the outlier of each, then the control of each."""
+    values = s_values(bundle.manifest.max_train_timestep, N_SCRUB_FRAMES)
+    wrong = [replace(edit, recipe=replace(edit.recipe, start_timestep=s)) for s in values]
+    return values, wrong + [replace(one, target=one.label) for one in wrong]
+
+
 def _set_s() -> None:
     st.session_state["S"] = int(st.session_state["scrub"].chosen)
 
 
 def _scrub(state: LabState, run: Run) -> None:
-    values = s_values(state.bundle.manifest.max_train_timestep, N_SCRUB_FRAMES)
-    recipes = [replace(state.settings.recipe, start_timestep=s) for s in values]
-    wrong = [_edit(state, state.focus, r) for r in recipes]
-    right = [_edit(state, state.focus, r, right=True) for r in recipes]
-    made = run(wrong + right, "Making the frames")
+    values, edits = scrub_edits(state.bundle, _edit(state, state.focus, state.settings.recipe))
+    made = run(edits, "Making the frames")
     outliers, controls = made[: len(values)], made[len(values) :]
     source, names = state.sources[state.focus], state.bundle.class_names
     was, told = names[source.label], names[int(state.targets[state.focus])]
