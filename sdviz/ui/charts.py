@@ -1,4 +1,6 @@
-"""Charts that are drawn twice from one description: by plotly on the page, by matplotlib for PNG and SVG.
+"""Charts that are drawn twice from one description: on the page, and by matplotlib for PNG and SVG.
+
+On the page Vega-Lite draws bars and points, which most pages open with; plotly draws the rest.
 
 A chart also gives its numbers as CSV. All three carry where the numbers come from.
 """
@@ -17,6 +19,7 @@ import streamlit as st
 
 from sdviz.evidence.provenance import footer
 from sdviz.ui.look import DARK_TEXT, mark_colour, tidy
+from sdviz.ui.vega import vega_lite
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -158,8 +161,13 @@ class Chart:
     log_y: bool = False
     height: int = 360
 
-    def _n_points(self) -> int:
-        return sum(len(part.x) for part in self.parts if isinstance(part, Points))
+    @property
+    def is_light(self) -> bool:
+        """Whether it is bars alone, or some thousands of points at most: what Vega-Lite draws sooner."""
+        if all(isinstance(part, Bars) for part in self.parts):
+            return True
+        points = [len(part.x) for part in self.parts if isinstance(part, Points)]
+        return len(points) == len(self.parts) and sum(points) <= MAX_SVG_POINTS
 
     def figure(self) -> go.Figure:
         """As the page shows it, in the colours of the theme on show."""
@@ -184,9 +192,7 @@ class Chart:
             elif isinstance(part, Bars):
                 figure.add_bar(x=list(part.x), y=part.y, name=part.name, marker_color=part.colour)
             elif isinstance(part, Points):
-                # WebGL starts slowly where no GPU helps, and pays from some thousands of points on
-                add = figure.add_scattergl if self._n_points() > MAX_SVG_POINTS else figure.add_scatter
-                add(
+                figure.add_scattergl(
                     x=part.x,
                     y=part.y,
                     name=part.name,
@@ -306,7 +312,11 @@ def show_chart(chart: Chart, provenance: Mapping[str, str], *, key: str, caption
         key: The widgets' key.
         caption: "What am I looking at", for a newcomer.
     """
-    st.plotly_chart(chart.figure(), key=key, width="stretch", config={"displaylogo": False})
+    if chart.is_light:
+        table, spec = vega_lite(chart)
+        st.vega_lite_chart(table, spec, key=key, width="stretch", height=chart.height)
+    else:
+        st.plotly_chart(chart.figure(), key=key, width="stretch", config={"displaylogo": False})
     columns = st.columns([5, 1.2], vertical_alignment="center")
     columns[0].caption(caption)
     with columns[1]:
