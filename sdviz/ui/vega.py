@@ -18,7 +18,7 @@ _SHAPES = {"circle": "circle", "star": STAR, "cross": "cross", "diamond": "diamo
 # of a logarithmic axis: half of one image, so that a bar of one is seen
 _LOG_FLOOR = 0.5
 # more letters below an axis than fit side by side on half a page are turned
-_LETTERS_IN_A_ROW = 70
+_LETTERS_IN_A_ROW = 45
 
 
 def vega_lite(chart: Chart) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -64,7 +64,7 @@ def _colour(parts: Sequence[Any], part: Bars | Points) -> dict[str, Any]:
         "field": "series",
         "type": "nominal",
         "scale": {"domain": domain, "range": [one.colour for one in parts]},
-        "legend": {"orient": "top", "title": None, "columns": 6, "labelLimit": 240},
+        "legend": {"orient": "top", "title": None, "columns": 3, "labelLimit": 240},
     }
 
 
@@ -76,6 +76,7 @@ def _bars(part: Bars, chart: Chart, n_series: int) -> dict[str, Any]:
             "field": "x",
             "type": "nominal",
             "sort": None,
+            "scale": {"domain": names},
             "title": chart.x_title,
             "axis": {"labelAngle": -40 if turned else 0, "labelLimit": 150, "labelOverlap": False},
         },

@@ -18,6 +18,7 @@ from safetensors.numpy import load_file
 from streamlit.testing.v1 import AppTest
 
 from sdviz import data
+from tests.arrow_tables import table_of
 from tests.cut_bundle import change_table
 
 FAILURES = "pages/5_Failures.py"
@@ -191,7 +192,7 @@ def test_rates_of_classes_and_clusters(full_bundle: Full, open_page: Open) -> No
         percent = 100 * expected["sum"] / expected["size"]
         assert np.allclose(found["%"].reindex(expected.index), percent, atol=0.005)
         assert (np.diff(shown["%"]) <= 0).all()
-        (bars,) = json.loads(at.get("plotly_chart")[0].proto.spec)["data"]
+        bars = table_of(at.get("vega_lite_chart")[0].proto.data.data)
         failing = expected[expected["sum"] > 0]
         assert sorted(bars["x"]) == sorted(
             f"{name}, {row['sum']} of {row['size']}" for name, row in failing.iterrows()

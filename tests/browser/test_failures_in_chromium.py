@@ -141,7 +141,7 @@ def test_nothing_sticks_out(
     dark: bool,
 ) -> None:
     page = full_page(f"/Failures?t={some_missed(table)!r}", dark, width, wait_for=GRID)
-    page.locator(".js-plotly-plot .bars").first.wait_for()
+    page.locator(".stVegaLiteChart .mark-rect path, .stVegaLiteChart canvas").first.wait_for()
     assert is_dark(page) == dark
     assert sticking_out(page) == []
     # pictures 3 to 6 times their own size, pixel by pixel

@@ -130,7 +130,7 @@ def test_nothing_sticks_out(
     names = class_names(bundle)
     page = full_page("/Pseudo_labels?sample=digits/test/00003", dark, width, wait_for=OVERVIEW)
     page.locator(f"{FOUND}").wait_for()
-    page.locator(".js-plotly-plot .bars").first.wait_for()
+    page.locator(".stVegaLiteChart .mark-rect path, .stVegaLiteChart canvas").first.wait_for()
     assert is_dark(page) == dark
     assert sticking_out(page) == []
     for place in (OVERVIEW, ".st-key-pseudo_labels_found .cell"):

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from sdviz.ui import start as module
+from sdviz.ui.start import HEALTH, Start
+
+
+def ask(start: Start, path: str, kind: str = "http") -> asyncio.Task[None]:
+    async def app(scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401
+        await send({"path": scope["path"]})
+
+    async def receive() -> dict[str, str]:
+        return {}
+
+    async def send(message: Any) -> None:  # noqa: ANN401
+        assert message == {"path": path}
+
+    (middleware,) = start.middleware()
+    held = middleware.cls(app, *middleware.args)
+    return asyncio.create_task(held({"type": kind, "path": path}, receive, send))
+
+
+def test_only_the_answer_on_health_waits_and_comes_when_all_is_loaded() -> None:
+    async def scene() -> None:
+        start = Start()
+        health, page, socket = ask(start, HEALTH), ask(start, "/"), ask(start, HEALTH, "websocket")
+        await asyncio.sleep(0.1)
+        assert page.done() and socket.done() and not health.done()
+        start._ready.set()
+        await asyncio.wait_for(health, 5)
+
+    asyncio.run(scene())
+
+
+def test_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PATIENCE_SEC", 0.1)
+
+    async def scene() -> None:
+        await asyncio.wait_for(ask(Start(), HEALTH), 5)
+
+    asyncio.run(scene())
+
+
+def test_a_failure_while_loading_does_not_hold_the_server_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MODULES", ("sdviz.there_is_no_such_module",))
+    start = Start()
+    start._load()
+    assert start.is_ready
