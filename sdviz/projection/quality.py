@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 _ROWS_AT_ONCE = 256
 MAX_QUERIES = 2_000
@@ -31,18 +32,16 @@ def trustworthiness(
     if k < 1:
         return float("nan")
     rows = np.arange(n) if n <= max_queries else np.linspace(0, n - 1, max_queries).astype(int)
-    wide, flat = features.astype(np.float64), points.astype(np.float64)
-    lengths = [np.einsum("ij,ij->i", x, x) for x in (wide, flat)]
+    wide = features.astype(np.float64)
+    lengths = np.einsum("ij,ij->i", wide, wide)
+    near = _nearest(points.astype(np.float64), rows, k)
     penalty = 0.0
     for first in range(0, len(rows), _ROWS_AT_ONCE):
-        some = rows[first : first + _ROWS_AT_ONCE]
-        here = np.arange(len(some))
-        on_page = _squared_distances(flat, lengths[1], some)
-        on_page[here, some] = np.inf
-        near = np.argpartition(on_page, k - 1, axis=1)[:, :k]
-        in_space = _squared_distances(wide, lengths[0], some)
-        in_space[here, some] = np.inf
-        reach = np.take_along_axis(in_space, near, axis=1)
+        block = slice(first, first + _ROWS_AT_ONCE)
+        some = rows[block]
+        in_space = lengths[some, None] - 2.0 * wide[some] @ wide.T + lengths[None]
+        in_space[np.arange(len(some)), some] = np.inf
+        reach = np.take_along_axis(in_space, near[block], axis=1)
         in_space.sort(axis=1)
         for ordered, wanted in zip(in_space, reach, strict=True):
             rank = np.searchsorted(ordered, wanted) + 1
@@ -50,5 +49,10 @@ def trustworthiness(
     return float(1.0 - penalty * 2.0 / (len(rows) * k * (2.0 * n - 3.0 * k - 1.0)))
 
 
-def _squared_distances(x: np.ndarray, length: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    return np.asarray(length[rows, None] - 2.0 * x[rows] @ x.T + length[None])
+def _nearest(points: np.ndarray, rows: np.ndarray, k: int) -> np.ndarray:
+    """The k nearest others of some points, int64 (R,k), in any order."""
+    found = cKDTree(points).query(points[rows], k + 1)[1]
+    # a point is its own nearest, unless so many lie on the same place that it is not among them
+    own = found == rows[:, None]
+    own[~own.any(1), -1] = True
+    return np.asarray(found[~own].reshape(len(rows), k))
