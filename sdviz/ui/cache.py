@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -13,6 +14,7 @@ import numpy as np
 import streamlit as st
 
 from sdviz import data
+from sdviz.behind import Worker
 from sdviz.bundle import MANIFEST, Bundle
 from sdviz.config import RunConfig
 from sdviz.data import ImageSet
@@ -213,8 +215,17 @@ def _request(pairs: _Batch) -> OutlierRequest:
     )
 
 
-@st.cache_data(max_entries=64, show_spinner=False)
-def _estimate_run(config: str, root: str) -> list[tuple[str, float, int]]:
+@st.cache_resource(show_spinner=False)
+def _estimator() -> Worker:
+    return Worker("estimates")
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _estimate(config: str, root: str) -> Future[list[tuple[str, float, int]]]:
+    return _estimator().submit(_time_images, config)
+
+
+def _time_images(config: str) -> list[tuple[str, float, int]]:
     from sdviz.pipeline import estimate  # brings accelerate and more, seconds that only this page waits for
 
     with DEVICE_LOCK:
@@ -222,10 +233,17 @@ def _estimate_run(config: str, root: str) -> list[tuple[str, float, int]]:
     return [(part.stage, part.seconds, part.bytes) for part in parts]
 
 
-def estimate_run(config: RunConfig) -> list[tuple[str, float, int]]:
+def start_estimate(config: RunConfig) -> Future[list[tuple[str, float, int]]]:
     """(stage, seconds, bytes on the disk) of a run that has not begun, by a few images timed on its device.
 
-    Raises:
-        DataError, EncoderError, ValueError: What the run itself would stop at.
+    Returns:
+        What is being timed behind the page, or was before. It raises DataError, EncoderError or ValueError
+        where the run itself would stop at something.
     """
-    return _estimate_run(config.model_dump_json(), str(data.data_root()))
+    key = (config.model_dump_json(), str(data.data_root()))
+    found = _estimate(*key)
+    if found.done() and found.exception() is not None:
+        # what was missing may be there by now
+        _estimate.clear(*key)
+        found = _estimate(*key)
+    return found

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from sdviz import data
 from sdviz.config import ConfigError, RunConfig, load_config, to_yaml
 from sdviz.runs import Run
 from sdviz.ui import training_actions as actions
-from sdviz.ui.cache import estimate_run
+from sdviz.ui.cache import start_estimate
 from sdviz.ui.page import ROOT
 from sdviz.ui.training_fields import Setting, limits, settings_of, value_of
 from sdviz.ui.training_state import plain, start_and_watch, status_of
@@ -22,6 +24,9 @@ from sdviz.ui.words import about, duration, in_bytes
 
 FOLDER, PARQUET = "a folder of pictures …", "a Parquet file …"
 COLUMNS = 6
+# how long the page waits for an estimate before it shows itself, and how often it asks then
+AT_ONCE_SEC = 0.3
+POLL_SEC = 0.5
 # what a newcomer wants first
 FIRST_PROFILES = ("shapes-quick", "shapes-tiny")
 
@@ -144,24 +149,30 @@ def _check_and_start(path: Path, overrides: list[str], found: list[Run], now: bo
             width="stretch",
         )
     with columns[1]:
-        place = st.empty()
-        place.caption("Timing a few images to say how long it will take …")
-        _say_how_long(config, place)
+        estimate = start_estimate(config)
+        with suppress(Exception):
+            estimate.result(AT_ONCE_SEC)
+        st.fragment(_say_how_long, run_every=None if estimate.done() else POLL_SEC)(estimate, estimate.done())
         if busy := _at_work(found):
             st.caption(f"At work now: {plain(', '.join(busy))}. A run on the same device waits for its turn.")
     return config
 
 
-def _say_how_long(config: RunConfig, place: Any) -> None:  # noqa: ANN401
+def _say_how_long(estimate: Future[list[tuple[str, float, int]]], was_done: bool) -> None:
+    if not estimate.done():
+        st.caption("Timing a few images to say how long it will take …")
+        return
+    if not was_done:
+        st.rerun()  # to ask no more
     try:
-        parts = estimate_run(config)
+        parts = estimate.result()
     except (ValueError, OSError) as error:  # what the run itself would stop at
-        place.error(plain(str(error)), icon=":material/error:")
+        st.error(plain(str(error)), icon=":material/error:")
         return
     seconds, size = sum(sec for _, sec, _ in parts), sum(n for *_, n in parts)
     longest = sorted(parts, key=lambda part: -part[1])[:3]
     words = ", ".join(f"{STAGE_WORDS.get(name, name).lower()} {duration(sec)}" for name, sec, _ in longest)
-    place.markdown(
+    st.markdown(
         f"**{about(seconds).capitalize()}** by this machine's speed just now ({words}), "
         f"{in_bytes(size)} on the disk."
     )

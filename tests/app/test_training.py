@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -218,6 +219,7 @@ def test_the_bundle_opens_in_the_lab_at_once(open_app: Open, shipped: Callable[.
 
 def test_start_writes_what_the_widgets_say_and_launches(open_app: Open, interpreter: None) -> None:
     at = new_run(open_app)
+    settle(at)
     assert "on the disk" in text_of(at)
     at.number_input(key="shapes-tiny diffusion.total_steps").set_value(321)
     at.number_input(key="shapes-tiny data.limit").set_value(None)
@@ -255,10 +257,21 @@ def test_a_wrong_key_is_one_line_and_nothing_starts(open_app: Open) -> None:
     assert "start" in enabled(at)
 
 
+def settle(at: AppTest) -> None:
+    """Asks again until the estimate is there, as the page in a browser does."""
+    for _ in range(240):
+        if not any(one.value.startswith("Timing a few images") for one in at.caption):
+            return
+        time.sleep(0.25)
+        at.run()
+    raise AssertionError("the estimate never came")
+
+
 def test_images_that_are_not_there_are_named_before_the_start(open_app: Open) -> None:
     at = new_run(open_app)
     at.selectbox(key="images shapes-tiny").set_value("a folder of pictures …").run()
     at.text_input(key="path shapes-tiny folder:").set_value("/no/such/place").run()
+    settle(at)
     assert not at.exception
     assert any("/no/such/place" in error.value.replace("\\", "") for error in at.error)
 
