@@ -135,7 +135,7 @@ PAGES: dict[str, tuple[str, str, list[Step]]] = {
     "Failures": ("/Failures", ".cell img", [slide("failures_recall", "threshold one step up")]),
     "Results": (
         "/Results",
-        ".chart svg, .js-plotly-plot",
+        ".st-key-results_threshold svg",
         [
             slide("results_k", "k one up"),
             Step("ROC curves", choose_view("ROC"), choose_view("Histogram")),
