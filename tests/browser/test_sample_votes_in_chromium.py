@@ -185,7 +185,7 @@ def test_nothing_sticks_out(
     votes = by_hand.score(10)[1]
     one = by_hand.table["id"][int(np.flatnonzero(votes == 5)[0])]
     page = full_page(f"/Sample_votes?sample={one}", dark, width, wait_for=MIXED)
-    page.locator(".st-key-votes_heads .bars").first.wait_for()
+    page.locator(".st-key-votes_heads .mark-rect path, .st-key-votes_heads canvas").first.wait_for()
     page.locator(".st-key-votes_map .legendtext", has_text="this image").wait_for()
     assert is_dark(page) == dark
     assert sticking_out(page) == [] == faint(page)
