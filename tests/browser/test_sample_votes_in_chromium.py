@@ -186,7 +186,7 @@ def test_nothing_sticks_out(
     one = by_hand.table["id"][int(np.flatnonzero(votes == 5)[0])]
     page = full_page(f"/Sample_votes?sample={one}", dark, width, wait_for=MIXED)
     page.locator(".st-key-votes_heads .mark-rect path, .st-key-votes_heads canvas").first.wait_for()
-    page.locator(".st-key-votes_map .legendtext", has_text="this image").wait_for()
+    page.locator(".st-key-votes_map .mark-symbol path, .st-key-votes_map canvas").first.wait_for()
     assert is_dark(page) == dark
     assert sticking_out(page) == [] == faint(page)
     # pictures 2 to 6 times their own size, pixel by pixel
