@@ -185,8 +185,9 @@ def test_nothing_sticks_out(
     votes = by_hand.score(10)[1]
     one = by_hand.table["id"][int(np.flatnonzero(votes == 5)[0])]
     page = full_page(f"/Sample_votes?sample={one}", dark, width, wait_for=MIXED)
-    page.locator(".st-key-votes_heads .mark-rect path, .st-key-votes_heads canvas").first.wait_for()
-    page.locator(".st-key-votes_map .mark-symbol path, .st-key-votes_map canvas").first.wait_for()
+    # what the heads say, and where the image lies
+    for row in range(2):
+        page.locator("[data-testid=stVegaLiteChart]").nth(row).locator("svg, canvas").first.wait_for()
     assert is_dark(page) == dark
     assert sticking_out(page) == [] == faint(page)
     # pictures 2 to 6 times their own size, pixel by pixel
