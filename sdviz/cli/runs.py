@@ -86,10 +86,12 @@ def _show_plan(config: RunConfig) -> None:
     """The resolved tree as YAML, then the stages as comments in it: the whole is a configuration again."""
     from ..config import to_yaml
     from ..nn.device import device_name, resolve_device
-    from ..pipeline import estimate
+    from ..pipeline import estimate, stage_names
 
-    stages = estimate(config)
     typer.echo(to_yaml(config))
+    # before the estimate, which needs the images: what would be done is known without them
+    typer.echo(f"# stages: {', '.join(stage_names(config))}")
+    stages = estimate(config)
     typer.echo(f"# on {device_name(resolve_device(config.device))}, by a few images' speed just now:")
     for one in stages:
         typer.echo(f"#   {one.stage:<14} {duration(one.seconds):>9}  {one.bytes / 1e6:9.1f} MB")
