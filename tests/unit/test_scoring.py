@@ -221,6 +221,11 @@ def test_a_dry_run_shows_the_plan_and_starts_nothing(
     stages = [line.split()[1] for line in result.stdout.splitlines() if line.startswith("#   ")]
     assert stages[:3] == ["encoder", "pseudo_labels", "diffusion"]
     assert stages[-2:] == ["bundle", "in"]
+    # without the images no time can be said, but what would be done can
+    missing = ("--set", "evaluation.far=[folder:/no/such/place]", "--set", "data.limit=8")
+    result = cli("run", scored_run.parent / "tiny.yaml", "--dry-run", *missing)
+    assert result.exit_code == 2 and "/no/such/place" in result.stderr
+    assert "# stages: encoder, pseudo_labels, diffusion" in result.stdout
     assert not (tmp_path / "runs").exists()
 
 
