@@ -9,10 +9,9 @@ several samplings can go side by side and share one call of the network.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Generator, Sequence
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, cast
 
 import torch
 
@@ -23,24 +22,9 @@ StepNoise = Callable[[int], torch.Tensor]
 Callback = Callable[[int, torch.Tensor, torch.Tensor], None]
 # yields (x_t, t), is sent eps, returns x_0
 Steps: TypeAlias = Generator[tuple[torch.Tensor, int], torch.Tensor, torch.Tensor]
-
-
-class StepsOf(Protocol):
-    """A sampler as its steps: `Sampler` without the network."""
-
-    def __call__(
-        self,
-        x: torch.Tensor,
-        timesteps: Sequence[int],
-        schedule: NoiseSchedule,
-        *,
-        eta: float = 0.0,
-        step_noise: StepNoise | None = None,
-        callback: Callback | None = None,
-        clip_x_0: bool = True,
-    ) -> Steps:
-        """Nothing happens before the first `next`; arguments and errors as `Sampler`."""
-        ...
+# (x, timesteps, schedule, *, eta, step_noise, callback, clip_x_0) as `Sampler` takes them, without the network;
+# nothing happens before the first `next`
+StepsOf: TypeAlias = Callable[..., Steps]
 
 
 class Sampler(Protocol):
@@ -110,24 +94,11 @@ def run_steps(steps: Steps, eps_fn: EpsFn) -> torch.Tensor:
 def _sampler(steps_of: StepsOf) -> Sampler:
     """The sampler that takes those steps."""
 
-    @functools.wraps(steps_of)
-    def sample(
-        eps_fn: EpsFn,
-        x: torch.Tensor,
-        timesteps: Sequence[int],
-        schedule: NoiseSchedule,
-        *,
-        eta: float = 0.0,
-        step_noise: StepNoise | None = None,
-        callback: Callback | None = None,
-        clip_x_0: bool = True,
-    ) -> torch.Tensor:
-        steps = steps_of(
-            x, timesteps, schedule, eta=eta, step_noise=step_noise, callback=callback, clip_x_0=clip_x_0
-        )
-        return run_steps(steps, eps_fn)
+    def sample(eps_fn: EpsFn, *state: Any, **settings: Any) -> torch.Tensor:  # noqa: ANN401 - see `Sampler`
+        return run_steps(steps_of(*state, **settings), eps_fn)
 
-    return sample
+    sample.__doc__ = steps_of.__doc__
+    return cast(Sampler, sample)
 
 
 def _fresh(step_noise: StepNoise | None, t: int, x: torch.Tensor) -> torch.Tensor:

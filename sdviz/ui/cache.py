@@ -156,6 +156,7 @@ def make_edits(
     steps_done = 0
     for group in groups:
         x_0s: list[list[np.ndarray]] = [[] for _ in group]
+        told = -1
 
         def on_step(
             part: int,
@@ -165,12 +166,13 @@ def make_edits(
             group: list[_Batch] = group,
             x_0s: list[list[np.ndarray]] = x_0s,
         ) -> None:
-            nonlocal steps_done
+            nonlocal steps_done, told
             steps_done += len(group[part])
             if trajectory:
                 x_0s[part].append(to_images(x_0))  # type: ignore[arg-type]
             # once a step for all of the group, and not for each of its parts
-            if on_progress is not None and part == len(group) - 1:
+            if on_progress is not None and step > told:
+                told = step
                 on_progress(min(1.0, steps_done / max(1, steps_total)))
 
         with DEVICE_LOCK:

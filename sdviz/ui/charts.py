@@ -18,121 +18,17 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from sdviz.evidence.provenance import footer
+from sdviz.ui.chart_parts import Bars, Heat, Line, Mark, Points
 from sdviz.ui.look import DARK_TEXT, mark_colour, tidy
 from sdviz.ui.vega import vega_lite
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MAX_SVG_POINTS = 4_000
+MAX_LIGHT_POINTS = 4_000
 _PNG_DPI = 144
 _WIDTH_IN = 8.0
 _MARKERS = {"circle": "o", "star": "*", "cross": "P", "diamond": "D"}
-
-
-@dataclass(frozen=True, eq=False)
-class Line:
-    """A line through points.
-
-    Attributes:
-        name: In the legend and as the CSV's column.
-        x: (N,).
-        y: (N,).
-        colour: Its colour.
-        dash: Drawn dashed.
-        steps: Drawn as a staircase that keeps y until the next x, as a histogram or an ROC curve is.
-        fill: Filled down to 0.
-        markers: Points on it.
-        in_legend: Named in the legend.
-    """
-
-    name: str
-    x: np.ndarray
-    y: np.ndarray
-    colour: str
-    dash: bool = False
-    steps: bool = False
-    fill: bool = False
-    markers: bool = False
-    in_legend: bool = True
-
-
-@dataclass(frozen=True, eq=False)
-class Bars:
-    """One bar for each name or place.
-
-    Attributes:
-        name: In the legend and as the CSV's column.
-        x: str or numbers (N,).
-        y: (N,).
-        colour: One, or one for each bar.
-    """
-
-    name: str
-    x: np.ndarray | Sequence[str]
-    y: np.ndarray
-    colour: str | Sequence[str]
-
-
-@dataclass(frozen=True, eq=False)
-class Points:
-    """Points without a line.
-
-    Attributes:
-        name: In the legend and as the CSV's series.
-        x: (N,).
-        y: (N,).
-        colour: Of their faces.
-        size_px: Across, on the page.
-        ringed: With an edge in the colour of text, so that they stand out.
-        symbol: "circle", "star", "cross" or "diamond".
-        texts: Shown when the mouse is on one, str (N,); none for "".
-        ids: What a click on each reports, str (N,); empty where nothing may be clicked.
-    """
-
-    name: str
-    x: np.ndarray
-    y: np.ndarray
-    colour: str
-    size_px: int = 6
-    ringed: bool = False
-    symbol: str = "circle"
-    texts: Sequence[str] = ()
-    ids: Sequence[str] = ()
-
-
-@dataclass(frozen=True, eq=False)
-class Heat:
-    """A table of colours with a number in each cell.
-
-    Attributes:
-        name: What the numbers are.
-        x: Names of the columns.
-        y: Names of the rows.
-        z: float (rows, columns); NaN is an empty cell.
-        number: How a number is written, as in ".1f".
-    """
-
-    name: str
-    x: Sequence[str]
-    y: Sequence[str]
-    z: np.ndarray
-    number: str = ".1f"
-
-
-@dataclass(frozen=True)
-class Mark:
-    """A straight line across the chart, in the colour of text.
-
-    Attributes:
-        at: Where.
-        text: Beside it.
-        upright: On the x axis; else on the y axis.
-    """
-
-    at: float
-    text: str = ""
-    upright: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,7 +63,7 @@ class Chart:
         if all(isinstance(part, Bars) for part in self.parts):
             return True
         points = [len(part.x) for part in self.parts if isinstance(part, Points)]
-        return len(points) == len(self.parts) and sum(points) <= MAX_SVG_POINTS
+        return len(points) == len(self.parts) and sum(points) <= MAX_LIGHT_POINTS
 
     def figure(self) -> go.Figure:
         """As the page shows it, in the colours of the theme on show."""

@@ -11,7 +11,8 @@ from sdviz.bundle import Bundle
 from sdviz.evidence import Evidence, MissingPart, PictureLibrary
 from sdviz.evidence.provenance import provenance
 from sdviz.projection import GivenUp, LayoutJob, Layouts, LayoutSettings, fewest_points
-from sdviz.ui.charts import Chart, Points, offer_downloads
+from sdviz.ui.chart_parts import Points
+from sdviz.ui.charts import Chart, offer_downloads
 from sdviz.ui.embeddings_chosen import chosen_rows, points_csv, show_chosen, take_region
 from sdviz.ui.embeddings_colour import BY_SET, FIGURE_3, HELP, WAYS, colour_points, edges_of, texts_of
 from sdviz.ui.embeddings_pictures import Lacking, outliers_made, sheet_of

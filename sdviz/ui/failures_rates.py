@@ -10,7 +10,8 @@ import streamlit as st
 
 from sdviz.evidence.failures import Rate, is_wrong, rates
 from sdviz.evidence.provenance import provenance
-from sdviz.ui.charts import Bars, Chart, show_chart
+from sdviz.ui.chart_parts import Bars
+from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.failures_state import View, facts_of
 
 BY_CLASS, BY_CLUSTER = "by class", "by cluster"

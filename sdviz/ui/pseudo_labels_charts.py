@@ -10,7 +10,8 @@ from sdviz.bundle import Bundle
 from sdviz.evidence import PseudoLabels
 from sdviz.evidence.clusters import ClusterFacts, confidence_histogram
 from sdviz.evidence.provenance import provenance
-from sdviz.ui.charts import Bars, Chart, show_chart
+from sdviz.ui.chart_parts import Bars
+from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.look import cluster_colour
 from sdviz.ui.pictures import ID_COLOUR, NEUTRAL_COLOUR
 

@@ -12,7 +12,8 @@ from sdviz.bundle import Bundle
 from sdviz.evidence import Evidence
 from sdviz.evidence.clusters import AgainstClasses, against_classes
 from sdviz.evidence.provenance import provenance
-from sdviz.ui.charts import Chart, Heat, show_chart
+from sdviz.ui.chart_parts import Heat
+from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.training_state import plain
 
 

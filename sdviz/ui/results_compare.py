@@ -11,7 +11,8 @@ from sdviz.bundle import Bundle, BundleError
 from sdviz.detection import metrics
 from sdviz.evidence.curves import roc_curve
 from sdviz.evidence.records import BundleRecord, differing_keys, mean_auroc
-from sdviz.ui.charts import Chart, Line, show_chart
+from sdviz.ui.chart_parts import Line
+from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.look import ROLE_NAMES
 from sdviz.ui.results_html import TABLE_CSS, Row, table_html
 from sdviz.ui.results_records import all_records, find_columns, many_lines

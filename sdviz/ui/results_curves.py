@@ -16,7 +16,8 @@ from sdviz.evidence.curves import (
     precision_recall_curve,
     roc_curve,
 )
-from sdviz.ui.charts import Chart, Line, Mark, offer_downloads, show_chart
+from sdviz.ui.chart_parts import Line, Mark
+from sdviz.ui.charts import Chart, offer_downloads, show_chart
 from sdviz.ui.results_state import MODE_WORDS, ResultsState, offer_table
 from sdviz.ui.shared import set_shared
 from sdviz.ui.threshold_chart import Height, threshold_chart

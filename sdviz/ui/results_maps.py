@@ -12,7 +12,8 @@ from sdviz.evidence import Evidence, MissingPart
 from sdviz.evidence.curves import k_alpha_map
 from sdviz.evidence.provenance import provenance
 from sdviz.evidence.records import RecipeMap, recipe_map
-from sdviz.ui.charts import Chart, Heat, show_chart
+from sdviz.ui.chart_parts import Heat
+from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.evidence import find_rescorer
 from sdviz.ui.look import ROLE_NAMES, set_titles
 from sdviz.ui.results_records import all_records, many_lines

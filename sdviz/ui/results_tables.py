@@ -11,7 +11,8 @@ from sdviz.evaluation.tables import CONTROL_NAMES, METRIC_NAMES, MODE_NAMES
 from sdviz.evidence import Evidence
 from sdviz.evidence.curves import MODES, Results
 from sdviz.evidence.provenance import provenance
-from sdviz.ui.charts import Chart, Heat, show_chart
+from sdviz.ui.chart_parts import Heat
+from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.look import ROLE_NAMES
 from sdviz.ui.results_html import TABLE_CSS, Cell, Row, between, percent, table_html
 from sdviz.ui.results_state import MODE_WORDS, ResultsState, find_results, offer_table

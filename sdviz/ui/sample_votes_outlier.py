@@ -14,7 +14,8 @@ from sdviz.evidence.provenance import provenance
 from sdviz.evidence.votes import OUTLIERS, TRAIN
 from sdviz.outliers import Recipe, draw_target_labels
 from sdviz.ui.cache import Edit, make_edits
-from sdviz.ui.charts import Chart, Line, Mark, show_chart
+from sdviz.ui.chart_parts import Line, Mark
+from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.components import Cell, Words, picture_grid
 from sdviz.ui.pictures import CONTROL_COLOUR, OUTLIER_COLOUR, data_uri
 from sdviz.ui.sample_votes_state import PAGE, Looked, cluster_of, detector_says, group_colour, neighbours

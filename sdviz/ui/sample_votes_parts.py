@@ -10,7 +10,8 @@ from sdviz.evidence import MissingPart
 from sdviz.evidence.provenance import provenance
 from sdviz.evidence.rescoring import SetScores
 from sdviz.evidence.votes import OTHER, OUTLIERS, TRAIN, probabilities, shares_below
-from sdviz.ui.charts import Bars, Chart, Points, show_chart
+from sdviz.ui.chart_parts import Bars, Points
+from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.components import Cell, Words, picture_grid
 from sdviz.ui.evidence import SEARCHING, start_search
 from sdviz.ui.look import mark_colour

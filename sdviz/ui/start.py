@@ -18,6 +18,7 @@ LOG = logging.getLogger(__name__)
 HEALTH = "/_stcore/health"
 # A machine so slow that it has not loaded all by then shows its pages as they come
 PATIENCE_SEC = 60.0
+LISTENS_AFTER_SEC = 0.3
 # Slow to import, and needed by a page: some only when it is drawn
 MODULES = (
     *(f"sdviz.ui.{page}" for page in ("home", "lab", "pseudo_labels", "embeddings", "sample_votes")),
@@ -66,8 +67,11 @@ class Start:
         """For `streamlit.App`: begins with the server, and opens the browser unless the server is headless."""
         self.begin()
         if not st.get_option("server.headless"):
-            host = st.get_option("browser.serverAddress")
-            webbrowser.open(f"http://{host}:{st.get_option('server.port')}")
+            address = f"http://{st.get_option('browser.serverAddress')}:{st.get_option('server.port')}"
+            # the server listens once this function has yielded
+            opener = threading.Timer(LISTENS_AFTER_SEC, webbrowser.open, [address])
+            opener.daemon = True
+            opener.start()
         yield
 
     def middleware(self) -> list[Middleware]:

@@ -1,4 +1,4 @@
-"""Bars and points as Vega-Lite draws them: its script reaches a page in half the time that plotly's takes."""
+"""Bars and points as Vega-Lite draws them, whose script is smaller than plotly's: pages open sooner with it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from sdviz.ui.chart_parts import Bars, Mark, Points
 from sdviz.ui.look import mark_colour
 
 if TYPE_CHECKING:
-    from sdviz.ui.charts import Bars, Chart, Mark, Points
+    from sdviz.ui.charts import Chart
 
 STAR = "M0,-1L.23,-.31L.95,-.31L.36,.12L.59,.81L0,.38L-.59,.81L-.36,.12L-.95,-.31L-.23,-.31Z"
 _SHAPES = {"circle": "circle", "star": STAR, "cross": "cross", "diamond": "diamond"}
@@ -30,8 +31,6 @@ def vega_lite(chart: Chart) -> tuple[pd.DataFrame, dict[str, Any]]:
     Returns:
         Columns series, x, y, text and colour; and what `streamlit.vega_lite_chart` takes beside it.
     """
-    from sdviz.ui.charts import Bars
-
     parts: Sequence[Any] = chart.parts
     table = pd.concat([_rows(part) for part in parts], ignore_index=True)
     if chart.log_y:

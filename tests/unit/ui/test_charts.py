@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from sdviz.ui.charts import Bars, Chart, Heat, Line, Mark
+from sdviz.ui.chart_parts import Bars, Heat, Line, Mark
+from sdviz.ui.charts import Chart
 
 LINES = {"bundle": "shapes", "bundle hash": "a" * 64}
 CHART = Chart(

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sdviz.ui.charts import Bars, Chart, Heat, Line, Mark, Points
+from sdviz.ui.chart_parts import Bars, Heat, Line, Mark, Points
+from sdviz.ui.charts import Chart
 from sdviz.ui.vega import vega_lite
 
 
