@@ -20,7 +20,7 @@ import streamlit as st
 from sdviz.evidence.provenance import footer
 from sdviz.ui.chart_parts import Bars, Heat, Line, Mark, Points
 from sdviz.ui.look import DARK_TEXT, mark_colour, tidy
-from sdviz.ui.vega import vega_lite
+from sdviz.ui.vega import legend, vega_lite
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -209,6 +209,8 @@ def show_chart(chart: Chart, provenance: Mapping[str, str], *, key: str, caption
         caption: "What am I looking at", for a newcomer.
     """
     if chart.is_light:
+        if words := legend(chart):
+            st.html(words)
         table, spec = vega_lite(chart)
         st.vega_lite_chart(table, spec, key=key, width="stretch", height=chart.height)
     else:

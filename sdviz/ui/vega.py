@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,6 +48,19 @@ def vega_lite(chart: Chart) -> tuple[pd.DataFrame, dict[str, Any]]:
     return table, {"height": chart.height, "layer": layers}
 
 
+def legend(chart: Chart) -> str:
+    """The names of several parts with their colours, HTML that wraps as words do; "" for one part."""
+    if len(chart.parts) < 2:
+        return ""
+    dot = "display:inline-block;width:.7em;height:.7em;border-radius:50%;margin-right:.35em;background:"
+    names = [
+        f'<span style="white-space:nowrap"><span style="{dot}{part.colour}"></span>{escape(part.name)}</span>'
+        for part in chart.parts
+        if isinstance(part, Bars | Points)
+    ]
+    return f'<div style="display:flex;flex-wrap:wrap;gap:.1rem .9rem;font-size:.8rem">{"".join(names)}</div>'
+
+
 def _rows(part: Bars | Points) -> pd.DataFrame:
     colours = part.colour if isinstance(part.colour, str) else list(part.colour)
     texts = list(getattr(part, "texts", ())) or ""
@@ -63,7 +77,7 @@ def _colour(parts: Sequence[Any], part: Bars | Points) -> dict[str, Any]:
         "field": "series",
         "type": "nominal",
         "scale": {"domain": domain, "range": [one.colour for one in parts]},
-        "legend": {"orient": "top", "title": None, "columns": 3, "labelLimit": 240},
+        "legend": None,  # Vega-Lite's own is cut where the page is narrow: see `legend`
     }
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from sdviz.ui.chart_parts import Bars, Heat, Line, Mark, Points
 from sdviz.ui.charts import Chart
-from sdviz.ui.vega import vega_lite
+from sdviz.ui.vega import legend, vega_lite
 
 
 def chart(*parts: Any, **more: Any) -> Chart:  # noqa: ANN401
@@ -53,6 +53,13 @@ def test_series_stand_side_by_side_under_one_legend() -> None:
         }
         assert layer["encoding"]["xOffset"]["field"] == "series"
         assert layer["encoding"]["y"]["scale"]["domain"] == [0, 105]
+
+
+def test_the_legend_names_several_parts_and_takes_no_html() -> None:
+    one = Points("<b>all</b>", np.zeros(1), np.zeros(1), "#0072B2")
+    assert legend(chart(one)) == ""
+    words = legend(chart(one, Points("this", np.zeros(1), np.zeros(1), "#000000")))
+    assert "&lt;b&gt;all&lt;/b&gt;" in words and "#0072B2" in words and "this" in words
 
 
 def test_points_can_be_moved_and_marks_lie_across() -> None:
