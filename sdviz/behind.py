@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import queue
-import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import suppress
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-# Of a thread's priority on Linux, 0..19: pages come first where both want the processor
-NICE = 10
-
-
-def yield_to_others() -> None:
-    """Lowers the priority of the thread that calls; elsewhere than on Linux, of none."""
-    if sys.platform == "linux":
-        with suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
-
-
 class Worker:
     """Runs tasks in the order they came in one thread, begun with the first.
 
     `concurrent.futures` waits for its threads when the program ends: minutes, for a t-SNE that nobody wants any
-    more. This one's thread is a daemon, and lets others have the processor first.
+    more. This one's thread is a daemon.
     """
 
     def __init__(self, name: str) -> None:
@@ -66,6 +52,5 @@ class Worker:
         return future
 
     def _work(self) -> None:
-        yield_to_others()
         while True:
             self._tasks.get()()

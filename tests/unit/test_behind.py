@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import threading
@@ -8,7 +7,7 @@ import time
 
 import pytest
 
-from sdviz.behind import NICE, Worker
+from sdviz.behind import Worker
 
 
 def test_tasks_run_one_at_a_time_in_their_order() -> None:
@@ -49,13 +48,3 @@ def test_the_program_does_not_wait_for_a_task_when_it_ends() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
     assert done.stdout == "ended\n" and done.returncode == 0
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="threads have priorities of their own on Linux only")
-def test_its_thread_lets_others_go_first_and_nobody_else_is_slowed() -> None:
-    def own() -> int:
-        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-
-    before = own()
-    assert Worker("meek").submit(own).result(10) == min(19, max(before, NICE))
-    assert own() == before
