@@ -4,6 +4,7 @@ import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -456,10 +457,13 @@ def test_a_spoilt_network_is_neither_saved_nor_returned_at_an_early_end(
     train: Callable[..., tuple[NoisePredictor, bool]],
     tiny_network: Callable[..., NoisePredictor],
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     end: str,
 ) -> None:
     model = Poisoned(tiny_network(), 2, only_the_gradient=True)
-    config = settings(total_steps=10**6, time_limit_sec=0.5 if end == "time" else None)
+    # a second a step, on a machine of any speed
+    monkeypatch.setattr("sdviz.diffusion.training.time", SimpleNamespace(monotonic=lambda: float(model.calls)))
+    config = settings(total_steps=10**6, time_limit_sec=2.5 if end == "time" else None)
     stop = stop_before(3) if end == "stop" else None
     with pytest.raises(TrainingDiverged):
         train(model, config, state_path=tmp_path / "state.pt", should_stop=stop)
