@@ -241,6 +241,9 @@ def main() -> int:
         checkpoints = home / "checkpoints"
         checkpoints.mkdir()
         shutil.copytree(options.bundle, checkpoints / options.bundle.name)
+        ahead = options.bundle.parent / ".layouts"
+        if ahead.is_dir():
+            shutil.copytree(ahead, checkpoints / ahead.name)
         browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
         for title in options.pages:
             path, ready, steps = PAGES[title]

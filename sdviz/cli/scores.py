@@ -1,4 +1,4 @@
-"""The command that scores images: score."""
+"""The commands on a bundle that is there: score images, lay its features out ahead."""
 
 from __future__ import annotations
 
@@ -60,3 +60,33 @@ def score(
         typer.echo(json.dumps(figures))
     else:
         typer.echo(f"{len(table)} images, {flagged} flagged as OOD: {out}")
+
+
+@app.command()
+@mistakes_in_one_line
+def layouts(
+    bundle: Annotated[Path, typer.Option(help="A bundle's folder.")],
+) -> None:
+    """Makes the t-SNE and UMAP that the page Embeddings shows first, so that nobody waits for them there.
+
+    Minutes. They stand beside the bundle, in .layouts; those that are there already are not made again.
+    """
+    from ..bundle import Bundle
+    from ..evidence import Evidence
+    from ..evidence.layouts_ahead import View, make_ahead
+
+    with checking():
+        whose = Bundle.load(bundle, "cpu", lazy=True)
+    found = 0
+
+    def on_made(view: View, file: Path, now: bool) -> None:
+        nonlocal found
+        found += 1
+        where = "through training" if view.through else "after training"
+        typer.echo(
+            f"{view.layout.method} {where}, {', '.join(view.sets)}: {'made' if now else 'there'}, {file}"
+        )
+
+    make_ahead(Evidence(whose), on_made)
+    if not found:
+        raise Mistake(f"{bundle}: no features to lay out; it has no detector, or was never measured")

@@ -3,10 +3,11 @@
 from .layouts import METHODS, Layouts, LayoutSettings, align, compute_layouts, fewest_points
 from .quality import trustworthiness
 from .regions import inside, project
-from .store import GivenUp, LayoutJob, LayoutStore
+from .store import SUFFIX, GivenUp, LayoutJob, LayoutStore, read_layouts, write_layouts
 
 __all__ = [
     "METHODS",
+    "SUFFIX",
     "GivenUp",
     "LayoutJob",
     "LayoutSettings",
@@ -17,5 +18,7 @@ __all__ = [
     "fewest_points",
     "inside",
     "project",
+    "read_layouts",
     "trustworthiness",
+    "write_layouts",
 ]

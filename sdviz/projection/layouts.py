@@ -58,19 +58,22 @@ class LayoutSettings:
         Args:
             features: float32 (F,N,D).
         """
-        what = asdict(self) | {"format": _FORMAT, "shape": features.shape}
-        # what a method does not look at does not change its result
+        library = "umap-learn" if self.method == "umap" else "scikit-learn"
+        what = self.that_matter() | {"shape": features.shape, library: version(library)}
+        digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode())
+        digest.update(np.ascontiguousarray(features, np.float32).tobytes())
+        return digest.hexdigest()
+
+    def that_matter(self) -> dict[str, object]:
+        """Those that the method looks at, and the number of this way of laying out."""
+        what: dict[str, object] = asdict(self) | {"format": _FORMAT}
         if self.method != "tsne":
             del what["perplexity"]
         if self.method != "umap":
             del what["n_neighbors"]
         if self.method == "pca":
             del what["seed"]
-        library = "umap-learn" if self.method == "umap" else "scikit-learn"
-        what[library] = version(library)
-        digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode())
-        digest.update(np.ascontiguousarray(features, np.float32).tobytes())
-        return digest.hexdigest()
+        return what
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,7 @@ from .layouts import Layouts, LayoutSettings, compute_layouts
 
 MAX_BYTES = 256_000_000
 MAX_IN_MEMORY = 24
-_SUFFIX = ".layout.npz"
+SUFFIX = ".layout.npz"
 # a first guess of seconds for one point in one t-SNE, until one was measured here
 _SEC_PER_POINT = 0.004
 
@@ -92,6 +92,35 @@ class LayoutJob:
         """
         assert self.future is not None
         return self.future.result()
+
+
+def read_layouts(path: Path) -> Layouts | None:
+    """Layouts from a file; None where it is not there, cut, or none of ours."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            found = Layouts(file["points"], file["trust"], file["explained"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+    fits = found.points.ndim == 3 and len(found.points) == len(found.trust) == len(found.explained)
+    return found if fits else None
+
+
+def write_layouts(path: Path, layouts: Layouts) -> None:
+    """Writes them whole or not at all; the folder is made.
+
+    Raises:
+        OSError: The disk is full or read-only; nothing is left.
+    """
+    part = path.with_name(f".{path.name}.{uuid4().hex}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as stream:
+            np.savez(stream, points=layouts.points, trust=layouts.trust, explained=layouts.explained)
+        part.replace(path)
+    except OSError:
+        with suppress(OSError):
+            part.unlink()
+        raise
 
 
 class GivenUp(ValueError):
@@ -172,32 +201,24 @@ class LayoutStore:
             if found is not None:
                 self._kept.move_to_end(key)
                 return found
-        path = self.folder / f"{key}{_SUFFIX}"
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                found = Layouts(file["points"], file["trust"], file["explained"])
+        path = self.folder / f"{key}{SUFFIX}"
+        found = read_layouts(path)
+        if found is None:
+            return None  # it is computed again
+        with suppress(OSError):
             os.utime(path)
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            return None  # not there, or cut: it is computed again
         self._keep(key, found)
         return found
 
     def _write(self, key: str, made: Layouts) -> None:
         """A full or read-only disk costs the file, not the layout."""
-        part = self.folder / f".{key}.{uuid4().hex}.part"
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with part.open("wb") as stream:
-                np.savez(stream, points=made.points, trust=made.trust, explained=made.explained)
-            part.replace(self.folder / f"{key}{_SUFFIX}")
+        with suppress(OSError):
+            write_layouts(self.folder / f"{key}{SUFFIX}", made)
             self._prune()
-        except OSError:
-            with suppress(OSError):
-                part.unlink()
 
     def _prune(self) -> None:
         files = sorted(
-            ((p.stat().st_mtime, p.stat().st_size, p) for p in self.folder.glob(f"*{_SUFFIX}")), reverse=True
+            ((p.stat().st_mtime, p.stat().st_size, p) for p in self.folder.glob(f"*{SUFFIX}")), reverse=True
         )
         total = 0
         for _, size, path in files:

@@ -9,6 +9,7 @@ import streamlit as st
 
 from sdviz.bundle import Bundle
 from sdviz.evidence import Evidence, MissingPart, PictureLibrary
+from sdviz.evidence.layouts_ahead import USUAL_POINTS, View, figure_3_sets, usual_sets
 from sdviz.evidence.provenance import provenance
 from sdviz.projection import GivenUp, LayoutJob, Layouts, LayoutSettings, fewest_points
 from sdviz.ui.chart_parts import Points
@@ -19,15 +20,13 @@ from sdviz.ui.embeddings_pictures import Lacking, outliers_made, sheet_of
 from sdviz.ui.embeddings_state import (
     PAGE,
     Known,
-    Wish,
     by_pca,
-    figure_3_sets,
     ids_hash,
     known_of,
     layout_store,
+    made_ahead,
     mark_sample,
     sets_to_choose,
-    usual_sets,
 )
 from sdviz.ui.evidence import open_evidence, show_missing_part
 from sdviz.ui.page import PageContext, open_page, show_missing_bundle
@@ -40,7 +39,6 @@ THROUGH, AFTER = "Through training", "After training"
 METHODS = {"t-SNE": "tsne", "UMAP": "umap", "PCA": "pca"}
 ONE, TWO = "One, with a slider", "First and last"
 COUNTS = (500, 1_000, 2_000, 5_000, 10_000, 20_000)
-USUAL_COUNT = 2_000
 HEIGHT_PX = 490
 # a layout that is there sooner than this needs no progress bar
 AT_ONCE_SEC = 0.2
@@ -88,7 +86,7 @@ def _page(bundle: Bundle, evidence: Evidence, library: PictureLibrary) -> None:
 # --- controls -------------------------------------------------------------------------------------
 
 
-def _controls(evidence: Evidence, views: dict[str, list[str]]) -> tuple[Wish, str, str]:
+def _controls(evidence: Evidence, views: dict[str, list[str]]) -> tuple[View, str, str]:
     """Two rows of widgets; what they say stands in the address."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
         view = _one_of(
@@ -139,7 +137,7 @@ def _controls(evidence: Evidence, views: dict[str, list[str]]) -> tuple[Wish, st
             n = st.select_slider(
                 "Points at most",
                 COUNTS,
-                USUAL_COUNT,
+                USUAL_POINTS,
                 key=f"{PAGE}_n",
                 help="Taken evenly from the sets. t-SNE and UMAP take minutes for 10,000.",
                 bind="query-params",
@@ -186,7 +184,7 @@ def _controls(evidence: Evidence, views: dict[str, list[str]]) -> tuple[Wish, st
     layout = LayoutSettings(METHODS[method], dims, float(perplexity), int(n_neighbors), int(seed))
     # in the order of the choice's list, so that the order of clicks changes no layout
     in_order = tuple(one for one in choices if one in sets)
-    return Wish(view == THROUGH, in_order, int(n), bool(unit), layout), way or BY_SET, panels
+    return View(view == THROUGH, in_order, int(n), bool(unit), layout), way or BY_SET, panels
 
 
 def _one_of(label: str, options: list[str], key: str, about: str | None = None) -> str:
@@ -221,7 +219,7 @@ def _as_figure_3(view: str, sets: tuple[str, ...]) -> None:
 # --- the points -----------------------------------------------------------------------------------
 
 
-def _points(known: Known, wish: Wish, way: str, panels: str) -> None:
+def _points(known: Known, wish: View, way: str, panels: str) -> None:
     place = st.container()
     try:
         layouts, method, job = _layouts(known, wish)
@@ -273,11 +271,14 @@ def _points(known: Known, wish: Wish, way: str, panels: str) -> None:
     _send_sheets(known, pictures, lacking)
 
 
-def _layouts(known: Known, wish: Wish) -> tuple[Layouts, str, LayoutJob | None]:
+def _layouts(known: Known, wish: View) -> tuple[Layouts, str, LayoutJob | None]:
     """What to show now: the layout that was asked for, or a PCA and the job that is at it."""
     features, settings = known.points.features, wish.layout
     if settings.method == "pca":
         return by_pca(features, settings.dims), "pca", None
+    found = made_ahead(known, wish)
+    if found is not None:
+        return found, settings.method, None
     store = layout_store()
     found = store.find(features, settings)
     if found is not None:
@@ -294,7 +295,7 @@ def _layouts(known: Known, wish: Wish) -> tuple[Layouts, str, LayoutJob | None]:
 
 
 @st.fragment(run_every=POLL_SEC)
-def _progress(job: LayoutJob, wish: Wish) -> None:
+def _progress(job: LayoutJob, wish: View) -> None:
     name = next(name for name, method in METHODS.items() if method == wish.layout.method)
     if job.wait(0.0):
         st.rerun()
@@ -314,7 +315,7 @@ def _note(layouts: Layouts, frame: int, method: str) -> str:
     return note.removeprefix(", ")
 
 
-def _caption(known: Known, wish: Wish, method: str, layouts: Layouts, shown: Colouring) -> None:
+def _caption(known: Known, wish: View, method: str, layouts: Layouts, shown: Colouring) -> None:
     columns = st.columns([6, 1.1], vertical_alignment="center")
     what = {
         "tsne": "t-SNE keeps neighbours together; sizes of groups and gaps between them mean nothing",
@@ -335,7 +336,7 @@ def _caption(known: Known, wish: Wish, method: str, layouts: Layouts, shown: Col
         _save(known, wish, method, layouts, shown)
 
 
-def _save(known: Known, wish: Wish, method: str, layouts: Layouts, shown: Colouring) -> None:
+def _save(known: Known, wish: View, method: str, layouts: Layouts, shown: Colouring) -> None:
     """The last epoch as a figure; all epochs as numbers."""
     lines = _provenance(known, wish, method)
     xy = layouts.points[-1]
@@ -363,7 +364,7 @@ def _save(known: Known, wish: Wish, method: str, layouts: Layouts, shown: Colour
     )
 
 
-def _provenance(known: Known, wish: Wish, method: str) -> dict[str, str]:
+def _provenance(known: Known, wish: View, method: str) -> dict[str, str]:
     settings, layout = known.settings, wish.layout
     return provenance(
         known.bundle,

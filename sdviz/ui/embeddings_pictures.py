@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import Future
 from dataclasses import dataclass
 
@@ -16,7 +17,9 @@ from sdviz.ui.scatter import TILES_A_SHEET, picture_sheet
 
 # of outliers, that are made again: seconds on two CPU cores
 MOST_MADE = 400
-_MADE_AT_ONCE = 16
+_MADE_AT_ONCE = 8
+# Nobody waits for all of them: a page that is being opened, or asked for more, goes first
+_BEGIN_AFTER_SEC, _REST_SHARE = 4.0, 1.0
 
 
 @dataclass(frozen=True)
@@ -47,9 +50,13 @@ def _made(name: str, _known: Known) -> Future[None] | None:
 
 
 def _make(known: Known, ids: list[str]) -> None:
+    time.sleep(_BEGIN_AFTER_SEC)
     for first in range(0, len(ids), _MADE_AT_ONCE):
         with DEVICE_LOCK:  # a few at a time: others want the device as well
+            started = time.monotonic()
             known.library.show(ids[first : first + _MADE_AT_ONCE])
+            spent = time.monotonic() - started
+        time.sleep(_REST_SHARE * spent)
 
 
 def outliers_made(known: Known, name: str) -> Future[None] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -13,7 +13,8 @@ import streamlit as st
 from sdviz import data, runs
 from sdviz.bundle import Bundle
 from sdviz.evidence import Evidence, MissingPart, PictureLibrary
-from sdviz.evidence.points import OUTLIERS, TRAIN, Points, available_sets, final_points, snapshot_points
+from sdviz.evidence.layouts_ahead import View, find_ahead
+from sdviz.evidence.points import OUTLIERS, TRAIN, Points, available_sets
 from sdviz.evidence.rescoring import SetScores
 from sdviz.evidence.votes import find_sample
 from sdviz.projection import Layouts, LayoutSettings, LayoutStore, compute_layouts
@@ -110,32 +111,11 @@ class Known:
         return found
 
 
-@dataclass(frozen=True)
-class Wish:
-    """What the person asked for.
-
-    Attributes:
-        through: Whether to follow images through training.
-        sets: To draw.
-        n: How many points at most.
-        unit_length: Whether features are brought to length 1 before they are laid out.
-        layout: How to lay out.
-    """
-
-    through: bool
-    sets: tuple[str, ...]
-    n: int
-    unit_length: bool
-    layout: LayoutSettings = field(default_factory=LayoutSettings)
-
-
 @st.cache_resource(max_entries=4, show_spinner=False)
 def _points(
-    bundle_hash: str, through: bool, sets: tuple[str, ...], n: int, unit: bool, _evidence: Evidence
+    bundle_hash: str, through: bool, sets: tuple[str, ...], n: int, unit: bool, _view: View, _evidence: Evidence
 ) -> Points:
-    if through:
-        return snapshot_points(_evidence, sets, n, unit)
-    return final_points(_evidence, sets, n, unit)
+    return _view.points(_evidence)
 
 
 @st.cache_data(max_entries=8, show_spinner=False)
@@ -154,13 +134,13 @@ def ids_hash(points: Points) -> str:
     return hashlib.sha256("\n".join(points.ids.tolist()).encode()).hexdigest()[:16]
 
 
-def known_of(bundle: Bundle, evidence: Evidence, library: PictureLibrary, wish: Wish) -> Known:
+def known_of(bundle: Bundle, evidence: Evidence, library: PictureLibrary, view: View) -> Known:
     """Draws the points and puts together what is known of them.
 
     Raises:
         MissingPart: The bundle has no features to show.
     """
-    points = _points(bundle.hash, wish.through, wish.sets, wish.n, wish.unit_length, evidence)
+    points = _points(bundle.hash, view.through, view.sets, view.n, view.unit_length, view, evidence)
     settings = score_settings(evidence)
     now = sets_now(evidence, settings) if settings is not None else SetsNow(None, "no detector", {}, None)
     classes = _classes(bundle.hash, ids_hash(points), str(data.data_root()), points, library)
@@ -173,24 +153,6 @@ def sets_to_choose(evidence: Evidence, through: bool) -> list[str]:
         return available_sets(evidence, through)
     except MissingPart:
         return []
-
-
-def usual_sets(evidence: Evidence, names: list[str]) -> list[str]:
-    """All but the validation sets, which look like their test sets."""
-    try:
-        roles = {name: one.role for name, one in evidence.sets.items()}
-    except MissingPart:
-        roles = {}
-    return [name for name in names if roles.get(name) != "validation"] or names
-
-
-def figure_3_sets(evidence: Evidence, names: list[str]) -> list[str]:
-    """Those of the paper's figure: training images, one OOD set, the nearest there is, and the outliers."""
-    try:
-        ood = [name for name, one in evidence.ood_sets.items() if one.role in ("near", "far") and name in names]
-    except MissingPart:
-        ood = []
-    return [name for name in names if name in (TRAIN, OUTLIERS, *ood[:1])]
 
 
 def mark_sample(known: Known, unit_length: bool) -> tuple[int, str]:
@@ -218,6 +180,16 @@ def mark_sample(known: Known, unit_length: bool) -> tuple[int, str]:
 
 
 # --- layouts --------------------------------------------------------------------------------------
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _ahead(bundle_hash: str, folder: str, view: View, _known: Known) -> Layouts | None:
+    return find_ahead(_known.evidence, _known.points, view.unit_length, view.layout)
+
+
+def made_ahead(known: Known, view: View) -> Layouts | None:
+    """Layouts that came with the bundle, else None."""
+    return _ahead(known.bundle.hash, str(known.bundle.path), view, known)
 
 
 @st.cache_resource(show_spinner=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib
 import logging
 import threading
@@ -60,6 +61,7 @@ class Start:
         except Exception:  # whatever it is, the page that meets it again says it in its own words
             LOG.debug("Loading ahead of the pages stopped", exc_info=True)
         finally:
+            _leave_what_is_loaded()
             self._ready.set()
 
     @asynccontextmanager
@@ -77,6 +79,16 @@ class Start:
     def middleware(self) -> list[Middleware]:
         """For `streamlit.App`: lets the answer on the server's health wait."""
         return [Middleware(_HoldHealth, self)]
+
+
+def _leave_what_is_loaded() -> None:
+    """Takes all objects of the libraries out of the garbage collector's rounds: they stay until the end.
+
+    Streamlit collects after every run of a page. With a million of torch's and pandas' objects to look through
+    that held the process, and so the page's own messages, for half a second each time.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 class _HoldHealth:

@@ -11,10 +11,11 @@ from PIL import Image
 
 from sdviz.bundle import Bundle
 from sdviz.evidence import Evidence, PictureLibrary
+from sdviz.evidence.layouts_ahead import View
 from sdviz.projection import Layouts, LayoutSettings, compute_layouts
 from sdviz.ui.embeddings_chosen import chosen_rows, chosen_zip, counts_of, points_csv, take_region
 from sdviz.ui.embeddings_colour import WAYS, colour_points
-from sdviz.ui.embeddings_state import Known, Wish, known_of
+from sdviz.ui.embeddings_state import Known, known_of
 from tests.cut_bundle import save_cut_bundle
 
 
@@ -23,7 +24,7 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> Known:
     bundle = Bundle.load(save_cut_bundle(tmp_path_factory.mktemp("cut") / "b", n_id=60, n_per_set=20), "cpu")
     evidence = Evidence(bundle)
     sets = ("train", "test", "digits", "SD outliers")
-    return known_of(bundle, evidence, PictureLibrary(evidence), Wish(False, sets, 500, True))
+    return known_of(bundle, evidence, PictureLibrary(evidence), View(False, sets, 500, True, LayoutSettings()))
 
 
 @pytest.fixture(scope="module")
