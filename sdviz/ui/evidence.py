@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping
 
@@ -16,6 +17,8 @@ from sdviz.evidence.tables import HOW_TO_MAKE
 from sdviz.ui.cache import DEVICE_LOCK
 from sdviz.ui.shared import ScoreSettings
 
+# Until somebody asks for its result a search leaves the processor to the page that is just being opened
+_BEGINS_AFTER_SEC = 3.0
 SEARCHING = "Searching the neighbours of every scored image, once for these settings"
 
 
@@ -46,6 +49,7 @@ class Search:
             behind: Runs it.
         """
         self.share = 0.0
+        self._wanted = threading.Event()
         self._future = behind.submit(self._find, evidence, normalize)
 
     @property
@@ -59,6 +63,7 @@ class Search:
         Raises:
             MissingPart: A bundle without what that needs.
         """
+        self._wanted.set()
         try:
             return self._future.result(timeout_sec)
         except TimeoutError:
@@ -72,6 +77,7 @@ class Search:
             time.sleep(0.002)
             DEVICE_LOCK.acquire()
 
+        self._wanted.wait(_BEGINS_AFTER_SEC)
         with DEVICE_LOCK:
             return rescorer(evidence, normalize, on_progress)
 
