@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -19,12 +21,15 @@ from sdviz.bundle import MANIFEST, Bundle
 from sdviz.config import RunConfig
 from sdviz.data import ImageSet
 from sdviz.outliers import OutlierRequest, Recipe, to_images
+from sdviz.ui.forget import forgets, in_use
 
 # The device does one thing at a time, whoever asks.
 DEVICE_LOCK = threading.Lock()
 MAX_OUTLIERS = 20_000
 # Doubled by guidance, as many rows as the network takes at once
 IMAGES_AT_ONCE = 64
+# so long after a page is drawn nobody has moved on yet, and the browser has drawn it, too
+_LOOK_AHEAD_AFTER_SEC = 0.4
 
 
 @st.cache_resource(max_entries=2, show_spinner="Opening the bundle ...")
@@ -39,7 +44,9 @@ def open_bundle(path: Path, device: str = "auto") -> Bundle:
         BundleError: As `Bundle.load`.
     """
     file = path / MANIFEST
-    return _open_bundle(str(path), file.stat().st_mtime_ns if file.exists() else 0, device)
+    bundle = _open_bundle(str(path), file.stat().st_mtime_ns if file.exists() else 0, device)
+    in_use(bundle.hash)
+    return bundle
 
 
 @st.cache_data(max_entries=8, show_spinner="Reading the images ...")
@@ -110,19 +117,45 @@ class OutlierStore:
                 self._kept.move_to_end(key)
             return found
 
-    def put(self, key: tuple[object, ...], made: Edited) -> None:
-        """Keeps it."""
+    def put(self, key: tuple[object, ...], made: Edited, ahead: bool = False) -> None:
+        """Keeps it; what was made ahead of anybody's asking is no miss."""
         with self._lock:
-            self.misses += 1
+            self.misses += not ahead
             self._kept[key] = made
             while len(self._kept) > MAX_OUTLIERS:
                 self._kept.popitem(last=False)
+
+    def forget(self, bundle_hash: str) -> None:
+        """Lets go of what that bundle made."""
+        with self._lock:
+            for key in [key for key in self._kept if key[0] == bundle_hash]:
+                del self._kept[key]
 
 
 @st.cache_resource(show_spinner=False)
 def outlier_store() -> OutlierStore:
     """The one store of this server."""
     return OutlierStore()
+
+
+@forgets
+def _forget(bundle_hash: str) -> None:
+    outlier_store().forget(bundle_hash)
+
+
+class Overtaken(Exception):
+    """What was being made ahead gave way to what somebody asked for."""
+
+
+class _Asked:
+    """How often outliers were asked for, and whether some are being made that nobody asked for."""
+
+    def __init__(self) -> None:
+        self.times = 0
+        self.is_ahead = False
+
+
+_ASKED = _Asked()
 
 
 def make_edits(
@@ -142,6 +175,54 @@ def make_edits(
     Returns:
         In the order of `edits`.
     """
+    _ASKED.times += 1
+    return _make(bundle, edits, on_progress, trajectory)
+
+
+def look_ahead(bundle: Bundle, guesses: list[list[Edit]]) -> None:
+    """Makes what a person is likely to ask for next, behind the page, until anybody asks for anything.
+
+    Args:
+        bundle: Makes them.
+        guesses: The likeliest first.
+    """
+    _ahead().submit(_look_ahead, bundle, guesses, _ASKED.times)
+
+
+def is_looking_ahead() -> bool:
+    """Whether the device is busy with what nobody has asked for: that gives way within one network call."""
+    return _ASKED.is_ahead
+
+
+@st.cache_resource(show_spinner=False)
+def _ahead() -> Worker:
+    return Worker("look-ahead")
+
+
+def _look_ahead(bundle: Bundle, guesses: list[list[Edit]], times: int) -> None:
+    def give_way(_: float = 0.0) -> None:
+        if times != _ASKED.times:
+            raise Overtaken
+
+    with suppress(Overtaken):
+        give_way()
+        time.sleep(_LOOK_AHEAD_AFTER_SEC)
+        for edits in guesses:
+            give_way()
+            _ASKED.is_ahead = True
+            try:
+                _make(bundle, edits, give_way, trajectory=False, ahead=True)
+            finally:
+                _ASKED.is_ahead = False
+
+
+def _make(
+    bundle: Bundle,
+    edits: list[Edit],
+    on_progress: Callable[[float], None] | None,
+    trajectory: bool,
+    ahead: bool = False,
+) -> list[Edited]:
     store = outlier_store()
     keys: list[tuple[object, ...]] = [
         (bundle.hash, e.image_id, e.image.tobytes(), e.label, e.target, e.recipe, trajectory) for e in edits
@@ -189,7 +270,7 @@ def make_edits(
                     batch.elapsed_sec,
                     n_images,
                 )
-                store.put(key, edited)
+                store.put(key, edited, ahead)
                 found[key] = edited
     return [found[key] for key in keys]  # type: ignore[misc]
 

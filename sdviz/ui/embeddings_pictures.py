@@ -13,6 +13,7 @@ from sdviz.behind import Worker
 from sdviz.evidence.points import OUTLIERS
 from sdviz.ui.cache import DEVICE_LOCK
 from sdviz.ui.embeddings_state import Known
+from sdviz.ui.forget import forgets, is_in_use
 from sdviz.ui.scatter import TILES_A_SHEET, picture_sheet
 
 # of outliers, that are made again: seconds on two CPU cores
@@ -52,6 +53,8 @@ def _made(name: str, _known: Known) -> Future[None] | None:
 def _make(known: Known, ids: list[str]) -> None:
     time.sleep(_BEGIN_AFTER_SEC)
     for first in range(0, len(ids), _MADE_AT_ONCE):
+        if not is_in_use(known.bundle.hash):
+            return
         with DEVICE_LOCK:  # a few at a time: others want the device as well
             started = time.monotonic()
             known.library.show(ids[first : first + _MADE_AT_ONCE])
@@ -67,6 +70,13 @@ def outliers_made(known: Known, name: str) -> Future[None] | None:
         name: Of these images.
     """
     return _made(name, known)
+
+
+@forgets
+def _forget(bundle_hash: str) -> None:
+    # they hold all of a bundle's tables; pictures made once are kept by the bundle's own library
+    _made.clear()
+    _sheet.clear()
 
 
 def sheet_of(known: Known, name: str, number: int, is_made: bool) -> tuple[bytes, list[int]]:

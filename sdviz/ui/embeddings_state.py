@@ -18,6 +18,7 @@ from sdviz.evidence.points import OUTLIERS, TRAIN, Points, available_sets
 from sdviz.evidence.rescoring import SetScores
 from sdviz.evidence.votes import find_sample
 from sdviz.projection import Layouts, LayoutSettings, LayoutStore, compute_layouts
+from sdviz.ui.forget import forgets
 from sdviz.ui.look import set_colours, set_titles
 from sdviz.ui.names import display_names
 from sdviz.ui.pictures import NEUTRAL_COLOUR
@@ -195,6 +196,13 @@ def made_ahead(known: Known, view: View) -> Layouts | None:
 @st.cache_resource(show_spinner=False)
 def _store(folder: str) -> LayoutStore:
     return LayoutStore(Path(folder))
+
+
+@forgets
+def _forget(bundle_hash: str) -> None:
+    # few and soon made again: those of other bundles go as well
+    for kept in (_points, _classes, _ahead, _by_pca):
+        kept.clear()
 
 
 def layout_store() -> LayoutStore:

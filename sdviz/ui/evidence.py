@@ -15,6 +15,7 @@ from sdviz.evidence import Evidence, MissingPart, PictureLibrary
 from sdviz.evidence.rescoring import Rescorer, SetScores, rescorer, stored_scores
 from sdviz.evidence.tables import HOW_TO_MAKE
 from sdviz.ui.cache import DEVICE_LOCK
+from sdviz.ui.forget import forgets, is_in_use
 from sdviz.ui.shared import ScoreSettings
 
 # Until somebody asks for its result a search leaves the processor to the page that is just being opened
@@ -78,6 +79,8 @@ class Search:
             DEVICE_LOCK.acquire()
 
         self._wanted.wait(_BEGINS_AFTER_SEC)
+        if not is_in_use(evidence.bundle.hash):
+            raise MissingPart("the search was given up: two other bundles have been opened since")
         with DEVICE_LOCK:
             return rescorer(evidence, normalize, on_progress)
 
@@ -91,6 +94,12 @@ def _behind() -> Worker:
 @st.cache_resource(max_entries=4, show_spinner=False)
 def _search(bundle_hash: str, normalize: bool, _evidence: Evidence) -> Search:
     return Search(_evidence, normalize, _behind())
+
+
+@forgets
+def _forget(bundle_hash: str) -> None:
+    for normalize in (True, False):
+        _search.clear(bundle_hash, normalize, None)
 
 
 def start_search(evidence: Evidence, normalize: bool) -> Search:

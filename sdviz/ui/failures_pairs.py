@@ -15,6 +15,7 @@ from sdviz.ui.components import Cell, Words, picture_grid
 from sdviz.ui.evidence import show_missing_part
 from sdviz.ui.failures_detail import show_detail
 from sdviz.ui.failures_state import View, page_buttons, page_of, pictures_of
+from sdviz.ui.forget import forgets
 from sdviz.ui.links import set_link_value
 from sdviz.ui.look import OUTLIERS
 from sdviz.ui.pictures import ID_COLOUR, data_uri
@@ -36,6 +37,13 @@ PAIRS = "f_pairs"  # stands in the address: one of the two, or a set's name
 def _kept() -> OrderedDict[tuple[str, str, bool], Pairs]:
     """Pairs by bundle, kind and normalisation; the oldest go first."""
     return OrderedDict()
+
+
+@forgets
+def _forget(bundle_hash: str) -> None:
+    kept = _kept()
+    for key in [key for key in list(kept) if key[0] == bundle_hash]:
+        kept.pop(key, None)
 
 
 def _pairs(view: View, which: str) -> Pairs:

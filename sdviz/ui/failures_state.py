@@ -16,6 +16,7 @@ from sdviz.evidence.notes import FILE, NoteBook
 from sdviz.evidence.rescoring import SetScores
 from sdviz.ui.cache import DEVICE_LOCK
 from sdviz.ui.evidence import start_search
+from sdviz.ui.forget import forgets
 from sdviz.ui.shared import ScoreSettings, sample
 
 AT_ONCE = 40
@@ -78,6 +79,12 @@ class Facts:
 def _facts(bundle_hash: str, name: str, root: str, _evidence: Evidence, _library: PictureLibrary) -> Facts:
     one = _evidence.sets[name]
     return Facts(_library.class_names(one.ids), seen_as(_evidence, one))
+
+
+@forgets
+def _forget(bundle_hash: str) -> None:
+    _facts.clear()
+    _places.clear(bundle_hash, None)
 
 
 def facts_of(view: View, name: str) -> Facts:

@@ -12,7 +12,7 @@ from streamlit.delta_generator import DeltaGenerator
 from sdviz.bundle import Bundle
 from sdviz.nn.device import device_name
 from sdviz.outliers import Recipe, draw_target_labels
-from sdviz.ui.cache import Edit, Edited
+from sdviz.ui.cache import Edit, Edited, look_ahead
 from sdviz.ui.components import Cell, Words, picture_grid
 from sdviz.ui.lab_state import (
     ALL_OTHERS,
@@ -47,6 +47,8 @@ from sdviz.ui.views import scrub_edits, show_view
 from sdviz.ui.words import counted
 
 PICTURE_PX = 128
+S_STEP = 5
+W_MIN, W_MAX, W_STEP = -1.0, 8.0, 0.25
 # Stand in the address, but belong to no widget
 NO_WIDGETS = ("pick", "focus")
 
@@ -124,12 +126,23 @@ def _lab(bundle: Bundle, sources: list[Source]) -> None:
         _show_numbers(bundle, sources, wrong, list(enumerate(right)))
     _status_line(status, bundle, settings, made)
     show_view(LabState(bundle, sources, settings, targets, pick, right, focus))
+    if settings.target != ALL_OTHERS:
+        look_ahead(bundle, [_pairs(sources, targets, r) for r in _next_recipes(bundle, settings.recipe)])
 
 
 def _pairs(sources: list[Source], targets: np.ndarray, recipe: Recipe) -> list[Edit]:
     """The outlier of each source, then the control of each."""
     wrong = [Edit(s.id, s.image, s.label, int(t), recipe) for s, t in zip(sources, targets, strict=True)]
     return wrong + [replace(one, target=one.label) for one in wrong]
+
+
+def _next_recipes(bundle: Bundle, now: Recipe) -> list[Recipe]:
+    """Those one step of a slider away."""
+    s, w = now.start_timestep, now.guidance_scale
+    near = [replace(now, start_timestep=s + step) for step in (S_STEP, -S_STEP)]
+    near += [replace(now, guidance_scale=w + step) for step in (W_STEP, -W_STEP)]
+    max_s = bundle.manifest.max_train_timestep
+    return [one for one in near if 0 <= one.start_timestep <= max_s and W_MIN <= one.guidance_scale <= W_MAX]
 
 
 def first_view(bundle: Bundle) -> list[Edit]:
@@ -161,7 +174,7 @@ def _controls(bundle: Bundle) -> Settings:
             0,
             max_s,
             d.start_timestep,
-            5,
+            S_STEP,
             key="S",
             bind="query-params",
             help="How far the image is noised before it is denoised again. More steps leave less of it.",
@@ -171,10 +184,10 @@ def _controls(bundle: Bundle) -> Settings:
     with columns[1]:
         w = st.slider(
             "w, guidance",
-            -1.0,
-            8.0,
+            W_MIN,
+            W_MAX,
             float(d.guidance_scale),
-            0.25,
+            W_STEP,
             key="w",
             bind="query-params",
             help="Eq. 3: (1+w) ε(x, wrong label) - w ε(x, no label).",

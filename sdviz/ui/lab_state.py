@@ -13,7 +13,7 @@ from sdviz import data
 from sdviz.bundle import Bundle
 from sdviz.evaluation import background_psnr
 from sdviz.outliers import Recipe
-from sdviz.ui.cache import DEVICE_LOCK, Edit, Edited, make_edits
+from sdviz.ui.cache import DEVICE_LOCK, Edit, Edited, is_looking_ahead, make_edits
 from sdviz.ui.sources import Source
 
 RANDOM_OTHER = "random other"
@@ -72,7 +72,7 @@ def runner(bundle: Bundle, status: DeltaGenerator) -> Run:
 
     def run(edits: list[Edit], what: str, trajectory: bool = False) -> list[Edited]:
         started = time.perf_counter()
-        if DEVICE_LOCK.locked():
+        if DEVICE_LOCK.locked() and not is_looking_ahead():
             status.progress(0.0, "Somebody else's pictures are being made; yours come next")
 
         def on_progress(done: float) -> None:

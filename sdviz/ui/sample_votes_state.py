@@ -28,6 +28,7 @@ from sdviz.evidence.votes import (
 from sdviz.nn.detector import detector_outputs
 from sdviz.ui.cache import DEVICE_LOCK
 from sdviz.ui.evidence import id_reference, needs_search, set_scores, start_search
+from sdviz.ui.forget import forgets
 from sdviz.ui.look import OUTLIERS as OUTLIERS_TITLE
 from sdviz.ui.look import set_colours, set_titles
 from sdviz.ui.pictures import ID_COLOUR, NEUTRAL_COLOUR
@@ -152,6 +153,13 @@ def search_over_banks(evidence: Evidence, normalize: bool) -> SDScore:
         MissingPart: A bundle without banks.
     """
     return _search_over_banks(evidence.bundle.hash, normalize, evidence)
+
+
+@forgets
+def _forget(bundle_hash: str) -> None:
+    for normalize in (True, False):
+        _search_over_banks.clear(bundle_hash, normalize, None)
+        _map_of.clear(bundle_hash, normalize, None)
 
 
 @st.cache_data(max_entries=512, show_spinner=False)

@@ -14,6 +14,11 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import trustworthiness
 from streamlit.testing.v1 import AppTest
 
+from sdviz.bundle import Bundle
+from sdviz.evidence import Evidence
+from sdviz.evidence.layouts_ahead import file_of, usual_views
+from sdviz.projection import LayoutSettings, compute_layouts, write_layouts
+
 PAGE = "pages/3_Embeddings.py"
 Put = Callable[..., Path]
 Open = Callable[..., AppTest]
@@ -169,6 +174,24 @@ def test_t_sne_comes_behind_a_pca_and_is_kept_on_disk(
     with np.load(files[0]) as file:
         assert np.array_equal(file["points"], points_of(data))
         assert data["frames"][5]["note"] == f"trustworthiness {file['trust'][5]:.3f}"
+
+
+def test_a_layout_that_came_with_the_bundle_is_shown_at_once(
+    full_bundle: Put, open_page: Open, component_data: Data, tmp_path: Path
+) -> None:
+    folder = full_bundle()
+    evidence = Evidence(Bundle.load(folder, device="cpu"))
+    view = next(usual_views(evidence))
+    points = view.points(evidence)
+    file = file_of(evidence, points, view.unit_length, view.layout)
+    assert file is not None
+    made = compute_layouts(points.features, LayoutSettings("pca"))
+    write_layouts(file, made)
+    at = open_page(PAGE)
+    data = scatter_of(at, component_data)
+    assert data["layout"].endswith("-tsne") and not at.get("progress")
+    assert np.array_equal(points_of(data), made.points)
+    assert not (tmp_path / "sdviz_runs" / ".layouts").exists()
 
 
 def test_the_sample_in_the_address_is_ringed_or_the_one_nearest_to_it(

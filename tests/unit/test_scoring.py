@@ -23,6 +23,7 @@ from sdviz.cli import app
 from sdviz.detection import metrics
 from sdviz.pipeline import PipelineError
 from sdviz.pipeline.scoring import id_reference, score_images, write_scores
+from sdviz.projection import LayoutSettings, compute_layouts
 
 
 @pytest.fixture
@@ -196,6 +197,30 @@ def test_score_by_a_bundle_that_cannot(
     result = cli("score", "--bundle", tmp_path / "small", "--images", images, "--out", tmp_path / "s.csv")
     assert "has no detector" in one_line_error(result).splitlines()[-1]
     assert not (tmp_path / "s.csv").exists()
+
+
+def test_layouts_are_made_once_beside_the_bundle(
+    cli: Callable[..., Result],
+    tiny_bundle: Callable[..., Bundle],
+    scored_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        "sdviz.evidence.layouts_ahead.compute_layouts",
+        lambda features, how: compute_layouts(features, LayoutSettings("pca", how.dims)),
+    )
+    shutil.copytree(scored_run / "bundle", tmp_path / "bundles" / "one")
+    first = cli("layouts", "--bundle", tmp_path / "bundles" / "one")
+    assert first.exit_code == 0, first.output
+    lines = first.stdout.splitlines()
+    assert lines[0].startswith("tsne through training, ") and all(": made, " in line for line in lines)
+    assert len(list((tmp_path / "bundles" / ".layouts").iterdir())) == len(lines)
+    second = cli("layouts", "--bundle", tmp_path / "bundles" / "one")
+    assert second.stdout.replace(": there, ", ": made, ") == first.stdout
+    tiny_bundle().save(tmp_path / "small")
+    assert "no features to lay out" in one_line_error(cli("layouts", "--bundle", tmp_path / "small"))
+    assert "no/where" in one_line_error(cli("layouts", "--bundle", tmp_path / "no/where"))
 
 
 def test_report_shows_the_tables(cli: Callable[..., Result], scored_run: Path, tmp_path: Path) -> None:

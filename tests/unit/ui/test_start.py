@@ -1,12 +1,20 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from sdviz.ui import start as module
 from sdviz.ui.start import HEALTH, Start
+
+
+@pytest.fixture(autouse=True)
+def thawed() -> Iterator[None]:
+    yield
+    gc.unfreeze()
 
 
 def ask(start: Start, path: str, kind: str = "http") -> asyncio.Task[None]:
@@ -50,3 +58,11 @@ def test_a_failure_while_loading_does_not_hold_the_server_back(monkeypatch: pyte
     start = Start()
     start._load()
     assert start.is_ready
+
+
+def test_what_is_loaded_is_left_alone_by_the_garbage_collector(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MODULES", ())
+    monkeypatch.setattr("sdviz.ui.ahead.open_ahead", lambda: None)
+    assert gc.get_freeze_count() == 0
+    Start()._load()
+    assert gc.get_freeze_count() > 10_000

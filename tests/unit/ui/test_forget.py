@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from sdviz.ui import forget
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    gone: list[str] = []
+    monkeypatch.setattr(forget, "_forgetters", [])
+    monkeypatch.setattr(forget, "_tidy", lambda: None)
+    before = list(forget._recent)
+    forget._recent.clear()
+    forget.forgets(gone.append)
+    yield gone
+    forget._recent.clear()
+    forget._recent.update(dict.fromkeys(before))
+
+
+def test_the_last_two_bundles_are_kept(fresh: list[str]) -> None:
+    for one in ("a", "b", "a", "b"):
+        forget.in_use(one)
+    assert fresh == [] and forget.is_in_use("a") and forget.is_in_use("b")
+    forget.in_use("a")
+    forget.in_use("c")
+    assert fresh == ["b"] and not forget.is_in_use("b") and forget.is_in_use("a")
+    forget.in_use("b")
+    assert fresh == ["b", "a"]
+
+
+def test_tidying_up_never_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    forget._tidy()
