@@ -40,6 +40,8 @@ N_BUNDLES = 5
 WARM_UP_MS = 8_000
 # what a page prepares behind itself once it is open is over by then
 BETWEEN_MS = 3_000
+# within some seconds the server gives back to the system what it let go
+GIVEN_BACK_MS = 8_000
 ARGUMENTS = [
     "--headless",
     "--no-sandbox",
@@ -337,7 +339,7 @@ def _memory(browser: object, bundle: Path, home: Path) -> bool:
                 page.wait_for_selector(ready, timeout=120_000, state="attached")
                 wait_until_idle(page)
             page.get_by_test_id("stSidebar").get_by_role("link", name="Home", exact=True).click()
-            page.wait_for_timeout(BETWEEN_MS)
+            page.wait_for_timeout(GIVEN_BACK_MS)
             wait_until_idle(page)
             seen.append(process.memory_info().rss / 2**20)
         page.close()

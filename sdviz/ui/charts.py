@@ -11,6 +11,7 @@ import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -106,8 +107,9 @@ class Chart:
                 )
             else:
                 figure.add_heatmap(
-                    x=list(part.x),
-                    y=list(part.y),
+                    # plotly reads a name as HTML; names are people's
+                    x=[escape(str(one), quote=False) for one in part.x],
+                    y=[escape(str(one), quote=False) for one in part.y],
                     z=part.z,
                     colorscale="Viridis",
                     texttemplate=f"%{{z:{part.number}}}",

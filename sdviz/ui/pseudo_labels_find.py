@@ -11,7 +11,7 @@ from sdviz.bundle import Bundle
 from sdviz.data.uploads import from_uploads
 from sdviz.evidence import PictureLibrary, PseudoLabels
 from sdviz.evidence.clusters import ClusterFacts
-from sdviz.evidence.names import MAX_LENGTH, NamesError, rename
+from sdviz.evidence.names import NamesError, rename
 from sdviz.ui.cache import DEVICE_LOCK
 from sdviz.ui.components import Cell, picture_grid
 from sdviz.ui.look import cluster_colour
@@ -177,7 +177,6 @@ def rename_field(bundle: Bundle, cluster: int, names: Sequence[str]) -> None:
         st.text_input(
             f"What {plain(usual[cluster])} is called here",
             key="pseudo_labels_name",
-            max_chars=MAX_LENGTH,
             on_change=give,
         )
         st.button(

@@ -15,6 +15,8 @@ import streamlit as st
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from sdviz.ui.forget import begin_tidying
+
 LOG = logging.getLogger(__name__)
 HEALTH = "/_stcore/health"
 # A machine so slow that it has not loaded all by then shows its pages as they come
@@ -49,6 +51,7 @@ class Start:
 
     def begin(self) -> None:
         """Loads in a thread of its own; does not wait."""
+        begin_tidying()
         threading.Thread(target=self._load, name="start", daemon=True).start()
 
     def _load(self) -> None:

@@ -58,3 +58,10 @@ def test_svg_is_xml_with_its_provenance() -> None:
 def test_a_heat_map_without_one_number_can_be_saved(kind: str) -> None:
     chart = Chart("Map", "k", "alpha", [Heat("AUROC", ["1"], ["0"], np.array([[np.nan]]))])
     assert chart.picture(kind, LINES)
+
+
+def test_names_on_a_heat_map_are_no_html() -> None:
+    chart = Chart("C", "class", "cluster", [Heat("n", ["<b>a</b> & b"], ["<i>c</i>"], np.array([[1.0]]))])
+    (drawn,) = chart.figure().data
+    assert (drawn.x, drawn.y) == (("&lt;b&gt;a&lt;/b&gt; &amp; b",), ("&lt;i&gt;c&lt;/i&gt;",))
+    assert "<b>a</b> & b" in chart.csv(LINES)

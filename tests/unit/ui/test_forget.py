@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterator
 
 import pytest
@@ -11,7 +12,6 @@ from sdviz.ui import forget
 def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     gone: list[str] = []
     monkeypatch.setattr(forget, "_forgetters", [])
-    monkeypatch.setattr(forget, "_tidy", lambda: None)
     before = list(forget._recent)
     forget._recent.clear()
     forget.forgets(gone.append)
@@ -31,6 +31,11 @@ def test_the_last_two_bundles_are_kept(fresh: list[str]) -> None:
     assert fresh == ["b", "a"]
 
 
-def test_tidying_up_never_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.undo()
-    forget._tidy()
+def test_tidying_goes_on_where_the_c_library_can_and_ends_where_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert forget.tidy() is (platform.libc_ver()[0] == "glibc")
+    left = [True, True, False]
+    pauses: list[float] = []
+    monkeypatch.setattr(forget, "tidy", lambda: left.pop(0))
+    monkeypatch.setattr(forget.time, "sleep", pauses.append)
+    forget._tidy_for_ever(7.0)
+    assert pauses == [7.0, 7.0]
