@@ -41,7 +41,7 @@ def is_in_use(bundle_hash: str) -> bool:
 def begin_tidying(every_sec: float = 5.0) -> None:
     """Gives back to the system what was let go, now and then, from a thread of its own.
 
-    Each run of a page is a new thread with a heap of its own, where glibc keeps what is freed: over five bundles
+    Each run of a page is a new thread with its own heap, where glibc keeps what is freed: over five bundles
     that came to 100 to 200 MiB that nobody held. Another C library is left alone.
     """
     threading.Thread(target=_tidy_for_ever, args=(every_sec,), name="tidying", daemon=True).start()
