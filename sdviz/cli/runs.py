@@ -12,6 +12,7 @@ import typer
 from .common import (
     EXIT_FAILED,
     EXIT_STOPPED,
+    Mistake,
     app,
     checking,
     duration,
@@ -223,6 +224,11 @@ def report(
 
     with checking():
         found = [runs.find(one) for one in run]
+        for one in found:
+            if one.status_file.exists() and not (one.path / "evaluation" / "report.json").exists():
+                status = one.status()
+                at = f" at the stage {status.stage}" if status.stage else ""
+                raise Mistake(f"{one.name} has no report yet: it is {status.state}{at}")
         reports = [read_report(one.path / "evaluation" / "report.json") for one in found]
         command = " ".join(["python -m sdviz report", *(one.name for one in found)])
         text = results_table(reports, command if out is None else f"{command} --out {out}")

@@ -24,6 +24,7 @@ from sdviz.detection import metrics
 from sdviz.pipeline import PipelineError
 from sdviz.pipeline.scoring import id_reference, score_images, write_scores
 from sdviz.projection import LayoutSettings, compute_layouts
+from sdviz.runs.status import Status, write_status
 
 
 @pytest.fixture
@@ -235,6 +236,8 @@ def test_report_shows_the_tables(cli: Callable[..., Result], scored_run: Path, t
     assert "--out" in (tmp_path / "docs" / "t.md").read_text()
     (run / "evaluation" / "report.json").unlink()
     assert "no report there" in one_line_error(cli("report", "1"))
+    write_status(run / "status.json", Status("cancelled", "", stage="diffusion"))
+    assert "has no report yet: it is cancelled at the stage diffusion" in one_line_error(cli("report", "1"))
 
 
 def test_a_dry_run_shows_the_plan_and_starts_nothing(
