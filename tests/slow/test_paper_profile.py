@@ -1,0 +1,80 @@
+"""The paper's experiment at toy size: the true networks, few images, one step or epoch of each training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
+
+from sdviz.bundle import Bundle
+from sdviz.cli import app
+
+ROOT = Path(__file__).resolve().parents[2]
+COLOURS = {"blue": (40, 60, 200), "green": (50, 180, 70), "red": (210, 50, 60)}
+
+
+def write_images(folder: Path, colours: dict[str, tuple[int, int, int]], n: int) -> Path:
+    dice = np.random.default_rng(0)
+    for name, colour in colours.items():
+        (folder / name).mkdir(parents=True)
+        for i in range(n):
+            pixels = np.clip(np.array(colour) + dice.integers(-30, 31, (32, 32, 3)), 0, 255)
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{i}.png")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_the_papers_profile_runs_from_a_local_weights_file_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SDVIZ_RUNS", str(tmp_path / "runs"))
+    weights = tmp_path / "vit_base_patch16_224.safetensors"
+    # as timm publishes it: with its head for 1,000 classes
+    save_file(timm.create_model("vit_base_patch16_224", pretrained=False).state_dict(), weights)
+    images = write_images(tmp_path / "images", COLOURS, 10)
+    near = write_images(tmp_path / "near", {"pink": (230, 130, 190)}, 4)
+    changes = [
+        f"data.id=folder:{images}",
+        "data.size_px=32",
+        f"encoder.weights={weights}",
+        "labels={source: kmeans, n_clusters: 3}",
+        "clusterer.total_steps=5",
+        "diffusion.total_steps=1",
+        "diffusion.batch_size=2",
+        "diffusion.warmup_steps=0",
+        "defaults.num_inference_steps=1",
+        "detector.epochs=1",
+        "detector.batch_size=4",
+        f"evaluation.near=[folder:{near}]",
+        "evaluation.far=[]",
+        "evaluation.score.k=2",
+        "evaluation.bootstrap=20",
+        "device=cpu",
+    ]
+    words = [word for one in changes for word in ("--set", one)]
+    result = CliRunner().invoke(app, ["run", str(ROOT / "configs" / "cifar10-paper.yaml"), *words])
+    assert result.exit_code == 0, result.output
+    path = Path(result.stdout.strip().splitlines()[-1])
+    bundle = Bundle.load(path, device="cpu")
+    parameters = sum(p.numel() for p in bundle.noise_predictor.parameters())
+    assert 35e6 < parameters < 36.5e6
+    assert bundle.features(np.zeros((1, 32, 32, 3), np.uint8)).shape == (1, 768)
+
+    # the file's own weights went in, and the frozen blocks are still theirs after the detector's training
+    given, trained = load_file(weights), load_file(path / "detector.safetensors")
+    name = "blocks.0.attn.qkv.weight"
+    (key,) = [one for one in trained if one.endswith(name)]
+    assert np.array_equal(trained[key].float().numpy(), given[name].numpy())
+    last = "blocks.11.attn.qkv.weight"
+    (key,) = [one for one in trained if one.endswith(last)]
+    assert not np.array_equal(trained[key].float().numpy(), given[last].numpy())
+
+    report = json.loads((path.parent / "evaluation" / "report.json").read_text())
+    assert report
