@@ -43,6 +43,7 @@ def test_the_papers_profile_runs_from_a_local_weights_file_to_its_end(
     changes = [
         f"data.id=folder:{images}",
         "data.size_px=32",
+        "data.holdout=0.3",
         f"encoder.weights={weights}",
         "labels={source: kmeans, n_clusters: 3}",
         "clusterer.total_steps=5",
