@@ -193,7 +193,8 @@ def _one_of(label: str, options: list[str], key: str, about: str | None = None) 
     found = st.segmented_control(
         label,
         options,
-        default=None if key in st.session_state else options[0],
+        # the same in every run: without it a browser that has been sent no value yet marks none as chosen
+        default=options[0],
         required=True,
         key=key,
         help=about,

@@ -38,6 +38,8 @@ _CSS = """
 h1 { font-size: 1.75rem !important; padding: 0 0 .1rem !important; }
 [data-testid="stSidebarContent"] { padding-top: .2rem; }
 [data-testid="stMetricValue"] { font-size: 1.5rem; }
+[data-testid="stMultiSelectTagsContainer"] { flex-wrap: wrap; overflow: visible; mask-image: none; }
+.stMultiSelect [role="group"] { max-height: none; height: auto; }
 </style>
 """
 

@@ -106,7 +106,7 @@ def _choice(place: object, label: str, options: list[str], key: str) -> str:
     chosen: str = place.segmented_control(  # type: ignore[attr-defined]
         label,
         options,
-        default=None if key in st.session_state else options[0],
+        default=options[0],
         required=True,
         key=key,
         bind="query-params",
