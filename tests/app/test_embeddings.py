@@ -151,7 +151,19 @@ def test_figure_3_is_one_click_and_stands_in_the_address(
     colours = {one["name"]: one["colour"] for one in data["groups"]}
     assert colours["train (ID)"] == "#0072B2" and colours["shapes-novel (near-OOD)"] == "#D55E00"
     assert len({c for name, c in colours.items() if name.startswith("outlier")}) == len(groups) - 2
-    assert at.query_params["embeddings_method"] == "t-SNE"
+    assert at.query_params["embeddings_colour"] == "as in Figure 3"
+    # what a page shows anyhow needs no word in the address
+    assert not {"embeddings_method", "embeddings_view"} & set(at.query_params)
+
+
+def test_what_is_chosen_stays_marked_over_reruns(full_bundle: Put, open_page: Open) -> None:
+    full_bundle()
+    at = open_page(PAGE)
+    for _ in range(2):
+        for one in at.get("button_group"):
+            # the browser marks what the element names, until a person has clicked
+            assert list(one.proto.default) == [0], one.proto.label
+        at.run()
 
 
 def test_t_sne_comes_behind_a_pca_and_is_kept_on_disk(
