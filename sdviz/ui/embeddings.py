@@ -9,7 +9,7 @@ import streamlit as st
 
 from sdviz.bundle import Bundle
 from sdviz.evidence import Evidence, MissingPart, PictureLibrary
-from sdviz.evidence.layouts_ahead import USUAL_POINTS, View, figure_3_sets, usual_sets
+from sdviz.evidence.layouts_ahead import USUAL_POINTS, View, figure_3_sets, find_ahead, usual_sets
 from sdviz.evidence.provenance import provenance
 from sdviz.projection import GivenUp, LayoutJob, Layouts, LayoutSettings, fewest_points
 from sdviz.ui.chart_parts import Points
@@ -24,7 +24,6 @@ from sdviz.ui.embeddings_state import (
     ids_hash,
     known_of,
     layout_store,
-    made_ahead,
     mark_sample,
     sets_to_choose,
 )
@@ -277,7 +276,8 @@ def _layouts(known: Known, wish: View) -> tuple[Layouts, str, LayoutJob | None]:
     features, settings = known.points.features, wish.layout
     if settings.method == "pca":
         return by_pca(features, settings.dims), "pca", None
-    found = made_ahead(known, wish)
+    # looked for in every run: small files, and they may have been made since the last
+    found = find_ahead(known.evidence, known.points, wish.unit_length, settings)
     if found is not None:
         return found, settings.method, None
     store = layout_store()

@@ -13,7 +13,7 @@ import streamlit as st
 from sdviz import data, runs
 from sdviz.bundle import Bundle
 from sdviz.evidence import Evidence, MissingPart, PictureLibrary
-from sdviz.evidence.layouts_ahead import View, find_ahead
+from sdviz.evidence.layouts_ahead import View
 from sdviz.evidence.points import OUTLIERS, TRAIN, Points, available_sets
 from sdviz.evidence.rescoring import SetScores
 from sdviz.evidence.votes import find_sample
@@ -183,16 +183,6 @@ def mark_sample(known: Known, unit_length: bool) -> tuple[int, str]:
 # --- layouts --------------------------------------------------------------------------------------
 
 
-@st.cache_resource(max_entries=8, show_spinner=False)
-def _ahead(bundle_hash: str, folder: str, view: View, _known: Known) -> Layouts | None:
-    return find_ahead(_known.evidence, _known.points, view.unit_length, view.layout)
-
-
-def made_ahead(known: Known, view: View) -> Layouts | None:
-    """Layouts that came with the bundle, else None."""
-    return _ahead(known.bundle.hash, str(known.bundle.path), view, known)
-
-
 @st.cache_resource(show_spinner=False)
 def _store(folder: str) -> LayoutStore:
     return LayoutStore(Path(folder))
@@ -201,7 +191,7 @@ def _store(folder: str) -> LayoutStore:
 @forgets
 def _forget(bundle_hash: str) -> None:
     # few and soon made again: those of other bundles go as well
-    for kept in (_points, _classes, _ahead, _by_pca):
+    for kept in (_points, _classes, _by_pca):
         kept.clear()
 
 

@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import timm
-from PIL import Image
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from sdviz.bundle import Bundle
 from sdviz.cli import app
+from sdviz.evaluation import read_report
+from tests.tiny_runs import OTHER_COLOURS, write_pictures
 
 ROOT = Path(__file__).resolve().parents[2]
-COLOURS = {"blue": (40, 60, 200), "green": (50, 180, 70), "red": (210, 50, 60)}
-
-
-def write_images(folder: Path, colours: dict[str, tuple[int, int, int]], n: int) -> Path:
-    dice = np.random.default_rng(0)
-    for name, colour in colours.items():
-        (folder / name).mkdir(parents=True)
-        for i in range(n):
-            pixels = np.clip(np.array(colour) + dice.integers(-30, 31, (32, 32, 3)), 0, 255)
-            Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{i}.png")
-    return folder
 
 
 @pytest.mark.slow
@@ -38,8 +27,8 @@ def test_the_papers_profile_runs_from_a_local_weights_file_to_its_end(
     weights = tmp_path / "vit_base_patch16_224.safetensors"
     # as timm publishes it: with its head for 1,000 classes
     save_file(timm.create_model("vit_base_patch16_224", pretrained=False).state_dict(), weights)
-    images = write_images(tmp_path / "images", COLOURS, 10)
-    near = write_images(tmp_path / "near", {"pink": (230, 130, 190)}, 4)
+    images = write_pictures(tmp_path / "images", 10, size_px=32)
+    near = write_pictures(tmp_path / "near", 2, OTHER_COLOURS, size_px=32)
     changes = [
         f"data.id=folder:{images}",
         "data.size_px=32",
@@ -77,5 +66,7 @@ def test_the_papers_profile_runs_from_a_local_weights_file_to_its_end(
     (key,) = [one for one in trained if one.endswith(last)]
     assert not np.array_equal(trained[key].float().numpy(), given[last].numpy())
 
-    report = json.loads((path.parent / "evaluation" / "report.json").read_text())
-    assert report
+    report = read_report(path.parent / "evaluation" / "report.json")
+    (near_set,) = report.results.values()
+    assert (near_set.role, near_set.n) == ("near", 4)
+    assert set(report.controls) == {"no_training", "right_label", "noise"}
