@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import atexit
 import queue
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+# The program ends: work made of parts begins no other one
+ENDING = threading.Event()
+# so long an end waits for a part; a thread that is stopped within torch's C++ takes the whole process down
+_PART_SEC = 10.0
+_idle: list[threading.Event] = []
+
+
+@atexit.register
+def _end() -> None:
+    ENDING.set()
+    until = time.monotonic() + _PART_SEC
+    for one in _idle:
+        one.wait(max(0.0, until - time.monotonic()))
 
 
 class Worker:
@@ -19,13 +35,19 @@ class Worker:
     more. This one's thread is a daemon.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, in_parts: bool = True) -> None:
         """Starts nothing yet.
 
         Args:
             name: Of the thread.
+            in_parts: Whether tasks look at `ENDING` between parts of at most seconds, or take no longer. The
+                program's end waits for such a part, and not for a task that takes minutes.
         """
         self._name = name
+        self._is_idle = threading.Event()
+        self._is_idle.set()
+        if in_parts:
+            _idle.append(self._is_idle)
         self._tasks: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -53,4 +75,12 @@ class Worker:
 
     def _work(self) -> None:
         while True:
-            self._tasks.get()()
+            task = self._tasks.get()
+            self._is_idle.clear()  # before it looks: the program's end sets `ENDING`, and then waits for this
+            try:
+                if ENDING.is_set():
+                    return
+                task()
+            finally:
+                self._is_idle.set()
+            del task

@@ -142,7 +142,7 @@ class LayoutStore:
         self._kept: OrderedDict[str, Layouts] = OrderedDict()
         self._jobs: dict[str, LayoutJob] = {}
         self._lock = threading.Lock()
-        self._behind = Worker("layouts")
+        self._behind = Worker("layouts", in_parts=False)
         self._sec_per_point: dict[tuple[str, int], float] = {}
         self.computed = 0
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -16,7 +15,7 @@ import numpy as np
 import streamlit as st
 
 from sdviz import data
-from sdviz.behind import Worker
+from sdviz.behind import ENDING, Worker
 from sdviz.bundle import MANIFEST, Bundle
 from sdviz.config import RunConfig
 from sdviz.data import ImageSet
@@ -201,12 +200,12 @@ def _ahead() -> Worker:
 
 def _look_ahead(bundle: Bundle, guesses: list[list[Edit]], times: int) -> None:
     def give_way(_: float = 0.0) -> None:
-        if times != _ASKED.times:
+        if times != _ASKED.times or ENDING.is_set():
             raise Overtaken
 
     with suppress(Overtaken):
         give_way()
-        time.sleep(_LOOK_AHEAD_AFTER_SEC)
+        ENDING.wait(_LOOK_AHEAD_AFTER_SEC)
         for edits in guesses:
             give_way()
             _ASKED.is_ahead = True

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import streamlit as st
 
-from sdviz.behind import Worker
+from sdviz.behind import ENDING, Worker
 from sdviz.evidence.points import OUTLIERS
 from sdviz.ui.cache import DEVICE_LOCK
 from sdviz.ui.embeddings_state import Known
@@ -51,15 +51,15 @@ def _made(name: str, _known: Known) -> Future[None] | None:
 
 
 def _make(known: Known, ids: list[str]) -> None:
-    time.sleep(_BEGIN_AFTER_SEC)
+    ENDING.wait(_BEGIN_AFTER_SEC)
     for first in range(0, len(ids), _MADE_AT_ONCE):
-        if not is_in_use(known.bundle.hash):
+        if ENDING.is_set() or not is_in_use(known.bundle.hash):
             return
         with DEVICE_LOCK:  # a few at a time: others want the device as well
             started = time.monotonic()
             known.library.show(ids[first : first + _MADE_AT_ONCE])
             spent = time.monotonic() - started
-        time.sleep(_REST_SHARE * spent)
+        ENDING.wait(_REST_SHARE * spent)
 
 
 def outliers_made(known: Known, name: str) -> Future[None] | None:

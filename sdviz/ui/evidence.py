@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import streamlit as st
 
-from sdviz.behind import Worker
+from sdviz.behind import ENDING, Worker
 from sdviz.bundle import Bundle
 from sdviz.evaluation import OODReference, ood_reference
 from sdviz.evidence import Evidence, MissingPart, PictureLibrary
@@ -73,12 +73,16 @@ class Search:
     def _find(self, evidence: Evidence, normalize: bool) -> Rescorer:
         def on_progress(share: float) -> None:
             self.share = share
+            if ENDING.is_set():
+                raise MissingPart("the search was given up: the program ends")
             # between two parts others may have the device
             DEVICE_LOCK.release()
             time.sleep(0.002)
             DEVICE_LOCK.acquire()
 
-        self._wanted.wait(_BEGINS_AFTER_SEC)
+        begins = time.monotonic() + _BEGINS_AFTER_SEC
+        while not self._wanted.wait(0.05) and not ENDING.is_set() and time.monotonic() < begins:
+            pass
         if not is_in_use(evidence.bundle.hash):
             raise MissingPart("the search was given up: two other bundles have been opened since")
         with DEVICE_LOCK:

@@ -43,8 +43,27 @@ def test_a_cancelled_task_is_left_out() -> None:
 
 def test_the_program_does_not_wait_for_a_task_when_it_ends() -> None:
     code = (
-        "import time; from sdviz.behind import Worker; w = Worker('slow'); "
+        "import time; from sdviz.behind import Worker; w = Worker('slow', in_parts=False); "
         "w.submit(time.sleep, 60); time.sleep(0.1); print('ended', flush=True)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
     assert done.stdout == "ended\n" and done.returncode == 0
+
+
+def test_the_end_waits_for_the_part_in_hand_and_begins_no_other() -> None:
+    code = """
+import time
+from sdviz.behind import ENDING, Worker
+
+def in_parts():
+    while not ENDING.is_set():
+        time.sleep(0.2)
+    print("part ended", flush=True)
+
+worker = Worker("parts")
+worker.submit(in_parts)
+worker.submit(print, "another task", flush=True)
+time.sleep(0.1)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    assert done.stdout == "part ended\n" and done.returncode == 0
