@@ -1,0 +1,107 @@
+"""Images that a bundle's own U-Net makes from noise, for where the images it was trained on are not at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
+import numpy as np
+import torch
+
+from ..data import ImageSet
+from ..diffusion.from_noise import sample_from_noise
+from ..outliers import SamplingDiverged, to_images
+from .core import Bundle
+
+# how their ids begin, where those of a data set begin with its name
+NAME = "from-noise"
+STEPS = 50
+GUIDANCE_SCALE = 1.0
+BATCH_SIZE = 20
+
+
+def knows_whole_schedule(bundle: Bundle) -> bool:
+    """Whether the U-Net was trained up to T, where nothing but noise is left: else it cannot begin there."""
+    return bundle.manifest.max_train_timestep >= len(bundle.schedule)
+
+
+def images_from_noise(
+    bundle: Bundle,
+    per_cluster: int,
+    *,
+    seed: int = 0,
+    num_inference_steps: int = STEPS,
+    guidance_scale: float = GUIDANCE_SCALE,
+    turn: AbstractContextManager[object] | None = None,
+    on_progress: Callable[[float], None] | None = None,
+) -> ImageSet:
+    """Samples images under each cluster's label, from noise alone.
+
+    Args:
+        bundle: One that `knows_whole_schedule`.
+        per_cluster: Images of each cluster.
+        seed: With an image's id, it fixes its noise. An id has bundle, cluster and number in it:
+            an image is the same whatever `per_cluster`, up to rounding.
+        num_inference_steps: Steps of DDIM.
+        guidance_scale: w of Eq. 3.
+        turn: Held for each call of the network and no longer, such as a lock around the device; None for none.
+        on_progress: Called with 0..1 after each of them. What it raises ends the sampling.
+
+    Returns:
+        per_cluster * C images, one of each cluster, then the next of each; their labels are the clusters that
+        they were sampled under, whatever came of it.
+
+    Raises:
+        ValueError: A bundle that knows only a part of the schedule, or `per_cluster` below 1.
+        SamplingDiverged: A picture came out as NaN or infinite.
+    """
+    m = bundle.manifest
+    if not knows_whole_schedule(bundle):
+        raise ValueError(
+            f"this U-Net knows noise up to S = {m.max_train_timestep} of {len(bundle.schedule)} only, so it"
+            " makes no image from noise alone"
+        )
+    if per_cluster < 1:
+        raise ValueError(f"per_cluster {per_cluster} is not at least 1")
+    held = nullcontext() if turn is None else turn
+    split = bundle.hash[:12] or "in-memory"
+    labels = np.tile(np.arange(m.n_clusters), per_cluster)
+    numbers = np.repeat(np.arange(per_cluster), m.n_clusters)
+    ids = np.array(
+        [f"{NAME}/{split}/{label:03d}-{number:03d}" for label, number in zip(labels, numbers, strict=True)],
+        dtype=str,
+    )
+    with held:
+        model = bundle.inference  # made at the first use, which takes the device as well
+
+    def in_turn(x: torch.Tensor, timesteps: torch.Tensor, class_labels: torch.Tensor) -> torch.Tensor:
+        with held:
+            return model(x, timesteps, class_labels)
+
+    parts = []
+    for first in range(0, len(ids), BATCH_SIZE):
+        rows = slice(first, first + BATCH_SIZE)
+
+        def tell(step: int, x_t: object, x_0: object, first: int = first) -> None:
+            if on_progress is not None:
+                n = min(BATCH_SIZE, len(ids) - first)
+                on_progress((first + n * (step + 1) / num_inference_steps) / len(ids))
+
+        x_0 = sample_from_noise(
+            in_turn,
+            bundle.schedule,
+            torch.tensor(labels[rows], device=bundle.device),
+            ids[rows].tolist(),
+            m.image_size,
+            m.n_clusters,
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            seed=seed,
+            callback=tell,
+        )
+        if not torch.isfinite(x_0).all():
+            raise SamplingDiverged(
+                "the U-Net answered with NaN or infinite numbers: it has to be trained again"
+            )
+        parts.append(to_images(x_0))
+    return ImageSet(NAME, split, np.concatenate(parts), labels.astype(np.int64), ids, bundle.class_names)
