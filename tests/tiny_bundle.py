@@ -16,8 +16,8 @@ from sdviz.nn.unet import build_noise_predictor
 N_CLASSES, IMAGE_SIZE = len(shapes.ID_OBJECTS), 32
 
 
-def save_tiny_bundle(path: Path, clusterer: bool = True, max_s: int = 200) -> Path:
-    """A bundle of `shapes` for S up to `max_s`, the same weights each time; returns its folder, `path`."""
+def save_tiny_bundle(path: Path, clusterer: bool = True, max_s: int = 200, dataset: str = "shapes") -> Path:
+    """A bundle for S up to `max_s`, the same weights each time; returns its folder, `path`."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = build_noise_predictor(
@@ -25,7 +25,7 @@ def save_tiny_bundle(path: Path, clusterer: bool = True, max_s: int = 200) -> Pa
         ).eval()
         judge = SmallClassifier(N_CLASSES, width=4).eval() if clusterer else None
     manifest = make_manifest(
-        dataset="shapes",
+        dataset=dataset,
         n_clusters=N_CLASSES,
         class_names=tuple(shapes.ID_OBJECTS),
         labels_from="ground truth",

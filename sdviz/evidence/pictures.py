@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -14,10 +15,14 @@ from PIL import Image
 from .. import data
 from ..bundle import BundleError
 from ..data.decode import through_jpeg
+from ..data.torchvision_sets import NAMES as CAN_BE_FETCHED
 from ..outliers import Recipe
 from .tables import Evidence, MissingPart
 
 KEPT_AT_MOST = 50_000
+# ids that begin so have no file under the data root
+_WITHOUT_A_FILE = (*data.BUILT_IN, *(kind.rstrip(":") for kind in data.OWN_KINDS))
+_NAME = re.compile(r"[\w.-]{1,60}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,12 +34,38 @@ class Pictures:
         found: bool (N,).
         class_names: str (N,), the image's own class; "" where it is unknown, and for outliers.
         missing: One line for each reason why pictures are missing.
+        ways: One line for each set that is not on this machine: how to get it.
     """
 
     images: np.ndarray
     found: np.ndarray
     class_names: np.ndarray
     missing: tuple[str, ...]
+    ways: tuple[str, ...] = ()
+
+
+def way_to_get(name: str, split: str | None = None) -> str:
+    """How a set that is not on this machine gets there, for Markdown: one line without its full stop.
+
+    Args:
+        name: Of the set, without a path.
+        split: The one that is wanted, if one is.
+    """
+    if name in CAN_BE_FETCHED:
+        return f"`python -m sdviz download {name}` fetches it"
+    part = "" if split in (None, "all") else f"_{split}"
+    return f"Put `{name}{part}.parquet` in `{data.data_root()}`, or set `SDVIZ_DATA` to the folder that has it"
+
+
+def _ways(lost: list[str]) -> list[str]:
+    """How to get the sets of these ids, one line each; none for what is no set's name, or is here after all."""
+    parts = dict.fromkeys((one.split("/")[0], one.split("/")[1]) for one in lost if one.count("/") >= 2)
+    ways: dict[str, None] = {}
+    for name, split in parts:
+        if name in _WITHOUT_A_FILE or not _NAME.fullmatch(name) or not _NAME.fullmatch(split):
+            continue
+        ways[f"{way_to_get(name, split)}."] = None
+    return list(ways)
 
 
 class PictureLibrary:
@@ -72,6 +103,7 @@ class PictureLibrary:
         with self._lock:
             known = {one: self._kept[one] for one in names if one in self._kept}
         missing: list[str] = []
+        lost: list[str] = []
         rest = [one for one in dict.fromkeys(names) if one not in known]
         outliers = [one for one in rest if self.outlier_row(one) is not None]
         plain = [one for one in rest if self.outlier_row(one) is None]
@@ -82,13 +114,14 @@ class PictureLibrary:
             for i, one in enumerate(plain):
                 if found.found[i]:
                     new[one] = (found.images[i], str(found.class_names[i]))
-            lost = len(plain) - len(new)
+            lost += [one for one in plain if one not in new]
             if lost and not found.missing:
-                missing.append(f"{lost} of {len(plain)} images are no longer what their id says")
+                missing.append(f"{len(lost)} of {len(plain)} images are no longer what their id says")
         if outliers:
-            made, why = self._outliers(outliers)
+            made, why, without = self._outliers(outliers)
             new |= {one: (image, "") for one, image in made.items()}
             missing += why
+            lost += without
         with self._lock:
             self._kept.update(new)
             while len(self._kept) > KEPT_AT_MOST:
@@ -100,15 +133,18 @@ class PictureLibrary:
             if here[i]:
                 images[i] = known[one][0]
         classes = np.array([known[one][1] if one in known else "" for one in names], dtype=str)
-        return Pictures(images, here, classes, tuple(dict.fromkeys(missing)))
+        ways = _ways(lost) if missing else []
+        return Pictures(images, here, classes, tuple(dict.fromkeys(missing)), tuple(ways))
 
     def class_names(self, ids: np.ndarray | Sequence[str]) -> np.ndarray:
         """The class of each image without its picture, str (N,), "" where it is unknown."""
         found = data.look_up(ids, self._evidence.sources, self._evidence.bundle.manifest.image_size, False)
         return found.class_names
 
-    def _outliers(self, ids: list[str]) -> tuple[dict[str, np.ndarray], list[str]]:
+    def _outliers(self, ids: list[str]) -> tuple[dict[str, np.ndarray], list[str], list[str]]:
+        """Pictures by id, why some are missing, and the sources that were not found."""
         table, made, why = self._evidence.outliers, dict[str, np.ndarray](), list[str]()
+        lost: list[str] = []
         again: OrderedDict[Recipe, list[int]] = OrderedDict()
         for one in ids:
             row = self.outlier_row(one)
@@ -123,6 +159,7 @@ class PictureLibrary:
         for recipe, rows in again.items():
             sources = data.look_up(table.source_ids[rows], self._evidence.sources, bundle.manifest.image_size)
             why += sources.missing
+            lost += table.source_ids[rows][~sources.found].tolist()
             there = np.array(rows)[sources.found]
             if not len(there):
                 continue
@@ -143,4 +180,4 @@ class PictureLibrary:
             if jpeg:
                 pictures = through_jpeg(pictures, jpeg["quality"], jpeg["subsampling"])
             made |= dict(zip(table.ids[there].tolist(), pictures, strict=True))
-        return made, why
+        return made, why, lost

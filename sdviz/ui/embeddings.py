@@ -16,18 +16,23 @@ from sdviz.ui.chart_parts import Points
 from sdviz.ui.charts import Chart, offer_downloads
 from sdviz.ui.embeddings_chosen import chosen_rows, points_csv, show_chosen, take_region
 from sdviz.ui.embeddings_colour import BY_SET, FIGURE_3, HELP, WAYS, colour_points, edges_of, texts_of
-from sdviz.ui.embeddings_pictures import Lacking, outliers_made, sheet_of
+from sdviz.ui.embeddings_pictures import (
+    Lacking,
+    lacking_in_all,
+    name_of_pictures,
+    outliers_made,
+    sheet_of,
+)
 from sdviz.ui.embeddings_state import (
     PAGE,
     Known,
     by_pca,
-    ids_hash,
     known_of,
     layout_store,
     mark_sample,
     sets_to_choose,
 )
-from sdviz.ui.evidence import open_evidence, show_missing_part
+from sdviz.ui.evidence import open_evidence, say_missing, show_missing_part
 from sdviz.ui.page import PageContext, open_page, show_missing_bundle
 from sdviz.ui.scatter import TILES_A_SHEET, Colouring, FrameName, scatter, send_pictures
 from sdviz.ui.shared import set_shared
@@ -235,7 +240,7 @@ def _points(known: Known, wish: View, way: str, panels: str) -> None:
 
     rows = chosen_rows(known)
     frames = len(known.points.frames)
-    pictures = f"{known.bundle.hash[:12]}-{ids_hash(known.points)}"
+    pictures = name_of_pictures(known)
     lacking = st.session_state.get(f"{PAGE}_lacking", {}).get(pictures, Lacking((), False))
     with place:
         if job is not None:
@@ -262,6 +267,7 @@ def _points(known: Known, wish: View, way: str, panels: str) -> None:
         if about_it:
             st.caption(about_it)
         _caption(known, wish, method, layouts, shown)
+        say_missing(lacking.missing, lacking.ways)
     if clicked:
         _open(known, clicked)
     lines = _provenance(known, wish, method)
@@ -396,17 +402,17 @@ def _open(known: Known, one: str) -> None:
 def _send_sheets(known: Known, name: str, said: Lacking) -> None:
     """Brings the pictures after the points are drawn, so that nobody waits for them."""
     made = outliers_made(known, name)
-    now: list[int] = []
+    parts: list[Lacking] = []
     for number in range(-(-len(known.points) // TILES_A_SHEET)):
         sheet, none = sheet_of(known, name, number, made is None or made.done())
-        now += none
+        parts.append(none)
         send_pictures(name, number, sheet, known.bundle.manifest.image_size, key=f"{PAGE}_sheet_{number}")
     still = False
     if made is not None and not made.done():
         still = True
         _await_outliers(made)
-    if (lacking := Lacking(tuple(now), still)) != said:
-        st.session_state[f"{PAGE}_lacking"] = {name: lacking}
+    if (now := lacking_in_all(parts, still)) != said:
+        st.session_state[f"{PAGE}_lacking"] = {name: now}
         st.rerun()
 
 

@@ -16,6 +16,7 @@ from sdviz.projection import Layouts, inside, project
 from sdviz.ui.components import Cell, picture_grid
 from sdviz.ui.embeddings_colour import texts_of
 from sdviz.ui.embeddings_state import PAGE, Known
+from sdviz.ui.evidence import say_missing
 from sdviz.ui.pictures import data_uri, png_bytes
 from sdviz.ui.sample_votes_state import show_pictures
 from sdviz.ui.scatter import Colouring
@@ -118,8 +119,7 @@ def _gallery(known: Known, rows: np.ndarray) -> str | None:
             )
         )
     clicked = picture_grid(cells, len(cells), key=f"{PAGE}_gallery", size_px=PICTURE_PX)
-    for line in pictures.missing:
-        st.caption(f":material/hide_image: {line}: grey stands in for its pictures.")
+    say_missing(pictures.missing, pictures.ways)
     st.caption("Borders have the colour of the set. Click a picture to open it in Sample votes.")
     return clicked
 

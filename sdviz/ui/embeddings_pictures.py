@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
 import numpy as np
 import streamlit as st
 
+from sdviz import data
 from sdviz.behind import ENDING, Worker
 from sdviz.evidence.points import OUTLIERS
 from sdviz.ui.cache import DEVICE_LOCK
-from sdviz.ui.embeddings_state import Known
+from sdviz.ui.embeddings_state import Known, ids_hash
 from sdviz.ui.forget import forgets, is_in_use
 from sdviz.ui.scatter import TILES_A_SHEET, picture_sheet
 
@@ -30,10 +33,30 @@ class Lacking:
     Attributes:
         rows: Which.
         are_coming: Whether they are being made.
+        missing: Why, as `Pictures.missing`.
+        ways: As `Pictures.ways`.
     """
 
     rows: tuple[int, ...]
     are_coming: bool
+    missing: tuple[str, ...] = ()
+    ways: tuple[str, ...] = ()
+
+
+def lacking_in_all(parts: Sequence[Lacking], are_coming: bool) -> Lacking:
+    """What several sheets lack together."""
+    return Lacking(
+        tuple(row for one in parts for row in one.rows),
+        are_coming,
+        tuple(dict.fromkeys(line for one in parts for line in one.missing)),
+        tuple(dict.fromkeys(line for one in parts for line in one.ways)),
+    )
+
+
+def name_of_pictures(known: Known) -> str:
+    """A name for the pictures of these points: another one once a set has come to this machine, or has gone."""
+    here = hashlib.sha256(" ".join((str(data.data_root()), *data.names())).encode()).hexdigest()
+    return f"{known.bundle.hash[:12]}-{ids_hash(known.points)}-{here[:8]}"
 
 
 @st.cache_resource(show_spinner=False)
@@ -79,8 +102,8 @@ def _forget(bundle_hash: str) -> None:
     _sheet.clear()
 
 
-def sheet_of(known: Known, name: str, number: int, is_made: bool) -> tuple[bytes, list[int]]:
-    """A sheet of pictures, JPEG, and the rows of the points that have none in it.
+def sheet_of(known: Known, name: str, number: int, is_made: bool) -> tuple[bytes, Lacking]:
+    """A sheet of pictures, JPEG, and the points that have none in it.
 
     Args:
         known: The points.
@@ -92,7 +115,7 @@ def sheet_of(known: Known, name: str, number: int, is_made: bool) -> tuple[bytes
 
 
 @st.cache_resource(max_entries=12, show_spinner=False)
-def _sheet(name: str, number: int, is_made: bool, _known: Known) -> tuple[bytes, list[int]]:
+def _sheet(name: str, number: int, is_made: bool, _known: Known) -> tuple[bytes, Lacking]:
     first = number * TILES_A_SHEET
     p = _known.points
     ids = p.ids[first : first + TILES_A_SHEET]
@@ -107,11 +130,13 @@ def _sheet(name: str, number: int, is_made: bool, _known: Known) -> tuple[bytes,
     )
     size = _known.bundle.manifest.image_size
     images = np.full((len(ids), size, size, 3), 127, np.uint8)
-    found = np.zeros(len(ids), bool)
+    found, missing, ways = np.zeros(len(ids), bool), tuple[str, ...](), tuple[str, ...]()
     if there.any():
         pictures = _known.library.show(ids[there])
         images[there], found[there] = pictures.images, pictures.found
-    return picture_sheet(images), (first + np.flatnonzero(~found)).tolist()
+        missing, ways = pictures.missing, pictures.ways
+    rows = tuple((first + np.flatnonzero(~found)).tolist())
+    return picture_sheet(images), Lacking(rows, False, missing, ways)
 
 
 def _is_kept(known: Known, one: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import streamlit as st
 
@@ -156,6 +156,19 @@ def find_rescorer(evidence: Evidence, normalize: bool) -> Rescorer:
 def id_reference(evidence: Evidence, scores: Mapping[str, SetScores]) -> OODReference:
     """The held-out ID scores in order and the threshold at 95 % ID recall, under the settings of `scores`."""
     return ood_reference(scores[evidence.id_set.name].total)
+
+
+def say_missing(missing: Sequence[str], ways: Sequence[str], of: str = "its pictures") -> None:
+    """Why pictures are missing, a line for each reason and not for each picture, and how to get their set.
+
+    Args:
+        missing: As `Pictures.missing`; nothing is drawn where it is empty.
+        ways: As `Pictures.ways`.
+        of: What grey stands in for.
+    """
+    if missing:
+        lines = "  \n".join(f":material/hide_image: {line}: grey stands in for {of}." for line in missing)
+        st.caption(" ".join([lines, *ways]))
 
 
 def show_missing_part(error: MissingPart | str, what: str) -> None:

@@ -19,7 +19,7 @@ def export_png(state: LabState) -> bytes:
     originals = np.stack([s.image for s in state.sources])
     outliers = np.stack([e.outlier for e in state.outliers])
     rows = [
-        ("original", originals),
+        (state.sources[0].word, originals),
         ("outlier", outliers),
         ("control", np.stack([e.outlier for e in state.controls])),
         (f"noised, S={r.start_timestep}", np.stack([e.noised for e in state.outliers])),
@@ -32,7 +32,8 @@ def export_png(state: LabState) -> bytes:
     footer = (
         f"S={r.start_timestep} (sigma {sigma:.3f}), w={r.guidance_scale:g}{interval_words(r)}, {r.solver}, "
         f"{min(r.num_inference_steps, r.start_timestep)} steps, eta {r.eta:g}, seed {r.seed}, "
-        f"bundle {state.bundle.hash[:12]}. Control: the same noise under the right label. sdviz"
+        f"bundle {state.bundle.hash[:12]}. Control: the same noise under the right label."
+        f"{' Generated: by this network, from noise, no real image.' * state.sources[0].is_generated} sdviz"
     )
     return png_bytes(contact_sheet(rows, captions, footer))
 
@@ -44,7 +45,7 @@ def export_zip(state: LabState) -> bytes:
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
         for i, source in enumerate(state.sources):
             outlier, control = state.outliers[i], state.controls[i]
-            archive.writestr(f"original/{i:02d}.png", png_bytes(source.image))
+            archive.writestr(f"{source.word}/{i:02d}.png", png_bytes(source.image))
             archive.writestr(f"noised/{i:02d}.png", png_bytes(outlier.noised))
             for folder, edited, target in (
                 ("outlier", outlier, int(state.targets[i])),

@@ -14,7 +14,7 @@ from sdviz.evidence.failures import Failures, find_failures, recall_of, threshol
 from sdviz.evidence.notes import Note, NotesError, notes_csv, tallies
 from sdviz.evidence.provenance import provenance
 from sdviz.ui.components import Cell, picture_grid
-from sdviz.ui.evidence import id_reference, open_evidence, set_scores, show_missing_part
+from sdviz.ui.evidence import id_reference, open_evidence, say_missing, set_scores, show_missing_part
 from sdviz.ui.failures_detail import show_detail
 from sdviz.ui.failures_pairs import PAIRS, show_pairs
 from sdviz.ui.failures_rates import show_rates
@@ -284,8 +284,7 @@ def _grid(view: View, shown: Failures) -> None:
         )
     with st.container(height=760 if len(rows) > 24 else "content", border=False):
         picture_grid(cells, len(cells), key="failures_grid", size_px=PICTURE_PX, on_click=_clicked)
-        for line in pictures.missing:
-            st.caption(f":material/hide_image: {line}: grey stands in for its pictures.")
+        say_missing(pictures.missing, pictures.ways)
     page_buttons(len(shown), page)
     frames = ", ".join(
         f':color[■]{{foreground="{view.colours[name]}"}} {plain(view.titles.get(name, name))}'

@@ -7,8 +7,10 @@ import hashlib
 import numpy as np
 import streamlit as st
 
+from sdviz.evidence import Pictures
 from sdviz.evidence.notes import VERDICTS, NotesError, Seen
 from sdviz.ui.components import Cell, Words, picture_grid
+from sdviz.ui.evidence import say_missing
 from sdviz.ui.failures_state import (
     View,
     facts_of,
@@ -88,7 +90,7 @@ def _image(view: View, one: str) -> Seen:
         small = f"{near.id}, distance {near.distance:.3f}" + (f", is {its_class}" if its_class else "")
         cells.append(_cell(pictures.images[1], near.id, ID_COLOUR, text, small))
         heads.append(Words("nearest training image"))
-    _grid(cells, heads, pictures.missing)
+    _grid(cells, heads, pictures)
     if place is None:
         st.info("This image is in none of the scored sets: it has no score at this threshold.")
         return Seen("", own_class)
@@ -139,7 +141,7 @@ def _outlier(view: View, one: str, row: int) -> Seen:
             source + (f", is {its_class}" if its_class else ""),
         ),
     ]
-    _grid(cells, [Words("this outlier"), Words("its source")], pictures.missing)
+    _grid(cells, [Words("this outlier"), Words("its source")], pictures)
     st.markdown(
         f"**SD outlier**: {plain(was)}, told {plain(told)}, at S = {recipe.start_timestep} "
         f"(σ {table.sigma(row):.2f}), w = {recipe.guidance_scale:g}. "
@@ -156,12 +158,11 @@ def _cell(image: np.ndarray, alt: str, colour: str, text: str, small: str) -> Ce
     return Cell(data_uri(image), alt, colour, text, small)
 
 
-def _grid(cells: list[Cell], heads: list[Words], missing: tuple[str, ...]) -> None:
+def _grid(cells: list[Cell], heads: list[Words], pictures: Pictures) -> None:
     picture_grid(
         cells, len(cells), key="failures_pair", size_px=BIG_PX, column_names=heads, shrink=True
     )  # fmt: skip
-    for line in missing:
-        st.caption(f":material/hide_image: {line}: grey stands in for it.")
+    say_missing(pictures.missing, pictures.ways, "it")
 
 
 # --- what people say ------------------------------------------------------------------------------

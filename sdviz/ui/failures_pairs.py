@@ -12,7 +12,7 @@ from sdviz.evidence import MissingPart
 from sdviz.evidence.duplicates import Pairs, ood_pairs, outlier_pairs, source_pairs
 from sdviz.ui.cache import DEVICE_LOCK
 from sdviz.ui.components import Cell, Words, picture_grid
-from sdviz.ui.evidence import show_missing_part
+from sdviz.ui.evidence import say_missing, show_missing_part
 from sdviz.ui.failures_detail import show_detail
 from sdviz.ui.failures_state import View, page_buttons, page_of, pictures_of
 from sdviz.ui.forget import forgets
@@ -194,8 +194,7 @@ def _grid(view: View, which: str, pairs: Pairs) -> None:
             head_px=80,
             on_click=_clicked,
         )
-        for line in pictures.missing:
-            st.caption(f":material/hide_image: {line}: grey stands in for its pictures.")
+        say_missing(pictures.missing, pictures.ways)
     page_buttons(len(pairs), page, PAIRS_AT_ONCE)
     st.caption(
         "Two pictures, one above the other, whose features lie close together; the number is the Euclidean "

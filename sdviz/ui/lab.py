@@ -282,7 +282,7 @@ def _status_line(status: DeltaGenerator, bundle: Bundle, settings: Settings, mad
 
 def _heads(bundle: Bundle, sources: list[Source]) -> list[Words]:
     return [
-        Words(s.title, f"taken for {bundle.class_names[s.label]}, {s.label_note}")
+        Words(s.title, ", ".join(filter(None, (f"taken for {bundle.class_names[s.label]}", s.label_note))))
         if s.title
         else Words(bundle.class_names[s.label], s.label_note or s.id.rsplit("/", 1)[-1][:14])
         for s in sources
@@ -315,7 +315,11 @@ def _show_pairs(
         chosen = i == focus
         cells["original"].append(
             Cell(
-                data_uri(source.image), f"original: {was}, {source.id}", source.colour, id=str(i), chosen=chosen
+                data_uri(source.image),
+                f"{source.word}: {was}, {source.id}",
+                source.colour,
+                id=str(i),
+                chosen=chosen,
             )
         )
         cells["outlier"].append(
@@ -340,14 +344,14 @@ def _show_pairs(
         cells["noised"].append(Cell(data_uri(out.noised), f"noised to S={r.start_timestep}", NEUTRAL_COLOUR))
         heat = heat_map(difference(source.image, out.outlier))
         cells["heat"].append(
-            Cell(data_uri(heat), "difference of original and outlier", NEUTRAL_COLOUR, facts, how)
+            Cell(data_uri(heat), f"difference of {source.word} and outlier", NEUTRAL_COLOUR, facts, how)
         )
     rows = [
-        Words("original", sources[0].role),
+        Words(sources[0].word, sources[0].role),
         Words("outlier", "no label" if unlabelled else "wrong label"),
         Words("control", "no label" if unlabelled else _right_label(sources)),
         Words("noised", f"x_S at S={r.start_timestep}"),
-        Words("difference", "original to outlier; yellow is half the range"),
+        Words("difference", f"{sources[0].word} to outlier; yellow is half the range"),
     ]
     picture_grid(
         [cell for row in cells.values() for cell in row],
@@ -394,11 +398,11 @@ def _show_all_targets(
         Edit(s.id, s.image, s.label, target, settings.recipe) for s in sources for target in range(len(names))
     ]
     made = run(edits, "Denoising under every label")
-    rows = [Words("original", sources[0].role), *(Words(f"told {n}") for n in names)]
+    rows = [Words(sources[0].word, sources[0].role), *(Words(f"told {n}") for n in names)]
     cells = [
         Cell(
             data_uri(source.image),
-            f"original: {names[source.label]}",
+            f"{source.word}: {names[source.label]}",
             source.colour,
             id=str(i),
             chosen=i == focus,

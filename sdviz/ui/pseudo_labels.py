@@ -13,7 +13,7 @@ from sdviz.bundle import Bundle
 from sdviz.evidence import Evidence, MissingPart, PictureLibrary, Pictures, PseudoLabels
 from sdviz.evidence.clusters import ClusterFacts, cluster_facts
 from sdviz.ui.components import Cell, Words, picture_grid
-from sdviz.ui.evidence import open_evidence, show_missing_part
+from sdviz.ui.evidence import open_evidence, say_missing, show_missing_part
 from sdviz.ui.links import keep_link_values, restore_link_values, set_link_value
 from sdviz.ui.look import cluster_colour
 from sdviz.ui.names import display_names
@@ -259,6 +259,5 @@ def _cell(
 
 def _pictures(library: PictureLibrary, clusters: Clusters, rows: Sequence[int]) -> Pictures:
     pictures = library.show(clusters.labels.ids[[row for row in rows if row >= 0]])
-    for line in pictures.missing:
-        st.caption(f":material/hide_image: {line}: grey stands in for its pictures.")
+    say_missing(pictures.missing, pictures.ways)
     return pictures

@@ -89,7 +89,7 @@ def show_found(
             )
         elif not pictures.found[0]:
             why = pictures.missing[0] if pictures.missing else "no image on this machine has this id"
-            says = f"not found: {plain(why)}."
+            says = " ".join([f"not found: {plain(why)}.", *pictures.ways])
         elif bundle.clusterer is None:
             says = "no training image, and this bundle has no clusterer that could name its cluster."
         else:

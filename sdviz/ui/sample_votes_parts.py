@@ -13,7 +13,7 @@ from sdviz.evidence.votes import OTHER, OUTLIERS, TRAIN, probabilities, shares_b
 from sdviz.ui.chart_parts import Bars, Points
 from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.components import Cell, Words, picture_grid
-from sdviz.ui.evidence import SEARCHING, start_search
+from sdviz.ui.evidence import SEARCHING, say_missing, start_search
 from sdviz.ui.look import mark_colour
 from sdviz.ui.page import open_page
 from sdviz.ui.pictures import ID_COLOUR, OUTLIER_COLOUR, data_uri
@@ -92,7 +92,7 @@ def _picture(look: Looked) -> None:
     st.caption("  \n".join([title, *_about(look)]))
     if not look.has_picture:
         reason = look.missing[0] if look.missing else "its set is not on this machine"
-        st.caption(f"No picture: {reason}.")
+        st.caption(" ".join([f"No picture: {reason}.", *look.ways]))
 
 
 def _about(look: Looked) -> list[str]:
@@ -134,7 +134,7 @@ def _sentence(look: Looked, limit: float | None, why: str) -> None:
     truth = ""
     if role == "id":
         truth = "a **false alarm**: it is ID" if is_flagged else "rightly: it is ID"
-    elif role in ("near", "far", "validation"):
+    elif role in ("near", "far", "validation", "sd"):
         truth = "rightly: it is OOD" if is_flagged else "a **miss**: it is OOD"
     elif role == "train":
         truth = "it is of the ID bank"
@@ -235,12 +235,11 @@ def show_neighbours(look: Looked) -> None:
         "Training images in the order of their distance d between features, with the cluster of each; "
         f"the d² add up to {look.parts.distance:.4f}. Click one to open it."
     )
-    for line in shown.missing:
-        st.caption(f"Pictures are missing: {line}.")
-    _show_mixed(look, k)
+    say_missing(shown.missing, shown.ways)
+    _show_mixed(look, k, shown.missing)
 
 
-def _show_mixed(look: Looked, k: int) -> None:
+def _show_mixed(look: Looked, k: int, said: tuple[str, ...]) -> None:
     banks, near = look.banks, look.near
     assert banks is not None and near is not None
     s = near.scores(k, 0.0)
@@ -296,8 +295,7 @@ def _show_mixed(look: Looked, k: int) -> None:
         "Green outliers are votes that the image is OOD, blue ID images are none. An outlier is a training "
         "image, noised to step S and denoised under a wrong label: “cross, told crescent” was a cross."
     )
-    for line in shown.missing:
-        st.caption(f"Pictures are missing: {line}.")
+    say_missing([line for line in shown.missing if line not in said], shown.ways)
 
 
 def _sources(look: Looked, rows: list[int]) -> dict[int, str]:

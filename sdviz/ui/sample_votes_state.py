@@ -54,6 +54,7 @@ class Looked:
         has_picture: Whether there is one.
         class_name: Its own class, "" where unknown.
         missing: Why it has no picture.
+        ways: How to get the set that it is of.
         features: float32 (D,); None where they can be neither found nor computed.
         heads: Logits by head, empty where they cannot be known.
         near: Its neighbours; None without banks or features.
@@ -71,6 +72,7 @@ class Looked:
     has_picture: bool
     class_name: str
     missing: tuple[str, ...]
+    ways: tuple[str, ...]
     features: np.ndarray | None
     heads: Mapping[str, np.ndarray]
     near: Neighbourhood | None
@@ -104,11 +106,12 @@ def look_at(
         uploads: Pictures of the person's own, by id.
     """
     if sample.id in uploads:
-        picture, has_picture, class_name, missing = uploads[sample.id], True, "", tuple[str, ...]()
+        picture, has_picture, class_name = uploads[sample.id], True, ""
+        missing, ways = tuple[str, ...](), tuple[str, ...]()
     else:
         shown = show_pictures(library, evidence, [sample.id])
         picture, has_picture = shown.images[0], bool(shown.found[0])
-        class_name, missing = str(shown.class_names[0]), shown.missing
+        class_name, missing, ways = str(shown.class_names[0]), shown.missing, shown.ways
     features, heads = sample.features, sample.heads
     if has_picture and bundle.detector is not None and (features is None or len(heads) < len(HEADS)):
         made, made_heads = detector_says(bundle, picture[None])
@@ -125,7 +128,7 @@ def look_at(
     except (ValueError, MissingPart) as error:
         problem = f"It has no score under these settings: {error}."
     return Looked(
-        bundle, evidence, library, names, settings, sample, picture, has_picture, class_name, missing,
+        bundle, evidence, library, names, settings, sample, picture, has_picture, class_name, missing, ways,
         features, heads, near, parts, problem,
     )  # fmt: skip
 

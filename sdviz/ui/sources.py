@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from sdviz import data
 from sdviz.bundle import Bundle
+from sdviz.bundle.from_noise import NAME
 from sdviz.data import DataError, ImageSet
 from sdviz.data.imageset import permutation
 from sdviz.data.uploads import from_uploads
@@ -16,6 +18,13 @@ from sdviz.ui.cache import DEVICE_LOCK, load_images
 from sdviz.ui.components import Cell, picture_grid
 from sdviz.ui.kept_uploads import KeptUploads, kept_uploads
 from sdviz.ui.links import set_link_value
+from sdviz.ui.own_set import (
+    FROM_NOISE,
+    offers_from_noise,
+    say_where_own_set_is,
+    show_pool_from_noise,
+    take_awaited_set,
+)
 from sdviz.ui.pictures import FAR_OOD_COLOUR, ID_COLOUR, NEAR_OOD_COLOUR, NEUTRAL_COLOUR, data_uri
 from sdviz.ui.words import counted
 
@@ -27,6 +36,7 @@ MAX_DRAW = 9_999
 # Enough to draw from, and quick to decode where a set is a file of 50,000 JPEGs
 POOL_LIMIT = 4_000
 GALLERY_SIZE = 60
+GENERATED = "by this network, from noise: no real image"
 
 
 @dataclass(frozen=True)
@@ -42,6 +52,7 @@ class Source:
         title: The image's own class or what else it is called; "" where that is its cluster's name.
         role: "ID" for the bundle's own set, else what it is to the bundle.
         colour: Of its border, by role.
+        is_generated: Whether a network made it from noise: it is no image of any set.
     """
 
     id: str
@@ -52,54 +63,53 @@ class Source:
     title: str = ""
     role: str = "ID"
     colour: str = ID_COLOUR
+    is_generated: bool = False
+
+    @property
+    def word(self) -> str:
+        """What the image is called beside its outlier."""
+        return "generated" if self.is_generated else "original"
 
 
 def choose_sources(bundle: Bundle) -> list[Source]:
     """The row of widgets that choose the images; empty where nothing is chosen yet."""
+    say_where_own_set_is(bundle)
     columns = st.columns([2.1, 2.0, 1.9, 1.5, 1.5], vertical_alignment="bottom")
     names = data.names()
-    first = names.index(bundle.manifest.dataset) if bundle.manifest.dataset in names else 0
+    sets = [*names, *([FROM_NOISE] if offers_from_noise(bundle) else [])]
+    own = bundle.manifest.dataset if bundle.manifest.dataset in names else FROM_NOISE
+    take_awaited_set(sets, own)
     with columns[0]:
         name = st.selectbox(
             "Images from",
-            [*names, UPLOAD],
-            index=first,
+            [*sets, UPLOAD],
+            index=sets.index(own) if own in sets else 0,
             key="data",
             bind="query-params",
             on_change=_back_to_the_draw,
         )
     if name == UPLOAD:
         return _uploads(bundle)
-    try:
-        pool = load_images(name, _split_to_show(name), POOL_LIMIT)
-    except DataError as error:
-        st.error(str(error))
-        return []
+    if name == FROM_NOISE:
+        made = show_pool_from_noise(bundle)
+        if made is None:
+            # a widget that is not drawn meanwhile would forget what a link says
+            _which_images(columns, bundle.class_names, picked=False)
+            return []
+        pool = made
+    else:
+        try:
+            pool = load_images(name, _split_to_show(name), POOL_LIMIT)
+        except DataError as error:
+            st.error(str(error))
+            return []
     if pool.images.shape[1] != bundle.manifest.image_size:
         st.error(
             f"{name} has images of {pool.images.shape[1]} px,"
             f" this bundle works at {bundle.manifest.image_size} px"
         )
         return []
-    with columns[1]:
-        options = [ANY_CLASS, *pool.class_names]
-        wanted = st.selectbox("Class", options, key="class", bind="query-params", disabled=len(options) == 1)
-    with columns[2]:
-        asked = _asked(pool)
-        count = st.slider(
-            "How many", 1, MAX_SOURCES, USUAL_COUNT, key="n", bind="query-params", disabled=bool(asked)
-        )
-    with columns[3]:
-        draw = st.number_input(
-            "Draw",
-            0,
-            MAX_DRAW,
-            0,
-            key="draw",
-            bind="query-params",
-            help="Another number draws other images.",
-            disabled=bool(asked),
-        )
+    wanted, count, draw = _which_images(columns, pool.class_names, picked=bool(_asked(pool)))
     with columns[4]:
         picked = _pick_by_hand(pool, wanted)
     if picked:
@@ -111,8 +121,33 @@ def choose_sources(bundle: Bundle) -> list[Source]:
         if not len(eligible):
             st.info(f"{name} has no image of the class {wanted} here: choose another class.")
             return []
-        rows = eligible[permutation(len(eligible), int(draw))[:count]]
+        rows = eligible[permutation(len(eligible), draw)[:count]]
     return _with_labels(bundle, pool, rows)
+
+
+def _which_images(
+    columns: list[DeltaGenerator], class_names: tuple[str, ...], picked: bool
+) -> tuple[str, int, int]:
+    """Class, number and draw, as the widgets say; images picked by hand stand in for number and draw."""
+    with columns[1]:
+        options = [ANY_CLASS, *class_names]
+        wanted = st.selectbox("Class", options, key="class", bind="query-params", disabled=len(options) == 1)
+    with columns[2]:
+        count = st.slider(
+            "How many", 1, MAX_SOURCES, USUAL_COUNT, key="n", bind="query-params", disabled=picked
+        )
+    with columns[3]:
+        draw = st.number_input(
+            "Draw",
+            0,
+            MAX_DRAW,
+            0,
+            key="draw",
+            bind="query-params",
+            help="Another number draws other images.",
+            disabled=picked,
+        )
+    return wanted, count, int(draw)
 
 
 def first_pool(bundle: Bundle) -> ImageSet:
@@ -171,11 +206,12 @@ def _pick_by_hand(pool: ImageSet, wanted: str) -> list[int]:
         if wanted != ANY_CLASS:
             eligible = np.flatnonzero(pool.labels == pool.class_names.index(wanted))
         shown = eligible[:GALLERY_SIZE]
-        st.caption(f"Click pictures, up to {MAX_SOURCES}. They stand in for the random draw.")
+        made = " All of them are generated: the network made them from noise." * (pool.name == NAME)
+        st.caption(f"Click pictures, up to {MAX_SOURCES}. They stand in for the random draw.{made}")
         cells = [
             Cell(
                 data_uri(pool.images[r]),
-                f"{pool.label_name(r)}, {pool.ids[r]}",
+                f"{'generated: ' if pool.name == NAME else ''}{pool.label_name(r)}, {pool.ids[r]}",
                 ID_COLOUR if pool.ids[r] in asked else NEUTRAL_COLOUR,
                 id=str(pool.ids[r]),
                 chosen=bool(pool.ids[r] in asked),
@@ -194,8 +230,11 @@ def _with_labels(bundle: Bundle, pool: ImageSet, rows: np.ndarray) -> list[Sourc
     images = pool.images[rows]
     labels, notes = pool.labels[rows].copy(), [""] * len(rows)
     m = bundle.manifest
+    generated = pool.name == NAME
     own = pool.name == m.dataset and m.labels_from == "ground truth"
-    if len(rows) and (not own or (labels < 0).any()):
+    # without a clusterer a generated image is taken for what it was told to be
+    told = generated and not bundle.has_clusterer
+    if len(rows) and not told and (not own or (labels < 0).any()):
         if bundle.clusterer is None:
             st.error("This bundle has no clusterer, so it can take only images of the set it was trained on.")
             return []
@@ -203,7 +242,8 @@ def _with_labels(bundle: Bundle, pool: ImageSet, rows: np.ndarray) -> list[Sourc
             labels, confidence = bundle.pseudo_label(images)
         notes = [f"{c:.0%} sure" for c in confidence]
     masked = data.has_masks(pool.name)
-    role, colour = _role(pool.name, m.dataset)
+    role, colour = (GENERATED, NEUTRAL_COLOUR) if generated else _role(pool.name, m.dataset)
+    before = "generated: " if generated else ""
     return [
         Source(
             str(pool.ids[r]),
@@ -211,9 +251,10 @@ def _with_labels(bundle: Bundle, pool: ImageSet, rows: np.ndarray) -> list[Sourc
             int(labels[i]),
             notes[i],
             masked,
-            "" if own else pool.label_name(int(r)),
+            "" if own else before + pool.label_name(int(r)),
             role,
             colour,
+            generated,
         )
         for i, r in enumerate(rows)
     ]

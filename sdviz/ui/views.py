@@ -42,11 +42,13 @@ def show_view(state: LabState) -> None:
     )
     if view in (SCRUB, SHEET, TRAJECTORY):
         more = " Click another picture above to change it." if len(state.sources) > 1 else ""
-        slot.caption(f"About image {state.focus + 1} of {len(state.sources)}: {was}, told {told}.{more}")
+        what = f"{was}, told {told}" + ", generated from noise" * source.is_generated
+        slot.caption(f"About image {state.focus + 1} of {len(state.sources)}: {what}.{more}")
     elif view == CURVE:
         slot.caption(f"About {len(state.sources)} images: those shown above.")
     else:
-        slot.caption("What is shown above, to keep.")
+        generated = " The network generated the images from noise: they are no real ones." * source.is_generated
+        slot.caption(f"What is shown above, to keep.{generated}")
 
 
 def s_values(max_s: int, count: int) -> list[int]:
@@ -82,12 +84,12 @@ def _scrub(state: LabState, run: Run) -> None:
     frames = []
     for s, outlier, control in zip(values, outliers, controls, strict=True):
         pictures = [data_uri(p) for p in (source.image, outlier.noised, outlier.outlier, control.outlier)]
-        what = "the original" if s == 0 else f"{was}, told {told}"
+        what = f"the {source.word} image" if s == 0 else f"{was}, told {told}"
         frames.append(
             Frame(str(s), str(s), f"S = {s}", f"σ = {state.bundle.schedule.sigma(s):.2f}: {what}", pictures)
         )
     panels = [
-        ("original", source.colour),
+        (source.word, source.colour),
         ("noised, x_S", NEUTRAL_COLOUR),
         (f"outlier, told {told}", OUTLIER_COLOUR),
         (f"control, told {was}", CONTROL_COLOUR),

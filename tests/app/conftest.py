@@ -38,8 +38,8 @@ def _fresh_app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
 def shipped(tmp_path: Path) -> Callable[..., Path]:
     """Puts a small bundle with random weights where the app looks for bundles, and returns its folder."""
 
-    def make(name: str = "tiny", clusterer: bool = True, max_s: int = 200) -> Path:
-        return save_tiny_bundle(tmp_path / "sdviz_checkpoints" / name, clusterer, max_s)
+    def make(name: str = "tiny", clusterer: bool = True, max_s: int = 200, dataset: str = "shapes") -> Path:
+        return save_tiny_bundle(tmp_path / "sdviz_checkpoints" / name, clusterer, max_s, dataset)
 
     return make
 
