@@ -3,6 +3,7 @@
 from .reading import ConfigError, key_paths, load_config, to_yaml
 from .tree import (
     MILD_VIEWS,
+    BaselineConfig,
     BundleConfig,
     ClustererConfig,
     DataConfig,
@@ -20,6 +21,7 @@ from .tree import (
     RunConfig,
     ScanConfig,
     ScoreConfig,
+    SDTestConfig,
     SelfLabelConfig,
     SimCLRConfig,
     TrainingConfig,
@@ -28,6 +30,7 @@ from .tree import (
 )
 
 __all__ = [
+    "BaselineConfig",
     "BundleConfig",
     "ClustererConfig",
     "ConfigError",
@@ -46,6 +49,7 @@ __all__ = [
     "PretrainingConfig",
     "RunConfig",
     "ScanConfig",
+    "SDTestConfig",
     "ScoreConfig",
     "SelfLabelConfig",
     "SimCLRConfig",

@@ -158,6 +158,7 @@ class PretrainingConfig(TrainingConfig):
     labels: tuple[int, int] | None = Field(
         None, description="[first, last] of the labels to use; None takes all"
     )
+    views: ViewsConfig | None = Field(None, description="its augmentation; None takes the run's views")
 
     @model_validator(mode="after")
     def _labels_are_a_range(self) -> PretrainingConfig:
@@ -258,6 +259,9 @@ class OutliersConfig(Node):
     """The SD outliers that the detector learns from; what is None is taken from `defaults`."""
 
     per_image: int = Field(1, ge=1)
+    limit: int | None = Field(
+        None, ge=1, description="images to make them of and to train the detector with; None takes all"
+    )
     start_timestep: int | None = Field(None, ge=0)
     guidance_scale: float | None = Field(None, ge=-1, le=20)
     num_inference_steps: int | None = Field(None, ge=1, le=1000)
@@ -285,6 +289,9 @@ class DetectorConfig(Node):
     batch_size: int = Field(128, ge=2, description="half ID, half outliers")
     optimizer: OptimizerConfig = OptimizerConfig()
     outlier_weight: float = Field(0.3, ge=0, description="lambda of Eq. 4")
+    backbone: EncoderConfig | None = Field(
+        None, description="the network that the detector starts from; None takes the encoder"
+    )
     frozen_blocks: int = Field(0, ge=0, description="the encoder's first blocks that stay as they are")
     zero_heads: bool = Field(True, description="the three heads begin at 0")
     views: ViewsConfig = MILD_VIEWS
@@ -313,12 +320,80 @@ class ScoreConfig(Node):
     normalize: bool = Field(True, description="unit length features")
 
 
+class SDTestConfig(Node):
+    """SD outliers of held-out ID images as an OOD set of their own (Table 4); the rest is as in `outliers`."""
+
+    start_timestep: int = Field(150, ge=0)
+    guidance_scale: float = Field(4.0, ge=-1, le=20)
+    limit: int | None = Field(None, ge=1, description="held-out images to make them of; None takes all")
+    seed: Seed = 0
+
+
+class BaselineConfig(Node):
+    """One of the methods that stand beside the paper's; what is None is that method's own default."""
+
+    method: Literal[
+        "dn2",
+        "knn",
+        "ssd",
+        "multiclass_ad",
+        "mscl",
+        "fake_it",
+        "rot",
+        "msp",
+        "energy",
+        "entropy",
+        "png_size",
+        "input_complexity",
+    ]
+    network: Literal["backbone", "encoder"] = Field(
+        "backbone", description="whose features it takes, or which network it trains on"
+    )
+    k: int | None = Field(None, ge=1, description="neighbours; of dn2, knn, multiclass_ad, mscl, fake_it")
+    epochs: float | None = Field(None, gt=0, description="of those that train; so are the next two")
+    learning_rate: float | None = Field(None, gt=0)
+    batch_size: int | None = Field(None, ge=2)
+    generator_steps: int | None = Field(
+        None, ge=1, description="of fake_it: steps of the U-Net's training at which its generator stops"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_a_name(cls, value: object) -> object:
+        return {"method": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _method_has_these(self) -> BaselineConfig:
+        trains = ("multiclass_ad", "mscl", "fake_it", "rot")
+        of = {
+            "k": ("dn2", "knn", "multiclass_ad", "mscl", "fake_it"),
+            "epochs": trains,
+            "learning_rate": trains,
+            "batch_size": trains,
+            "generator_steps": ("fake_it",),
+        }
+        for name, methods in of.items():
+            if getattr(self, name) is not None and self.method not in methods:
+                raise ValueError(f"{self.method} has no {name}")
+        return self
+
+    @property
+    def key(self) -> str:
+        """What tables and files call it: the method's name, with `network` where that is the encoder."""
+        return self.method if self.network == "backbone" else f"{self.method}@{self.network}"
+
+
 class EvaluationConfig(Node):
     """What the detector is measured on. Settings are chosen on `validation` alone."""
 
     near: tuple[str, ...] = ()
     far: tuple[str, ...] = ()
     validation: tuple[str, ...] = ()
+    classes: dict[str, tuple[str, ...]] = Field(
+        {}, description="of a set that is named above, the only classes to take: their names or first words"
+    )
+    sd_test: SDTestConfig | None = Field(None, description="SD outliers of held-out ID images as an OOD set")
+    baselines: tuple[BaselineConfig, ...] = Field((), description="methods to measure beside ours")
     score: ScoreConfig = ScoreConfig()
     limit: int | None = Field(None, ge=1, description="images of each set; None takes all")
     controls: tuple[Literal["no_training", "right_label", "noise"], ...] = (
@@ -336,6 +411,18 @@ class EvaluationConfig(Node):
         twice = [name for name in dict.fromkeys(every) if every.count(name) > 1]
         if twice:
             raise ValueError(f"{twice[0]} has two roles among near, far and validation")
+        return self
+
+    @model_validator(mode="after")
+    def _lists_fit(self) -> EvaluationConfig:
+        named = (*self.near, *self.far, *self.validation)
+        for name in self.classes:
+            if name not in named:
+                raise ValueError(f"classes: {name} is not among near, far and validation")
+        keys = [one.key for one in self.baselines]
+        twice = [key for key in keys if keys.count(key) > 1]
+        if twice:
+            raise ValueError(f"baselines names {twice[0]} twice")
         return self
 
     @model_validator(mode="after")
@@ -386,6 +473,8 @@ class RunConfig(Node):
     @model_validator(mode="after")
     def _parts_fit(self) -> RunConfig:
         starts = {"defaults": self.defaults.start_timestep, "outliers": self.outliers.start_timestep or 0}
+        if self.evaluation.sd_test is not None:
+            starts["evaluation.sd_test"] = self.evaluation.sd_test.start_timestep
         for branch, start in starts.items():
             if start > self.max_train_timestep:
                 raise ValueError(

@@ -1,5 +1,6 @@
 """What a detector is worth: scores over OOD sets, Frechet distances, report.json, and measures of an edit."""
 
+from .beside import BaselineScores, baseline_report, baseline_table
 from .edits import background_psnr, dilate, share_changed
 from .frechet import (
     FID,
@@ -24,6 +25,7 @@ from .tables import results_table
 
 __all__ = [
     "FID",
+    "BaselineScores",
     "Evaluation",
     "FeatureSet",
     "InceptionError",
@@ -31,6 +33,8 @@ __all__ = [
     "Report",
     "ReportError",
     "background_psnr",
+    "baseline_report",
+    "baseline_table",
     "check_inception",
     "cluster_report",
     "compare_auroc",

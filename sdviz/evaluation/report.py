@@ -19,7 +19,7 @@ from ..config import Node
 from ..scan.metrics import agreement
 
 FORMAT_VERSION = 1
-OODRole: TypeAlias = Literal["near", "far", "validation"]
+OODRole: TypeAlias = Literal["near", "far", "validation", "sd"]
 VERSIONED = ("torch", "numpy", "scikit-learn")
 
 
@@ -27,9 +27,9 @@ class ReportError(ValueError):
     """A report that cannot be read, or reports that do not go together; the message is one line."""
 
 
-def _by(*names: str, description: str) -> Any:  # noqa: ANN401
+def _by(*names: str, description: str, default: Any = ...) -> Any:  # noqa: ANN401
     """A field whose keys are names: `names` says of what, outermost first."""
-    return Field(description=description, json_schema_extra={"by": list(names)})
+    return Field(default, description=description, json_schema_extra={"by": list(names)})
 
 
 class Bank(Node):
@@ -88,7 +88,10 @@ class MeanMetrics(Node):
 class SetResult(Node):
     """One OOD set."""
 
-    role: OODRole = Field(description="near, far, or validation: the last is what settings may be chosen on")
+    role: OODRole = Field(
+        description="near, far, validation (what settings may be chosen on) or sd (SD outliers of held-out ID"
+        " images)"
+    )
     split: str = Field(description="its split")
     n: int = Field(ge=1, description="images")
     modes: dict[str, ModeMetrics] = _by("mode", description="by distance only, votes only, and both")
@@ -124,6 +127,17 @@ class Control(Measured):
     differences: dict[str, dict[str, Difference]] = _by(
         "set", "mode", description="the method against this control"
     )
+
+
+class BaselineResult(Node):
+    """What another method reached on the same images, by the one score that it has."""
+
+    title: str = Field(description="what people call it")
+    settings: dict[str, str | int | float] = _by(
+        "setting", description="what was set for it; the rest is the method's own default"
+    )
+    results: dict[str, ModeMetrics] = _by("set", description="each OOD set against the held-out ID images")
+    means: dict[str, MeanMetrics] = _by("role", description="means over the sets of a role")
 
 
 class IdAccuracy(Node):
@@ -179,6 +193,9 @@ class Report(Measured):
     controls: dict[str, Control] = _by(
         "control", description="no_training (plain features), right_label, noise: what stands beside the method"
     )
+    baselines: dict[str, BaselineResult] = _by(
+        "method", default={}, description="other methods on the same images, clusters and networks"
+    )
     frechet: dict[str, Frechet] = _by(
         "distance", description='"FD (encoder name)"; "FID" on Inception features where weights were given'
     )
@@ -204,6 +221,7 @@ def make_report(
     id_accuracy: Mapping[str, Any] | None = None,
     clusters: Mapping[str, Any] | None = None,
     frechet: Mapping[str, Mapping[str, Any]] | None = None,
+    baselines: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """The tree of report.json, checked.
 
@@ -217,6 +235,7 @@ def make_report(
         id_accuracy: Of `id_accuracy`.
         clusters: Of `cluster_report`.
         frechet: Name -> distances, of `frechet_distances`.
+        baselines: Method -> `baseline_report`.
 
     Raises:
         ReportError: Something is missing, unknown, of a wrong type, or not finite.
@@ -228,6 +247,7 @@ def make_report(
         "id_accuracy": id_accuracy,
         "clusters": clusters,
         "controls": dict(controls),
+        "baselines": dict(baselines or {}),
         "frechet": dict(frechet or {}),
         "bootstrap": {"n": bootstrap, "seed": bootstrap_seed},
         "seeds": dict(seeds),

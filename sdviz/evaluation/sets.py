@@ -16,10 +16,10 @@ from ..detection.score import SDScore
 from .reference import id_recall_threshold
 from .report import Bank, IdSet, MeanMetrics, Measured, ModeMetrics, OODRole, ScoreSettings, SetResult
 
-Role: TypeAlias = Literal["id", "near", "far", "validation"]
+Role: TypeAlias = Literal["id", "near", "far", "validation", "sd"]
 
 COLUMN_OF_MODE = {"distance": "distance", "votes": "votes", "both": "total"}
-OOD_ROLES: tuple[OODRole, ...] = ("near", "far", "validation")
+OOD_ROLES: tuple[OODRole, ...] = ("near", "far", "validation", "sd")
 HEADS = ("g_bin", "g_in", "g_out")
 SCORES_SCHEMA = pa.schema(
     [
@@ -41,7 +41,7 @@ class FeatureSet:
 
     Attributes:
         name: What reports and tables call it.
-        role: "id" for the held-out ID images, else "near", "far" or "validation".
+        role: "id" for the held-out ID images, else "near", "far", "validation" or "sd".
         split: The split's name.
         features: float32 (N,D).
         ids: str (N,), each once.
@@ -208,17 +208,28 @@ def mean_metrics(results: Mapping[str, SetResult]) -> dict[str, dict[str, MeanMe
         role -> mode -> means; a role without sets is left out.
     """
     means: dict[str, dict[str, MeanMetrics]] = {}
+    roles = {name: one.role for name, one in results.items()}
+    for mode in dict.fromkeys(mode for one in results.values() for mode in one.modes):
+        by_set = {name: one.modes[mode] for name, one in results.items() if mode in one.modes}
+        for role, mean in mean_over_sets(by_set, roles).items():
+            means.setdefault(role, {})[mode] = mean
+    return means
+
+
+def mean_over_sets(results: Mapping[str, ModeMetrics], roles: Mapping[str, str]) -> dict[str, MeanMetrics]:
+    """Means of one score over the sets of each role, every set counting the same.
+
+    Args:
+        results: By set.
+        roles: The role of each set.
+    """
     keys = [key for key in MeanMetrics.model_fields if key != "n_sets"]
+    means: dict[str, MeanMetrics] = {}
     for role in OOD_ROLES:
-        of_role = [one for one in results.values() if one.role == role]
+        of_role = [one for name, one in results.items() if roles[name] == role]
         if of_role:
-            means[role] = {
-                mode: MeanMetrics(
-                    n_sets=len(of_role),
-                    **{key: float(np.mean([getattr(one.modes[mode], key) for one in of_role])) for key in keys},
-                )
-                for mode in of_role[0].modes
-            }
+            values = {key: float(np.mean([getattr(one, key) for one in of_role])) for key in keys}
+            means[role] = MeanMetrics(n_sets=len(of_role), **values)
     return means
 
 

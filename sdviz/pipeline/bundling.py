@@ -13,7 +13,7 @@ from PIL import Image
 
 from ..bundle import Bundle, Defaults, make_manifest
 from ..bundle.manifest import ScoreDefaults
-from .clusters import load_clusterer, load_encoder
+from .clusters import load_backbone, load_clusterer
 from .detecting import load_detector
 from .generation import load_noise_predictor, read_outliers
 from .workspace import Metrics, Workspace, labels_path, read_cluster_names, read_labels, read_metrics
@@ -51,7 +51,7 @@ def make_bundle(work: Workspace) -> Metrics:
         predictor,
         work.schedule,
         load_clusterer(work),
-        load_encoder(work) if config.encoder is not None else None,
+        load_backbone(work) if config.encoder is not None else None,
         load_detector(work) if config.detector is not None else None,
         parts,
     ).save(work.folder / "bundle")
@@ -96,6 +96,8 @@ def _parts_of_a_detector(work: Workspace) -> dict[str, Path]:
         "scores.parquet": work.folder / "evaluation" / "scores.parquet",
         "report.json": work.folder / "evaluation" / "report.json",
     }
+    if (work.folder / "evaluation" / "baselines.parquet").is_file():
+        parts["baselines.parquet"] = work.folder / "evaluation" / "baselines.parquet"
     for name in ("snapshots.safetensors", "snapshots.parquet"):
         if (work.folder / "detector" / name).is_file():
             parts[name] = work.folder / "detector" / name
@@ -105,12 +107,12 @@ def _parts_of_a_detector(work: Workspace) -> dict[str, Path]:
 def _write_feature_rows(work: Workspace, path: Path) -> None:
     """features.parquet: which image each row of features.safetensors is of."""
     outliers = pq.read_table(work.folder / "outliers" / "outliers.parquet", columns=["id"])["id"].to_pylist()
-    n, m = len(work.images), len(outliers)
+    n, m = len(work.sources), len(outliers)
     table = pa.table(
         {
             "role": ["id"] * n + ["outlier"] * m,
             "row": pa.array([*range(n), *range(m)], pa.int32()),
-            "id": [*work.images.ids.tolist(), *outliers],
+            "id": [*work.sources.ids.tolist(), *outliers],
         }
     )
     _replace_table(table, path)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from .. import data
 from ..config import EncoderConfig, RunConfig
 from ..evaluation import InceptionError, check_inception
 from ..nn.encoder import Encoder, EncoderError
@@ -33,17 +34,23 @@ def check_run(config: RunConfig, stages: Collection[str], n_images: int) -> None
         check_sets(config)
     if "pseudo_labels" in stages and config.labels.path is not None:
         read_label_table(Path(config.labels.path).expanduser())
+    d = config.detector
     if config.encoder is not None and {"encoder", "detector"} & set(stages):
-        _check_encoder(config, config.encoder, "encoder" in stages)
+        frozen = d.frozen_blocks if d is not None and d.backbone is None else None
+        _check_encoder(config, config.encoder, "encoder", "encoder" in stages, frozen)
+    if d is not None and d.backbone is not None and {"backbone", "detector"} & set(stages):
+        _check_encoder(config, d.backbone, "detector.backbone", "backbone" in stages, d.frozen_blocks)
     if "evaluation" in stages:
         _check_evaluation(config, n_images)
 
 
-def _check_encoder(config: RunConfig, encoder: EncoderConfig, to_be_made: bool) -> None:
+def _check_encoder(
+    config: RunConfig, encoder: EncoderConfig, key: str, to_be_made: bool, frozen_blocks: int | None
+) -> None:
     if to_be_made and encoder.weights not in (None, "pretrained"):
         file = Path(str(encoder.weights)).expanduser()
         if not file.is_file():
-            raise EncoderError(f"encoder.weights: there is no file {file}")
+            raise EncoderError(f"{key}.weights: there is no file {file}")
     network = Encoder(encoder.arch, encoder.width, encoder.input_px).eval()
     px = encoder.input_px or config.data.size_px
     try:
@@ -51,19 +58,23 @@ def _check_encoder(config: RunConfig, encoder: EncoderConfig, to_be_made: bool) 
             network(torch.zeros(1, 3, px, px))
     except (AssertionError, RuntimeError, ValueError) as error:  # each network has its own words for it
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        key = "encoder.input_px" if encoder.input_px else "data.size_px"
+        where = f"{key}.input_px" if encoder.input_px else "data.size_px"
         raise EncoderError(
-            f"{key} {px}: {encoder.arch} cannot take such pictures, set a larger encoder.input_px ({reason})"
+            f"{where} {px}: {encoder.arch} cannot take such pictures, set a larger {key}.input_px ({reason})"
         ) from error
-    if config.detector is not None:
+    if frozen_blocks is not None:
         try:
-            network.freeze(config.detector.frozen_blocks)
+            network.freeze(frozen_blocks)
         except EncoderError as error:
             raise EncoderError(f"detector.{error}") from error
+    if to_be_made and encoder.pretraining is not None:
+        p = encoder.pretraining
+        data.load(p.data, p.split, limit=1, size_px=config.data.size_px)
 
 
 def _check_evaluation(config: RunConfig, n_images: int) -> None:
     k, weights = config.evaluation.score.k, config.evaluation.inception_weights
+    n_images = min(n_images, config.outliers.limit or n_images)
     if k > n_images:
         raise PipelineError(f"evaluation.score.k {k}: there are only {n_images} ID images to be neighbours")
     if weights is not None:

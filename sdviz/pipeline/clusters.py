@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from .. import data
-from ..config import EncoderConfig
+from ..config import EncoderConfig, RunConfig
 from ..data import DataError, ImageSet
 from ..nn.classifier import Classifier, Projection, ScanClassifier, SmallClassifier
 from ..nn.encoder import Encoder, build_encoder, encode
@@ -30,7 +30,7 @@ from .workspace import Metrics, Progress, Workspace, read_cluster_names, read_la
 
 
 def make_encoder(work: Workspace) -> Metrics | None:
-    """Stage `encoder`: the network before detector training.
+    """Stage `encoder`: the network that clusters are found with; a detector's, too, where that has no own.
 
     Pre-trained weights first, then labels of another set, then SimCLR on the training images; each where
     the configuration asks for it.
@@ -39,12 +39,24 @@ def make_encoder(work: Workspace) -> Metrics | None:
         EncoderError: An unknown network, or weights that cannot be had.
         DataError: Labels that are given and cannot be used: found here, and not behind hours of training.
     """
-    config = _encoder_config(work)
     if work.config.labels.source in ("ground_truth", "file"):
         _given_labels(work)
-    out = work.stage_folder("encoder")
+    return _train_encoder(work, "encoder", _encoder_config(work))
+
+
+def make_backbone(work: Workspace) -> Metrics | None:
+    """Stage `backbone`: the network that the detector starts from, made as `make_encoder` makes the encoder.
+
+    Raises:
+        EncoderError, DataError: As `make_encoder`.
+    """
+    return _train_encoder(work, "backbone", backbone_config(work.config))
+
+
+def _train_encoder(work: Workspace, stage: str, config: EncoderConfig) -> Metrics | None:
+    """A network by its configuration, in <stage>/encoder.safetensors."""
+    out = work.stage_folder(stage)
     encoder = build_encoder(config)
-    metrics: Metrics = {"encoder_parameters": n_parameters(encoder)}
     steps_before = config.pretraining.total_steps if config.pretraining else 0
     total = steps_before + (config.simclr.total_steps if config.simclr else 0)
 
@@ -59,12 +71,12 @@ def make_encoder(work: Workspace) -> Metrics | None:
             encoder,
             other.images,
             other.labels,
-            work.config.views,
+            p.views or work.config.views,
             p,
             config.seed,
             out / "pretraining.state.pt",
             work.config.device,
-            work.reporter("encoder", total),
+            work.reporter(stage, total),
             work.should_stop,
         )
         if loss is None:
@@ -80,21 +92,43 @@ def make_encoder(work: Workspace) -> Metrics | None:
             config.seed,
             out / "simclr.state.pt",
             work.config.device,
-            work.reporter("encoder", total, steps_before),
+            work.reporter(stage, total, steps_before),
             work.should_stop,
         )
         if projection is None:
             return None
         _save(projection, out / "projection.safetensors")
     _save(encoder, out / "encoder.safetensors")
-    return metrics | {"encoder_images_seen": _images_seen(config)}
+    return {f"{stage}_parameters": n_parameters(encoder), f"{stage}_images_seen": _images_seen(config)}
+
+
+def backbone_config(config: RunConfig) -> EncoderConfig:
+    """The configuration of the network that the detector starts from.
+
+    Raises:
+        DataError: There is none.
+    """
+    own = config.detector.backbone if config.detector is not None else None
+    if own is None and config.encoder is None:
+        raise DataError("this configuration has no encoder")
+    return own or config.encoder or EncoderConfig()
+
+
+def load_backbone(work: Workspace) -> Encoder:
+    """The network that the detector starts from, in eval mode on the CPU."""
+    if work.config.detector is None or work.config.detector.backbone is None:
+        return load_encoder(work)
+    return _load_trained(work, "backbone", work.config.detector.backbone)
 
 
 def load_encoder(work: Workspace) -> Encoder:
     """The network that stage `encoder` made, in eval mode on the CPU."""
-    c = _encoder_config(work)
+    return _load_trained(work, "encoder", _encoder_config(work))
+
+
+def _load_trained(work: Workspace, stage: str, c: EncoderConfig) -> Encoder:
     encoder = Encoder(c.arch, c.width, c.input_px)
-    encoder.load_state_dict(load_file(work.folder / "encoder" / "encoder.safetensors"))
+    encoder.load_state_dict(load_file(work.folder / stage / "encoder.safetensors"))
     return encoder.eval()
 
 

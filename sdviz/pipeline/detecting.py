@@ -24,6 +24,8 @@ from ..evaluation import (
     FID,
     Evaluation,
     FeatureSet,
+    baseline_report,
+    baseline_table,
     cluster_report,
     control_report,
     distance_name,
@@ -36,7 +38,8 @@ from ..evaluation import (
 from ..nn.detector import Detector, detector_outputs
 from ..nn.encoder import Encoder, encode
 from ..scan.clustering import predict
-from .clusters import load_clusterer, load_encoder
+from .clusters import backbone_config, load_backbone, load_clusterer
+from .comparing import baseline_scores
 from .generation import kinds_needed, noised_images, outlier_ids, outlier_labels, read_outliers
 from .sets import NamedSet, evaluation_sets
 from .workspace import (
@@ -46,6 +49,7 @@ from .workspace import (
     Workspace,
     read_cluster_names,
     read_labels,
+    source_labels,
     tree_hash,
     write_atomically,
 )
@@ -67,7 +71,7 @@ def make_detector(work: Workspace) -> Metrics | None:
     config = _detector_config(work)
     out = work.stage_folder("detector")
     outliers = read_outliers(work, "wrong")
-    rebuilt = read_outliers(work, "right")[: len(work.images)] if config.reconstructed_id else None
+    rebuilt = read_outliers(work, "right")[: len(work.sources)] if config.reconstructed_id else None
     pictures, table = _snapshot_images(work, outliers, config.snapshot_ids)
     trained = _train(work, "detector", out, config, outliers, rebuilt, pictures)
     if trained is None:
@@ -90,13 +94,13 @@ def _train(
     rebuilt: np.ndarray | None,
     pictures: np.ndarray | None,
 ) -> tuple[Detector, list[np.ndarray]] | None:
-    labels, n_clusters = read_labels(work), len(read_cluster_names(work))
+    labels, n_clusters = source_labels(work), len(read_cluster_names(work))
     torch.manual_seed(config.seed)
-    detector = Detector(load_encoder(work), n_clusters, config.zero_heads)
+    detector = Detector(load_backbone(work), n_clusters, config.zero_heads)
     n_steps = config.epochs * epoch_steps(len(labels), config)
     snapshots = train_detector(
         detector,
-        work.images.images,
+        work.sources.images,
         labels,
         outliers,
         outlier_labels(work)[: len(outliers)],
@@ -113,7 +117,7 @@ def _train(
 
 def load_detector(work: Workspace) -> Detector:
     """The network that stage `detector` made, in eval mode on the CPU."""
-    c = load_encoder(work).config
+    c = load_backbone(work).config
     detector = Detector(Encoder(**c), len(read_cluster_names(work)))
     detector.load_state_dict(load_file(work.folder / "detector" / "detector.safetensors"))
     return detector.eval()
@@ -126,9 +130,9 @@ def _snapshot_images(work: Workspace, outliers: np.ndarray, n: int) -> tuple[np.
     sets = list(evaluation_sets(work))
     share = max(1, n // (len(sets) + 2))
     pictures, roles, ids = [], [], []
-    rows = data.permutation(len(work.images), 1)[:share]
+    rows = data.permutation(len(work.sources), 1)[:share]
     for role, images, names in (
-        ("train", work.images.images[rows], work.images.ids[rows]),
+        ("train", work.sources.images[rows], work.sources.ids[rows]),
         ("outlier", outliers[rows], outlier_ids(work)[rows]),
     ):
         pictures.append(images)
@@ -146,9 +150,9 @@ def _snapshot_images(work: Workspace, outliers: np.ndarray, n: int) -> tuple[np.
 
 
 def make_features(work: Workspace) -> Metrics | None:
-    """Stage `features`: of both banks and every set, by the detector, and under no_training/ by the encoder."""
+    """Stage `features`: of banks and sets, by the detector, and under no_training/ by its backbone."""
     out = work.stage_folder("features")
-    detector, encoder = load_detector(work), load_encoder(work)
+    detector, encoder = load_detector(work), load_backbone(work)
     outliers = read_outliers(work, "wrong")
     if work.should_stop():
         return None
@@ -182,8 +186,8 @@ def _write_features(work: Workspace, out: Path, network: Detector | Encoder, out
         sets[one.key] = features.astype(np.float16)
         sets |= {f"{one.key}.{name}": x.astype(np.float32) for name, x in zip(HEADS, heads, strict=False)}
     banks = {
-        "id_features": outputs(work.images.images)[0].astype(np.float16),
-        "id_labels": read_labels(work),
+        "id_features": outputs(work.sources.images)[0].astype(np.float16),
+        "id_labels": source_labels(work),
         "outlier_features": outputs(outliers)[0].astype(np.float16),
         "outlier_labels": outlier_labels(work)[: len(outliers)],
     }
@@ -198,7 +202,7 @@ def _write_features(work: Workspace, out: Path, network: Detector | Encoder, out
 def make_controls(work: Workspace) -> Metrics | None:
     """Stage `controls`: the same recipe with "outliers" of the right label, or of noise alone."""
     config = _detector_config(work)
-    n = len(work.images)
+    n = len(work.sources)
     for control in work.config.evaluation.controls:
         out = work.stage_folder("controls") / control
         if control == "no_training" or (out / "features.safetensors").is_file():
@@ -232,7 +236,8 @@ def _save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 def make_evaluation(work: Workspace) -> Metrics | None:
     """Stage `evaluation`: scores of every image, and the report over them.
 
-    Writes evaluation/scores.parquet and evaluation/report.json, see docs/report.md.
+    Writes evaluation/scores.parquet, baselines.parquet where there are other methods, and report.json, see
+    docs/report.md.
     """
     config, out = work.config.evaluation, work.stage_folder("evaluation")
     sets = list(evaluation_sets(work))
@@ -249,7 +254,10 @@ def make_evaluation(work: Workspace) -> Metrics | None:
         done = (i + 1) / (len(config.controls) + 1)
         work.on_progress(Progress("evaluation", i + 1, len(config.controls) + 1, done, None, {}))
 
-    # 2. clusters, heads, distances of distributions
+    # 2. the other methods
+    beside = baseline_scores(work)
+
+    # 3. clusters, heads, distances of distributions
     labels, n_clusters = read_labels(work), len(read_cluster_names(work))
     test = sets[0].images
     clusters, _ = predict(load_clusterer(work), test.images, work.config.device)
@@ -264,16 +272,23 @@ def make_evaluation(work: Workspace) -> Metrics | None:
         id_accuracy=id_accuracy(g_in, clusters, test.labels),
         clusters=cluster_report(labels, work.images.labels, n_clusters, work.config.labels.source),
         frechet=_frechet(work, test),
+        baselines={one.key: baseline_report(method, one, config.bootstrap, config.seed) for one in beside},
     )
-    partial = out / "scores.parquet.partial"
-    pq.write_table(method.scores, partial, compression="zstd")
-    os.replace(partial, out / "scores.parquet")
+    _write_table(method.scores, out / "scores.parquet")
+    if beside:
+        _write_table(baseline_table(method, beside), out / "baselines.parquet")
     write_atomically(out / "report.json", json.dumps(report, indent=1) + "\n")
     means = {role: tree["both"]["auroc"] for role, tree in report["means"].items()}
     if "validation" in means:
         values = {"validation_auroc": means["validation"]}
         work.on_progress(Progress("evaluation", 1, 1, 1.0, 0.0, values))
     return {f"auroc_{role}": value for role, value in means.items()}
+
+
+def _write_table(table: pa.Table, path: Path) -> None:
+    partial = path.with_name(path.name + ".partial")
+    pq.write_table(table, partial, compression="zstd")
+    os.replace(partial, path)
 
 
 def _measure(work: Workspace, sets: list[NamedSet], folder: Path) -> Evaluation:
@@ -295,7 +310,7 @@ def _measure(work: Workspace, sets: list[NamedSet], folder: Path) -> Evaluation:
     ]
     return evaluate(
         banks["id_features"].astype(np.float32),
-        work.images.ids,
+        work.sources.ids,
         banks["outlier_features"].astype(np.float32),
         scored,
         config.score,
@@ -343,7 +358,7 @@ def _frechet(work: Workspace, test: ImageSet) -> dict[str, dict[str, Any]]:
             return inception_features(images, weights, work.config.device)
 
         found[FID] = frechet_distances(
-            inception(work.images.images),
+            inception(work.sources.images),
             inception(read_outliers(work, "wrong")),
             inception(read_outliers(work, "right")) if rebuilt is not None else None,
             inception(test.images),
@@ -353,6 +368,6 @@ def _frechet(work: Workspace, test: ImageSet) -> dict[str, dict[str, Any]]:
 
 
 def _encoder_name(work: Workspace) -> str:
-    config = load_encoder(work).config
-    trained = "SimCLR " if work.config.encoder and work.config.encoder.simclr else ""
-    return f"{trained}{config['arch'].removeprefix('timm:')}"
+    config = backbone_config(work.config)
+    trained = "SimCLR " if config.simclr else f"{config.pretraining.data} " if config.pretraining else ""
+    return f"{trained}{config.arch.removeprefix('timm:')}"

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 import torch
 
 from .. import data
-from ..config import RunConfig, TrainingConfig
+from ..config import BaselineConfig, EncoderConfig, RunConfig, TrainingConfig
 from ..nn.detector import Detector
 from ..nn.device import has_fast_bf16, resolve_device
 from ..nn.encoder import Encoder
 from ..nn.inference import prepare_for_inference
 from ..nn.unet import build_noise_predictor, n_parameters
 from .checks import check_run
+from .comparing import EARLY_STEPS, method_of
 from .generation import kinds_needed, outlier_recipe
 from .stages import stage_names
 
@@ -59,15 +60,12 @@ def estimate(config: RunConfig) -> list[StageEstimate]:
 
     # 1. the encoder, forward alone and in training
     encoder_params = 0
+    n_sources = min(n, config.outliers.limit or n)
     if config.encoder is not None:
         e = config.encoder
-        encoder = Encoder(e.arch, e.width, e.input_px).to(device)
+        encoder, train_sec, forward_sec = _timed(e, x, device)
         encoder_params = n_parameters(encoder)
-        train_sec = _per_image(lambda: _train_step(encoder, x, device), device)
-        forward_sec = _per_image(lambda: _forward(encoder, x), device)
-        loops = [part for part in (e.pretraining, e.simclr) if part is not None]
-        sec["encoder"] = sum(_seen(part) * (2 if part is e.simclr else 1) for part in loops) * train_sec
-        held["encoder"] = 4 * encoder_params
+        sec["encoder"], held["encoder"] = _training_sec(e, train_sec), 4 * encoder_params
         if config.labels.source == "scan":
             own = config.labels.self_label
             sec["pseudo_labels"] = 2 * _seen(config.labels.scan) * train_sec + 2 * n * forward_sec
@@ -76,9 +74,16 @@ def estimate(config: RunConfig) -> list[StageEstimate]:
         # 2. the detector and what is asked of it
         if config.detector is not None:
             d = config.detector
-            epoch = 2 * n * train_sec
+            if d.backbone is not None:
+                encoder, train_sec, forward_sec = _timed(d.backbone, x, device)
+                sec["backbone"], held["backbone"] = (
+                    _training_sec(d.backbone, train_sec),
+                    4 * n_parameters(encoder),
+                )
+            epoch = 2 * n_sources * train_sec
             n_trained = sum(control != "no_training" for control in config.evaluation.controls)
-            n_scored = 2 * n + sum(_n_of(name, config) for name in _sets(config)) + _n_test(config)
+            n_asked = sum(_n_of(name, config) for name in _sets(config)) + _n_test(config) + _n_sd_test(config)
+            n_scored = 2 * n_sources + n_asked
             head = Detector(encoder, clusters)
             sec["detector"] = d.epochs * (epoch + d.snapshot_ids * forward_sec)
             sec["features"] = 2 * n_scored * forward_sec
@@ -86,6 +91,10 @@ def estimate(config: RunConfig) -> list[StageEstimate]:
             held["detector"] = 4 * n_parameters(head)
             held["features"] = 4 * n_scored * encoder.feature_dim
             held["controls"] = n_trained * 2 * n_scored * encoder.feature_dim
+            sec["baselines"] = sum(
+                _baseline_images(one, n_sources, n_asked) * train_sec for one in config.evaluation.baselines
+            )
+            held["baselines"] = 8 * n_asked * len(config.evaluation.baselines)
     # 3. the U-Net, in training and making outliers
     unet = build_noise_predictor(config.diffusion.unet, clusters, size).to(device)
     t = torch.zeros(PROBE_IMAGES, dtype=torch.int64, device=device)
@@ -98,14 +107,38 @@ def estimate(config: RunConfig) -> list[StageEstimate]:
         model = prepare_for_inference(unet, device)
         call = _per_image(lambda: model(x, t, t), device)
         calls = 2 * min(recipe.num_inference_steps, recipe.start_timestep)
-        made = n * config.outliers.per_image * len(kinds_needed(config))
+        made = n_sources * config.outliers.per_image * len(kinds_needed(config))
         sec["outliers"], held["outliers"] = made * calls * call, made * pixels
+        sec["sd_test"], held["sd_test"] = _n_sd_test(config) * calls * call, _n_sd_test(config) * pixels
+        for one in config.evaluation.baselines:
+            if one.method == "fake_it":
+                learned = (one.generator_steps or EARLY_STEPS) * config.diffusion.batch_size
+                sec["baselines"] += learned * one_step + n_sources * recipe.num_inference_steps * call
     held["bundle"] = sum(held.get(key, 0) for key in ("encoder", "pseudo_labels", "detector", "features"))
     held["bundle"] += held["diffusion"] / 2
     return [
         StageEstimate(name, round(sec.get(name, 1.0), 1), int(held.get(name, 1 << 16)))
         for name in stage_names(config)
     ]
+
+
+def _timed(config: EncoderConfig, x: torch.Tensor, device: torch.device) -> tuple[Encoder, float, float]:
+    """The network, and seconds for an image in training and forward alone."""
+    encoder = Encoder(config.arch, config.width, config.input_px).to(device)
+    train_sec = _per_image(lambda: _train_step(encoder, x, device), device)
+    return encoder, train_sec, _per_image(lambda: _forward(encoder, x), device)
+
+
+def _training_sec(config: EncoderConfig, train_sec: float) -> float:
+    loops = [part for part in (config.pretraining, config.simclr) if part is not None]
+    return sum(_seen(part) * (2 if part is config.simclr else 1) for part in loops) * train_sec
+
+
+def _baseline_images(config: BaselineConfig, n_fit: int, n_asked: int) -> float:
+    """How many images' training a method costs; a look at one is a third of that."""
+    per_epoch = {"multiclass_ad": 1, "mscl": 2, "fake_it": 2, "rot": 4}.get(config.method, 0)
+    looks = (4 if config.method == "rot" else 1) * (n_fit + n_asked) / 3
+    return per_epoch * float(getattr(method_of(config), "epochs", 0)) * n_fit + looks
 
 
 def _train_step(network: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, device: torch.device) -> None:
@@ -149,6 +182,14 @@ def _n_test(config: RunConfig) -> int:
     split = d.test_split or ("test" if "test" in data.splits(d.id) else None)
     n = data.count(d.id, split, None) if split else round(d.holdout * _n_images(config))
     return min(n, config.evaluation.limit or n)
+
+
+def _n_sd_test(config: RunConfig) -> int:
+    t, whole = config.evaluation.sd_test, config.evaluation.model_copy(update={"limit": None})
+    if t is None:
+        return 0
+    n = _n_test(config.model_copy(update={"evaluation": whole}))
+    return min(n, t.limit or n)
 
 
 def _n_of(name: str, config: RunConfig) -> int:

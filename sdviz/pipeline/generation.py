@@ -6,7 +6,7 @@ import json
 import math
 import os
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -32,6 +32,8 @@ from ..nn.device import resolve_device
 from ..nn.inference import prepare_for_inference
 from ..nn.unet import NoisePredictor, build_noise_predictor
 from ..outliers import Recipe, draw_target_labels, generate_outliers, to_images, to_tensor
+from ..scan.clustering import predict
+from .clusters import load_clusterer
 from .workspace import (
     Metrics,
     PipelineError,
@@ -41,9 +43,13 @@ from .workspace import (
     is_main_process,
     read_cluster_names,
     read_labels,
+    source_labels,
 )
 
-Kind = Literal["wrong", "right"]
+Kind = Literal["wrong", "right", "test"]
+
+# what reports call the OOD set of SD outliers of held-out images
+SD_TEST = "sd-outliers"
 
 # --- diffusion ----------------------------------------------------------------------------------------
 
@@ -144,32 +150,102 @@ def outlier_recipe(config: RunConfig) -> Recipe:
     return recipe
 
 
+def sd_test_recipe(config: RunConfig) -> Recipe:
+    """How the SD outliers of held-out images are made: `evaluation.sd_test`, and `outliers` for the rest."""
+    t = config.evaluation.sd_test
+    if t is None:
+        raise PipelineError("evaluation.sd_test is not set: no SD outliers of held-out images are wanted")
+    recipe = replace(
+        outlier_recipe(config), start_timestep=t.start_timestep, guidance_scale=t.guidance_scale, seed=t.seed
+    )
+    recipe.check(config.max_train_timestep)
+    return recipe
+
+
+def sd_test_sources(work: Workspace) -> ImageSet:
+    """The held-out ID images that they are made of."""
+    t, test = work.config.evaluation.sd_test, work.test
+    if test is None or t is None:
+        raise PipelineError(f"{work.images.name}: no held-out images to make SD outliers of")
+    if t.limit is None or t.limit >= len(test):
+        return test
+    return test.take(data.permutation(len(test), work.config.evaluation.seed)[: t.limit])
+
+
 def kinds_needed(config: RunConfig) -> tuple[Kind, ...]:
     """Wrong-label outliers; and images under their right label, where training or a control wants them."""
     rebuilt = config.detector is not None and config.detector.reconstructed_id > 0
     return ("wrong", "right") if rebuilt or "right_label" in config.evaluation.controls else ("wrong",)
 
 
+@dataclass(frozen=True, eq=False)
+class _Plan:
+    """Pictures that a stage makes: row r is of image r % N, by seed + r // N.
+
+    Attributes:
+        kind: Which pictures, and the folder of their shards.
+        images: What they are made of.
+        labels: y~ of each, int64 (N,).
+        recipe: How.
+        n_rows: How many.
+    """
+
+    kind: Kind
+    images: ImageSet
+    labels: np.ndarray
+    recipe: Recipe
+    n_rows: int
+
+
 def make_outliers(work: Workspace) -> Metrics | None:
-    """Stage `outliers`: `per_image` SD outliers of every training image, shard by shard.
+    """Stage `outliers`: `per_image` SD outliers of every image in `work.sources`, shard by shard.
 
     A shard is a fixed range of rows, saved whole: what was made is kept, and no other process's share
     changes a pixel. Row r is the outlier of image r % N by seed + r // N.
     """
-    config, images = work.config.outliers, work.images
-    labels, n_clusters = read_labels(work), len(read_cluster_names(work))
-    recipe = outlier_recipe(work.config)
-    predictor = load_noise_predictor(work)
-    where = resolve_device(work.config.device)
-    model = prepare_for_inference(predictor, where)
+    n_rows = len(work.sources) * work.config.outliers.per_image
+    labels, recipe = source_labels(work), outlier_recipe(work.config)
     kinds = kinds_needed(work.config)
+    rate = _make_shards(work, "outliers", [_Plan(kind, work.sources, labels, recipe, n_rows) for kind in kinds])
+    if rate is None:
+        return None
+    if not is_main_process():
+        return {}
+    write_outlier_table(work)
+    return {"outliers": n_rows, "outliers_images_per_sec": rate or None}
+
+
+def make_sd_test(work: Workspace) -> Metrics | None:
+    """Stage `sd_test`: SD outliers of held-out ID images, an OOD set of its own (Table 4), in shards as well.
+
+    Their y~ is what the clusterer says of them.
+    """
+    images, recipe = sd_test_sources(work), sd_test_recipe(work.config)
+    labels, _ = predict(load_clusterer(work), images.images, work.config.device)
+    rate = _make_shards(work, "sd_test", [_Plan("test", images, labels, recipe, len(images))])
+    if rate is None:
+        return None
+    return {"sd_test_outliers": len(images)} if is_main_process() else {}
+
+
+def _make_shards(work: Workspace, stage: str, plans: list[_Plan]) -> float | None:
+    """Makes every shard that is not there yet.
+
+    Returns:
+        Images a second, 0 where all were there; None if it was stopped.
+    """
+    config, n_clusters = work.config.outliers, len(read_cluster_names(work))
+    where = resolve_device(work.config.device)
+    model = prepare_for_inference(load_noise_predictor(work), where)
     started = time.monotonic()
 
     # 1. the shards that are not there yet, dealt out to the processes in rounds
-    n_rows = len(images) * config.per_image
-    shards = [(kind, first) for kind in kinds for first in range(0, n_rows, config.shard_size)]
+    shards = [(plan, first) for plan in plans for first in range(0, plan.n_rows, config.shard_size)]
+    total = sum(plan.n_rows for plan in plans)
     missing = (
-        [i for i, one in enumerate(shards) if not _shard_is_whole(work, *one)] if is_main_process() else []
+        [i for i, (plan, first) in enumerate(shards) if not _shard_is_whole(work, plan.kind, first)]
+        if is_main_process()
+        else []
     )
     missing = json.loads(from_main(json.dumps(missing), work.config.device))
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
@@ -179,17 +255,19 @@ def make_outliers(work: Workspace) -> Metrics | None:
             return None
         if dealt + rank >= len(missing):
             continue
-        kind, first = shards[missing[dealt + rank]]
+        plan, first = shards[missing[dealt + rank]]
+        images = plan.images
         # 2. its rows, by seed
-        rows = np.arange(first, min(first + config.shard_size, n_rows))
+        rows = np.arange(first, min(first + config.shard_size, plan.n_rows))
         pictures = np.empty((len(rows), *images.images.shape[1:]), np.uint8)
         targets = np.empty(len(rows), np.int64)
         for turn in np.unique(rows // len(images)):
             here = rows // len(images) == turn
             source = rows[here] % len(images)
-            one = replace(recipe, seed=recipe.seed + int(turn))
-            y, ids = labels[source], images.ids[source]
-            targets[here] = y if kind == "right" else draw_target_labels(y, ids, n_clusters, one.seed)
+            one = replace(plan.recipe, seed=plan.recipe.seed + int(turn))
+            y, ids = plan.labels[source], images.ids[source]
+            right = plan.kind == "right"
+            targets[here] = y if right else draw_target_labels(y, ids, n_clusters, one.seed)
             batch = generate_outliers(
                 model,
                 work.schedule,
@@ -206,7 +284,7 @@ def make_outliers(work: Workspace) -> Metrics | None:
         if config.jpeg is not None:
             pictures = reencode(pictures, config.jpeg)
         # 3. saved whole
-        path = shard_path(work, kind, first)
+        path = shard_path(work, plan.kind, first)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(path.name + ".partial")
         save_arrays({"images": pictures, "target_labels": targets}, partial)
@@ -218,22 +296,16 @@ def make_outliers(work: Workspace) -> Metrics | None:
             share = 1 - left / len(shards)
             eta = spent / (dealt / world + 1) * math.ceil(left / world)
             values = {"images_per_sec": world * made / spent}
-            total = len(kinds) * n_rows
-            work.on_progress(Progress("outliers", round(share * total), total, share, eta, values))
+            work.on_progress(Progress(stage, round(share * total), total, share, eta, values))
     if world > 1:
         PartialState(cpu=where.type == "cpu").wait_for_everyone()
-    if not is_main_process():
-        return {}
-    write_outlier_table(work)
-    return {
-        "outliers": n_rows,
-        "outliers_images_per_sec": round(made / max(1e-9, time.monotonic() - started), 2) if made else None,
-    }
+    return round(made / max(1e-9, time.monotonic() - started), 2)
 
 
 def shard_path(work: Workspace, kind: Kind, first: int) -> Path:
     """Where the shard that begins with row `first` is."""
-    return work.folder / "outliers" / kind / f"{first:07d}.safetensors"
+    stage = "sd_test" if kind == "test" else "outliers"
+    return work.folder / stage / kind / f"{first:07d}.safetensors"
 
 
 def _shard_is_whole(work: Workspace, kind: Kind, first: int) -> bool:
@@ -253,32 +325,50 @@ def read_outliers(work: Workspace, kind: Kind) -> np.ndarray:
     Raises:
         PipelineError: A shard is missing.
     """
-    n_rows = len(work.images) * work.config.outliers.per_image
+    n_rows = len(work.sources) * work.config.outliers.per_image
+    return _read_shards(work, kind, n_rows)
+
+
+def read_sd_test(work: Workspace) -> ImageSet:
+    """The pictures that stage `sd_test` made; their labels are their sources' classes.
+
+    Raises:
+        PipelineError: A shard is missing.
+    """
+    of = sd_test_sources(work)
+    seed = sd_test_recipe(work.config).seed
+    ids = np.array([f"{one}~{seed}" for one in of.ids.tolist()])
+    pictures = _read_shards(work, "test", len(of))
+    return ImageSet(SD_TEST, of.split, pictures, of.labels, ids, of.class_names)
+
+
+def _read_shards(work: Workspace, kind: Kind, n_rows: int) -> np.ndarray:
     parts = []
     for first in range(0, n_rows, work.config.outliers.shard_size):
         path = shard_path(work, kind, first)
         if not path.is_file():
-            raise PipelineError(f"{path} is missing: remove {work.folder / 'outliers.done.json'} and resume")
+            marker = work.folder / f"{path.parent.parent.name}.done.json"
+            raise PipelineError(f"{path} is missing: remove {marker} and resume")
         parts.append(load_arrays(path)["images"])
     return np.concatenate(parts)
 
 
 def outlier_labels(work: Workspace) -> np.ndarray:
     """The y~ of each outlier, int64 (M,)."""
-    return np.tile(read_labels(work), work.config.outliers.per_image)
+    return np.tile(source_labels(work), work.config.outliers.per_image)
 
 
 def outlier_ids(work: Workspace) -> np.ndarray:
     """The id of each outlier, str (M,): its source's id, ~ and its seed."""
     turns = range(work.config.outliers.per_image)
     seed = outlier_recipe(work.config).seed
-    return np.concatenate([np.char.add(work.images.ids.astype(str), f"~{seed + turn}") for turn in turns])
+    return np.concatenate([np.char.add(work.sources.ids.astype(str), f"~{seed + turn}") for turn in turns])
 
 
 def noised_images(work: Workspace) -> np.ndarray:
-    """x_S of every training image, uint8 (N,H,W,3): noise of the outliers' sigma and nothing else."""
+    """x_S of every image in `work.sources`, uint8 (N,H,W,3): noise of the outliers' sigma and nothing else."""
     recipe = outlier_recipe(work.config)
-    images = work.images
+    images = work.sources
     made = np.empty_like(images.images)
     for first in range(0, len(images), 512):
         rows = slice(first, first + 512)
@@ -298,9 +388,9 @@ def reencode(images: np.ndarray, config: JpegConfig) -> np.ndarray:
 
 def write_outlier_table(work: Workspace) -> None:
     """Writes outliers/outliers.parquet: one row per outlier, how each was made."""
-    config, images = work.config.outliers, work.images
+    config, images = work.config.outliers, work.sources
     recipe, n = outlier_recipe(work.config), len(images)
-    labels = read_labels(work)
+    labels = source_labels(work)
     n_clusters = len(read_cluster_names(work))
     low, high = recipe.guidance_interval or (None, None)
     turns = np.repeat(np.arange(config.per_image), n)

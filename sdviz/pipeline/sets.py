@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Literal
+
+import numpy as np
 
 from .. import data
 from ..config import RunConfig
 from ..data import DataError, ImageSet
+from .generation import SD_TEST, read_sd_test
 from .workspace import Workspace, absolute_source
 
-Role = Literal["id", "near", "far", "validation"]
+Role = Literal["id", "near", "far", "validation", "sd"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,7 +23,7 @@ class NamedSet:
 
     Attributes:
         key: What files and reports call them: "test" or the set's name, with its split where one was named.
-        role: "id", "near", "far" or "validation".
+        role: "id", "near", "far", "validation", or "sd": SD outliers of held-out ID images.
         images: The images.
     """
 
@@ -47,8 +50,40 @@ def evaluation_sets(work: Workspace) -> Iterator[NamedSet]:
     named += [("validation", name) for name in e.validation]
     for role, name in named:
         source, split = data.parse_source(name)
-        images = data.load(source, split or _only_test(source), e.limit, e.seed, d.on_error, d.size_px)
+        classes = e.classes.get(name)
+        limit = e.limit if classes is None else None
+        images = data.load(source, split or _only_test(source), limit, e.seed, d.on_error, d.size_px)
+        if classes is not None:
+            images = of_classes(images, classes)
+            if e.limit is not None and e.limit < len(images):
+                images = images.take(data.permutation(len(images), e.seed)[: e.limit])
         yield NamedSet(name, role, images)
+    if e.sd_test is not None:
+        yield NamedSet(SD_TEST, "sd", read_sd_test(work))
+
+
+def of_classes(images: ImageSet, names: Collection[str]) -> ImageSet:
+    """Only the images of some classes, each by its name or that name's first word (a WordNet id).
+
+    Raises:
+        DataError: A class that the set has not.
+    """
+    return images.take(np.isin(images.labels, class_rows(images, names)))
+
+
+def class_rows(images: ImageSet, names: Collection[str]) -> list[int]:
+    """The numbers of the classes of those names, or of names that begin with such a word.
+
+    Raises:
+        DataError: A class that the set has not.
+    """
+    wanted = []
+    for name in names:
+        found = [i for i, one in enumerate(images.class_names) if name in (one, *one.split()[:1])]
+        if not found:
+            raise DataError(f"evaluation.classes: {images.name} has no class {name}")
+        wanted += found
+    return wanted
 
 
 def _only_test(source: str) -> str | None:
@@ -80,3 +115,4 @@ def check_sets(config: RunConfig) -> None:
             if key in seen:
                 raise DataError(f"evaluation: {name} and {seen[key]} are the same images, and have two roles")
         seen[key] = name
+        class_rows(images, e.classes.get(name, ()))

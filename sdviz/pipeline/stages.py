@@ -6,14 +6,16 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ..config import RunConfig
 from ..data import DataError
 from .bundling import make_bundle
 from .checks import check_run
-from .clusters import make_clusterer, make_encoder, make_pseudo_labels
+from .clusters import make_backbone, make_clusterer, make_encoder, make_pseudo_labels
+from .comparing import make_baselines
 from .detecting import make_controls, make_detector, make_evaluation, make_features
-from .generation import kinds_needed, make_noise_predictor, make_outliers
+from .generation import kinds_needed, make_noise_predictor, make_outliers, make_sd_test
 from .workspace import (
     Metrics,
     PipelineError,
@@ -31,14 +33,17 @@ STAGES: dict[str, Callable[[Workspace], Metrics | None]] = {
     "clusterer": make_clusterer,
     "diffusion": make_noise_predictor,
     "outliers": make_outliers,
+    "sd_test": make_sd_test,
+    "backbone": make_backbone,
     "detector": make_detector,
     "features": make_features,
     "controls": make_controls,
+    "baselines": make_baselines,
     "evaluation": make_evaluation,
     "bundle": make_bundle,
 }
 # under `accelerate launch` all processes work at these; the main one alone does the rest
-_SHARED_STAGES = {"diffusion", "outliers"}
+_SHARED_STAGES = {"diffusion", "outliers", "sd_test"}
 
 _ENCODER = {"data", "seed", "views", "encoder"}
 _LABELS = _ENCODER | {"labels"}
@@ -51,18 +56,33 @@ _DEPENDS_ON = {
     "clusterer": _LABELS | {"clusterer"},
     "diffusion": _LABELS | {"diffusion"},
     "outliers": _OUTLIERS,
+    "sd_test": _OUTLIERS,
+    "backbone": {"data", "seed", "views"},
     "detector": _DETECTOR,
     "features": _DETECTOR,
     "controls": _DETECTOR,
+    "baselines": _DETECTOR,
     "evaluation": _DETECTOR | {"evaluation"},
     "bundle": _DETECTOR | {"profile", "clusterer", "evaluation", "bundle"},
 }
+_SETS = {"near", "far", "validation", "classes", "sd_test", "limit", "seed"}
 # of evaluation, the first stages need to know only which pictures will be wanted
 _OF_EVALUATION = {
     "outliers": {"controls"},
-    "detector": {"near", "far", "validation", "limit", "seed"},
-    "features": {"near", "far", "validation", "limit", "seed"},
-    "controls": {"near", "far", "validation", "limit", "seed", "controls"},
+    "sd_test": {"sd_test", "seed"},
+    "detector": _SETS,
+    "features": _SETS,
+    "controls": _SETS | {"controls"},
+    "baselines": _SETS | {"baselines"},
+}
+# keys that were added later, and what they are where nobody sets them
+_ADDED: dict[tuple[str, ...], object] = {
+    ("encoder", "pretraining", "views"): None,
+    ("outliers", "limit"): None,
+    ("detector", "backbone"): None,
+    ("evaluation", "classes"): {},
+    ("evaluation", "sd_test"): None,
+    ("evaluation", "baselines"): [],
 }
 
 
@@ -71,10 +91,16 @@ def stage_names(config: RunConfig) -> tuple[str, ...]:
     left_out = set()
     if config.encoder is None:
         left_out.add("encoder")
+    if config.detector is None or config.detector.backbone is None:
+        left_out.add("backbone")
+    if config.evaluation.sd_test is None:
+        left_out.add("sd_test")
+    if not config.evaluation.baselines:
+        left_out.add("baselines")
     if config.labels.source == "scan":
         left_out.add("clusterer")
     if config.detector is None:
-        left_out |= {"outliers", "detector", "features", "controls", "evaluation"}
+        left_out |= {"outliers", "sd_test", "detector", "features", "controls", "baselines", "evaluation"}
     elif not config.evaluation.controls:
         left_out.add("controls")
     return tuple(name for name in STAGES if name not in left_out)
@@ -94,6 +120,9 @@ def config_hash(config: RunConfig, stage: str = "bundle") -> str:
         tree = {key: value for key, value in tree.items() if key not in ("views", "encoder")}
     if stage in _OF_EVALUATION:
         tree["evaluation"] = config.evaluation.model_dump(mode="json", include=_OF_EVALUATION[stage])
+    if stage == "backbone" and config.detector is not None and config.detector.backbone is not None:
+        tree["backbone"] = config.detector.backbone.model_dump(mode="json")
+    _drop_unset(tree)
     # pictures under the right label are made for a control or for the detector, and have features then
     rebuilt = "right" in kinds_needed(config)
     if stage == "outliers" and rebuilt and "right_label" not in config.evaluation.controls:
@@ -101,6 +130,16 @@ def config_hash(config: RunConfig, stage: str = "bundle") -> str:
     if stage == "features" and not rebuilt:
         tree["outliers"]["rebuilt"] = False
     return tree_hash(tree)
+
+
+def _drop_unset(tree: dict[str, Any]) -> None:
+    """Takes the later keys out of a tree where they are as if they were not there."""
+    for path, unset in _ADDED.items():
+        node = tree
+        for key in path[:-1]:
+            node = node.get(key) or {}
+        if node.get(path[-1], unset) == unset:
+            node.pop(path[-1], None)
 
 
 def _has_no_test_split(config: RunConfig) -> bool:

@@ -80,6 +80,20 @@ class Workspace:
         return self._train_and_test[1]
 
     @cached_property
+    def source_rows(self) -> np.ndarray:
+        """Rows of `images` that outliers are made of and the detector is trained on, int64, ascending."""
+        n, limit = len(self.images), self.config.outliers.limit
+        if limit is None or limit >= n:
+            return np.arange(n)
+        return np.sort(data.permutation(n, self.config.seed)[:limit])
+
+    @cached_property
+    def sources(self) -> ImageSet:
+        """The images of `source_rows`."""
+        whole = len(self.source_rows) == len(self.images)
+        return self.images if whole else self.images.take(self.source_rows)
+
+    @cached_property
     def _train_and_test(self) -> tuple[ImageSet, ImageSet | None]:
         """The test split where there is one, else, for a detector, a share of the images held out by id."""
         d = self.config.data
@@ -186,6 +200,15 @@ def read_labels(work: Workspace) -> np.ndarray:
     if table["id"].to_pylist() != work.images.ids.tolist():
         raise PipelineError(f"{work.images.name} has other images now than when {work.folder} was begun")
     return table["label"].to_numpy().astype(np.int64)
+
+
+def source_labels(work: Workspace) -> np.ndarray:
+    """The training labels y~ of `work.sources`, int64 (N,), row by row.
+
+    Raises:
+        PipelineError: As `read_labels`.
+    """
+    return read_labels(work)[work.source_rows]
 
 
 def read_cluster_names(work: Workspace) -> tuple[str, ...]:

@@ -26,11 +26,14 @@ ROLE_NAMES = {
     "near": "near-OOD",
     "far": "far-OOD",
     "validation": "validation",
+    "sd": "SD outliers of held-out images",
     "outlier": "outlier",
 }
 _NEAR_SHADES = (NEAR_OOD_COLOUR, "#A83F00", "#F08A4B")
 _FAR_SHADES = (FAR_OOD_COLOUR, "#B87700", "#F5C765", "#8A5A00", "#FFDD9E")
 _VALIDATION_SHADES = ("#CC79A7", "#A14F7F", "#E3A9C9")
+# beside the outlier bank's own green
+_SD_SHADES = ("#5FB89A", "#00634A")
 # clusters and classes have no order: Tol's muted scheme, then Okabe and Ito's where there are more
 _CLUSTER_COLOURS = (
     "#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255", "#AA4499",
@@ -52,9 +55,9 @@ def role_colours(roles: Mapping[str, str]) -> dict[str, str]:
     """A colour for each set, by the part it plays and its place among those of the same part.
 
     Args:
-        roles: Role by set, "id", "near", "far" or "validation", in the order of the scores.
+        roles: Role by set, "id", "near", "far", "validation" or "sd", in the order of the scores.
     """
-    shades = {"near": _NEAR_SHADES, "far": _FAR_SHADES, "validation": _VALIDATION_SHADES}
+    shades = {"near": _NEAR_SHADES, "far": _FAR_SHADES, "validation": _VALIDATION_SHADES, "sd": _SD_SHADES}
     taken: dict[str, int] = {}
     colours = {}
     for name, role in roles.items():

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from sdviz.evaluation import (
+    BaselineScores,
     Evaluation,
     ReportError,
+    baseline_report,
     cluster_report,
     control_report,
     frechet_distances,
@@ -33,6 +35,8 @@ def full_report(evaluation: Callable[..., Evaluation]) -> Callable[..., dict[str
         dice = np.random.default_rng(0)
         x = dice.normal(size=(4, 30, 3))
         classes = dice.integers(0, 3, 30)
+        sizes = {one["values"]: one["counts"] for one in method.scores["set"].value_counts().to_pylist()}
+        knn = BaselineScores("knn", "kNN", {"k": 5}, {name: dice.normal(size=n) for name, n in sizes.items()})
         settings: dict[str, Any] = {
             "bootstrap": 20,
             "bootstrap_seed": 0,
@@ -41,6 +45,7 @@ def full_report(evaluation: Callable[..., Evaluation]) -> Callable[..., dict[str
             "id_accuracy": id_accuracy(np.eye(3)[classes], classes, classes),
             "clusters": cluster_report(classes, classes, 3, "scan"),
             "frechet": {"FD (small)": frechet_distances(*x, np.arange(30))},
+            "baselines": {"knn": baseline_report(method, knn, 20, 0)},
         }
         controls = {"no_training": control_report(method, plain, 20, 0)}
         return make_report(method.report, controls, **(settings | changes))

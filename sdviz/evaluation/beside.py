@@ -1,0 +1,92 @@
+"""Other methods beside ours: their scores as a table, and what they reached."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from .report import BaselineResult
+from .sets import Evaluation, mean_over_sets, measure
+
+
+@dataclass(frozen=True, eq=False)
+class BaselineScores:
+    """What one method said of every image.
+
+    Attributes:
+        key: What files call it.
+        title: What people call it.
+        settings: What was set for it in the configuration.
+        scores: By set, the held-out ID images under the name of the ID set: float64 (N,), higher is more OOD.
+    """
+
+    key: str
+    title: str
+    settings: Mapping[str, Any]
+    scores: Mapping[str, np.ndarray]
+
+
+def baseline_table(method: Evaluation, baselines: Sequence[BaselineScores]) -> pa.Table:
+    """The scores of the methods, one row an image in the rows' order of our own, one column a method.
+
+    Args:
+        method: Our own evaluation.
+        baselines: Over the same images.
+
+    Returns:
+        set, role, id, and a float64 column for each method's key.
+
+    Raises:
+        ValueError: A method that did not score the same sets, or not all of their images.
+    """
+    table = method.scores.select(["set", "role", "id"])
+    names = table["set"].to_pylist()
+    sets = dict.fromkeys(names)
+    for one in baselines:
+        _check_sets(one, sets, {name: names.count(name) for name in sets})
+        column = np.concatenate([one.scores[name] for name in sets])
+        table = table.append_column(one.key, pa.array(column, pa.float64()))
+    return table
+
+
+def baseline_report(method: Evaluation, one: BaselineScores, bootstrap: int, seed: int) -> dict[str, Any]:
+    """What one method reached on each OOD set: the tree `BaselineResult`.
+
+    Args:
+        method: Our own evaluation, over the same images.
+        one: The method's scores.
+        bootstrap: Resamples for the AUROC intervals; 0 leaves them out.
+        seed: Of the resamples.
+
+    Raises:
+        ValueError: As `baseline_table`; scores that are not finite.
+    """
+    report = method.report
+    id_name = report["id_set"]["name"]
+    counts = {id_name: report["id_set"]["n"]} | {name: r["n"] for name, r in report["results"].items()}
+    _check_sets(one, counts, counts)
+    results = {
+        name: measure(one.scores[id_name], one.scores[name], bootstrap, seed) for name in report["results"]
+    }
+    roles = {name: r["role"] for name, r in report["results"].items()}
+    found = BaselineResult(
+        title=one.title,
+        settings=dict(one.settings),
+        results=results,
+        means=mean_over_sets(results, roles),
+    )
+    return found.model_dump(mode="json")
+
+
+def _check_sets(one: BaselineScores, names: Mapping[str, Any], counts: Mapping[str, int]) -> None:
+    for name in names:
+        if name not in one.scores:
+            raise ValueError(f"{one.key} did not score {name}")
+        if one.scores[name].shape != (counts[name],):
+            raise ValueError(
+                f"{one.key}: scores {one.scores[name].shape} for the {counts[name]} images of {name}"
+            )
