@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -22,6 +23,7 @@ from sdviz.bundle import Bundle
 from sdviz.bundle.from_noise import images_from_noise
 from sdviz.data import torchvision_sets
 from sdviz.ui.own_set import FROM_NOISE
+from tests.cut_bundle import change_table
 
 LAB = "pages/1_Outlier_lab.py"
 Open = Callable[..., AppTest]
@@ -219,6 +221,55 @@ def test_read_only_offers_no_download(
     at = open_page(LAB)
     assert "`python -m sdviz download cifar10` fetches it" in words(at)
     assert not [b for b in at.button if b.key == "download_set"]
+
+
+@pytest.fixture
+def without_pictures(full_bundle: Callable[..., Path]) -> Path:
+    """A full bundle of a set that is not here: no outlier has its picture in it, only its recipe."""
+    folder = full_bundle(sets=("digits", "shapes-empty"))
+    change_table(folder, "outliers.parquet", lambda t: t.assign(png=None, source_id=_renamed(t["source_id"])))
+    for name in ("features.parquet", "pseudo_labels.parquet", "scores.parquet", "snapshots.parquet"):
+        change_table(folder, name, lambda t: t.assign(id=_renamed(t["id"])))
+    return folder
+
+
+def _renamed(ids: pd.Series[str]) -> pd.Series[str]:
+    return ids.str.replace("^shapes/", "cifar10/", regex=True)
+
+
+@pytest.mark.parametrize(
+    ("page", "query"),
+    [
+        ("pages/2_Pseudo_labels.py", {}),
+        ("pages/3_Embeddings.py", {"embeddings_method": "PCA", "embeddings_view": "After training"}),
+        ("pages/3_Embeddings.py", {"embeddings_method": "PCA"}),
+        ("pages/4_Sample_votes.py", {}),
+        ("pages/5_Failures.py", {"f_show": "alarms", "t": "0.01"}),
+        ("pages/5_Failures.py", {"f_show": "pairs"}),
+        ("pages/6_Results.py", {}),
+    ],
+)
+def test_every_page_opens_and_says_which_set_is_missing(
+    without_pictures: Path, open_page: Open, page: str, query: dict[str, str]
+) -> None:
+    at = open_page(page, query)
+    if "Embeddings" in page:
+        # outliers are tried behind the page, a few at a time
+        until(at, lambda: "cifar10 (train) is not on this machine" in words(at))
+    assert not at.error
+    if "Results" not in page and query != {"f_show": "pairs"}:
+        assert "cifar10 (" in words(at) and "is not on this machine" in words(at)
+        assert "`python -m sdviz download cifar10` fetches it." in words(at)
+        assert sum("is not on this machine" in one.value for one in at.caption) <= 4
+
+
+def test_an_outlier_whose_source_is_missing_has_its_recipe_and_a_grey_place(
+    without_pictures: Path, open_page: Open
+) -> None:
+    one = pd.read_parquet(without_pictures / "outliers.parquet").iloc[0]
+    for page in ("pages/4_Sample_votes.py", "pages/5_Failures.py", "pages/2_Pseudo_labels.py"):
+        at = open_page(page, {"sample": one["id"]})
+        assert "cifar10 (train) is not on this machine" in words(at) + str([m.value for m in at.markdown])
 
 
 def test_home_opens_without_the_set(shipped: Shipped, open_app: Open) -> None:

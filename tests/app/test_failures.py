@@ -514,6 +514,7 @@ def test_images_that_are_not_on_this_machine(full_bundle: Full, open_page: Open,
     assert np.unique(picture(cells[0])).size == 1
     assert {c["text"] for c in cells} == {"digits"}
     assert "cifar10 (test) is not on this machine: grey stands in for its pictures" in words(at)
+    assert words(at).count("`python -m sdviz download cifar10` fetches it.") >= 1
     assert at.selectbox(key="failures_f_class").disabled
     groups = at.dataframe[-1].value
     assert groups["group"].tolist() == ["no class known"] and groups["images"].tolist() == [40]

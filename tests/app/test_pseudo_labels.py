@@ -327,6 +327,7 @@ def test_images_that_are_not_on_this_machine(full_bundle: Full, open_page: Open,
     )
     at = open_page(LABELS, {"truth": "1"})
     assert "cifar10 (train) is not on this machine: grey stands in for its pictures" in words(at)
+    assert words(at).count("`python -m sdviz download cifar10` fetches it.") == 1
     assert "No class of a training image is known on this machine" in words(at)
     assert not at.metric
     (grid,) = [g for g in component_data(at) if g["row_names"]]

@@ -1,16 +1,20 @@
 from __future__ import annotations
 
+import copy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from sdviz.bundle import Bundle
+from sdviz.data.decode import through_jpeg
 from sdviz.detection.score import SDScore
 from sdviz.evaluation import ood_reference
 from sdviz.evidence import Evidence, MissingPart, PictureLibrary
 from sdviz.evidence.provenance import footer, provenance
 from sdviz.evidence.rescoring import rescorer, stored_scores
+from sdviz.evidence.tables import OutlierTable
 from tests.cut_bundle import save_cut_bundle
 from tests.tiny_bundle import save_tiny_bundle
 
@@ -96,6 +100,48 @@ def test_an_outlier_without_a_picture_is_made_again_as_it_was(evidence: Evidence
     assert np.abs(again.astype(int) - with_png.astype(int)).mean() < 4.0
     sources = PictureLibrary(evidence).show(evidence.outliers.source_ids[:3]).images
     assert np.abs(again.astype(int) - sources.astype(int)).mean() > 6.0
+
+
+def bare(evidence: Evidence, sources: np.ndarray, config: dict[str, Any] | None = None) -> Evidence:
+    """The same outliers without their pictures, made of other sources."""
+    whole, bundle = evidence.outliers, evidence.bundle
+    if config is not None:
+        bundle = copy.copy(bundle)
+        bundle.manifest = bundle.manifest.model_copy(update={"config": config})
+    new = Evidence(bundle)
+    table = whole.table.drop_columns(["png"])
+    new.__dict__["outliers"] = OutlierTable(whole.ids, sources, whole.labels, whole.target_labels, table)
+    return new
+
+
+def test_an_outlier_made_again_goes_through_the_jpeg_of_its_recipe(evidence: Evidence) -> None:
+    table = evidence.outliers
+    ids = table.ids[:3]
+    plain = PictureLibrary(bare(evidence, table.source_ids)).show(ids).images
+    settings = {"quality": 40, "subsampling": "4:2:0"}
+    coded = bare(evidence, table.source_ids, {"outliers": {"jpeg": settings}})
+    again = PictureLibrary(coded).show(ids).images
+    assert np.array_equal(again, through_jpeg(plain, 40, "4:2:0")) and not np.array_equal(again, plain)
+
+
+def test_what_is_not_here_says_how_to_get_it_once_a_set(evidence: Evidence, data_root: Path) -> None:
+    table = evidence.outliers
+    sources = np.array([f"cifar10/train/{i:05d}" for i in range(len(table.ids))])
+    library = PictureLibrary(bare(evidence, sources))
+    shown = library.show([*table.ids[:5], "cifar10/test/00001", "photos/all/3", "photos/all/4"])
+    assert not shown.found.any() and np.unique(shown.images).tolist() == [127]
+    assert shown.missing == (
+        "cifar10 (test) is not on this machine",
+        "photos (all) is not on this machine",
+        "cifar10 (train) is not on this machine",
+    )
+    assert shown.ways == (
+        "`python -m sdviz download cifar10` fetches it.",
+        f"Put `photos.parquet` in `{data_root}`, or set `SDVIZ_DATA` to the folder that has it.",
+    )
+    # what no set is called, and what has no file under the data root, has no way
+    for one in ("*a*/[b](c)/1", "shapes/train/99999999", "nothing", "folder/x/y.png@0"):
+        assert library.show([one]).ways == ()
 
 
 def test_recipe_of_an_outlier(evidence: Evidence) -> None:
