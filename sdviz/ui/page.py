@@ -73,10 +73,12 @@ def page_icon() -> Image.Image:
 def find_bundles() -> dict[str, Path]:
     """Name and folder of each bundle: the shipped ones, then those of finished runs.
 
-    `SDVIZ_CHECKPOINTS` and `SDVIZ_RUNS` move the two places.
+    The first is opened first: `shapes`, whose images every machine draws itself. `SDVIZ_CHECKPOINTS` and
+    `SDVIZ_RUNS` move the two places.
     """
     shipped = Path(os.environ.get("SDVIZ_CHECKPOINTS", ROOT / "checkpoints"))
-    found = {p.parent.name: p.parent for p in sorted(shipped.glob(f"*/{MANIFEST}"))}
+    folders = sorted((p.parent for p in shipped.glob(f"*/{MANIFEST}")), key=lambda p: (p.name != "shapes", p))
+    found = {folder.name: folder for folder in folders}
     return found | {run.name: run.bundle for run in runs.list_runs() if (run.bundle / MANIFEST).is_file()}
 
 

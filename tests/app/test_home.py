@@ -66,6 +66,13 @@ def test_the_other_bundle_stays_usable_beside_a_damaged_one(shipped: Shipped, op
     assert "`b-good`" in " ".join(c.value for c in at.caption)
 
 
+def test_the_bundle_whose_images_every_machine_draws_is_opened_first(shipped: Shipped, open_app: Open) -> None:
+    shipped("cifar10", dataset="cifar10"), shipped("shapes"), shipped("zebras")
+    at = open_app()
+    assert at.selectbox(key="bundle").value == "shapes"
+    assert at.selectbox(key="bundle").options == ["shapes", "cifar10", "zebras"]
+
+
 def test_a_bundle_of_a_set_that_is_not_here_says_how_to_get_it(shipped: Shipped, open_app: Open) -> None:
     path = shipped()
     tree = json.loads((path / "bundle.json").read_text())
