@@ -216,11 +216,16 @@ def report(
     run: Annotated[list[str], typer.Argument(help="Runs by number, name or folder; several differ in seeds.")],
     out: Annotated[Path | None, typer.Option(help="Write the tables there, as Markdown.")] = None,
     json_: Annotated[bool, typer.Option("--json", help="The reports as one JSON list.")] = False,
+    paper: Annotated[
+        bool, typer.Option(help="The paper's Tables 1 to 4; runs may differ in networks, labels, S and w, too.")
+    ] = False,
 ) -> None:
     """Shows what runs reached: AUROC of each OOD set with its spread, beside the controls."""
     from .. import runs
     from ..evaluation import read_report
     from ..evaluation.tables import results_table
+    from ..evidence.paper_page import paper_page
+    from ..evidence.records import read_record
 
     with checking():
         found = [runs.find(one) for one in run]
@@ -230,8 +235,12 @@ def report(
                 at = f" at the stage {status.stage}" if status.stage else ""
                 raise Mistake(f"{one.name} has no report yet: it is {status.state}{at}")
         reports = [read_report(one.path / "evaluation" / "report.json") for one in found]
-        command = " ".join(["python -m sdviz report", *(one.name for one in found)])
-        text = results_table(reports, command if out is None else f"{command} --out {out}")
+        command = " ".join(["python -m sdviz report", *(one.name for one in found), *(["--paper"] * paper)])
+        command = command if out is None else f"{command} --out {out}"
+        if paper:
+            text = paper_page([read_record(one.path / "bundle", one.name) for one in found], command)
+        else:
+            text = results_table(reports, command)
     if json_:
         typer.echo(json.dumps([one.model_dump(mode="json") for one in reports]))
     elif out is None:

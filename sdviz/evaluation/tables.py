@@ -51,18 +51,18 @@ def results_table(reports: Sequence[Report], command: str) -> str:
         + f" features {'of unit length' if first.score.normalize else 'as they are'}.",
     ]
     if first.results:
-        parts += ["## AUROC, %", _table(*_auroc_rows(reports))]
-        parts += ["## All measures, by both terms of Eq. 6, %", _table(*_metric_rows(reports))]
+        parts += ["## AUROC, %", markdown_table(*_auroc_rows(reports))]
+        parts += ["## All measures, by both terms of Eq. 6, %", markdown_table(*_metric_rows(reports))]
     if first.results and first.controls:
         parts += [
             "## The method's AUROC minus a control's, points",
             "On the same images, with the paired 95 % bootstrap interval of each run; by both terms of Eq. 6.",
-            _table(*_difference_rows(reports, labels)),
+            markdown_table(*_difference_rows(reports, labels)),
         ]
     if any(r.clusters or r.id_accuracy for r in reports):
-        parts += ["## Clusters and ID accuracy, %", _table(*_cluster_rows(reports))]
+        parts += ["## Clusters and ID accuracy, %", markdown_table(*_cluster_rows(reports))]
     if first.frechet:
-        parts += ["## Frechet distances", _table(*_frechet_rows(reports))]
+        parts += ["## Frechet distances", markdown_table(*_frechet_rows(reports))]
     return "\n\n".join(parts) + "\n"
 
 
@@ -237,6 +237,7 @@ def _between(interval: tuple[float, float], sign: str = "") -> str:
     return f" ({low} to {high})"
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table as Markdown; a | in a cell is escaped."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

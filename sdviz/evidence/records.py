@@ -18,7 +18,17 @@ from ..evaluation import Report, ReportError, read_report
 
 # what runs that belong together may differ in: the recipe, seeds, and what does not change a number
 _RECIPE = ("start_timestep", "guidance_scale")
-_NO_MATTER = ("seed", "device", "profile", "save_every_sec", "bundle", "controls", "bootstrap")
+_NO_MATTER = (
+    "seed",
+    "device",
+    "profile",
+    "save_every_sec",
+    "bundle",
+    "controls",
+    "bootstrap",
+    "baselines",
+    "sd_test",
+)
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,15 +13,17 @@ from sdviz.ui.page import PageContext, show_missing_bundle
 from sdviz.ui.results_compare import show_compare
 from sdviz.ui.results_curves import show_histogram, show_precision_recall, show_roc
 from sdviz.ui.results_maps import show_k_alpha, show_recipe_map
+from sdviz.ui.results_methods import show_methods
 from sdviz.ui.results_paper import show_paper
 from sdviz.ui.results_report import show_report
 from sdviz.ui.results_state import ResultsState, results_state
 from sdviz.ui.results_tables import show_controls, show_metrics
 from sdviz.ui.shared import score_controls
 
-HISTOGRAM, ROC, PRECISION, METRICS, CONTROLS = "Histogram", "ROC", "Precision-recall", "Metrics", "Controls"
+HISTOGRAM, ROC, PRECISION, METRICS = "Histogram", "ROC", "Precision-recall", "Metrics"
+CONTROLS, METHODS = "Controls", "Methods"
 K_ALPHA, RECIPES, PAPER, COMPARE, REPORT = "k x α", "S x w", "Paper's tables", "Compare", "Report"
-VIEWS = (HISTOGRAM, ROC, PRECISION, METRICS, CONTROLS, K_ALPHA, RECIPES, PAPER, COMPARE, REPORT)
+VIEWS = (HISTOGRAM, ROC, PRECISION, METRICS, CONTROLS, METHODS, K_ALPHA, RECIPES, PAPER, COMPARE, REPORT)
 VIEW_KEY = "results_view"
 SHOWS = "how far the scores of ID and OOD images lie apart, with a threshold to drag, ROC curves and metrics"
 
@@ -31,7 +33,11 @@ _BY_SETTINGS: dict[str, Callable[[ResultsState], None]] = {
     PRECISION: show_precision_recall,
     METRICS: show_metrics,
 }
-_OF_EVIDENCE: dict[str, Callable[[Evidence], None]] = {CONTROLS: show_controls, K_ALPHA: show_k_alpha}
+_OF_EVIDENCE: dict[str, Callable[[Evidence], None]] = {
+    CONTROLS: show_controls,
+    METHODS: show_methods,
+    K_ALPHA: show_k_alpha,
+}
 _OF_BUNDLES: dict[str, Callable[[Bundle], None]] = {
     RECIPES: show_recipe_map,
     PAPER: show_paper,
@@ -53,7 +59,7 @@ def _results(bundle: Bundle) -> None:
     view = st.segmented_control(
         "View",
         VIEWS,
-        default=None if VIEW_KEY in st.session_state else HISTOGRAM,
+        default=HISTOGRAM,
         required=True,
         key=VIEW_KEY,
         bind="query-params",

@@ -185,7 +185,7 @@ def show_recipe_map(bundle: Bundle) -> None:
         chosen = st.segmented_control(
             "Measured on",
             words,
-            default=None if "results_recipe_role" in st.session_state else words[0],
+            default=words[0],
             key="results_recipe_role",
             bind="query-params",
             persist_state="session",

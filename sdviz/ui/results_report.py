@@ -11,15 +11,18 @@ import numpy as np
 import streamlit as st
 
 from sdviz import data
+from sdviz.evaluation import Report
 from sdviz.evaluation.tables import FRECHET_NAMES
 from sdviz.evidence import Evidence, MissingPart, PictureLibrary
 from sdviz.evidence.curves import histogram
+from sdviz.evidence.methods import methods_of
 from sdviz.evidence.paper import PAPER_DATASET, paper_tables
 from sdviz.ui.charts import Chart
 from sdviz.ui.pictures import data_uri
 from sdviz.ui.results_curves import histogram_chart, precision_recall_chart, roc_chart
 from sdviz.ui.results_html import TABLE_CSS
 from sdviz.ui.results_maps import k_alpha_chart
+from sdviz.ui.results_methods import methods_chart, methods_html
 from sdviz.ui.results_paper import about_family, paper_html
 from sdviz.ui.results_records import all_records, families
 from sdviz.ui.results_state import MODE_WORDS, ResultsState, find_results, results_state
@@ -59,9 +62,8 @@ def show_report(evidence: Evidence, library: PictureLibrary) -> None:
     st.markdown(
         "**One HTML file with everything**: metrics, histogram at the threshold in force, ROC and "
         "precision-recall, "
-        "controls, the map over k and α, clusters, Frechet distances, the worst failures, and where all of "
-        "it comes "
-        "from. It opens in any browser, needs no network, and prints."
+        "controls, other methods, the map over k and α, clusters, Frechet distances, the worst failures, and "
+        "where all of it comes from. It opens in any browser, needs no network, and prints."
     )
     with_map = st.toggle(
         "With the map over k and α, on the validation set",
@@ -178,13 +180,20 @@ def _of_the_report(evidence: Evidence, lines: Mapping[str, str]) -> list[str]:
         return [f"<p>{html.escape(str(error))}.</p>"]
     parts = []
     if report.controls:
-        own = f"By the bundle's own k = {report.score.k}, α = {report.score.alpha:g}; "
-        own += "AUROC in %, differences in points."
+        own = own_words(report) + "AUROC in %, differences in points."
         parts += [
             "<h2>Controls</h2>",
             f'<p class="about">{own}</p>',
             _figure(control_chart(evidence), lines, "Above 0 the SD outliers are better."),
             *(controls_html(evidence, mode) for mode in ("both", "distance")),
+        ]
+    if report.baselines and "baselines.parquet" in evidence.bundle.parts:
+        near = next((n for n, one in report.results.items() if one.role == "near"), next(iter(report.results)))
+        parts += [
+            "<h2>Other methods</h2>",
+            f'<p class="about">{own_words(report)}AUROC in %, below it the 95 % interval over images.</p>',
+            methods_html(evidence),
+            _figure(methods_chart(evidence, near, methods_of(evidence)), lines, "All on the same images."),
         ]
     if report.clusters is not None:
         c = report.clusters
@@ -195,6 +204,11 @@ def _of_the_report(evidence: Evidence, lines: Mapping[str, str]) -> list[str]:
         rows = [[name, *(getattr(one, key) for key in FRECHET_NAMES)] for name, one in report.frechet.items()]
         parts += ["<h2>Frechet distances</h2>", _table(["distance", *FRECHET_NAMES.values()], rows, text=1)]
     return parts
+
+
+def own_words(report: Report) -> str:
+    """By which settings a report's figures were measured."""
+    return f"By the bundle's own k = {report.score.k}, α = {report.score.alpha:g}; "
 
 
 def _paper(state: ResultsState) -> list[str]:

@@ -243,7 +243,7 @@ def show_controls(evidence: Evidence) -> None:
     chosen = st.segmented_control(
         "Score by",
         words,
-        default=None if "results_control_mode" in st.session_state else words[0],
+        default=words[0],
         required=True,
         key="results_control_mode",
         bind="query-params",

@@ -10,7 +10,8 @@ import pytest
 from safetensors.numpy import load_file
 from sklearn.metrics import roc_auc_score
 
-from sdviz.baselines import KNN, Images, Reference
+from sdviz.baselines import Images, Reference
+from sdviz.baselines.knn import KNN
 from sdviz.bundle import Bundle
 from sdviz.config import ConfigError, load_config
 from sdviz.data import DataError

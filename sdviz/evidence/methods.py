@@ -1,0 +1,50 @@
+"""The other methods that a bundle was measured beside: their scores, and how they compare."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from ..evaluation.report import BaselineResult
+from .tables import Evidence, MissingPart
+
+
+@dataclass(frozen=True, eq=False)
+class Method:
+    """One method beside ours.
+
+    Attributes:
+        key: What files call it.
+        title: What people call it.
+        result: What it reached, of report.json.
+        scores: By set, float64 (N,), higher is more OOD.
+    """
+
+    key: str
+    title: str
+    result: BaselineResult
+    scores: dict[str, np.ndarray]
+
+
+def methods_of(evidence: Evidence) -> tuple[Method, ...]:
+    """The methods in baselines.parquet, in the report's order.
+
+    Raises:
+        MissingPart: The bundle was measured without any.
+    """
+    path, found = evidence.bundle.parts.get("baselines.parquet"), evidence.report.baselines
+    if path is None or not found:
+        raise MissingPart(
+            "this bundle has no baselines.parquet: no other method was measured beside it; name some under"
+            " `evaluation.baselines` in the configuration of a run"
+        )
+    table = pq.read_table(path)
+    names = np.array(table["set"].to_pylist(), dtype=str)
+    rows = {name: np.flatnonzero(names == name) for name in dict.fromkeys(names.tolist())}
+    methods = []
+    for key, result in found.items():
+        column = table[key].to_numpy()
+        methods.append(Method(key, result.title, result, {name: column[at] for name, at in rows.items()}))
+    return tuple(methods)

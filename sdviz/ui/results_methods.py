@@ -1,0 +1,169 @@
+"""Results: other methods on the same images, beside ours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import streamlit as st
+
+from sdviz.evaluation.report import ModeMetrics
+from sdviz.evidence import Evidence
+from sdviz.evidence.curves import roc_curve
+from sdviz.evidence.methods import Method, methods_of
+from sdviz.evidence.provenance import provenance
+from sdviz.ui.chart_parts import Line
+from sdviz.ui.charts import Chart, show_chart
+from sdviz.ui.look import ROLE_NAMES, cluster_colour
+from sdviz.ui.pictures import OUTLIER_COLOUR
+from sdviz.ui.results_html import TABLE_CSS, Cell, Row, between, percent, table_html
+from sdviz.ui.results_state import offer_table
+
+OURS = "SD outliers"
+HEADER = ["method", "set", "role", "AUROC", "from", "to", "FPR95 at 95 % ID recall", "FPR95 at 95 % OOD recall"]
+DRAWN_FIRST = 4
+
+
+def method_rows(evidence: Evidence) -> list[list[object]]:
+    """One row for each method and set, ours first, in %.
+
+    Raises:
+        MissingPart: No report, or no other methods.
+    """
+    rows: list[list[object]] = []
+    for title, results in _systems(evidence):
+        for name, m in results.items():
+            low, high = (None, None) if m.auroc_interval is None else m.auroc_interval
+            values = (m.auroc, low, high, m.fpr95_id_recall, m.fpr95_ood_recall)
+            role = ROLE_NAMES[evidence.report.results[name].role]
+            rows.append([title, name, role, *(None if v is None else 100 * v for v in values)])
+    return rows
+
+
+def _systems(evidence: Evidence) -> list[tuple[str, dict[str, ModeMetrics]]]:
+    """Title and metrics by set, ours first."""
+    ours = {name: one.modes["both"] for name, one in evidence.report.results.items()}
+    return [(OURS, ours), *((one.title, dict(one.result.results)) for one in methods_of(evidence))]
+
+
+def methods_html(evidence: Evidence) -> str:
+    """AUROC of each method on each set, and the means over the sets of a role; the best of a column is marked.
+
+    Raises:
+        MissingPart: As `method_rows`.
+    """
+    report = evidence.report
+    systems = _systems(evidence)
+    means = [{role: modes["both"].auroc for role, modes in report.means.items()}]
+    means += [{role: mean.auroc for role, mean in one.result.means.items()} for one in methods_of(evidence)]
+    header, columns = ["method"], []
+    for role in report.means:
+        names = [name for name, one in report.results.items() if one.role == role]
+        header += [f"{name}, {ROLE_NAMES[role]}" for name in names]
+        columns += [(role, name) for name in names]
+        if len(names) > 1:
+            header.append(f"{ROLE_NAMES[role]} mean")
+            columns.append((role, ""))
+    values = [
+        [one[name].auroc if name else mean[role] for role, name in columns]
+        for (_, one), mean in zip(systems, means, strict=True)
+    ]
+    best = np.argmax(np.array(values), axis=0)
+    rows = []
+    for i, (title, one) in enumerate(systems):
+        cells: list[Cell | str] = [Cell(title, colour=_colour(i))]
+        for j, (_, name) in enumerate(columns):
+            interval = between(one[name].auroc_interval) if name else ""
+            mark = "▲ " if best[j] == i else ""
+            cells.append(Cell(mark + percent(values[i][j]), interval))
+        rows.append(Row(cells, "strong" if i == 0 else ""))
+    return table_html(header, rows)
+
+
+def methods_chart(evidence: Evidence, name: str, methods: Sequence[Method]) -> Chart:
+    """ROC curves on one OOD set, in %: ours, and those of some methods."""
+    id_name = evidence.id_set.name
+    order = [one.key for one in methods_of(evidence)]
+    sets = evidence.sets
+    known, ood = (np.asarray(sets[one].total, np.float64) for one in (id_name, name))
+    lines = [Line("chance", np.array([0.0, 100.0]), np.array([0.0, 100.0]), "#8A94A0", dash=True)]
+    auroc = evidence.report.results[name].modes["both"].auroc
+    drawn = [(OURS, known, ood, auroc, _colour(0))]
+    drawn += [
+        (
+            one.title,
+            one.scores[id_name],
+            one.scores[name],
+            one.result.results[name].auroc,
+            _colour(1 + order.index(one.key)),
+        )
+        for one in methods
+    ]
+    for title, inside, outside, area, colour in drawn:
+        x, y = roc_curve(inside, outside)
+        lines.append(Line(f"{title}: AUROC {100 * area:.2f} %", 100 * x, 100 * y, colour))
+    return Chart(
+        f"ROC on {name}, method by method",
+        "ID flagged, FPR (%)",
+        "OOD found, TPR (%)",
+        lines,
+        x_range=(-1, 101),
+        y_range=(-1, 101),
+        height=460,
+    )
+
+
+def _colour(row: int) -> str:
+    """Of the method in that row, ours being the first."""
+    return OUTLIER_COLOUR if row == 0 else cluster_colour(row - 1)
+
+
+def show_methods(evidence: Evidence) -> None:
+    """A table of all methods, and their curves on one set."""
+    report = evidence.report
+    if not report.baselines:
+        with st.container(border=True):
+            st.markdown("**This bundle was measured without other methods.**")
+            st.markdown(
+                "Here you would see DN2, kNN, SSD, Multi-class AD, MSCL, Fake-it, Rot and others on the same "
+                "images, clusters and networks. A run that takes over everything else from another one costs a "
+                "part of its time:"
+            )
+            st.code(
+                "python -m sdviz run CONFIG --from RUN --set 'evaluation.baselines=[dn2, knn, ssd, msp]'",
+                language="bash",
+                wrap_lines=True,
+            )
+        return
+    methods = methods_of(evidence)
+    score = report.score
+    lines = provenance(evidence.bundle, k=score.k, alpha=f"{score.alpha:g}")
+    left, right = st.columns([1, 2.2], vertical_alignment="bottom")
+    with left:
+        name = st.selectbox("OOD set", list(report.results), key="results_methods_set", bind="query-params")
+    near = next((n for n, one in report.results.items() if one.role == "near"), next(iter(report.results)))
+    by_auroc = sorted(methods, key=lambda one: -one.result.results[near].auroc)
+    titles = [one.title for one in methods]
+    with right:
+        chosen = st.multiselect(
+            "Methods beside ours",
+            titles,
+            default=[one.title for one in by_auroc[:DRAWN_FIRST]],
+            key="results_methods_drawn",
+        )
+    show_chart(
+        methods_chart(evidence, name, [one for one in methods if one.title in chosen]),
+        lines,
+        key="results_methods",
+        caption="Every method saw the same images, and where it needs them the same clusters and networks. "
+        f"First drawn: ours, and the {min(DRAWN_FIRST, len(methods))} best of the others on {near}.",
+    )
+    st.html(TABLE_CSS + methods_html(evidence))
+    columns = st.columns([5, 1.2], vertical_alignment="center")
+    columns[0].caption(
+        "AUROC in %, from report.json with the bundle's own "
+        f"k = {score.k}, α = {score.alpha:g}; below it the 95 % bootstrap interval over images. ▲ is the "
+        "highest of a column: where intervals overlap, these images do not tell the methods apart."
+    )
+    with columns[1]:
+        offer_table("Other methods", HEADER, method_rows(evidence), lines, key="results_methods_table_csv")

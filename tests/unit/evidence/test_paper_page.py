@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sdviz.bundle import Manifest
+from sdviz.config import load_config
+from sdviz.evaluation import Report
+from sdviz.evaluation.report import parse_report
+from sdviz.evidence.paper import paper_tables
+from sdviz.evidence.paper_page import PaperPageError, paper_page, system_name
+from sdviz.evidence.records import BundleRecord, read_record
+
+SHIPPED = Path(__file__).resolve().parents[3] / "checkpoints" / "shapes"
+CONFIGS = SHIPPED.parents[1] / "configs"
+Make = Callable[..., BundleRecord]
+
+
+@pytest.fixture(scope="module")
+def shipped() -> BundleRecord:
+    return read_record(SHIPPED, "shapes")
+
+
+@pytest.fixture
+def make(shipped: BundleRecord) -> Make:
+    """Makes the record of a run on cifar10 that measured what it is told; the rest is the shipped bundle's."""
+
+    def build(
+        near: float,
+        seed: int = 0,
+        overrides: tuple[str, ...] = (),
+        baselines: dict[str, float] | None = None,
+        **changes: Any,  # noqa: ANN401
+    ) -> BundleRecord:
+        seeds = (f"outliers.seed={seed}", f"detector.seed={seed}")
+        config = load_config(CONFIGS / "cifar10-cpu.yaml", (*seeds, *overrides)).model_dump(mode="json")
+        assert shipped.report is not None
+        tree = shipped.report.model_dump(mode="json")
+        one = copy.deepcopy(next(r for r in tree["results"].values() if r["role"] == "near"))
+        names = {"cifar100": "near", "textures": "far", "intel_scenes": "far", "sd-outliers": "sd"}
+        tree["results"] = {}
+        for i, (name, role) in enumerate(names.items()):
+            tree["results"][name] = copy.deepcopy(one) | {
+                "role": role,
+                "n": 916 if name == "cifar100" else 2000,
+            }
+            for mode, metrics in tree["results"][name]["modes"].items():
+                value = near + 0.01 * i - 0.1 * (mode != "both")
+                metrics |= {"auroc": value, "auroc_interval": [value - 0.02, value + 0.02]}
+        tree["means"] = {}
+        tree["controls"] = {}
+        tree["seeds"] = {"outliers": seed, "detector": seed}
+        metrics = tree["results"]["cifar100"]["modes"]["both"]
+        tree["baselines"] = {
+            key: {
+                "title": key.upper(),
+                "settings": {},
+                "results": {n: metrics | {"auroc": v, "auroc_interval": None} for n in names},
+                "means": {},
+            }
+            for key, v in (baselines or {}).items()
+        }
+        own = {"dataset": "cifar10", "config": config, "labels_from": "SCAN", "defaults": config["defaults"]}
+        manifest = Manifest.model_validate(shipped.manifest.model_dump() | own | changes)
+        report: Report = parse_report(json.dumps(tree), "here")
+        name = f"run-{near}-{seed}"
+        return BundleRecord(name, SHIPPED, manifest, f"{name}{overrides}", report)
+
+    return build
+
+
+def table_under(page: str, head: str, which: int = 0) -> list[list[str]]:
+    """The rows of a table behind a heading."""
+    part = page[page.index(head) :]
+    tables = [block for block in part.split("\n\n") if block.startswith("|")]
+    return [
+        [c.strip() for c in line.strip("|").split(" | ")]
+        for line in tables[which].splitlines()
+        if "---" not in line
+    ]
+
+
+def test_a_cell_is_mean_and_spread_over_seeds(make: Make) -> None:
+    values = (0.60, 0.62, 0.67)
+    page = paper_page([make(v, seed) for seed, v in enumerate(values)], "this")
+    table = table_under(page, "## Table 1")
+    assert table[0][2] == "cifar100 (near, 916 of 10,000 images)"
+    row = next(one for one in table if one[0].startswith("**SD outliers**"))
+    mean, sd = 100 * np.mean(values), 100 * np.std(values, ddof=1)
+    assert row[1] == "3"
+    assert row[2] == f"{mean:.1f} ± {sd:.1f} ({mean - 2:.1f} to {mean + 2:.1f})"
+    # the mean of far: of two sets, 2 and 3 points above near
+    assert row[-1] == f"{mean + 1.5:.1f} ± {sd:.1f}"
+    alone = next(one for one in table if one[0].startswith("the same, distance alone"))
+    assert alone[2].startswith(f"{mean - 10:.1f} ± ")
+
+
+def test_one_seed_has_no_spread_and_says_so(make: Make) -> None:
+    row = table_under(paper_page([make(0.6)], "this"), "## Table 1")[1]
+    assert row[1:3] == ["1", "60.0 (58.0 to 62.0)"]
+
+
+def test_other_methods_have_rows_with_the_seeds_they_were_measured_on(make: Make) -> None:
+    records = [make(0.6, 0, baselines={"knn": 0.5, "rot": 0.55}), make(0.6, 1, baselines={"knn": 0.54})]
+    table = table_under(paper_page(records, "this"), "## Table 1")
+    rows = {row[0]: row for row in table}
+    assert rows["KNN"][1:3] == ["2", f"52.0 ± {100 * np.std([0.5, 0.54], ddof=1):.1f}"]
+    assert rows["ROT"][1:3] == ["1", "55.0"]
+
+
+def test_networks_and_labels_are_kept_apart(make: Make) -> None:
+    records = [make(0.6), make(0.5, 0, ("detector.backbone=null",)), make(0.7, labels_from="ground truth")]
+    names = [system_name(one) for one in records]
+    assert names == [
+        "small (labels of tinyimagenet), SCAN labels",
+        "small (SimCLR on cifar10), SCAN labels",
+        "small (labels of tinyimagenet), ground truth labels",
+    ]
+    page = paper_page(records, "this")
+    assert [line[4:] for line in page.splitlines() if line.startswith("### ") and "S = 100" in line] == [
+        f"{name}; S = 100, w = 2" for name in names
+    ]
+
+
+def test_s_and_w_stand_in_their_cells_and_the_others_are_empty(make: Make) -> None:
+    records = [
+        make(0.6),
+        make(0.65, 0, ("outliers.start_timestep=50",)),
+        make(0.7, 0, ("outliers.guidance_scale=4",)),
+    ]
+    page = paper_page(records, "this")
+    table = table_under(page, "## Table 2")
+    assert table[0] == ["w", "set", "S = 50", "S = 100"]
+    cells = {row[0]: [cell.split(" (")[0] for cell in row[2:]] for row in table[1:]}
+    assert cells == {"w = 2": ["65.0", "60.0"], "w = 4": ["", "70.0"]}
+    assert "S = 50, w = 2" in table_under(page, "## Table 3")[0]
+
+
+def test_sd_outliers_as_test_set(make: Make) -> None:
+    record = make(0.6, 0, ("outliers.guidance_scale=1.8",), {"fake_it": 0.4, "multiclass_ad": 0.45})
+    page = paper_page([record], "this")
+    rows = table_under(page, "## Table 4")
+    assert [row[0] for row in rows[1:]] == [
+        "**SD outliers**, distance + votes",
+        "the same, distance alone",
+        "FAKE_IT",
+        "MULTICLASS_AD",
+    ]
+    assert rows[1][2] == "S = 100, w = 1.8" and rows[1][4].startswith("63.0")
+    ours = paper_tables([record])[3].ours
+    found = {row: one.mean for (row, _), one in ours.items()}
+    assert found == pytest.approx({"SD outliers (the paper)": 63.0, "Multi-class AD": 45.0, "Fake-it": 40.0})
+    # trained with another w, or tested with another S, it is not the paper's table
+    assert not paper_tables([make(0.6)])[3].ours
+    other = ("outliers.guidance_scale=1.8", "evaluation.sd_test.start_timestep=100")
+    assert not paper_tables([make(0.6, 0, other)])[3].ours
+
+
+def test_other_methods_fill_their_rows_of_the_papers_table(make: Make) -> None:
+    table = paper_tables([make(0.6, 0, (), {"rot": 0.55, "knn": 0.5, "ssd@encoder": 0.52})])[0]
+    ours = {row: one.mean for (row, column), one in table.ours.items() if column == "CIFAR-100"}
+    assert ours["Rot"] == pytest.approx(55.0)
+    assert ours["SSD"] == pytest.approx(52.0)
+    assert ours["KNN, network of ours"] == pytest.approx(50.0)
+    assert "KNN, network of ours" in table.rows
+    # a set of ours stands for none of the paper's
+    assert {column for _, column in table.ours} == {"CIFAR-100"}
+
+
+def test_what_cannot_be_a_page_is_refused(make: Make, shipped: BundleRecord) -> None:
+    with pytest.raises(PaperPageError, match="no runs"):
+        paper_page([], "this")
+    with pytest.raises(PaperPageError, match="stands there twice"):
+        paper_page([make(0.6), make(0.6)], "this")
+    with pytest.raises(PaperPageError, match="shapes was trained on shapes, run-0.6-0 on cifar10"):
+        paper_page([make(0.6), shipped], "this")
+    unmeasured = BundleRecord("bare", SHIPPED, shipped.manifest, "x", None)
+    with pytest.raises(PaperPageError, match="bare was never measured"):
+        paper_page([unmeasured], "this")
+
+
+def test_another_set_has_no_figures_of_the_paper(shipped: BundleRecord) -> None:
+    page = paper_page([shipped], "this")
+    assert "## The paper's own figures" not in page
+    assert "shapes-novel (near, " in page
