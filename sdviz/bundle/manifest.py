@@ -30,6 +30,7 @@ PARTS = (
     "scores.parquet",
     "baselines.parquet",
     "report.json",
+    "same_images.parquet",
 )
 PICKLE_SUFFIXES = {".bin", ".ckpt", ".joblib", ".npy", ".npz", ".pickle", ".pkl", ".pt", ".pth"}
 

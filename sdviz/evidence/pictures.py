@@ -14,9 +14,11 @@ from PIL import Image
 
 from .. import data
 from ..bundle import BundleError
+from ..data import MissingDataError
 from ..data.decode import through_jpeg
 from ..data.torchvision_sets import NAMES as CAN_BE_FETCHED
 from ..outliers import Recipe
+from .same_images import find_images
 from .tables import Evidence, MissingPart
 
 KEPT_AT_MOST = 50_000
@@ -64,8 +66,20 @@ def _ways(lost: list[str]) -> list[str]:
     for name, split in parts:
         if name in _WITHOUT_A_FILE or not _NAME.fullmatch(name) or not _NAME.fullmatch(split):
             continue
-        ways[f"{way_to_get(name, split)}."] = None
+        if _is_here(name, split):
+            root = data.data_root()
+            way = f"What is here of {name} has other ids: these are of `{name}_{split}.parquet` in `{root}`"
+        else:
+            way = way_to_get(name, split)
+        ways[f"{way}."] = None
     return list(ways)
+
+
+def _is_here(name: str, split: str) -> bool:
+    try:
+        return split in data.splits(name)
+    except MissingDataError:
+        return False
 
 
 class PictureLibrary:
@@ -109,7 +123,7 @@ class PictureLibrary:
         plain = [one for one in rest if self.outlier_row(one) is None]
         new: dict[str, tuple[np.ndarray, str]] = {}
         if plain:
-            found = data.look_up(plain, self._evidence.sources, size)
+            found = find_images(self._evidence.bundle, plain, self._evidence.sources)
             missing += found.missing
             for i, one in enumerate(plain):
                 if found.found[i]:
@@ -138,8 +152,7 @@ class PictureLibrary:
 
     def class_names(self, ids: np.ndarray | Sequence[str]) -> np.ndarray:
         """The class of each image without its picture, str (N,), "" where it is unknown."""
-        found = data.look_up(ids, self._evidence.sources, self._evidence.bundle.manifest.image_size, False)
-        return found.class_names
+        return find_images(self._evidence.bundle, ids, self._evidence.sources, False).class_names
 
     def _outliers(self, ids: list[str]) -> tuple[dict[str, np.ndarray], list[str], list[str]]:
         """Pictures by id, why some are missing, and the sources that were not found."""
@@ -157,7 +170,7 @@ class PictureLibrary:
                 again.setdefault(table.recipe(row), []).append(row)
         bundle = self._evidence.bundle
         for recipe, rows in again.items():
-            sources = data.look_up(table.source_ids[rows], self._evidence.sources, bundle.manifest.image_size)
+            sources = find_images(bundle, table.source_ids[rows], self._evidence.sources)
             why += sources.missing
             lost += table.source_ids[rows][~sources.found].tolist()
             there = np.array(rows)[sources.found]

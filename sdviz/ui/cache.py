@@ -62,6 +62,11 @@ def load_images(name: str, split: str | None, limit: int | None = None) -> Image
     return _load_images(name, split, limit, str(data.data_root()))
 
 
+def sets_here() -> str:
+    """Which sets this machine has: what is kept of them under another answer is out of date."""
+    return " ".join((str(data.data_root()), *data.names()))
+
+
 @dataclass(frozen=True)
 class Edit:
     """One picture to make: this source, under this condition, by this recipe."""

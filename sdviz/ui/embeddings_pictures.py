@@ -11,10 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import streamlit as st
 
-from sdviz import data
 from sdviz.behind import ENDING, Worker
 from sdviz.evidence.points import OUTLIERS
-from sdviz.ui.cache import DEVICE_LOCK
+from sdviz.ui.cache import DEVICE_LOCK, sets_here
 from sdviz.ui.embeddings_state import Known, ids_hash
 from sdviz.ui.forget import forgets, is_in_use
 from sdviz.ui.scatter import TILES_A_SHEET, picture_sheet
@@ -55,7 +54,7 @@ def lacking_in_all(parts: Sequence[Lacking], are_coming: bool) -> Lacking:
 
 def name_of_pictures(known: Known) -> str:
     """A name for the pictures of these points: another one once a set has come to this machine, or has gone."""
-    here = hashlib.sha256(" ".join((str(data.data_root()), *data.names())).encode()).hexdigest()
+    here = hashlib.sha256(sets_here().encode()).hexdigest()
     return f"{known.bundle.hash[:12]}-{ids_hash(known.points)}-{here[:8]}"
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import streamlit as st
 
-from sdviz import data, runs
+from sdviz import runs
 from sdviz.bundle import Bundle
 from sdviz.evidence import Evidence, MissingPart, PictureLibrary
 from sdviz.evidence.layouts_ahead import View
@@ -18,6 +18,7 @@ from sdviz.evidence.points import OUTLIERS, TRAIN, Points, available_sets
 from sdviz.evidence.rescoring import SetScores
 from sdviz.evidence.votes import find_sample
 from sdviz.projection import Layouts, LayoutSettings, LayoutStore, compute_layouts
+from sdviz.ui.cache import sets_here
 from sdviz.ui.forget import forgets
 from sdviz.ui.look import set_colours, set_titles
 from sdviz.ui.names import display_names
@@ -121,7 +122,7 @@ def _points(
 
 @st.cache_data(max_entries=8, show_spinner=False)
 def _classes(
-    bundle_hash: str, ids_hash: str, root: str, _points: Points, _library: PictureLibrary
+    bundle_hash: str, ids_hash: str, sets: str, _points: Points, _library: PictureLibrary
 ) -> np.ndarray:
     found = np.full(len(_points), "", dtype=object)
     here = _points.sets != OUTLIERS
@@ -144,7 +145,7 @@ def known_of(bundle: Bundle, evidence: Evidence, library: PictureLibrary, view: 
     points = _points(bundle.hash, view.through, view.sets, view.n, view.unit_length, view, evidence)
     settings = score_settings(evidence)
     now = sets_now(evidence, settings) if settings is not None else SetsNow(None, "no detector", {}, None)
-    classes = _classes(bundle.hash, ids_hash(points), str(data.data_root()), points, library)
+    classes = _classes(bundle.hash, ids_hash(points), sets_here(), points, library)
     return Known(bundle, evidence, library, points, settings, now, classes)
 
 

@@ -7,25 +7,25 @@ from collections.abc import Sequence
 import numpy as np
 import streamlit as st
 
-from sdviz import data
 from sdviz.bundle import Bundle
 from sdviz.evidence import Evidence
 from sdviz.evidence.clusters import AgainstClasses, against_classes
 from sdviz.evidence.provenance import provenance
+from sdviz.evidence.same_images import find_images
+from sdviz.ui.cache import sets_here
 from sdviz.ui.chart_parts import Heat
 from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.training_state import plain
 
 
 @st.cache_data(max_entries=2, show_spinner="Reading the known classes ...")
-def _classes(bundle_hash: str, root: str, _evidence: Evidence, _ids: np.ndarray) -> np.ndarray:
-    size = _evidence.bundle.manifest.image_size
-    return data.look_up(_ids, _evidence.sources, size, False).class_names
+def _classes(bundle_hash: str, here: str, _evidence: Evidence, _ids: np.ndarray) -> np.ndarray:
+    return find_images(_evidence.bundle, _ids, _evidence.sources, False).class_names
 
 
 def known_classes(evidence: Evidence, ids: np.ndarray) -> np.ndarray:
     """The class of each training image, str (N,), "" where it is unknown."""
-    return _classes(evidence.bundle.hash, str(data.data_root()), evidence, ids)
+    return _classes(evidence.bundle.hash, sets_here(), evidence, ids)
 
 
 @st.cache_data(max_entries=2, show_spinner=False)
@@ -45,7 +45,7 @@ def show_truth(bundle: Bundle, clusters: np.ndarray, classes: np.ndarray, names:
         names: Of the clusters, as shown.
     """
     st.subheader("Against the known classes")
-    found = _against(bundle.hash, str(data.data_root()), clusters, classes, bundle.n_clusters)
+    found = _against(bundle.hash, sets_here(), clusters, classes, bundle.n_clusters)
     if found is None:
         st.info(
             "No class of a training image is known on this machine: the set has no labels, or is not here. "

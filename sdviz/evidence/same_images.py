@@ -1,0 +1,154 @@
+"""The images that ids name, found under torchvision's order where the bundle knows it by a file's rows.
+
+A Parquet file of a set may be shuffled, so that `cifar10/train/00012` and `cifar10/train/tv-00012` are
+different images. A bundle that was made from such a file may say in `same_images.parquet` which is which: for
+each id (column `id`, as the bundle's tables have it) the image's class (`label`, in torchvision's numbers) and
+its place among the images of that class in the original order (`nth`, from 0). No image is in it.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .. import data
+from ..bundle import Bundle
+from ..data import DataError, Found, ImageSet
+from ..data.decode import through_jpeg
+from ..data.parquet import IMAGE_COLUMNS
+
+SAME_IMAGES = "same_images.parquet"
+
+
+def find_images(
+    bundle: Bundle, ids: np.ndarray | Sequence[str], sources: Iterable[str] = (), pictures: bool = True
+) -> Found:
+    """As `data.look_up`, and what is not found so in torchvision's files, where the bundle knows their order.
+
+    Those files are lossless. Where the bundle's outliers went through JPEG to be like its images, the images
+    found there do so, too: near to the file's own, not the same.
+
+    Args:
+        bundle: Whose tables have these ids.
+        ids: str (N,).
+        sources: As `data.look_up`.
+        pictures: Whether to decode them, as there.
+
+    Returns:
+        In the order of `ids`.
+    """
+    size = bundle.manifest.image_size
+    found = data.look_up(ids, sources, size, pictures)
+    path = bundle.parts.get(SAME_IMAGES)
+    names = np.asarray(ids, str)
+    if found.found.all() or path is None:
+        return found
+    jpeg = ((bundle.manifest.config or {}).get("outliers") or {}).get("jpeg")
+    place_of, lost = _places(str(path), bundle.hash), np.flatnonzero(~found.found)
+    sets: dict[tuple[str, str], list[int]] = {}
+    for row in lost.tolist():
+        if names[row] in place_of:
+            name, split, _ = names[row].split("/", 2)
+            sets.setdefault((name, split), []).append(row)
+    for (name, split), rows in sets.items():
+        try:
+            whole = data.load(name, split, size_px=size)
+        except DataError:
+            continue
+        if len(whole) and "/tv-" not in str(whole.ids[0]):
+            continue  # another file of rows: the ids would have been found in the right one
+        order = _order(whole)
+        for row in rows:
+            at = order.get(place_of[str(names[row])])
+            if at is None:
+                continue
+            found.found[row] = True
+            found.labels[row] = whole.labels[at]
+            if pictures:
+                found.images[row] = whole.images[at]
+        new = np.array([row for row in rows if found.found[row]], np.int64)
+        if pictures and jpeg and len(new):
+            found.images[new] = through_jpeg(found.images[new], jpeg["quality"], jpeg["subsampling"])
+        classes = found.class_names.astype(object)
+        classes[new] = np.array(whole.class_names, dtype=object)[found.labels[new]]
+        found = Found(found.images, found.found, found.labels, classes.astype(str), found.missing)
+    missing = () if found.found.all() else found.missing
+    return Found(found.images, found.found, found.labels, found.class_names, missing)
+
+
+def same_images_table(file: Path, name: str, split: str) -> pa.Table:
+    """What `same_images.parquet` says of one Parquet file, from the paths of its pictures.
+
+    Args:
+        file: Its pictures' paths end in `<class>/<nth>.<ending>`, with nth the place in the original order.
+        name: Of the set.
+        split: Of the file.
+
+    Raises:
+        DataError: Paths of another form.
+    """
+    with pq.ParquetFile(file) as opened:
+        column = next(one for one in IMAGE_COLUMNS if one in opened.schema_arrow.names)
+        table = opened.read(columns=[f"{column}.path", "label"])
+    paths = [Path(one["path"] or "") for one in table[column].to_pylist()]
+    if not all(path.stem.isdecimal() for path in paths):
+        raise DataError(f"{file}: a picture's path does not end in its place in the original order")
+    ids = [f"{name}/{split}/{row:05d}" for row in range(len(paths))]
+    nth = pa.array([int(path.stem) for path in paths], pa.int32())
+    return pa.table({"id": ids, "label": table["label"].cast(pa.int16()), "nth": nth})
+
+
+def add_same_images(folder: Path, files: Mapping[tuple[str, str], Path]) -> Bundle:
+    """Puts `same_images.parquet` into a saved bundle, which gets another hash by it.
+
+    Args:
+        folder: The bundle's.
+        files: The Parquet file of each (set, split) that the bundle's ids are of.
+
+    Returns:
+        The bundle as it now stands.
+
+    Raises:
+        DataError: As `same_images_table`.
+    """
+    whole = Bundle.load(folder, "cpu")
+    with tempfile.TemporaryDirectory() as name:
+        parts = {one: Path(shutil.copy(path, name)) for one, path in whole.parts.items()}
+        tables = [same_images_table(path, *of) for of, path in files.items()]
+        parts[SAME_IMAGES] = Path(name) / SAME_IMAGES
+        pq.write_table(pa.concat_tables(tables), parts[SAME_IMAGES], compression="zstd")
+        return Bundle(
+            whole.manifest,
+            whole.noise_predictor,
+            whole.schedule,
+            whole.clusterer,
+            whole.encoder,
+            whole.detector,
+            parts,
+        ).save(folder)
+
+
+@lru_cache(maxsize=2)
+def _places(path: str, bundle_hash: str) -> dict[str, tuple[int, int]]:
+    """(class, place among its images) by id."""
+    table = pq.read_table(Path(path), columns=["id", "label", "nth"])
+    places = zip(table["label"].to_pylist(), table["nth"].to_pylist(), strict=True)
+    return dict(zip(table["id"].to_pylist(), places, strict=True))
+
+
+def _order(whole: ImageSet) -> dict[tuple[int, int], int]:
+    """The row of each (class, place among its images)."""
+    order: dict[tuple[int, int], int] = {}
+    seen: dict[int, int] = {}
+    for row, label in enumerate(whole.labels.tolist()):
+        nth = seen.get(label, 0)
+        order[(label, nth)] = row
+        seen[label] = nth + 1
+    return order
