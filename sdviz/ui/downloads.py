@@ -7,6 +7,7 @@ import tempfile
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
+from urllib.error import HTTPError, URLError
 
 import streamlit as st
 
@@ -79,8 +80,12 @@ class Download:
             for folder in new:
                 with suppress(OSError):
                     folder.rmdir()
-            text = str(error).replace(str(self._partial), str(self._root))
-            raise DataError(text) from error
+            why = error.__cause__
+            if isinstance(why, URLError) and not isinstance(why, HTTPError):
+                raise DataError(
+                    f"{self.name} could not be downloaded: its server cannot be reached. Is there a network?"
+                ) from error
+            raise DataError(str(error).replace(str(self._partial), str(self._root))) from error
         finally:
             self._partial = None
 

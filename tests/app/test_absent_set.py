@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
 import numpy as np
 import pandas as pd
@@ -187,6 +188,20 @@ def test_a_download_that_fails_is_one_line_and_leaves_nothing(
     assert not root.exists() and not root.parent.exists()
     assert not at.button(key="download_set").disabled
     assert at.selectbox(key="data").value == "shapes"
+
+
+def test_without_a_network_the_line_says_so(
+    shipped: Shipped, open_page: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_network(name: str, root: Path) -> None:
+        raise data.DataError("lost on the way") from URLError("Name or service not known")
+
+    monkeypatch.setattr(torchvision_sets, "download", no_network)
+    shipped(dataset="cifar10")
+    at = open_page(LAB)
+    at.button(key="download_set").click().run()
+    until(at, lambda: bool(at.error))
+    assert "its server cannot be reached. Is there a network?" in at.error[0].value
 
 
 def test_a_download_brings_the_set_and_the_lab_shows_it(
