@@ -213,3 +213,25 @@ def _pictures(
                     yield position, row, cell.get("bytes"), cell.get("path")
                 start += len(batch)
         start = end
+
+
+def same_images_table(file: Path, name: str, split: str) -> pa.Table:
+    """What `same_images.parquet` says of one Parquet file, from the paths of its pictures.
+
+    Args:
+        file: Its pictures' paths end in `<class>/<nth>.<ending>`, with nth the place in the original order.
+        name: Of the set.
+        split: Of the file.
+
+    Raises:
+        DataError: Paths of another form.
+    """
+    with pq.ParquetFile(file) as opened:
+        column = next(one for one in IMAGE_COLUMNS if one in opened.schema_arrow.names)
+        table = opened.read(columns=[f"{column}.path", "label"])
+    paths = [Path(one["path"] or "") for one in table[column].to_pylist()]
+    if not all(path.stem.isdecimal() for path in paths):
+        raise DataError(f"{file}: a picture's path does not end in its place in the original order")
+    ids = [f"{name}/{split}/{row:05d}" for row in range(len(paths))]
+    nth = pa.array([int(path.stem) for path in paths], pa.int32())
+    return pa.table({"id": ids, "label": table["label"].cast(pa.int16()), "nth": nth})

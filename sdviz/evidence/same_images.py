@@ -22,7 +22,7 @@ from .. import data
 from ..bundle import Bundle
 from ..data import DataError, Found, ImageSet
 from ..data.decode import through_jpeg
-from ..data.parquet import IMAGE_COLUMNS
+from ..data.parquet import same_images_table
 
 SAME_IMAGES = "same_images.parquet"
 
@@ -81,28 +81,6 @@ def find_images(
         found = Found(found.images, found.found, found.labels, classes.astype(str), found.missing)
     missing = () if found.found.all() else found.missing
     return Found(found.images, found.found, found.labels, found.class_names, missing)
-
-
-def same_images_table(file: Path, name: str, split: str) -> pa.Table:
-    """What `same_images.parquet` says of one Parquet file, from the paths of its pictures.
-
-    Args:
-        file: Its pictures' paths end in `<class>/<nth>.<ending>`, with nth the place in the original order.
-        name: Of the set.
-        split: Of the file.
-
-    Raises:
-        DataError: Paths of another form.
-    """
-    with pq.ParquetFile(file) as opened:
-        column = next(one for one in IMAGE_COLUMNS if one in opened.schema_arrow.names)
-        table = opened.read(columns=[f"{column}.path", "label"])
-    paths = [Path(one["path"] or "") for one in table[column].to_pylist()]
-    if not all(path.stem.isdecimal() for path in paths):
-        raise DataError(f"{file}: a picture's path does not end in its place in the original order")
-    ids = [f"{name}/{split}/{row:05d}" for row in range(len(paths))]
-    nth = pa.array([int(path.stem) for path in paths], pa.int32())
-    return pa.table({"id": ids, "label": table["label"].cast(pa.int16()), "nth": nth})
 
 
 def add_same_images(folder: Path, files: Mapping[tuple[str, str], Path]) -> Bundle:

@@ -11,8 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from .. import data
 from ..bundle import Bundle, Defaults, make_manifest
 from ..bundle.manifest import ScoreDefaults
+from ..data import DataError, torchvision_sets
+from ..data.parquet import files_under, same_images_table
 from .clusters import load_backbone, load_clusterer
 from .detecting import load_detector
 from .generation import load_noise_predictor, read_outliers
@@ -44,6 +47,7 @@ def make_bundle(work: Workspace) -> Metrics:
         metrics=metrics,
     )
     parts = {"pseudo_labels.parquet": labels_path(work)}
+    parts |= _original_order(work)
     if config.detector is not None:
         parts |= _parts_of_a_detector(work)
     bundle = Bundle(
@@ -102,6 +106,27 @@ def _parts_of_a_detector(work: Workspace) -> dict[str, Path]:
         if (work.folder / "detector" / name).is_file():
             parts[name] = work.folder / "detector" / name
     return parts
+
+
+def _original_order(work: Workspace) -> dict[str, Path]:
+    """same_images.parquet, where torchvision has the images of a file in another order."""
+    name, tables = work.images.name, []
+    if name not in torchvision_sets.NAMES:
+        return {}
+    files = files_under(data.data_root()).get(name, {})
+    for images in (work.images, work.test):
+        file = files.get(images.split) if images is not None else None
+        if file is None or images is None or "/tv-" in str(images.ids[0]):
+            continue
+        try:
+            tables.append(same_images_table(file, name, images.split))
+        except DataError:  # its paths say nothing of an order
+            continue
+    if not tables:
+        return {}
+    path = work.stage_folder("packed") / "same_images.parquet"
+    _replace_table(pa.concat_tables(tables), path)
+    return {"same_images.parquet": path}
 
 
 def _write_feature_rows(work: Workspace, path: Path) -> None:

@@ -33,7 +33,10 @@ def test_the_papers_profile_runs_from_a_local_weights_file_to_its_end(
         f"data.id=folder:{images}",
         "data.size_px=32",
         "data.holdout=0.3",
-        f"encoder.weights={weights}",
+        "encoder.width=4",
+        "encoder.simclr.total_steps=1",
+        "encoder.simclr.batch_size=4",
+        f"detector.backbone.weights={weights}",
         "labels={source: kmeans, n_clusters: 3}",
         "clusterer.total_steps=5",
         "diffusion.total_steps=1",
@@ -46,6 +49,8 @@ def test_the_papers_profile_runs_from_a_local_weights_file_to_its_end(
         "evaluation.far=[]",
         "evaluation.score.k=2",
         "evaluation.bootstrap=20",
+        "evaluation.sd_test.limit=2",
+        "evaluation.baselines=[{method: dn2, k: 1}, {method: fake_it, epochs: 1, k: 1, generator_steps: 1}]",
         "device=cpu",
     ]
     words = [word for one in changes for word in ("--set", one)]
@@ -67,6 +72,6 @@ def test_the_papers_profile_runs_from_a_local_weights_file_to_its_end(
     assert not np.array_equal(trained[key].float().numpy(), given[last].numpy())
 
     report = read_report(path.parent / "evaluation" / "report.json")
-    (near_set,) = report.results.values()
-    assert (near_set.role, near_set.n) == ("near", 4)
+    assert [(one.role, one.n) for one in report.results.values()] == [("near", 4), ("sd", 2)]
+    assert list(report.baselines) == ["dn2", "fake_it"]
     assert set(report.controls) == {"no_training", "right_label", "noise"}

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from sdviz.bundle import Bundle
+from sdviz.config import load_config
+from sdviz.pipeline import Workspace, run_stages
+from tests.tiny_runs import write_tiny_config
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def write_split(root: Path, split: str, paths: list[str], labels: list[int], name: str = "cifar10") -> None:
+    dice = np.random.default_rng(len(paths))
+    rows = []
+    for path in paths:
+        stream = io.BytesIO()
+        Image.fromarray(dice.integers(0, 256, (8, 8, 3), np.uint8)).save(stream, "PNG")
+        rows.append({"bytes": stream.getvalue(), "path": path})
+    table = pa.table({"img": rows, "label": labels}).replace_schema_metadata({"class_names": '["cat", "dog"]'})
+    pq.write_table(table, root / f"{name}_{split}.parquet")
+
+
+def bundle_of(folder: Path, name: str) -> Bundle:
+    path = write_tiny_config(folder)
+    small = [f"data.id={name}", "clusterer.total_steps=2", "diffusion.total_steps=2", "diffusion.batch_size=2"]
+    work = Workspace(folder / "run", load_config(path, small), lambda progress: None, lambda: False)
+    work.folder.mkdir()
+    assert run_stages(work)
+    return Bundle.load(work.folder / "bundle", "cpu")
+
+
+def test_a_shuffled_files_order_goes_into_the_bundle(tmp_path: Path, data_root: Path) -> None:
+    write_split(
+        data_root, "train", ["train/cat/0001.jpg", "train/dog/0000.jpg", "train/cat/0000.jpg"], [0, 1, 0]
+    )
+    write_split(data_root, "test", ["test/dog/0000.jpg", "test/cat/0000.jpg"], [1, 0])
+    bundle = bundle_of(tmp_path, "cifar10")
+    rows = pq.read_table(bundle.parts["same_images.parquet"]).to_pylist()
+    assert rows == [
+        {"id": "cifar10/train/00000", "label": 0, "nth": 1},
+        {"id": "cifar10/train/00001", "label": 1, "nth": 0},
+        {"id": "cifar10/train/00002", "label": 0, "nth": 0},
+        {"id": "cifar10/test/00000", "label": 1, "nth": 0},
+        {"id": "cifar10/test/00001", "label": 0, "nth": 0},
+    ]
+    assert {row["id"] for row in rows} >= set(
+        pq.read_table(bundle.parts["pseudo_labels.parquet"])["id"].to_pylist()
+    )
+
+
+@pytest.mark.parametrize(("name", "paths"), [("cifar10", "{}/a{}.jpg"), ("pets", "{}/{:04d}.jpg")])
+def test_without_an_order_of_torchvisions_there_is_no_such_part(
+    name: str, paths: str, tmp_path: Path, data_root: Path
+) -> None:
+    for split in ("train", "test"):
+        write_split(data_root, split, [paths.format(split, i) for i in range(4)], [0, 1, 0, 1], name)
+    assert "same_images.parquet" not in bundle_of(tmp_path, name).parts
