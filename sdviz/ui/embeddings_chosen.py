@@ -6,6 +6,7 @@ import csv
 import io
 import zipfile
 from collections.abc import Mapping
+from html import escape
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,21 @@ from sdviz.ui.words import counted
 
 AT_ONCE, PICTURE_PX = 48, 96
 MOST_IN_ZIP = 5_000
+_CSS = """
+<style>
+.chosencounts { border-collapse: collapse; width: 100%; font-size: 14px; line-height: 1.35;
+  font-variant-numeric: tabular-nums; }
+.chosencounts th, .chosencounts td { padding: 4px 8px 4px 0; text-align: left; vertical-align: top;
+  border-bottom: 1px solid rgba(128,140,155,.35); overflow-wrap: anywhere; }
+.chosencounts th { font-weight: 500; opacity: .8; overflow-wrap: normal; }
+.chosencounts th:nth-child(2), .chosencounts td:nth-child(2) { text-align: right; padding-right: 14px;
+  overflow-wrap: normal; }
+.chosencounts td:first-child { width: 32%; }
+.chosencounts td span { display: inline-block; margin-right: 10px; }
+.chosencounts b { font-weight: 600; }
+.chosencounts i { display: inline-block; width: 11px; height: 11px; border-radius: 2px; margin-right: 7px; }
+</style>
+"""
 _IDS, _PAGE = f"{PAGE}_chosen_ids", f"{PAGE}_chosen_page"
 
 
@@ -141,11 +157,29 @@ def counts_of(known: Known, rows: np.ndarray) -> pd.DataFrame:
     return table.loc[[*dict.fromkeys(order), "all"]]
 
 
+def counts_html(known: Known, rows: np.ndarray) -> str:
+    """The same to look at: a row for each set, the total first, its clusters as words that wrap."""
+    table = counts_of(known, rows)
+    lines = []
+    # as everywhere: the totals, then ID, OOD sets and outliers in their order
+    for name in ["all", *(one for one in dict.fromkeys(known.points.sets.tolist()) if one in table.columns)]:
+        column = table[name]
+        colour = "" if name == "all" else known.colour_of(name)
+        square = f'<i style="background:{escape(colour)}"></i>' if colour else ""
+        title = "all selected" if name == "all" else known.title_of(name)
+        # the largest first; a name and its number stay together
+        parts = column.drop("all").sort_values(ascending=False, kind="stable")
+        words = " ".join(f"<span>{escape(str(c))} <b>{n:,}</b></span>" for c, n in parts.items() if n)
+        lines.append(
+            f"<tr><td>{square}{escape(title)}</td><td><b>{column['all']:,}</b></td><td>{words}</td></tr>"
+        )
+    head = "<tr><th>set</th><th>images</th><th>of which in cluster</th></tr>"
+    return f'{_CSS}<table class="chosencounts"><thead>{head}</thead><tbody>{"".join(lines)}</tbody></table>'
+
+
 def _counts(known: Known, rows: np.ndarray) -> None:
     st.markdown("**Counts per set and cluster**")
-    table = counts_of(known, rows)
-    small = {name: st.column_config.NumberColumn(width=78) for name in table.columns}
-    st.dataframe(table, key=f"{PAGE}_counts", height="content", column_config=small)
+    st.html(counts_html(known, rows))
     st.caption("An OOD image has no cluster: it is counted where the detector's g_in puts it.")
 
 

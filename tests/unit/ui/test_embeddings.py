@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import io
+import re
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,7 +15,7 @@ from sdviz.bundle import Bundle
 from sdviz.evidence import Evidence, PictureLibrary
 from sdviz.evidence.layouts_ahead import View
 from sdviz.projection import Layouts, LayoutSettings, compute_layouts
-from sdviz.ui.embeddings_chosen import chosen_rows, chosen_zip, counts_of, points_csv, take_region
+from sdviz.ui.embeddings_chosen import chosen_rows, chosen_zip, counts_html, counts_of, points_csv, take_region
 from sdviz.ui.embeddings_colour import WAYS, colour_points
 from sdviz.ui.embeddings_state import Known, known_of
 from tests.cut_bundle import save_cut_bundle
@@ -80,6 +82,28 @@ def test_counts_are_per_set_and_cluster(known: Known) -> None:
         for cluster in np.unique(known.points.clusters[here]):
             n = (known.points.clusters[here] == cluster).sum()
             assert table.loc[known.names[cluster], name] == n
+
+
+def test_the_table_of_counts_has_a_line_for_each_set_below_the_total(known: Known) -> None:
+    rows = np.arange(0, 160, 3)
+    lines = re.findall(r"<tr><td>(.*?)</td><td>(.*?)</td><td>(.*?)</td></tr>", counts_html(known, rows))
+    cells = [[re.sub("<.*?>", "", one) for one in line] for line in lines]
+    order = list(dict.fromkeys(known.points.sets.tolist()))
+    assert [title for title, *_ in cells] == ["all selected", *map(known.title_of, order)]
+    for name, (_, images, words) in zip(["all", *order], cells, strict=True):
+        here = rows if name == "all" else rows[known.points.sets[rows] == name]
+        parts = words.split()
+        found = dict(zip(parts[::2], map(int, parts[1::2]), strict=True))
+        clusters, n = np.unique(known.points.clusters[here], return_counts=True)
+        assert found == {known.names[c]: m for c, m in zip(clusters, n, strict=True)}
+        assert list(found.values()) == sorted(found.values(), reverse=True) and int(images) == len(here)
+
+
+def test_names_of_clusters_are_no_html_in_the_counts(known: Known) -> None:
+    renamed = replace(known)
+    renamed.__dict__["names"] = ("<b>Kreuz</b>", *known.names[1:])
+    text = counts_html(renamed, np.arange(len(known.points)))
+    assert "&lt;b&gt;Kreuz&lt;/b&gt;" in text and "<b>Kreuz" not in text
 
 
 def test_the_export_has_every_selected_image(known: Known, layouts: Layouts) -> None:
