@@ -59,6 +59,8 @@ def results_table(reports: Sequence[Report], command: str) -> str:
             "On the same images, with the paired 95 % bootstrap interval of each run; by both terms of Eq. 6.",
             markdown_table(*_difference_rows(reports, labels)),
         ]
+    if first.baselines:
+        parts += ["## Other methods, AUROC, %", markdown_table(*_baseline_rows(reports))]
     if any(r.clusters or r.id_accuracy for r in reports):
         parts += ["## Clusters and ID accuracy, %", markdown_table(*_cluster_rows(reports))]
     if first.frechet:
@@ -94,6 +96,7 @@ _MUST_AGREE: dict[str, Callable[[Report], object]] = {
     "score settings": lambda r: r.score.model_dump(),
     "OOD sets": _layout,
     "controls": lambda r: list(r.controls),
+    "other methods": lambda r: {key: one.settings for key, one in r.baselines.items()},
     "controls' OOD sets": lambda r: {name: _layout(one) for name, one in r.controls.items()},
     "Frechet distances": lambda r: list(r.frechet),
 }
@@ -132,6 +135,20 @@ def _auroc_rows(reports: Sequence[Report]) -> Rows:
             found = [[_metrics(m, name, role).get(mode) for m in system] for system in systems]
             rows.append([name, role, n, MODE_NAMES[mode], *(_cell(of, "auroc") for of in found)])
     return header, rows
+
+
+def _baseline_rows(reports: Sequence[Report]) -> Rows:
+    """Each method: every set, and the mean of each role with several."""
+    lines = [(name, role) for name, role, _ in _lines(reports[0])]
+    rows = []
+    for key, first in reports[0].baselines.items():
+        of = [r.baselines[key] for r in reports]
+        found = [
+            [one.results[name] if name in one.results else one.means[role] for one in of]
+            for name, role in lines
+        ]
+        rows.append([first.title, *(_cell(one, "auroc") for one in found)])
+    return ["method", *(f"mean of {role}" if name == "**mean**" else name for name, role in lines)], rows
 
 
 def _metric_rows(reports: Sequence[Report]) -> Rows:

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from sdviz.evaluation import (
+    BaselineScores,
     Evaluation,
     Report,
     ReportError,
+    baseline_report,
     cluster_report,
     control_report,
     frechet_distances,
@@ -180,3 +182,32 @@ def test_the_same_run_twice_is_no_spread(report: Callable[..., Report]) -> None:
         results_table([report(0), report(1), report(0)], COMMAND)
     with pytest.raises(ReportError, match="no reports"):
         results_table([], COMMAND)
+
+
+def test_other_methods_have_a_line_each(evaluation: Callable[..., Evaluation]) -> None:
+    reports = []
+    for seed in (0, 1):
+        method = evaluation()
+        names = np.array(method.scores["set"].to_pylist())
+        dice = np.random.default_rng(seed)
+        scores = {one: dice.normal(size=int((names == one).sum())) for one in np.unique(names)}
+        beside = {"knn": baseline_report(method, BaselineScores("knn", "kNN", {"k": 3}, scores), 0, 0)}
+        tree = make_report(
+            method.report,
+            {},
+            bootstrap=20,
+            bootstrap_seed=0,
+            seeds={"run": seed},
+            config_sha256="0" * 64,
+            baselines=beside,
+        )
+        reports.append(parse_report(json.dumps(tree), "here"))
+    text = results_table(reports, "this")
+    (line,) = [one for one in text.splitlines() if one.startswith("| kNN |")]
+    cells = [one.strip() for one in line.strip("|").split("|")]
+    values = [100 * one.baselines["knn"].results["near-a"].auroc for one in reports]
+    assert cells[1] == f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}"
+    assert "| method | near-a | near-b | mean of near | far-a | val-a |" in text
+    one_k, other = reports[0], reports[1].model_copy(update={"baselines": {}})
+    with pytest.raises(ReportError, match="differ in their other methods"):
+        results_table([one_k, other], "this")
