@@ -14,7 +14,7 @@ from sdviz.evidence.methods import Method, methods_of
 from sdviz.evidence.provenance import provenance
 from sdviz.ui.chart_parts import Line
 from sdviz.ui.charts import Chart, show_chart
-from sdviz.ui.look import ROLE_NAMES, cluster_colour
+from sdviz.ui.look import ROLE_NAMES
 from sdviz.ui.pictures import OUTLIER_COLOUR
 from sdviz.ui.results_html import TABLE_CSS, Cell, Row, between, percent, table_html
 from sdviz.ui.results_state import offer_table
@@ -22,6 +22,11 @@ from sdviz.ui.results_state import offer_table
 OURS = "SD outliers"
 HEADER = ["method", "set", "role", "AUROC", "from", "to", "FPR95 at 95 % ID recall", "FPR95 at 95 % OOD recall"]
 DRAWN_FIRST = 4
+# Okabe and Ito's and Tol's, without greens, which are ours, and without what a dark page swallows
+_COLOURS = (
+    "#E69F00", "#56B4E9", "#CC79A7", "#D55E00", "#0072B2", "#DDCC77", "#AA4499", "#888888", "#CC6677", "#88CCEE",
+    "#999933", "#B15C86",
+)  # fmt: skip
 
 
 def method_rows(evidence: Evidence) -> list[list[object]]:
@@ -115,7 +120,7 @@ def methods_chart(evidence: Evidence, name: str, methods: Sequence[Method]) -> C
 
 def _colour(row: int) -> str:
     """Of the method in that row, ours being the first."""
-    return OUTLIER_COLOUR if row == 0 else cluster_colour(row - 1)
+    return OUTLIER_COLOUR if row == 0 else _COLOURS[(row - 1) % len(_COLOURS)]
 
 
 def show_methods(evidence: Evidence) -> None:
