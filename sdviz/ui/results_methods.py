@@ -24,8 +24,8 @@ HEADER = ["method", "set", "role", "AUROC", "from", "to", "FPR95 at 95 % ID reca
 DRAWN_FIRST = 4
 # Okabe and Ito's and Tol's, without greens, which are ours, and without what a dark page swallows
 _COLOURS = (
-    "#E69F00", "#56B4E9", "#CC79A7", "#D55E00", "#0072B2", "#DDCC77", "#AA4499", "#888888", "#CC6677", "#88CCEE",
-    "#999933", "#B15C86",
+    "#E69F00", "#56B4E9", "#CC79A7", "#D55E00", "#0072B2", "#DDCC77", "#AA4499", "#888888", "#CC6677",
+    "#88CCEE", "#999933", "#B15C86",
 )  # fmt: skip
 
 
