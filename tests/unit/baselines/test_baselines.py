@@ -21,7 +21,7 @@ from sdviz.baselines.multiclass_ad import MulticlassAD
 from sdviz.baselines.png_size import png_bits
 from sdviz.baselines.rot import Rot, quarter_turns
 from sdviz.config import ViewsConfig
-from sdviz.nn.encoder import Encoder
+from sdviz.nn.encoder import Encoder, encode
 
 RNG = np.random.default_rng(0)
 KNOWN = RNG.normal(size=(120, 6)).astype(np.float32)
@@ -173,3 +173,32 @@ def test_docstrings_name_the_source(key: str) -> None:
     assert method.key == key and method.title and method.needs
     text = method.__doc__ or ""
     assert key == "png_size" or any(str(year) in text for year in [*range(2015, 2026), 1948])
+
+
+@pytest.mark.parametrize("method", [MulticlassAD(k=3, epochs=1), MSCL(k=3, epochs=1), FakeIt(k=3, epochs=1)])
+def test_a_trained_methods_score_is_scikit_learns_on_its_own_features(
+    method: MulticlassAD | MSCL | FakeIt,
+) -> None:
+    reference = tiny_reference()
+    test = data.load("shapes", "test", limit=6).images
+    got = method.fit(reference).score(Images(images=test))
+    assert reference.known.images is not None
+    known, queries = (
+        encode(method._encoder, one, "cpu").astype(float) for one in (reference.known.images, test)
+    )
+    if isinstance(method, MSCL):
+        known, queries = unit(known), unit(queries)
+    distances, _ = NearestNeighbors(n_neighbors=3).fit(known).kneighbors(queries)
+    assert np.allclose(got, (distances**2).sum(1), rtol=1e-4)
+
+
+def test_rots_score_is_the_mean_cross_entropy_over_turns() -> None:
+    method = Rot(epochs=1).fit(tiny_reference())
+    test = data.load("shapes", "test", limit=5).images
+    losses = []
+    for turn in range(4):
+        turned = np.ascontiguousarray(np.rot90(test, turn, (1, 2)))
+        logits = encode(torch.nn.Sequential(method._encoder, method._head), turned, "cpu").astype(float)
+        p = np.exp(logits - logits.max(1, keepdims=True))
+        losses.append(-np.log(p[:, turn] / p.sum(1)))
+    assert np.allclose(method.score(Images(images=test)), np.mean(losses, axis=0), rtol=1e-4, atol=1e-5)
