@@ -105,10 +105,12 @@ def _threshold_row(view: View, missed: Failures, alarms: Failures) -> None:
     """The threshold by the share of ID images that it lets pass, and what that costs."""
     ordered = view.reference.id_scores
     recall = recall_of(ordered, view.threshold)
+    # a threshold from a link may let fewer pass than the slider offers
+    lowest = min(LOWEST_RECALL, float(np.floor(recall)))
     kept = st.session_state.get("failures_recall")
     # among few ID images several shares ask for one threshold: then the slider stays where it was put
     if kept is None or threshold_for(ordered, kept) != view.threshold:
-        st.session_state["failures_recall"] = round(min(max(recall, LOWEST_RECALL), 100.0) * 2) / 2
+        st.session_state["failures_recall"] = round(min(max(recall, lowest), 100.0) * 2) / 2
 
     def move() -> None:
         wanted = float(st.session_state["failures_recall"])
@@ -119,7 +121,7 @@ def _threshold_row(view: View, missed: Failures, alarms: Failures) -> None:
     with columns[0]:
         st.slider(
             "Held-out ID images that pass, %",
-            LOWEST_RECALL,
+            lowest,
             100.0,
             step=0.5,
             key="failures_recall",

@@ -31,19 +31,31 @@ def refused(
         allowed: What each widget takes, in words.
         shown_as: How a widget's value stands in the address, where it differs from the value itself.
     """
-    misses = []
+    misses = {}
     for key, values in asked.items():
         if key not in st.session_state:
             continue
         taken = st.session_state[key]
         if not _is_what_was_asked(values, (shown_as or {}).get(key, {}).get(taken, taken)):
-            # in a code span, so that nothing in a link is taken for Markdown
-            text = ", ".join(values).replace("`", "'").replace("\n", " ")
-            text = text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 1] + "…"
-            misses.append(f"{key} = `{text or ' '}` (here: {allowed[key]})")
-    if not misses:
+            misses[key] = (", ".join(values), allowed[key])
+    return not_taken(misses)
+
+
+def not_taken(misses: Mapping[str, tuple[str, str]]) -> str:
+    """One line on values of a link that were refused, "" for none.
+
+    Args:
+        misses: By key what the link said, and what would have been taken, in words.
+    """
+    lines = []
+    for key, (said, words) in misses.items():
+        # in a code span, so that nothing in a link is taken for Markdown
+        text = said.replace("`", "'").replace("\n", " ")
+        text = text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 1] + "…"
+        lines.append(f"{key} = `{text or ' '}` (here: {words})")
+    if not lines:
         return ""
-    return f"Not taken from the link: {'; '.join(misses)}. The usual values stand instead."
+    return f"Not taken from the link: {'; '.join(lines)}. The usual values stand instead."
 
 
 def _is_what_was_asked(values: list[str], taken: object) -> bool:
@@ -57,21 +69,28 @@ def _is_what_was_asked(values: list[str], taken: object) -> bool:
     return given == [float(v) for v in wanted]
 
 
-def set_link_value(key: str, value: str) -> None:
-    """Puts a value that is no widget's into the address; "" takes it out."""
-    if value:
-        st.query_params[key] = value
-    else:
-        st.query_params.pop(key, None)
+def set_link_value(key: str, value: str, name: str = "") -> None:
+    """Puts a value that is no widget's into the address; "" takes it out.
+
+    Args:
+        key: Of the value in the session's state.
+        value: What to put there.
+        name: Of the value in the address, where it is not `key`.
+    """
+    name = name or key
+    # what stands there already is not sent once more
+    if value and st.query_params.get_all(name) != [value]:
+        st.query_params[name] = value
+    elif not value:
+        st.query_params.pop(name, None)
     st.session_state[key] = value
 
 
 def restore_link_values(keys: Iterable[str]) -> None:
     """Puts them back into the address, which the menu empties on the way to another page and back."""
-    for key in keys:
-        kept = st.session_state.get(key, "")
-        if kept and key not in st.query_params:
-            st.query_params[key] = kept
+    kept = {key: str(st.session_state.get(key, "")) for key in keys if key not in st.query_params}
+    if found := {key: value for key, value in kept.items() if value}:
+        st.query_params.update(found)
 
 
 def keep_link_values(keys: Iterable[str]) -> None:

@@ -14,8 +14,16 @@ from PIL import Image
 from sdviz import __version__, runs
 from sdviz.bundle import MANIFEST, Bundle, BundleError
 from sdviz.ui.cache import open_bundle
-from sdviz.ui.links import asked_by_link, refused
-from sdviz.ui.shared import enter_page, forget_shared
+from sdviz.ui.evidence import open_evidence
+from sdviz.ui.links import not_taken, set_link_value
+from sdviz.ui.shared import (
+    SHARED,
+    enter_page,
+    forget_scores,
+    forget_unknown,
+    has_score_values,
+    refuse_shared,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 MAKE_BUNDLE = "python -m sdviz run configs/shapes-quick.yaml"
@@ -42,6 +50,23 @@ h1 { font-size: 1.75rem !important; padding: 0 0 .1rem !important; }
 .stMultiSelect [role="group"] { max-height: none; height: auto; }
 </style>
 """
+
+# Streamlit adds to the browser's history whenever the server changes the address, as for each value that a page
+# takes over from the one before. Here an entry is a page: within one, the address changes in place
+_ONE_ENTRY_A_PAGE = """
+<script>
+if (!window.sdvizOneEntryAPage) {
+  window.sdvizOneEntryAPage = true;
+  const push = window.history.pushState.bind(window.history);
+  window.history.pushState = (state, title, url) => {
+    const same = new URL(url ?? '', document.baseURI).pathname === window.location.pathname;
+    if (same) window.history.replaceState(state, title, url);
+    else push(state, title, url);
+  };
+}
+</script>
+"""
+BUNDLE = "bundle"
 
 
 @dataclass(frozen=True)
@@ -103,36 +128,55 @@ def setup_page(title: str, idea: str, makes_outliers: bool = False) -> PageConte
             st.page_link(file, label=name, icon=icon)
         st.divider()
         context = _choose_bundle(makes_outliers)
+        st.html(_ONE_ENTRY_A_PAGE, unsafe_allow_javascript=True)
     enter_page(entered)
     st.title(title)
     st.markdown(idea)
+    if context.bundle is not None:
+        _say_what_went(context.bundle)
     return replace(context, entered=entered)
 
 
 # What a bundle has its own defaults or names for: kept on a switch, it would mean something else
 _BUNDLE_SETTINGS = ("S", "w", "target", "steps", "solver", "interval", "data", "class")
+# the bundle that was chosen or that a link named, and what another one in its place put an end to
+_CHOSEN, _DROPPED = "bundle_chosen", "bundle_dropped"
 
 
-def _forget_settings() -> None:
+def _take_bundle(name: str) -> None:
+    """Makes another bundle the one in use, here and in the address."""
+    of_lab = ["the outlier lab's settings"] if set(_BUNDLE_SETTINGS) & set(st.query_params) else []
     for key in _BUNDLE_SETTINGS:
         st.session_state.pop(key, None)
-    forget_shared()
+    st.session_state[_DROPPED] = [*forget_scores(), *of_lab]
+    set_link_value(_CHOSEN, name, BUNDLE)
 
 
 def open_page(file: str) -> None:
-    """Goes to another page of the menu, with the bundle in use.
+    """Goes to another page of the menu, with the bundle in use and what all pages share.
 
-    `st.switch_page` clears the link, which it refuses while a widget's value stands in it; given an empty
-    link it does not ask, and the widgets of the next page write theirs anew.
+    `st.switch_page` changes the link, which it refuses while a widget's value stands in it: those of this
+    page are left out, and the widgets of the next page write theirs anew.
     """
-    st.switch_page(file, query_params={})
+    carried = {key: st.query_params[key] for key in (BUNDLE, *SHARED) if key in st.query_params}
+    st.switch_page(file, query_params=carried)
 
 
 def choose_bundle(name: str) -> None:
     """For `on_click`: makes the bundle of that name the one in use, on every page."""
     if st.session_state.get("bundle") != name:
-        _forget_settings()
-    st.session_state["bundle"] = name
+        _take_bundle(name)
+
+
+def _say_what_went(bundle: Bundle) -> None:
+    """A toast on what a switch of bundles dropped, a line on values of the link that this one cannot take."""
+    dropped = st.session_state.pop(_DROPPED, None)
+    if dropped is not None:
+        dropped += forget_unknown(*open_evidence(bundle))
+        if dropped:
+            st.toast(f"Dropped with the bundle before: {', '.join(dropped)}.")
+    if has_score_values() and (line := refuse_shared(open_evidence(bundle)[0])):
+        st.warning(line, icon=":material/link_off:")
 
 
 def _choose_bundle(makes_outliers: bool) -> PageContext:
@@ -140,17 +184,24 @@ def _choose_bundle(makes_outliers: bool) -> PageContext:
     if not bundles:
         st.caption("No bundle yet")
         return PageContext(None, "There is no trained network on this machine yet.")
-    asked = asked_by_link(["bundle"])
-    name = st.selectbox(
+    asked, kept = st.query_params.get(BUNDLE, ""), str(st.session_state.get(_CHOSEN, ""))
+    name = next((one for one in (asked, kept) if one in bundles), next(iter(bundles)))
+    # the first there is stays out of the link until somebody has chosen it or a link has named it
+    set_link_value(_CHOSEN, name if name in (asked, kept) else "", BUNDLE)
+    st.session_state["bundle"] = name
+
+    def changed() -> None:
+        _take_bundle(st.session_state["bundle"])
+
+    st.selectbox(
         "Bundle",
         list(bundles),
         key="bundle",
-        bind="query-params",
-        on_change=_forget_settings,
+        on_change=changed,
         help="A trained system in one folder: the shipped ones, and those of your finished runs.",
     )
-    if line := refused(asked, {"bundle": "one of the list above"}):
-        st.caption(line)
+    if asked not in ("", kept, name):
+        st.caption(not_taken({BUNDLE: (asked, "one of the list above")}))
     try:
         bundle = open_bundle(bundles[name])
         if makes_outliers:

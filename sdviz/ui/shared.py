@@ -7,18 +7,23 @@ and report changes through `set_shared`.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import streamlit as st
 
-from sdviz.evidence import Evidence, MissingPart
+from sdviz.evidence import Evidence, MissingPart, PictureLibrary
 from sdviz.evidence.rescoring import MAX_K
-from sdviz.ui.links import keep_link_values, restore_link_values, set_link_value
+from sdviz.evidence.votes import find_sample
+from sdviz.ui.links import keep_link_values, not_taken, restore_link_values, set_link_value
 
 # sample: an image's id; set: a scored set; k, alpha, unit (1 or 0): Eq. 6; t: the threshold; without the last
 # four the bundle's own hold
 SHARED = ("sample", "set", "k", "alpha", "unit", "t")
-OF_A_BUNDLE = SHARED  # another bundle has other ids and other scores
+# another bundle was measured with its own
+OF_SCORES = {"t": "the threshold", "k": "k", "alpha": "α", "unit": "unit length on or off"}
+MAX_ALPHA = 10.0
 
 
 @dataclass(frozen=True)
@@ -45,10 +50,81 @@ def enter_page(entered: bool) -> None:
     keep_link_values(SHARED)
 
 
-def forget_shared() -> None:
-    """For another bundle: its ids and scores are others."""
-    for key in OF_A_BUNDLE:
+def has_score_values() -> bool:
+    """Whether the person, or a link, has set a threshold or anything of Eq. 6."""
+    return any(st.session_state.get(key, "") for key in OF_SCORES)
+
+
+def forget_scores() -> list[str]:
+    """For another bundle, whose scores are others: drops the threshold and Eq. 6's settings, and names them."""
+    dropped = [words for key, words in OF_SCORES.items() if st.session_state.get(key, "")]
+    for key in OF_SCORES:
         set_link_value(key, "")
+    return dropped
+
+
+def forget_unknown(evidence: Evidence, library: PictureLibrary) -> list[str]:
+    """After another bundle was chosen: drops the image and the set that it does not know, and names them."""
+    dropped = []
+    one, group = sample(), str(st.session_state.get("set", ""))
+    if one and not is_known(evidence, library, one):
+        set_shared("sample", None)
+        dropped.append("the image `" + one.replace("`", "'") + "`")
+    if group and not chosen_set(evidence):
+        set_shared("set", None)
+        dropped.append("the set `" + group.replace("`", "'") + "`")
+    return dropped
+
+
+def is_known(evidence: Evidence, library: PictureLibrary, one: str) -> bool:
+    """Whether a bundle has the image of this id in its tables, or a set on this machine has it."""
+    return find_sample(evidence, one) is not None or bool(library.show([one]).found[0])
+
+
+def refuse_shared(evidence: Evidence) -> str:
+    """Drops what a link says of Eq. 6 and the threshold and cannot be; one line on it, "" where all is well."""
+    own = evidence.bundle.manifest.score
+    if own is None:
+        return ""
+    most = max(own.k, max_k(evidence))
+    misses = {}
+    for key, fits, words in (
+        ("k", lambda value: value == round(value) and 1 <= value <= most, f"a whole number from 1 to {most}"),
+        ("alpha", lambda value: 0 <= value <= MAX_ALPHA, f"from 0 to {MAX_ALPHA:g}"),
+        ("unit", lambda value: value in (0, 1), "1 or 0"),
+    ):
+        said = str(st.session_state.get(key, ""))
+        if said and not _fits(said, fits):
+            misses[key] = (said, words)
+            set_shared(key, None)
+    said = str(st.session_state.get("t", ""))
+    if said and not _fits(said, lambda value: 0 <= value <= highest_threshold(evidence)):
+        misses["t"] = (said, f"from 0 to {highest_threshold(evidence):.4g}, above which no score can be")
+        set_shared("t", None)
+    return not_taken(misses)
+
+
+def _fits(said: str, fits: Callable[[float], bool]) -> bool:
+    try:
+        value = float(said)
+    except ValueError:
+        return False
+    return math.isfinite(value) and fits(value)
+
+
+def highest_threshold(evidence: Evidence) -> float:
+    """No score can be above it under the settings in use: every distance and vote at its largest."""
+    settings = score_settings(evidence)
+    assert settings is not None
+    length = 1.0
+    if not settings.normalize:
+        try:
+            parts = [evidence.banks.id_features, evidence.banks.outlier_features]
+            parts += [one.features for one in evidence.sets.values() if one.features is not None]
+        except MissingPart:
+            return math.inf
+        length = max(float(np.linalg.norm(one, axis=1).max()) for one in parts if len(one))
+    return settings.k * ((2 * length) ** 2 + settings.alpha)
 
 
 def set_shared(key: str, value: object) -> None:
@@ -89,7 +165,7 @@ def score_settings(evidence: Evidence) -> ScoreSettings | None:
     unit = st.session_state.get("unit", "")
     normalize = own.normalize if unit not in ("0", "1") else unit == "1"
     k = min(max(1, round(k)), max(own.k, max_k(evidence)))
-    alpha = max(0.0, alpha)
+    alpha = min(max(0.0, alpha), MAX_ALPHA)
     same = (k, alpha, normalize) == (own.k, own.alpha, own.normalize)
     return ScoreSettings(k, alpha, normalize, same)
 
@@ -158,9 +234,9 @@ def score_controls(evidence: Evidence, page: str) -> ScoreSettings | None:
         st.number_input(
             "α, weight of a vote",
             0.0,
-            10.0,
+            MAX_ALPHA,
             step=0.01,
-            format="%.3f",
+            format="%g",
             key=f"{page}_alpha",
             on_change=_changed,
             args=("alpha", f"{page}_alpha"),

@@ -504,7 +504,7 @@ def test_unknown_ids_give_one_clear_line(full_bundle: Full, open_page: Open) -> 
     # settings that make no sense in a link
     at = open_page(VOTES, {"k": "-7", "alpha": "nan", "unit": "x", "t": "inf", "set": "u", "votes_order": "v"})
     until_searched(at)
-    assert at.slider(key="votes_k").value == 1 and at.number_input(key="votes_alpha").value == 0.01
+    assert at.slider(key="votes_k").value == 10 and at.number_input(key="votes_alpha").value == 0.01
     assert at.selectbox(key="votes_order").value == "worst first"
 
 
