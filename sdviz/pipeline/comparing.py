@@ -54,14 +54,17 @@ def make_baselines(work: Workspace) -> Metrics | None:
             return None
 
         def tell(share: float, done: int = i) -> None:
-            if work.should_stop():
-                raise _Stopped
             share = (done + share) / len(wanted)
             step = round(1000 * share)
             work.on_progress(Progress("baselines", step, 1000, share, None, {}))
 
+        def tell_or_stop(share: float) -> None:
+            if work.should_stop():
+                raise _Stopped
+            tell(share)  # noqa: B023 - called within this round only
+
         try:
-            scores = _fit_and_score(work, seen, one, out, tell)
+            scores = _fit_and_score(work, seen, one, out, tell_or_stop)
         except _Stopped:
             return None
         partial = path.with_name(path.name + ".partial")

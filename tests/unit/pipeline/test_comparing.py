@@ -163,6 +163,11 @@ def test_a_stop_keeps_the_methods_that_are_done(compared: Workspace, tmp_path: P
 
     assert not run_stages(Workspace(again, compared.config, lambda progress: None, stop))
     assert not (again / "baselines" / done).exists()
+    # asked to stop while a method's scores are saved, it keeps them and ends there
+    saved, later = again / "baselines" / done, again / "baselines" / "rot.safetensors"
+    later.unlink()
+    assert not run_stages(Workspace(again, compared.config, lambda progress: None, saved.exists))
+    assert saved.read_bytes() == kept[done] and not later.exists()
     assert run_stages(Workspace(again, compared.config, lambda progress: None, lambda: False))
     assert {p.name: p.read_bytes() for p in (again / "baselines").glob("*.safetensors")} == kept
     assert (again / "bundle" / "report.json").read_bytes() == report_of(compared).read_bytes()
