@@ -32,6 +32,12 @@ ROLE_NAMES = {
 _NEAR_SHADES = (NEAR_OOD_COLOUR, "#A83F00", "#F08A4B")
 _FAR_SHADES = (FAR_OOD_COLOUR, "#B87700", "#F5C765", "#8A5A00", "#FFDD9E")
 _VALIDATION_SHADES = ("#CC79A7", "#A14F7F", "#E3A9C9")
+# the place of a built-in set in its part's shades, whichever other sets a bundle has
+_OWN_SHADE = {
+    "shapes-novel": 0, "shapes-novel-val": 0, "shapes-empty": 0, "digits": 1,
+    "cifar10": 0, "cifar100": 0, "svhn": 0,
+}  # fmt: skip
+_OOD_ROLES = ("near", "far", "validation")
 # beside the outlier bank's own green
 _SD_SHADES = ("#5FB89A", "#00634A")
 # clusters and classes have no order: Tol's muted scheme, then Okabe and Ito's where there are more
@@ -52,40 +58,56 @@ def mark_colour() -> str:
 
 
 def role_colours(roles: Mapping[str, str]) -> dict[str, str]:
-    """A colour for each set, by the part it plays and its place among those of the same part.
+    """A colour for each set, by the part it plays: a built-in set's own shade, else the next that is free.
 
     Args:
-        roles: Role by set, "id", "near", "far", "validation" or "sd", in the order of the scores.
+        roles: Role by set, "id", "near", "far", "validation" or "sd", in the order of the configuration.
     """
     shades = {"near": _NEAR_SHADES, "far": _FAR_SHADES, "validation": _VALIDATION_SHADES, "sd": _SD_SHADES}
-    taken: dict[str, int] = {}
-    colours = {}
-    for name, role in roles.items():
-        if role == "id":
+    colours, taken = {}, dict[str, list[int]]()
+    # those with a shade of their own first, so that no other set has it
+    for name in sorted(roles, key=lambda one: _base(one) not in _OWN_SHADE):
+        if roles[name] == "id":
             colours[name] = ID_COLOUR
             continue
-        row = taken.get(role, 0)
-        taken[role] = row + 1
-        scale = shades.get(role, (NEUTRAL_COLOUR,))
-        colours[name] = scale[row % len(scale)]
+        scale = shades.get(roles[name], (NEUTRAL_COLOUR,))
+        used = taken.setdefault(roles[name], [])
+        free = [row for row in range(len(scale)) if row not in used] or [len(used) % len(scale)]
+        own = _OWN_SHADE.get(_base(name), -1)
+        used.append(own if own in free else free[0])
+        colours[name] = scale[used[-1]]
     return colours | {OUTLIERS: OUTLIER_COLOUR, TRAIN: ID_COLOUR}
 
 
-def set_colours(evidence: Evidence) -> dict[str, str]:
-    """The colour of each set of a bundle, of `OUTLIERS` and of `TRAIN`, the same on every page."""
+def _base(name: str) -> str:
+    """A set without its split: "svhn" of "svhn:test"."""
+    return name.partition(":")[0]
+
+
+def set_roles(evidence: Evidence) -> dict[str, str]:
+    """The part that each set plays, in the order of the configuration; those that were not scored as well."""
+    config = evidence.bundle.manifest.config or {}
+    evaluation = config.get("evaluation") or {}
+    named = {name: role for role in _OOD_ROLES for name in evaluation.get(role) or []}
     try:
-        roles = {name: one.role for name, one in evidence.sets.items()}
+        scored = {name: one.role for name, one in evidence.sets.items()}
     except MissingPart:
-        roles = {}
-    return role_colours(roles)
+        scored = {}
+    # what was measured counts, where a bundle's configuration is of another opinion
+    return {"test": "id"} | {name: scored.get(name, role) for name, role in named.items()} | scored
+
+
+def set_colours(evidence: Evidence) -> dict[str, str]:
+    """The colour of each set of a bundle, of `OUTLIERS` and of `TRAIN`, the same on every page.
+
+    A set that has no scores, or is not there, moves no other one's colour.
+    """
+    return role_colours(set_roles(evidence))
 
 
 def set_titles(evidence: Evidence) -> dict[str, str]:
     """What each set is called for people: "test (ID)", "shapes-novel (near-OOD)"."""
-    try:
-        return {name: f"{name} ({ROLE_NAMES.get(one.role, one.role)})" for name, one in evidence.sets.items()}
-    except MissingPart:
-        return {}
+    return {name: f"{name} ({ROLE_NAMES.get(role, role)})" for name, role in set_roles(evidence).items()}
 
 
 def cluster_colour(cluster: int) -> str:
