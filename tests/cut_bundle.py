@@ -82,15 +82,7 @@ def change_table(bundle: Path, name: str, change: Callable[[pd.DataFrame], pd.Da
         schema = pq.read_schema(parts[name])
         new = pa.Table.from_pandas(change(pd.read_parquet(parts[name])), schema, preserve_index=False)
         pq.write_table(new, parts[name])
-        Bundle(
-            whole.manifest,
-            whole.noise_predictor,
-            whole.schedule,
-            whole.clusterer,
-            whole.encoder,
-            whole.detector,
-            parts,
-        ).save(bundle)
+        whole.with_parts(parts).save(bundle)
 
 
 def _rows_to_keep(whole: Bundle, n_id: int, n_snapshots: int) -> tuple[np.ndarray, np.ndarray]:

@@ -169,6 +169,18 @@ class Bundle:
                 found = self._networks[name] = found()
             return found
 
+    def with_parts(self, parts: Mapping[str, Path]) -> Bundle:
+        """The same networks with other tables and features.
+
+        Args:
+            parts: As `parts`; all that it shall have.
+
+        Returns:
+            A bundle in memory; `save` puts it on disk.
+        """
+        networks = (self.noise_predictor, self.schedule, self.clusterer, self.encoder, self.detector)
+        return Bundle(self.manifest, *networks, dict(parts))
+
     def save(self, path: str | Path) -> Bundle:
         """Writes the folder whole or not at all: a sibling is filled and opened, then takes its place.
 

@@ -102,15 +102,7 @@ def add_same_images(folder: Path, files: Mapping[tuple[str, str], Path]) -> Bund
         tables = [same_images_table(path, *of) for of, path in files.items()]
         parts[SAME_IMAGES] = Path(name) / SAME_IMAGES
         pq.write_table(pa.concat_tables(tables), parts[SAME_IMAGES], compression="zstd")
-        return Bundle(
-            whole.manifest,
-            whole.noise_predictor,
-            whole.schedule,
-            whole.clusterer,
-            whole.encoder,
-            whole.detector,
-            parts,
-        ).save(folder)
+        return whole.with_parts(parts).save(folder)
 
 
 @lru_cache(maxsize=2)

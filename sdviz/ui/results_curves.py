@@ -159,15 +159,13 @@ def roc_chart(state: ResultsState, mode: str) -> Chart:
             lines.append(
                 Line(f"{name} at the threshold", *at, state.colours[name], markers=True, in_legend=False)
             )
-    return Chart(
-        f"ROC, {MODE_WORDS[mode]}",
-        "ID flagged, FPR (%)",
-        "OOD found, TPR (%)",
-        lines,
-        x_range=(-1, 101),
-        y_range=(-1, 101),
-        height=460,
-    )
+    return roc_frame(f"ROC, {MODE_WORDS[mode]}", lines)
+
+
+def roc_frame(title: str, lines: list[Line]) -> Chart:
+    """A chart of ROC curves, in %."""
+    axes = ("ID flagged, FPR (%)", "OOD found, TPR (%)")
+    return Chart(title, *axes, lines, x_range=(-1, 101), y_range=(-1, 101), height=460)
 
 
 def show_precision_recall(state: ResultsState) -> None:

@@ -16,6 +16,7 @@ from sdviz.ui.chart_parts import Line
 from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.look import ROLE_NAMES
 from sdviz.ui.pictures import OUTLIER_COLOUR
+from sdviz.ui.results_curves import roc_frame
 from sdviz.ui.results_html import TABLE_CSS, Cell, Row, between, percent, table_html
 from sdviz.ui.results_state import offer_table
 
@@ -107,15 +108,7 @@ def methods_chart(evidence: Evidence, name: str, methods: Sequence[Method]) -> C
     for title, inside, outside, area, colour in drawn:
         x, y = roc_curve(inside, outside)
         lines.append(Line(f"{title}: AUROC {100 * area:.2f} %", 100 * x, 100 * y, colour))
-    return Chart(
-        f"ROC on {name}, method by method",
-        "ID flagged, FPR (%)",
-        "OOD found, TPR (%)",
-        lines,
-        x_range=(-1, 101),
-        y_range=(-1, 101),
-        height=460,
-    )
+    return roc_frame(f"ROC on {name}, method by method", lines)
 
 
 def _colour(row: int) -> str:

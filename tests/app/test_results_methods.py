@@ -44,15 +44,7 @@ def put_methods(folder: Path, aside: Path) -> pd.DataFrame:
     table = baseline_table(ours, beside)
     parts["baselines.parquet"] = aside / "baselines.parquet"
     pq.write_table(table, parts["baselines.parquet"])
-    Bundle(
-        whole.manifest,
-        whole.noise_predictor,
-        whole.schedule,
-        whole.clusterer,
-        whole.encoder,
-        whole.detector,
-        parts,
-    ).save(folder)
+    whole.with_parts(parts).save(folder)
     return table.to_pandas()
 
 
