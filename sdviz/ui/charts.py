@@ -74,7 +74,7 @@ class Chart:
                 figure.add_scatter(
                     x=part.x,
                     y=part.y,
-                    name=part.name,
+                    name=_literal(part.name),
                     mode="lines+markers" if part.markers else "lines",
                     line={
                         "color": part.colour,
@@ -87,12 +87,12 @@ class Chart:
                     showlegend=part.in_legend,
                 )
             elif isinstance(part, Bars):
-                figure.add_bar(x=list(part.x), y=part.y, name=part.name, marker_color=part.colour)
+                figure.add_bar(x=list(part.x), y=part.y, name=_literal(part.name), marker_color=part.colour)
             elif isinstance(part, Points):
                 figure.add_scattergl(
                     x=part.x,
                     y=part.y,
-                    name=part.name,
+                    name=_literal(part.name),
                     mode="markers",
                     marker={
                         "color": part.colour,
@@ -101,15 +101,14 @@ class Chart:
                         "opacity": 1.0 if part.ringed else 0.65,
                         "line": {"width": 1.5 if part.ringed else 0, "color": mark_colour()},
                     },
-                    text=list(part.texts) or None,
+                    text=[_literal(one) for one in part.texts] or None,
                     customdata=list(part.ids) or None,
-                    hovertemplate=f"%{{text}}<extra>{part.name}</extra>" if len(part.texts) else None,
+                    hovertemplate=f"%{{text}}<extra>{_literal(part.name)}</extra>" if len(part.texts) else None,
                 )
             else:
                 figure.add_heatmap(
-                    # plotly reads a name as HTML; names are people's
-                    x=[escape(str(one), quote=False) for one in part.x],
-                    y=[escape(str(one), quote=False) for one in part.y],
+                    x=[_literal(one) for one in part.x],
+                    y=[_literal(one) for one in part.y],
                     z=part.z,
                     colorscale="Viridis",
                     texttemplate=f"%{{z:{part.number}}}",
@@ -155,7 +154,7 @@ class Chart:
                 axes.annotate(
                     mark.text, (mark.at, 1.0), xycoords=("data", "axes fraction"), fontsize=8, va="bottom"
                 )
-        axes.set_title(self.title, fontsize=11, loc="left", pad=16)
+        axes.set_title(_no_formula(self.title), fontsize=11, loc="left", pad=16)
         axes.set_xlabel(self.x_title)
         axes.set_ylabel(self.y_title)
         if self.x_range is not None:
@@ -167,7 +166,7 @@ class Chart:
         if len(self.parts) > 1:
             axes.legend(fontsize=8, frameon=False)
         text = footer(provenance)
-        canvas.supxlabel(_wrapped(text, 130), fontsize=6, color="#5A6572", x=0.01, ha="left")
+        canvas.supxlabel(_wrapped(_no_formula(text), 130), fontsize=6, color="#5A6572", x=0.01, ha="left")
         stream = io.BytesIO()
         about = {"Title": self.title, "Description": text}
         canvas.savefig(stream, format=kind, dpi=_PNG_DPI, metadata=about)
@@ -280,12 +279,22 @@ def offer_downloads(
             )
 
 
+def _literal(text: object) -> str:
+    """For plotly, which reads a name as HTML; names are people's."""
+    return escape(str(text), quote=False)
+
+
+def _no_formula(text: object) -> str:
+    """For matplotlib, which reads what stands between two dollars as a formula."""
+    return str(text).replace("$", r"\$")
+
+
 def _draw(axes: Axes, part: Line | Bars | Points | Heat) -> None:
     if isinstance(part, Line):
         axes.plot(
             part.x,
             part.y,
-            label=part.name if part.in_legend else "_nolegend_",
+            label=_no_formula(part.name) if part.in_legend else "_nolegend_",
             color=part.colour,
             linestyle="--" if part.dash else "-",
             drawstyle="steps-post" if part.steps else "default",
@@ -302,7 +311,7 @@ def _draw(axes: Axes, part: Line | Bars | Points | Heat) -> None:
             part.x,
             part.y,
             s=(0.7 * part.size_px) ** 2,
-            label=part.name,
+            label=_no_formula(part.name),
             color=part.colour,
             marker=_MARKERS.get(part.symbol, "o"),
             alpha=1.0 if part.ringed else 0.65,
@@ -311,12 +320,12 @@ def _draw(axes: Axes, part: Line | Bars | Points | Heat) -> None:
         return
     if isinstance(part, Bars):
         colour = part.colour if isinstance(part.colour, str) else list(part.colour)
-        axes.bar([str(x) for x in part.x], part.y, label=part.name, color=colour)
+        axes.bar([_no_formula(x) for x in part.x], part.y, label=_no_formula(part.name), color=colour)
         axes.tick_params(axis="x", labelrotation=30 if len(part.x) > 6 else 0)
         return
     shown = axes.imshow(part.z, cmap="viridis", aspect="auto", origin="lower")
-    axes.set_xticks(range(len(part.x)), [str(x) for x in part.x], rotation=30 if len(part.x) > 6 else 0)
-    axes.set_yticks(range(len(part.y)), [str(y) for y in part.y])
+    axes.set_xticks(range(len(part.x)), [_no_formula(x) for x in part.x], rotation=30 if len(part.x) > 6 else 0)
+    axes.set_yticks(range(len(part.y)), [_no_formula(y) for y in part.y])
     if np.isfinite(part.z).any():
         middle = (np.nanmin(part.z) + np.nanmax(part.z)) / 2
         for (row, column), value in np.ndenumerate(part.z):

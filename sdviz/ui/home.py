@@ -13,6 +13,7 @@ from sdviz.ui.cache import DEVICE_LOCK, Edit, load_images, make_edits
 from sdviz.ui.components import Cell, Words, picture_grid
 from sdviz.ui.page import PageContext, open_page, show_missing_bundle
 from sdviz.ui.pictures import ID_COLOUR, NEUTRAL_COLOUR, OUTLIER_COLOUR, data_uri
+from sdviz.ui.training_state import plain
 
 LAB = "pages/1_Outlier_lab.py"
 N_EXAMPLES = 6
@@ -138,7 +139,7 @@ def _in_use(bundle: Bundle | None) -> None:
                 f"Usual settings: S = {m.defaults.start_timestep}, w = {m.defaults.guidance_scale:g}, "
                 f"{m.defaults.num_inference_steps} steps of {m.defaults.solver}."
             )
-            st.caption(f"Clusters: {', '.join(m.class_names)}.")
+            st.caption(f"Clusters: {', '.join(map(plain, m.class_names))}.")
     with columns[1], st.container(border=True, height="stretch"):
         st.markdown("**Data**")
         here = data.names()

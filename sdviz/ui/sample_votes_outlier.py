@@ -19,6 +19,7 @@ from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.components import Cell, Words, picture_grid
 from sdviz.ui.pictures import CONTROL_COLOUR, OUTLIER_COLOUR, data_uri
 from sdviz.ui.sample_votes_state import PAGE, Looked, cluster_of, detector_says, group_colour, neighbours
+from sdviz.ui.training_state import plain
 from sdviz.ui.views import s_values
 from sdviz.ui.words import counted
 
@@ -87,7 +88,7 @@ def _made(look: Looked, limit: float | None) -> None:
     others = [name for c, name in enumerate(look.names) if c != label]
     with columns[2]:
         told = st.selectbox("Told to be", [RANDOM_OTHER, *others], key=f"{PAGE}_told")
-        st.caption(f"It is taken for {look.names[label]}{label_note}.")
+        st.caption(f"It is taken for {plain(look.names[label])}{label_note}.")
     if told in others:
         target = look.names.index(told)
     else:
@@ -183,7 +184,8 @@ def _show_strip(
         on_click=_chose_s,
     )
     st.caption(
-        f"The image along S, told {look.names[target]}, with its score at each. Click one to set S there."
+        f"The image along S, told {plain(look.names[target])}, with its score at each. "
+        "Click one to set S there."
     )
 
 

@@ -28,6 +28,7 @@ from sdviz.ui.sample_votes_state import (
     show_pictures,
 )
 from sdviz.ui.shared import has_own_threshold, set_shared
+from sdviz.ui.training_state import plain
 from sdviz.ui.words import counted, ordinal
 
 BIG_PX, NEIGHBOUR_PX = 192, 96
@@ -89,7 +90,7 @@ def _picture(look: Looked) -> None:
         size_px=BIG_PX,
     )
     title = "an image of your own" if s.group == OTHER else group_titles(look.evidence).get(s.group, s.group)
-    st.caption("  \n".join([title, *_about(look)]))
+    st.caption("  \n".join([plain(title), *map(plain, _about(look))]))
     if not look.has_picture:
         reason = look.missing[0] if look.missing else "its set is not on this machine"
         st.caption(" ".join([f"No picture: {reason}.", *look.ways]))
@@ -318,8 +319,8 @@ def show_heads(look: Looked) -> None:
     g_in, g_out = (100 * probabilities(look.heads[name]) for name in ("g_in", "g_out"))
     st.markdown(
         f"**g_bin**: {outlier:.1f} % outlier, {100 - outlier:.1f} % ID  \n"
-        f"**g_in**, if it were ID: {look.names[int(g_in.argmax())]}, {g_in.max():.1f} %  \n"
-        f"**g_out**, if it were an outlier: of {look.names[int(g_out.argmax())]}, {g_out.max():.1f} %"
+        f"**g_in**, if it were ID: {plain(look.names[int(g_in.argmax())])}, {g_in.max():.1f} %  \n"
+        f"**g_out**, if it were an outlier: of {plain(look.names[int(g_out.argmax())])}, {g_out.max():.1f} %"
     )
     chart = Chart(
         f"Heads for {look.sample.id}",

@@ -26,6 +26,7 @@ from sdviz.ui.own_set import (
     take_awaited_set,
 )
 from sdviz.ui.pictures import FAR_OOD_COLOUR, ID_COLOUR, NEAR_OOD_COLOUR, NEUTRAL_COLOUR, data_uri
+from sdviz.ui.training_state import plain
 from sdviz.ui.words import counted
 
 UPLOAD = "your own upload"
@@ -119,7 +120,7 @@ def choose_sources(bundle: Bundle) -> list[Source]:
         if wanted != ANY_CLASS:
             eligible = np.flatnonzero(pool.labels == pool.class_names.index(wanted))
         if not len(eligible):
-            st.info(f"{name} has no image of the class {wanted} here: choose another class.")
+            st.info(f"{name} has no image of the class {plain(wanted)} here: choose another class.")
             return []
         rows = eligible[permutation(len(eligible), draw)[:count]]
     return _with_labels(bundle, pool, rows)

@@ -15,6 +15,7 @@ from sdviz.ui.components import Cell, Frame, Words, picture_grid, scrub_strip
 from sdviz.ui.export import export_png, export_zip
 from sdviz.ui.lab_state import LabState, Run, judge, mean_psnr, runner
 from sdviz.ui.pictures import CONTROL_COLOUR, NEUTRAL_COLOUR, OUTLIER_COLOUR, data_uri
+from sdviz.ui.training_state import plain
 
 SCRUB, SHEET, TRAJECTORY, CURVE, DOWNLOAD = "Scrub S", "S x w sheet", "Trajectory", "S curve", "Download"
 SHEET_W = (0.0, 1.0, 2.0, 4.0)
@@ -42,7 +43,7 @@ def show_view(state: LabState) -> None:
     )
     if view in (SCRUB, SHEET, TRAJECTORY):
         more = " Click another picture above to change it." if len(state.sources) > 1 else ""
-        what = f"{was}, told {told}" + ", generated from noise" * source.is_generated
+        what = f"{plain(was)}, told {plain(told)}" + ", generated from noise" * source.is_generated
         slot.caption(f"About image {state.focus + 1} of {len(state.sources)}: {what}.{more}")
     elif view == CURVE:
         slot.caption(f"About {len(state.sources)} images: those shown above.")

@@ -21,6 +21,8 @@ from streamlit.testing.v1 import AppTest
 
 from sdviz import data
 from sdviz.bundle import Bundle
+from sdviz.evidence.names import rename
+from sdviz.ui.names import names_file
 from tests.cut_bundle import change_table
 
 VOTES = "pages/4_Sample_votes.py"
@@ -753,3 +755,20 @@ def test_images_that_are_not_on_this_machine(full_bundle: Full, open_page: Open,
     assert "No picture: cifar10 (test) is not on this machine. `python -m sdviz download cifar10`" in words(at)
     assert "That needs its picture, which is not on this machine." in words(at)
     assert len(grids(at, component_data)["near_id"]) == 10
+
+
+def test_names_that_people_gave_are_shown_letter_by_letter(full_bundle: Full, open_page: Open) -> None:
+    folder = full_bundle()
+    bundle = Bundle.load(folder, "cpu")
+    odd = "Kreuz <b>bold</b> **md** $x$"
+    for cluster in range(bundle.n_clusters):
+        rename(names_file(), bundle.hash, cluster, f"{odd} {cluster}", bundle.class_names)
+    at = open_page(VOTES, {"votes_make": "true"})
+    until_searched(at)
+    shown = [one.value for one in (*at.markdown, *at.caption) if "Kreuz" in one.value]
+    assert len(shown) >= 3
+    escaped = r"Kreuz \<b\>bold\</b\> \*\*md\*\* \$x\$"
+    assert all(one.count("Kreuz") == one.count(escaped) for one in shown)
+    spec = next(one.proto.spec for one in at.get("plotly_chart") if "Kreuz" in one.proto.spec)
+    names = [one["name"] for one in json.loads(spec)["data"]]
+    assert all(one.startswith("told Kreuz &lt;b&gt;bold&lt;/b&gt; **md** $x$") for one in names)

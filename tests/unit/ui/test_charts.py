@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import re
 import xml.etree.ElementTree as ET
 
 import numpy as np
@@ -65,3 +66,22 @@ def test_names_on_a_heat_map_are_no_html() -> None:
     (drawn,) = chart.figure().data
     assert (drawn.x, drawn.y) == (("&lt;b&gt;a&lt;/b&gt; &amp; b",), ("&lt;i&gt;c&lt;/i&gt;",))
     assert "<b>a</b> & b" in chart.csv(LINES)
+
+
+ODD = "Kreuz <b>bold</b> **md** $x$"
+
+
+def test_a_name_is_literal_for_plotly() -> None:
+    chart = Chart("t", "x", "y", [Line(ODD, np.arange(3), np.arange(3), "#000000")] * 2)
+    figure = chart.figure()
+    assert figure.data[0].name == "Kreuz &lt;b&gt;bold&lt;/b&gt; **md** $x$"
+
+
+@pytest.mark.parametrize(
+    "part", [Line(ODD, np.arange(2), np.arange(2), "#000000"), Bars(ODD, [ODD, "b"], np.arange(2), "#000000")]
+)
+def test_a_name_is_no_formula_in_files(part: Line | Bars) -> None:
+    svg = Chart(f"of {ODD}", "x", "y", [part, part]).picture("svg", LINES | {"told": ODD}).decode()
+    # matplotlib writes each text as a comment beside its outlines
+    comments = re.findall(r"<!-- (.*?) -->", svg)
+    assert sum("$x$" in one for one in comments) >= 3
