@@ -44,12 +44,14 @@ class Bars:
         x: str or numbers (N,).
         y: (N,).
         colour: One, or one for each bar.
+        in_steps: Whether the names are steps of a scale: where there is no room some may be left out.
     """
 
     name: str
     x: np.ndarray | Sequence[str]
     y: np.ndarray
     colour: str | Sequence[str]
+    in_steps: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,7 +23,8 @@ from sdviz.ui.pseudo_labels_charts import show_charts
 from sdviz.ui.pseudo_labels_find import find_field, rename_field, show_found, upload_field
 from sdviz.ui.pseudo_labels_truth import known_classes, show_truth
 from sdviz.ui.shared import set_shared
-from sdviz.ui.words import counted, percent
+from sdviz.ui.training_state import plain
+from sdviz.ui.words import counted, ordinal, percent
 
 SHOWS = "each cluster of the training images: its size, its surest and least sure images, what is in it"
 # Stand in the address, but belong to no widget: the cluster's number, "1" for the comparison with classes
@@ -121,7 +122,7 @@ def _controls(
             on_change=_choose_cluster,
             width=200,
         )
-        find_field(clusters.labels.ids)
+        find_field(library, clusters.labels.ids)
         upload_field(bundle, names)
         rename_field(bundle, cluster, names)
         st.toggle(
@@ -183,8 +184,9 @@ def _overview(library: PictureLibrary, clusters: Clusters, names: Sequence[str])
         else Words(names[c], f"{clusters.facts.sizes[c]:,} images, {percent(mean[c], 1)} sure on average")
         for c in shown
     ]
-    tops = [Words("surest" if i == 0 else "") for i in range(IN_A_ROW)]
-    tops += [Words("least sure" if i == IN_A_ROW - 1 else "") for i in range(IN_A_ROW)]
+    # over each picture, so that it holds as well where the columns of a narrow window stand in two blocks
+    tops = [Words("surest", ordinal(i + 1)) for i in range(IN_A_ROW)]
+    tops += [Words("least sure", ordinal(IN_A_ROW - i)) for i in range(IN_A_ROW)]
     picture_grid(
         cells,
         2 * IN_A_ROW,
@@ -196,9 +198,9 @@ def _overview(library: PictureLibrary, clusters: Clusters, names: Sequence[str])
         on_click=partial(_clicked, "pseudo_labels_overview"),
     )
     st.caption(
-        f"Each row is a cluster: at the left the {IN_A_ROW} images that the clusterer is surest of, at the "
-        f"right the {IN_A_ROW} that it is least sure of, with its confidence, 0 to 100 %. Click one to read "
-        "about it above."
+        f"Each row is a cluster, by the {IN_A_ROW} images that the clusterer is surest of and the {IN_A_ROW} "
+        "that it is least sure of, with its confidence under each, 0 to 100 %. In a narrow window the least "
+        "sure ones come in a second block, below all the surest. Click one to read about it above."
     )
 
 
@@ -212,7 +214,7 @@ def _one_cluster(
     """The surest and the least sure images of one cluster."""
     order = clusters.facts.order[cluster].tolist()
     if not order:
-        st.info(f"No training image is in the cluster {names[cluster]}.")
+        st.info(f"No training image is in the cluster {plain(names[cluster])}.")
         return
     half = min(OF_ONE, -(-len(order) // 2))
     parts = [("Surest", order[:half]), ("Least sure", order[half:][-OF_ONE:][::-1])]

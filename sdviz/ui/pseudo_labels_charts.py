@@ -14,6 +14,7 @@ from sdviz.ui.chart_parts import Bars
 from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.look import cluster_colour
 from sdviz.ui.pictures import ID_COLOUR, NEUTRAL_COLOUR
+from sdviz.ui.training_state import plain
 
 
 def show_charts(
@@ -63,12 +64,12 @@ def show_charts(
                 f"Confidence of {of}",
                 "confidence, %",
                 "training images, logarithmic",
-                [Bars("images", bins, counts, ID_COLOUR if cluster < 0 else cluster_colour(cluster))],
+                [Bars("images", bins, counts, ID_COLOUR if cluster < 0 else cluster_colour(cluster), True)],
                 log_y=True,
                 height=300,
             ),
             provenance(bundle, cluster=None if cluster < 0 else names[cluster]),
             key="pseudo_labels_confidence",
-            caption=f"How sure the clusterer is of {of}; chance is {100 / len(names):.3g} %. The scale is "
-            "logarithmic, so that the few unsure ones can be seen.",
+            caption=f"How sure the clusterer is of {plain(of)}; chance is {100 / len(names):.3g} %. The scale "
+            "is logarithmic, so that the few unsure ones can be seen.",
         )

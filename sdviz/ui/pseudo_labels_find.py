@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 
 import numpy as np
 import streamlit as st
 
 from sdviz.bundle import Bundle
 from sdviz.data.uploads import from_uploads
-from sdviz.evidence import PictureLibrary, PseudoLabels
+from sdviz.evidence import PictureLibrary, Pictures, PseudoLabels
 from sdviz.evidence.clusters import ClusterFacts
 from sdviz.evidence.names import NamesError, rename
 from sdviz.ui.cache import DEVICE_LOCK
@@ -25,27 +26,44 @@ from sdviz.ui.words import percent
 VOTES = "pages/4_Sample_votes.py"
 MAX_UPLOADS = 8
 _PROBLEM = "pseudo_labels_problem"
+# the field, and what was typed there in vain beside the sample of that moment
+_FIND, _IN_VAIN = "pseudo_labels_find", "pseudo_labels_in_vain"
 
 
 # --- by id ----------------------------------------------------------------------------------------
 
 
-def find_field(ids: np.ndarray) -> None:
-    """Where an id is typed; what is found becomes the sample of every page."""
+def find_field(library: PictureLibrary, ids: np.ndarray) -> None:
+    """Where an id is typed; what is found becomes the sample of every page, and an empty field closes it."""
 
     def find() -> None:
-        wanted = str(st.session_state["pseudo_labels_find"]).strip()
-        if wanted:
-            set_shared("sample", _full_id(wanted, ids))
+        wanted = str(st.session_state[_FIND]).strip()
+        one = _full_id(wanted, ids) if wanted else ""
+        st.session_state[_IN_VAIN] = ("", "")
+        if not wanted or one in ids or _pictures(library, one).found[0]:
+            set_shared("sample", one or None)
+        else:
+            st.session_state[_IN_VAIN] = (wanted, sample())
 
     st.text_input(
         "Find an image",
-        key="pseudo_labels_find",
+        key=_FIND,
         placeholder=str(ids[0]) if len(ids) else "an id",
         on_change=find,
         help="The id of any image that is on this machine, or the end of a training image's id.",
         width=220,
     )
+
+
+def _pictures(library: PictureLibrary, one: str) -> Pictures:
+    """Of one image; an outlier may have to be made again, on the device."""
+    with DEVICE_LOCK if library.outlier_row(one) is not None else nullcontext():
+        return library.show([one])
+
+
+def _close() -> None:
+    st.session_state[_FIND], st.session_state[_IN_VAIN] = "", ("", "")
+    set_shared("sample", None)
 
 
 def _full_id(wanted: str, ids: np.ndarray) -> str:
@@ -70,15 +88,13 @@ def show_found(
     names: Sequence[str],
 ) -> None:
     """The sample that the person looks at: its picture, its cluster, how sure, and the way to its votes."""
-    one = sample()
+    # what was looked for in vain is nobody's sample; it is on show until another one is chosen
+    in_vain, then = st.session_state.get(_IN_VAIN, ("", ""))
+    one = in_vain if in_vain and then == sample() else sample()
     if not one:
         return
     with st.container(border=True):
-        if library.outlier_row(one) is not None:
-            with DEVICE_LOCK:
-                pictures = library.show([one])
-        else:
-            pictures = library.show([one])
+        pictures = _pictures(library, one)
         row, cluster = row_of.get(one), -1
         if row is not None:
             cluster, sure = int(labels.labels[row]), float(labels.confidence[row])
@@ -111,9 +127,7 @@ def show_found(
                 width="stretch",
                 disabled=not pictures.found[0],
             )
-            st.button(
-                "Close", key="pseudo_labels_close", on_click=set_shared, args=("sample", None), width="stretch"
-            )
+            st.button("Close", key="pseudo_labels_close", on_click=_close, width="stretch")
     if go:
         open_page(VOTES)
 

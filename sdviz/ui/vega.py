@@ -83,7 +83,8 @@ def _colour(parts: Sequence[Any], part: Bars | Points) -> dict[str, Any]:
 
 def _bars(part: Bars, chart: Chart, n_series: int) -> dict[str, Any]:
     names = [str(one) for one in part.x]
-    turned = sum(map(len, names)) > _LETTERS_IN_A_ROW
+    turned = sum(map(len, names)) > _LETTERS_IN_A_ROW and not part.in_steps
+    overlap = "greedy" if part.in_steps else False
     encoding: dict[str, Any] = {
         "x": {
             "field": "x",
@@ -91,7 +92,7 @@ def _bars(part: Bars, chart: Chart, n_series: int) -> dict[str, Any]:
             "sort": None,
             "scale": {"domain": names},
             "title": chart.x_title,
-            "axis": {"labelAngle": -40 if turned else 0, "labelLimit": 150, "labelOverlap": False},
+            "axis": {"labelAngle": -40 if turned else 0, "labelLimit": 150, "labelOverlap": overlap},
         },
         "y": _axis("y", chart.y_title, chart.y_range, chart.log_y, True),
         "tooltip": [

@@ -104,6 +104,10 @@ def test_sizes_confidences_and_who_is_surest(full_bundle: Full, open_page: Open,
     # 1. a row for each cluster: the surest four, the least sure four
     (grid,) = [g for g in component_data(at) if g["row_names"]]
     assert [one["text"] for one in grid["row_names"]] == names
+    tops = [(one["text"], one["small"]) for one in grid["column_names"]]
+    assert tops[:2] + tops[-2:] == [
+        ("surest", "1st"), ("surest", "2nd"), ("least sure", "2nd"), ("least sure", "1st")
+    ]  # fmt: skip
     for cluster in range(10):
         here = table[table["label"] == cluster].sort_values("confidence", ascending=False, kind="stable")
         cells = grid["cells"][8 * cluster : 8 * (cluster + 1)]
@@ -216,9 +220,17 @@ def test_the_cluster_of_an_image_is_found(full_bundle: Full, open_page: Open, co
         assert not at.exception
         assert why in words(at)
         assert at.button(key="pseudo_labels_open_votes").disabled
+        # what nobody has found is no sample of any page
+        assert wanted not in link(at, "sample")
     at.button(key="pseudo_labels_close").click().run()
     assert link(at, "sample") == ""
-    assert "not found" not in words(at)
+    assert "not found" not in words(at) and at.text_input(key="pseudo_labels_find").value == ""
+    # an empty field closes it as well
+    for wanted in ("no such image", row["id"]):
+        at.text_input(key="pseudo_labels_find").set_value(wanted).run()
+        assert at.button(key="pseudo_labels_close")
+        at.text_input(key="pseudo_labels_find").set_value("").run()
+        assert link(at, "sample") == "" and "not found" not in words(at)
     # 4. the sample of another page is there on arrival, and goes on to Sample votes
     at = open_page(LABELS, {"sample": row["id"]})
     at.button(key="pseudo_labels_open_votes").click().run()

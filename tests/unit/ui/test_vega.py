@@ -93,3 +93,11 @@ def test_which_charts_are_light() -> None:
 def test_nothing_to_draw_is_an_empty_chart(log_y: bool) -> None:
     table, spec = vega_lite(chart(Bars("images", [], np.array([]), "#111111"), log_y=log_y))
     assert table.empty and spec["layer"]
+
+
+def test_steps_of_a_scale_leave_names_out_where_there_is_no_room() -> None:
+    names = [f"{i}-{i + 5}" for i in range(0, 100, 5)]
+    for in_steps, angle, overlap in ((True, 0, "greedy"), (False, -40, False)):
+        _, spec = vega_lite(chart(Bars("images", names, np.arange(20), "#111111", in_steps)))
+        axis = spec["layer"][0]["encoding"]["x"]["axis"]
+        assert (axis["labelAngle"], axis["labelOverlap"]) == (angle, overlap)
