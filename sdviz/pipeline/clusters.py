@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 import re
 import time
 from pathlib import Path
@@ -25,6 +26,10 @@ from ..scan.clustering import kmeans_labels, neighbours_of, predict, train_scan,
 from ..scan.metrics import agreement
 from ..scan.simclr import train_simclr, train_supervised
 from .workspace import Metrics, Progress, Workspace, read_cluster_names, read_labels, write_labels
+
+# of SCAN's evenness, what self-labelling may leave of it
+COLLAPSED = 0.85
+log = logging.getLogger(__name__)
 
 # --- encoder ----------------------------------------------------------------------------------------
 
@@ -263,8 +268,32 @@ def _scan(work: Workspace, metrics: Metrics) -> tuple[np.ndarray, np.ndarray] | 
         )
         if not done:
             return None
+        # 4. where it collapsed, which cluster sizes show without any label, SCAN's own clusters stay
+        labels, confidence = predict(model, images.images, device)
+        before = ScanClassifier(load_encoder(work), n_clusters, load_projection(work))
+        before.load_state_dict(load_file(scanned))
+        scan_labels, scan_confidence = predict(before.eval(), images.images, device)
+        fewer = len(np.unique(labels)) < len(np.unique(scan_labels))
+        if fewer or evenness(labels, n_clusters) < COLLAPSED * evenness(scan_labels, n_clusters):
+            log.warning("self-labelling collapsed into few clusters: those of SCAN are kept")
+            metrics["self_label_collapsed"] = True
+            model, labels, confidence = before, scan_labels, scan_confidence
+        _save(model, clusterer_path(work))
+        return labels, confidence
     _save(model, clusterer_path(work))
     return predict(model, images.images, device)
+
+
+def evenness(labels: np.ndarray, n_clusters: int) -> float:
+    """The entropy of cluster sizes over that of equal ones, 0..1.
+
+    Args:
+        labels: int64 (N,), 0..C-1.
+        n_clusters: C, at least 2.
+    """
+    share = np.bincount(labels, minlength=n_clusters) / len(labels)
+    share = share[share > 0]
+    return float(-(share * np.log(share)).sum() / np.log(n_clusters))
 
 
 def load_projection(work: Workspace) -> Projection | None:

@@ -19,6 +19,7 @@ from sdviz.bundle import Bundle
 from sdviz.config import JpegConfig, RunConfig, load_config
 from sdviz.data import DataError
 from sdviz.diffusion.noise import image_noise
+from sdviz.nn.classifier import ScanClassifier
 from sdviz.nn.encoder import encode
 from sdviz.outliers import draw_target_labels
 from sdviz.pipeline import (
@@ -30,8 +31,9 @@ from sdviz.pipeline import (
     run_stages,
     stage_names,
 )
-from sdviz.pipeline.clusters import load_encoder, make_encoder, make_pseudo_labels
+from sdviz.pipeline.clusters import evenness, load_clusterer, load_encoder, make_encoder, make_pseudo_labels
 from sdviz.pipeline.generation import noised_images, outlier_ids, read_outliers, reencode
+from sdviz.scan.clustering import predict
 from sdviz.scan.metrics import agreement
 from tests.tiny_runs import OTHER_COLOURS, write_pictures, write_tiny_config, write_tiny_detector_config
 
@@ -594,3 +596,31 @@ def test_another_k_makes_the_evaluation_and_the_bundle_again(copied: Workspace, 
     assert json.loads((work.folder / "evaluation" / "report.json").read_text()) != json.loads(
         (scored_run / "evaluation" / "report.json").read_text()
     )
+
+
+def test_self_labels_that_collapse_are_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def collapse(model: ScanClassifier, *rest: object) -> bool:
+        with torch.no_grad():
+            model.head.weight.zero_()
+            model.head.bias.copy_(torch.arange(len(model.head.bias)))
+        return True
+
+    monkeypatch.setattr("sdviz.pipeline.clusters.train_self_labels", collapse)
+    path = write_tiny_detector_config(tmp_path)
+    work = work_in(tmp_path / "run", path)
+    begun(work, "pseudo_labels")
+    metrics = json.loads((work.folder / "pseudo_labels.done.json").read_text())["metrics"]
+    assert metrics["self_label_collapsed"] is True
+    assert len(set(read_labels(work).tolist())) == 3
+    # the network that names clusters is SCAN's, and says the same
+    labels, _ = predict(load_clusterer(work), work.images.images, "cpu")
+    np.testing.assert_array_equal(labels, read_labels(work))
+    scan = load_file(work.folder / "pseudo_labels" / "scan.safetensors")
+    kept = load_file(work.folder / "pseudo_labels" / "clusterer.safetensors")
+    assert all(np.array_equal(scan[key], kept[key]) for key in scan)
+
+
+def test_evenness() -> None:
+    assert evenness(np.array([0, 1, 2, 0, 1, 2]), 3) == pytest.approx(1)
+    assert evenness(np.zeros(5, np.int64), 3) == 0
+    assert evenness(np.array([0, 0, 1, 1]), 4) == pytest.approx(0.5)
