@@ -10,7 +10,7 @@ import numpy as np
 from ..evaluation.report import ModeMetrics, Report
 from ..evaluation.tables import CONTROL_NAMES, FRECHET_NAMES, METRIC_NAMES, MODE_NAMES, markdown_table
 from .paper import PAPER_DATASET, SD_TEST, WHOLE, PaperTable, paper_tables
-from .records import BundleRecord
+from .records import NO_MATTER, RECIPE, BundleRecord, differing_keys
 
 OURS = "**SD outliers**"
 
@@ -98,10 +98,22 @@ class _System:
 
 
 def _systems(records: Iterable[BundleRecord]) -> list[_System]:
-    grouped: dict[str, list[BundleRecord]] = {}
+    """Runs that differ in S, w and seeds alone are one system; whatever else differs is named."""
+    by_name: dict[str, dict[str, list[BundleRecord]]] = {}
     for one in records:
-        grouped.setdefault(system_name(one), []).append(one)
-    return [_System(name, found) for name, found in grouped.items()]
+        by_name.setdefault(system_name(one), {}).setdefault(one.family, []).append(one)
+    systems = []
+    for name, families in by_name.items():
+        firsts = [found[0] for found in families.values()]
+        differing = {
+            key: values
+            for key, values in differing_keys(firsts).items()
+            if not {*RECIPE, *NO_MATTER} & {*key.split(".")} and not key.startswith("detector.backbone.")
+        }
+        for i, found in enumerate(families.values()):
+            own = [f"{key} = {values[i]}" for key, values in differing.items() if values[i] != values[0]]
+            systems.append(_System("; ".join([name, ", ".join(own)]) if own else name, found))
+    return systems
 
 
 def system_name(record: BundleRecord) -> str:

@@ -17,8 +17,8 @@ from ..bundle.manifest import sha256
 from ..evaluation import Report, ReportError, read_report
 
 # what runs that belong together may differ in: the recipe, seeds, and what does not change a number
-_RECIPE = ("start_timestep", "guidance_scale")
-_NO_MATTER = (
+RECIPE = ("start_timestep", "guidance_scale")
+NO_MATTER = (
     "seed",
     "device",
     "profile",
@@ -56,17 +56,17 @@ class BundleRecord:
         outliers = config.get("outliers")
         if not isinstance(outliers, dict):
             return None
-        s, w = (outliers.get(key) for key in _RECIPE)
+        s, w = (outliers.get(key) for key in RECIPE)
         d = self.manifest.defaults
         return (d.start_timestep if s is None else int(s), d.guidance_scale if w is None else float(w))
 
     @property
     def family(self) -> str:
         """The configuration without recipe and seeds, as text: equal for runs that belong together."""
-        config = _without(self.manifest.config or {}, _NO_MATTER)
+        config = _without(self.manifest.config or {}, NO_MATTER)
         for part in ("outliers", "defaults"):
             if isinstance(config.get(part), dict):
-                config[part] = _without(config[part], _RECIPE)
+                config[part] = _without(config[part], RECIPE)
         return json.dumps([self.manifest.dataset, config], sort_keys=True)
 
 

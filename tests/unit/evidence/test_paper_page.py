@@ -128,6 +128,18 @@ def test_networks_and_labels_are_kept_apart(make: Make) -> None:
     ]
 
 
+def test_what_else_differs_is_named_and_not_averaged(make: Make) -> None:
+    records = [make(0.6), make(0.64, 1), make(0.5, 0, ("detector.outlier_weight=0",))]
+    page = paper_page(records, "this")
+    name = "small (labels of tinyimagenet), SCAN labels"
+    heads = [
+        line[4:] for line in page.splitlines() if line.startswith("### ") and line.endswith("; S = 100, w = 2")
+    ]
+    assert heads == [f"{name}; S = 100, w = 2", f"{name}; detector.outlier_weight = 0.0; S = 100, w = 2"]
+    assert table_under(page, f"### {heads[0]}")[1][1] == "2"
+    assert table_under(page, f"### {heads[1]}")[1][1:3] == ["1", "50.0 (48.0 to 52.0)"]
+
+
 def test_s_and_w_stand_in_their_cells_and_the_others_are_empty(make: Make) -> None:
     records = [
         make(0.6),
