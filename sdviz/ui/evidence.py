@@ -11,12 +11,13 @@ import streamlit as st
 from sdviz.behind import ENDING, Worker
 from sdviz.bundle import Bundle
 from sdviz.evaluation import OODReference, ood_reference
-from sdviz.evidence import Evidence, MissingPart, PictureLibrary
+from sdviz.evidence import Evidence, MissingPart, PictureLibrary, Pictures
 from sdviz.evidence.rescoring import Rescorer, SetScores, rescorer, stored_scores
 from sdviz.evidence.tables import HOW_TO_MAKE
 from sdviz.ui.cache import DEVICE_LOCK
 from sdviz.ui.forget import forgets, is_in_use
 from sdviz.ui.shared import ScoreSettings
+from sdviz.ui.training_state import plain
 
 # Until somebody asks for its result a search leaves the processor to the page that is just being opened
 _BEGINS_AFTER_SEC = 3.0
@@ -169,6 +170,15 @@ def say_missing(missing: Sequence[str], ways: Sequence[str], of: str = "its pict
     if missing:
         lines = "  \n".join(f":material/hide_image: {line}: grey stands in for {of}." for line in missing)
         st.caption(" ".join([lines, *ways]))
+
+
+def why_not_found(pictures: Pictures) -> str:
+    """Why there is no image of an id that somebody typed or linked to, and how to get its set."""
+    line = pictures.missing[0] if pictures.missing else ""
+    # of ids that a bundle knows it is true: of one that somebody typed it would mislead
+    if not line or line.endswith("no longer what their id says"):
+        line = "no image has this id"
+    return " ".join([f"{plain(line)}.", *pictures.ways])
 
 
 def show_missing_part(error: MissingPart | str, what: str) -> None:

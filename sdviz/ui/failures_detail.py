@@ -9,8 +9,9 @@ import streamlit as st
 
 from sdviz.evidence import Pictures
 from sdviz.evidence.notes import VERDICTS, NotesError, Seen
+from sdviz.evidence.votes import find_sample
 from sdviz.ui.components import Cell, Words, picture_grid
-from sdviz.ui.evidence import say_missing
+from sdviz.ui.evidence import say_missing, why_not_found
 from sdviz.ui.failures_state import (
     View,
     facts_of,
@@ -28,6 +29,7 @@ from sdviz.ui.training_state import plain
 
 VOTES = "pages/4_Sample_votes.py"
 BIG_PX = 160
+_MAX_ID_SHOWN = 60
 _PROBLEM = "failures_note_problem"
 
 
@@ -44,6 +46,8 @@ def show_detail(view: View, ids: np.ndarray) -> None:
     _steps(ids)
     outlier = view.library.outlier_row(one)
     seen = _outlier(view, one, outlier) if outlier is not None else _image(view, one)
+    if seen is None:
+        return
     _note(view, one, seen)
     if st.button(
         "Open in Sample votes", key="failures_open_votes", icon=":material/how_to_vote:", width="stretch"
@@ -76,10 +80,18 @@ def _steps(ids: np.ndarray) -> None:
     st.caption("Not in this list" if where is None else f"{where + 1:,} of {n:,} in this list")
 
 
-def _image(view: View, one: str) -> Seen:
-    """An image of a scored set, or one that has no score here."""
+def _image(view: View, one: str) -> Seen | None:
+    """An image of a scored set, or one that has no score here; None where there is no such image."""
     place, near = place_of(view, one), nearest_of(view, one)
     pictures = pictures_of(view, [one, *([near.id] if near else [])])
+    if place is None and not pictures.found[0] and find_sample(view.evidence, one) is None:
+        shown = one.replace("`", "'").replace("\n", " ")[:_MAX_ID_SHOWN]
+        st.warning(
+            f"There is no image `{shown}` in this bundle, nor in a set on this machine: "
+            f"{why_not_found(pictures)} Click one of the list.",
+            icon=":material/image_not_supported:",
+        )
+        return None
     own_class = str(pictures.class_names[0])
     colour = view.colours.get(place[0], NEUTRAL_COLOUR) if place else NEUTRAL_COLOUR
     cells = [_cell(pictures.images[0], one, colour, own_class or "class unknown", one)]

@@ -15,6 +15,7 @@ from sdviz.evidence.clusters import ClusterFacts
 from sdviz.evidence.names import NamesError, rename
 from sdviz.ui.cache import DEVICE_LOCK
 from sdviz.ui.components import Cell, picture_grid
+from sdviz.ui.evidence import why_not_found
 from sdviz.ui.look import cluster_colour
 from sdviz.ui.names import names_file
 from sdviz.ui.page import open_page
@@ -104,8 +105,7 @@ def show_found(
                 f"{facts.rank[row] + 1:,} of {of:,} in its cluster, the surest first. A training image."
             )
         elif not pictures.found[0]:
-            why = pictures.missing[0] if pictures.missing else "no image on this machine has this id"
-            says = " ".join([f"not found: {plain(why)}.", *pictures.ways])
+            says = f"not found: {why_not_found(pictures)}"
         elif bundle.clusterer is None:
             says = "no training image, and this bundle has no clusterer that could name its cluster."
         else:

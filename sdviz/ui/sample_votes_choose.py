@@ -53,7 +53,7 @@ def choose_sample(
     """
     uploads = kept_uploads(bundle.manifest.image_size)
     pictures = uploads.all()
-    chosen, note = _resolve(evidence, library, pictures)
+    chosen, note, is_another = _resolve(evidence, library, pictures)
     groups = group_ids(evidence)
     titles = group_titles(evidence)
     options = [*groups, *([OTHER] if pictures or (chosen is not None and chosen.group == OTHER) else [])]
@@ -106,7 +106,11 @@ def choose_sample(
                 on_click=open_sample,
                 args=(str(ids[at + step]) if there else "", chosen.group if is_scored else None),
             )
-    if note:
+    if is_another:
+        st.warning(
+            f"{note} **What follows is another image**, `{chosen.id}`.", icon=":material/image_not_supported:"
+        )
+    elif note:
         st.caption(note)
     first = max(0, min(at - STRIP_SIZE // 2, len(ids) - STRIP_SIZE))
     strip = slice(first, first + STRIP_SIZE)
@@ -117,34 +121,38 @@ def choose_sample(
 
 def _resolve(
     evidence: Evidence, library: PictureLibrary, pictures: Mapping[str, np.ndarray]
-) -> tuple[Sample | None, str]:
-    """The image that the address names, else a telling one; and a line on what became of the wish."""
+) -> tuple[Sample | None, str, bool]:
+    """The image that the address names, else a telling one.
+
+    Returns:
+        The image, a line on what became of the wish, and whether another image was wished for.
+    """
     asked = sample().strip()
     # in a code span, so that nothing in a link is taken for Markdown
     shown = "`" + asked[:_MAX_ID_SHOWN].replace("`", "'").replace("\n", " ") + "`"
     if not asked:
         first = telling_sample(evidence)
         if first is None:
-            return None, ""
-        return first, "No image chosen yet: this one lies closest to the threshold. Pick any other."
+            return None, "", False
+        return first, "No image chosen yet: this one lies closest to the threshold. Pick any other.", False
     if asked in pictures:
-        return Sample(asked, OTHER, "", -1), ""
+        return Sample(asked, OTHER, "", -1), "", False
     found = find_sample(evidence, asked, chosen_set(evidence))
     if found is not None:
-        return found, ""
+        return found, "", False
     names, n = matching_ids(evidence, asked)
     if n == 1:
-        return find_sample(evidence, names[0]), f"{shown} is part of one id only, this one's."
+        return find_sample(evidence, names[0]), f"{shown} is part of one id only, this one's.", False
     if n > 1:
         such = ", ".join(f"`{one}`" for one in names)
-        return telling_sample(evidence), f"{n:,} ids contain {shown}, such as {such}. Say which."
+        return telling_sample(evidence), f"{n:,} ids contain {shown}, such as {such}. Say which.", True
     if not asked.startswith("upload/") and library.show([asked]).found[0]:
-        return Sample(asked, OTHER, "", -1), "None of the bundle's own: its features are computed here."
+        return Sample(asked, OTHER, "", -1), "None of the bundle's own: its features are computed here.", False
     if asked.startswith("upload/"):
         note = f"{shown} was an upload in another browser session. Upload it again to see it."
     else:
         note = f"{shown} is no image of this bundle, nor of a set on this machine."
-    return telling_sample(evidence), note
+    return telling_sample(evidence), note, True
 
 
 def _in_order(

@@ -90,7 +90,7 @@ def _picture(look: Looked) -> None:
         size_px=BIG_PX,
     )
     title = "an image of your own" if s.group == OTHER else group_titles(look.evidence).get(s.group, s.group)
-    st.caption("  \n".join([plain(title), *map(plain, _about(look))]))
+    st.caption("  \n".join([plain(title), *_about(look)]))
     if not look.has_picture:
         reason = look.missing[0] if look.missing else "its set is not on this machine"
         st.caption(" ".join([f"No picture: {reason}.", *look.ways]))
@@ -100,11 +100,11 @@ def _about(look: Looked) -> list[str]:
     """What is known of the image itself, line by line."""
     s, lines = look.sample, []
     if look.class_name:
-        lines.append(f"class: {look.class_name}")
+        lines.append(f"class: {plain(look.class_name)}")
     if s.group == TRAIN and look.banks is not None:
-        lines.append(f"cluster: {look.names[int(look.banks.id_labels[s.row])]}")
+        lines.append(f"cluster: {plain(look.names[int(look.banks.id_labels[s.row])])}")
     if s.group == OUTLIERS:
-        lines += [text for text in outlier_words(look, s.row) if text]
+        lines += [plain(text) for text in outlier_words(look, s.row) if text]
     return lines
 
 

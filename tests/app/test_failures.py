@@ -245,7 +245,17 @@ def test_nonsense_in_the_link_is_harmless(full_bundle: Full, open_page: Open, t:
     at = open_page(FAILURES, query)
     assert f"Threshold **{threshold(table):.4g}**" in words(at)
     assert at.segmented_control(key="failures_show").value == "missed"
-    assert "in none of the scored sets" in words(at)
+    assert ["There is no image `no/such/1`" in one.value for one in at.main.warning[-1:]] == [True]
+
+
+@pytest.mark.parametrize("one", ["no/such/1", "shapes/test/99999", "cifar10/test/3"])
+def test_nobody_judges_an_image_that_is_not_there(full_bundle: Full, open_page: Open, one: str) -> None:
+    full_bundle()
+    at = open_page(FAILURES, {"sample": one})
+    (line,) = [each.value for each in at.main.warning]
+    assert f"There is no image `{one}` in this bundle" in line and "no longer" not in line
+    assert not at.text_area and not [each for each in at.button if each.key == "failures_open_votes"]
+    assert "grey stands in" not in words(at)
 
 
 def test_the_score_of_other_settings(full_bundle: Full, open_page: Open, component_data: Read) -> None:

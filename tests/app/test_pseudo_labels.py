@@ -214,6 +214,7 @@ def test_the_cluster_of_an_image_is_found(full_bundle: Full, open_page: Open, co
     # 3. none, one of a set that is not here, and close
     for wanted, why in (
         ("no such image", "not found: 'no such image' is no id of an image set"),
+        ("shapes/test/99999", "not found: no image has this id."),
         ("cifar10/test/00001", "not found: cifar10 (test) is not on this machine"),
     ):
         at.text_input(key="pseudo_labels_find").set_value(wanted).run()

@@ -491,14 +491,16 @@ def test_unknown_ids_give_one_clear_line(full_bundle: Full, open_page: Open) -> 
         ("x" * 500, f"`{'x' * 60}` is no image of this bundle, nor of a set on this machine."),
     ):
         at = open_page(VOTES, {"sample": asked})
-        lines = [one.value for one in at.main.caption if asked[:8] in one.value]
+        lines = [one.value for one in at.main.warning]
         assert len(lines) == 1, asked
         if asked == "shapes/test/":
             ids = {*table["id"], *np.concatenate(bank_ids(folder))}
             n = sum(asked in one for one in ids)
             assert lines[0].startswith(f"{n} ids contain `shapes/test/`, such as `shapes/test/")
         else:
-            assert lines == [line]
+            assert lines[0].startswith(line)
+        # whose verdict it is that follows
+        assert lines[0].endswith(f"**What follows is another image**, `{at.text_input(key='votes_id').value}`.")
         # the page stands, with the image that it begins with
         usual = usual or sums(at)
         assert sums(at) == usual
