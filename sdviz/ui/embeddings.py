@@ -80,7 +80,7 @@ def _page(bundle: Bundle, evidence: Evidence, library: PictureLibrary) -> None:
     needed = fewest_points(wish.layout.method)
     if len(known.points) < needed:
         st.info(
-            f"{len(known.points)} images are too few for this method, which needs {needed}: take **PCA**, or "
+            f"{len(known.points):,} images are too few for this method, which needs {needed}: take **PCA**, or "
             "choose more sets."
         )
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 def counted(number: int, one: str) -> str:
     """The number with its noun, in the plural where it is not 1."""
-    return f"{number} {one}{'s' * (number != 1)}"
+    return f"{number:,} {one}{'s' * (number != 1)}"
 
 
 def percent(share: float, digits: int = 1) -> str:
