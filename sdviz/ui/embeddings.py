@@ -348,7 +348,7 @@ def _save(known: Known, wish: View, method: str, layouts: Layouts, shown: Colour
     lines = _provenance(known, wish, method)
     xy = layouts.points[-1]
     chart = Chart(
-        f"{method} of {known.points.frames[-1]}, by {shown.name}",
+        _title(known, method, shown),
         "axis 1, no unit",
         "axis 2, no unit",
         [
@@ -369,6 +369,15 @@ def _save(known: Known, wish: View, method: str, layouts: Layouts, shown: Colour
         key=f"{PAGE}_save",
         more=("CSV, all epochs", lambda: points_csv(known, layouts, np.arange(len(known.points)), lines)),
     )
+
+
+def _title(known: Known, method: str, shown: Colouring) -> str:
+    """Of the figure: "t-SNE of the features after training, coloured by set"."""
+    name = next(name for name, one in METHODS.items() if one == method)
+    frame = known.points.frames[-1].removesuffix(" (last)")
+    when = frame if len(known.points.frames) == 1 else f"at {frame}"
+    how = shown.name if shown.name == FIGURE_3 else f"by {shown.name}"
+    return f"{name} of the features {when}, coloured {how}"
 
 
 def _provenance(known: Known, wish: View, method: str) -> dict[str, str]:

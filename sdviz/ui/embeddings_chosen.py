@@ -12,12 +12,13 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from sdviz.evidence.points import OUTLIERS
+from sdviz.evidence.points import OUTLIERS, TRAIN
 from sdviz.projection import Layouts, inside, project
 from sdviz.ui.components import Cell, picture_grid
 from sdviz.ui.embeddings_colour import texts_of
 from sdviz.ui.embeddings_state import PAGE, Known
 from sdviz.ui.evidence import say_missing
+from sdviz.ui.look import set_roles
 from sdviz.ui.pictures import data_uri, png_bytes
 from sdviz.ui.sample_votes_state import show_pictures
 from sdviz.ui.scatter import Colouring
@@ -107,7 +108,15 @@ def show_chosen(known: Known, layouts: Layouts, rows: np.ndarray, lines: Mapping
     return clicked
 
 
+def odd_ones_first(known: Known, rows: np.ndarray) -> np.ndarray:
+    """The same rows: OOD images, then outliers, held-out ID images, and training images last."""
+    roles = set_roles(known.evidence)
+    place = {OUTLIERS: 1, TRAIN: 3} | {name: 2 for name, role in roles.items() if role == "id"}
+    return rows[np.argsort([place.get(name, 0) for name in known.points.sets[rows].tolist()], kind="stable")]
+
+
 def _gallery(known: Known, rows: np.ndarray) -> str | None:
+    rows = odd_ones_first(known, rows)
     n_pages = -(-len(rows) // AT_ONCE)
     page = 1
     head = st.columns([2, 1], vertical_alignment="bottom")
@@ -136,7 +145,9 @@ def _gallery(known: Known, rows: np.ndarray) -> str | None:
         )
     clicked = picture_grid(cells, len(cells), key=f"{PAGE}_gallery", size_px=PICTURE_PX)
     say_missing(pictures.missing, pictures.ways)
-    st.caption("Borders have the colour of the set. Click a picture to open it in Sample votes.")
+    st.caption(
+        "OOD images come first. Borders have the colour of the set. Click a picture to open it in Sample votes."
+    )
     return clicked
 
 

@@ -23,7 +23,7 @@ from sdviz.ui.failures_state import (
 )
 from sdviz.ui.look import ROLE_NAMES
 from sdviz.ui.page import open_page
-from sdviz.ui.pictures import ID_COLOUR, NEUTRAL_COLOUR, OUTLIER_COLOUR, data_uri
+from sdviz.ui.pictures import NEUTRAL_COLOUR, OUTLIER_COLOUR, TRAIN_COLOUR, data_uri
 from sdviz.ui.shared import sample, set_shared
 from sdviz.ui.training_state import plain
 
@@ -88,7 +88,7 @@ def _image(view: View, one: str) -> Seen | None:
         shown = one.replace("`", "'").replace("\n", " ")[:_MAX_ID_SHOWN]
         st.warning(
             f"There is no image `{shown}` in this bundle, nor in a set on this machine: "
-            f"{why_not_found(pictures)} Click one of the list.",
+            f"{why_not_found(pictures)} Pick any other.",
             icon=":material/image_not_supported:",
         )
         return None
@@ -100,7 +100,7 @@ def _image(view: View, one: str) -> Seen | None:
         its_class = str(pictures.class_names[1])
         text = f"cluster {view.cluster_name(near.cluster)}"
         small = f"{near.id}, distance {near.distance:.3f}" + (f", is {its_class}" if its_class else "")
-        cells.append(_cell(pictures.images[1], near.id, ID_COLOUR, text, small))
+        cells.append(_cell(pictures.images[1], near.id, TRAIN_COLOUR, text, small))
         heads.append(Words("nearest training image"))
     _grid(cells, heads, pictures)
     if place is None:
@@ -148,7 +148,7 @@ def _outlier(view: View, one: str, row: int) -> Seen:
         _cell(
             pictures.images[1],
             source,
-            ID_COLOUR,
+            TRAIN_COLOUR,
             f"cluster {was}",
             source + (f", is {its_class}" if its_class else ""),
         ),

@@ -18,7 +18,7 @@ from sdviz.ui.failures_state import View, page_buttons, page_of, pictures_of
 from sdviz.ui.forget import forgets
 from sdviz.ui.links import set_link_value
 from sdviz.ui.look import OUTLIERS
-from sdviz.ui.pictures import ID_COLOUR, data_uri
+from sdviz.ui.pictures import TRAIN_COLOUR, data_uri
 from sdviz.ui.shared import sample, set_shared
 from sdviz.ui.words import percent
 
@@ -177,7 +177,7 @@ def _grid(view: View, which: str, pairs: Pairs) -> None:
         for i, one in enumerate(ids)
     ]
     below = [
-        Cell(data_uri(image), one, ID_COLOUR, "", str(own_class), id=ids[i])
+        Cell(data_uri(image), one, TRAIN_COLOUR, "", str(own_class), id=ids[i])
         for i, (one, image, own_class) in enumerate(
             zip(others, pictures.images[n:], pictures.class_names[n:], strict=True)
         )

@@ -14,6 +14,7 @@ from sdviz.ui.pictures import (
     NEAR_OOD_COLOUR,
     NEUTRAL_COLOUR,
     OUTLIER_COLOUR,
+    TRAIN_COLOUR,
 )
 
 # The theme's own text colours, see .streamlit/config.toml: a threshold is black or white by theme
@@ -76,7 +77,7 @@ def role_colours(roles: Mapping[str, str]) -> dict[str, str]:
         own = _OWN_SHADE.get(_base(name), -1)
         used.append(own if own in free else free[0])
         colours[name] = scale[used[-1]]
-    return colours | {OUTLIERS: OUTLIER_COLOUR, TRAIN: ID_COLOUR}
+    return colours | {OUTLIERS: OUTLIER_COLOUR, TRAIN: TRAIN_COLOUR}
 
 
 def _base(name: str) -> str:

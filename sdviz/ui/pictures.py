@@ -10,6 +10,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 # Okabe & Ito 2008: told apart by the colour-blind too; one meaning on every page
 ID_COLOUR = "#0072B2"
+# training images: ID as well, a lighter blue beside those held out
+TRAIN_COLOUR = "#6BA8D6"
 NEAR_OOD_COLOUR = "#D55E00"
 FAR_OOD_COLOUR = "#E69F00"
 OUTLIER_COLOUR = "#009E73"

@@ -16,7 +16,7 @@ from sdviz.ui.components import Cell, Words, picture_grid
 from sdviz.ui.evidence import SEARCHING, say_missing, start_search
 from sdviz.ui.look import mark_colour
 from sdviz.ui.page import open_page
-from sdviz.ui.pictures import ID_COLOUR, OUTLIER_COLOUR, data_uri
+from sdviz.ui.pictures import ID_COLOUR, OUTLIER_COLOUR, TRAIN_COLOUR, data_uri
 from sdviz.ui.sample_votes_state import (
     PAGE,
     Looked,
@@ -222,7 +222,7 @@ def show_neighbours(look: Looked) -> None:
         Cell(
             data_uri(shown.images[i]) if shown.found[i] else "",
             f"{ordinal(i + 1)}: {banks.id_ids[row]}",
-            ID_COLOUR,
+            TRAIN_COLOUR,
             look.names[int(banks.id_labels[row])],
             f"d {id_d[i]:.3f}, d² {id_d[i] ** 2:.4f}",
             id=str(banks.id_ids[row]),
@@ -274,13 +274,13 @@ def _show_mixed(look: Looked, k: int, said: tuple[str, ...]) -> None:
             )
             source = sources.get(row)
             below.append(
-                Cell(picture[source], source, ID_COLOUR, "its source", id=source)
+                Cell(picture[source], source, TRAIN_COLOUR, "its source", id=source)
                 if source
                 else Cell("", "", "transparent")
             )
         else:
             name = look.names[int(banks.id_labels[row])]
-            above.append(Cell(picture[ids[i]], ids[i], ID_COLOUR, name, d, id=ids[i]))
+            above.append(Cell(picture[ids[i]], ids[i], TRAIN_COLOUR, name, d, id=ids[i]))
             below.append(Cell("", "", "transparent"))
     key = f"{PAGE}_near_mixed"
     has_sources = bool(votes and sources)
@@ -365,7 +365,7 @@ def show_place(look: Looked) -> None:
     s = near.scores(look.settings.k, 0.0)
     rows, out = s.mixed_indices[0], s.mixed_is_outlier[0]
     for words, chosen, features, ids, colour in (
-        ("nearest: ID", rows[~out], banks.id_features, banks.id_ids, ID_COLOUR),
+        ("nearest: ID", rows[~out], banks.id_features, banks.id_ids, TRAIN_COLOUR),
         ("nearest: votes", rows[out], banks.outlier_features, banks.outlier_ids, OUTLIER_COLOUR),
     ):
         if len(chosen):

@@ -31,7 +31,7 @@ from sdviz.ui.evidence import id_reference, needs_search, set_scores, start_sear
 from sdviz.ui.forget import forgets
 from sdviz.ui.look import OUTLIERS as OUTLIERS_TITLE
 from sdviz.ui.look import set_colours, set_titles
-from sdviz.ui.pictures import ID_COLOUR, NEUTRAL_COLOUR
+from sdviz.ui.pictures import NEUTRAL_COLOUR, TRAIN_COLOUR
 from sdviz.ui.shared import ScoreSettings, set_shared, threshold
 
 PAGE = "votes"
@@ -284,7 +284,7 @@ def group_titles(evidence: Evidence) -> dict[str, str]:
 def group_colour(evidence: Evidence, group: str) -> str:
     """The colour of a group, the same on every page."""
     if group == TRAIN:
-        return ID_COLOUR
+        return TRAIN_COLOUR
     return set_colours(evidence).get(OUTLIERS_TITLE if group == OUTLIERS else group, NEUTRAL_COLOUR)
 
 

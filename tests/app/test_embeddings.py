@@ -149,7 +149,7 @@ def test_figure_3_is_one_click_and_stands_in_the_address(
     assert all(one.startswith("outlier of ") for one in list(groups)[2:]) and len(groups) > 6
     assert data["panels"] == [1, 5]
     colours = {one["name"]: one["colour"] for one in data["groups"]}
-    assert colours["train (ID)"] == "#0072B2" and colours["shapes-novel (near-OOD)"] == "#D55E00"
+    assert colours["train (ID)"] == "#6BA8D6" and colours["shapes-novel (near-OOD)"] == "#D55E00"
     assert len({c for name, c in colours.items() if name.startswith("outlier")}) == len(groups) - 2
     assert at.query_params["embeddings_colour"] == "as in Figure 3"
     # what a page shows anyhow needs no word in the address

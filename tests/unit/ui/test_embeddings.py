@@ -15,7 +15,15 @@ from sdviz.bundle import Bundle
 from sdviz.evidence import Evidence, PictureLibrary
 from sdviz.evidence.layouts_ahead import View
 from sdviz.projection import Layouts, LayoutSettings, compute_layouts
-from sdviz.ui.embeddings_chosen import chosen_rows, chosen_zip, counts_html, counts_of, points_csv, take_region
+from sdviz.ui.embeddings_chosen import (
+    chosen_rows,
+    chosen_zip,
+    counts_html,
+    counts_of,
+    odd_ones_first,
+    points_csv,
+    take_region,
+)
 from sdviz.ui.embeddings_colour import WAYS, colour_points
 from sdviz.ui.embeddings_state import Known, known_of
 from tests.cut_bundle import save_cut_bundle
@@ -133,3 +141,10 @@ def test_each_way_of_colouring_puts_each_point_in_one_group(way: str, known: Kno
         for row, group in enumerate(shown.groups):
             colours = {"#" + bytes(c.tolist()).hex().upper() for c in shown.rgb[shown.group == row]}
             assert colours == {group.colour.upper()}
+
+
+def test_the_gallery_begins_with_what_is_odd(known: Known) -> None:
+    rows = np.arange(0, 160, 7)
+    there = odd_ones_first(known, rows)
+    assert sorted(there.tolist()) == rows.tolist()
+    assert list(dict.fromkeys(known.points.sets[there].tolist())) == ["digits", "SD outliers", "test", "train"]
