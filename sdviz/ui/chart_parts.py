@@ -91,6 +91,8 @@ class Heat:
         y: Names of the rows.
         z: float (rows, columns); NaN is an empty cell.
         number: How a number is written, as in ".1f".
+        signed: Whether the numbers are differences: 0 is pale, and what lies above and below has a colour each.
+        from_top: Whether the first row is the top one.
     """
 
     name: str
@@ -98,6 +100,14 @@ class Heat:
     y: Sequence[str]
     z: np.ndarray
     number: str = ".1f"
+    signed: bool = False
+    from_top: bool = False
+
+    @property
+    def limit(self) -> float:
+        """The largest number without its sign, 1 where all are 0."""
+        sizes = np.abs(self.z[np.isfinite(self.z)])
+        return float(sizes.max(initial=0.0)) or 1.0
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -110,7 +111,9 @@ class Chart:
                     x=[_literal(one) for one in part.x],
                     y=[_literal(one) for one in part.y],
                     z=part.z,
-                    colorscale="Viridis",
+                    colorscale="PuOr_r" if part.signed else "Viridis",
+                    zmin=-part.limit if part.signed else None,
+                    zmax=part.limit if part.signed else None,
                     texttemplate=f"%{{z:{part.number}}}",
                     hoverongaps=False,
                     colorbar={"title": part.name, "thickness": 12},
@@ -130,6 +133,8 @@ class Chart:
         if is_heat:  # names, also where they are numbers
             figure.update_xaxes(type="category")
             figure.update_yaxes(type="category")
+            if any(isinstance(part, Heat) and part.from_top for part in self.parts):
+                figure.update_yaxes(autorange="reversed")
         has_legend = not is_heat and len(self.parts) > 1
         return tidy(figure, self.height, has_legend)
 
@@ -200,6 +205,12 @@ class Chart:
         return stream.getvalue()
 
 
+def file_name(title: str) -> str:
+    """Of a download, without its ending: ASCII letters and numbers, and single dashes between them."""
+    plain = title.lower().replace("α", "alpha").replace("·", "x")
+    return "sdviz-" + re.sub(r"[^a-z0-9]+", "-", plain)[:60].strip("-")
+
+
 def show_chart(chart: Chart, provenance: Mapping[str, str], *, key: str, caption: str) -> None:
     """The chart, one line on what it shows, and its downloads.
 
@@ -237,7 +248,7 @@ def offer_downloads(
         key: The widgets' key.
         more: The name of a second CSV, and what makes it.
     """
-    name = "sdviz-" + "".join(c if c.isalnum() else "-" for c in chart.title.lower()).strip("-")[:60]
+    name = file_name(chart.title)
     lines = dict(provenance)
     with st.popover("Save", icon=":material/download:", width="stretch"):
         st.download_button(
@@ -323,14 +334,22 @@ def _draw(axes: Axes, part: Line | Bars | Points | Heat) -> None:
         axes.bar([_no_formula(x) for x in part.x], part.y, label=_no_formula(part.name), color=colour)
         axes.tick_params(axis="x", labelrotation=30 if len(part.x) > 6 else 0)
         return
-    shown = axes.imshow(part.z, cmap="viridis", aspect="auto", origin="lower")
+    shown = axes.imshow(
+        part.z,
+        cmap="PuOr_r" if part.signed else "viridis",
+        aspect="auto",
+        origin="upper" if part.from_top else "lower",
+        vmin=-part.limit if part.signed else None,
+        vmax=part.limit if part.signed else None,
+    )
     axes.set_xticks(range(len(part.x)), [_no_formula(x) for x in part.x], rotation=30 if len(part.x) > 6 else 0)
     axes.set_yticks(range(len(part.y)), [_no_formula(y) for y in part.y])
     if np.isfinite(part.z).any():
         middle = (np.nanmin(part.z) + np.nanmax(part.z)) / 2
         for (row, column), value in np.ndenumerate(part.z):
             if np.isfinite(value):
-                ink = "white" if value < middle else "black"
+                is_deep = abs(value) > 0.6 * part.limit if part.signed else value < middle
+                ink = "white" if is_deep else "black"
                 axes.text(
                     column, row, format(value, part.number), ha="center", va="center", color=ink, fontsize=8
                 )

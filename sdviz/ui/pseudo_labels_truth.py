@@ -77,7 +77,7 @@ def show_truth(bundle: Bundle, clusters: np.ndarray, classes: np.ndarray, names:
             "Clusters against known classes",
             "known class",
             "cluster",
-            [Heat("images", found.class_names, list(names), table, ".0f")],
+            [Heat("images", found.class_names, list(names), table, ",.0f", from_top=True)],
             height=max(320, 60 + 30 * len(names)),
         ),
         provenance(bundle),

@@ -45,7 +45,7 @@ th, td { padding: 3px 8px; border-bottom: 1px solid #CBD3DC; text-align: right; 
 th { font-weight: 600; } td.text, th.text { text-align: left; overflow-wrap: anywhere; }
 figure { margin: 10px 0 18px; break-inside: avoid; } figure svg { width: 100%; height: auto; }
 .worst { display: flex; flex-wrap: wrap; gap: 12px; }
-.worst figure { margin: 0; width: 110px; font-size: 12px; overflow-wrap: anywhere; }
+.worst figure { margin: 0; width: 110px; font-size: 12px; overflow-wrap: break-word; }
 .worst img { image-rendering: pixelated; width: 96px; height: 96px; border: 2px solid #CBD3DC; }
 pre { font-size: 11px; white-space: pre-wrap; }
 @media print { body { padding: 0; max-width: none; font-size: 12px; } h2 { break-after: avoid; }
@@ -206,6 +206,11 @@ def _of_the_report(evidence: Evidence, lines: Mapping[str, str]) -> list[str]:
     return parts
 
 
+def _breakable(text: str) -> str:
+    """Words that hold an id, as HTML: a line may end after its slashes, never within a number."""
+    return html.escape(text).replace("/", "/<wbr>")
+
+
 def own_words(report: Report) -> str:
     """By which settings a report's figures were measured."""
     return f"By the bundle's own k = {report.score.k}, α = {report.score.alpha:g}; "
@@ -263,7 +268,7 @@ def _worst(state: ResultsState, library: PictureLibrary) -> list[str]:
         found = library.show(ids)
         figures = [
             f'<figure><img alt="{html.escape(w)}" src="{data_uri(found.images[i])}">'
-            f"<figcaption>{html.escape(str(found.class_names[i]))} {html.escape(w)}</figcaption></figure>"
+            f"<figcaption>{html.escape(str(found.class_names[i]))} {_breakable(w)}</figcaption></figure>"
             for i, w in enumerate(words)
             if found.found[i]
         ]

@@ -16,6 +16,7 @@ from sdviz.evidence.curves import Results, reported, results_of
 from sdviz.evidence.provenance import provenance
 from sdviz.evidence.rescoring import SetScores
 from sdviz.evidence.tables import MissingPart
+from sdviz.ui.charts import file_name
 from sdviz.ui.evidence import id_reference, set_scores
 from sdviz.ui.look import set_colours, set_titles
 from sdviz.ui.shared import ScoreSettings, threshold
@@ -129,11 +130,10 @@ def offer_table(
     label: str = "CSV",
 ) -> None:
     """A button with the table as CSV."""
-    name = "sdviz-" + "".join(c if c.isalnum() else "-" for c in title.lower()).strip("-")[:60]
     st.download_button(
         label,
         lambda: table_csv(title, header, rows, lines),
-        f"{name}.csv",
+        f"{file_name(title)}.csv",
         "text/csv",
         key=key,
         on_click="ignore",

@@ -214,7 +214,7 @@ def control_chart(evidence: Evidence, mode: str = "both") -> Chart:
             found = report.controls[control].differences.get(name, {}).get(mode)
             z[i, j] = np.nan if found is None else 100 * found.auroc
     names = [CONTROL_NAMES.get(control, control) for control in controls]
-    heat = Heat("points of AUROC", sets, names, z, "+.2f")
+    heat = Heat("points of AUROC", sets, names, z, "+.2f", signed=True, from_top=True)
     return Chart(
         f"SD outliers minus each control, {MODE_WORDS[mode]}",
         "OOD set",

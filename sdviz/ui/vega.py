@@ -52,13 +52,20 @@ def legend(chart: Chart) -> str:
     """The names of several parts with their colours, HTML that wraps as words do; "" for one part."""
     if len(chart.parts) < 2:
         return ""
-    dot = "display:inline-block;width:.7em;height:.7em;border-radius:50%;margin-right:.35em;background:"
     names = [
-        f'<span style="white-space:nowrap"><span style="{dot}{part.colour}"></span>{escape(part.name)}</span>'
+        f'<span style="white-space:nowrap">{_sign(part)}{escape(part.name)}</span>'
         for part in chart.parts
         if isinstance(part, Bars | Points)
     ]
     return f'<div style="display:flex;flex-wrap:wrap;gap:.1rem .9rem;font-size:.8rem">{"".join(names)}</div>'
+
+
+def _sign(part: Bars | Points) -> str:
+    """A part's own sign in the legend: a star for a star, else a disc."""
+    if isinstance(part, Points) and part.symbol == "star":
+        return f'<span style="margin-right:.3em;color:{part.colour}">★</span>'
+    disc = "display:inline-block;width:.7em;height:.7em;border-radius:50%;margin-right:.35em"
+    return f'<span style="{disc};background:{part.colour}"></span>'
 
 
 def _rows(part: Bars | Points) -> pd.DataFrame:

@@ -335,7 +335,7 @@ def test_roc_and_precision_recall_are_scikit_learns(full_bundle: Full, open_page
                 assert values(dot, "y").tolist() == [pytest.approx(100 * (ood > t).mean())]
             else:
                 assert f"{name} at the threshold" not in lines
-    rows = csv_of(files, "sdviz-roc--votes-only.csv")
+    rows = csv_of(files, "sdviz-roc-votes-only.csv")
     line = rows[rows["series"].str.startswith("digits")]
     assert np.allclose(line.iloc[:, 1], values(traces(at)[line["series"].iloc[0]], "x"))
 
@@ -488,7 +488,7 @@ def test_the_map_over_k_and_alpha_is_of_the_validation_set(
             for i, alpha in enumerate(alphas):
                 scores = {one: distance[one] + alpha * votes[one] for one in distance}
                 assert z[i, j] == pytest.approx(measures(scores["test"], scores[name])[0], abs=0.1), (k, alpha)
-        file = f"sdviz-auroc-over-k-and-alpha--{name}.csv"
+        file = f"sdviz-auroc-over-k-and-alpha-{name}.csv"
         assert f"# measured_on: {name}\n" in files[file]()
         # line by line: k, alpha, value
         assert csv_of(files, file)["value"].tolist() == z.ravel().tolist()

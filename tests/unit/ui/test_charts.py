@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from sdviz.ui.chart_parts import Bars, Heat, Line, Mark
-from sdviz.ui.charts import Chart
+from sdviz.ui.charts import Chart, file_name
 
 LINES = {"bundle": "shapes", "bundle hash": "a" * 64}
 CHART = Chart(
@@ -85,3 +85,26 @@ def test_a_name_is_no_formula_in_files(part: Line | Bars) -> None:
     # matplotlib writes each text as a comment beside its outlines
     comments = re.findall(r"<!-- (.*?) -->", svg)
     assert sum("$x$" in one for one in comments) >= 3
+
+
+@pytest.mark.parametrize(
+    ("title", "name"),
+    [
+        ("ROC, distance + α · votes", "sdviz-roc-distance-alpha-x-votes"),
+        ("t-SNE of the features, coloured by set", "sdviz-t-sne-of-the-features-coloured-by-set"),
+        ("Müller/../x", "sdviz-m-ller-x"),
+    ],
+)
+def test_file_names_are_plain(title: str, name: str) -> None:
+    assert file_name(title) == name
+
+
+def test_differences_are_pale_at_0_and_the_first_row_can_be_the_top_one() -> None:
+    z = np.array([[-1.0, 4.0], [0.5, np.nan]])
+    figure = Chart("t", "", "", [Heat("points", ["a", "b"], ["c", "d"], z, "+.2f", True, True)]).figure()
+    assert (figure.data[0].zmin, figure.data[0].zmax) == (-4, 4)
+    assert figure.layout.yaxis.autorange == "reversed"
+    plain = Chart("t", "", "", [Heat("points", ["a", "b"], ["c", "d"], z)]).figure()
+    assert plain.data[0].zmin is None and plain.layout.yaxis.autorange is None
+    nothing = Heat("points", ["a"], ["c"], np.array([[np.nan]]), signed=True)
+    assert nothing.limit == 1 and Chart("t", "", "", [nothing]).picture("svg", {})

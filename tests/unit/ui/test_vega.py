@@ -101,3 +101,9 @@ def test_steps_of_a_scale_leave_names_out_where_there_is_no_room() -> None:
         _, spec = vega_lite(chart(Bars("images", names, np.arange(20), "#111111", in_steps)))
         axis = spec["layer"][0]["encoding"]["x"]["axis"]
         assert (axis["labelAngle"], axis["labelOverlap"]) == (angle, overlap)
+
+
+def test_a_star_is_a_star_in_the_legend() -> None:
+    x = np.zeros(1)
+    words = legend(chart(Points("all", x, x, "#0072B2"), Points("this", x, x, "#111111", symbol="star")))
+    assert words.count("★") == 1 and words.index("★") > words.index("all")
