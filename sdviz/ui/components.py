@@ -15,7 +15,7 @@ import streamlit as st
 _GRID_CSS = """
 .wrap { overflow-x: auto; padding: 2px 4px 4px; font-family: var(--st-font); color: var(--st-text-color); }
 .grid { display: grid; gap: 6px 10px; width: max-content; align-items: start; }
-.flow { display: flex; flex-wrap: wrap; gap: 6px 10px; }
+.flow { display: flex; flex-wrap: wrap; gap: 6px; }
 .grid + .grid { margin-top: 18px; }
 .head { font-size: 13px; align-self: center; text-align: right; padding-right: 4px; line-height: 1.25; }
 .head small { display: block; opacity: .68; font-size: 11.5px; }
