@@ -513,8 +513,13 @@ def _check_length(name: str, column: np.ndarray, n: int) -> None:
 
 
 def _save_weights(module: nn.Module, file: Path) -> None:
-    """In float32: a network of a few megabytes, and its scores stay what they were to the last bit."""
-    save_file({key: value.cpu().contiguous() for key, value in module.state_dict().items()}, file)
+    """To the last bit: a table of weights that float16 holds without loss is kept so, any other in float32."""
+    state = {key: value.cpu().contiguous() for key, value in module.state_dict().items()}
+    for key, value in state.items():
+        half = value.half()
+        if value.dtype == torch.float32 and value.any() and torch.equal(half.float(), value):
+            state[key] = half
+    save_file(state, file)
 
 
 def _int_column(name: str, values: np.ndarray | Sequence[int], n: int) -> np.ndarray:

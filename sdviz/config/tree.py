@@ -450,6 +450,10 @@ class BundleConfig(Node):
         ge=0,
         description="outliers kept as PNG; the others are made again from their source; None keeps all",
     )
+    weights: Literal["float32", "float16"] = Field(
+        "float32",
+        description="of encoder, clusterer and detector; float16 halves their files. The U-Net is float16",
+    )
 
 
 class RunConfig(Node):

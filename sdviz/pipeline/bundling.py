@@ -5,11 +5,14 @@ from __future__ import annotations
 import io
 import os
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from PIL import Image
+from torch import nn
 
 from .. import data
 from ..bundle import Bundle, Defaults, make_manifest
@@ -21,6 +24,7 @@ from .detecting import load_detector
 from .generation import load_noise_predictor, read_outliers
 from .workspace import Metrics, Workspace, labels_path, read_cluster_names, read_labels, read_metrics
 
+Net = TypeVar("Net", bound=nn.Module)
 SOURCES = {"ground_truth": "ground truth", "scan": "SCAN", "kmeans": "k-means", "file": "a file"}
 
 
@@ -46,6 +50,7 @@ def make_bundle(work: Workspace) -> Metrics:
         config=config.model_dump(mode="json"),
         metrics=metrics,
     )
+    as_kept = halved if config.bundle.weights == "float16" else _whole
     parts = {"pseudo_labels.parquet": labels_path(work)}
     parts |= _original_order(work)
     if config.detector is not None:
@@ -54,12 +59,25 @@ def make_bundle(work: Workspace) -> Metrics:
         manifest,
         predictor,
         work.schedule,
-        load_clusterer(work),
-        load_backbone(work) if config.encoder is not None else None,
-        load_detector(work) if config.detector is not None else None,
+        as_kept(load_clusterer(work)),
+        as_kept(load_backbone(work)) if config.encoder is not None else None,
+        as_kept(load_detector(work)) if config.detector is not None else None,
         parts,
     ).save(work.folder / "bundle")
     return {"bundle_sha256": bundle.hash}
+
+
+def halved(network: Net) -> Net:
+    """The network with its tables of weights rounded to float16, in place; norms and biases stay whole."""
+    with torch.no_grad():
+        for tensor in network.parameters():
+            if tensor.ndim > 1:
+                tensor.copy_(tensor.half())
+    return network
+
+
+def _whole(network: Net) -> Net:
+    return network
 
 
 def display_names(work: Workspace) -> tuple[str, ...]:

@@ -83,6 +83,7 @@ _ADDED: dict[tuple[str, ...], object] = {
     ("evaluation", "classes"): {},
     ("evaluation", "sd_test"): None,
     ("evaluation", "baselines"): [],
+    ("bundle", "weights"): "float32",
 }
 
 

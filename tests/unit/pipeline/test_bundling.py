@@ -12,7 +12,7 @@ from PIL import Image
 from sdviz.bundle import Bundle
 from sdviz.config import load_config
 from sdviz.pipeline import Workspace, run_stages
-from tests.tiny_runs import write_tiny_config
+from tests.tiny_runs import write_tiny_config, write_tiny_detector_config
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -63,3 +63,37 @@ def test_without_an_order_of_torchvisions_there_is_no_such_part(
     for split in ("train", "test"):
         write_split(data_root, split, [paths.format(split, i) for i in range(4)], [0, 1, 0, 1], name)
     assert "same_images.parquet" not in bundle_of(tmp_path, name).parts
+
+
+def test_weights_in_float16_halve_the_files_and_hardly_move_a_feature(
+    compared_pair: tuple[Bundle, Bundle],
+) -> None:
+    whole, half = compared_pair
+    assert whole.path is not None and half.path is not None
+    dice = np.random.default_rng(0)
+    images = dice.integers(0, 256, (6, 8, 8, 3), np.uint8)
+    for name in ("clusterer", "encoder", "detector"):
+        sizes = [(one.path / f"{name}.safetensors").stat().st_size for one in (whole, half) if one.path]
+        assert sizes[1] < 0.75 * sizes[0]
+    a, b = whole.features(images), half.features(images)
+    assert 0 < np.abs(a - b).max() < 5e-3 * np.abs(a).max()
+    # a copy of it is it, to the last bit
+    again = half.save(half.path.parent / "again")
+    assert (half.path / "detector.safetensors").read_bytes() == (
+        half.path.parent / "again" / "detector.safetensors"
+    ).read_bytes()
+    np.testing.assert_array_equal(again.features(images), b)
+
+
+@pytest.fixture
+def compared_pair(tmp_path: Path) -> tuple[Bundle, Bundle]:
+    """One tiny run's bundle, its weights in float32 and in float16."""
+    path = write_tiny_detector_config(tmp_path, steps=4, epochs=1)
+    made = []
+    for kind in ("float32", "float16"):
+        config = load_config(path, [f"bundle.weights={kind}", "encoder.width=16"])
+        work = Workspace(tmp_path / kind, config, lambda progress: None, lambda: False)
+        work.folder.mkdir()
+        assert run_stages(work)
+        made.append(Bundle.load(work.folder / "bundle", "cpu"))
+    return made[0], made[1]
