@@ -120,7 +120,13 @@ class PictureLibrary:
         lost: list[str] = []
         rest = [one for one in dict.fromkeys(names) if one not in known]
         outliers = [one for one in rest if self.outlier_row(one) is not None]
-        plain = [one for one in rest if self.outlier_row(one) is None]
+        recipe = held_out_recipe(self._evidence)
+        held_out = [
+            one
+            for one in rest
+            if recipe is not None and one.endswith(f"~{recipe.seed}") and self.outlier_row(one) is None
+        ]
+        plain = [one for one in rest if self.outlier_row(one) is None and one not in held_out]
         new: dict[str, tuple[np.ndarray, str]] = {}
         if plain:
             found = find_images(self._evidence.bundle, plain, self._evidence.sources)
@@ -131,11 +137,15 @@ class PictureLibrary:
             lost += [one for one in plain if one not in new]
             if lost and not found.missing:
                 missing.append(f"{len(lost)} of {len(plain)} images are no longer what their id says")
-        if outliers:
-            made, why, without = self._outliers(outliers)
-            new |= {one: (image, "") for one, image in made.items()}
-            missing += why
-            lost += without
+        again = [(self._outliers, outliers)]
+        if recipe is not None:
+            again.append((lambda ids: self._of_held_out(ids, recipe), held_out))
+        for make, wanted in again:
+            if wanted:
+                made, why, without = make(wanted)
+                new |= {one: (image, "") for one, image in made.items()}
+                missing += why
+                lost += without
         with self._lock:
             self._kept.update(new)
             while len(self._kept) > KEPT_AT_MOST:
@@ -188,9 +198,47 @@ class PictureLibrary:
                 ids=table.source_ids[there],
                 **asdict(recipe),
             )
-            pictures = batch.outliers
-            jpeg = ((bundle.manifest.config or {}).get("outliers") or {}).get("jpeg")
-            if jpeg:
-                pictures = through_jpeg(pictures, jpeg["quality"], jpeg["subsampling"])
-            made |= dict(zip(table.ids[there].tolist(), pictures, strict=True))
+            made |= dict(zip(table.ids[there].tolist(), self._as_trained(batch.outliers), strict=True))
         return made, why, lost
+
+    def _of_held_out(
+        self, ids: list[str], recipe: Recipe
+    ) -> tuple[dict[str, np.ndarray], list[str], list[str]]:
+        """The same of SD outliers of held-out images, the set that `evaluation.sd_test` makes."""
+        bundle = self._evidence.bundle
+        names = np.array([one.rpartition("~")[0] for one in ids])
+        sources = find_images(bundle, names, self._evidence.sources)
+        there = sources.found
+        if not there.any():
+            return {}, list(sources.missing), names.tolist()
+        try:
+            bundle.load_networks()
+            batch = bundle.generate(sources.images[there], ids=names[there], **asdict(recipe))
+        except (BundleError, ValueError) as error:  # no clusterer names their clusters, or a damaged network
+            return {}, [str(error)], []
+        made = dict(zip(np.array(ids)[there].tolist(), self._as_trained(batch.outliers), strict=True))
+        return made, list(sources.missing), names[~there].tolist()
+
+    def _as_trained(self, pictures: np.ndarray) -> np.ndarray:
+        """Outliers as the detector saw them: through JPEG where the run put them through it."""
+        jpeg = ((self._evidence.bundle.manifest.config or {}).get("outliers") or {}).get("jpeg")
+        return through_jpeg(pictures, jpeg["quality"], jpeg["subsampling"]) if jpeg else pictures
+
+
+def held_out_recipe(evidence: Evidence) -> Recipe | None:
+    """How SD outliers of held-out images were made, where the bundle was measured on such; else None."""
+    config = evidence.bundle.manifest.config or {}
+    wanted = (config.get("evaluation") or {}).get("sd_test")
+    if not wanted:
+        return None
+    o, d = config.get("outliers") or {}, evidence.bundle.manifest.defaults
+    interval = o.get("guidance_interval")
+    return Recipe(
+        wanted["start_timestep"],
+        wanted["guidance_scale"],
+        o.get("num_inference_steps") or d.num_inference_steps,
+        o.get("solver") or d.solver,
+        o.get("eta", 0.0),
+        None if interval is None else (interval[0], interval[1]),
+        wanted.get("seed", 0),
+    )

@@ -16,6 +16,7 @@ from sdviz.bundle import Bundle
 from sdviz.config import ConfigError, load_config
 from sdviz.data import DataError
 from sdviz.evaluation import read_report
+from sdviz.evidence import Evidence, PictureLibrary
 from sdviz.nn.encoder import encode
 from sdviz.pipeline import PipelineError, Workspace, config_hash, read_labels, run_stages, stage_names
 from sdviz.pipeline.clusters import load_backbone, load_encoder
@@ -230,3 +231,13 @@ def test_too_few_images_for_a_method_are_one_line(compared: Workspace, tmp_path:
     with pytest.raises((PipelineError, ValueError), match="50 neighbours of 12 ID images"):
         run_stages(work)
     assert json.loads((tmp_path / "run" / "features.done.json").read_text())
+
+
+def test_pages_make_outliers_of_held_out_images_again(compared: Workspace) -> None:
+    made = read_sd_test(compared)
+    bundle = Bundle.load(compared.folder / "bundle", "cpu")
+    pictures = PictureLibrary(Evidence(bundle)).show(made.ids)
+    assert pictures.found.all() and not pictures.missing
+    assert np.abs(pictures.images.astype(int) - made.images).mean() < 1
+    gone = PictureLibrary(Evidence(bundle)).show(["folder/nowhere/0.png~0"])
+    assert not gone.found.any() and gone.missing
