@@ -98,10 +98,12 @@ def test_a_lasso_selects_the_images_inside_and_exports_them(
     assert page.locator(".scatter").get_attribute("data-chosen") == str(len(want))
     table = exported(page)
     assert set(table["id"]) == want and len(table) == len(want)
-    # the gallery shows the same, in the same order
+    # the gallery shows the same: OOD first, then outliers, ID images last
     shown = page.locator(".st-key-embeddings_gallery img")
     assert shown.count() == min(48, len(want))
-    assert (shown.first.get_attribute("alt") or "").endswith(table["id"][0])
+    places = table["set"].map({"SD outliers": 1, "test": 2, "train": 3}).fillna(0)
+    first = table["id"][places.to_numpy().argsort(kind="stable")[0]]
+    assert (shown.first.get_attribute("alt") or "").endswith(first)
     totals = {i: t for s in evidence.sets.values() for i, t in zip(s.ids, s.total, strict=True)}
     scored = table[table["score"].notna()]
     assert len(scored) and all(totals[i] == s for i, s in zip(scored["id"], scored["score"], strict=True))
