@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import streamlit as st
 
 from sdviz.bundle import Bundle
 from sdviz.evidence.paper import PAPER_DATASET, Ours, PaperTable, other_sets, paper_tables
+from sdviz.evidence.paper_page import system_name
 from sdviz.evidence.records import BundleRecord
 from sdviz.ui.results_html import TABLE_CSS
 from sdviz.ui.results_records import all_records, families, many_lines
@@ -67,21 +68,11 @@ def table_rows(table: PaperTable) -> tuple[list[str], list[list[object]]]:
 
 def about_family(records: Sequence[BundleRecord]) -> str:
     """How bundles of one family were made, in one line."""
-    config: Mapping[str, object] = records[0].manifest.config or {}
-
-    def get(*keys: str) -> object:
-        node: object = config
-        for key in keys:
-            node = node.get(key) if isinstance(node, Mapping) else None
-        return node
-
+    limit = ((records[0].manifest.config or {}).get("data") or {}).get("limit")
     score = records[0].manifest.score
     recipes = sorted({one.recipe for one in records if one.recipe is not None})
-    weights = get("encoder", "weights")
-    limit = get("data", "limit")
     parts = [
-        f"encoder {get('encoder', 'arch')}, {f'weights {weights}' if weights else 'from scratch'}",
-        f"labels from {records[0].manifest.labels_from}",
+        f"detector from {system_name(records[0])}",
         f"S, w = {'; '.join(f'{s}, {w:g}' for s, w in recipes)}",
         f"k = {score.k}, α = {score.alpha:g}" if score else "no detector",
     ]
