@@ -24,7 +24,7 @@ from sdviz.nn.unet import NoisePredictor
 from sdviz.pipeline import STAGES, detecting, stage_names
 from sdviz.runs import Run
 from tests.full_disk import largest_file
-from tests.tiny_runs import write_tiny_detector_config
+from tests.tiny_runs import OTHER_COLOURS, write_pictures, write_tiny_detector_config
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 NAMES = tuple(name for name in STAGES if name != "clusterer")
@@ -34,22 +34,34 @@ WORK: dict[str, tuple[Any, str, int]] = {
     "pseudo_labels": (Encoder, "forward", 8),
     "diffusion": (NoisePredictor, "forward", 4),
     "outliers": (NoisePredictor, "forward", 4),
+    "sd_test": (NoisePredictor, "forward", 2),
+    "backbone": (Encoder, "forward", 4),
     "detector": (Detector, "forward", 4),
     "features": (Detector, "forward", 2),
     "controls": (Detector, "forward", 4),
+    "baselines": (Encoder, "forward", 4),
     "evaluation": (SDScore, "score", 2),
     "bundle": (core, "_save_weights", 2),
 }
 # it asks no network that could answer NaN, but reads what others have answered
 WORK_WITH_NUMBERS = WORK | {"evaluation": (detecting, "load_arrays", 2)}
 PAGE_BYTES = 4096
+# the stages that a run has only where it is told so
+MORE = (
+    "detector.backbone={width: 4, simclr: null,"
+    " pretraining: {data: 'folder:%s', total_steps: 6, batch_size: 8}}",
+    "evaluation.sd_test={start_timestep: 80, guidance_scale: 3}",
+    "evaluation.baselines=[{method: dn2, k: 1}, {method: multiclass_ad, epochs: 2, k: 1}, png_size]",
+)
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     """A run that nothing disturbed."""
     folder = tmp_path_factory.mktemp("whole")
-    config = load_config(write_tiny_detector_config(folder, diffusion_steps=12, steps=20, epochs=2))
+    path = write_tiny_detector_config(folder, diffusion_steps=12, steps=20, epochs=2)
+    taught = write_pictures(folder / "taught", 6, OTHER_COLOURS)
+    config = load_config(path, [one % taught if "%s" in one else one for one in MORE])
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
@@ -137,6 +149,7 @@ def test_a_stage_ends_at_the_steps_that_it_told_of(whole: Run) -> None:
         "encoder",
         "pseudo_labels",
         "diffusion",
+        "backbone",
         "detector",
         "controls",
     }
