@@ -9,7 +9,13 @@ import numpy as np
 from .report import MeanMetrics, Measured, ModeMetrics, Report, ReportError
 
 MODE_NAMES = {"distance": "distance only", "votes": "votes only", "both": "both"}
-CONTROL_NAMES = {"no_training": "no detector training", "right_label": "right label", "noise": "noise alone"}
+CONTROL_NAMES = {
+    "no_training": "no detector training",
+    "right_label": "right label",
+    "noise": "noise alone",
+    "right_label_as_id": "right label as ID",
+    "lambda_zero": "λ = 0",
+}
 METRIC_NAMES = {
     "auroc": "AUROC",
     "fpr95_id_recall": "FPR95 (OOD accepted at 95 % ID recall)",

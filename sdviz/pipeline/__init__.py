@@ -9,7 +9,7 @@ A run's folder holds one folder for each stage and, once it is complete, `<stage
     outliers        wrong/, right/ (shards of pictures), outliers.parquet
     detector        detector.safetensors, snapshots.*                 f, g_bin, g_in, g_out
     features        features.safetensors, ood_features.safetensors    and no_training/, the same of the encoder
-    controls        right_label/, noise/                              features of detectors trained otherwise
+    controls        right_label/, noise/, ...                         features of detectors trained otherwise
     evaluation      scores.parquet, report.json
     bundle          a `sdviz.bundle.Bundle`
 

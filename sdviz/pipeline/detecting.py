@@ -55,6 +55,8 @@ from .workspace import (
 )
 
 HEADS = ("g_bin", "g_in", "g_out")
+# the share of ID images that control right_label_as_id shows as the U-Net rebuilds them
+AS_ID_SHARE = 0.5
 
 
 # --- detector -----------------------------------------------------------------------------------------
@@ -200,7 +202,11 @@ def _write_features(work: Workspace, out: Path, network: Detector | Encoder, out
 
 
 def make_controls(work: Workspace) -> Metrics | None:
-    """Stage `controls`: the same recipe with "outliers" of the right label, or of noise alone."""
+    """Stage `controls`: the same recipe with one thing changed.
+
+    right_label: "outliers" that were denoised under the right label; noise: of noise alone; right_label_as_id: the
+    images under the right label are ID, in the place of half of the originals; lambda_zero: lambda of Eq. 4 is 0.
+    """
     config = _detector_config(work)
     n = len(work.sources)
     for control in work.config.evaluation.controls:
@@ -208,14 +214,18 @@ def make_controls(work: Workspace) -> Metrics | None:
         if control == "no_training" or (out / "features.safetensors").is_file():
             continue
         out.mkdir(exist_ok=True)
+        changed: dict[str, float] = {}
         if control == "right_label":
-            outliers = read_outliers(work, "right")[:n]
             # the same pictures cannot be ID as well
-            config_here = config.model_copy(update={"reconstructed_id": 0.0})
-            rebuilt = None
+            outliers, changed = read_outliers(work, "right")[:n], {"reconstructed_id": 0.0}
+        elif control == "right_label_as_id":
+            outliers, changed = read_outliers(work, "wrong"), {"reconstructed_id": AS_ID_SHARE}
+        elif control == "lambda_zero":
+            outliers, changed = read_outliers(work, "wrong"), {"outlier_weight": 0.0}
         else:
-            outliers, config_here = noised_images(work), config
-            rebuilt = read_outliers(work, "right")[:n] if config.reconstructed_id else None
+            outliers = noised_images(work)
+        config_here = config.model_copy(update=changed)
+        rebuilt = read_outliers(work, "right")[:n] if config_here.reconstructed_id else None
         trained = _train(work, "controls", out, config_here, outliers, rebuilt, None)
         if trained is None:
             return None

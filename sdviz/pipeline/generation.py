@@ -50,6 +50,8 @@ Kind = Literal["wrong", "right", "test"]
 
 # what reports call the OOD set of SD outliers of held-out images
 SD_TEST = "sd-outliers"
+# the controls that need images as the U-Net makes them under their right label
+CONTROLS_OF_REBUILT = frozenset({"right_label", "right_label_as_id"})
 
 # --- diffusion ----------------------------------------------------------------------------------------
 
@@ -175,7 +177,8 @@ def sd_test_sources(work: Workspace) -> ImageSet:
 def kinds_needed(config: RunConfig) -> tuple[Kind, ...]:
     """Wrong-label outliers; and images under their right label, where training or a control wants them."""
     rebuilt = config.detector is not None and config.detector.reconstructed_id > 0
-    return ("wrong", "right") if rebuilt or "right_label" in config.evaluation.controls else ("wrong",)
+    for_controls = CONTROLS_OF_REBUILT & set(config.evaluation.controls)
+    return ("wrong", "right") if rebuilt or for_controls else ("wrong",)
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ from .checks import check_run
 from .clusters import make_backbone, make_clusterer, make_encoder, make_pseudo_labels
 from .comparing import make_baselines
 from .detecting import make_controls, make_detector, make_evaluation, make_features
-from .generation import kinds_needed, make_noise_predictor, make_outliers, make_sd_test
+from .generation import CONTROLS_OF_REBUILT, kinds_needed, make_noise_predictor, make_outliers, make_sd_test
 from .workspace import (
     Metrics,
     PipelineError,
@@ -126,8 +126,12 @@ def config_hash(config: RunConfig, stage: str = "bundle") -> str:
     _drop_unset(tree)
     # pictures under the right label are made for a control or for the detector, and have features then
     rebuilt = "right" in kinds_needed(config)
-    if stage == "outliers" and rebuilt and "right_label" not in config.evaluation.controls:
-        tree["outliers"]["rebuilt"] = True
+    if stage == "outliers":
+        for_controls = bool(CONTROLS_OF_REBUILT & set(config.evaluation.controls))
+        # as it stood there when these were all the controls
+        tree["evaluation"]["controls"] = ["no_training", "right_label", "noise"] if for_controls else []
+        if rebuilt and not for_controls:
+            tree["outliers"]["rebuilt"] = True
     if stage == "features" and not rebuilt:
         tree["outliers"]["rebuilt"] = False
     return tree_hash(tree)

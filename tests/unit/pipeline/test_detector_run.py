@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +19,7 @@ from safetensors.numpy import load_file
 from sdviz.bundle import Bundle
 from sdviz.config import JpegConfig, RunConfig, load_config
 from sdviz.data import DataError
+from sdviz.detection.training import train_detector
 from sdviz.diffusion.noise import image_noise
 from sdviz.nn.classifier import ScanClassifier
 from sdviz.nn.encoder import encode
@@ -467,6 +469,41 @@ def test_too_few_pictures_to_hold_some_out(tmp_path: Path) -> None:
         _ = work_in(tmp_path / "run", config, "data.holdout=1e-6").test
 
 
+def test_controls_change_one_thing_of_the_recipe(
+    copied: Workspace, scored_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kinds = "[right_label_as_id, lambda_zero]"
+    work = work_in(copied.folder, scored_run.parent / "tiny.yaml", f"evaluation.controls={kinds}")
+    seen = []
+
+    def watched(*args: Any) -> list[np.ndarray] | None:
+        seen.append(args)
+        return train_detector(*args)
+
+    monkeypatch.setattr("sdviz.pipeline.detecting.train_detector", watched)
+    for stage in ("controls", "evaluation", "bundle"):
+        (work.folder / f"{stage}.done.json").unlink()
+    shutil.rmtree(work.folder / "controls")
+    assert [stage for stage, skipped in begun(work) if not skipped] == ["controls", "evaluation", "bundle"]
+
+    own = work.config.detector
+    assert own is not None and own.reconstructed_id == 0.3 and own.outlier_weight > 0
+    for args, changed in zip(seen, ({"reconstructed_id": 0.5}, {"outlier_weight": 0.0}), strict=True):
+        _, images, _, outliers, _, config, rebuilt, *_ = args
+        assert config == own.model_copy(update=changed)
+        np.testing.assert_array_equal(images, work.sources.images)
+        np.testing.assert_array_equal(outliers, read_outliers(work, "wrong"))
+        np.testing.assert_array_equal(rebuilt, read_outliers(work, "right")[: len(images)])
+    report = json.loads((work.folder / "evaluation" / "report.json").read_text())
+    assert set(report["controls"]) == {"right_label_as_id", "lambda_zero"}
+    banks = [
+        load_file(work.folder / where / "features.safetensors")["id_features"]
+        for where in ("features", "controls/right_label_as_id", "controls/lambda_zero")
+    ]
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+        assert not np.array_equal(banks[i], banks[j])
+
+
 # --- what a stage depends on ------------------------------------------------------------------------
 
 
@@ -574,6 +611,19 @@ def test_outliers_know_whether_the_detector_wants_reconstructions(
     # how much of them is the detector's own affair
     third = load_config(path, [f"evaluation.controls={after}", "detector.reconstructed_id=0.4"])
     assert config_hash(second, "outliers") == config_hash(third, "outliers")
+
+
+def test_outliers_know_of_controls_only_whether_they_want_reconstructions(scored_run: Path) -> None:
+    path = scored_run.parent / "tiny.yaml"
+
+    def sha(controls: str) -> str:
+        return config_hash(load_config(path, [f"evaluation.controls={controls}"]), "outliers")
+
+    # the second is what configurations have that say nothing
+    wanting = ("[right_label]", "[no_training, right_label, noise]", "[right_label_as_id, lambda_zero]")
+    assert len({sha(one) for one in wanting}) == 1
+    assert len({sha(one) for one in ("[]", "[noise]", "[lambda_zero, no_training]")}) == 1
+    assert sha("[]") != sha("[right_label]")
 
 
 def test_features_know_whether_there_are_reconstructions(scored_run: Path) -> None:
