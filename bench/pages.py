@@ -5,8 +5,8 @@ Playwright (requirements-dev.txt). For every first open a server of its own is s
 health check before the clock starts, which it does when it has loaded all that pages need: that time stands
 beside. The page is open when its script has ended, its main element stands and every chart is drawn.
 A warm interaction is timed in the page, from the click or key until the script that it starts has ended and two
-frames have been drawn. The memory is that of the server's process while five bundles are opened one after the
-other, over every page.
+frames have been drawn. The memory is that of the server's process at rest, after each of five bundles that are
+opened one after the other, over every page.
 """
 
 from __future__ import annotations
@@ -42,6 +42,10 @@ WARM_UP_MS = 8_000
 BETWEEN_MS = 3_000
 # within some seconds the server gives back to the system what it let go
 GIVEN_BACK_MS = 8_000
+# a server at rest: below this share of a core for this many looks of one second each
+REST_PERCENT = 25.0
+REST_LOOKS = 4
+MOST_REST_SEC = 120
 ARGUMENTS = [
     "--headless",
     "--no-sandbox",
@@ -222,6 +226,16 @@ def wait_until_idle(page: Page) -> None:
     page.wait_for_selector(IDLE, timeout=120_000)
 
 
+def wait_until_rest(process: psutil.Process) -> None:
+    """Waits until what the server prepares behind its pages is done: work under way holds memory of its own."""
+    deadline, quiet = time.monotonic() + MOST_REST_SEC, 0
+    while quiet < REST_LOOKS:
+        quiet = quiet + 1 if process.cpu_percent(interval=1.0) < REST_PERCENT else 0
+        if time.monotonic() > deadline:
+            print("the server did not come to rest", file=sys.stderr)
+            return
+
+
 def time_open(page: Page, address: str, ready: str) -> float:
     """Seconds from the request to the finished page."""
     started = time.perf_counter()
@@ -339,8 +353,9 @@ def _memory(browser: object, bundle: Path, home: Path) -> bool:
                 page.wait_for_selector(ready, timeout=120_000, state="attached")
                 wait_until_idle(page)
             page.get_by_test_id("stSidebar").get_by_role("link", name="Home", exact=True).click()
-            page.wait_for_timeout(GIVEN_BACK_MS)
             wait_until_idle(page)
+            wait_until_rest(process)
+            page.wait_for_timeout(GIVEN_BACK_MS)
             seen.append(process.memory_info().rss / 2**20)
         page.close()
     print(f"\nMemory of the server, MiB, after every page with bundle 1 to {N_BUNDLES}: ", end="")
