@@ -20,7 +20,7 @@ from accelerate.utils import broadcast
 from torch.nn import functional as F
 
 from ..config import DiffusionConfig
-from ..nn.device import has_fast_bf16, resolve_device
+from ..nn.device import has_fast_bf16, leave_group_at_exit, resolve_device
 from ..nn.loop import TrainingDiverged, TrainingStateError, read_state
 from ..nn.loop import save_state as write_state
 from ..nn.unet import NoisePredictor
@@ -71,6 +71,8 @@ def make_accelerator(device: str, mixed_precision: str) -> Accelerator:
         mixed_precision = "bf16" if fast else "no"
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         AcceleratorState._reset_state(reset_partial_state=True)
+    else:
+        leave_group_at_exit()
     return Accelerator(cpu=on_cpu, mixed_precision=mixed_precision)
 
 

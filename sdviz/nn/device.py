@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
+
 import torch
+from torch import distributed
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
@@ -45,3 +49,18 @@ def device_name(device: torch.device) -> str:
         n = torch.get_num_threads()
         return f"CPU ({n} thread{'s' * (n != 1)})"
     return device.type.upper()
+
+
+@functools.cache
+def leave_group_at_exit() -> None:
+    """Lets this process leave the others of an `accelerate launch` in order when it ends.
+
+    Otherwise gloo's threads are at times still at work when the interpreter ends: it aborts ("terminate called
+    without an active exception"), and the launcher calls a finished run failed.
+    """
+    atexit.register(_leave_group)
+
+
+def _leave_group() -> None:
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()

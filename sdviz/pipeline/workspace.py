@@ -21,7 +21,7 @@ from .. import data
 from ..config import DataConfig, RunConfig
 from ..data import DataError, ImageSet
 from ..diffusion.schedule import NoiseSchedule
-from ..nn.device import resolve_device
+from ..nn.device import leave_group_at_exit, resolve_device
 from ..nn.loop import LoopReport
 
 Metrics = dict[str, Any]
@@ -172,6 +172,7 @@ def from_main(value: Shared, device: str) -> Shared:
     """
     if os.environ.get("WORLD_SIZE", "1") == "1":
         return value
+    leave_group_at_exit()
     PartialState(cpu=resolve_device(device).type == "cpu")
     return broadcast_object_list([value])[0]
 
