@@ -396,9 +396,7 @@ class EvaluationConfig(Node):
     baselines: tuple[BaselineConfig, ...] = Field((), description="methods to measure beside ours")
     score: ScoreConfig = ScoreConfig()
     limit: int | None = Field(None, ge=1, description="images of each set; None takes all")
-    controls: tuple[
-        Literal["no_training", "right_label", "noise", "right_label_as_id", "lambda_zero"], ...
-    ] = (
+    controls: tuple[Literal["no_training", "right_label", "noise", "right_label_as_id", "lambda_zero"], ...] = (
         "no_training",
         "right_label",
         "noise",

@@ -191,7 +191,8 @@ class Report(Measured):
     id_accuracy: IdAccuracy | None = Field(description="of g_in on held-out ID images; null without a detector")
     clusters: Clusters | None = Field(description="the pseudo-labels against the true classes")
     controls: dict[str, Control] = _by(
-        "control", description="no_training (plain features), right_label, noise, right_label_as_id, lambda_zero: what stands beside the method"
+        "control",
+        description="no_training (plain features), right_label, noise, ...: what stands beside the method",
     )
     baselines: dict[str, BaselineResult] = _by(
         "method", default={}, description="other methods on the same images, clusters and networks"

@@ -204,8 +204,9 @@ def _write_features(work: Workspace, out: Path, network: Detector | Encoder, out
 def make_controls(work: Workspace) -> Metrics | None:
     """Stage `controls`: the same recipe with one thing changed.
 
-    right_label: "outliers" that were denoised under the right label; noise: of noise alone; right_label_as_id: the
-    images under the right label are ID, in the place of half of the originals; lambda_zero: lambda of Eq. 4 is 0.
+    right_label: "outliers" that were denoised under the right label; noise: of noise alone;
+    right_label_as_id: half of the ID images are shown as the U-Net rebuilds them under the right label;
+    lambda_zero: lambda of Eq. 4 is 0.
     """
     config = _detector_config(work)
     n = len(work.sources)

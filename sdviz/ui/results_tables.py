@@ -143,7 +143,7 @@ _WHAT = {
     "no_training": "features of the encoder as they are, without detector training",
     "right_label": "outliers that were denoised under the right label",
     "noise": "images with noise of the same σ in the place of outliers",
-    "right_label_as_id": "the SD outliers, and half of the ID images shown as the U-Net rebuilds them under the right label",
+    "right_label_as_id": "half of the ID images shown as the U-Net rebuilds them under the right label",
     "lambda_zero": "outliers teach g_bin only, not the heads for clusters (λ = 0)",
 }
 

@@ -476,7 +476,7 @@ def test_controls_change_one_thing_of_the_recipe(
     work = work_in(copied.folder, scored_run.parent / "tiny.yaml", f"evaluation.controls={kinds}")
     seen = []
 
-    def watched(*args: Any) -> list[np.ndarray] | None:
+    def watched(*args: Any) -> list[np.ndarray] | None:  # noqa: ANN401
         seen.append(args)
         return train_detector(*args)
 
