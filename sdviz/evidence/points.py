@@ -41,6 +41,11 @@ class Points:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def moves(self) -> bool:
+        """Whether any image is elsewhere in another frame: with a frozen encoder none is."""
+        return bool((self.features != self.features[:1]).any())
+
     def spread(self, per_point: dict[str, np.ndarray], fill: float = np.nan) -> np.ndarray:
         """A column of the scored sets, put to these points, float64 (N,).
 

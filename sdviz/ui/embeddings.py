@@ -334,6 +334,8 @@ def _caption(known: Known, wish: View, method: str, layouts: Layouts, shown: Col
         if len(known.points.frames) > 1
         else ""
     )
+    if followed and not known.points.moves:
+        followed = " Every epoch is the same: the encoder was frozen, and training reached the heads alone."
     columns[0].caption(
         f"{len(known.points):,} images; each point is one, by its {known.points.features.shape[2]} features in "
         f"the detector. {what}.{followed} Trustworthiness, 0 to 1: how many of the neighbours on the page are "

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 from sklearn.decomposition import PCA
 from sklearn.manifold import trustworthiness
 from streamlit.testing.v1 import AppTest
@@ -84,6 +84,23 @@ def test_training_is_followed_from_its_first_epoch_to_its_last(
     assert counts(data)["SD outliers"] == (followed["role"] == "outlier").sum()
     at.segmented_control(key="embeddings_panels").set_value("One, with a slider").run()
     assert scatter_of(at, component_data)["panels"] == []
+
+
+def test_a_frozen_encoder_is_said_to_be_one(full_bundle: Put, open_page: Open, tmp_path: Path) -> None:
+    bundle = full_bundle()
+    frozen = "the encoder was frozen"
+    assert frozen not in words(open_page(PAGE, {"embeddings_method": "PCA"}))
+    whole = Bundle.load(bundle, "cpu")
+    epochs = load_file(bundle / "snapshots.safetensors")
+    still = tmp_path / "still" / "snapshots.safetensors"
+    still.parent.mkdir()
+    save_file(dict.fromkeys(epochs, epochs["epoch_000"]), still)
+    whole.with_parts(whole.parts | {"snapshots.safetensors": still}).save(bundle)
+    at = open_page(PAGE, {"embeddings_method": "PCA"})
+    assert not at.exception and frozen in words(at)
+    assert frozen not in words(
+        open_page(PAGE, {"embeddings_method": "PCA", "embeddings_view": "After training"})
+    )
 
 
 def test_colours_say_what_the_tables_say(full_bundle: Put, open_page: Open, component_data: Data) -> None:
