@@ -83,8 +83,8 @@ def _whole(network: Net) -> Net:
 def display_names(work: Workspace) -> tuple[str, ...]:
     """A name for each cluster; where classes are known, what is in it: used to show it and for nothing else.
 
-    A cluster that is at least nine tenths of one class has that class's name, any other its number and
-    the class that most of it is of.
+    A cluster that is at least nine tenths of one class has that class's name; any other its number and its
+    most frequent class, "mostly" where that is more than half of it, else "often".
     """
     names, images = read_cluster_names(work), work.images
     labels = read_labels(work)
@@ -98,7 +98,8 @@ def display_names(work: Workspace) -> tuple[str, ...]:
         if not counts.any():
             shown.append(name)
         else:
-            shown.append(top if counts.max() >= 0.9 * counts.sum() else f"{name}, mostly {top}")
+            share = counts.max() / counts.sum()
+            shown.append(top if share >= 0.9 else f"{name}, {'mostly' if share > 0.5 else 'often'} {top}")
     # two clusters of one class keep their numbers, too
     return tuple(
         one if shown.count(one) == 1 else f"{name}, {one}" for one, name in zip(shown, names, strict=True)
