@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -61,6 +62,17 @@ class Rate:
         """0..100."""
         return 100 * self.wrong / self.n
 
+    @property
+    def at_least(self) -> float:
+        """The lower end of Wilson's 95 % interval of `percent`, 0..100: few images leave it low.
+
+        Wilson 1927, Probable inference, the law of succession, and statistical inference.
+        """
+        p, z2 = self.wrong / self.n, 1.959964**2
+        middle = p + z2 / (2 * self.n)
+        half = math.sqrt(z2 * (p * (1 - p) / self.n + z2 / (4 * self.n**2)))
+        return 100 * max(0.0, (middle - half) / (1 + z2 / self.n))
+
 
 def is_wrong(one: ScoredSet, total: np.ndarray, threshold: float) -> np.ndarray:
     """Which images are called wrongly, bool (N,): above the threshold is called OOD, at it is not."""
@@ -97,7 +109,7 @@ def find_failures(
 
 
 def rates(name: str, groups: np.ndarray, wrong: np.ndarray) -> list[Rate]:
-    """How often each group of a set is called wrongly, the worst first.
+    """How often each group of a set is called wrongly, the worst first by `Rate.at_least`.
 
     Args:
         name: The set.
@@ -108,7 +120,7 @@ def rates(name: str, groups: np.ndarray, wrong: np.ndarray) -> list[Rate]:
         Rate(name, str(group), int(wrong[groups == group].sum()), int((groups == group).sum()))
         for group in np.unique(groups)
     ]
-    return sorted(found, key=lambda rate: (-rate.percent, rate.name))
+    return sorted(found, key=lambda rate: (-rate.at_least, rate.name))
 
 
 def recall_of(id_scores: np.ndarray, threshold: float) -> float:

@@ -45,6 +45,7 @@ class Bars:
         y: (N,).
         colour: One, or one for each bar.
         in_steps: Whether the names are steps of a scale: where there is no room some may be left out.
+        lying: Whether the bars lie, each beside its whole name: for many or long names. Not beside other parts.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Bars:
     y: np.ndarray
     colour: str | Sequence[str]
     in_steps: bool = False
+    lying: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -147,7 +147,9 @@ class Chart:
         """
         from matplotlib.figure import Figure  # slow to import, and wanted for downloads only
 
-        canvas = Figure(figsize=(_WIDTH_IN, 4.8), layout="constrained")
+        lying = [part for part in self.parts if isinstance(part, Bars) and part.lying]
+        height_in = max([4.8, *(1.6 + 0.21 * len(part.x) for part in lying)])
+        canvas = Figure(figsize=(_WIDTH_IN, height_in), layout="constrained")
         axes = canvas.add_subplot()
         for part in self.parts:
             _draw(axes, part)
@@ -160,8 +162,8 @@ class Chart:
                     mark.text, (mark.at, 1.0), xycoords=("data", "axes fraction"), fontsize=8, va="bottom"
                 )
         axes.set_title(_no_formula(self.title), fontsize=11, loc="left", pad=16)
-        axes.set_xlabel(self.x_title)
-        axes.set_ylabel(self.y_title)
+        axes.set_xlabel(self.y_title if lying else self.x_title)
+        axes.set_ylabel(self.x_title if lying else self.y_title)
         if self.x_range is not None:
             axes.set_xlim(*self.x_range)
         if self.y_range is not None:
@@ -331,7 +333,14 @@ def _draw(axes: Axes, part: Line | Bars | Points | Heat) -> None:
         return
     if isinstance(part, Bars):
         colour = part.colour if isinstance(part.colour, str) else list(part.colour)
-        axes.bar([_no_formula(x) for x in part.x], part.y, label=_no_formula(part.name), color=colour)
+        names = [_no_formula(x) for x in part.x]
+        if part.lying:
+            axes.barh(names, part.y, label=_no_formula(part.name), color=colour)
+            axes.invert_yaxis()  # the first one on top
+            axes.tick_params(axis="y", labelsize=8)
+            axes.margins(y=0.01)
+            return
+        axes.bar(names, part.y, label=_no_formula(part.name), color=colour)
         axes.tick_params(axis="x", labelrotation=30 if len(part.x) > 6 else 0)
         return
     shown = axes.imshow(

@@ -17,6 +17,7 @@ from sdviz.ui.failures_state import View, facts_of
 BY_CLASS, BY_CLUSTER = "by class", "by cluster"
 MOST_BARS = 30
 NO_CLASS = "no class known"
+MOST_LETTERS = 34
 
 
 def show_rates(view: View, sets: Sequence[str], false_alarms: bool) -> None:
@@ -47,14 +48,12 @@ def show_rates(view: View, sets: Sequence[str], false_alarms: bool) -> None:
         else:
             groups = np.where(facts.classes == "", NO_CLASS, facts.classes)
         found += rates(name, groups, is_wrong(view.evidence.sets[name], total, view.threshold))
-    found.sort(key=lambda rate: -rate.percent)
+    found.sort(key=lambda rate: -rate.at_least)
     failing = [rate for rate in found if rate.wrong]
     if not failing:
         st.caption(f"None of {len(found):,} groups has an image that is called wrongly.")
         return
     shown = failing[:MOST_BARS]
-    names = [rate.name for rate in found]
-    labels = [rate.name if names.count(rate.name) == 1 else f"{rate.name} ({rate.set})" for rate in shown]
     chart = Chart(
         f"{what} {by}",
         f"{'class' if by == BY_CLASS else 'taken for the cluster'}, images called wrongly of all",
@@ -62,15 +61,17 @@ def show_rates(view: View, sets: Sequence[str], false_alarms: bool) -> None:
         [
             Bars(
                 "called wrongly, %",
-                [f"{label}, {rate.wrong} of {rate.n:,}" for label, rate in zip(labels, shown, strict=True)],
+                _labels(shown, len(sets) > 1),
                 np.array([rate.percent for rate in shown]),
                 [view.colours[rate.set] for rate in shown],
+                lying=True,
             )
         ],
-        height=340,
+        height=80 + 20 * len(shown),
     )
     rest = len(found) - len(failing)
-    more = f" The {MOST_BARS} worst of {len(failing)} groups." if len(failing) > MOST_BARS else ""
+    more = " Ordered by the lower end of each share's 95 % interval (Wilson), so that size counts."
+    more += f" The {MOST_BARS} worst of {len(failing)} groups." if len(failing) > MOST_BARS else ""
     more += f" {rest:,} more without any." if rest else ""
     means = (
         "Of the held-out ID images of each group, the share above the threshold"
@@ -81,7 +82,7 @@ def show_rates(view: View, sets: Sequence[str], false_alarms: bool) -> None:
         chart,
         provenance(view.bundle, scores=view.settings_text, threshold=f"{view.threshold:.6g}"),
         key="failures_rates",
-        caption=f"{means}, 0 to 100 %. A group that stands out is not understood.{more}",
+        caption=f"{means}, 0 to 100 %; beside it how many of how many. A group that stands out is not understood.{more}",
     )
     with st.expander("As a table"):
         st.dataframe(
@@ -92,8 +93,29 @@ def show_rates(view: View, sets: Sequence[str], false_alarms: bool) -> None:
                     "called wrongly": [rate.wrong for rate in found],
                     "images": [rate.n for rate in found],
                     "%": [round(rate.percent, 2) for rate in found],
+                    "at least, %": [round(rate.at_least, 2) for rate in found],
                 }
             ),
             hide_index=True,
             key="failures_rates_table",
         )
+
+
+def _labels(shown: Sequence[Rate], with_set: bool) -> list[str]:
+    """Beside each bar its group, its set and its counts; only a long name loses its middle."""
+    short = [_shortened(rate.name) for rate in shown]
+    pairs = [(name, rate.set) for name, rate in zip(short, shown, strict=True)]
+    labels = []
+    for name, rate in zip(short, shown, strict=True):
+        # two long names may have one short form
+        name = name if pairs.count((name, rate.set)) == 1 else rate.name
+        place = f" ({rate.set})" if with_set else ""
+        labels.append(f"{name}{place}, {rate.wrong:,} of {rate.n:,}")
+    return labels
+
+
+def _shortened(name: str) -> str:
+    if len(name) <= MOST_LETTERS:
+        return name
+    tail = MOST_LETTERS // 3
+    return f"{name[: MOST_LETTERS - 1 - tail].rstrip()}…{name[-tail:].lstrip()}"

@@ -111,6 +111,10 @@ def _bars(part: Bars, chart: Chart, n_series: int) -> dict[str, Any]:
         encoding["y2"] = {"datum": _LOG_FLOOR}
     if n_series > 1:
         encoding["xOffset"] = {"field": "series", "sort": None}
+    if part.lying:
+        encoding["x"]["axis"] = {"labelAngle": 0, "labelLimit": 0, "labelOverlap": False}
+        encoding["x"]["title"] = None  # upright, it would stand in the names
+        encoding["x"], encoding["y"] = encoding["y"], encoding["x"]
     return {"mark": {"type": "bar"}, "encoding": encoding}
 
 

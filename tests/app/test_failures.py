@@ -191,12 +191,21 @@ def test_rates_of_classes_and_clusters(full_bundle: Full, open_page: Open) -> No
         assert (found["images"].reindex(expected.index) == expected["size"]).all()
         percent = 100 * expected["sum"] / expected["size"]
         assert np.allclose(found["%"].reindex(expected.index), percent, atol=0.005)
-        assert (np.diff(shown["%"]) <= 0).all()
+        assert (np.diff(shown["at least, %"]) <= 0).all()
         bars = table_of(at.get("vega_lite_chart")[0].proto.data.data)
         failing = expected[expected["sum"] > 0]
         assert sorted(bars["x"]) == sorted(
             f"{name}, {row['sum']} of {row['size']}" for name, row in failing.iterrows()
         )
+    # of several sets each label ends with its set and counts, whole
+    at = open_page(FAILURES, {"t": repr(t)})
+    sizes = (table[table["role"] != "id"]).groupby(["class", "set"]).size()
+    labels = table_of(at.get("vega_lite_chart")[0].proto.data.data)["x"]
+    assert len(labels) > 3
+    for label in labels:
+        name, _, rest = label.rpartition(" (")
+        place, _, counts = rest.partition("), ")
+        assert int(counts.split(" of ")[1]) == sizes[("" if name == "no class known" else name), place]
     # of false alarms: ID images by their own class
     low = float(np.median(table["total"][table["role"] == "id"]))
     at = open_page(FAILURES, {"t": repr(low), "f_show": "alarms"})

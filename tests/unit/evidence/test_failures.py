@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from sdviz.bundle import Bundle
 from sdviz.evaluation import ood_reference
@@ -55,6 +56,15 @@ def test_rates_count_each_group() -> None:
         ("c", 1, 1, 100.0), ("a", 1, 2, 50.0), ("b", 0, 2, 0.0),
     ]  # fmt: skip
     assert rates("s", np.array([], str), np.array([], bool)) == []
+
+
+def test_a_large_group_with_many_failures_comes_before_a_tiny_one_with_all() -> None:
+    groups = np.repeat(["tiny", "large"], [4, 2000])
+    found = rates("s", groups, np.r_[np.ones(4, bool), np.arange(2000) < 1900])
+    assert [r.name for r in found] == ["large", "tiny"]
+    for rate in found:
+        wilson = binomtest(rate.wrong, rate.n).proportion_ci(0.95, "wilson")
+        assert rate.at_least == pytest.approx(100 * wilson.low, abs=1e-4)
 
 
 @pytest.mark.parametrize("n", [1, 7, 40, 1000])

@@ -103,6 +103,18 @@ def test_steps_of_a_scale_leave_names_out_where_there_is_no_room() -> None:
         assert (axis["labelAngle"], axis["labelOverlap"]) == (angle, overlap)
 
 
+def test_lying_bars_have_their_names_whole_beside_them() -> None:
+    names = [f"a name of many words, the {i}th" for i in range(30)]
+    one = chart(Bars("images", names, np.arange(30), "#111111", lying=True))
+    _, spec = vega_lite(one)
+    encoding = spec["layer"][0]["encoding"]
+    assert encoding["y"]["field"] == "x" and encoding["y"]["scale"]["domain"] == names
+    assert encoding["y"]["axis"] == {"labelAngle": 0, "labelLimit": 0, "labelOverlap": False}
+    assert (encoding["x"]["title"], encoding["y"]["title"]) == ("up", None)
+    svg = one.picture("svg", {}).decode()
+    assert all(f"<!-- {name} -->" in svg for name in names)
+
+
 def test_a_star_is_a_star_in_the_legend() -> None:
     x = np.zeros(1)
     words = legend(chart(Points("all", x, x, "#0072B2"), Points("this", x, x, "#111111", symbol="star")))
