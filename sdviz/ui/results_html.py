@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sdviz.ui.look import ROLE_NAMES
+
+# a number, and the mark of the best one before it: they stay on one line
+_NUMBER = re.compile(r"(▲ )?[+-]?[\d.,]+")
 # the colours of the text follow the theme of the page
 TABLE_CSS = """
 <style>
-.resulttable { border-collapse: collapse; font-size: 14px; margin: 2px 0 12px; max-width: 100%;
-  font-variant-numeric: tabular-nums; }
+.resultbox { overflow-x: auto; max-width: 100%; margin: 2px 0 12px; }
+.resulttable { border-collapse: collapse; font-size: 14px; font-variant-numeric: tabular-nums; }
 .resulttable th, .resulttable td { padding: 4px 10px; border-bottom: 1px solid rgba(128,140,155,.35);
   text-align: right; vertical-align: top; }
 .resulttable th { font-weight: 500; opacity: .8; vertical-align: bottom; max-width: 150px; line-height: 1.25; }
@@ -22,9 +27,11 @@ TABLE_CSS = """
 .resulttable td.ours { background: rgba(0,158,115,.10); min-width: 74px; }
 .resulttable td.ours b { font-weight: 600; }
 .resulttable small { display: block; opacity: .75; font-size: 11.5px; font-weight: 400; }
+.resulttable .whole { white-space: nowrap; }
 @media (max-width: 1200px) { .resulttable th, .resulttable td { padding: 4px 6px; }
   .resulttable td.ours { min-width: 44px; } }
 .resulttable i { display: inline-block; width: 11px; height: 11px; border-radius: 2px; margin-right: 8px; }
+.resulttable i.line { width: 26px; height: 0; border-radius: 0; vertical-align: middle; }
 </style>
 """
 
@@ -37,11 +44,13 @@ class Cell:
         text: What stands there.
         small: Below it, smaller.
         colour: Of a small square before the text; "" for none.
+        line: "solid", "dashed" or "dotted" for a short line in the place of the square; "" for the square.
     """
 
     text: str
     small: str = ""
     colour: str = ""
+    line: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,7 +66,12 @@ class Row:
     kind: str = ""
 
 
-def table_html(header: Sequence[str], rows: Sequence[Row], text: int = 1) -> str:
+def boxed(table: str) -> str:
+    """A table in a box that scrolls sideways by itself where it is wider than the page."""
+    return f'<div class="resultbox" tabindex="0">{table}</div>'
+
+
+def table_html(header: Sequence[Cell | str], rows: Sequence[Row], text: int = 1) -> str:
     """A table.
 
     Args:
@@ -65,7 +79,7 @@ def table_html(header: Sequence[str], rows: Sequence[Row], text: int = 1) -> str
         rows: Its lines.
         text: How many columns from the left hold words; the others stand at the right.
     """
-    top = "".join(f"<th{_kind(i, text)}>{html.escape(name)}</th>" for i, name in enumerate(header))
+    top = "".join(f"<th{_kind(i, text)}>{_cell(name, breaks=True)}</th>" for i, name in enumerate(header))
     body = []
     for row in rows:
         if row.kind == "group":
@@ -76,19 +90,35 @@ def table_html(header: Sequence[str], rows: Sequence[Row], text: int = 1) -> str
         kind = ' class="strong"' if row.kind == "strong" else ""
         body.append(f"<tr{kind}>{cells}</tr>")
     lines = "".join(body)
-    return f'<table class="resulttable"><thead><tr>{top}</tr></thead><tbody>{lines}</tbody></table>'
+    return boxed(f'<table class="resulttable"><thead><tr>{top}</tr></thead><tbody>{lines}</tbody></table>')
 
 
 def _kind(i: int, text: int) -> str:
     return ' class="text"' if i < text else ""
 
 
-def _cell(cell: Cell | str) -> str:
+def _cell(cell: Cell | str, breaks: bool = False) -> str:
+    """What stands in a cell; with `breaks` or a colour a line may end within a name."""
     if isinstance(cell, str):
-        return html.escape(cell)
-    square = f'<i style="background:{html.escape(cell.colour)}"></i>' if cell.colour else ""
+        cell = Cell(cell)
+    words = html.escape(cell.text)
+    if breaks or cell.colour:
+        words = words.replace("_", "_<wbr/>").replace(":", ":<wbr/>")
+    elif _NUMBER.fullmatch(cell.text):
+        words = f'<span class="whole">{words}</span>'
+    colour = html.escape(cell.colour)
+    mark = ""
+    if cell.line:
+        mark = f'<i class="line" style="border-top:3px {cell.line} {colour}"></i>'
+    elif cell.colour:
+        mark = f'<i style="background:{colour}"></i>'
     small = f"<small>{html.escape(cell.small)}</small>" if cell.small else ""
-    return f"{square}{html.escape(cell.text)}{small}"
+    return f"{mark}{words}{small}"
+
+
+def short_role(role: str) -> str:
+    """A role where there is little room."""
+    return "SD outliers" if role == "sd" else ROLE_NAMES[role]
 
 
 def percent(value: float | None, sign: bool = False) -> str:

@@ -17,7 +17,7 @@ from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.look import ROLE_NAMES
 from sdviz.ui.pictures import OUTLIER_COLOUR
 from sdviz.ui.results_curves import roc_frame
-from sdviz.ui.results_html import TABLE_CSS, Cell, Row, between, percent, table_html
+from sdviz.ui.results_html import TABLE_CSS, Cell, Row, between, percent, short_role, table_html
 from sdviz.ui.results_state import offer_table
 
 OURS = "SD outliers"
@@ -62,13 +62,14 @@ def methods_html(evidence: Evidence) -> str:
     systems = _systems(evidence)
     means = [{role: modes["both"].auroc for role, modes in report.means.items()}]
     means += [{role: mean.auroc for role, mean in one.result.means.items()} for one in methods_of(evidence)]
-    header, columns = ["method"], []
+    header: list[Cell | str] = ["method"]
+    columns = []
     for role in report.means:
         names = [name for name, one in report.results.items() if one.role == role]
-        header += [f"{name}, {ROLE_NAMES[role]}" for name in names]
+        header += [Cell(name, short_role(role)) for name in names]
         columns += [(role, name) for name in names]
         if len(names) > 1:
-            header.append(f"{ROLE_NAMES[role]} mean")
+            header.append(Cell("mean", short_role(role)))
             columns.append((role, ""))
     values = [
         [one[name].auroc if name else mean[role] for role, name in columns]

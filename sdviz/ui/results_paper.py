@@ -11,7 +11,7 @@ from sdviz.bundle import Bundle
 from sdviz.evidence.paper import PAPER_DATASET, Ours, PaperTable, other_sets, paper_tables
 from sdviz.evidence.paper_page import system_name
 from sdviz.evidence.records import BundleRecord
-from sdviz.ui.results_html import TABLE_CSS
+from sdviz.ui.results_html import TABLE_CSS, boxed
 from sdviz.ui.results_records import all_records, families, many_lines
 from sdviz.ui.results_state import offer_table
 from sdviz.ui.words import counted
@@ -47,7 +47,7 @@ def paper_html(table: PaperTable) -> str:
                 text, small = ours_words(ours)
                 cells.append(f'<td class="ours"><b>{text}</b><small>{html.escape(small)}</small></td>')
         body.append("<tr>" + "".join(cells) + "</tr>")
-    return (
+    return boxed(
         f'<table class="resulttable"><thead><tr><th></th>{top}</tr><tr><th></th>{below}</tr></thead>'
         f"<tbody>{''.join(body)}</tbody></table>"
     )

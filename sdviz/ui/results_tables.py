@@ -14,7 +14,7 @@ from sdviz.evidence.provenance import provenance
 from sdviz.ui.chart_parts import Heat
 from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.look import ROLE_NAMES
-from sdviz.ui.results_html import TABLE_CSS, Cell, Row, between, percent, table_html
+from sdviz.ui.results_html import TABLE_CSS, Cell, Row, between, percent, short_role, table_html
 from sdviz.ui.results_state import MODE_WORDS, ResultsState, find_results, offer_table
 
 HEADER = ["set", "role", "images", "score by", "AUROC", "from", "to", *list(METRIC_NAMES.values())[1:]]
@@ -92,6 +92,14 @@ def metrics_html(results: Results, titles: Mapping[str, str], colours: Mapping[s
     return table_html(header, rows, text=2)
 
 
+def _of_role(role: str, n: int) -> str:
+    return f"{'mean AUROC' if n > 1 else 'AUROC'}, {short_role(role)}"
+
+
+def _of_sets(n: int) -> str:
+    return f"The mean of {n} sets, each counting the same." if n > 1 else "Of the one set of this kind."
+
+
 def show_metrics(state: ResultsState) -> None:
     """Near and far at a glance, then the whole table."""
     results = find_results(state)
@@ -99,11 +107,11 @@ def show_metrics(state: ResultsState) -> None:
         st.info("This bundle measured no OOD set.")
         return
     tiles = [
-        (f"{ROLE_NAMES[role]} mean AUROC", modes["both"].auroc, modes["both"].n_sets)
+        (_of_role(role, modes["both"].n_sets), modes["both"].auroc, modes["both"].n_sets)
         for role, modes in results.means.items()
     ]
     for column, (label, value, n) in zip(st.columns(max(4, len(tiles))), tiles, strict=False):
-        column.metric(label, f"{100 * value:.2f} %", help=f"The mean of {n} sets, each counting the same.")
+        column.metric(label, f"{100 * value:.2f} %", help=_of_sets(n))
     rows = metric_rows(results)
     st.html(TABLE_CSS + metrics_html(results, state.titles, state.colours))
     columns = st.columns([5, 1.2], vertical_alignment="center")
