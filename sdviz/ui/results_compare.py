@@ -9,6 +9,7 @@ import streamlit as st
 
 from sdviz.bundle import Bundle, BundleError
 from sdviz.detection import metrics
+from sdviz.evaluation.tables import METRIC_NAMES
 from sdviz.evidence.curves import roc_curve
 from sdviz.evidence.records import BundleRecord, differing_keys, mean_auroc
 from sdviz.ui.chart_parts import Line
@@ -39,8 +40,9 @@ def compare_rows(records: Sequence[BundleRecord]) -> tuple[list[str], list[list[
             about.append((f"{title} mean AUROC", ["" if m is None else f"{100 * m:.2f}" for m in means]))
     for name in names:
         about.append((f"AUROC, {name}", [_auroc(one, name) for one in records]))
-    for name in names:
-        about.append((f"FPR95 at 95 % ID recall, {name}", [_fpr(one, name) for one in records]))
+    for key in ("fpr95_id_recall", "fpr95_ood_recall"):
+        for name in names:
+            about.append((f"{METRIC_NAMES[key]}, {name}", [_measure(one, name, key) for one in records]))
     return ["", *(one.name for one in records)], [[name, *values] for name, values in about]
 
 
@@ -59,10 +61,10 @@ def _auroc(one: BundleRecord, name: str) -> str:
     return text
 
 
-def _fpr(one: BundleRecord, name: str) -> str:
+def _measure(one: BundleRecord, name: str, key: str) -> str:
     if one.report is None or name not in one.report.results:
         return ""
-    return f"{100 * one.report.results[name].modes['both'].fpr95_id_recall:.2f}"
+    return f"{100 * getattr(one.report.results[name].modes['both'], key):.2f}"
 
 
 def show_compare(bundle: Bundle) -> None:
@@ -92,8 +94,9 @@ def show_compare(bundle: Bundle) -> None:
     st.html(TABLE_CSS + table_html(header, [Row([str(cell) for cell in row]) for row in rows]))
     columns = st.columns([5, 1.2], vertical_alignment="center")
     columns[0].caption(
-        "Each by its own k and α, from its report.json, in %; in brackets 95 % intervals over images. Figures "
-        "of bundles with other training data are of other ID images and do not compare."
+        "Each by its own k and α, from its report.json, in %; in brackets 95 % intervals over images. The two "
+        "FPR95 differ, as *Metrics* says. Figures of bundles with other "
+        "training data are of other ID images and do not compare."
     )
     with columns[1]:
         offer_table("Bundles compared", header, rows, lines, key="results_compare_csv")

@@ -207,7 +207,7 @@ def test_every_metric_is_the_reports_and_scikit_learns(
         ),
         strict=True,
     ):
-        assert tile.label == f"{role} mean AUROC"
+        assert tile.label == f"{'mean AUROC' if role == 'far-OOD' else 'AUROC'}, {role}"
         assert float(tile.value.removesuffix(" %")) == pytest.approx(value, abs=ROUNDED)
     assert "from report.json" in words(at)
     # the file has them in full
@@ -686,8 +686,10 @@ def test_two_bundles_side_by_side(full_bundle: Full, open_page: Open, files: Fil
             auroc, _, interval = rows[f"AUROC, {name}"][i].partition(" ")
             assert float(auroc) == pytest.approx(expected[0], abs=ROUNDED)
             assert interval == f"({100 * low:.2f} to {100 * high:.2f})"
-            fpr = rows[f"FPR95 at 95 % ID recall, {name}"][i]
-            assert float(fpr) == pytest.approx(expected[1], abs=ROUNDED)
+            accepted = rows[f"FPR95 (OOD accepted at 95 % ID recall), {name}"][i]
+            flagged = rows[f"FPR95 (ID flagged at 95 % OOD recall), {name}"][i]
+            assert float(accepted) == pytest.approx(expected[1], abs=ROUNDED)
+            assert float(flagged) == pytest.approx(expected[2], abs=ROUNDED)
     # ROC on one set of both, and what differs
     at.selectbox(key="results_common").select("digits").run()
     for name, folder in folders.items():
