@@ -82,7 +82,7 @@ def show_rates(view: View, sets: Sequence[str], false_alarms: bool) -> None:
         chart,
         provenance(view.bundle, scores=view.settings_text, threshold=f"{view.threshold:.6g}"),
         key="failures_rates",
-        caption=f"{means}, 0 to 100 %; beside it how many of how many. A group that stands out is not understood.{more}",
+        caption=f"{means}, 0 to 100 %, and the counts. A group that stands out is not understood.{more}",
     )
     with st.expander("As a table"):
         st.dataframe(
