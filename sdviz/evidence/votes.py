@@ -136,23 +136,38 @@ def ordered(total: np.ndarray, threshold: float, is_id: bool, order: str) -> np.
     return np.argsort(key, kind="stable")
 
 
-def telling_sample(evidence: Evidence) -> Sample | None:
-    """A good image to begin with: the OOD image just below the threshold, of a near set if there is one.
+def telling_sample(
+    evidence: Evidence, totals: Mapping[str, np.ndarray], threshold: float | None
+) -> tuple[Sample | None, str]:
+    """A good image to begin with: the missed OOD image closest to the threshold, of a near set if there is one.
 
-    None of OOD missed, it is the one just above; without OOD sets the ID image nearest to the threshold; in a
-    bundle that was never measured the first training image.
+    None of OOD missed, it is the closest one above; without OOD sets the ID image closest to the threshold;
+    in a bundle that was never measured the first training image.
+
+    Args:
+        evidence: Where to look.
+        totals: float (N,), the scores of every scored set under the settings in use.
+        threshold: In force; None where it is not known, then the bundle's own scores and threshold count.
+
+    Returns:
+        The image, and what it is, as the end of "this is ...".
     """
     try:
-        threshold, sets = evidence.reference.threshold, evidence.sets
+        own, sets = evidence.reference.threshold, evidence.sets
     except MissingPart:
         banks = banks_of(evidence)
-        return None if banks is None or not len(banks.id_ids) else sample_at(evidence, TRAIN, 0)
+        if banks is None or not len(banks.id_ids):
+            return None, ""
+        return sample_at(evidence, TRAIN, 0), "the first training image"
     roles = ("near", "far", "validation", "id")
     s = min(sets.values(), key=lambda one: roles.index(one.role) if one.role in roles else len(roles))
-    missed = s.total <= threshold
-    far_off = np.abs(s.total - threshold)
+    total, limit = (s.total, own) if threshold is None else (totals[s.name], threshold)
+    missed = (total <= limit) & (s.role != "id")
+    far_off = np.abs(total - limit)
     row = int(np.argmin(np.where(missed, far_off, np.inf) if missed.any() else far_off))
-    return sample_at(evidence, s.name, row)
+    kind = "missed OOD" if missed.any() else "ID" if s.role == "id" else "OOD"
+    where = "the bundle's own threshold" if threshold is None else "the threshold"
+    return sample_at(evidence, s.name, row), f"the {kind} image of `{s.name}` closest to {where}"
 
 
 def shares_below(totals: Mapping[str, np.ndarray], total: float) -> dict[str, float]:

@@ -53,7 +53,7 @@ def choose_sample(
     """
     uploads = kept_uploads(bundle.manifest.image_size)
     pictures = uploads.all()
-    chosen, note, is_another = _resolve(evidence, library, pictures)
+    chosen, note, is_another = _resolve(evidence, library, pictures, now)
     groups = group_ids(evidence)
     titles = group_titles(evidence)
     options = [*groups, *([OTHER] if pictures or (chosen is not None and chosen.group == OTHER) else [])]
@@ -120,7 +120,7 @@ def choose_sample(
 
 
 def _resolve(
-    evidence: Evidence, library: PictureLibrary, pictures: Mapping[str, np.ndarray]
+    evidence: Evidence, library: PictureLibrary, pictures: Mapping[str, np.ndarray], now: SetsNow
 ) -> tuple[Sample | None, str, bool]:
     """The image that the address names, else a telling one.
 
@@ -130,11 +130,15 @@ def _resolve(
     asked = sample().strip()
     # in a code span, so that nothing in a link is taken for Markdown
     shown = "`" + asked[:_MAX_ID_SHOWN].replace("`", "'").replace("\n", " ") + "`"
+
+    def first() -> tuple[Sample | None, str]:
+        return telling_sample(
+            evidence, {name: one.total for name, one in now.to_order_by.items()}, now.threshold
+        )
+
     if not asked:
-        first = telling_sample(evidence)
-        if first is None:
-            return None, "", False
-        return first, "No image chosen yet: this one lies closest to the threshold. Pick any other.", False
+        one, what = first()
+        return one, f"No image chosen yet: this is {what}. Pick any other." if one else "", False
     if asked in pictures:
         return Sample(asked, OTHER, "", -1), "", False
     found = find_sample(evidence, asked, chosen_set(evidence))
@@ -145,14 +149,14 @@ def _resolve(
         return find_sample(evidence, names[0]), f"{shown} is part of one id only, this one's.", False
     if n > 1:
         such = ", ".join(f"`{one}`" for one in names)
-        return telling_sample(evidence), f"{n:,} ids contain {shown}, such as {such}. Say which.", True
+        return first()[0], f"{n:,} ids contain {shown}, such as {such}. Say which.", True
     if not asked.startswith("upload/") and library.show([asked]).found[0]:
         return Sample(asked, OTHER, "", -1), "None of the bundle's own: its features are computed here.", False
     if asked.startswith("upload/"):
         note = f"{shown} was an upload in another browser session. Upload it again to see it."
     else:
         note = f"{shown} is no image of this bundle, nor of a set on this machine."
-    return telling_sample(evidence), note, True
+    return first()[0], note, True
 
 
 def _in_order(

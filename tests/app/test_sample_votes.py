@@ -418,7 +418,16 @@ def test_choosing_by_set_order_id_and_step(full_bundle: Full, open_page: Open, c
     near = table[(table["set"] == "shapes-novel") & (table["total"] <= t)]
     first = near.loc[near["total"].idxmax()]
     assert sums(at)["score, Eq. 6"] == f"{first['total']:.4f}"
-    assert "No image chosen yet: this one lies closest to the threshold" in words(at)
+    what = "the missed OOD image of `shapes-novel` closest to the threshold"
+    assert f"No image chosen yet: this is {what}. Pick" in words(at) and "a **miss**" in verdict(at)
+    # at a threshold set by hand it is another one, or one just above
+    by_hand = float(table[table["set"] == "shapes-novel"]["total"].quantile(0.3))
+    moved = open_page(VOTES, {"t": repr(by_hand)})
+    missed = table[(table["set"] == "shapes-novel") & (table["total"] <= by_hand)]
+    assert sums(moved)["score, Eq. 6"] == f"{missed['total'].max():.4f}" != f"{first['total']:.4f}"
+    assert what in words(moved) and "a **miss**" in verdict(moved)
+    moved = open_page(VOTES, {"t": "0"})
+    assert what.replace("missed ", "") in words(moved) and "rightly: it is OOD" in verdict(moved)
     assert at.selectbox(key="votes_group").options == [
         "test (ID)",
         "shapes-novel (near-OOD)",
