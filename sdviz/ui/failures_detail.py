@@ -22,6 +22,7 @@ from sdviz.ui.failures_state import (
     position,
 )
 from sdviz.ui.look import ROLE_NAMES
+from sdviz.ui.names import cluster_before
 from sdviz.ui.page import open_page
 from sdviz.ui.pictures import NEUTRAL_COLOUR, OUTLIER_COLOUR, TRAIN_COLOUR, data_uri
 from sdviz.ui.shared import sample, set_shared
@@ -98,7 +99,8 @@ def _image(view: View, one: str) -> Seen | None:
     heads = [Words("this image")]
     if near is not None:
         its_class = str(pictures.class_names[1])
-        text = f"cluster {view.cluster_name(near.cluster)}"
+        its_cluster = view.cluster_name(near.cluster)
+        text = f"{cluster_before(its_cluster)}{its_cluster}"
         small = f"{near.id}, distance {near.distance:.3f}" + (f", is {its_class}" if its_class else "")
         cells.append(_cell(pictures.images[1], near.id, TRAIN_COLOUR, text, small))
         heads.append(Words("nearest training image"))
@@ -149,7 +151,7 @@ def _outlier(view: View, one: str, row: int) -> Seen:
             pictures.images[1],
             source,
             TRAIN_COLOUR,
-            f"cluster {was}",
+            f"{cluster_before(was)}{was}",
             source + (f", is {its_class}" if its_class else ""),
         ),
     ]

@@ -17,3 +17,8 @@ def names_file() -> Path:
 def display_names(bundle: Bundle) -> tuple[str, ...]:
     """A name for each cluster, as given on the page Pseudo-labels, else the bundle's own."""
     return names.shown_names(bundle.class_names, names.read_names(names_file(), bundle.hash))
+
+
+def cluster_before(name: str, word: str = "cluster ") -> str:
+    """What stands before a cluster's name in a sentence: nothing where that itself begins with "cluster"."""
+    return "" if name.lower().startswith("cluster") else word

@@ -16,7 +16,7 @@ from sdviz.ui.components import Cell, Words, picture_grid
 from sdviz.ui.evidence import open_evidence, say_missing, show_missing_part
 from sdviz.ui.links import keep_link_values, restore_link_values, set_link_value
 from sdviz.ui.look import cluster_colour
-from sdviz.ui.names import display_names
+from sdviz.ui.names import cluster_before, display_names
 from sdviz.ui.page import PageContext, show_missing_bundle
 from sdviz.ui.pictures import data_uri
 from sdviz.ui.pseudo_labels_charts import show_charts
@@ -214,7 +214,9 @@ def _one_cluster(
     """The surest and the least sure images of one cluster."""
     order = clusters.facts.order[cluster].tolist()
     if not order:
-        st.info(f"No training image is in the cluster {plain(names[cluster])}.")
+        st.info(
+            f"No training image is in {cluster_before(names[cluster], 'the cluster ')}{plain(names[cluster])}."
+        )
         return
     half = min(OF_ONE, -(-len(order) // 2))
     parts = [("Surest", order[:half]), ("Least sure", order[half:][-OF_ONE:][::-1])]
@@ -250,7 +252,7 @@ def _cell(
     one, cluster = str(clusters.labels.ids[row]), int(clusters.labels.labels[row])
     return Cell(
         data_uri(pictures.images[at]),
-        f"{one}, cluster {names[cluster]}, {percent(clusters.labels.confidence[row], 2)} sure",
+        f"{one}, {cluster_before(names[cluster])}{names[cluster]}, {percent(clusters.labels.confidence[row], 2)} sure",
         cluster_colour(cluster),
         text,
         note,

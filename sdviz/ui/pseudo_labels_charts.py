@@ -13,6 +13,7 @@ from sdviz.evidence.provenance import provenance
 from sdviz.ui.chart_parts import Bars
 from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.look import cluster_colour
+from sdviz.ui.names import cluster_before
 from sdviz.ui.pictures import ID_COLOUR, NEUTRAL_COLOUR
 from sdviz.ui.training_state import plain
 
@@ -53,7 +54,7 @@ def show_charts(
             "hold two kinds of object, one that is empty was never used.",
         )
     with columns[1]:
-        of = "all images" if cluster < 0 else f"the cluster {names[cluster]}"
+        of = "all images" if cluster < 0 else cluster_before(names[cluster], "the cluster ") + names[cluster]
         st.markdown("**Confidence**")
         edges, counts = confidence_histogram(
             labels.confidence if cluster < 0 else labels.confidence[labels.labels == cluster]

@@ -17,7 +17,7 @@ from sdviz.ui.cache import DEVICE_LOCK
 from sdviz.ui.components import Cell, picture_grid
 from sdviz.ui.evidence import why_not_found
 from sdviz.ui.look import cluster_colour
-from sdviz.ui.names import names_file
+from sdviz.ui.names import cluster_before, names_file
 from sdviz.ui.page import open_page
 from sdviz.ui.pictures import data_uri
 from sdviz.ui.shared import sample, set_shared
@@ -101,7 +101,7 @@ def show_found(
             cluster, sure = int(labels.labels[row]), float(labels.confidence[row])
             of = facts.sizes[cluster]
             says = (
-                f"cluster **{plain(names[cluster])}**, {percent(sure, 2)} sure: place "
+                f"{_in_words(names[cluster])}, {percent(sure, 2)} sure: place "
                 f"{facts.rank[row] + 1:,} of {of:,} in its cluster, the surest first. A training image."
             )
         elif not pictures.found[0]:
@@ -111,7 +111,7 @@ def show_found(
         else:
             image = pictures.images[0]
             cluster, sure = _name_cluster(bundle.hash, image.tobytes(), image.shape, bundle)
-            says = f"cluster **{plain(names[cluster])}**, {percent(sure, 2)} sure: the clusterer was asked."
+            says = f"{_in_words(names[cluster])}, {percent(sure, 2)} sure: the clusterer was asked."
         columns = st.columns([1.5, 3.7, 2.6], vertical_alignment="center")
         with columns[0]:
             picture = data_uri(pictures.images[0]) if pictures.found[0] else ""
@@ -130,6 +130,10 @@ def show_found(
             st.button("Close", key="pseudo_labels_close", on_click=_close, width="stretch")
     if go:
         open_page(VOTES)
+
+
+def _in_words(name: str) -> str:
+    return f"{cluster_before(name)}**{plain(name)}**"
 
 
 # --- by upload ------------------------------------------------------------------------------------
@@ -157,7 +161,7 @@ def upload_field(bundle: Bundle, names: Sequence[str]) -> None:
         cells = []
         for one, image in zip(chosen.ids.tolist(), chosen.images, strict=True):
             cluster, sure = _name_cluster(bundle.hash, image.tobytes(), image.shape, bundle)
-            alt = f"{one}, cluster {names[cluster]}"
+            alt = f"{one}, {cluster_before(names[cluster])}{names[cluster]}"
             cells.append(
                 Cell(data_uri(image), alt, cluster_colour(cluster), names[cluster], f"{percent(sure, 1)} sure")
             )

@@ -15,6 +15,7 @@ from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.components import Cell, Words, picture_grid
 from sdviz.ui.evidence import SEARCHING, say_missing, start_search
 from sdviz.ui.look import mark_colour
+from sdviz.ui.names import cluster_before
 from sdviz.ui.page import open_page
 from sdviz.ui.pictures import ID_COLOUR, OUTLIER_COLOUR, TRAIN_COLOUR, data_uri
 from sdviz.ui.sample_votes_state import (
@@ -102,10 +103,14 @@ def _about(look: Looked) -> list[str]:
     if look.class_name:
         lines.append(f"class: {plain(look.class_name)}")
     if s.group == TRAIN and look.banks is not None:
-        lines.append(f"cluster: {plain(look.names[int(look.banks.id_labels[s.row])])}")
+        lines.append(_in_cluster(look.names[int(look.banks.id_labels[s.row])]))
     if s.group == OUTLIERS:
         lines += [plain(text) for text in outlier_words(look, s.row) if text]
     return lines
+
+
+def _in_cluster(name: str) -> str:
+    return f"cluster: {plain(name)}" if cluster_before(name) else plain(name)
 
 
 def outlier_words(look: Looked, row: int) -> tuple[str, str]:
