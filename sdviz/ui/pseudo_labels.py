@@ -250,9 +250,10 @@ def _cell(
     text: str,
 ) -> Cell:
     one, cluster = str(clusters.labels.ids[row]), int(clusters.labels.labels[row])
+    name = cluster_before(names[cluster]) + names[cluster]
     return Cell(
         data_uri(pictures.images[at]),
-        f"{one}, {cluster_before(names[cluster])}{names[cluster]}, {percent(clusters.labels.confidence[row], 2)} sure",
+        f"{one}, {name}, {percent(clusters.labels.confidence[row], 2)} sure",
         cluster_colour(cluster),
         text,
         note,
