@@ -138,14 +138,14 @@ def threshold_for(id_scores: np.ndarray, recall: float) -> float:
 
     Args:
         id_scores: float64 (N,), ascending.
-        recall: Above 0, up to 100, counted in tenths.
+        recall: Above 0, up to 100, counted in hundredths.
 
     Example:
         >>> threshold_for(np.arange(100.0), 90)
         89.0
     """
     # in whole numbers, for 0.95 is none that floats have
-    passing = -(-round(recall * 10) * len(id_scores) // 1000)
+    passing = -(-round(recall * 100) * len(id_scores) // 10_000)
     return float(id_scores[max(passing, 1) - 1])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -42,6 +43,8 @@ MISSED, ALARMS, PAIRS_VIEW = "missed", "alarms", "pairs"
 SHOW, CLASS, CLUSTER = "f_show", "f_class", "f_cluster"
 OWN = (SHOW, CLASS, CLUSTER, PAIRS)
 EVERY = ""
+TESTED = "test"
+OOD_KINDS = {TESTED: "of the test sets", "validation": "for validation", "sd": "SD outliers of held-out images"}
 PICTURE_PX = 96
 LOWEST_RECALL = 80.0
 
@@ -107,10 +110,8 @@ def _threshold_row(view: View, missed: Failures, alarms: Failures) -> None:
     recall = recall_of(ordered, view.threshold)
     # a threshold from a link may let fewer pass than the slider offers
     lowest = min(LOWEST_RECALL, float(np.floor(recall)))
-    kept = st.session_state.get("failures_recall")
-    # among few ID images several shares ask for one threshold: then the slider stays where it was put
-    if kept is None or threshold_for(ordered, kept) != view.threshold:
-        st.session_state["failures_recall"] = round(min(max(recall, lowest), 100.0) * 2) / 2
+    # what passes now, as in the text beside it, also where that is not what was asked for
+    st.session_state["failures_recall"] = round(recall, 2)
 
     def move() -> None:
         wanted = float(st.session_state["failures_recall"])
@@ -123,22 +124,37 @@ def _threshold_row(view: View, missed: Failures, alarms: Failures) -> None:
             "Held-out ID images that pass, %",
             lowest,
             100.0,
-            step=0.5,
+            # one ID image at least, else a step changes nothing
+            step=max(0.5, math.ceil(10_000 / len(ordered)) / 100),
+            format="%.2f",
             key="failures_recall",
             on_change=move,
             help="Moves the threshold, here and on the other pages. 95 % is the usual one. More ID images that "
             "pass mean fewer false alarms and more missed OOD.",
         )
-    n_ood = sum(len(one) for one in view.evidence.ood_sets.values())
     n_id = len(view.evidence.id_set)
     columns[1].markdown(
-        f"Threshold **{view.threshold:.4g}**: a score above it is called OOD. {recall:.1f} % of {n_id:,} "
-        f"held-out ID images pass, **{counted(len(alarms), 'false alarm')}**. Of {n_ood:,} OOD images "
-        f"**{len(missed):,} {'is' if len(missed) == 1 else 'are'} missed**."
+        f"Threshold **{view.threshold:.4g}**: a score above it is called OOD. {recall:.2f} % of {n_id:,} "
+        f"held-out ID images pass, **{counted(len(alarms), 'false alarm')}**. {_missed_of_what(view, missed)}"
     )
     with columns[2], st.popover("Advanced", width="stretch"):
         score_controls(view.evidence, "failures")
         st.caption(f"The score is Eq. 6, now by {view.settings_text}.")
+
+
+def _missed_of_what(view: View, missed: Failures) -> str:
+    """How many OOD images are missed, of test sets and of others apart."""
+    n, wrong = dict.fromkeys(OOD_KINDS, 0), dict.fromkeys(OOD_KINDS, 0)
+    for name, one in view.evidence.ood_sets.items():
+        kind = one.role if one.role in OOD_KINDS else TESTED
+        n[kind] += len(one)
+        wrong[kind] += int((missed.sets == name).sum())
+    total = len(missed)
+    text = f"Of {sum(n.values()):,} OOD images **{total:,} {'is' if total == 1 else 'are'} missed**"
+    there = [kind for kind in OOD_KINDS if n[kind]]
+    if there in ([], [TESTED]):
+        return f"{text}."
+    return f"{text}: {', '.join(f'{wrong[kind]:,} of {n[kind]:,} {OOD_KINDS[kind]}' for kind in there)}."
 
 
 def _choose_view(view: View, missed: Failures, alarms: Failures) -> str:
