@@ -1,14 +1,16 @@
 """The tables of the paper, and which of their cells this machine's bundles have measured themselves.
 
 Yoon et al., "Diffusion-based Semantic-Discrepant Outlier Generation for Out-of-Distribution Detection". A
-figure of ours stands beside a cell only where a bundle trained on `cifar10` measured that very set by that very
-name, made the way that the row says. What was measured on other sets keeps its own name and stands apart.
+figure of ours stands in a row of the paper's only where a bundle trained on `cifar10` was made the way that the
+row says, its network too, and measured that very set by that very name. Of another network it has a row of its
+own. What was measured on other sets keeps its own name and stands apart.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -21,8 +23,16 @@ PAPER_DATASET = "cifar10"
 REPORT_NAMES = {"CIFAR-100": "cifar100", "SVHN": "svhn"}
 WHOLE = {"cifar100": 10_000, "svhn": 26_032}
 SD_TEST = "sd-outliers"
-# methods whose row in Table 1 names no network
-_ROW_OF_METHOD = {"rot": "Rot", "ssd": "SSD", "mscl": "MSCL"}
+# what the paper calls a pre-trained network, and how the name of ours begins where it is that one
+_PAPER_NETWORKS = {
+    "ViT-B/16": "timm:vit_base_patch16_224",
+    "ResNet-18": "timm:resnet18",
+    "ResNet-152": "timm:resnet152",
+}
+# the network of the paper's own method
+_PAPER_OWN = "ViT-B/16"
+# methods that look at images alone
+NO_NETWORK = ("png_size", "input_complexity")
 OURS_ROW = "SD outliers (the paper), ViT-B/16"
 TRUTH_ROW = "SD outliers, ground-truth labels"
 
@@ -51,6 +61,8 @@ _TABLE_2 = {
     4.0: (97.7, 97.7, 98.0, 97.8, 97.6),
 }
 _DISTANCE_ONLY = (97.2, 97.5, 97.7, 97.6, 97.3)
+# S and w of Table 4: of the outliers that the detector is trained with, and of those of the test set
+_TRAINED_4, _TESTED_4 = (100, 1.8), (150, 4.0)
 _FID = (4.45, 5.95, 6.88, 7.85, 7.59)
 
 
@@ -86,6 +98,7 @@ class PaperTable:
         columns: Names of the columns.
         paper: (row, column) -> the paper's figure; what it leaves empty is absent.
         ours: (row, column) -> what was measured here; absent where it was not.
+        notes: Sentences on cells of ours that stay empty.
     """
 
     number: int
@@ -94,6 +107,7 @@ class PaperTable:
     columns: tuple[str, ...]
     paper: dict[tuple[str, str], float]
     ours: dict[tuple[str, str], Ours] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def paper_tables(records: Iterable[BundleRecord] = ()) -> tuple[PaperTable, ...]:
@@ -108,12 +122,22 @@ def paper_tables(records: Iterable[BundleRecord] = ()) -> tuple[PaperTable, ...]
 
 
 def other_sets(records: Iterable[BundleRecord]) -> dict[str, Ours]:
-    """What `cifar10` bundles measured on sets that the paper has not, under those sets' own names: AUROC, %."""
+    """What `cifar10` bundles measured on sets that no table of the paper's has: AUROC, %.
+
+    Returns:
+        By the sets' own names; behind that of a validation set stands "(validation)".
+    """
+    found: dict[str, Ours] = {}
     fit = [one for one in records if _is_candidate(one)]
-    names = dict.fromkeys(name for one in fit if one.report is not None for name in one.report.results)
-    known = set(REPORT_NAMES.values())
-    found = {name: _auroc(fit, name, "both") for name in names if name not in known}
-    return {name: ours for name, ours in found.items() if ours is not None}
+    roles = {name: one.role for r in fit if r.report is not None for name, one in r.report.results.items()}
+    for name, role in roles.items():
+        if name in REPORT_NAMES.values():
+            continue
+        apart = [one for one in fit if name != SD_TEST or not _is_of_table_4(one)]
+        ours = _auroc(apart, name, "both")
+        if ours is not None:
+            found[f"{name} (validation)" if role == "validation" else name] = ours
+    return found
 
 
 def _is_candidate(record: BundleRecord) -> bool:
@@ -123,6 +147,41 @@ def _is_candidate(record: BundleRecord) -> bool:
 def _labels(record: BundleRecord) -> str:
     labels = (record.manifest.config or {}).get("labels")
     return str(labels.get("source", "")) if isinstance(labels, dict) else ""
+
+
+def _network(record: BundleRecord, network: str = "backbone") -> str:
+    """What the detector, or the encoder, was before training: the paper's name for it, else our own."""
+    config: dict[str, Any] = record.manifest.config or {}
+    backbone = (config.get("detector") or {}).get("backbone")
+    made: dict[str, Any] = (backbone if network == "backbone" else None) or config.get("encoder") or {}
+    arch = str(made.get("arch", "?"))
+    for name, begins in _PAPER_NETWORKS.items():
+        if made.get("weights") and arch.partition(".")[0] == begins:
+            return name
+    return arch.removeprefix("timm:")
+
+
+def _own_row(title: str, network: str) -> str:
+    return f"{title}, network of ours: {network}"
+
+
+def _by_row(records: Sequence[BundleRecord], row: str, title: str) -> dict[str, list[BundleRecord]]:
+    """Those of the paper's network in the paper's row, the others in rows of our own."""
+    found: dict[str, list[BundleRecord]] = {}
+    for one in records:
+        network = _network(one)
+        found.setdefault(row if network == _PAPER_OWN else _own_row(title, network), []).append(one)
+    return found
+
+
+def _row_of_method(record: BundleRecord, key: str, title: str, rows: Sequence[str]) -> str:
+    """The paper's row of that method on that network, else one of our own."""
+    method, _, where = key.partition("@")
+    if method in NO_NETWORK:
+        return f"{title}, ours, no network"
+    network = _network(record, where or "backbone")
+    row = f"{title}, {network}"
+    return row if row in rows else _own_row(title, network)
 
 
 def _made_with(records: Sequence[BundleRecord], s: int, w: float) -> list[BundleRecord]:
@@ -140,20 +199,21 @@ def _table_1(records: Sequence[BundleRecord]) -> PaperTable:
     # the paper's S and w of this table
     own = _made_with(records, 100, 2.0)
     ours: dict[tuple[str, str], Ours] = {}
-    for row, source in ((OURS_ROW, "scan"), (TRUTH_ROW, "ground_truth")):
-        of_row = [one for one in own if _labels(one) == source]
-        for column, name in REPORT_NAMES.items():
-            _put(ours, (row, column), _auroc(of_row, name, "both"))
-    # other methods: in the paper's row where that names no network, else in one of our own below
-    rows = [row for row, _ in _TABLE_1]
+    for row, title, source in (
+        (OURS_ROW, "SD outliers", "scan"),
+        (TRUTH_ROW, TRUTH_ROW, "ground_truth"),
+    ):
+        for own_row, of_row in _by_row([one for one in own if _labels(one) == source], row, title).items():
+            for column, name in REPORT_NAMES.items():
+                _put(ours, (own_row, column), _auroc(of_row, name, "both"))
+    papers = tuple(row for row, _ in _TABLE_1)
     for key, title in {key: b.title for one in own for key, b in _baselines(one).items()}.items():
-        row = _ROW_OF_METHOD.get(key.partition("@")[0], f"{title}, network of ours")
-        for column, name in REPORT_NAMES.items():
-            _put(ours, (row, column), _auroc_of_baseline(own, key, name))
-        if row not in rows:
-            rows.append(row)
+        for row in dict.fromkeys(_row_of_method(one, key, title, papers) for one in own):
+            of_row = [one for one in own if _row_of_method(one, key, title, papers) == row]
+            for column, name in REPORT_NAMES.items():
+                _put(ours, (row, column), _auroc_of_baseline(of_row, key, name))
     title = "AUROC (%) by method; SD outliers with S = 100, w = 2"
-    return PaperTable(1, title, tuple(rows), columns, paper, ours)
+    return PaperTable(1, title, _with_own(papers, ours), columns, paper, ours)
 
 
 def _table_2(records: Sequence[BundleRecord]) -> PaperTable:
@@ -165,8 +225,9 @@ def _table_2(records: Sequence[BundleRecord]) -> PaperTable:
     scan = [one for one in records if _labels(one) == "scan"]
     for w in _TABLE_2:
         for s, column in zip(_S, columns, strict=True):
-            _put(ours, (f"w = {w:g}", column), _auroc(_made_with(scan, s, w), "cifar100", "both"))
-    rows = tuple(f"w = {w:g}" for w in _TABLE_2)
+            for row, fit in _by_row(_made_with(scan, s, w), f"w = {w:g}", f"w = {w:g}").items():
+                _put(ours, (row, column), _auroc(fit, "cifar100", "both"))
+    rows = _with_own([f"w = {w:g}" for w in _TABLE_2], ours)
     return PaperTable(2, "AUROC (%) on CIFAR-100 over S and w", rows, columns, paper, ours)
 
 
@@ -184,34 +245,70 @@ def _table_3(records: Sequence[BundleRecord]) -> PaperTable:
         fit = _made_with(scan, s, 2.0)
         for row, (mode, values) in by.items():
             paper[row, column] = values[i]
-            _put(ours, (row, column), _auroc(fit, "cifar100", mode))
+            for own_row, of_row in _by_row(fit, row, row).items():
+                _put(ours, (own_row, column), _auroc(of_row, "cifar100", mode))
         paper[fid, column] = _FID[i]
-        distances = [
-            one.report.frechet["FID"].outliers_to_train
-            for one in fit
-            if one.report and "FID" in one.report.frechet
-        ]
-        _put(ours, (fid, column), _spread(distances))
+        for own_row in dict.fromkeys(_fid_row(one, fid) for one in fit):
+            distances = [
+                one.report.frechet["FID"].outliers_to_train
+                for one in fit
+                if _fid_row(one, fid) == own_row and one.report and "FID" in one.report.frechet
+            ]
+            _put(ours, (own_row, column), _spread(distances))
     title = (
         "Score and picture quality over S, w = 2, on CIFAR-100; FID of plain sampling is 2.97, of Fake-it 45"
     )
-    return PaperTable(3, title, (*by, fid), columns, paper, ours)
+    return PaperTable(3, title, _with_own([*by, fid], ours), columns, paper, ours)
+
+
+def _fid_row(record: BundleRecord, row: str) -> str:
+    """Of the outliers' pictures: what counts is the U-Net."""
+    unet = ((record.manifest.config or {}).get("diffusion") or {}).get("unet") or {}
+    arch = unet.get("arch", "?")
+    return row if arch == "ddpm" and not unet.get("channels") else f"{row}, U-Net of ours: {arch}"
+
+
+def _with_own(rows: Sequence[str], ours: Iterable[tuple[str, str]]) -> tuple[str, ...]:
+    """The paper's rows, then those of our own that hold a figure."""
+    return tuple(dict.fromkeys([*rows, *(row for row, _ in ours)]))
 
 
 def _table_4(records: Sequence[BundleRecord]) -> PaperTable:
-    """Where the run trained and tested with the paper's S and w; elsewhere there is nothing to put in."""
+    """Where the SD outliers of the test set have the paper's S and w.
+
+    Our own cell asks for the paper's S and w in training as well; other methods are not trained with them.
+    """
     column = "SD outliers of CIFAR-10 test images"
     values = {"Multi-class AD": 74.3, "Fake-it": 81.4, "SD outliers (the paper)": 98.2}
     title = "AUROC (%) with SD outliers as the test set (S = 150, w = 4; trained with S = 100, w = 1.8)"
-    fit = [
-        one for one in _made_with(records, 100, 1.8) if _labels(one) == "scan" and _sd_test(one) == (150, 4.0)
-    ]
+    fit = [one for one in records if _is_of_table_4(one)]
+    own = _made_with(fit, *_TRAINED_4)
+    recipes = {one.recipe for one in fit if one.recipe is not None}
+    shown = own or max((_made_with(fit, *recipe) for recipe in sorted(recipes)), key=len, default=[])
     ours: dict[tuple[str, str], Ours] = {}
-    _put(ours, ("SD outliers (the paper)", column), _auroc(fit, SD_TEST, "both"))
-    for row, key in (("Multi-class AD", "multiclass_ad"), ("Fake-it", "fake_it")):
-        _put(ours, (row, column), _auroc_of_baseline(fit, key, SD_TEST))
+    for row, of_row in _by_row(own, "SD outliers (the paper)", "SD outliers").items():
+        _put(ours, (row, column), _auroc(of_row, SD_TEST, "both"))
+    for title_of, key in (("Multi-class AD", "multiclass_ad"), ("Fake-it", "fake_it")):
+        for row, of_row in _by_row(shown, title_of, title_of).items():
+            _put(ours, (row, column), _auroc_of_baseline(of_row, key, SD_TEST))
+    notes = []
+    found = _auroc(shown, SD_TEST, "both")
+    if not own and found is not None and shown[0].recipe is not None:
+        spread = f" ± {found.sd:.2f}" if found.sd is not None else ""
+        if found.interval is not None:
+            spread = f" ({found.interval[0]:.1f} to {found.interval[1]:.1f})"
+        s, w = shown[0].recipe
+        notes.append(
+            f"No figure of our own method stands in it: our detector was trained with S = {s}, w = {w:g}, the "
+            f"paper's with S = 100, w = 1.8. As it is, ours reaches {found.mean:.2f}{spread} on this set."
+        )
     paper = {(row, column): v for row, v in values.items()}
-    return PaperTable(4, title, tuple(values), (column,), paper, ours)
+    return PaperTable(4, title, _with_own(list(values), ours), (column,), paper, ours, tuple(notes))
+
+
+def _is_of_table_4(record: BundleRecord) -> bool:
+    """Whether it was measured on SD outliers as the paper's: of clusters by SCAN, by its S and w."""
+    return _labels(record) == "scan" and _sd_test(record) == _TESTED_4
 
 
 def _sd_test(record: BundleRecord) -> tuple[int, float] | None:

@@ -324,6 +324,7 @@ def _beside_the_paper(systems: Sequence[_System]) -> list[str]:
                 f"### Table {table.number}, {system.name}",
                 table.title + ".",
                 markdown_table(*_paper_rows(table)),
+                *table.notes,
             ]
     return parts
 

@@ -103,11 +103,11 @@ def show_paper(bundle: Bundle) -> None:
             "stand alone, and ours stay empty. `python -m sdviz run configs/cifar10.yaml` makes one."
         )
     st.caption(
-        "Yoon et al.; ID is CIFAR-10, AUROC in %. A figure of ours stands beside a cell only where one of "
-        "the bundles on this machine was made as its row says and measured that very set by that very name; "
-        "networks, budget and label source may differ from the paper's. The paper's LSUN column mixes two "
-        "variants, so nothing here can stand beside it. Ours: mean ± standard deviation over runs, or the 95 % "
-        "interval over images of one run."
+        "Yoon et al.; ID is CIFAR-10, AUROC in %. A figure of ours stands in a row of the paper's only where "
+        "its network is the one of that row, made with that S and w, and in a column only where that very set "
+        "was measured by that very name. Of another network it has a row of its own, *network of ours*. Its "
+        "budget may differ too. The paper's LSUN column mixes two variants, so nothing here can stand beside "
+        "it. Ours: mean ± standard deviation over runs, or the 95 % interval over images of one run."
     )
     lines = many_lines(chosen) or {"source": "Yoon et al., Tables 1 to 4"}
     for table in paper_tables(chosen):
@@ -116,6 +116,8 @@ def show_paper(bundle: Bundle) -> None:
         with columns[1]:
             offer_table(f"Table {table.number}", *table_rows(table), lines, key=f"results_paper_{table.number}")
         st.html(TABLE_CSS + paper_html(table))
+        for note in table.notes:
+            st.caption(note)
     others = other_sets(chosen)
     if others:
         st.markdown("**Measured here on sets that the paper has not**, under their own names: AUROC in %")

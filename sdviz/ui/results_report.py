@@ -229,6 +229,7 @@ def _paper(state: ResultsState) -> list[str]:
     ]
     for table in paper_tables(own):
         parts.append(f"<p><b>Table {table.number}.</b> {html.escape(table.title)}</p>{paper_html(table)}")
+        parts += [f'<p class="about">{html.escape(note)}</p>' for note in table.notes]
     return parts
 
 

@@ -625,7 +625,8 @@ def test_ours_stands_beside_measured_cells_only(full_bundle: Full, open_page: Op
 
     at = open_page(RESULTS, {"results_view": "Paper's tables"})
     first, second, third, fourth = (paper_cells(table) for table in tables(at))
-    alone = "SD outliers (the paper), ViT-B/16"
+    own = "network of ours: small"
+    alone, at_2 = f"SD outliers, {own}", f"w = 2, {own}"
     near = expected["shapes-novel"]
 
     def text(numbers: list[float]) -> str:
@@ -634,9 +635,9 @@ def test_ours_stands_beside_measured_cells_only(full_bundle: Full, open_page: Op
     measured = {
         (1, alone, "CIFAR-100"): text(near),
         (1, alone, "SVHN"): text(expected["digits"]),
-        (2, "w = 2", "S = 100"): text(near),
-        (3, "AUROC (%), distance only", "S = 100"): text(distance_only),
-        (3, "AUROC (%), distance + vote", "S = 100"): text(near),
+        (2, at_2, "S = 100"): text(near),
+        (3, f"AUROC (%), distance only, {own}", "S = 100"): text(distance_only),
+        (3, f"AUROC (%), distance + vote, {own}", "S = 100"): text(near),
     }
     shown = {
         (number, *cell): ours[0]
@@ -645,17 +646,17 @@ def test_ours_stands_beside_measured_cells_only(full_bundle: Full, open_page: Op
         if ours != ("", "")
     }
     assert shown == measured
-    assert first[alone, "CIFAR-100"] == ("98.0", (text(near), "2 runs, 40 of 10,000 images"))
+    assert first[alone, "CIFAR-100"] == ("", (text(near), "2 runs, 40 of 10,000 images"))
     # what the paper has not stands apart, by its own name
     others = at.dataframe[0].value
-    assert sorted(others["set"]) == ["places_lsun9", "shapes-novel-val"]
+    assert sorted(others["set"]) == ["places_lsun9", "shapes-novel-val (validation)"]
     places = others.set_index("set").loc["places_lsun9", "AUROC"]
     assert places == text(expected["shapes-empty"])
     rows = csv_of(files, "sdviz-table-2.csv")
     ours = rows[rows["ours"] != ""]
-    assert ours[["row", "column"]].to_numpy().tolist() == [["w = 2", "S = 100"]]
+    assert ours[["row", "column"]].to_numpy().tolist() == [[at_2, "S = 100"]]
     assert float(ours["ours"].iloc[0]) == pytest.approx(np.mean(near))
-    assert float(ours["paper"].iloc[0]) == 98.0
+    assert ours["paper"].iloc[0] == ""
 
 
 # --- two bundles, and the report ------------------------------------------------------------------

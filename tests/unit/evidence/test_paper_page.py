@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sdviz.baselines import BASELINES
 from sdviz.bundle import Manifest
 from sdviz.config import load_config
 from sdviz.evaluation import Report
 from sdviz.evaluation.report import parse_report
-from sdviz.evidence.paper import paper_tables
+from sdviz.evidence.paper import NO_NETWORK, OURS_ROW, other_sets, paper_tables
 from sdviz.evidence.paper_page import PaperPageError, paper_page, system_name
 from sdviz.evidence.records import BundleRecord, read_record
 
@@ -165,24 +166,63 @@ def test_sd_outliers_as_test_set(make: Make) -> None:
         "MULTICLASS_AD",
     ]
     assert rows[1][2] == "S = 100, w = 1.8" and rows[1][4].startswith("63.0")
-    ours = paper_tables([record])[3].ours
-    found = {row: one.mean for (row, _), one in ours.items()}
-    assert found == pytest.approx({"SD outliers (the paper)": 63.0, "Multi-class AD": 45.0, "Fake-it": 40.0})
-    # trained with another w, or tested with another S, it is not the paper's table
-    assert not paper_tables([make(0.6)])[3].ours
-    other = ("outliers.guidance_scale=1.8", "evaluation.sd_test.start_timestep=100")
-    assert not paper_tables([make(0.6, 0, other)])[3].ours
+    table = paper_tables([record])[3]
+    found = {row: one.mean for (row, _), one in table.ours.items()}
+    own = "network of ours: small"
+    expected = {f"SD outliers, {own}": 63.0, f"Multi-class AD, {own}": 45.0, f"Fake-it, {own}": 40.0}
+    assert found == pytest.approx(expected) and not table.notes
+    assert set(found) <= set(table.rows)
+    assert not {name for name in other_sets([record]) if name.startswith("sd-")}
+    # trained with another w, our own cell is empty and says why; the other methods were not trained with it
+    table = paper_tables([make(0.6, 0, (), {"fake_it": 0.4})])[3]
+    assert [row for row, _ in table.ours] == [f"Fake-it, {own}"]
+    (note,) = table.notes
+    assert "trained with S = 100, w = 2, the paper's with S = 100, w = 1.8" in note
+    assert "reaches 63.00 (61.0 to 65.0)" in note
+    assert note in paper_page([make(0.6, 0, (), {"fake_it": 0.4})], "this")
+    # tested with another S, it is not the paper's table, and the set stands apart
+    other = make(0.6, 0, ("outliers.guidance_scale=1.8", "evaluation.sd_test.start_timestep=100"))
+    assert not paper_tables([other])[3].ours and not paper_tables([other])[3].notes
+    assert "sd-outliers" in other_sets([other])
 
 
-def test_other_methods_fill_their_rows_of_the_papers_table(make: Make) -> None:
-    table = paper_tables([make(0.6, 0, (), {"rot": 0.55, "knn": 0.5, "ssd@encoder": 0.52})])[0]
+def test_other_methods_have_rows_of_our_network(make: Make) -> None:
+    methods = {"rot": 0.55, "knn": 0.5, "ssd@encoder": 0.52, "png_size": 0.51}
+    table = paper_tables([make(0.6, 0, (), methods)])[0]
     ours = {row: one.mean for (row, column), one in table.ours.items() if column == "CIFAR-100"}
-    assert ours["Rot"] == pytest.approx(55.0)
-    assert ours["SSD"] == pytest.approx(52.0)
-    assert ours["KNN, network of ours"] == pytest.approx(50.0)
-    assert "KNN, network of ours" in table.rows
+    own = "network of ours: small"
+    expected = {f"SD outliers, {own}": 60.0, f"ROT, {own}": 55.0, f"KNN, {own}": 50.0}
+    expected |= {f"SSD@ENCODER, {own}": 52.0, "PNG_SIZE, ours, no network": 51.0}
+    assert ours == pytest.approx(expected)
+    assert set(ours) <= set(table.rows)
     # a set of ours stands for none of the paper's
     assert {column for _, column in table.ours} == {"CIFAR-100"}
+
+
+def test_the_papers_rows_are_for_the_papers_networks(make: Make) -> None:
+    vit = "detector.backbone={arch: timm:vit_base_patch16_224, weights: pretrained, simclr: null}"
+    record = make(0.6, 0, (vit,), {"multiclass_ad": 0.5, "knn": 0.4, "rot@encoder": 0.55})
+    assert record.report is not None
+    found = record.report.baselines
+    found["multiclass_ad"] = found["multiclass_ad"].model_copy(update={"title": "Multi-class AD"})
+    first, second, third, _ = paper_tables([record])
+    assert {row for row, _ in first.ours} == {
+        OURS_ROW,
+        "Multi-class AD, ViT-B/16",
+        "KNN, network of ours: ViT-B/16",
+        "ROT@ENCODER, network of ours: small",
+    }
+    assert {row for row, _ in second.ours} == {"w = 2"}
+    assert {row for row, _ in third.ours} == {f"AUROC (%), distance {one}" for one in ("only", "+ vote")}
+    # the same network without its weights is another one
+    bare = vit.replace("weights: pretrained, ", "")
+    assert {row for row, _ in paper_tables([make(0.6, 0, (bare,))])[1].ours} == {
+        "w = 2, network of ours: vit_base_patch16_224"
+    }
+
+
+def test_methods_without_a_network_are_known() -> None:
+    assert {key for key, one in BASELINES.items() if set(one.needs) == {"images"}} == set(NO_NETWORK)
 
 
 def test_what_cannot_be_a_page_is_refused(make: Make, shipped: BundleRecord) -> None:

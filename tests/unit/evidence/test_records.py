@@ -145,7 +145,12 @@ def test_other_data_never_stands_beside_the_papers(whole: Path, tmp_path: Path) 
     # cifar10, but not one set of the paper's
     stand_ins = altered(whole, tmp_path / "c", {"outliers.guidance_scale": 2.0}, "cifar10")
     assert all(not table.ours for table in paper_tables([stand_ins]))
-    assert set(other_sets([stand_ins])) == {"shapes-novel", "shapes-empty", "digits", "shapes-novel-val"}
+    assert set(other_sets([stand_ins])) == {
+        "shapes-novel",
+        "shapes-empty",
+        "digits",
+        "shapes-novel-val (validation)",
+    }
 
 
 def test_ours_stands_in_the_cells_that_were_measured_and_in_no_other(whole: Path, tmp_path: Path) -> None:
@@ -161,16 +166,18 @@ def test_ours_stands_in_the_cells_that_were_measured_and_in_no_other(whole: Path
         for seed, value in ((0, 0.90), (1, 0.92))
     ]
     first, second, third, fourth = paper_tables(two)
-    assert set(first.ours) == {(OURS_ROW, "CIFAR-100"), (OURS_ROW, "SVHN")}
-    ours = first.ours[OURS_ROW, "CIFAR-100"]
+    own = "network of ours: small"
+    assert set(first.ours) == {(f"SD outliers, {own}", column) for column in ("CIFAR-100", "SVHN")}
+    ours = first.ours[f"SD outliers, {own}", "CIFAR-100"]
     assert ours.mean == pytest.approx(91.0) and ours.sd == pytest.approx(np.std([90, 92], ddof=1))
     assert (ours.n_bundles, ours.n_images, ours.whole, ours.interval) == (2, 40, 10_000, None)
-    assert set(second.ours) == {("w = 2", "S = 100")}
-    assert set(third.ours) == {(f"AUROC (%), {row}", "S = 100") for row in ("distance only", "distance + vote")}
+    assert set(second.ours) == {(f"w = 2, {own}", "S = 100")}
+    by = ("distance only", "distance + vote")
+    assert set(third.ours) == {(f"AUROC (%), {row}, {own}", "S = 100") for row in by}
     assert not fourth.ours
     assert "places_lsun9" in other_sets(two) and "cifar100" not in other_sets(two)
     # one run has its interval over images
-    single = paper_tables(two[:1])[1].ours["w = 2", "S = 100"]
+    single = paper_tables(two[:1])[1].ours[f"w = 2, {own}", "S = 100"]
     interval = two[0].report.results["cifar100"].modes["both"].auroc_interval  # type: ignore[union-attr]
     assert single.sd is None and interval is not None
     assert single.interval == (100 * interval[0], 100 * interval[1])
@@ -183,4 +190,5 @@ def test_ours_stands_in_the_cells_that_were_measured_and_in_no_other(whole: Path
         rename=PAPER,
     )
     first, second, *_ = paper_tables([truth])
-    assert set(first.ours) == {(TRUTH_ROW, "CIFAR-100"), (TRUTH_ROW, "SVHN")} and not second.ours
+    assert set(first.ours) == {(f"{TRUTH_ROW}, {own}", column) for column in ("CIFAR-100", "SVHN")}
+    assert not second.ours
