@@ -27,6 +27,7 @@ from sdviz.ui.page import open_page
 from sdviz.ui.pictures import NEUTRAL_COLOUR, OUTLIER_COLOUR, TRAIN_COLOUR, data_uri
 from sdviz.ui.shared import sample, set_shared
 from sdviz.ui.training_state import plain
+from sdviz.ui.words import short_of_all
 
 VOTES = "pages/4_Sample_votes.py"
 BIG_PX = 160
@@ -133,7 +134,7 @@ def _say_score(view: View, role: str, total: float) -> None:
     st.markdown(
         f":material/{icon}: **{verdict}** ({ROLE_NAMES.get(role, role)}): score **{total:.4g}**, "
         f"{f'{margin:#.3g} {side}' if margin else 'just at'} the threshold {view.threshold:.4g}. "
-        f"More OOD than {percentile:.1f} % of held-out ID."
+        f"More OOD than {short_of_all(percentile)} of held-out ID."
     )
 
 

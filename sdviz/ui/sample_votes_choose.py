@@ -31,11 +31,14 @@ from sdviz.ui.sample_votes_state import (
     SetsNow,
     group_colour,
     group_titles,
+    is_own,
     open_sample,
     opener,
     show_pictures,
+    source_of,
 )
 from sdviz.ui.shared import chosen_set, sample
+from sdviz.ui.training_state import plain
 
 STRIP_SIZE, STRIP_PX = 13, 64
 GALLERY_SIZE = 60
@@ -61,11 +64,12 @@ def choose_sample(
         _upload(uploads, bundle.manifest.image_size)
         return None, uploads.all()
     is_scored = chosen.group in scored_sets(evidence)
+    foreign = source_of(chosen.id) if chosen.group == OTHER and not is_own(chosen.id) else ""
 
     def to_group() -> None:
         group = st.session_state[f"{PAGE}_group"]
         order = st.session_state.get(f"{PAGE}_order", WORST)
-        first, _ = _in_order(evidence, now, groups, pictures, group, order)
+        first, _ = _in_order(evidence, now, groups, pictures, chosen, group, order)
         open_sample(str(first[0]), group if group in scored_sets(evidence) else "")
 
     with st.container(horizontal=True, vertical_alignment="bottom"):
@@ -74,7 +78,7 @@ def choose_sample(
             "Images from",
             options,
             key=f"{PAGE}_group",
-            format_func=lambda group: titles.get(group, group),
+            format_func=lambda group: foreign if group == OTHER and foreign else titles.get(group, group),
             on_change=to_group,
             width=235,
         )
@@ -88,7 +92,7 @@ def choose_sample(
             "The banks are shown in a random order that stays the same.",
             width=225,
         )
-        ids, totals = _in_order(evidence, now, groups, pictures, chosen.group, order)
+        ids, totals = _in_order(evidence, now, groups, pictures, chosen, chosen.group, order)
         at = int(np.flatnonzero(ids == chosen.id)[0]) if chosen.id in ids else 0
         _ask_for_id(chosen)
         _gallery(evidence, library, ids, totals, chosen, at)
@@ -164,13 +168,15 @@ def _in_order(
     now: SetsNow,
     groups: Mapping[str, np.ndarray],
     pictures: Mapping[str, np.ndarray],
+    chosen: Sample,
     group: str,
     order: str,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The ids of a group in this order, and their scores, none for a bank or uploads."""
     nothing = np.empty(0)
     if group == OTHER:
-        return np.array(list(pictures) or [sample()], dtype=str), nothing
+        foreign = [chosen.id] if chosen.group == OTHER and not is_own(chosen.id) else []
+        return np.array([*foreign, *pictures], dtype=str), nothing
     ids = groups[group]
     scores = now.to_order_by.get(group)
     if scores is None:
@@ -211,7 +217,11 @@ def _thumbnails(
 def _where(evidence: Evidence, chosen: Sample, at: int, n: int, order: str, has_scores: bool) -> str:
     title = group_titles(evidence).get(chosen.group, chosen.group)
     if chosen.group == OTHER:
-        return "Pictures of your own. Click one to open it."
+        if is_own(chosen.id):
+            return "Pictures of your own. Click one to open it."
+        return f"An image of {plain(source_of(chosen.id))}, which is none of this bundle's sets." + (
+            " After it your own pictures. Click one to open it." if n > 1 else ""
+        )
     score = ", with its score under each" if has_scores else ""
     return f"Image {at + 1:,} of {n:,} of {title}, {order}{score}. Click one to open it."
 

@@ -24,13 +24,15 @@ from sdviz.ui.sample_votes_state import (
     SetsNow,
     group_colour,
     group_titles,
+    is_own,
     map_of,
     opener,
     show_pictures,
+    source_of,
 )
 from sdviz.ui.shared import has_own_threshold, set_shared
 from sdviz.ui.training_state import plain
-from sdviz.ui.words import counted, ordinal
+from sdviz.ui.words import counted, ordinal, short_of_all
 
 BIG_PX, NEIGHBOUR_PX = 192, 96
 POLL_SEC = 0.4
@@ -90,7 +92,9 @@ def _picture(look: Looked) -> None:
         key=f"{PAGE}_picture",
         size_px=BIG_PX,
     )
-    title = "an image of your own" if s.group == OTHER else group_titles(look.evidence).get(s.group, s.group)
+    title = group_titles(look.evidence).get(s.group, s.group)
+    if s.group == OTHER:
+        title = "an image of your own" if is_own(s.id) else f"{source_of(s.id)}, no set of this bundle"
     st.caption("  \n".join([plain(title), *_about(look)]))
     if not look.has_picture:
         reason = look.missing[0] if look.missing else "its set is not on this machine"
@@ -189,7 +193,7 @@ def _places(look: Looked, scores: dict[str, SetScores]) -> None:
     rows = "".join(
         f"<span>{escape(titles.get(name, name))}</span>"
         f'<div class="bar"><div style="width:{share:.2f}%;background:{group_colour(look.evidence, name)}">'
-        f"</div></div><b>{share:.1f} %</b>"
+        f"</div></div><b>{short_of_all(share)}</b>"
         for name, share in shares.items()
     )
     st.html(f'<div class="votes-places">{rows}</div>')
@@ -287,6 +291,9 @@ def _show_mixed(look: Looked, k: int, said: tuple[str, ...]) -> None:
             name = look.names[int(banks.id_labels[row])]
             above.append(Cell(picture[ids[i]], ids[i], TRAIN_COLOUR, name, d, id=ids[i]))
             below.append(Cell("", "", "transparent"))
+    first = next((outlier_words(look, row)[0] for row, out in neighbours if out), "")
+    was, is_told, _ = first.partition(", told ")
+    example = f" “{plain(first)}” was made of an image of {plain(was)}." if is_told else ""
     key = f"{PAGE}_near_mixed"
     has_sources = bool(votes and sources)
     picture_grid(
@@ -299,7 +306,7 @@ def _show_mixed(look: Looked, k: int, said: tuple[str, ...]) -> None:
     )
     st.caption(
         "Green outliers are votes that the image is OOD, blue ID images are none. An outlier is a training "
-        "image, noised to step S and denoised under a wrong label: “cross, told crescent” was a cross."
+        f"image, noised to step S and denoised under a wrong label.{example}"
     )
     say_missing([line for line in shown.missing if line not in said], shown.ways)
 

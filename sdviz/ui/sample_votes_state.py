@@ -281,6 +281,16 @@ def group_titles(evidence: Evidence) -> dict[str, str]:
     return set_titles(evidence) | {TRAIN: "train (ID bank)", OUTLIERS: "SD outliers (bank)", "": "your own"}
 
 
+def is_own(one: str) -> bool:
+    """Whether an id is of a picture that a person has uploaded."""
+    return one.startswith("upload/")
+
+
+def source_of(one: str) -> str:
+    """The set and split that an id names, as "cifar100/test"."""
+    return "/".join(one.split("/")[:2])
+
+
 def group_colour(evidence: Evidence, group: str) -> str:
     """The colour of a group, the same on every page."""
     if group == TRAIN:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 
 def counted(number: int, one: str) -> str:
     """The number with its noun, in the plural where it is not 1."""
@@ -11,6 +13,14 @@ def counted(number: int, one: str) -> str:
 def percent(share: float, digits: int = 1) -> str:
     """A share of 0..1 as in 98.7 %."""
     return f"{100 * share:.{digits}f} %"
+
+
+def short_of_all(share: float) -> str:
+    """A share in % of 0..100 as in 98.7 %, which is 100.0 only where it is all and 0.0 where it is none."""
+    tenths = round(share, 1)
+    if tenths != share and tenths in (0.0, 100.0):
+        return f"{max(0.01, math.floor(100 * share) / 100):.2f} %"
+    return f"{share:.1f} %"
 
 
 def duration(seconds: float) -> str:

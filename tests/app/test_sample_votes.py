@@ -302,6 +302,10 @@ def test_neighbours_and_votes_are_those_of_brute_force(
         assert cell["colour"] != below["colour"]
         assert np.abs(picture(cell).astype(int) - picture(below)).max() > 20
 
+    first = next(cell["text"] for cell in cells if cell["text"].startswith("✓ vote: ")).removeprefix("✓ vote: ")
+    assert f"“{first}” was made of an image of {first.split(', told ')[0]}." in words(at)
+    assert "cross, told crescent" in first or "cross, told crescent" not in words(at)
+
     # 3. the heads, by name and in %
     heads = load_file(folder / "ood_features.safetensors")
 
@@ -532,6 +536,11 @@ def test_an_image_of_a_set_that_the_bundle_does_not_know(
     check_parts(at, by_hand(folder, features), 0.01)
     assert "None of the bundle's own: its features are computed here" in words(at)
     assert np.array_equal(picture(grids(at, component_data)["picture"][0]), novel.images[1])
+    where = "An image of shapes-novel/test, which is none of this bundle's sets."
+    assert where in words(at) and "shapes-novel/test, no set of this bundle" in words(at)
+    assert "your own" not in words(at)
+    box = at.selectbox(key="votes_group")
+    assert box.options[-1] == "shapes-novel/test" and box.value == ""
     # neither ID nor OOD is known of it
     assert "·" not in verdict(at)
 
