@@ -10,7 +10,7 @@ if __name__ == "__main__":
         setup_page(
             "Outliers that keep the scene and lose the object",
             "A real image is noised to step **S** and denoised under the **wrong label**: "
-            "the background stays, the object turns into something odd.",
+            "the background is to stay, the object to turn into something odd.",
             makes_outliers=True,
         )
     )

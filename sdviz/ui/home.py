@@ -11,6 +11,7 @@ from sdviz.nn.device import device_name
 from sdviz.outliers import draw_target_labels
 from sdviz.ui.cache import DEVICE_LOCK, Edit, load_images, make_edits
 from sdviz.ui.components import Cell, Words, picture_grid
+from sdviz.ui.lab_state import judge
 from sdviz.ui.page import PageContext, open_page, show_missing_bundle
 from sdviz.ui.pictures import ID_COLOUR, NEUTRAL_COLOUR, OUTLIER_COLOUR, data_uri
 from sdviz.ui.training_state import plain
@@ -32,12 +33,23 @@ def show_home(context: PageContext) -> None:
         show_missing_bundle(context)
     else:
         columns[1].caption(
-            "The first test image of each of six classes, not picked for success. Move S and w yourself, "
-            "on these, on other data sets or on your own pictures."
+            f"The first test image of each of {_of_how_many(context.bundle)}, not picked for success. "
+            "Move S and w yourself, on these, on other data sets or on your own pictures."
         )
         _examples(context.bundle)
     st.divider()
     _in_use(context.bundle)
+
+
+def _of_how_many(bundle: Bundle) -> str:
+    n = min(N_EXAMPLES, bundle.n_clusters)
+    number = "six" if n == N_EXAMPLES else str(n)
+    return f"{number} {'clusters' if _clusters_it(bundle) else 'classes'}"
+
+
+def _clusters_it(bundle: Bundle) -> bool:
+    """Whether what the examples are called comes from the bundle's clusterer, not from the data's labels."""
+    return bundle.clusterer is not None and bundle.manifest.labels_from != "ground truth"
 
 
 @st.cache_data(max_entries=4, show_spinner=False)
@@ -60,7 +72,7 @@ def _find_examples(bundle: Bundle) -> list[Edit]:
     for limit in EXAMPLES_AMONG:
         images = load_images(m.dataset, split, limit)
         labels = images.labels
-        if bundle.clusterer is not None and m.labels_from != "ground truth":
+        if _clusters_it(bundle):
             with DEVICE_LOCK:
                 labels = bundle.pseudo_label(images.images)[0]
         members = [np.flatnonzero(labels == c) for c in range(bundle.n_clusters)]
@@ -123,6 +135,23 @@ def _examples(bundle: Bundle) -> None:
                 Words("outlier", f"w = {recipe.guidance_scale:g}"),
             ],
         )
+        if bundle.clusterer is not None:
+            seen = _seen_in(bundle.hash, str(data.data_root()), bundle, [e.outlier for e in made])
+            _say_what_changed(int((seen == [edit.label for edit in edits]).sum()), len(edits))
+
+
+@st.cache_data(max_entries=4, show_spinner=False)
+def _seen_in(bundle_hash: str, root: str, _bundle: Bundle, _outliers: list[np.ndarray]) -> np.ndarray:
+    """The clusters of the examples' outliers: a bundle and the data decide which these are."""
+    return judge(_bundle, _outliers)
+
+
+def _say_what_changed(same: int, n: int) -> None:
+    says = f"The bundle's own clusterer still calls {same} of these {n} outliers what their originals are"
+    if 2 * same > n:
+        st.info(f"**This bundle's outliers hardly change the object.** {says}.", icon=":material/info:")
+    else:
+        st.caption(f"{says}.")
 
 
 def _in_use(bundle: Bundle | None) -> None:

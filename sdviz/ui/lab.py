@@ -123,9 +123,9 @@ def _lab(bundle: Bundle, sources: list[Source]) -> None:
             pick, right = made[:n], made[n:]
             wrong = list(enumerate(pick))
             _show_pairs(bundle, sources, settings, targets, pick, right, focus)
-        _show_numbers(bundle, sources, wrong, list(enumerate(right)))
+        same = _show_numbers(bundle, sources, wrong, list(enumerate(right)))
     _status_line(status, bundle, settings, made)
-    show_view(LabState(bundle, sources, settings, targets, pick, right, focus))
+    show_view(LabState(bundle, sources, settings, targets, pick, right, focus, same))
     if settings.target != ALL_OTHERS:
         look_ahead(bundle, [_pairs(sources, targets, r) for r in _next_recipes(bundle, settings.recipe)])
 
@@ -440,9 +440,13 @@ def _show_all_targets(
 
 def _show_numbers(
     bundle: Bundle, sources: list[Source], wrong: list[tuple[int, Edited]], right: list[tuple[int, Edited]]
-) -> None:
-    """Shift and background PSNR of outliers and controls, given as (row of the source, result)."""
-    columns = st.columns(4)
+) -> tuple[int, int] | None:
+    """Shift and background PSNR of outliers and controls, given as (row of the source, result).
+
+    Returns:
+        As `LabState.same`.
+    """
+    columns, same = st.columns(4), None
     if bundle.clusterer is not None:
         for column, name, made, words in (
             (
@@ -461,8 +465,10 @@ def _show_numbers(
             labels = np.array([sources[i].label for i, _ in made])
             changed = int((judge(bundle, [e.outlier for _, e in made]) != labels).sum())
             column.metric(name, f"{changed} of {len(made)}", help=words)
+            if made is wrong:
+                same = (len(made) - changed, len(made))
     if not sources[0].has_mask:
-        return
+        return same
     for column, name, made in (
         (columns[2], "background, outlier", wrong),
         (columns[3], "background, control", right),
@@ -474,3 +480,4 @@ def _show_numbers(
             help="PSNR outside the object's mask widened by 2 px, mean over the images shown. "
             "Higher is closer to the original; 25 dB is an error of 14 grey levels.",
         )
+    return same

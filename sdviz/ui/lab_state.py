@@ -48,6 +48,8 @@ class LabState:
         outliers: Of each source.
         controls: The same under the right label.
         focus: Which source the views below are about.
+        same: How many outliers on show the clusterer still calls what they were, and how many there are; None
+            without a clusterer.
     """
 
     bundle: Bundle
@@ -57,6 +59,7 @@ class LabState:
     outliers: list[Edited]
     controls: list[Edited]
     focus: int
+    same: tuple[int, int] | None = None
 
 
 def interval_words(recipe: Recipe) -> str:

@@ -16,6 +16,7 @@ from sdviz.ui.export import export_png, export_zip
 from sdviz.ui.lab_state import LabState, Run, judge, mean_psnr, runner
 from sdviz.ui.pictures import CONTROL_COLOUR, NEUTRAL_COLOUR, OUTLIER_COLOUR, data_uri
 from sdviz.ui.training_state import plain
+from sdviz.ui.words import counted
 
 SCRUB, SHEET, TRAJECTORY, CURVE, DOWNLOAD = "Scrub S", "S x w sheet", "Trajectory", "S curve", "Download"
 SHEET_W = (0.0, 1.0, 2.0, 4.0)
@@ -99,7 +100,18 @@ def _scrub(state: LabState, run: Run) -> None:
     scrub_strip(frames, panels, key="scrub", at=nearest, strip_panel=2, on_choose=_set_s)
     st.caption(
         "Move the mouse over the strip: the frames are in your browser, nothing is sent. "
-        "A click takes that S to the slider above. Watch the object go before the background does."
+        f"A click takes that S to the slider above. {_what_to_watch(state)}"
+    )
+
+
+def _what_to_watch(state: LabState) -> str:
+    """Only what the outliers on show bear out."""
+    if state.same is None or 2 * state.same[0] <= state.same[1]:
+        return "Watch the object go before the background does."
+    same, n = state.same
+    return (
+        f"At the S and w above the object hardly changes: the bundle's own clusterer still calls {same} of "
+        f"{counted(n, 'outlier')} what the original is."
     )
 
 

@@ -5,7 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pytest
 from streamlit.testing.v1 import AppTest
+
+from sdviz.bundle import Bundle
 
 Open = Callable[..., AppTest]
 Shipped = Callable[..., Path]
@@ -25,6 +29,30 @@ def test_home_shows_real_images_and_their_outliers(
     for original, out, told in zip(originals, noised, outliers, strict=True):
         assert len({original["src"], out["src"], told["src"]}) == 3
         assert told["text"] != f"told {original['text']}"
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_home_promises_no_more_than_the_clusterer_sees(
+    shipped: Shipped, open_app: Open, monkeypatch: pytest.MonkeyPatch, is_kept: bool
+) -> None:
+    shipped()
+    # what a clusterer sees that calls the outliers as their originals, or all of them otherwise
+    monkeypatch.setattr(
+        Bundle, "pseudo_label", lambda self, images: ((np.arange(len(images)) + (not is_kept)) % 10, None)
+    )
+    at = open_app()
+    info, captions = (" ".join(one.value for one in kind) for kind in (at.info, at.caption))
+    says = f"The bundle's own clusterer still calls {6 * is_kept} of these 6 outliers what their originals are"
+    assert says in (info if is_kept else captions)
+    assert ("hardly change the object" in info) == is_kept
+    assert "each of six classes" in captions
+
+
+def test_home_calls_clusters_clusters(shipped: Shipped, open_app: Open) -> None:
+    path = shipped()
+    tree = json.loads((path / "bundle.json").read_text())
+    (path / "bundle.json").write_text(json.dumps(tree | {"labels_from": "SCAN"}))
+    assert "each of six clusters" in " ".join(one.value for one in open_app().caption)
 
 
 def test_home_names_bundle_data_and_device(shipped: Shipped, open_app: Open) -> None:

@@ -499,6 +499,23 @@ def test_the_scrub_frames_run_from_the_original_to_the_largest_s(
     assert len(set(first)) == 1
 
 
+def test_the_words_below_the_strip_promise_no_more_than_the_count_above(
+    shipped: Shipped, open_app: Open, component_data: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = Bundle.load(shipped(), "cpu")
+    at = open_app(LAB, {"n": "1"})
+    control = main_grid(component_data(at))["cells"][2]
+    label = bundle.class_names.index(control["text"].removeprefix("told "))
+    for seen, changed in ((label, 0), ((label + 1) % 10, 1)):
+        monkeypatch.setattr(
+            Bundle, "pseudo_label", lambda self, images, seen=seen: (np.full(len(images), seen), None)
+        )
+        at.run()
+        assert at.metric[0].value == f"{changed} of 1"
+        assert ("Watch the object go" in words(at)) == bool(changed)
+        assert ("still calls 1 of 1 outlier what the original is" in words(at)) == (not changed)
+
+
 def test_the_curve_marks_todays_s(shipped: Shipped, open_app: Open) -> None:
     shipped()
     at = open_app(LAB, {"view": "S curve", "n": "2", "S": "75"})
