@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import numpy as np
+
+Dash: TypeAlias = Literal["dash", "dot", "dashdot"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,22 +20,24 @@ class Line:
         x: (N,).
         y: (N,).
         colour: Its colour.
-        dash: Drawn dashed.
+        dash: Drawn dashed; "dash", "dot" or "dashdot" says how.
         steps: Drawn as a staircase that keeps y until the next x, as a histogram or an ROC curve is.
         fill: Filled down to 0.
         markers: Points on it.
         in_legend: Named in the legend.
+        wide: Drawn wider than the others.
     """
 
     name: str
     x: np.ndarray
     y: np.ndarray
     colour: str
-    dash: bool = False
+    dash: bool | Dash = False
     steps: bool = False
     fill: bool = False
     markers: bool = False
     in_legend: bool = True
+    wide: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +100,7 @@ class Heat:
         number: How a number is written, as in ".1f".
         signed: Whether the numbers are differences: 0 is pale, and what lies above and below has a colour each.
         from_top: Whether the first row is the top one.
+        framed: Row and column of a cell with a frame around it.
     """
 
     name: str
@@ -104,6 +110,7 @@ class Heat:
     number: str = ".1f"
     signed: bool = False
     from_top: bool = False
+    framed: tuple[int, int] | None = None
 
     @property
     def limit(self) -> float:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
+from plotly.colors import get_colorscale, sample_colorscale
 
 from sdviz.evidence.provenance import footer
 from sdviz.ui.chart_parts import Bars, Heat, Line, Mark, Points
@@ -26,10 +27,17 @@ from sdviz.ui.vega import legend, vega_lite
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 MAX_LIGHT_POINTS = 4_000
 _PNG_DPI = 144
+_SAVE_PX = 120
 _WIDTH_IN = 8.0
+# in files
+_DASHES: dict[bool | str, str] = {False: "-", True: "--", "dash": "--", "dot": ":", "dashdot": "-."}
+# with more cells, each with its number, a page would be slow
+_MAX_INKED = 900
+_LEGEND_LINE_IN = 0.19
 _MARKERS = {"circle": "o", "star": "*", "cross": "P", "diamond": "D"}
 
 
@@ -45,6 +53,7 @@ class Chart:
         marks: Lines across.
         x_range: Ends of the axis, None for what fits.
         y_range: Ends of the axis, None for what fits.
+        log_x: Whether the x axis is logarithmic.
         log_y: Whether the y axis is logarithmic.
         height: On the page, px.
     """
@@ -56,6 +65,7 @@ class Chart:
     marks: Sequence[Mark] = field(default_factory=tuple)
     x_range: tuple[float, float] | None = None
     y_range: tuple[float, float] | None = None
+    log_x: bool = False
     log_y: bool = False
     height: int = 360
 
@@ -79,8 +89,8 @@ class Chart:
                     mode="lines+markers" if part.markers else "lines",
                     line={
                         "color": part.colour,
-                        "width": 2.5,
-                        "dash": "dash" if part.dash else "solid",
+                        "width": 4.5 if part.wide else 2.5,
+                        "dash": part.dash if isinstance(part.dash, str) else "dash" if part.dash else "solid",
                         "shape": "hv" if part.steps else "linear",
                     },
                     fill="tozeroy" if part.fill else None,
@@ -114,10 +124,14 @@ class Chart:
                     colorscale="PuOr_r" if part.signed else "Viridis",
                     zmin=-part.limit if part.signed else None,
                     zmax=part.limit if part.signed else None,
-                    texttemplate=f"%{{z:{part.number}}}",
+                    texttemplate=f"%{{z:{part.number}}}" if part.z.size > _MAX_INKED else None,
                     hoverongaps=False,
                     colorbar={"title": part.name, "thickness": 12},
                 )
+                if part.z.size <= _MAX_INKED:
+                    figure.layout.annotations = _numbers(part)
+                if part.framed is not None:
+                    figure.layout.shapes = _frame(part.framed)
         for mark in self.marks:
             add = figure.add_vline if mark.upright else figure.add_hline
             where = {"x": mark.at} if mark.upright else {"y": mark.at}
@@ -127,7 +141,7 @@ class Chart:
                 annotation_text=mark.text,
                 annotation_position="top right",
             )
-        figure.update_xaxes(title=self.x_title, range=self.x_range)
+        figure.update_xaxes(title=self.x_title, range=self.x_range, type="log" if self.log_x else None)
         figure.update_yaxes(title=self.y_title, range=self.y_range, type="log" if self.log_y else None)
         is_heat = any(isinstance(part, Heat) for part in self.parts)
         if is_heat:  # names, also where they are numbers
@@ -168,10 +182,12 @@ class Chart:
             axes.set_xlim(*self.x_range)
         if self.y_range is not None:
             axes.set_ylim(*self.y_range)
+        if self.log_x:
+            axes.set_xscale("log")
         if self.log_y:
             axes.set_yscale("log")
         if len(self.parts) > 1:
-            axes.legend(fontsize=8, frameon=False)
+            _legend_below(canvas, axes)
         text = footer(provenance)
         canvas.supxlabel(_wrapped(_no_formula(text), 130), fontsize=6, color="#5A6572", x=0.01, ha="left")
         stream = io.BytesIO()
@@ -229,9 +245,10 @@ def show_chart(chart: Chart, provenance: Mapping[str, str], *, key: str, caption
         st.vega_lite_chart(table, spec, key=key, width="stretch", height=chart.height)
     else:
         st.plotly_chart(chart.figure(), key=key, width="stretch", config={"displaylogo": False})
-    columns = st.columns([5, 1.2], vertical_alignment="center")
-    columns[0].caption(caption)
-    with columns[1]:
+    row = st.container(horizontal=True, vertical_alignment="center")
+    row.container(width="stretch").caption(caption)
+    # a share of half a page would be too narrow for the button's word
+    with row.container(width=_SAVE_PX):
         offer_downloads(chart, provenance, key=key)
 
 
@@ -309,8 +326,9 @@ def _draw(axes: Axes, part: Line | Bars | Points | Heat) -> None:
             part.y,
             label=_no_formula(part.name) if part.in_legend else "_nolegend_",
             color=part.colour,
-            linestyle="--" if part.dash else "-",
+            linestyle=_DASHES[part.dash],
             drawstyle="steps-post" if part.steps else "default",
+            linewidth=2.8 if part.wide else 1.5,
             marker="o" if part.markers else None,
             markersize=4,
         )
@@ -353,17 +371,81 @@ def _draw(axes: Axes, part: Line | Bars | Points | Heat) -> None:
     )
     axes.set_xticks(range(len(part.x)), [_no_formula(x) for x in part.x], rotation=30 if len(part.x) > 6 else 0)
     axes.set_yticks(range(len(part.y)), [_no_formula(y) for y in part.y])
-    if np.isfinite(part.z).any():
-        middle = (np.nanmin(part.z) + np.nanmax(part.z)) / 2
-        for (row, column), value in np.ndenumerate(part.z):
-            if np.isfinite(value):
-                is_deep = abs(value) > 0.6 * part.limit if part.signed else value < middle
-                ink = "white" if is_deep else "black"
-                axes.text(
-                    column, row, format(value, part.number), ha="center", va="center", color=ink, fontsize=8
-                )
+    for (row, column), value in np.ndenumerate(part.z):
+        if np.isfinite(value):
+            ink = ink_on(np.asarray(shown.cmap(shown.norm(value))).tolist())
+            axes.text(column, row, format(value, part.number), ha="center", va="center", color=ink, fontsize=8)
+    if part.framed is not None:
+        from matplotlib.patches import Rectangle
+
+        row, column = part.framed
+        for colour, width in (("#FFFFFF", 5), ("#000000", 2)):
+            place = (column - 0.5, row - 0.5)
+            axes.add_patch(Rectangle(place, 1, 1, fill=False, edgecolor=colour, linewidth=width, zorder=3))
     assert axes.figure is not None
     axes.figure.colorbar(shown, ax=axes, label=part.name)
+
+
+def _legend_below(canvas: Figure, axes: Axes) -> None:
+    """Names under the x axis, where they lie over no curve; the picture grows by their lines."""
+    from matplotlib.transforms import ScaledTranslation
+
+    names = axes.get_legend_handles_labels()[1]
+    if not names:
+        return
+    columns = 2 if max(map(len, names)) <= 48 else 1
+    width, height = canvas.get_size_inches()
+    canvas.set_size_inches(width, height + _LEGEND_LINE_IN * -(-len(names) // columns))
+    axes.legend(
+        loc="upper left",
+        bbox_to_anchor=(0, 0),
+        bbox_transform=axes.transAxes + ScaledTranslation(0, -0.45, canvas.dpi_scale_trans),
+        borderaxespad=0,
+        fontsize=8,
+        frameon=False,
+        ncols=columns,
+        handlelength=3,
+    )
+
+
+def ink_on(colour: Sequence[float]) -> str:
+    """Black or white, whichever stands out more on a colour, red, green, blue of 0..1 (WCAG's luminance)."""
+    rgb = np.asarray(colour[:3], np.float64)
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    return "#000000" if float(linear @ (0.2126, 0.7152, 0.0722)) > 0.179 else "#FFFFFF"
+
+
+def _numbers(part: Heat) -> list[go.layout.Annotation]:
+    """The number of each cell, in what can be read on its colour."""
+    found = part.z[np.isfinite(part.z)]
+    if not len(found):
+        return []
+    low, high = (-part.limit, part.limit) if part.signed else (float(found.min()), float(found.max()))
+    scale = get_colorscale("PuOr_r" if part.signed else "Viridis")
+    numbers = []
+    for (row, column), value in np.ndenumerate(part.z):
+        if not np.isfinite(value):
+            continue
+        at = (float(value) - low) / (high - low) if high > low else 0.5
+        (colour,) = sample_colorscale(scale, [at], colortype="tuple")
+        numbers.append(
+            go.layout.Annotation(
+                x=column,  # by place: a name that is a number would be taken for one
+                y=row,
+                text=format(value, part.number),
+                font={"color": ink_on(colour), "size": 12},
+                showarrow=False,
+            )
+        )
+    return numbers
+
+
+def _frame(cell: tuple[int, int]) -> list[go.layout.Shape]:
+    """White around black: it stands out on every colour."""
+    row, column = cell
+    lines = ({"color": "#FFFFFF", "width": 6}, {"color": "#000000", "width": 2.5})
+    where = {"x0": column - 0.5, "x1": column + 0.5, "y0": row - 0.5, "y1": row + 0.5}
+    return [go.layout.Shape(type="rect", line=line, **where) for line in lines]
 
 
 def _wrapped(text: str, width: int) -> str:

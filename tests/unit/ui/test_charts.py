@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from plotly.colors import sample_colorscale
 
 from sdviz.ui.chart_parts import Bars, Heat, Line, Mark
-from sdviz.ui.charts import Chart, file_name
+from sdviz.ui.charts import Chart, file_name, ink_on
 
 LINES = {"bundle": "shapes", "bundle hash": "a" * 64}
 CHART = Chart(
@@ -108,3 +109,66 @@ def test_differences_are_pale_at_0_and_the_first_row_can_be_the_top_one() -> Non
     assert plain.data[0].zmin is None and plain.layout.yaxis.autorange is None
     nothing = Heat("points", ["a"], ["c"], np.array([[np.nan]]), signed=True)
     assert nothing.limit == 1 and Chart("t", "", "", [nothing]).picture("svg", {})
+
+
+def contrast(a: str, b: str) -> float:
+    """By WCAG 2.2."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    low, high = sorted((luminance(a), luminance(b)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_numbers_can_be_read_on_every_colour(signed: bool) -> None:
+    z = np.linspace(-1, 1, 21)[None]
+    names = [str(i) for i in range(21)]
+    figure = Chart("t", "", "", [Heat("n", names, ["0"], z, ".2f", signed)]).figure()
+    notes = figure.layout.annotations
+    assert [one.text for one in notes] == [f"{v:.2f}" for v in z[0]]
+    assert [(one.x, one.y) for one in notes] == [(i, 0) for i in range(21)]
+    for one, at in zip(notes, np.linspace(0, 1, 21), strict=True):
+        rgb = sample_colorscale("PuOr_r" if signed else "Viridis", [at], colortype="tuple")[0]
+        colour = "#" + "".join(f"{round(255 * v):02X}" for v in rgb)
+        assert contrast(one.font.color, colour) >= 4.5, (one.text, colour)
+    assert (ink_on((1.0, 1.0, 1.0)), ink_on((0.0, 0.0, 0.0, 1.0))) == ("#000000", "#FFFFFF")
+
+
+def test_a_framed_cell_is_framed_by_its_place() -> None:
+    z = np.array([[1.0, 2.0], [3.0, 4.0]])
+    chart = Chart("t", "k", "alpha", [Heat("n", ["1", "2"], ["0", "0.5"], z, framed=(1, 0))])
+    for shape in chart.figure().layout.shapes:
+        assert (shape.x0, shape.x1, shape.y0, shape.y1) == (-0.5, 0.5, 0.5, 1.5)
+    assert chart.picture("svg", LINES)
+
+
+def test_a_legend_in_a_file_lies_below_the_axes() -> None:
+    names = [f"line {i}" for i in range(9)]
+    x = np.arange(3)
+    parts = [Line(name, x, x, "#000000", dash="dashdot") for name in names]
+    tree = ET.fromstring(Chart("t", "x", "y", parts).picture("svg", LINES))
+    height = float(tree.attrib["height"].removesuffix("pt"))
+    alone = ET.fromstring(Chart("t", "x", "y", parts[:1]).picture("svg", LINES))
+    assert height - float(alone.attrib["height"].removesuffix("pt")) == pytest.approx(72 * 0.19 * 5, abs=1)
+
+    def lowest(group: ET.Element) -> float:
+        places = [float(n) for one in group.iter() for n in re.findall(r"[ML] \S+ (\S+)", one.get("d", ""))]
+        return max(places)
+
+    groups = {one.get("id"): one for one in tree.iter("{http://www.w3.org/2000/svg}g")}
+    legend = groups["legend_1"]
+    lines = [one for one in legend.iter() if one.get("id", "").startswith("line2d")]
+    assert len(lines) == 9
+    assert min(lowest(one) for one in lines) > lowest(groups["patch_2"])
+
+
+def test_a_logarithmic_axis_says_the_numbers_themselves() -> None:
+    chart = Chart(
+        "t", "score", "y", [Line("a", np.array([0.01, 1.0]), np.array([1, 2]), "#000000")], log_x=True
+    )
+    assert chart.figure().layout.xaxis.type == "log"
+    assert "0.01" in chart.csv(LINES) and chart.picture("svg", LINES)
