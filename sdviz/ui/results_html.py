@@ -9,6 +9,13 @@ from dataclasses import dataclass
 
 from sdviz.ui.look import ROLE_NAMES
 
+# a short line's dashes from the left, as plotly and matplotlib draw them
+_LINES = {
+    "solid": "on 0 28px",
+    "dash": "on 0 8px,off 8px 11px",
+    "dot": "on 0 3px,off 3px 6px",
+    "dashdot": "on 0 8px,off 8px 10px,on 10px 12px,off 12px 14px",
+}
 # a number, and the mark of the best one before it: they stay on one line
 _NUMBER = re.compile(r"(▲ )?[+-]?[\d.,]+")
 # the colours of the text follow the theme of the page
@@ -31,7 +38,7 @@ TABLE_CSS = """
 @media (max-width: 1200px) { .resulttable th, .resulttable td { padding: 4px 6px; }
   .resulttable td.ours { min-width: 44px; } }
 .resulttable i { display: inline-block; width: 11px; height: 11px; border-radius: 2px; margin-right: 8px; }
-.resulttable i.line { width: 26px; height: 0; border-radius: 0; vertical-align: middle; }
+.resulttable i.line { width: 28px; height: 3px; border-radius: 0; vertical-align: middle; }
 </style>
 """
 
@@ -44,7 +51,7 @@ class Cell:
         text: What stands there.
         small: Below it, smaller.
         colour: Of a small square before the text; "" for none.
-        line: "solid", "dashed" or "dotted" for a short line in the place of the square; "" for the square.
+        line: How a line in the place of the square is drawn, a key of `_LINES`; "" for the square.
     """
 
     text: str
@@ -109,7 +116,8 @@ def _cell(cell: Cell | str, breaks: bool = False) -> str:
     colour = html.escape(cell.colour)
     mark = ""
     if cell.line:
-        mark = f'<i class="line" style="border-top:3px {cell.line} {colour}"></i>'
+        stops = _LINES[cell.line].replace("on", colour).replace("off", "transparent")
+        mark = f'<i class="line" style="background:repeating-linear-gradient(90deg,{stops})"></i>'
     elif cell.colour:
         mark = f'<i style="background:{colour}"></i>'
     small = f"<small>{html.escape(cell.small)}</small>" if cell.small else ""

@@ -12,7 +12,7 @@ from sdviz.evidence import Evidence
 from sdviz.evidence.curves import roc_curve
 from sdviz.evidence.methods import Method, methods_of
 from sdviz.evidence.provenance import provenance
-from sdviz.ui.chart_parts import Line
+from sdviz.ui.chart_parts import Dash, Line
 from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.look import ROLE_NAMES
 from sdviz.ui.pictures import OUTLIER_COLOUR
@@ -23,11 +23,10 @@ from sdviz.ui.results_state import offer_table
 OURS = "SD outliers"
 HEADER = ["method", "set", "role", "AUROC", "from", "to", "FPR95 at 95 % ID recall", "FPR95 at 95 % OOD recall"]
 DRAWN_FIRST = 4
-# Okabe and Ito's and Tol's, without greens, which are ours, and without what a dark page swallows
-_COLOURS = (
-    "#E69F00", "#56B4E9", "#CC79A7", "#D55E00", "#0072B2", "#DDCC77", "#AA4499", "#888888", "#CC6677",
-    "#88CCEE", "#999933", "#B15C86",
-)  # fmt: skip
+# hues that no set has, which the colour-blind tell apart and both themes show; the dash tells the rest. Ours
+# is wide, in the green of SD outliers
+COLOURS = ("#7A5BD6", "#1299BC", "#8C8C1E")
+DASHES: tuple[Dash | None, ...] = (None, "dash", "dot", "dashdot")
 
 
 def method_rows(evidence: Evidence) -> list[list[object]]:
@@ -78,7 +77,8 @@ def methods_html(evidence: Evidence) -> str:
     best = np.argmax(np.array(values), axis=0)
     rows = []
     for i, (title, one) in enumerate(systems):
-        cells: list[Cell | str] = [Cell(title, colour=_colour(i))]
+        colour, dash = line_of(i)
+        cells: list[Cell | str] = [Cell(title, colour=colour, line=dash or "solid")]
         for j, (_, name) in enumerate(columns):
             interval = between(one[name].auroc_interval) if name else ""
             mark = "▲ " if best[j] == i else ""
@@ -95,26 +95,38 @@ def methods_chart(evidence: Evidence, name: str, methods: Sequence[Method]) -> C
     known, ood = (np.asarray(sets[one].total, np.float64) for one in (id_name, name))
     lines = [Line("chance", np.array([0.0, 100.0]), np.array([0.0, 100.0]), "#8A94A0", dash=True)]
     auroc = evidence.report.results[name].modes["both"].auroc
-    drawn = [(OURS, known, ood, auroc, _colour(0))]
+    drawn = [(OURS, known, ood, auroc, line_of(0))]
     drawn += [
         (
             one.title,
             one.scores[id_name],
             one.scores[name],
             one.result.results[name].auroc,
-            _colour(1 + order.index(one.key)),
+            line_of(1 + order.index(one.key)),
         )
         for one in methods
     ]
-    for title, inside, outside, area, colour in drawn:
+    for title, inside, outside, area, (colour, dash) in drawn:
         x, y = roc_curve(inside, outside)
-        lines.append(Line(f"{title}: AUROC {100 * area:.2f} %", 100 * x, 100 * y, colour))
+        lines.append(
+            Line(
+                f"{title}: AUROC {100 * area:.2f} %",
+                100 * x,
+                100 * y,
+                colour,
+                dash=dash or False,
+                wide=title == OURS,
+            )
+        )
     return roc_frame(f"ROC on {name}, method by method", lines)
 
 
-def _colour(row: int) -> str:
-    """Of the method in that row, ours being the first."""
-    return OUTLIER_COLOUR if row == 0 else _COLOURS[(row - 1) % len(_COLOURS)]
+def line_of(row: int) -> tuple[str, Dash | None]:
+    """Colour and dash of the method in that row of the table, ours being the first; a dash of None is solid."""
+    if row == 0:
+        return OUTLIER_COLOUR, None
+    dash, colour = divmod(row - 1, len(COLOURS))
+    return COLOURS[colour], DASHES[dash % len(DASHES)]
 
 
 def show_methods(evidence: Evidence) -> None:

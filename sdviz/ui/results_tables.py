@@ -198,7 +198,7 @@ def controls_html(evidence: Evidence, mode: str) -> str:
     for name, result in report.results.items():
         if mode not in result.modes:
             continue
-        cells: list[Cell | str] = [Cell(name, ROLE_NAMES[result.role]), percent(result.modes[mode].auroc)]
+        cells: list[Cell | str] = [Cell(name, short_role(result.role)), percent(result.modes[mode].auroc)]
         for control in controls:
             one = report.controls[control]
             found = one.differences.get(name, {}).get(mode)
