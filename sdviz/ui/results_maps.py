@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import streamlit as st
+import yaml
 
 from sdviz.bundle import Bundle
 from sdviz.evidence import Evidence, MissingPart
@@ -16,9 +17,10 @@ from sdviz.ui.chart_parts import Heat
 from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.evidence import find_rescorer
 from sdviz.ui.look import ROLE_NAMES, set_titles
+from sdviz.ui.page import ROOT
 from sdviz.ui.results_records import all_records, many_lines
 from sdviz.ui.results_state import MODE_WORDS
-from sdviz.ui.shared import score_settings, set_shared
+from sdviz.ui.shared import ScoreSettings, score_settings, set_shared
 from sdviz.ui.words import counted
 
 KS = (1, 2, 5, 10, 20, 50)
@@ -27,31 +29,67 @@ ALPHAS = (0.0, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 
 @st.cache_data(max_entries=32, show_spinner="Measuring every k and α ...")
 def _map(
-    bundle_hash: str, normalize: bool, names: tuple[str, ...], ks: tuple[int, ...], _evidence: Evidence
+    bundle_hash: str,
+    normalize: bool,
+    names: tuple[str, ...],
+    ks: tuple[int, ...],
+    alphas: tuple[float, ...],
+    _evidence: Evidence,
 ) -> np.ndarray:
-    return k_alpha_map(find_rescorer(_evidence, normalize), _evidence.id_set.name, names, ks, ALPHAS)
+    return k_alpha_map(find_rescorer(_evidence, normalize), _evidence.id_set.name, names, ks, alphas)
 
 
-def shown_ks(evidence: Evidence, normalize: bool) -> tuple[int, ...]:
-    """The values of k that this bundle's banks allow, its own among them."""
-    most = find_rescorer(evidence, normalize).max_k
+def shown_ks(evidence: Evidence, settings: ScoreSettings) -> tuple[int, ...]:
+    """The values of k that this bundle's banks allow, its own and the one in force among them."""
+    most = find_rescorer(evidence, settings.normalize).max_k
     own = evidence.bundle.manifest.score
-    wanted = {*KS} | ({own.k} if own is not None else set())
+    wanted = {*KS, settings.k} | ({own.k} if own is not None else set())
     return tuple(sorted(k for k in wanted if k <= most))
 
 
-def k_alpha_chart(evidence: Evidence, normalize: bool, names: Sequence[str]) -> Chart:
-    """AUROC over k and alpha, the mean over those sets, in %.
+def shown_alphas(settings: ScoreSettings) -> tuple[float, ...]:
+    """The values of alpha, the one in force among them."""
+    by_name = {f"{alpha:g}": alpha for alpha in (*ALPHAS, settings.alpha)}
+    return tuple(sorted(by_name.values()))
+
+
+def k_alpha_chart(evidence: Evidence, settings: ScoreSettings, names: Sequence[str]) -> Chart:
+    """AUROC over k and alpha, the mean over those sets, in %; the settings in force are framed.
 
     Raises:
         MissingPart: The bundle lacks what a search needs.
     """
-    ks = shown_ks(evidence, normalize)
-    z = 100 * _map(evidence.bundle.hash, normalize, tuple(names), ks, evidence)
-    heat = Heat("AUROC (%)", [str(k) for k in ks], [f"{alpha:g}" for alpha in ALPHAS], z, ".2f")
+    ks, alphas = shown_ks(evidence, settings), shown_alphas(settings)
+    z = 100 * _map(evidence.bundle.hash, settings.normalize, tuple(names), ks, alphas, evidence)
+    cell = (alphas.index(settings.alpha), ks.index(settings.k)) if settings.k in ks else None
+    rows = [f"{alpha:g}" for alpha in alphas]
+    heat = Heat("AUROC (%)", [str(k) for k in ks], rows, z, ".2f", framed=cell)
     on = names[0] if len(names) == 1 else "mean of " + ", ".join(names)
     return Chart(
         f"AUROC over k and alpha, {on}", "k, neighbours that count", "α, weight of a vote", [heat], height=430
+    )
+
+
+def interval_words(evidence: Evidence, names: Sequence[str]) -> str:
+    """The AUROC intervals of those sets, by report.json: what differences must be read against."""
+    try:
+        report = evidence.report
+    except MissingPart:
+        return ""
+    found = {}
+    for name in names:
+        measured = report.results.get(name)
+        interval = measured.modes["both"].auroc_interval if measured is not None else None
+        if interval is not None:
+            found[name] = (100 * interval[0], 100 * interval[1])
+    if not found:
+        return ""
+    parts = [
+        f"{low:.2f} to {high:.2f} % on {name}, {high - low:.1f} points" for name, (low, high) in found.items()
+    ]
+    return (
+        f"By the bundle's own k = {report.score.k}, α = {report.score.alpha:g} the 95 % interval of AUROC over "
+        f"images is {'; '.join(parts)}: a cell that is ahead by much less than that need not be the better one."
     )
 
 
@@ -94,7 +132,7 @@ def show_k_alpha(evidence: Evidence) -> None:
                 "on a test set make its figure too good."
             )
         return
-    chart = k_alpha_chart(evidence, settings.normalize, names)
+    chart = k_alpha_chart(evidence, settings, names)
     heat = chart.parts[0]
     assert isinstance(heat, Heat)
     features = "of unit length" if settings.normalize else "as they are"
@@ -104,13 +142,14 @@ def show_k_alpha(evidence: Evidence) -> None:
         key="results_k_alpha",
         caption=f"AUROC of Eq. 6 on {', '.join(set_titles(evidence)[n] for n in names)} against held-out "
         "ID images, "
-        f"features {features}. α = 0 is the distance alone. Differences of a few hundredths are noise.",
+        f"features {features}. α = 0 is the distance alone. The frame is what is in force. "
+        + interval_words(evidence, names),
     )
     if on_test and tests:
         return
     i, j = np.unravel_index(int(np.nanargmax(heat.z)), heat.z.shape)
-    k, alpha = int(heat.x[int(j)]), ALPHAS[int(i)]
-    columns = st.columns([1.6, 3], vertical_alignment="center")
+    k, alpha = int(heat.x[int(j)]), shown_alphas(settings)[int(i)]
+    columns = st.columns([2.2, 2.4], vertical_alignment="center")
     columns[0].button(
         f"Use k = {k}, α = {alpha:g} on every page",
         key="results_take_best",
@@ -150,6 +189,27 @@ def recipe_chart(found: RecipeMap, role: str, mode: str) -> Chart:
     )
 
 
+def profile_of(bundle: Bundle) -> str:
+    """The file in configs/ that a bundle was made by; "CONFIG" where none is of its set and profile."""
+    config = bundle.manifest.config or {}
+    wanted = (config.get("profile"), (config.get("data") or {}).get("id"))
+    for path in sorted((ROOT / "configs").glob("*.yaml")):
+        tree = yaml.safe_load(path.read_text("utf-8"))
+        if (tree.get("profile"), (tree.get("data") or {}).get("id")) == wanted:
+            return f"configs/{path.name}"
+    return "CONFIG"
+
+
+def _found_words(n_all: int, n_fit: int, n_recipes: int) -> str:
+    begins = f"Of {counted(n_all, 'bundle')} on this machine "
+    if not n_fit:
+        return begins + "none counts here: this one was never measured."
+    begins += f"{n_fit} count{'s' * (n_fit == 1)} here, with {counted(n_recipes, 'recipe')}: "
+    if n_fit == 1:
+        return begins + "this one. Others count that were made like it but for S, w and seeds."
+    return begins + "those that were made like this one but for S, w and seeds."
+
+
 def show_recipe_map(bundle: Bundle) -> None:
     """AUROC of finished runs that differ from the bundle in use in S, w and seeds alone."""
     records, problems = all_records()
@@ -164,10 +224,8 @@ def show_recipe_map(bundle: Bundle) -> None:
     recipes = {one.recipe for one in fit if one.recipe is not None}
     if len(recipes) < 2 or not roles:
         with st.container(border=True):
-            st.markdown(
-                f"**It takes runs with different S or w: {counted(len(fit), 'bundle')} here, "
-                f"{counted(len(recipes), 'recipe')}.**"
-            )
+            said = _found_words(len({one.hash for one in records}), len(fit), len(recipes))
+            st.markdown(f"**It takes runs with different S or w.** {said}")
             st.markdown(
                 "Here you would see how AUROC moves with the recipe of the outliers, as in the paper's "
                 "Table 2. A run "
@@ -175,7 +233,7 @@ def show_recipe_map(bundle: Bundle) -> None:
                 "time:"
             )
             st.code(
-                "python -m sdviz run configs/shapes-quick.yaml --from RUN "
+                f"python -m sdviz run {profile_of(bundle)} --from RUN "
                 "--set outliers.start_timestep=200 --set outliers.guidance_scale=3",
                 language="bash",
                 wrap_lines=True,

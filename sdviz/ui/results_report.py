@@ -140,7 +140,7 @@ def report_html(state: ResultsState, library: PictureLibrary, with_map: bool = T
     validation = [name for name, one in evidence.ood_sets.items() if one.role == "validation"]
     if with_map and validation:
         try:
-            chart = k_alpha_chart(evidence, state.settings.normalize, validation)
+            chart = k_alpha_chart(evidence, state.settings, validation)
             parts.append(
                 "<h2>k and α on the validation "
                 f"set</h2>{_figure(chart, lines, 'Only this set may choose settings.')}"

@@ -496,6 +496,18 @@ def test_the_map_over_k_and_alpha_is_of_the_validation_set(
 
     z = check("shapes-novel-val")
     assert "on shapes-novel-val (validation) against held-out ID images" in words(at)
+    # how much of a difference is noise, and where the settings in force stand
+    low, high = report_of(folder)["results"]["shapes-novel-val"]["modes"]["both"]["auroc_interval"]
+    told = f"{100 * low:.2f} to {100 * high:.2f} % on shapes-novel-val, {100 * (high - low):.1f} points"
+    assert told in words(at)
+
+    def framed() -> set[tuple[str, str]]:
+        chart = json.loads(at.get("plotly_chart")[0].proto.spec)
+        (heat,) = chart["data"]
+        places = {(int(one["x0"] + 0.5), int(one["y0"] + 0.5)) for one in chart["layout"]["shapes"]}
+        return {(heat["x"][column], heat["y"][row]) for column, row in places}
+
+    assert framed() == {("10", "0.01")}
     # the best of it, on every page; another score has another threshold
     i, j = np.unravel_index(z.argmax(), z.shape)
     k, alpha = (1, 2, 5, 10, 20, 50)[j], (0.0, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)[i]
@@ -505,6 +517,7 @@ def test_the_map_over_k_and_alpha_is_of_the_validation_set(
     button.click().run()
     assert (link(at, "k"), link(at, "alpha"), link(at, "t")) == (str(k), f"{alpha:g}", "")
     assert at.button(key="results_take_best").disabled
+    assert framed() == {(str(k), f"{alpha:g}")}
 
     # a test set only when asked for, with a warning, and nothing to take over from it
     at.toggle(key="results_on_test").set_value(True).run()
@@ -527,8 +540,10 @@ def test_the_map_over_recipes_holds_means_of_runs(full_bundle: Full, open_page: 
     first = full_bundle("a", blend=BLEND)
     change_papers(first, recipe(100, 2.0, 0))
     at = open_page(RESULTS, {"results_view": "S x w"})
-    assert "It takes runs with different S or w: 1 bundle here, 1 recipe." in words(at)
-    assert "--set outliers.start_timestep=200" in at.code[0].value
+    assert "Of 1 bundle on this machine 1 counts here, with 1 recipe: this one." in words(at)
+    assert at.code[0].value.startswith(
+        "python -m sdviz run configs/shapes.yaml --from RUN --set outliers.start_"
+    )
 
     second, third = full_bundle("b", blend=0.6), full_bundle("c", blend=0.8)
     change_papers(second, recipe(100, 2.0, 1))

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from sdviz.bundle import Bundle
 from sdviz.evidence.records import read_record
+from sdviz.ui.results_maps import profile_of
 from sdviz.ui.results_paper import about_family
 
 CHECKPOINTS = Path(__file__).resolve().parents[3] / "checkpoints"
@@ -12,3 +14,8 @@ def test_a_family_says_what_its_detector_started_from() -> None:
     shown = about_family([read_record(CHECKPOINTS / "cifar10", "cifar10")])
     assert shown.startswith("detector from small (labels of tinyimagenet), SCAN labels, S, w = 100, 2, k = 10")
     assert "SimCLR on shapes" in about_family([read_record(CHECKPOINTS / "shapes", "shapes")])
+
+
+def test_the_command_for_more_runs_is_of_the_bundles_own_set_and_profile() -> None:
+    assert profile_of(Bundle.load(CHECKPOINTS / "cifar10", "cpu")) == "configs/cifar10-cpu.yaml"
+    assert profile_of(Bundle.load(CHECKPOINTS / "shapes", "cpu")) == "configs/shapes.yaml"
