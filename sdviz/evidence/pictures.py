@@ -25,6 +25,7 @@ KEPT_AT_MOST = 50_000
 # ids that begin so have no file under the data root
 _WITHOUT_A_FILE = (*data.BUILT_IN, *(kind.rstrip(":") for kind in data.OWN_KINDS))
 _NAME = re.compile(r"[\w.-]{1,60}")
+_WORDNET = re.compile(r"^n\d{8} (?=\S)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +83,11 @@ def _is_here(name: str, split: str) -> bool:
         return False
 
 
+def in_words(name: str) -> str:
+    """A class without the WordNet id that some sets put before it, as in "n09428293 seashore, coast"."""
+    return _WORDNET.sub("", name)
+
+
 class PictureLibrary:
     """Pictures by id, kept once seen. Safe from several threads."""
 
@@ -133,7 +139,7 @@ class PictureLibrary:
             missing += found.missing
             for i, one in enumerate(plain):
                 if found.found[i]:
-                    new[one] = (found.images[i], str(found.class_names[i]))
+                    new[one] = (found.images[i], in_words(str(found.class_names[i])))
             lost += [one for one in plain if one not in new]
             if lost and not found.missing:
                 missing.append(f"{len(lost)} of {len(plain)} images are no longer what their id says")
@@ -162,7 +168,13 @@ class PictureLibrary:
 
     def class_names(self, ids: np.ndarray | Sequence[str]) -> np.ndarray:
         """The class of each image without its picture, str (N,), "" where it is unknown."""
-        return find_images(self._evidence.bundle, ids, self._evidence.sources, False).class_names
+        found = find_images(self._evidence.bundle, ids, self._evidence.sources, False).class_names
+        words = {one: in_words(one) for one in np.unique(found).tolist()}
+        return np.array([words[one] for one in found.tolist()], dtype=str)
+
+    def classes_of_sources(self, ids: np.ndarray | Sequence[str]) -> np.ndarray:
+        """The class of what each SD outlier of held-out images is made of, str (N,), "" where unknown."""
+        return self.class_names([str(one).rpartition("~")[0] for one in ids])
 
     def _outliers(self, ids: list[str]) -> tuple[dict[str, np.ndarray], list[str], list[str]]:
         """Pictures by id, why some are missing, and the sources that were not found."""

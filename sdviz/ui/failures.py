@@ -22,6 +22,7 @@ from sdviz.ui.failures_rates import show_rates
 from sdviz.ui.failures_state import (
     AT_ONCE,
     View,
+    class_of,
     facts_of,
     notebook,
     page_buttons,
@@ -44,7 +45,7 @@ SHOW, CLASS, CLUSTER = "f_show", "f_class", "f_cluster"
 OWN = (SHOW, CLASS, CLUSTER, PAIRS)
 EVERY = ""
 TESTED = "test"
-OOD_KINDS = {TESTED: "of the test sets", "validation": "for validation", "sd": "SD outliers of held-out images"}
+OOD_KINDS = {TESTED: "test images", "validation": "validation images", "sd": "SD outliers"}
 PICTURE_PX = 96
 LOWEST_RECALL = 80.0
 
@@ -287,7 +288,8 @@ def _grid(view: View, shown: Failures) -> None:
     chosen = sample() or str(shown.ids[0])
     cells = []
     for i, row in enumerate(rows):
-        one, own_class = str(shown.ids[row]), str(pictures.class_names[i])
+        one = str(shown.ids[row])
+        own_class = class_of(view, one, str(pictures.class_names[i]))
         note = notes.get(one)
         mark = f" ✎ {note.verdict or 'note'}" if note else ""
         cells.append(
@@ -301,17 +303,19 @@ def _grid(view: View, shown: Failures) -> None:
                 chosen=one == chosen,
             )
         )
-    with st.container(height=760 if len(rows) > 24 else "content", border=False):
-        picture_grid(cells, len(cells), key="failures_grid", size_px=PICTURE_PX, on_click=_clicked)
-        say_missing(pictures.missing, pictures.ways)
+    picture_grid(cells, len(cells), key="failures_grid", size_px=PICTURE_PX, on_click=_clicked)
+    say_missing(pictures.missing, pictures.ways)
     page_buttons(len(shown), page)
     frames = ", ".join(
         f':color[■]{{foreground="{view.colours[name]}"}} {plain(view.titles.get(name, name))}'
         for name in dict.fromkeys(shown.sets[rows].tolist())
     )
+    has_sd = any(view.evidence.sets[name].role == "sd" for name in set(shown.sets[rows].tolist()))
+    made_of = ", of an SD outlier that of its source" if has_sd else ""
     st.caption(
         "Images on the wrong side of the threshold, the farthest from it first: the margin is how far. Under "
-        f"each its own class; its frame tells its set: {frames}. Click one, or press J and K, for the next."
+        f"each its own class{made_of}; its frame tells its set: {frames}. Click one, or press J and K, for the "
+        "next."
     )
 
 

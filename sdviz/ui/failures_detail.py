@@ -14,6 +14,7 @@ from sdviz.ui.components import Cell, Words, picture_grid
 from sdviz.ui.evidence import say_missing, why_not_found
 from sdviz.ui.failures_state import (
     View,
+    class_of,
     facts_of,
     nearest_of,
     notebook,
@@ -94,7 +95,7 @@ def _image(view: View, one: str) -> Seen | None:
             icon=":material/image_not_supported:",
         )
         return None
-    own_class = str(pictures.class_names[0])
+    own_class = class_of(view, one, str(pictures.class_names[0]))
     colour = view.colours.get(place[0], NEUTRAL_COLOUR) if place else NEUTRAL_COLOUR
     cells = [_cell(pictures.images[0], one, colour, own_class or "class unknown", one)]
     heads = [Words("this image")]

@@ -19,7 +19,7 @@ from sdviz.ui.evidence import start_search
 from sdviz.ui.forget import forgets
 from sdviz.ui.shared import ScoreSettings, sample
 
-AT_ONCE = 40
+AT_ONCE = 24  # whole rows of 4, 6 or 8
 _PAGE = "failures_page"
 
 
@@ -67,7 +67,7 @@ class Facts:
     """What is known of each image of a scored set.
 
     Attributes:
-        classes: str (N,), the image's own class, "" where it is unknown.
+        classes: str (N,), the image's own class, "" where it is unknown; of an SD outlier what it is made of.
         clusters: int64 (N,), the cluster that the detector takes it for, -1 where that is unknown.
     """
 
@@ -78,7 +78,12 @@ class Facts:
 @st.cache_resource(max_entries=16, show_spinner=False)
 def _facts(bundle_hash: str, name: str, root: str, _evidence: Evidence, _library: PictureLibrary) -> Facts:
     one = _evidence.sets[name]
-    return Facts(_library.class_names(one.ids), seen_as(_evidence, one))
+    if one.role == "sd":
+        sources = _library.classes_of_sources(one.ids)
+        classes = np.array([f"outlier of {name}" if name else "" for name in sources.tolist()], dtype=str)
+    else:
+        classes = _library.class_names(one.ids)
+    return Facts(classes, seen_as(_evidence, one))
 
 
 @forgets
@@ -144,6 +149,14 @@ def nearest_of(view: View, one: str) -> Nearest | None:
         return _nearest(view.bundle.hash, one, view.settings.normalize, view, *place)
     except (MissingPart, ValueError):
         return None
+
+
+def class_of(view: View, one: str, of_picture: str) -> str:
+    """What stands under a picture: its own class, of an SD outlier in a scored set what it is made of."""
+    place = place_of(view, one)
+    if place is None or view.evidence.sets[place[0]].role != "sd":
+        return of_picture
+    return str(facts_of(view, place[0]).classes[place[1]])
 
 
 def pictures_of(view: View, ids: list[str]) -> Pictures:

@@ -22,7 +22,7 @@ from tests.arrow_tables import table_of
 from tests.cut_bundle import change_table
 
 FAILURES = "pages/5_Failures.py"
-AT_ONCE = 40
+AT_ONCE = 24
 Open = Callable[..., AppTest]
 Full = Callable[..., Path]
 Read = Callable[[AppTest], list[dict[str, Any]]]
@@ -99,8 +99,8 @@ def test_missed_and_alarms_are_numpys_worst_first(
     assert f"95.00 % of 40 held-out ID images pass, **{len(alarms)} false alarms**" in words(at)
     counts = (table["total"] <= t).groupby(table["role"] == "validation").agg(["sum", "size"])
     n_id = (table["role"] == "id").sum()
-    tested = f"{counts['sum'][False] - (n_id - len(alarms))} of {counts['size'][False] - n_id} of the test sets"
-    validation = f"{counts['sum'][True]} of {counts['size'][True]} for validation"
+    tested = f"{counts['sum'][False] - (n_id - len(alarms))} of {counts['size'][False] - n_id} test images"
+    validation = f"{counts['sum'][True]} of {counts['size'][True]} validation images"
     assert f"Of 160 OOD images **{(ood <= t).sum()} are missed**: {tested}, {validation}." in words(at)
     assert at.slider(key="failures_recall").value == 95.0
 
@@ -115,9 +115,10 @@ def test_missed_and_alarms_are_numpys_worst_first(
         f"False alarms: {len(wrong(table, t, True))}",
     ]
     cells = list_on_show(component_data(at))
-    at.button(key="failures_turn_1").click().run()
-    assert f"{AT_ONCE + 1} to {len(missed)} of {len(missed)}" in words(at)
-    cells += list_on_show(component_data(at))
+    for first in range(AT_ONCE, len(missed), AT_ONCE):
+        at.button(key="failures_turn_1").click().run()
+        assert f"{first + 1} to {min(first + AT_ONCE, len(missed))} of {len(missed)}" in words(at)
+        cells += list_on_show(component_data(at))
     assert [c["id"] for c in cells] == missed["id"].tolist()
     assert [c["small"] for c in cells] == [f"margin {m:#.3g}" for m in missed["margin"]]
     assert [c["text"] for c in cells] == [
@@ -132,6 +133,30 @@ def test_missed_and_alarms_are_numpys_worst_first(
     source, split, _ = first["id"].split("/")
     images = data.load(source, split)
     assert np.array_equal(picture(cells[0]), images.images[np.flatnonzero(images.ids == first["id"])[0]])
+
+
+def test_under_an_sd_outlier_stands_what_it_is_made_of(
+    full_bundle: Full, open_page: Open, component_data: Read
+) -> None:
+    folder = full_bundle()
+    held_out = scored(folder).query("role == 'id'")
+    images = data.load("shapes", "test")
+    label = dict(zip(images.ids.tolist(), images.labels.tolist(), strict=True))
+
+    def as_outliers(table: pd.DataFrame) -> pd.DataFrame:
+        here = table["set"] == "digits"
+        table.loc[here, "id"] = [f"{one}~0" for one in held_out["id"]]
+        table.loc[here, "role"] = "sd"
+        return table
+
+    change_table(folder, "scores.parquet", as_outliers)
+    at = open_page(FAILURES, {"t": repr(float(pd.read_parquet(folder / "scores.parquet")["total"].max()))})
+    at.selectbox(key="failures_set").select("digits").run()
+    cells = list_on_show(component_data(at))
+    assert len(cells) == AT_ONCE
+    for cell in cells:
+        assert cell["text"] == f"outlier of {images.class_names[label[cell['id'].removesuffix('~0')]]}"
+    assert "of an SD outlier that of its source" in words(at)
 
 
 def test_filters_by_set_class_and_cluster(full_bundle: Full, open_page: Open, component_data: Read) -> None:
@@ -151,7 +176,7 @@ def test_filters_by_set_class_and_cluster(full_bundle: Full, open_page: Open, co
     sets.select("digits").run()
     here = missed[missed["set"] == "digits"]
     assert link(at, "set") == "digits"
-    assert [c["id"] for c in list_on_show(component_data(at))] == here["id"].tolist()
+    assert [c["id"] for c in list_on_show(component_data(at))] == here["id"].tolist()[:AT_ONCE]
     assert at.selectbox(key="failures_f_class").options == ["every class", *sorted(set(here["class"]))]
     assert at.selectbox(key="failures_f_cluster").options == ["every cluster", *sorted(set(here["cluster"]))]
 
@@ -533,7 +558,8 @@ def test_images_that_are_not_on_this_machine(full_bundle: Full, open_page: Open,
     t = float(table["total"].max())
     at = open_page(FAILURES, {"t": repr(t), "set": "digits"})
     cells = list_on_show(component_data(at))
-    assert [c["id"] for c in cells] == wrong(table[table["set"] == "digits"], t, False)["id"].tolist()
+    expected = wrong(table[table["set"] == "digits"], t, False)["id"].tolist()
+    assert [c["id"] for c in cells] == expected[:AT_ONCE]
     assert np.unique(picture(cells[0])).size == 1
     assert {c["text"] for c in cells} == {"digits"}
     assert "cifar10 (test) is not on this machine: grey stands in for its pictures" in words(at)
