@@ -44,6 +44,7 @@ def find_field(library: PictureLibrary, ids: np.ndarray) -> None:
         if not wanted or one in ids or _pictures(library, one).found[0]:
             set_shared("sample", one or None)
         else:
+            set_shared("sample", None)
             st.session_state[_IN_VAIN] = (wanted, sample())
 
     st.text_input(
