@@ -56,16 +56,16 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
         Setting(
             "outliers.start_timestep",
             "S (noising steps)",
-            "the same as in the lab",
+            "as in the lab",
             "More changes more, of the background too.",
         ),
         Setting(
             "outliers.guidance_scale",
             "w (guidance)",
-            "the same as in the lab",
+            "as in the lab",
             "0 is conditional; above, the label is exaggerated.",
         ),
-        Setting("outliers.num_inference_steps", "K (network calls)", "the same as in the lab"),
+        Setting("outliers.num_inference_steps", "K (network calls)", "as in the lab"),
         Setting("outliers.per_image", "Outliers an image"),
     ),
     "Detector": (
