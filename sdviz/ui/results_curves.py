@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 import numpy as np
@@ -25,6 +26,25 @@ from sdviz.ui.threshold_chart import Height, threshold_chart
 SCALES: dict[str, Scale] = {"Logarithmic": "log", "Around the threshold": "near", "Linear": "linear"}
 HEIGHTS: dict[str, Height] = {"Share of each set": "share", "Counts": "count", "Counts, log": "log"}
 CHART_KEY = "results_threshold"
+# what is seen, the same on the page and in the report
+HISTOGRAM_WORDS = (
+    "How often each score occurs in each set. Every image to the right of the line is called OOD. The fewer "
+    "colours overlap, the better ID and OOD are told apart."
+)
+ROC_WORDS = (
+    "As the threshold falls, more OOD images are found (up) and more ID images are flagged by mistake (right). "
+    "A perfect score goes straight up at the left; chance is the dashed diagonal. AUROC is the area below: the "
+    "share of pairs in which the OOD image scores higher. The dot is where the threshold stands."
+)
+
+
+def precision_words(positive: str) -> str:
+    """What the curves of precision and recall are; `positive` is "OOD" or "ID"."""
+    return (
+        f"Of the images called {positive}, how many are (precision), against how many of all {positive} images "
+        f"are found (recall). The area below is AUPR-{'out' if positive == 'OOD' else 'in'}. It depends on how "
+        "many images the sets hold; the dashed line is what chance reaches."
+    )
 
 
 def _take_threshold() -> None:
@@ -42,6 +62,17 @@ def show_histogram(state: ResultsState) -> None:
     height = HEIGHTS[_choice(right, "Bars", list(HEIGHTS), "results_bars")]
     scores = {name: state.column(name, "both") for name in state.scores}
     drawn = histogram(scores, state.reference.threshold, scale)
+    # by bundle: another one has other sets
+    shown = st.pills(
+        "Sets drawn",
+        list(scores),
+        selection_mode="multi",
+        default=first_sets(state),
+        format_func=lambda name: state.titles[name],
+        key=f"results_drawn_{state.evidence.bundle.hash[:12]}",
+        persist_state="session",
+        help="Whose bars are drawn. The counts below are of every set.",
+    )
     x_title = "score of Eq. 6, higher is more OOD" + (", logarithmic" if drawn.is_log else "")
     if drawn.n_beyond:
         x_title += f"; {drawn.n_beyond:,} higher ones stand in the last bar"
@@ -54,41 +85,47 @@ def show_histogram(state: ResultsState) -> None:
         colours=state.colours,
         id_name=state.id_name,
         height=height,
+        shown=shown,
         x_title=x_title,
         key=CHART_KEY,
         on_change=_take_threshold,
     )
     columns = st.columns([4, 1.3, 1.1], vertical_alignment="center")
     columns[0].caption(
-        "How often each score occurs in each set. Drag the line, or use the arrow keys on it: every image to "
-        "its right is called OOD. The fewer colours overlap, the better ID and OOD are told apart. "
+        f"{HISTOGRAM_WORDS} Drag the line, or use the arrow keys on it. "
         f'"Around the threshold" ends at {NEAR_THRESHOLDS:g} times the threshold of 95 % ID recall.'
     )
     with columns[1]:
         offer_table("All scores", *_score_rows(state), state.lines, key="results_scores", label="All scores")
     with columns[2]:
-        chart = histogram_chart(state, drawn, height)
+        chart = histogram_chart(state, drawn, height, shown)
         offer_downloads(chart, state.lines | {"threshold": f"{state.t:.6g}"}, key="results_histogram")
 
 
-def histogram_chart(state: ResultsState, drawn: Histogram, height: Height) -> Chart:
-    """The histogram as a chart for files."""
+def first_sets(state: ResultsState) -> list[str]:
+    """The sets that are drawn until a person chooses: ID, the near ones and the first far one; more are mud."""
+    roles = {name: one.role for name, one in state.evidence.sets.items()}
+    far = [name for name in state.scores if roles[name] == "far"]
+    return [name for name in state.scores if roles[name] in ("id", "near") or name in far[:1]]
+
+
+def histogram_chart(state: ResultsState, drawn: Histogram, height: Height, shown: Collection[str]) -> Chart:
+    """The histogram of some sets as a chart for files."""
     parts = []
     for name, counts in drawn.counts.items():
-        n = max(1, len(state.scores[name].total))
-        y = 100 * counts / n if height == "share" else counts
-        x = np.log10(drawn.edges) if drawn.is_log else drawn.edges
-        parts.append(
-            Line(state.titles[name], x, np.append(y, y[-1]), state.colours[name], steps=True, fill=True)
-        )
-    t = np.log10(max(state.t, drawn.edges[0])) if drawn.is_log else state.t
+        if name not in shown:
+            continue
+        y = 100 * counts / max(1, len(state.scores[name].total)) if height == "share" else counts
+        colour, title = state.colours[name], state.titles[name]
+        parts.append(Line(title, drawn.edges, np.append(y, y[-1]), colour, steps=True, fill=True))
     share = 100 * float((state.column(state.id_name, "both") <= state.t).mean())
     return Chart(
-        "Scores of every set",
-        "log10 of the score (Eq. 6)" if drawn.is_log else "score (Eq. 6)",
+        "Scores, set by set",
+        "score of Eq. 6, higher is more OOD",
         "share of the set (%)" if height == "share" else "images",
         parts,
-        (Mark(float(t), f"threshold {state.t:.4g}: {share:.2f} % of ID pass"),),
+        (Mark(max(state.t, drawn.edges[0]), f"threshold {state.t:.4g}: {share:.2f} % of ID pass"),),
+        log_x=drawn.is_log,
         log_y=height == "log",
     )
 
@@ -136,12 +173,7 @@ def show_roc(state: ResultsState) -> None:
         chart,
         state.lines | {"score by": MODE_WORDS[mode]},
         key="results_roc",
-        caption="As the threshold falls, more OOD images are found (up) and more ID images are flagged by "
-        "mistake "
-        "(right). A perfect score goes straight up at the left; chance is the dashed diagonal. AUROC is "
-        "the area "
-        "below: the share of pairs in which the OOD image scores higher. The dot is where the threshold "
-        "stands.",
+        caption=ROC_WORDS,
     )
 
 
@@ -179,9 +211,7 @@ def show_precision_recall(state: ResultsState) -> None:
         precision_recall_chart(state, mode, positive),
         state.lines | {"score by": MODE_WORDS[mode]},
         key="results_pr",
-        caption="Of the images called " + positive + ", how many are (precision), against how many of all "
-        f"{positive} images are found (recall). The area below is AUPR-{'out' if positive == 'OOD' else 'in'}. "
-        "It depends on how many images the sets hold; the dashed line is what chance reaches.",
+        caption=precision_words(positive),
     )
 
 

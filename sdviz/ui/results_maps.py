@@ -93,6 +93,16 @@ def interval_words(evidence: Evidence, names: Sequence[str]) -> str:
     )
 
 
+def map_words(evidence: Evidence, settings: ScoreSettings, names: Sequence[str]) -> str:
+    """What the map over k and alpha is."""
+    titles = set_titles(evidence)
+    return (
+        f"AUROC of Eq. 6 on {', '.join(titles[n] for n in names)} against held-out ID images, features "
+        f"{'of unit length' if settings.normalize else 'as they are'}. α = 0 is the distance alone. The frame "
+        f"is what is in force. {interval_words(evidence, names)}"
+    )
+
+
 def show_k_alpha(evidence: Evidence) -> None:
     """The map on the validation sets; on a test set only when asked for, with a warning."""
     settings = score_settings(evidence)
@@ -140,10 +150,7 @@ def show_k_alpha(evidence: Evidence) -> None:
         chart,
         provenance(evidence.bundle, features=features, measured_on=", ".join(names)),
         key="results_k_alpha",
-        caption=f"AUROC of Eq. 6 on {', '.join(set_titles(evidence)[n] for n in names)} against held-out "
-        "ID images, "
-        f"features {features}. α = 0 is the distance alone. The frame is what is in force. "
-        + interval_words(evidence, names),
+        caption=map_words(evidence, settings, names),
     )
     if on_test and tests:
         return

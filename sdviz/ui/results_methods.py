@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import streamlit as st
 
-from sdviz.evaluation.report import ModeMetrics
+from sdviz.evaluation.report import ModeMetrics, Report
 from sdviz.evidence import Evidence
 from sdviz.evidence.curves import roc_curve
 from sdviz.evidence.methods import Method, methods_of
@@ -129,6 +129,35 @@ def line_of(row: int) -> tuple[str, Dash | None]:
     return COLOURS[colour], DASHES[dash % len(DASHES)]
 
 
+def near_set(report: Report) -> str:
+    """The set by which methods are chosen to be drawn: the first near one, else the first."""
+    return next((n for n, one in report.results.items() if one.role == "near"), next(iter(report.results)))
+
+
+def first_methods(evidence: Evidence) -> list[Method]:
+    """The methods that are drawn until a person chooses: the best on `near_set`."""
+    near = near_set(evidence.report)
+    return sorted(methods_of(evidence), key=lambda one: -one.result.results[near].auroc)[:DRAWN_FIRST]
+
+
+def methods_words(evidence: Evidence) -> str:
+    """What the curves are."""
+    n = len(first_methods(evidence))
+    return (
+        "Every method saw the same images, and where it needs them the same clusters and networks. First "
+        f"drawn: ours, and the {n} best of the others on {near_set(evidence.report)}."
+    )
+
+
+def methods_table_words(report: Report) -> str:
+    """What the table is."""
+    return (
+        f"AUROC in %, from report.json with the bundle's own k = {report.score.k}, α = {report.score.alpha:g}; "
+        "below it the 95 % bootstrap interval over images. ▲ is the highest of a column: where intervals "
+        "overlap, these images do not tell the methods apart."
+    )
+
+
 def show_methods(evidence: Evidence) -> None:
     """A table of all methods, and their curves on one set."""
     report = evidence.report
@@ -152,29 +181,25 @@ def show_methods(evidence: Evidence) -> None:
     left, right = st.columns([1, 2.2], vertical_alignment="bottom")
     with left:
         name = st.selectbox("OOD set", list(report.results), key="results_methods_set", bind="query-params")
-    near = next((n for n, one in report.results.items() if one.role == "near"), next(iter(report.results)))
-    by_auroc = sorted(methods, key=lambda one: -one.result.results[near].auroc)
+    first = first_methods(evidence)
     titles = [one.title for one in methods]
     with right:
         chosen = st.multiselect(
             "Methods beside ours",
             titles,
-            default=[one.title for one in by_auroc[:DRAWN_FIRST]],
+            default=[one.title for one in first],
             key="results_methods_drawn",
         )
     show_chart(
         methods_chart(evidence, name, [one for one in methods if one.title in chosen]),
         lines,
         key="results_methods",
-        caption="Every method saw the same images, and where it needs them the same clusters and networks. "
-        f"First drawn: ours, and the {min(DRAWN_FIRST, len(methods))} best of the others on {near}.",
+        caption=methods_words(evidence),
     )
     st.html(TABLE_CSS + methods_html(evidence))
     columns = st.columns([5, 1.2], vertical_alignment="center")
     columns[0].caption(
-        "AUROC in %, from report.json with the bundle's own "
-        f"k = {score.k}, α = {score.alpha:g}; below it the 95 % bootstrap interval over images. ▲ is the "
-        "highest of a column: where intervals overlap, these images do not tell the methods apart."
+        methods_table_words(report),
     )
     with columns[1]:
         offer_table("Other methods", HEADER, method_rows(evidence), lines, key="results_methods_table_csv")

@@ -11,22 +11,42 @@ import numpy as np
 import streamlit as st
 
 from sdviz import data
-from sdviz.evaluation import Report
 from sdviz.evaluation.tables import FRECHET_NAMES
 from sdviz.evidence import Evidence, MissingPart, PictureLibrary
 from sdviz.evidence.curves import histogram
-from sdviz.evidence.methods import methods_of
 from sdviz.evidence.paper import PAPER_DATASET, paper_tables
 from sdviz.ui.charts import Chart
 from sdviz.ui.pictures import data_uri
-from sdviz.ui.results_curves import histogram_chart, precision_recall_chart, roc_chart
+from sdviz.ui.results_curves import (
+    HISTOGRAM_WORDS,
+    ROC_WORDS,
+    first_sets,
+    histogram_chart,
+    precision_recall_chart,
+    precision_words,
+    roc_chart,
+)
 from sdviz.ui.results_html import TABLE_CSS
-from sdviz.ui.results_maps import k_alpha_chart
-from sdviz.ui.results_methods import methods_chart, methods_html
+from sdviz.ui.results_maps import k_alpha_chart, map_words
+from sdviz.ui.results_methods import (
+    first_methods,
+    methods_chart,
+    methods_html,
+    methods_table_words,
+    methods_words,
+    near_set,
+)
 from sdviz.ui.results_paper import about_family, paper_html
 from sdviz.ui.results_records import all_records, families
 from sdviz.ui.results_state import MODE_WORDS, ResultsState, find_results, results_state
-from sdviz.ui.results_tables import control_chart, controls_html, metrics_html
+from sdviz.ui.results_tables import (
+    control_chart,
+    control_table_words,
+    control_words,
+    controls_html,
+    metrics_html,
+    metrics_words,
+)
 from sdviz.ui.shared import score_settings
 from sdviz.ui.words import counted
 
@@ -43,6 +63,7 @@ table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabula
   width: 100%; }
 th, td { padding: 3px 8px; border-bottom: 1px solid #CBD3DC; text-align: right; vertical-align: top; }
 th { font-weight: 600; } td.text, th.text { text-align: left; overflow-wrap: anywhere; }
+.resulttable td.text { overflow-wrap: break-word; }
 figure { margin: 10px 0 18px; break-inside: avoid; } figure svg { width: 100%; height: auto; }
 .worst { display: flex; flex-wrap: wrap; gap: 12px; }
 .worst figure { margin: 0; width: 110px; font-size: 12px; overflow-wrap: break-word; }
@@ -108,11 +129,6 @@ def report_html(state: ResultsState, library: PictureLibrary, with_map: bool = T
     lines = state.lines | {"threshold": f"{state.t!r}; above is called OOD"}
     results = find_results(state)
     title = f"{lines['bundle']}: {lines['trained on']}"
-    source = (
-        "report.json, measured when the bundle was made"
-        if results.from_report
-        else "computed for these settings"
-    )
     parts = [
         f"<h1>{html.escape(title)}</h1>",
         '<p class="about">How well scores tell out-of-distribution (OOD) from in-distribution (ID) images. '
@@ -120,31 +136,33 @@ def report_html(state: ResultsState, library: PictureLibrary, with_map: bool = T
         "score is more OOD; ID images are the held-out ones.</p>",
         _table(["", ""], [[key, value] for key, value in lines.items()], text=2),
         "<h2>Metrics</h2>",
-        f'<p class="about">All in %, {source}. From and to: 95 % bootstrap interval of AUROC over images.</p>',
+        _about(metrics_words(results)),
         metrics_html(results, state.titles, state.colours),
         "<h2>At the threshold</h2>",
         _table(["set", "images", "called OOD", "share called OOD, %", "that is"], _at_threshold(state), text=1),
     ]
     drawn = histogram({n: state.column(n, "both") for n in state.scores}, state.reference.threshold, "log")
-    parts.append(
-        _figure(histogram_chart(state, drawn, "share"), lines, "How often each score occurs in each set.")
-    )
+    shown = first_sets(state)
+    words = f"{HISTOGRAM_WORDS} Drawn: {', '.join(state.titles[n] for n in shown)}; all sets are counted above."
+    parts.append(_figure(histogram_chart(state, drawn, "share", shown), lines, words))
     if state.ood_names:
         parts.append("<h2>Curves</h2>")
         for mode in ("both", "distance"):
-            parts.append(_figure(roc_chart(state, mode), lines, f"ROC by {MODE_WORDS[mode]}."))
-        parts.append(
-            _figure(precision_recall_chart(state, "both", "OOD"), lines, "Precision over recall of OOD.")
-        )
+            parts.append(
+                _figure(
+                    roc_chart(state, mode),
+                    lines,
+                    f"ROC by {MODE_WORDS[mode]}. {ROC_WORDS if mode == 'both' else 'Read as the one before.'}",
+                )
+            )
+        parts.append(_figure(precision_recall_chart(state, "both", "OOD"), lines, precision_words("OOD")))
     parts += _of_the_report(evidence, lines)
     validation = [name for name, one in evidence.ood_sets.items() if one.role == "validation"]
     if with_map and validation:
         try:
             chart = k_alpha_chart(evidence, state.settings, validation)
-            parts.append(
-                "<h2>k and α on the validation "
-                f"set</h2>{_figure(chart, lines, 'Only this set may choose settings.')}"
-            )
+            words = f"{map_words(evidence, state.settings, validation)} Only this set may choose settings."
+            parts.append(f"<h2>k and α on the validation set</h2>{_figure(chart, lines, words)}")
         except MissingPart as error:
             parts.append(f"<p>No map over k and α: {html.escape(str(error))}.</p>")
     parts += _paper(state)
@@ -180,26 +198,34 @@ def _of_the_report(evidence: Evidence, lines: Mapping[str, str]) -> list[str]:
         return [f"<p>{html.escape(str(error))}.</p>"]
     parts = []
     if report.controls:
-        own = own_words(report) + "AUROC in %, differences in points."
         parts += [
             "<h2>Controls</h2>",
-            f'<p class="about">{own}</p>',
-            _figure(control_chart(evidence), lines, "Above 0 the SD outliers are better."),
-            *(controls_html(evidence, mode) for mode in ("both", "distance")),
+            _figure(control_chart(evidence), lines, control_words(report)),
+            _about(control_table_words(report)),
+            *(
+                f"<p><b>By {html.escape(MODE_WORDS[mode])}</b></p>{controls_html(evidence, mode)}"
+                for mode in ("both", "distance")
+            ),
         ]
     if report.baselines and "baselines.parquet" in evidence.bundle.parts:
-        near = next((n for n, one in report.results.items() if one.role == "near"), next(iter(report.results)))
         parts += [
             "<h2>Other methods</h2>",
-            f'<p class="about">{own_words(report)}AUROC in %, below it the 95 % interval over images.</p>',
+            _figure(
+                methods_chart(evidence, near_set(report), first_methods(evidence)),
+                lines,
+                methods_words(evidence),
+            ),
+            _about(methods_table_words(report)),
             methods_html(evidence),
-            _figure(methods_chart(evidence, near, methods_of(evidence)), lines, "All on the same images."),
         ]
     if report.clusters is not None:
         c = report.clusters
-        shares = [None if v is None else 100 * v for v in (c.accuracy, c.nmi, c.ari)]
-        header = ["labels from", "clusters", "images", "accuracy, %", "NMI, %", "ARI, %"]
-        parts += ["<h2>Clusters</h2>", _table(header, [[c.source, c.n_clusters, c.n, *shares]], text=1)]
+        # as Pseudo-labels has them
+        accuracy = "" if c.accuracy is None else f"{100 * c.accuracy:.2f}"
+        parts_of_1 = ["" if v is None else f"{v:.4f}" for v in (c.nmi, c.ari)]
+        header = ["labels from", "clusters", "images", "accuracy, %", "NMI, 0 to 1", "ARI, 0 to 1"]
+        row = [c.source, c.n_clusters, c.n, accuracy, *parts_of_1]
+        parts += ["<h2>Clusters</h2>", _table(header, [row], text=len(header))]
     if report.frechet:
         rows = [[name, *(getattr(one, key) for key in FRECHET_NAMES)] for name, one in report.frechet.items()]
         parts += ["<h2>Frechet distances</h2>", _table(["distance", *FRECHET_NAMES.values()], rows, text=1)]
@@ -209,11 +235,6 @@ def _of_the_report(evidence: Evidence, lines: Mapping[str, str]) -> list[str]:
 def _breakable(text: str) -> str:
     """Words that hold an id, as HTML: a line may end after its slashes, never within a number."""
     return html.escape(text).replace("/", "/<wbr>")
-
-
-def own_words(report: Report) -> str:
-    """By which settings a report's figures were measured."""
-    return f"By the bundle's own k = {report.score.k}, α = {report.score.alpha:g}; "
 
 
 def _paper(state: ResultsState) -> list[str]:
@@ -278,6 +299,15 @@ def _worst(state: ResultsState, library: PictureLibrary) -> list[str]:
     return parts
 
 
+def _about(words: str) -> str:
+    return f'<p class="about">{_italics(words)}</p>'
+
+
+def _italics(words: str) -> str:
+    """As HTML, with what stands between two asterisks in italics."""
+    return re.sub(r"\*(.+?)\*", r"<i>\1</i>", html.escape(words))
+
+
 def _figure(chart: Chart, lines: Mapping[str, str], caption: str) -> str:
     """The chart as SVG in the file itself, without the head that names outside addresses."""
     svg = chart.picture("svg", lines).decode("utf-8")
@@ -285,7 +315,7 @@ def _figure(chart: Chart, lines: Mapping[str, str], caption: str) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     # a rule of one picture would hold for all of the page
     svg = re.sub(r"<style type=\"text/css\">.*?</style>", "", svg, flags=re.DOTALL)
-    return f"<figure>{svg}<figcaption>{html.escape(caption)}</figcaption></figure>"
+    return f"<figure>{svg}<figcaption>{_italics(caption)}</figcaption></figure>"
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[object]], text: int) -> str:

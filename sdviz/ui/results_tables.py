@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import streamlit as st
 
+from sdviz.evaluation import Report
 from sdviz.evaluation.tables import CONTROL_NAMES, METRIC_NAMES, MODE_NAMES
 from sdviz.evidence import Evidence
 from sdviz.evidence.curves import MODES, Results
@@ -100,6 +101,21 @@ def _of_sets(n: int) -> str:
     return f"The mean of {n} sets, each counting the same." if n > 1 else "Of the one set of this kind."
 
 
+def metrics_words(results: Results) -> str:
+    """What the table of metrics is, and how its columns differ."""
+    source = (
+        "from report.json, measured when the bundle was made"
+        if results.from_report
+        else "computed now for these settings"
+    )
+    return (
+        f"All in %, {source}; below AUROC stands its 95 % bootstrap interval over images "
+        f"({results.n_bootstrap:,} resamples). The two FPR95 differ: the first is the share of OOD that is "
+        "accepted where 95 % of ID are, the second the share of ID that is flagged where 95 % of OOD are. "
+        "Means count every set the same. Settings may be chosen on the validation set only."
+    )
+
+
 def show_metrics(state: ResultsState) -> None:
     """Near and far at a glance, then the whole table."""
     results = find_results(state)
@@ -115,19 +131,7 @@ def show_metrics(state: ResultsState) -> None:
     rows = metric_rows(results)
     st.html(TABLE_CSS + metrics_html(results, state.titles, state.colours))
     columns = st.columns([5, 1.2], vertical_alignment="center")
-    source = (
-        "from report.json, measured when the bundle was made"
-        if results.from_report
-        else "computed now for these settings"
-    )
-    columns[0].caption(
-        f"All in %, {source}; below AUROC stands its 95 % bootstrap interval over images "
-        f"({results.n_bootstrap:,} resamples). The two FPR95 differ: the first is the share of OOD that is "
-        "accepted "
-        "where 95 % of ID are, the second the share of ID that is flagged where 95 % of OOD are. Means "
-        "count every "
-        "set the same. Settings may be chosen on the validation set only."
-    )
+    columns[0].caption(metrics_words(results))
     with columns[1]:
         offer_table("Metrics", HEADER, rows, state.lines, key="results_metrics_csv")
 
@@ -234,6 +238,24 @@ def control_chart(evidence: Evidence, mode: str = "both") -> Chart:
     )
 
 
+def control_words(report: Report) -> str:
+    """What the map of differences is, and what each control is; names in *italics*."""
+    kinds = "; ".join(f"*{CONTROL_NAMES[c]}*: {_WHAT[c]}" for c in report.controls if c in _WHAT)
+    return (
+        "How many points of AUROC the SD outliers are ahead of each control on the same images; below 0 the "
+        f"control is better. {kinds}."
+    )
+
+
+def control_table_words(report: Report) -> str:
+    """What the table of controls is."""
+    return (
+        f"AUROC in %, from report.json with the bundle's own k = {report.score.k}, α = {report.score.alpha:g}; "
+        f"differences in points with their paired 95 % bootstrap interval ({report.bootstrap.n:,} resamples): "
+        "where it holds 0, these images do not tell the two apart."
+    )
+
+
 def show_controls(evidence: Evidence) -> None:
     """What stands beside the method: the same scores without what it claims to be the cause."""
     report = evidence.report
@@ -260,23 +282,16 @@ def show_controls(evidence: Evidence) -> None:
         persist_state="session",
     )
     mode = next(m for m, word in MODE_WORDS.items() if word == chosen)
-    kinds = "; ".join(f"*{CONTROL_NAMES[c]}*: {_WHAT[c]}" for c in report.controls if c in _WHAT)
     show_chart(
         control_chart(evidence, mode),
         lines,
         key="results_controls",
-        caption="How many points of AUROC the SD outliers are ahead of each control on the same images; "
-        "below 0 "
-        f"the control is better. {kinds}.",
+        caption=control_words(report),
     )
     st.html(TABLE_CSS + controls_html(evidence, mode))
     columns = st.columns([5, 1.2], vertical_alignment="center")
     columns[0].caption(
-        f"AUROC in %, from report.json with the bundle's own k = {score.k}, α = {score.alpha:g}; "
-        "differences in "
-        f"points with their paired 95 % bootstrap interval ({report.bootstrap.n:,} resamples): where it "
-        "holds 0, "
-        "these images do not tell the two apart."
+        control_table_words(report),
     )
     with columns[1]:
         offer_table("Controls", CONTROL_HEADER, control_rows(evidence), lines, key="results_controls_table_csv")

@@ -6,7 +6,7 @@ Every score of every set goes to the browser in full precision, sorted, so that 
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -134,8 +134,9 @@ export default function ({ data, parentElement, setTriggerValue }) {
   const high = one => one.counts.map(c => data.height === 'share' ? c / Math.max(1, one.values.length)
     : data.height === 'log' ? Math.log10(1 + c) : c);
   // one set that stands all in two bars must not flatten the others: its bars are cut, and say so
-  const peaks = sets.map(one => Math.max(0, ...high(one))).sort((a, b) => b - a);
-  const cut = data.height !== 'log' && peaks.length > 1 && peaks[1] > 0 && peaks[0] > 3 * peaks[1];
+  const drawn = sets.filter(one => one.drawn);
+  const peaks = [...drawn.map(one => Math.max(0, ...high(one))).sort((a, b) => b - a), 0];
+  const cut = data.height !== 'log' && peaks[1] > 0 && peaks[0] > 3 * peaks[1];
   const tall = Math.max(1e-9, cut ? 2.2 * peaks[1] : peaks[0]) * 1.04;
   const py = v => H - BOTTOM - v / tall * (H - BOTTOM - TOP);
   let handle, line, knob, tag, over;
@@ -164,7 +165,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
       const words = data.height === 'share' ? short(100 * c) + ' %' : short(c);
       svg.append(draw('text', { class: 'faint', x: L - 6, y: py(v) + 4, 'text-anchor': 'end' }, words));
     });
-    sets.forEach(one => {
+    drawn.forEach(one => {
       const v = high(one);
       let d = `M${px(edges[0])} ${py(0)}`;
       v.forEach((h, i) => { d += `V${py(Math.min(h, tall))}H${px(edges[i + 1])}`; });
@@ -286,6 +287,7 @@ def threshold_chart(
     colours: Mapping[str, str],
     id_name: str,
     height: Height,
+    shown: Collection[str],
     x_title: str,
     key: str,
     on_change: Callable[[], None],
@@ -303,6 +305,7 @@ def threshold_chart(
         titles: What each set is called.
         colours: Of each set.
         id_name: The held-out ID images.
+        shown: The sets whose bars are drawn; all are counted.
         height: Bars as a share of their set, as counts, or as counts on a logarithmic axis.
         x_title: Under the axis.
         key: The widget's key.
@@ -322,6 +325,7 @@ def threshold_chart(
                 "title": titles.get(name, name),
                 "colour": colours.get(name, "#8A94A0"),
                 "is_id": name == id_name,
+                "drawn": name in shown,
                 "counts": drawn.counts[name].tolist(),
                 "scores": base64.b64encode(np.sort(np.asarray(values, "<f8")).tobytes()).decode("ascii"),
             }

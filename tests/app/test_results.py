@@ -21,6 +21,7 @@ from sklearn.neighbors import NearestNeighbors
 from streamlit.testing.v1 import AppTest
 
 from sdviz.bundle.manifest import MANIFEST, sha256
+from sdviz.ui.results_curves import HISTOGRAM_WORDS, ROC_WORDS, precision_words
 
 RESULTS = "pages/6_Results.py"
 # OOD features mixed with those of ID images: no figure is 100 %
@@ -295,6 +296,20 @@ def test_the_histogram_has_every_score(
             inside = np.clip(sent, edges[0], edges[-1])
             assert one["counts"] == np.histogram(inside, edges)[0].tolist()
             assert sum(one["counts"]) == 40
+    # few are drawn at first, every one is counted; the rest are one click away, and the file has what is drawn
+    (pills,) = [one for one in at.button_group if one.label == "Sets drawn"]
+    assert pills.value == ["test", "shapes-novel", "shapes-empty"]
+
+    def check(names: list[str]) -> None:
+        (data,) = component_data(at)
+        assert [one["name"] for one in data["sets"]] == ["test", *SETS]
+        assert [one["name"] for one in data["sets"] if one["drawn"]] == names
+        rows = csv_of(files, "sdviz-scores-set-by-set.csv")
+        assert [one.partition(" ")[0] for one in dict.fromkeys(rows["series"])] == names
+
+    check(["test", "shapes-novel", "shapes-empty"])
+    pills.set_value(["test", "digits"]).run()
+    check(["test", "digits"])
     # the file of all scores is scores.parquet, and gives the report's AUROC
     rows, table = csv_of(files, "sdviz-all-scores.csv"), pd.read_parquet(folder / "scores.parquet")
     for column in ("set", "role", "id", "label", "votes"):
@@ -772,6 +787,14 @@ def test_the_report_is_one_file_with_everything(full_bundle: Full, open_page: Op
         assert row[4][0] == ("FPR, false alarms" if name == "test" else "TPR, OOD found")
     for head in ("Controls", "Clusters", "Worst failures", "k and α on the validation set"):
         assert f"<h2>{head}</h2>" in page
+    # the same words and units as on the pages
+    for said in (HISTOGRAM_WORDS, ROC_WORDS, precision_words("OOD"), "The frame is what is in force"):
+        assert html.escape(said) in page
+    assert "Drawn: test (ID), shapes-novel (near-OOD), shapes-empty (far-OOD);" in page
+    assert "log10" not in page
+    (clusters,) = [table for table in found if table[0][0][0] == "labels from"]
+    nmi = report_of(folder)["clusters"]["nmi"]
+    assert clusters[1][clusters[0].index(("NMI, 0 to 1", ""))][0] == f"{nmi:.4f}"
     # 4. the worst failures of each set, with pictures
     for name, one in scores.items():
         wrong = (one > t) if name == "test" else (one <= t)
