@@ -183,7 +183,7 @@ class Chart:
         if self.y_range is not None:
             axes.set_ylim(*self.y_range)
         if self.log_x:
-            axes.set_xscale("log")
+            _log_x(axes)
         if self.log_y:
             axes.set_yscale("log")
         if len(self.parts) > 1:
@@ -384,6 +384,16 @@ def _draw(axes: Axes, part: Line | Bars | Points | Heat) -> None:
             axes.add_patch(Rectangle(place, 1, 1, fill=False, edgecolor=colour, linewidth=width, zorder=3))
     assert axes.figure is not None
     axes.figure.colorbar(shown, ax=axes, label=part.name)
+
+
+def _log_x(axes: Axes) -> None:
+    """A logarithmic axis with the numbers themselves, as pages have it, not powers of ten."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _legend_below(canvas: Figure, axes: Axes) -> None:

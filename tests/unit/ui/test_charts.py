@@ -171,4 +171,6 @@ def test_a_logarithmic_axis_says_the_numbers_themselves() -> None:
         "t", "score", "y", [Line("a", np.array([0.01, 1.0]), np.array([1, 2]), "#000000")], log_x=True
     )
     assert chart.figure().layout.xaxis.type == "log"
-    assert "0.01" in chart.csv(LINES) and chart.picture("svg", LINES)
+    assert "0.01" in chart.csv(LINES)
+    comments = re.findall(r"<!-- (.*?) -->", chart.picture("svg", LINES).decode())
+    assert {"0.01", "0.02", "0.05", "0.1"} < set(comments) and not any("mathdefault" in one for one in comments)
