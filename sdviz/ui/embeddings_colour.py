@@ -27,7 +27,8 @@ HELP = {
     BY_CLUSTER: "Of a training image its pseudo-label, of an outlier its source's, of any other image the one "
     "that g_in takes it for.",
     BY_CLASS: "An image's own class, which training never sees. Outliers have none.",
-    FIGURE_3: "ID blue, OOD red, SD outliers by the cluster of their source, as the paper draws them.",
+    FIGURE_3: "As the paper draws them: ID blue, OOD in its set's colour, SD outliers by the cluster of their "
+    "source.",
     BY_SCORE: "Eq. 6 under the settings in use: higher is more OOD.",
     BY_VOTES: "How many of the k nearest of ID images and outliers together are outliers.",
     BY_S: "How far an outlier's source was noised: the step S, of 1,000.",

@@ -31,19 +31,21 @@ ROLE_NAMES = {
     "outlier": "outlier",
 }
 _NEAR_SHADES = (NEAR_OOD_COLOUR, "#A83F00", "#F08A4B")
-_FAR_SHADES = (FAR_OOD_COLOUR, "#B87700", "#F5C765", "#8A5A00", "#FFDD9E")
+# shades of orange alone cannot be told apart: sienna, sand and wine can, by the colour-blind too
+_FAR_SHADES = (FAR_OOD_COLOUR, "#A0522D", "#E3D36A", "#9A3A68", "#B87700")
 _VALIDATION_SHADES = ("#CC79A7", "#A14F7F", "#E3A9C9")
 # the place of a built-in set in its part's shades, whichever other sets a bundle has
 _OWN_SHADE = {
-    "shapes-novel": 0, "shapes-novel-val": 0, "shapes-empty": 0, "digits": 1,
+    "shapes-novel": 0, "shapes-novel-val": 0, "shapes-empty": 0, "digits": 4,
     "cifar10": 0, "cifar100": 0, "svhn": 0,
 }  # fmt: skip
 _OOD_ROLES = ("near", "far", "validation")
 # beside the outlier bank's own green
-_SD_SHADES = ("#5FB89A", "#00634A")
-# clusters and classes have no order: Tol's muted scheme, then Okabe and Ito's where there are more
+_SD_SHADES = ("#6ED8B0", "#00634A")
+# clusters and classes have no order. The first ten are seen on white and on near-black, and neither look like
+# training images nor like near-OOD ones beside them, for the colour-blind too; then Okabe and Ito's
 _CLUSTER_COLOURS = (
-    "#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255", "#AA4499",
+    "#5A48E0", "#AC8053", "#33CC99", "#8A4266", "#7FB03A", "#AA4499", "#75BDBD", "#32673B", "#BDBD75",
     "#888888", "#0072B2", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#D55E00",
 )  # fmt: skip
 
