@@ -48,7 +48,8 @@ def test_keys_and_clicks_go_through_the_list(full_page: Open, table: pd.DataFram
     t = some_missed(table)
     ids = missed(table, t)
     page = full_page(f"/Failures?t={t!r}", wait_for=GRID)
-    assert page.locator(GRID).evaluate_all("all => all.map(e => e.dataset.id)") == ids
+    # the list's first page
+    assert page.locator(GRID).evaluate_all("all => all.map(e => e.dataset.id)") == ids[:24]
     wait_for_chosen(page, ids[0])
     for key, at in (("j", 1), ("j", 2), ("j", 3), ("k", 2)):
         page.keyboard.press(key)
