@@ -195,7 +195,7 @@ def control_rows(evidence: Evidence) -> list[list[object]]:
 
 
 def controls_html(evidence: Evidence, mode: str) -> str:
-    """The same by one mode as a table to look at: the method's AUROC, each control's, the difference."""
+    """The same by one mode as a table to look at: the method's AUROC and each control's, the difference below."""
     report = evidence.report
     controls = list(report.controls)
     rows = []
@@ -207,15 +207,13 @@ def controls_html(evidence: Evidence, mode: str) -> str:
             one = report.controls[control]
             found = one.differences.get(name, {}).get(mode)
             if found is None:
-                cells += ["", ""]
+                cells.append("")
                 continue
-            cells.append(percent(one.results[name].modes[mode].auroc))
-            cells.append(Cell(percent(found.auroc, sign=True), between(found.interval, sign=True)))
+            interval = between(found.interval, sign=True)
+            ahead = percent(found.auroc, sign=True) + (f" ({interval})" if interval else "")
+            cells.append(Cell(percent(one.results[name].modes[mode].auroc), ahead))
         rows.append(Row(cells))
-    header = ["set", "SD outliers"]
-    for control in controls:
-        header += [CONTROL_NAMES.get(control, control), "difference, points"]
-    return table_html(header, rows)
+    return table_html(["set", "SD outliers", *(CONTROL_NAMES.get(c, c) for c in controls)], rows)
 
 
 def control_chart(evidence: Evidence, mode: str = "both") -> Chart:
@@ -251,7 +249,8 @@ def control_table_words(report: Report) -> str:
     """What the table of controls is."""
     return (
         f"AUROC in %, from report.json with the bundle's own k = {report.score.k}, α = {report.score.alpha:g}; "
-        f"differences in points with their paired 95 % bootstrap interval ({report.bootstrap.n:,} resamples): "
+        "below each control how many points the SD outliers are ahead, with the paired 95 % bootstrap interval "
+        f"({report.bootstrap.n:,} resamples): "
         "where it holds 0, these images do not tell the two apart."
     )
 

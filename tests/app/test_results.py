@@ -472,13 +472,13 @@ def test_controls_stand_beside_the_method(full_bundle: Full, open_page: Open, fi
         assert values(heat, "z").ravel().tolist() == pytest.approx([1, 2, 3, -2])
         assert list(heat["x"]) == list(SETS)
         (table,) = tables(at)
-        assert [c[0] for c in table[0]] == ["set", "SD outliers", "noise alone", "difference, points"]
+        assert [c[0] for c in table[0]] == ["set", "SD outliers", "noise alone"]
         for row, name, d in zip(table[1:], SETS, (1, 2, 3, -2), strict=True):
             own = 100 * report["results"][name]["modes"][mode]["auroc"]
             assert row[0] == (name, ROLES[name])
             assert float(row[1][0]) == pytest.approx(own, abs=ROUNDED)
             assert float(row[2][0]) == pytest.approx(own - d, abs=ROUNDED)
-            assert row[3] == (f"{d:+.2f}", f"{d - 0.5:+.2f} to {d + 0.5:+.2f}")
+            assert row[2][1] == f"{d:+.2f} ({d - 0.5:+.2f} to {d + 0.5:+.2f})"
     rows = csv_of(files, "sdviz-controls.csv")
     assert len(rows) == 12 and rows["difference"].tolist() == pytest.approx(np.repeat([1, 2, 3, -2], 3))
 
