@@ -195,7 +195,7 @@ def control_rows(evidence: Evidence) -> list[list[object]]:
 
 
 def controls_html(evidence: Evidence, mode: str) -> str:
-    """The same by one mode as a table to look at: the method's AUROC and each control's, the difference below."""
+    """The same by one mode to look at: the method's AUROC and each control's, the difference below."""
     report = evidence.report
     controls = list(report.controls)
     rows = []
