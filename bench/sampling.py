@@ -100,6 +100,8 @@ def plain_loop(model: NoisePredictor, schedule: NoiseSchedule, work: Work) -> np
         inputs = F.pixel_unshuffle(x, factor) if factor > 1 else x
         eps_cond = unet(inputs, t, class_labels=condition).sample
         eps_uncond = unet(inputs, t, class_labels=null).sample
+        if model.phases is not None:
+            eps_cond, eps_uncond = (model.phases(e, inputs, t.expand(len(x))) for e in (eps_cond, eps_uncond))
         eps = eps_uncond + (1 + GUIDANCE_SCALE) * (eps_cond - eps_uncond)
         x = scheduler.step(F.pixel_shuffle(eps, factor) if factor > 1 else eps, t, x).prev_sample
     return to_images(x)

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .. import __version__
+from ..nn.phases import PhaseStatistics
 from ..outliers import Recipe
 
 FORMAT_VERSION = 1
@@ -71,6 +72,7 @@ class Manifest(BaseModel):
         labels_from: Where the training labels came from: "ground truth", "SCAN", ...
         image_size: Height and width in pixels.
         pixel_unshuffle: Factor of the U-Net's pixel-unshuffle, 1 for none.
+        phases: The channel means of its training images, for a U-Net that shall not guess them.
         max_train_timestep: The largest S that the U-Net was trained for.
         defaults: Recipe used where none is given.
         clusterer: What `build_classifier` needs to build the clusterer, where there is one.
@@ -91,6 +93,7 @@ class Manifest(BaseModel):
     labels_from: str
     image_size: int = Field(ge=1)
     pixel_unshuffle: int = Field(ge=1)
+    phases: PhaseStatistics | None = None
     max_train_timestep: int = Field(ge=1)
     defaults: Defaults
     clusterer: dict[str, Any] | None = None
@@ -134,6 +137,11 @@ def read_manifest(path: Path) -> tuple[Manifest, str]:
         raise BundleError(f"{file}: {where}: {first['msg']}") from error
     if len(manifest.class_names) != manifest.n_clusters:
         raise BundleError(f"{file}: {manifest.n_clusters} clusters, {len(manifest.class_names)} names")
+    if manifest.phases is not None:
+        try:
+            manifest.phases.check(manifest.pixel_unshuffle)
+        except ValueError as error:
+            raise BundleError(f"{file}: {error}") from error
     d = manifest.defaults
     recipe = Recipe(d.start_timestep, d.guidance_scale, d.num_inference_steps, d.solver)
     try:

@@ -18,6 +18,7 @@ from ..diffusion.schedule import NoiseSchedule
 from ..nn.classifier import Classifier, build_classifier
 from ..nn.detector import Detector
 from ..nn.encoder import Encoder
+from ..nn.phases import PhaseMeans
 from .manifest import MANIFEST, UNET_WEIGHTS, BundleError, Manifest, first_line, parse_json
 
 if TYPE_CHECKING:
@@ -63,7 +64,11 @@ def load_noise_predictor(path: Path, manifest: Manifest) -> NoisePredictor:
     if info["missing_keys"] or info["unexpected_keys"]:
         key = (info["missing_keys"] or info["unexpected_keys"])[0]
         raise BundleError(f"{weights}: not this bundle's U-Net ({key} is missing or too many)")
-    return NoisePredictor(unet.eval().requires_grad_(False), factor)
+    phases = None
+    if manifest.phases is not None:
+        n_pixels = (manifest.image_size // factor) ** 2
+        phases = PhaseMeans(manifest.phases, load_schedule(path, manifest).alphas_cumprod, n_pixels)
+    return NoisePredictor(unet.eval().requires_grad_(False), factor, phases)
 
 
 def load_schedule(path: Path, manifest: Manifest) -> NoiseSchedule:

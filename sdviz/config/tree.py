@@ -35,6 +35,11 @@ class UNetConfig(Node):
     dropout: float | None = Field(None, ge=0, lt=1)
     pixel_unshuffle: int | None = Field(None, ge=1, le=4)
 
+    @property
+    def unshuffle_factor(self) -> int:
+        """Pixels of a factor x factor square are channels of the U-Net; 1 for none."""
+        return self.pixel_unshuffle or (2 if self.arch == "small" else 1)
+
 
 class DiffusionConfig(Node):
     """Training of the noise predictor by Eq. 1."""
@@ -43,6 +48,11 @@ class DiffusionConfig(Node):
     num_train_timesteps: int = Field(1000, ge=1)
     max_train_timestep: int | None = Field(
         None, ge=1, description="only t below this is trained; None trains all"
+    )
+    phase_means: bool = Field(
+        True,
+        description="behind pixel-unshuffle, after training: the noise in each channel's mean by its posterior,"
+        " not by the U-Net, whose normalisation hides it; without, every outlier has a fine grid",
     )
     p_uncond: float = Field(0.1, ge=0, le=1)
     batch_size: int = Field(64, ge=1)

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..config import UNetConfig
+from .phases import PhaseMeans
 
 
 class NoisePredictor(nn.Module):
@@ -18,13 +19,15 @@ class NoisePredictor(nn.Module):
     Attributes:
         unet: The `UNet2DModel` inside, which diffusers saves and loads.
         pixel_unshuffle: Pixels of a factor x factor square become channels before the U-Net.
+        phases: Knows the noise in the channels' means, which the U-Net does not; None leaves them to it.
         null_label: C, the row of the class embedding that means "no condition".
     """
 
-    def __init__(self, unet: UNet2DModel, pixel_unshuffle: int) -> None:
+    def __init__(self, unet: UNet2DModel, pixel_unshuffle: int, phases: PhaseMeans | None = None) -> None:
         super().__init__()
         self.unet = unet
         self.pixel_unshuffle = pixel_unshuffle
+        self.phases = phases
         self.null_label = int(unet.config["num_class_embeds"]) - 1
 
     def forward(self, x: torch.Tensor, timesteps: torch.Tensor, class_labels: torch.Tensor) -> torch.Tensor:
@@ -36,11 +39,13 @@ class NoisePredictor(nn.Module):
             class_labels: int64 (N,), 0..C-1 or `null_label`.
 
         Returns:
-            float (N,3,H,W).
+            float (N,3,H,W); float32 where there are `phases`.
         """
         if self.pixel_unshuffle > 1:
             x = F.pixel_unshuffle(x, self.pixel_unshuffle)
         eps = self.unet(x, timesteps, class_labels=class_labels, return_dict=False)[0]
+        if self.phases is not None:
+            eps = self.phases(eps, x, timesteps)
         return F.pixel_shuffle(eps, self.pixel_unshuffle) if self.pixel_unshuffle > 1 else eps
 
 
@@ -56,7 +61,7 @@ def build_noise_predictor(config: UNetConfig, n_classes: int, image_size: int) -
         ValueError: An image size that the network's halvings do not divide.
     """
     small = config.arch == "small"
-    factor = config.pixel_unshuffle or (2 if small else 1)
+    factor = config.unshuffle_factor
     channels = config.channels or ((64, 128, 128) if small else (128, 256, 256, 256))
     halvings = factor * 2 ** (len(channels) - 1)
     if image_size % halvings:

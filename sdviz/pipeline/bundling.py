@@ -21,7 +21,7 @@ from ..data import DataError, torchvision_sets
 from ..data.parquet import files_under, same_images_table
 from .clusters import load_backbone, load_clusterer
 from .detecting import load_detector
-from .generation import load_noise_predictor, read_outliers
+from .generation import load_noise_predictor, phase_statistics, read_outliers
 from .workspace import Metrics, Workspace, labels_path, read_cluster_names, read_labels, read_metrics
 
 Net = TypeVar("Net", bound=nn.Module)
@@ -44,6 +44,7 @@ def make_bundle(work: Workspace) -> Metrics:
         labels_from=SOURCES[config.labels.source],
         image_size=config.data.size_px,
         pixel_unshuffle=predictor.pixel_unshuffle,
+        phases=phase_statistics(work, predictor.pixel_unshuffle),
         max_train_timestep=config.max_train_timestep,
         defaults=Defaults(**config.defaults.model_dump()),
         score=ScoreDefaults(**config.evaluation.score.model_dump()) if config.detector else None,

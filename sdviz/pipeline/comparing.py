@@ -24,7 +24,7 @@ from ..nn.inference import prepare_for_inference
 from ..nn.unet import build_noise_predictor
 from ..outliers import Recipe, generate_outliers
 from .clusters import load_backbone, load_clusterer, load_encoder
-from .generation import outlier_recipe, reencode
+from .generation import add_phase_means, outlier_recipe, reencode
 from .sets import NamedSet, evaluation_sets
 from .workspace import Metrics, Progress, Workspace, read_cluster_names, read_labels, source_labels
 
@@ -194,6 +194,7 @@ def _early_fakes(work: Workspace, steps: int, out: Path, tell: OnProgress) -> np
     if not complete:
         raise _Stopped
     where = resolve_device(work.config.device)
+    add_phase_means(work, network)
     model = prepare_for_inference(network.eval().requires_grad_(False), where)
     recipe, labels = early_recipe(work.config), source_labels(work)
     made = np.empty_like(work.sources.images)

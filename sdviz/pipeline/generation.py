@@ -30,6 +30,7 @@ from ..diffusion.schedule import NoiseSchedule
 from ..diffusion.training import TrainingReport, train_noise_predictor
 from ..nn.device import resolve_device
 from ..nn.inference import prepare_for_inference
+from ..nn.phases import PhaseMeans, PhaseStatistics, measure_phases
 from ..nn.unet import NoisePredictor, build_noise_predictor
 from ..outliers import Recipe, draw_target_labels, generate_outliers, to_images, to_tensor
 from ..scan.clustering import predict
@@ -104,7 +105,24 @@ def load_noise_predictor(work: Workspace) -> NoisePredictor:
     predictor = build_noise_predictor(work.config.diffusion.unet, n_clusters, work.config.data.size_px)
     weights = load_file(work.folder / "diffusion" / "unet" / "diffusion_pytorch_model.safetensors")
     predictor.unet.load_state_dict({key: value.half().float() for key, value in weights.items()})
+    add_phase_means(work, predictor)
     return predictor.eval().requires_grad_(False)
+
+
+def phase_statistics(work: Workspace, pixel_unshuffle: int) -> PhaseStatistics | None:
+    """The channel means of the training images; None where nothing is unshuffled, or the U-Net has its way."""
+    if pixel_unshuffle == 1 or not work.config.diffusion.phase_means or len(work.images) < 2:
+        return None
+    return measure_phases(work.images.images, pixel_unshuffle)
+
+
+def add_phase_means(work: Workspace, predictor: NoisePredictor) -> None:
+    """Gives a trained network its `phases`, in place."""
+    factor = predictor.pixel_unshuffle
+    statistics = phase_statistics(work, factor)
+    if statistics is not None:
+        n_pixels = (work.config.data.size_px // factor) ** 2
+        predictor.phases = PhaseMeans(statistics, work.schedule.alphas_cumprod, n_pixels)
 
 
 @torch.no_grad()

@@ -123,6 +123,9 @@ def config_hash(config: RunConfig, stage: str = "bundle") -> str:
         tree["evaluation"] = config.evaluation.model_dump(mode="json", include=_OF_EVALUATION[stage])
     if stage == "backbone" and config.detector is not None and config.detector.backbone is not None:
         tree["backbone"] = config.detector.backbone.model_dump(mode="json")
+    if "diffusion" in tree and (stage == "diffusion" or config.diffusion.unet.unshuffle_factor == 1):
+        # training knows nothing of it, and where nothing is unshuffled there is nothing to know
+        tree["diffusion"].pop("phase_means")
     _drop_unset(tree)
     # pictures under the right label are made for a control or for the detector, and have features then
     rebuilt = "right" in kinds_needed(config)

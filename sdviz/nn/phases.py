@@ -1,0 +1,130 @@
+"""What group normalisation hides from a U-Net on unshuffled pixels: the mean of each channel.
+
+Behind an f x f pixel-unshuffle each phase of the picture (the pixels at one place of every f x f square) is a
+channel of its own, and the difference of two channels' means is a grid of period f over the whole picture.
+Normalisation takes the means out, so the network cannot see how much of such a grid is noise, and leaves it
+standing in whatever it denoises: a peak at exactly those frequencies, under any label and any w, that tells an
+outlier from an image better than its object does. Two Gaussians know the answer: the channel means of
+training images, and the mean of the noise.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import nn
+
+# images at a time: their float64 copies shall not fill the memory
+_AT_ONCE = 4096
+
+
+class PhaseStatistics(BaseModel):
+    """The channel means of unshuffled training images in [-1,1], as a Gaussian.
+
+    Attributes:
+        mean: (D,), D = 3 f^2, in the order of `torch.pixel_unshuffle`.
+        covariance: (D,D).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    mean: tuple[float, ...]
+    covariance: tuple[tuple[float, ...], ...]
+
+    def check(self, pixel_unshuffle: int) -> None:
+        """Raises ValueError where it is not of that many channels, or its covariance is none."""
+        d = 3 * pixel_unshuffle**2
+        if len(self.mean) != d or [len(row) for row in self.covariance] != [d] * d:
+            raise ValueError(f"phase statistics are not of {d} channels")
+        c = np.array(self.covariance)
+        if not np.allclose(c, c.T) or np.linalg.eigvalsh(c).min() < -1e-6:
+            raise ValueError("the covariance of the phase statistics is not a covariance")
+
+
+def measure_phases(images: np.ndarray, pixel_unshuffle: int) -> PhaseStatistics:
+    """Mean and covariance (n - 1) of the channel means.
+
+    Args:
+        images: uint8 (N,H,W,3), N of at least 2, H and W multiples of the factor.
+        pixel_unshuffle: f.
+
+    Raises:
+        ValueError: Fewer than two images, or sides that f does not divide.
+    """
+    n, h, w, _ = images.shape
+    f = pixel_unshuffle
+    if n < 2:
+        raise ValueError(f"{n} images have no covariance")
+    if h % f or w % f:
+        raise ValueError(f"{h} x {w} px are not multiples of {f}")
+    means = np.empty((n, 3, f, f))
+    for first in range(0, n, _AT_ONCE):
+        part = images[first : first + _AT_ONCE]
+        squares = part.reshape(len(part), h // f, f, w // f, f, 3)
+        # channels in the order colour, row in the square, column in the square
+        means[first : first + _AT_ONCE] = squares.mean((1, 3)).transpose(0, 3, 1, 2)
+    means = means.reshape(n, -1) / 127.5 - 1.0
+    return PhaseStatistics(mean=means.mean(0).tolist(), covariance=np.cov(means, rowvar=False).tolist())
+
+
+class PhaseMeans(nn.Module):
+    """Replaces the channel means of a noise prediction by their posterior means.
+
+    With y the channel means of x_t over P pixels, m ~ N(mu, C) those of x_0 and n ~ N(0, I/P) those of the
+    noise, y = sqrt(abar) m + sqrt(1-abar) n, so that
+
+        E[n | y] = sqrt(1-abar)/P (abar C + (1-abar)/P I)^-1 (y - sqrt(abar) mu).
+
+    It computes in float32 and knows no class: guidance leaves it as it is.
+    """
+
+    gain: torch.Tensor
+    centre: torch.Tensor
+
+    def __init__(self, statistics: PhaseStatistics, alphas_cumprod: torch.Tensor, n_pixels: int) -> None:
+        """Makes the tables, one entry a timestep.
+
+        Args:
+            statistics: mu and C.
+            alphas_cumprod: float64 (T,), abar.
+            n_pixels: P, of one channel: H W / f^2.
+        """
+        super().__init__()
+        mu = torch.tensor(statistics.mean, dtype=torch.float64)
+        c = torch.tensor(statistics.covariance, dtype=torch.float64)
+        a = alphas_cumprod.double().cpu()[:, None, None]
+        noise = (1 - a) / n_pixels
+        inverse = torch.linalg.inv(a * c + noise * torch.eye(len(mu), dtype=torch.float64))
+        # not among the weights: what a network keeps and loads does not change with them
+        self.register_buffer("gain", ((1 - a).sqrt() / n_pixels * inverse).float(), persistent=False)
+        self.register_buffer("centre", (a[:, 0].sqrt() * mu).float(), persistent=False)
+
+    def forward(self, eps: torch.Tensor, x: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+        """The prediction with its channel means replaced.
+
+        Args:
+            eps: float (N,D,h,w), the U-Net's prediction on unshuffled pixels.
+            x: float (N,D,h,w), what it was given.
+            timesteps: int64 (N,), 0-based.
+
+        Returns:
+            float32 (N,D,h,w).
+        """
+        eps = eps.float()
+        y = x.float().mean((2, 3)) - self.centre[timesteps]
+        wanted = torch.bmm(self.gain[timesteps], y[:, :, None])[:, :, 0]
+        return eps + (wanted - eps.mean((2, 3)))[:, :, None, None]
+
+    def _apply(self, fn: Any, recurse: bool = True) -> PhaseMeans:  # noqa: ANN401 - as nn.Module has it
+        """Moves to other devices; stays in float32, as the rest is rounded to bfloat16."""
+        kept = {name: buffer for name, buffer in self._buffers.items() if buffer is not None}
+        super()._apply(fn, recurse)
+        for name, buffer in kept.items():
+            moved = self._buffers[name]
+            assert moved is not None
+            if moved.dtype != buffer.dtype:
+                self._buffers[name] = buffer.to(moved.device)
+        return self
