@@ -24,6 +24,7 @@ from sdviz.config import UNetConfig
 from sdviz.diffusion.noise import content_ids
 from sdviz.diffusion.schedule import NoiseSchedule
 from sdviz.nn.classifier import SmallClassifier
+from sdviz.nn.phases import measure_phases
 from sdviz.nn.unet import NoisePredictor
 from sdviz.outliers import OutlierBatch, draw_target_labels
 from tests.full_disk import largest_file
@@ -105,6 +106,22 @@ def test_what_is_loaded_does_what_was_saved(
     # all but what saving adds
     before, after = made.manifest.model_dump(), loaded.manifest.model_dump()
     assert after | {"files": {}, "clusterer": None} == before | {"files": {}, "clusterer": None}
+
+
+def test_channel_means_are_kept_and_used(
+    tiny_bundle: MakeBundle, tiny_images: MakeImages, tmp_path: Path
+) -> None:
+    statistics = measure_phases(tiny_images(40), 2)
+    plain = tiny_bundle(pixel_unshuffle=2).save(tmp_path / "plain")
+    loaded = tiny_bundle(pixel_unshuffle=2, phases=statistics).save(tmp_path / "bundle")
+    assert loaded.manifest.phases == Bundle.load(tmp_path / "bundle").manifest.phases == statistics
+    assert loaded.noise_predictor.phases is not None
+    assert plain.noise_predictor.phases is None
+    given = tiny_images(4, seed=1)
+    outliers = [one.generate(given).outliers.astype(float) for one in (plain, loaded)]
+    # each phase of each picture moves as a whole, by what the noise had left in it
+    moved = outliers[1] - outliers[0]
+    assert np.abs(moved[:, ::2, ::2].mean((1, 2))).max() > 0.3
 
 
 def test_float16_on_disk_changes_the_pictures_by_less_than_a_grey_level(
@@ -456,6 +473,9 @@ def test_another_format_version(folder: Path, version: object) -> None:
         ({"files": ["a"]}, "files: Input should be a valid dictionary"),
         ({"clusterer": 3}, "clusterer: Input should be a valid dictionary"),
         ({"score": {"k": 0, "alpha": 0.3, "normalize": True}}, "score.k: "),
+        ({"phases": {"mean": [0.0]}}, "phases.covariance: Field required"),
+        ({"phases": {"mean": [float("nan")], "covariance": [[1.0]]}}, "phases.mean.0: "),
+        ({"phases": {"mean": [0.0], "covariance": [[1.0]]}}, "phase statistics are not of 3 channels"),
     ],
 )
 def test_a_manifest_with_a_wrong_key_is_refused_with_its_path(

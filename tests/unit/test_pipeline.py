@@ -19,6 +19,7 @@ from sdviz.bundle import Bundle
 from sdviz.config import load_config
 from sdviz.data import DataError, ImageSet
 from sdviz.diffusion.training import train_noise_predictor
+from sdviz.nn.phases import measure_phases
 from sdviz.nn.unet import build_noise_predictor
 from sdviz.pipeline import (
     PipelineError,
@@ -32,6 +33,7 @@ from sdviz.pipeline import (
     source_labels,
 )
 from sdviz.pipeline.clusters import make_pseudo_labels
+from sdviz.pipeline.generation import load_noise_predictor
 from tests.tiny_runs import write_pictures, write_tiny_config
 
 CLASSES = ("disk", "ring", "square")
@@ -206,6 +208,33 @@ def test_the_hash_covers_what_a_stage_depends_on(tmp_path: Path) -> None:
     assert config_hash(before) == config_hash(load_config(path, ["device=auto"]))
     for key in ("seed=1", "data.limit=20"):
         assert config_hash(before, "pseudo_labels") != config_hash(load_config(path, [key]), "pseudo_labels")
+
+
+def test_channel_means_belong_to_the_outliers_and_not_to_the_training(tmp_path: Path) -> None:
+    path = write_tiny_config(tmp_path)
+    unshuffled = ["diffusion.unet.pixel_unshuffle=2"]
+    known, left = (load_config(path, [*unshuffled, f"diffusion.phase_means={x}"]) for x in ("true", "false"))
+    assert config_hash(known, "diffusion") == config_hash(left, "diffusion")
+    for stage in ("outliers", "sd_test", "bundle"):
+        assert config_hash(known, stage) != config_hash(left, stage)
+    # where nothing is unshuffled it changes nothing
+    known, left = (load_config(path, [f"diffusion.phase_means={x}"]) for x in ("true", "false"))
+    assert config_hash(known) == config_hash(left)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_run_knows_the_channel_means_of_its_images(tmp_path: Path, one_thread: None, known: bool) -> None:
+    path = write_tiny_config(tmp_path, clusterer_steps=2, diffusion_steps=2)
+    overrides = ("diffusion.unet.pixel_unshuffle=2", f"diffusion.phase_means={str(known).lower()}")
+    work = work_in(tmp_path / "run", path, *overrides)
+    assert run_stages(work)
+    bundle = Bundle.load(work.folder / "bundle", device="cpu")
+    expected = measure_phases(work.images.images, 2) if known else None
+    assert bundle.manifest.phases == expected
+    mine, kept = load_noise_predictor(work).phases, bundle.noise_predictor.phases
+    assert (mine is not None) == (kept is not None) == known
+    if mine is not None and kept is not None:
+        assert torch.equal(mine.gain, kept.gain)
 
 
 def test_absolute_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
