@@ -121,23 +121,45 @@ def paper_tables(records: Iterable[BundleRecord] = ()) -> tuple[PaperTable, ...]
     return _table_1(fit), _table_2(fit), _table_3(fit), _table_4(fit)
 
 
-def other_sets(records: Iterable[BundleRecord]) -> dict[str, Ours]:
+def other_sets(records: Iterable[BundleRecord]) -> dict[str, dict[tuple[int, float], Ours]]:
     """What `cifar10` bundles measured on sets that no table of the paper's has: AUROC, %.
 
+    Args:
+        records: As in `paper_tables`.
+
     Returns:
-        By the sets' own names; behind that of a validation set stands "(validation)".
+        By the sets' own names, then by the S and w that a detector was trained with, rising: runs of another
+        recipe are no other seed. Behind the name of a validation set stands "(validation)"; SD outliers of
+        held-out images are a set for each S and w that they were made with.
     """
-    found: dict[str, Ours] = {}
+    found: dict[str, dict[tuple[int, float], Ours]] = {}
     fit = [one for one in records if _is_candidate(one)]
     roles = {name: one.role for r in fit if r.report is not None for name, one in r.report.results.items()}
     for name, role in roles.items():
         if name in REPORT_NAMES.values():
             continue
-        apart = [one for one in fit if name != SD_TEST or not _is_of_table_4(one)]
-        ours = _auroc(apart, name, "both")
-        if ours is not None:
-            found[f"{name} (validation)" if role == "validation" else name] = ours
+        title = f"{name} (validation)" if role == "validation" else name
+        apart = {title: fit}
+        if name == SD_TEST:
+            apart = _by_sd_test([one for one in fit if not _is_of_table_4(one)])
+        for one, of_set in apart.items():
+            for recipe in sorted({r.recipe for r in of_set if r.recipe is not None}):
+                ours = _auroc(_made_with(of_set, *recipe), name, "both")
+                if ours is not None:
+                    found.setdefault(one, {})[recipe] = ours
     return found
+
+
+def _by_sd_test(records: Sequence[BundleRecord]) -> dict[str, list[BundleRecord]]:
+    """Those measured on the same SD outliers of held-out images, by a name with S and w where these differ."""
+    by: dict[tuple[int, float] | None, list[BundleRecord]] = {}
+    for one in records:
+        by.setdefault(_sd_test(one), []).append(one)
+    if len(by) < 2:
+        return {SD_TEST: list(records)}
+    return {
+        SD_TEST if made is None else f"{SD_TEST}, S = {made[0]}, w = {made[1]:g}": of for made, of in by.items()
+    }
 
 
 def _is_candidate(record: BundleRecord) -> bool:

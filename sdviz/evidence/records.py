@@ -69,6 +69,28 @@ class BundleRecord:
                 config[part] = _without(config[part], RECIPE)
         return json.dumps([self.manifest.dataset, config], sort_keys=True)
 
+    @property
+    def seeds(self) -> dict[str, object]:
+        """Every seed of the configuration, by its key."""
+        leaves = _leaves(self.manifest.config or {})
+        return {key: value for key, value in leaves.items() if key.rpartition(".")[2] == "seed"}
+
+
+def once_each(records: Sequence[BundleRecord]) -> list[BundleRecord]:
+    """One of each system, recipe and seeds: the same run made again is no other seed.
+
+    Of several the one with most sets, then with most other methods, stays; else the last.
+    """
+    found: dict[str, BundleRecord] = {}
+    for one in sorted(records, key=_measured):
+        found[json.dumps([one.family, one.recipe, one.seeds], sort_keys=True)] = one
+    return [one for one in records if any(one is other for other in found.values())]
+
+
+def _measured(record: BundleRecord) -> tuple[int, int]:
+    report = record.report
+    return (len(report.results), len(report.baselines)) if report is not None else (0, 0)
+
 
 def read_record(path: Path, name: str) -> BundleRecord:
     """A bundle's manifest and report, each file checked by its SHA-256 before it is read.

@@ -12,12 +12,13 @@ from sdviz.bundle import Bundle
 from sdviz.evidence import Evidence, MissingPart
 from sdviz.evidence.curves import k_alpha_map
 from sdviz.evidence.provenance import provenance
-from sdviz.evidence.records import RecipeMap, recipe_map
+from sdviz.evidence.records import RecipeMap, once_each, recipe_map
 from sdviz.ui.chart_parts import Heat
 from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.evidence import find_rescorer
 from sdviz.ui.look import ROLE_NAMES, set_titles
 from sdviz.ui.page import ROOT
+from sdviz.ui.results_html import TABLE_CSS, Row, table_html
 from sdviz.ui.results_records import all_records, many_lines
 from sdviz.ui.results_state import MODE_WORDS
 from sdviz.ui.shared import ScoreSettings, score_settings, set_shared
@@ -223,8 +224,8 @@ def show_recipe_map(bundle: Bundle) -> None:
     own = next((one for one in records if one.hash == bundle.hash), None)
     same_data = [one for one in records if one.manifest.dataset == bundle.manifest.dataset and one.report]
     fit = [one for one in same_data if own is not None and one.family == own.family]
-    # a copy of a run's bundle is no second run
-    fit = list({one.hash: one for one in fit}.values())
+    # a copy of a run's bundle is no second run, nor is the same run made again
+    fit = once_each(fit)
     roles = [
         role for role in ("near", "far", "validation") if any(r.report and role in r.report.means for r in fit)
     ]
@@ -290,20 +291,19 @@ def show_recipe_map(bundle: Bundle) -> None:
         st.caption(f"Not read: {line}")
 
 
+def cell_rows(found: RecipeMap) -> list[Row]:
+    """S, w, AUROC in %, ± over seeds and runs of each cell that has any; no ± of one run."""
+    rows = []
+    for i, w in enumerate(found.w):
+        for j, s in enumerate(found.s):
+            sd, n = found.sd[i, j], int(found.n[i, j])
+            if n:
+                spread = "" if np.isnan(sd) else f"{100 * sd:.2f}"
+                rows.append(Row([str(s), f"{w:g}", f"{100 * found.mean[i, j]:.2f}", spread, str(n)]))
+    return rows
+
+
 def _cells(found: RecipeMap) -> None:
-    rows = [
-        (found.s[j], found.w[i], 100 * found.mean[i, j], 100 * found.sd[i, j], int(found.n[i, j]))
-        for i in range(len(found.w))
-        for j in range(len(found.s))
-        if found.n[i, j]
-    ]
-    if any(n > 1 for *_, n in rows):
-        names = ("S", "w", "AUROC (%)", "± over seeds", "runs")
-        st.dataframe(
-            {name: [row[i] for row in rows] for i, name in enumerate(names)},
-            hide_index=True,
-            key="results_recipe_cells",
-            column_config={
-                n: st.column_config.NumberColumn(format="%.2f") for n in ("AUROC (%)", "± over seeds")
-            },
-        )
+    if (found.n > 1).any():
+        header = ["S", "w", "AUROC (%)", "± over seeds", "runs"]
+        st.html(TABLE_CSS + table_html(header, cell_rows(found), text=0))

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import streamlit as st
 
 from sdviz.bundle import Bundle
 from sdviz.evidence.paper import PAPER_DATASET, Ours, PaperTable, other_sets, paper_tables
 from sdviz.evidence.paper_page import system_name
-from sdviz.evidence.records import BundleRecord
-from sdviz.ui.results_html import TABLE_CSS, boxed
+from sdviz.evidence.records import BundleRecord, once_each
+from sdviz.ui.results_html import TABLE_CSS, Cell, Row, boxed, table_html
 from sdviz.ui.results_records import all_records, families, many_lines
 from sdviz.ui.results_state import offer_table
 from sdviz.ui.words import counted
+
+# by set, then by the S and w of training
+Others = dict[str, dict[tuple[int, float], Ours]]
 
 
 def ours_words(ours: Ours) -> tuple[str, str]:
@@ -81,22 +84,30 @@ def about_family(records: Sequence[BundleRecord]) -> str:
     return ", ".join(parts) + f" ({counted(len(records), 'bundle')})"
 
 
+def family_names(groups: Sequence[Sequence[BundleRecord]]) -> list[str]:
+    """A line for each family, no two alike: where they differ in other keys, the names of their bundles too."""
+    lines = [about_family(group) for group in groups]
+    return [
+        f"{line}: {', '.join(one.name for one in group)}" if lines.count(line) > 1 else line
+        for line, group in zip(lines, groups, strict=True)
+    ]
+
+
 def show_paper(bundle: Bundle) -> None:
     """The four tables."""
     records, problems = all_records()
     fit = [one for one in records if one.manifest.dataset == PAPER_DATASET and one.report is not None]
-    fit = list({one.hash: one for one in fit}.values())
     groups = list(families(fit).values())
     chosen: list[BundleRecord] = []
     if groups:
-        names = [about_family(group) for group in groups]
+        names = family_names([once_each(group) for group in groups])
         own = next((i for i, group in enumerate(groups) if any(r.hash == bundle.hash for r in group)), 0)
         if st.session_state.get("results_family") not in names:
             st.session_state.pop("results_family", None)
         name = st.selectbox(
             "Ours: bundles that differ in S, w and seeds only", names, own, key="results_family"
         )
-        chosen = groups[names.index(name)]
+        chosen = once_each(groups[names.index(name)])
     else:
         st.info(
             f"No bundle on this machine was trained on `{PAPER_DATASET}` and measured: the paper's figures "
@@ -118,14 +129,37 @@ def show_paper(bundle: Bundle) -> None:
         st.html(TABLE_CSS + paper_html(table))
         for note in table.notes:
             st.caption(note)
-    others = other_sets(chosen)
-    if others:
-        st.markdown("**Measured here on sets that the paper has not**, under their own names: AUROC in %")
-        rows = [[name, *ours_words(ours)] for name, ours in others.items()]
-        st.dataframe(
-            {"set": [r[0] for r in rows], "AUROC": [r[1] for r in rows], "on": [r[2] for r in rows]},
-            hide_index=True,
-            key="results_paper_others",
-        )
+    _others(other_sets(chosen), lines)
     for line in problems:
         st.caption(f"Not read: {line}")
+
+
+def others_table(others: Others) -> tuple[list[str], list[Row]]:
+    """A row for each set, a column for each S and w: a cell has ± only over runs of one recipe."""
+    recipes = sorted({recipe for by_recipe in others.values() for recipe in by_recipe})
+    rows = [
+        Row([name, *(Cell(*ours_words(by[one])) if one in by else "" for one in recipes)])
+        for name, by in others.items()
+    ]
+    return ["set", *(f"S = {s}, w = {w:g}" for s, w in recipes)], rows
+
+
+def others_rows(others: Others) -> tuple[list[str], list[list[object]]]:
+    """The same for a file."""
+    rows: list[list[object]] = [
+        [name, s, w, ours.mean, "" if ours.sd is None else ours.sd, ours.n_bundles, ours.n_images]
+        for name, by_recipe in others.items()
+        for (s, w), ours in by_recipe.items()
+    ]
+    return ["set", "S", "w", "ours", "ours_sd", "ours_runs", "ours_images"], rows
+
+
+def _others(others: Others, lines: Mapping[str, str]) -> None:
+    if not others:
+        return
+    title = "Measured here on sets that the paper has not"
+    columns = st.columns([5, 1.2], vertical_alignment="bottom")
+    columns[0].markdown(f"**{title}**, under their own names: AUROC in %, by the S and w of training")
+    with columns[1]:
+        offer_table(title, *others_rows(others), lines, key="results_paper_others")
+    st.html(TABLE_CSS + table_html(*others_table(others)))

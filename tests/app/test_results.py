@@ -584,9 +584,12 @@ def test_the_map_over_recipes_holds_means_of_runs(full_bundle: Full, open_page: 
         z = values(heat, "z").astype(float)
         expected = [[np.mean(two), np.nan], [np.nan, mean(third, *names)]]
         assert np.allclose(z, expected, equal_nan=True)
-        cells = at.dataframe[0].value
-        row = cells[(cells["S"] == 100) & (cells["w"] == 2.0)].iloc[0]
-        assert row["runs"] == 2 and row["± over seeds"] == pytest.approx(np.std(two, ddof=1))
+        (cells,) = tables(at)
+        assert [[text for text, _ in row] for row in cells] == [
+            ["S", "w", "AUROC (%)", "± over seeds", "runs"],
+            ["100", "2", f"{np.mean(two):.2f}", f"{np.std(two, ddof=1):.2f}", "2"],
+            ["200", "4", f"{mean(third, *names):.2f}", "", "1"],  # no ± of one run, nor a word for none
+        ]
         assert bool(at.warning) == is_test
         assert "up to 2 seeds in a cell" in words(at)
         assert "1 other bundle on shapes left out" in words(at)
@@ -631,10 +634,10 @@ def test_the_papers_tables_stand_alone_without_a_cifar10_bundle(
 def test_ours_stands_beside_measured_cells_only(full_bundle: Full, open_page: Open, files: Files) -> None:
     names = {"shapes-novel": "cifar100", "digits": "svhn", "shapes-empty": "places_lsun9"}
 
-    def as_cifar10(seed: int) -> Callable[[dict[str, Any], dict[str, Any]], None]:
+    def as_cifar10(seed: int, s: int = 100) -> Callable[[dict[str, Any], dict[str, Any]], None]:
         def change(manifest: dict[str, Any], report: dict[str, Any]) -> None:
             manifest["dataset"] = "cifar10"
-            manifest["config"]["outliers"] |= {"start_timestep": 100, "guidance_scale": 2.0}
+            manifest["config"]["outliers"] |= {"start_timestep": s, "guidance_scale": 2.0}
             manifest["config"]["detector"]["seed"] = seed
             for old, new in names.items():
                 report["results"][new] = report["results"].pop(old)
@@ -652,9 +655,14 @@ def test_ours_stands_beside_measured_cells_only(full_bundle: Full, open_page: Op
         distance_only.append(measures(by_distance["test"], by_distance["shapes-novel"])[0])
         change_papers(folder, as_cifar10(seed))
     full_bundle("c", blend=0.5)  # of shapes: it counts nowhere
+    # another S, in none of the paper's tables
+    other = full_bundle("d", blend=0.7)
+    of_other = {name: measures(columns_of(other)["test"], columns_of(other)[name])[0] for name in SETS}
+    change_papers(other, as_cifar10(0, 120))
 
     at = open_page(RESULTS, {"results_view": "Paper's tables"})
-    first, second, third, fourth = (paper_cells(table) for table in tables(at))
+    *found, others = tables(at)
+    first, second, third, fourth = (paper_cells(table) for table in found)
     own = "network of ours: small"
     alone, at_2 = f"SD outliers, {own}", f"w = 2, {own}"
     near = expected["shapes-novel"]
@@ -677,11 +685,17 @@ def test_ours_stands_beside_measured_cells_only(full_bundle: Full, open_page: Op
     }
     assert shown == measured
     assert first[alone, "CIFAR-100"] == ("", (text(near), "2 runs, 40 of 10,000 images"))
-    # what the paper has not stands apart, by its own name
-    others = at.dataframe[0].value
-    assert sorted(others["set"]) == ["places_lsun9", "shapes-novel-val (validation)"]
-    places = others.set_index("set").loc["places_lsun9", "AUROC"]
-    assert places == text(expected["shapes-empty"])
+    # what the paper has not stands apart, by its own name, and ± is over the runs of one S and w
+    assert [text for text, _ in others[0]] == ["set", "S = 100, w = 2", "S = 120, w = 2"]
+    cells = {row[0][0]: row[1:] for row in others[1:]}
+    assert set(cells) == {"places_lsun9", "shapes-novel-val (validation)"}
+    at_100, at_120 = cells["places_lsun9"]
+    assert at_100 == (text(expected["shapes-empty"]), "2 runs, 40 images")
+    assert at_120[0] == f"{of_other['shapes-empty']:.2f}" and "run" not in at_120[1]
+    rows = csv_of(files, "sdviz-measured-here-on-sets-that-the-paper-has-not.csv")
+    places = rows[rows["set"] == "places_lsun9"]
+    assert places[["S", "w", "ours_runs"]].to_numpy().tolist() == [[100, 2.0, 2], [120, 2.0, 1]]
+    assert places["ours_sd"].tolist()[1] == ""
     rows = csv_of(files, "sdviz-table-2.csv")
     ours = rows[rows["ours"] != ""]
     assert ours[["row", "column"]].to_numpy().tolist() == [[at_2, "S = 100"]]

@@ -16,6 +16,7 @@ from sdviz.evidence.records import (
     BundleRecord,
     differing_keys,
     mean_auroc,
+    once_each,
     read_columns,
     read_record,
     recipe_map,
@@ -100,6 +101,23 @@ def test_seeds_and_recipe_make_no_other_family(whole: Path, tmp_path: Path) -> N
     assert differing_keys([one, one]) == {}
 
 
+def test_the_same_run_made_again_is_no_other_seed(whole: Path, tmp_path: Path) -> None:
+    one = read_record(whole, "one")
+    again = altered(whole, tmp_path / "again", {"profile": "again"}, auroc={"shapes-novel": 0.5})
+    seed = altered(whole, tmp_path / "seed", {"detector.seed": 3})
+    s = altered(whole, tmp_path / "s", {"outliers.start_timestep": 200})
+    assert one.hash != again.hash and once_each([one, again, seed, s]) == [again, seed, s]
+    # that with fewer sets goes, whichever came first
+    fewer = BundleRecord(
+        "fewer",
+        whole,
+        one.manifest,
+        "f",
+        one.report.model_copy(update={"results": {}}),  # type: ignore[union-attr]
+    )
+    assert once_each([one, fewer]) == once_each([fewer, one]) == [one]
+
+
 def test_the_map_over_s_and_w_holds_means_over_seeds(whole: Path, tmp_path: Path) -> None:
     def make(name: str, s: int, w: float, seed: int, value: float) -> BundleRecord:
         change = {"outliers.start_timestep": s, "outliers.guidance_scale": w, "detector.seed": seed}
@@ -176,6 +194,14 @@ def test_ours_stands_in_the_cells_that_were_measured_and_in_no_other(whole: Path
     assert set(third.ours) == {(f"AUROC (%), {row}, {own}", "S = 100") for row in by}
     assert not fourth.ours
     assert "places_lsun9" in other_sets(two) and "cifar100" not in other_sets(two)
+    # runs of another S or w are no other seeds
+    change = {"outliers.guidance_scale": 2.0, "outliers.start_timestep": 200}
+    third_run = altered(whole, tmp_path / "c3", change, "cifar10", {"places_lsun9": 0.5}, PAPER)
+    by_recipe = other_sets([*two, third_run])["places_lsun9"]
+    assert list(by_recipe) == [(100, 2.0), (200, 2.0)]
+    assert by_recipe[100, 2.0].n_bundles == 2 and by_recipe[100, 2.0].sd is not None
+    assert by_recipe[200, 2.0].n_bundles == 1 and by_recipe[200, 2.0].sd is None
+    assert by_recipe[200, 2.0].mean == pytest.approx(50.0)
     # one run has its interval over images
     single = paper_tables(two[:1])[1].ours[f"w = 2, {own}", "S = 100"]
     interval = two[0].report.results["cifar100"].modes["both"].auroc_interval  # type: ignore[union-attr]
