@@ -87,11 +87,15 @@ def _show_plan(config: RunConfig) -> None:
     """The resolved tree as YAML, then the stages as comments in it: the whole is a configuration again."""
     from ..config import to_yaml
     from ..nn.device import device_name, resolve_device
-    from ..pipeline import estimate, stage_names
+    from ..pipeline import estimate, stage_names, without_absent_sets
 
     typer.echo(to_yaml(config))
     # before the estimate, which needs the images: what would be done is known without them
     typer.echo(f"# stages: {', '.join(stage_names(config))}")
+    # who asks for the time shall not have to fetch the OOD sets first
+    config, absent = without_absent_sets(config)
+    for how_to_get in absent.values():
+        typer.echo(f"# left out below, and the run would not start: {how_to_get}")
     stages = estimate(config)
     typer.echo(f"# on {device_name(resolve_device(config.device))}, by a few images' speed just now:")
     for one in stages:

@@ -19,6 +19,7 @@ state.pt, *.state.pt and *.partial are there while a stage is in training.
 from .estimates import StageEstimate, estimate
 from .folders import GeneratedFolder, Target, file_names, generate_folder, source_labels
 from .packing import FORMATS, pack_folder
+from .sets import without_absent_sets
 from .stages import STAGES, adopt_stages, config_hash, run_stages, stage_names
 from .workspace import (
     Metrics,
@@ -55,5 +56,6 @@ __all__ = [
     "run_stages",
     "source_labels",
     "stage_names",
+    "without_absent_sets",
     "write_atomically",
 ]

@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import data
 from ..config import RunConfig
-from ..data import DataError, ImageSet
+from ..data import DataError, ImageSet, MissingDataError
 from .generation import SD_TEST, read_sd_test
 from .workspace import Workspace, absolute_source
 
@@ -90,6 +90,21 @@ def _only_test(source: str) -> str | None:
     """An OOD set is looked at through its test split, where it has several."""
     splits = data.splits(source)
     return "test" if "test" in splits and len(splits) > 1 else None
+
+
+def without_absent_sets(config: RunConfig) -> tuple[RunConfig, dict[str, str]]:
+    """The configuration without the OOD sets that are not on this machine, and how to get each of them."""
+    e, absent = config.evaluation, {}
+    for name in (*e.near, *e.far, *e.validation):
+        source, split = data.parse_source(name)
+        try:
+            data.load(source, split or _only_test(source), 1, e.seed, config.data.on_error, config.data.size_px)
+        except MissingDataError as error:
+            absent[name] = str(error)
+    left = {
+        role: [one for one in getattr(e, role) if one not in absent] for role in ("near", "far", "validation")
+    }
+    return config.model_copy(update={"evaluation": e.model_copy(update=left)}), absent
 
 
 def check_sets(config: RunConfig) -> None:

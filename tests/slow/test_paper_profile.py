@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from sdviz.bundle import Bundle
 from sdviz.cli import app
+from sdviz.config import load_config
 from sdviz.evaluation import read_report
 from tests.tiny_runs import OTHER_COLOURS, write_pictures
 
@@ -34,11 +35,16 @@ def test_the_papers_profile_runs_from_a_local_weights_file_to_its_end(
         "data.size_px=32",
         "data.holdout=0.3",
         "encoder.width=4",
-        "encoder.simclr.total_steps=1",
-        "encoder.simclr.batch_size=4",
+        # more than one: SCAN finds two clusters only where the features differ
+        "encoder.simclr.total_steps=30",
+        "encoder.simclr.batch_size=16",
         f"detector.backbone.weights={weights}",
-        "labels={source: kmeans, n_clusters: 3}",
-        "clusterer.total_steps=5",
+        "labels.n_clusters=2",
+        "labels.scan.total_steps=1",
+        "labels.scan.batch_size=8",
+        "labels.scan.neighbours=2",
+        "labels.self_label.total_steps=1",
+        "labels.self_label.batch_size=8",
         "diffusion.total_steps=1",
         "diffusion.batch_size=2",
         "diffusion.warmup_steps=0",
@@ -50,7 +56,11 @@ def test_the_papers_profile_runs_from_a_local_weights_file_to_its_end(
         "evaluation.score.k=2",
         "evaluation.bootstrap=20",
         "evaluation.sd_test.limit=2",
-        "evaluation.baselines=[{method: dn2, k: 1}, {method: fake_it, epochs: 1, k: 1, generator_steps: 1}]",
+        # the profile's list with one epoch, and no more neighbours than there are images
+        "evaluation.baselines=[{method: dn2, k: 1}, {method: knn, k: 1}, {method: ssd, network: encoder},"
+        " {method: multiclass_ad, epochs: 1, k: 1}, {method: mscl, epochs: 1, k: 1},"
+        " {method: fake_it, epochs: 1, k: 1, generator_steps: 1}, {method: rot, network: encoder, epochs: 1},"
+        " msp, energy, entropy, png_size, input_complexity]",
         "device=cpu",
     ]
     words = [word for one in changes for word in ("--set", one)]
@@ -73,5 +83,7 @@ def test_the_papers_profile_runs_from_a_local_weights_file_to_its_end(
 
     report = read_report(path.parent / "evaluation" / "report.json")
     assert [(one.role, one.n) for one in report.results.values()] == [("near", 4), ("sd", 2)]
-    assert list(report.baselines) == ["dn2", "fake_it"]
+    profile = load_config(ROOT / "configs" / "cifar10-paper.yaml")
+    assert list(report.baselines) == [one.key for one in profile.evaluation.baselines]
+    assert report.clusters is not None
     assert set(report.controls) == {"no_training", "right_label", "noise"}

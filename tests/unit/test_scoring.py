@@ -254,6 +254,13 @@ def test_a_dry_run_shows_the_plan_and_starts_nothing(
     stages = [line.split()[1] for line in result.stdout.splitlines() if line.startswith("#   ")]
     assert stages[:3] == ["encoder", "pseudo_labels", "diffusion"]
     assert stages[-2:] == ["bundle", "in"]
+    # a set that can be fetched keeps nobody from the time
+    result = cli("run", scored_run.parent / "tiny.yaml", "--dry-run", "--set", "evaluation.far=[svhn]")
+    assert result.exit_code == 0, result.output
+    (line,) = [one for one in result.stdout.splitlines() if one.startswith("# left out below")]
+    assert "svhn is not on this machine" in line and "download svhn" in line
+    assert yaml.safe_load(result.stdout)["evaluation"]["far"] == ["svhn"]
+    assert "#   in all" in result.stdout
     # without the images no time can be said, but what would be done can
     missing = ("--set", "evaluation.far=[folder:/no/such/place]", "--set", "data.limit=8")
     result = cli("run", scored_run.parent / "tiny.yaml", "--dry-run", *missing)
