@@ -52,7 +52,9 @@ def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--bundle", default=str(ROOT / "checkpoints" / "cifar10"))
-    parser.add_argument("--images", default=None, help="what to make outliers of; the bundle's own set if not said")
+    parser.add_argument(
+        "--images", default=None, help="what to make outliers of; the bundle's own set if not said"
+    )
     parser.add_argument("--n", type=int, default=256)
     parser.add_argument("--s", type=int, nargs="+", default=[100, 200])
     parser.add_argument("--w", type=float, nargs="+", default=[0.0, 2.0])

@@ -102,7 +102,8 @@ def without_absent_sets(config: RunConfig) -> tuple[RunConfig, dict[str, str]]:
         except MissingDataError as error:
             absent[name] = str(error)
     left = {
-        role: [one for one in getattr(e, role) if one not in absent] for role in ("near", "far", "validation")
+        role: tuple(one for one in getattr(e, role) if one not in absent)
+        for role in ("near", "far", "validation")
     }
     return config.model_copy(update={"evaluation": e.model_copy(update=left)}), absent
 
