@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .interface import Baseline, Images, OnProgress, Reference, wanted
-from .neighbours import nearest_squares
+from .interface import Baseline, OnProgress, Reference, check_settings
+from .neighbours import check_neighbours, nearest_squares
 
 
 class DN2(Baseline):
@@ -18,16 +18,14 @@ class DN2(Baseline):
 
     def __init__(self, k: int = 2) -> None:
         """k: neighbours that count."""
+        check_settings(self.key, k=k)
         self.k = k
 
-    def fit(self, reference: Reference, on_progress: OnProgress | None = None) -> DN2:
+    def _fit(self, known: np.ndarray, reference: Reference, on_progress: OnProgress | None) -> None:
         """Keeps the features."""
-        self.check(reference)
-        self._known = reference.known
-        return self
+        check_neighbours(self.key, self.k, len(known))
+        self._known, self._ids = known, reference.known.ids
 
-    def score(self, images: Images) -> np.ndarray:
+    def _score(self, queries: np.ndarray, ids: np.ndarray | None) -> np.ndarray:
         """Sums of squared distances, float64 (N,)."""
-        known = wanted(self, "features", self._known.features)
-        queries = wanted(self, "features", images.features)
-        return nearest_squares(self.key, known, queries, self.k, self._known.ids, images.ids).sum(1)
+        return nearest_squares(self.key, self._known, queries, self.k, self._ids, ids).sum(1)

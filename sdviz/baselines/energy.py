@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import logsumexp
 
-from .interface import Baseline, Images, OnProgress, Reference, wanted
+from .interface import Baseline, OnProgress, Reference
 
 
 class Energy(Baseline):
@@ -16,10 +16,9 @@ class Energy(Baseline):
 
     key, title, needs = "energy", "Energy", ("logits",)
 
-    def fit(self, reference: Reference, on_progress: OnProgress | None = None) -> Energy:
+    def _fit(self, known: np.ndarray, reference: Reference, on_progress: OnProgress | None) -> None:
         """Nothing to fit."""
-        return self
 
-    def score(self, images: Images) -> np.ndarray:
+    def _score(self, queries: np.ndarray, ids: np.ndarray | None) -> np.ndarray:
         """Scores, float64 (N,)."""
-        return -logsumexp(wanted(self, "logits", images.logits).astype(np.float64), axis=1)
+        return -logsumexp(queries.astype(np.float64), axis=1)

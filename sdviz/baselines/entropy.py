@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import log_softmax
 
-from .interface import Baseline, Images, OnProgress, Reference, wanted
+from .interface import Baseline, OnProgress, Reference
 
 
 class Entropy(Baseline):
@@ -16,11 +16,10 @@ class Entropy(Baseline):
 
     key, title, needs = "entropy", "Entropy", ("logits",)
 
-    def fit(self, reference: Reference, on_progress: OnProgress | None = None) -> Entropy:
+    def _fit(self, known: np.ndarray, reference: Reference, on_progress: OnProgress | None) -> None:
         """Nothing to fit."""
-        return self
 
-    def score(self, images: Images) -> np.ndarray:
+    def _score(self, queries: np.ndarray, ids: np.ndarray | None) -> np.ndarray:
         """Scores, float64 (N,)."""
-        log_p = log_softmax(wanted(self, "logits", images.logits).astype(np.float64), axis=1)
+        log_p = log_softmax(queries.astype(np.float64), axis=1)
         return -(np.exp(log_p) * log_p).sum(1)

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from ..config import OptimizerConfig
 from .finetuning import encoder_of, features_of, train
-from .interface import Baseline, BaselineError, Images, OnProgress, Reference, wanted
-from .neighbours import nearest_squares
+from .interface import Baseline, OnProgress, Reference, check_settings
+from .neighbours import check_neighbours, nearest_squares
 
 
 class FakeIt(Baseline):
@@ -35,23 +35,21 @@ class FakeIt(Baseline):
             learning_rate: Of SGD; 4e-4 in the paper, for a pre-trained ViT.
             batch_size: ID images a step, beside as many outliers.
         """
+        check_settings(self.key, k=k, epochs=epochs, learning_rate=learning_rate, batch_size=batch_size)
         self.k, self.epochs, self.batch_size = k, epochs, batch_size
         self.optimizer = OptimizerConfig(
             name="sgd", learning_rate=learning_rate, momentum=0.9, weight_decay=5e-5, warmup_steps=0
         )
 
-    def fit(self, reference: Reference, on_progress: OnProgress | None = None) -> FakeIt:
+    def _fit(self, known: np.ndarray, reference: Reference, on_progress: OnProgress | None) -> None:
         """Trains a copy of the encoder and keeps the ID features."""
-        self.check(reference)
-        images, fakes = wanted(self, "images", reference.known.images), reference.outliers
-        if fakes is None or len(fakes) == 0 or fakes.shape[1:] != images.shape[1:]:
-            raise BaselineError(f"{self.key} needs outliers of the shape of the ID images")
+        check_neighbours(self.key, self.k, len(known))
         torch.manual_seed(reference.seed)
         self._encoder = encoder_of(reference)
         head = nn.Linear(self._encoder.feature_dim, 2)
         nn.init.zeros_(head.weight)
         nn.init.zeros_(head.bias)
-        pool = torch.tensor(fakes).permute(0, 3, 1, 2).contiguous()
+        pool = torch.tensor(reference.outliers).permute(0, 3, 1, 2).contiguous()
 
         def loss(rows: torch.Tensor, x: torch.Tensor, dice: torch.Generator) -> torch.Tensor:
             drawn = torch.randint(len(pool), (len(x),), generator=dice)
@@ -70,7 +68,7 @@ class FakeIt(Baseline):
         train(
             self.key,
             parts,
-            images,
+            known,
             loss,
             plain,
             self.optimizer,
@@ -80,11 +78,9 @@ class FakeIt(Baseline):
             on_progress=on_progress,
         )
         self._reference = reference
-        self._known = features_of(self._encoder, images, reference)
-        return self
+        self._known = features_of(self._encoder, known, reference)
 
-    def score(self, images: Images) -> np.ndarray:
+    def _score(self, queries: np.ndarray, ids: np.ndarray | None) -> np.ndarray:
         """Sums of squared distances, float64 (N,)."""
-        queries = features_of(self._encoder, wanted(self, "images", images.images), self._reference)
-        ids = self._reference.known.ids
-        return nearest_squares(self.key, self._known, queries, self.k, ids, images.ids).sum(1)
+        features = features_of(self._encoder, queries, self._reference)
+        return nearest_squares(self.key, self._known, features, self.k, self._reference.known.ids, ids).sum(1)

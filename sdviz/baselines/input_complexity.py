@@ -10,7 +10,7 @@ import zlib
 import numpy as np
 from PIL import Image
 
-from .interface import Baseline, BaselineError, Images, OnProgress, Reference, wanted
+from .interface import Baseline, BaselineError, OnProgress, Reference
 from .png_size import png_bits
 
 
@@ -24,17 +24,15 @@ class InputComplexity(Baseline):
 
     key, title, needs = "input_complexity", "Input complexity (Gaussian)", ("images",)
 
-    def fit(self, reference: Reference, on_progress: OnProgress | None = None) -> InputComplexity:
+    def _fit(self, known: np.ndarray, reference: Reference, on_progress: OnProgress | None) -> None:
         """Mean and covariance of the pixels, which are brought down to 16 px at most."""
-        self.check(reference)
-        pixels = _small(wanted(self, "images", reference.known.images))
+        pixels = _small(known)
         if len(pixels) < 2:
             raise BaselineError(f"{self.key}: a covariance needs at least 2 ID images")
         self._mean = pixels.mean(0)
         # grey levels are whole numbers: their rounding is a variance of 1/12, and keeps the matrix invertible
         covariance = np.cov(pixels, rowvar=False, bias=True) + np.eye(pixels.shape[1]) * (1 / 12 + 1e-3)
         self._factor = np.linalg.cholesky(covariance)
-        return self
 
     def log2_likelihood(self, images: np.ndarray) -> np.ndarray:
         """log2 p(x) a dimension, float64 (N,), of images uint8 (N,H,W,3)."""
@@ -44,10 +42,9 @@ class InputComplexity(Baseline):
         log_p = -0.5 * (z**2).sum(0) - np.log(np.diag(self._factor)).sum() - 0.5 * d * np.log(2 * np.pi)
         return log_p / np.log(2) / d
 
-    def score(self, images: Images) -> np.ndarray:
+    def _score(self, queries: np.ndarray, ids: np.ndarray | None) -> np.ndarray:
         """Bits a dimension, float64 (N,)."""
-        pixels = wanted(self, "images", images.images)
-        return -self.log2_likelihood(pixels) - complexity_bits(pixels)
+        return -self.log2_likelihood(queries) - complexity_bits(queries)
 
 
 def complexity_bits(images: np.ndarray) -> np.ndarray:

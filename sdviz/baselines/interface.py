@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import numbers
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import ClassVar, Literal, TypeAlias
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal, Self, TypeAlias
 
 import numpy as np
 
@@ -15,6 +17,9 @@ from ..nn.encoder import Encoder
 Need: TypeAlias = Literal["features", "images", "logits", "labels", "encoder", "outliers"]
 OnProgress: TypeAlias = Callable[[float], None]
 
+# settings that are whole numbers, and the least of each; all others are numbers above 0
+_WHOLE = {"k": 1, "batch_size": 2, "frozen_blocks": 0}
+
 
 class BaselineError(ValueError):
     """A method that cannot be fitted or asked as it was; the message is one line."""
@@ -22,7 +27,7 @@ class BaselineError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """Images as a method may see them; what it does not need may be None.
+    """Images as a method may see them; what it does not need may be None. Lists are taken as arrays.
 
     Attributes:
         features: float32 (N,D) of the encoder before any detector training.
@@ -35,12 +40,6 @@ class Images:
     images: np.ndarray | None = None
     logits: np.ndarray | None = None
     ids: np.ndarray | None = None
-
-    def __len__(self) -> int:
-        for one in (self.features, self.images, self.logits):
-            if one is not None:
-                return len(one)
-        return 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,18 +68,22 @@ class Reference:
 class Baseline(ABC):
     """One method. Higher scores are more OOD.
 
+    `fit` and `score` check what they are given, so the `_fit` and `_score` of a method need not.
+
     Attributes:
         key: What configurations and tables call it.
         title: What people call it.
-        needs: What of a `Reference` and of the images to score it looks at.
+        needs: What of a `Reference` and of the images to score it looks at; the first is what it scores.
     """
 
     key: ClassVar[str]
     title: ClassVar[str]
     needs: ClassVar[tuple[Need, ...]]
 
-    @abstractmethod
-    def fit(self, reference: Reference, on_progress: OnProgress | None = None) -> Baseline:
+    # of one image of those that it was fitted on; None before that
+    _shape: tuple[int, ...] | None = None
+
+    def fit(self, reference: Reference, on_progress: OnProgress | None = None) -> Self:
         """Takes the ID images in, and trains where the method does.
 
         Args:
@@ -91,45 +94,145 @@ class Baseline(ABC):
             Itself.
 
         Raises:
-            BaselineError: Something that it needs is missing, or too little.
+            BaselineError: Something that it needs is missing, too little, or not of its kind and shape.
         """
+        self._shape = None
+        if not isinstance(reference, Reference):
+            raise BaselineError(f"{self.key}: fit takes a Reference, not {type(reference).__name__}")
+        known, checked = self._checked(reference)
+        self._fit(known, checked, on_progress)
+        self._shape = known.shape[1:]
+        return self
 
-    @abstractmethod
     def score(self, images: Images) -> np.ndarray:
-        """Scores, float64 (N,), higher for more OOD.
+        """Scores, float64 (N,), higher for more OOD; none for no images.
 
         Raises:
-            BaselineError: Before `fit`, or without what it needs.
+            BaselineError: Before `fit`, without what it needs, or where that is of another kind or shape than
+                what it was fitted on.
         """
+        if self._shape is None:
+            raise BaselineError(f"{self.key} scores nothing before it is fitted: call fit")
+        if not isinstance(images, Images):
+            raise BaselineError(f"{self.key}: score takes Images, not {type(images).__name__}")
+        name = self.needs[0]
+        given = getattr(images, name)
+        if given is None:
+            raise BaselineError(f"{self.key} scores {name}, and there are none")
+        queries = _column(self.key, name, given)
+        ids = _ids(self.key, images.ids, len(queries))
+        if len(queries) == 0:
+            return np.empty(0, np.float64)
+        if queries.shape[1:] != self._shape:
+            raise BaselineError(
+                f"{self.key} was fitted on {name} {_of_all(self._shape)}, not {_of_all(queries.shape[1:])}"
+            )
+        return self._score(queries, ids)
 
-    def check(self, reference: Reference) -> None:
-        """Raises BaselineError, naming what is missing, where the reference lacks something."""
-        given = {
-            "features": reference.known.features,
-            "images": reference.known.images,
-            "logits": reference.known.logits,
-            "labels": reference.labels,
-            "encoder": reference.encoder,
-            "outliers": reference.outliers,
-        }
+    @abstractmethod
+    def _fit(self, known: np.ndarray, reference: Reference, on_progress: OnProgress | None) -> None:
+        """`fit`, with what it needs first of the ID images, and the reference's own columns checked."""
+
+    @abstractmethod
+    def _score(self, queries: np.ndarray, ids: np.ndarray | None) -> np.ndarray:
+        """`score` of at least one image, of the shape of the ID images."""
+
+    def _checked(self, reference: Reference) -> tuple[np.ndarray, Reference]:
+        """What is scored of the ID images, and the reference with arrays for lists."""
         for need in self.needs:
-            if given[need] is None:
+            if (
+                getattr(reference.known if need in ("features", "images", "logits") else reference, need)
+                is None
+            ):
                 raise BaselineError(f"{self.key} needs {need}, and there are none")
-        if len(reference.known) == 0:
+        name = self.needs[0]
+        known = _column(self.key, name, getattr(reference.known, name))
+        if len(known) == 0:
             raise BaselineError(f"{self.key}: no ID images to fit on")
-        features = reference.known.features
-        if "features" in self.needs and features is not None and not np.isfinite(features).all():
-            raise BaselineError(f"{self.key}: features hold NaN or infinite values")
+        labels, outliers = reference.labels, reference.outliers
+        if "labels" in self.needs:
+            labels = _labels(self.key, labels, len(known))
+        if "outliers" in self.needs:
+            outliers = _column(self.key, "images", outliers, "outliers")
+            if len(outliers) == 0:
+                raise BaselineError(f"{self.key} needs outliers, and there are none")
+            if outliers.shape[1:] != known.shape[1:]:
+                raise BaselineError(f"{self.key} needs outliers of the shape of the ID images")
+        if "encoder" in self.needs and not isinstance(reference.encoder, Encoder):
+            kind = type(reference.encoder).__name__
+            raise BaselineError(f"{self.key}: the encoder must be a sdviz.nn.encoder.Encoder, not {kind}")
+        ids = _ids(self.key, reference.known.ids, len(known))
+        return known, replace(
+            reference, known=replace(reference.known, ids=ids), labels=labels, outliers=outliers
+        )
 
 
-def wanted(method: Baseline, name: str, column: np.ndarray | None) -> np.ndarray:
-    """A column of `Images` that a method cannot do without.
+def check_settings(key: str, **settings: object) -> None:
+    """Refuses settings that no method can have.
+
+    Args:
+        key: Of the method.
+        settings: By name: k, batch_size and frozen_blocks are whole numbers, all others numbers above 0.
 
     Raises:
-        BaselineError: It is None, or not finite.
+        BaselineError: Names the setting and its value.
     """
-    if column is None:
-        raise BaselineError(f"{method.key} scores {name}, and there are none")
-    if column.dtype.kind == "f" and not np.isfinite(column).all():
-        raise BaselineError(f"{method.key}: {name} hold NaN or infinite values")
-    return column
+    for name, value in settings.items():
+        least = _WHOLE.get(name)
+        if least is None:
+            fits = (
+                isinstance(value, numbers.Real) and not isinstance(value, bool) and 0 < float(value) < math.inf
+            )
+            kind = "a number above 0"
+        else:
+            fits = isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= least
+            kind = f"a whole number, {least} or more"
+        if not fits:
+            raise BaselineError(f"{key}: {name} must be {kind}, not {value!r}")
+
+
+def _column(key: str, kind: str, given: object, name: str | None = None) -> np.ndarray:
+    """Images uint8 (N,H,W,3), or finite numbers (N,D); an empty list has no more than its length."""
+    name = name or kind
+    array = _array(key, name, given)
+    if array.shape == (0,):
+        return array
+    if kind == "images":
+        if array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] != 3 or 0 in array.shape[1:]:
+            raise BaselineError(f"{key}: {name} must be uint8 (N,H,W,3), not {array.dtype} {array.shape}")
+        return array
+    if array.dtype.kind not in "fiu" or array.ndim != 2 or array.shape[1] == 0:
+        raise BaselineError(f"{key}: {name} must be numbers (N,D), not {array.dtype} {array.shape}")
+    if not np.isfinite(array).all():
+        raise BaselineError(f"{key}: {name} hold NaN or infinite values")
+    return array if array.dtype.kind == "f" else array.astype(np.float32)
+
+
+def _labels(key: str, given: object, n: int) -> np.ndarray:
+    labels = _array(key, "labels", given)
+    if labels.dtype.kind not in "iu" or labels.shape != (n,) or labels.min() < 0:
+        least = f", the least {labels.min()}" if labels.dtype.kind in "iu" and labels.size else ""
+        raise BaselineError(
+            f"{key}: labels must be whole numbers ({n},) from 0, not {labels.dtype} {labels.shape}{least}"
+        )
+    return labels.astype(np.int64)
+
+
+def _ids(key: str, given: object, n: int) -> np.ndarray | None:
+    if given is None:
+        return None
+    ids = _array(key, "ids", given)
+    if ids.shape != (n,) or (n and ids.dtype.kind not in "UO"):
+        raise BaselineError(f"{key}: ids must be text ({n},), one for each image, not {ids.dtype} {ids.shape}")
+    return ids
+
+
+def _array(key: str, name: str, given: object) -> np.ndarray:
+    try:
+        return np.asarray(given)
+    except (TypeError, ValueError, RuntimeError) as error:  # rows of different lengths, or another library's
+        raise BaselineError(f"{key}: {name} cannot be taken as one array ({type(given).__name__})") from error
+
+
+def _of_all(shape: tuple[int, ...]) -> str:
+    return f"(N,{','.join(str(one) for one in shape)})"

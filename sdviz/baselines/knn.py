@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .interface import Baseline, Images, OnProgress, Reference, wanted
+from .interface import Baseline, OnProgress, Reference, check_settings
 from .neighbours import nearest_squares, unit
 
 
@@ -19,17 +19,15 @@ class KNN(Baseline):
 
     def __init__(self, k: int = 50) -> None:
         """k: which neighbour; with fewer ID images the last there is."""
+        check_settings(self.key, k=k)
         self.k = k
 
-    def fit(self, reference: Reference, on_progress: OnProgress | None = None) -> KNN:
+    def _fit(self, known: np.ndarray, reference: Reference, on_progress: OnProgress | None) -> None:
         """Keeps the features at length 1."""
-        self.check(reference)
-        self._features = unit(wanted(self, "features", reference.known.features))
+        self._features = unit(known)
         self._ids = reference.known.ids
-        return self
 
-    def score(self, images: Images) -> np.ndarray:
+    def _score(self, queries: np.ndarray, ids: np.ndarray | None) -> np.ndarray:
         """Distances, float64 (N,)."""
-        queries = unit(wanted(self, "features", images.features))
         k = min(self.k, max(1, len(self._features) - 1))
-        return np.sqrt(nearest_squares(self.key, self._features, queries, k, self._ids, images.ids)[:, -1])
+        return np.sqrt(nearest_squares(self.key, self._features, unit(queries), k, self._ids, ids)[:, -1])

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from ..config import OptimizerConfig, ViewsConfig
 from ..nn.views import random_views
 from .finetuning import encoder_of, features_of, train
-from .interface import Baseline, Images, OnProgress, Reference, wanted
-from .neighbours import nearest_squares, unit
+from .interface import Baseline, BaselineError, OnProgress, Reference, check_settings
+from .neighbours import check_neighbours, nearest_squares, unit
 
 
 class MSCL(Baseline):
@@ -42,20 +42,30 @@ class MSCL(Baseline):
             batch_size: Images a step, each in two views.
             frozen_blocks: Early blocks of the encoder that stay as they are.
         """
+        check_settings(
+            self.key,
+            k=k,
+            temperature=temperature,
+            epochs=epochs,
+            learning_rate=learning_rate,
+            batch_size=batch_size,
+            frozen_blocks=frozen_blocks,
+        )
         self.k, self.temperature, self.epochs, self.batch_size = k, temperature, epochs, batch_size
         self.frozen_blocks = frozen_blocks
         self.optimizer = OptimizerConfig(
             name="sgd", learning_rate=learning_rate, momentum=0.9, weight_decay=5e-5, warmup_steps=0
         )
 
-    def fit(self, reference: Reference, on_progress: OnProgress | None = None) -> MSCL:
+    def _fit(self, known: np.ndarray, reference: Reference, on_progress: OnProgress | None) -> None:
         """Trains a copy of the encoder and keeps the ID features."""
-        self.check(reference)
-        images = wanted(self, "images", reference.known.images)
+        check_neighbours(self.key, self.k, len(known))
         torch.manual_seed(reference.seed)
         self._encoder = encoder_of(reference)
         self._encoder.freeze(min(self.frozen_blocks, len(self._encoder.blocks)))
-        centre = torch.tensor(unit(features_of(self._encoder, images, reference)).mean(0))
+        if not any(one.requires_grad for one in self._encoder.parameters()):
+            raise BaselineError(f"{self.key}: frozen_blocks {self.frozen_blocks} leaves nothing to train")
+        centre = torch.tensor(unit(features_of(self._encoder, known, reference)).mean(0))
         views = reference.views or ViewsConfig()
 
         def loss(rows: torch.Tensor, x: torch.Tensor, dice: torch.Generator) -> torch.Tensor:
@@ -66,7 +76,7 @@ class MSCL(Baseline):
         train(
             self.key,
             parts,
-            images,
+            known,
             loss,
             reference,
             self.optimizer,
@@ -76,14 +86,12 @@ class MSCL(Baseline):
             on_progress=on_progress,
         )
         self._reference = reference
-        self._known = unit(features_of(self._encoder, images, reference))
-        return self
+        self._known = unit(features_of(self._encoder, known, reference))
 
-    def score(self, images: Images) -> np.ndarray:
+    def _score(self, queries: np.ndarray, ids: np.ndarray | None) -> np.ndarray:
         """Sums of squared distances, float64 (N,)."""
-        queries = unit(features_of(self._encoder, wanted(self, "images", images.images), self._reference))
-        ids = self._reference.known.ids
-        return nearest_squares(self.key, self._known, queries, self.k, ids, images.ids).sum(1)
+        features = unit(features_of(self._encoder, queries, self._reference))
+        return nearest_squares(self.key, self._known, features, self.k, self._reference.known.ids, ids).sum(1)
 
 
 def mean_shifted_loss(features: torch.Tensor, centre: torch.Tensor, temperature: float) -> torch.Tensor:

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from ..config import OptimizerConfig
 from .finetuning import encoder_of, features_of, train
-from .interface import Baseline, Images, OnProgress, Reference, wanted
-from .neighbours import nearest_squares
+from .interface import Baseline, OnProgress, Reference, check_settings
+from .neighbours import check_neighbours, nearest_squares
 
 
 class MulticlassAD(Baseline):
@@ -33,13 +33,13 @@ class MulticlassAD(Baseline):
             learning_rate: Of AdamW.
             batch_size: Images a step.
         """
+        check_settings(self.key, k=k, epochs=epochs, learning_rate=learning_rate, batch_size=batch_size)
         self.k, self.epochs, self.batch_size = k, epochs, batch_size
         self.optimizer = OptimizerConfig(name="adamw", learning_rate=learning_rate, warmup_steps=20)
 
-    def fit(self, reference: Reference, on_progress: OnProgress | None = None) -> MulticlassAD:
+    def _fit(self, known: np.ndarray, reference: Reference, on_progress: OnProgress | None) -> None:
         """Trains a copy of the encoder and keeps the ID features."""
-        self.check(reference)
-        images = wanted(self, "images", reference.known.images)
+        check_neighbours(self.key, self.k, len(known))
         labels = torch.tensor(reference.labels)
         torch.manual_seed(reference.seed)
         self._encoder = encoder_of(reference)
@@ -53,7 +53,7 @@ class MulticlassAD(Baseline):
         train(
             self.key,
             parts,
-            images,
+            known,
             loss,
             reference,
             self.optimizer,
@@ -62,11 +62,9 @@ class MulticlassAD(Baseline):
             on_progress=on_progress,
         )
         self._reference = reference
-        self._known = features_of(self._encoder, images, reference)
-        return self
+        self._known = features_of(self._encoder, known, reference)
 
-    def score(self, images: Images) -> np.ndarray:
+    def _score(self, queries: np.ndarray, ids: np.ndarray | None) -> np.ndarray:
         """Sums of squared distances, float64 (N,)."""
-        queries = features_of(self._encoder, wanted(self, "images", images.images), self._reference)
-        ids = self._reference.known.ids
-        return nearest_squares(self.key, self._known, queries, self.k, ids, images.ids).sum(1)
+        features = features_of(self._encoder, queries, self._reference)
+        return nearest_squares(self.key, self._known, features, self.k, self._reference.known.ids, ids).sum(1)

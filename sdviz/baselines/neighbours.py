@@ -14,6 +14,16 @@ def unit(features: np.ndarray) -> np.ndarray:
     return (features / np.where(lengths > 0, lengths, 1.0)).astype(np.float32)
 
 
+def check_neighbours(key: str, k: int, n: int) -> None:
+    """Refuses k neighbours where there are only n ID images.
+
+    Raises:
+        BaselineError: n is below k.
+    """
+    if n < k:
+        raise BaselineError(f"{key}: {k} neighbours of {n} ID images: there are too few")
+
+
 def nearest_squares(
     key: str,
     references: np.ndarray,
@@ -39,10 +49,11 @@ def nearest_squares(
     own = reference_ids is not None and query_ids is not None
     spare = 1 if own else 0
     if len(references) < k + spare:
-        raise BaselineError(f"{key}: {k} neighbours of {len(references)} ID images: there are too few")
+        perhaps = ", one of them perhaps the image itself" if own else ""
+        raise BaselineError(f"{key}: {k} neighbours of {len(references)} ID images{perhaps}: there are too few")
     index = faiss.IndexFlatL2(references.shape[1])
     index.add(np.ascontiguousarray(references, np.float32))
-    n_candidates = min(len(references), k + spare + 8)
+    n_candidates = min(len(references), int(k) + spare + 8)
     _, rows = index.search(np.ascontiguousarray(queries, np.float32), n_candidates)
     squares = np.empty(rows.shape, np.float64)
     for first in range(0, len(queries), 1024):

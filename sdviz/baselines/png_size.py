@@ -7,7 +7,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from .interface import Baseline, Images, OnProgress, Reference, wanted
+from .interface import Baseline, OnProgress, Reference
 
 
 class PNGSize(Baseline):
@@ -18,15 +18,13 @@ class PNGSize(Baseline):
 
     key, title, needs = "png_size", "PNG size", ("images",)
 
-    def fit(self, reference: Reference, on_progress: OnProgress | None = None) -> PNGSize:
+    def _fit(self, known: np.ndarray, reference: Reference, on_progress: OnProgress | None) -> None:
         """The mean size of ID images."""
-        self.check(reference)
-        self._mean = float(png_bits(wanted(self, "images", reference.known.images)).mean())
-        return self
+        self._mean = float(png_bits(known).mean())
 
-    def score(self, images: Images) -> np.ndarray:
+    def _score(self, queries: np.ndarray, ids: np.ndarray | None) -> np.ndarray:
         """How far the size is from that of ID images, float64 (N,), bits a pixel and channel."""
-        return np.abs(png_bits(wanted(self, "images", images.images)) - self._mean)
+        return np.abs(png_bits(queries) - self._mean)
 
 
 def png_bits(images: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from ..config import OptimizerConfig
 from ..nn.device import resolve_device
 from .finetuning import encoder_of, train
-from .interface import Baseline, Images, OnProgress, Reference, wanted
+from .interface import Baseline, BaselineError, OnProgress, Reference, check_settings
 
 
 class Rot(Baseline):
@@ -30,13 +30,14 @@ class Rot(Baseline):
             learning_rate: Of AdamW.
             batch_size: Images a step, each in all four turns.
         """
+        check_settings(self.key, epochs=epochs, learning_rate=learning_rate, batch_size=batch_size)
         self.epochs, self.batch_size = epochs, batch_size
         self.optimizer = OptimizerConfig(name="adamw", learning_rate=learning_rate, warmup_steps=20)
 
-    def fit(self, reference: Reference, on_progress: OnProgress | None = None) -> Rot:
+    def _fit(self, known: np.ndarray, reference: Reference, on_progress: OnProgress | None) -> None:
         """Trains a copy of the encoder under the head."""
-        self.check(reference)
-        images = wanted(self, "images", reference.known.images)
+        if known.shape[1] != known.shape[2]:
+            raise BaselineError(f"{self.key} turns images: they must be square, not {known.shape[1:3]}")
         torch.manual_seed(reference.seed)
         self._encoder, self._device = encoder_of(reference), reference.device
         self._head = nn.Linear(self._encoder.feature_dim, 4)
@@ -49,7 +50,7 @@ class Rot(Baseline):
         train(
             self.key,
             parts,
-            images,
+            known,
             loss,
             reference,
             self.optimizer,
@@ -57,17 +58,15 @@ class Rot(Baseline):
             self.batch_size,
             on_progress=on_progress,
         )
-        return self
 
     @torch.no_grad()
-    def score(self, images: Images) -> np.ndarray:
+    def _score(self, queries: np.ndarray, ids: np.ndarray | None) -> np.ndarray:
         """Mean cross-entropies in nats, float64 (N,)."""
-        pixels = wanted(self, "images", images.images)
         where = resolve_device(self._device)
         network = nn.Sequential(self._encoder, self._head).to(where).eval()
         scores = []
-        for first in range(0, len(pixels), 128):
-            x = torch.tensor(pixels[first : first + 128]).permute(0, 3, 1, 2).to(where, torch.float32)
+        for first in range(0, len(queries), 128):
+            x = torch.tensor(queries[first : first + 128]).permute(0, 3, 1, 2).to(where, torch.float32)
             turned, turns = quarter_turns(x / 127.5 - 1.0)
             losses = F.cross_entropy(network(turned).float(), turns, reduction="none")
             scores.append(losses.view(4, -1).mean(0).cpu())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .interface import Baseline, BaselineError, Images, OnProgress, Reference, wanted
+from .interface import Baseline, BaselineError, OnProgress, Reference
 from .neighbours import unit
 
 
@@ -18,17 +18,15 @@ class SSD(Baseline):
 
     key, title, needs = "ssd", "SSD (Mahalanobis)", ("features",)
 
-    def fit(self, reference: Reference, on_progress: OnProgress | None = None) -> SSD:
+    def _fit(self, known: np.ndarray, reference: Reference, on_progress: OnProgress | None) -> None:
         """Mean and covariance of the features at length 1."""
-        self.check(reference)
-        features = unit(wanted(self, "features", reference.known.features)).astype(np.float64)
+        features = unit(known).astype(np.float64)
         if len(features) < 2:
             raise BaselineError(f"{self.key}: a covariance needs at least 2 ID images")
         self._mean = features.mean(0)
         self._precision = np.linalg.pinv(np.cov(features, rowvar=False, bias=True), hermitian=True)
-        return self
 
-    def score(self, images: Images) -> np.ndarray:
+    def _score(self, queries: np.ndarray, ids: np.ndarray | None) -> np.ndarray:
         """Squared distances, float64 (N,)."""
-        centred = unit(wanted(self, "features", images.features)).astype(np.float64) - self._mean
+        centred = unit(queries).astype(np.float64) - self._mean
         return np.einsum("nd,de,ne->n", centred, self._precision, centred, optimize=True)

@@ -67,15 +67,15 @@ def test_scores_of_the_cluster_head() -> None:
     logits = torch.tensor(LOGITS, dtype=torch.float64)
     p = logits.softmax(1).numpy()
     images = Images(logits=LOGITS)
-    assert np.allclose(fitted("msp").score(images), -p.max(1))
-    assert np.allclose(fitted("energy").score(images), -torch.logsumexp(logits, 1).numpy())
-    assert np.allclose(fitted("entropy").score(images), scipy_entropy(p, axis=1), atol=1e-12)
+    assert np.allclose(fitted("msp", logits=LOGITS).score(images), -p.max(1))
+    assert np.allclose(fitted("energy", logits=LOGITS).score(images), -torch.logsumexp(logits, 1).numpy())
+    assert np.allclose(fitted("entropy", logits=LOGITS).score(images), scipy_entropy(p, axis=1), atol=1e-12)
 
 
 def test_scores_of_the_cluster_head_survive_huge_logits() -> None:
     huge = Images(logits=np.array([[1e4, -1e4, 0, 0]], np.float32))
-    assert fitted("msp").score(huge)[0] == -1 and fitted("energy").score(huge)[0] == -1e4
-    assert fitted("entropy").score(huge)[0] == pytest.approx(0)
+    scores = {key: fitted(key, logits=LOGITS).score(huge)[0] for key in ("msp", "energy", "entropy")}
+    assert scores["msp"] == -1 and scores["energy"] == -1e4 and scores["entropy"] == pytest.approx(0)
 
 
 def test_png_size_measures_files() -> None:
@@ -164,7 +164,9 @@ def test_what_is_missing_is_named() -> None:
     with pytest.raises(BaselineError, match="NaN"):
         fitted("dn2", np.full((3, 2), np.nan, np.float32))
     with pytest.raises(BaselineError, match="logits"):
-        fitted("msp").score(Images(features=QUERIES))
+        fitted("msp", logits=LOGITS).score(Images(features=QUERIES))
+    with pytest.raises(BaselineError, match="frozen_blocks 9 leaves nothing"):
+        MSCL(frozen_blocks=9).fit(tiny_reference())
 
 
 @pytest.mark.parametrize("key", BASELINES)
