@@ -44,6 +44,9 @@ _UPRIGHT = {
 _NAMED_AT_MOST = 5
 
 
+_JPEG_START = b"\xff\xd8\xff"
+
+
 class DecodeError(Exception):
     """Bytes that are no usable picture; the message is the rest of a sentence that starts with its name."""
 
@@ -145,18 +148,25 @@ class ImageStack:
         self._images = np.empty((n, size_px, size_px, 3), np.uint8)
         self._good = np.zeros(n, bool)
         self._bad: list[str] = []
+        self._jpeg = np.zeros(n, bool)
 
     def add(self, position: int, label: str, blob: bytes) -> None:
         """Decodes `blob` to row `position`; `label` names it should it be bad."""
         try:
             self._images[position] = decode_image(blob, self._images.shape[1])
             self._good[position] = True
+            self._jpeg[position] = blob.startswith(_JPEG_START)
         except DecodeError as error:
             self.refuse(label, str(error))
 
     def refuse(self, label: str, reason: str) -> None:
         """Counts a picture that cannot be had; `reason` goes on where `label` stops."""
         self._bad.append(f"{one_line(label)} {reason}")
+
+    @property
+    def jpeg_share(self) -> float:
+        """The share of JPEG files among the good pictures."""
+        return float(self._jpeg[self._good].mean()) if self._good.any() else 0.0
 
     def finish(self, source: str, on_error: OnError) -> tuple[np.ndarray, np.ndarray]:
         """The decoded pictures.

@@ -48,4 +48,4 @@ def load(rows: np.ndarray) -> ImageSet:
     """
     images, labels = _images_and_labels()
     ids = np.array([f"digits/{SPLIT}/{row:05d}" for row in rows.tolist()], dtype=str)
-    return ImageSet("digits", SPLIT, images[rows], labels[rows], ids, tuple("0123456789"))
+    return ImageSet("digits", SPLIT, images[rows], labels[rows], ids, tuple("0123456789"), 0.0)

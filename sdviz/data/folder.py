@@ -57,7 +57,8 @@ def load(path: Path, name: str, limit: int | None, seed: int, size_px: int, on_e
         if len(files[row]) > 1:
             labels[position] = label_of[files[row][0]]
     images, good = stack.finish(name, on_error)
-    return ImageSet(name, SPLIT, images, labels[good], np.array(ids, dtype=str)[good], names)
+    known = labels[good], np.array(ids, dtype=str)[good], names
+    return ImageSet(name, SPLIT, images, *known, stack.jpeg_share)
 
 
 def class_names(path: Path) -> tuple[str, ...]:

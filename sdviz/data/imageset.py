@@ -31,6 +31,7 @@ class ImageSet:
         labels: int64 (N,), -1 where unknown.
         ids: str (N,), the same on every machine and in every run.
         class_names: One name for each label from 0 upwards; empty where no label is known.
+        jpeg_share: The share of the set's files that are JPEG, 0..1; None where files do not say, as arrays.
     """
 
     name: str
@@ -39,6 +40,7 @@ class ImageSet:
     labels: np.ndarray
     ids: np.ndarray
     class_names: tuple[str, ...]
+    jpeg_share: float | None = None
 
     def __post_init__(self) -> None:
         n = len(self.images)
@@ -56,9 +58,8 @@ class ImageSet:
 
     def take(self, rows: np.ndarray) -> ImageSet:
         """The same set with only `rows` (int indices or a bool mask), in that order."""
-        return ImageSet(
-            self.name, self.split, self.images[rows], self.labels[rows], self.ids[rows], self.class_names
-        )
+        chosen = self.images[rows], self.labels[rows], self.ids[rows]
+        return ImageSet(self.name, self.split, *chosen, self.class_names, self.jpeg_share)
 
     def label_name(self, row: int) -> str:
         """The class name of one row, or "unlabelled"."""

@@ -123,7 +123,8 @@ def load(
         reason = str(error).strip().splitlines()
         raise DataError(f"{path} cannot be read as Parquet: {reason[0] if reason else error!r}") from error
     images, good = stack.finish(path.name, on_error)
-    return ImageSet(name, split, images, labels[rows][good], ids[good].astype(str), class_names)
+    known = labels[rows][good], ids[good].astype(str), class_names
+    return ImageSet(name, split, images, *known, stack.jpeg_share)
 
 
 def load_labels(path: Path, name: str, split: str, id_prefix: str, rows: np.ndarray) -> ImageSet:

@@ -348,7 +348,7 @@ def load(name: str, split: str, rows: np.ndarray | None = None) -> ImageSet:
         parts = [_draw(name, split, rows[i : i + BATCH]) for i in range(0, len(rows), BATCH)]
         parts = parts or [_draw(name, split, rows)]
         images, labels = (np.concatenate(p) for p in zip(*parts, strict=True))
-    return ImageSet(name, split, images, labels, draw_ids(name, split, rows), tuple(_OBJECTS[name]))
+    return ImageSet(name, split, images, labels, draw_ids(name, split, rows), tuple(_OBJECTS[name]), 0.0)
 
 
 def load_labels(name: str, split: str, rows: np.ndarray) -> ImageSet:

@@ -67,7 +67,7 @@ def load(name: str, split: str, root: Path, limit: int | None, seed: int, size_p
     if size_px != _SIZE_PX:
         images = np.stack([to_square(Image.fromarray(image), size_px) for image in images])
     ids = np.array([f"{name}/{split}/tv-{row:05d}" for row in rows.tolist()], dtype=str)
-    return ImageSet(name, split, images, np.asarray(targets, np.int64)[rows], ids, class_names)
+    return ImageSet(name, split, images, np.asarray(targets, np.int64)[rows], ids, class_names, 0.0)
 
 
 def download(name: str, root: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -53,6 +54,8 @@ from .workspace import (
     tree_hash,
     write_atomically,
 )
+
+log = logging.getLogger(__name__)
 
 HEADS = ("g_bin", "g_in", "g_out")
 # the share of ID images that control right_label_as_id shows as the U-Net rebuilds them
@@ -184,6 +187,8 @@ def _write_features(work: Workspace, out: Path, network: Detector | Encoder, out
 
     sets: dict[str, np.ndarray] = {}
     for one in evaluation_sets(work):
+        if isinstance(network, Detector):
+            _warn_of_other_compression(work, one)
         features, *heads = outputs(one.images.images)
         sets[one.key] = features.astype(np.float16)
         sets |= {f"{one.key}.{name}": x.astype(np.float32) for name, x in zip(HEADS, heads, strict=False)}
@@ -199,6 +204,16 @@ def _write_features(work: Workspace, out: Path, network: Detector | Encoder, out
             raise PipelineError(f"the {kind} gives features that are NaN or infinite ({name}): train it again")
     _save_arrays(out / "ood_features.safetensors", sets)
     _save_arrays(out / "features.safetensors", banks)
+
+
+def _warn_of_other_compression(work: Workspace, one: NamedSet) -> None:
+    ours, theirs = work.images.jpeg_share, one.images.jpeg_share
+    if ours is not None and theirs is not None and (ours > 0.5) != (theirs > 0.5):
+        words = {True: "went through JPEG", False: "did not go through JPEG"}
+        log.warning(
+            "%s %s and %s %s: what tells them apart may be compression, not semantics",
+            *(work.images.name, words[ours > 0.5], one.key, words[theirs > 0.5]),
+        )
 
 
 def make_controls(work: Workspace) -> Metrics | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import time
@@ -46,6 +47,8 @@ from .workspace import (
     read_labels,
     source_labels,
 )
+
+log = logging.getLogger(__name__)
 
 Kind = Literal["wrong", "right", "test"]
 
@@ -224,6 +227,7 @@ def make_outliers(work: Workspace) -> Metrics | None:
     A shard is a fixed range of rows, saved whole: what was made is kept, and no other process's share
     changes a pixel. Row r is the outlier of image r % N by seed + r // N.
     """
+    warn_of_jpeg(work)
     n_rows = len(work.sources) * work.config.outliers.per_image
     labels, recipe = source_labels(work), outlier_recipe(work.config)
     kinds = kinds_needed(work.config)
@@ -234,6 +238,25 @@ def make_outliers(work: Workspace) -> Metrics | None:
         return {}
     write_outlier_table(work)
     return {"outliers": n_rows, "outliers_images_per_sec": rate or None}
+
+
+def warn_of_jpeg(work: Workspace) -> None:
+    """Says in the log where compression alone tells outliers from ID images."""
+    share, jpeg = work.images.jpeg_share, work.config.outliers.jpeg
+    if share is None or not is_main_process():
+        return
+    if share > 0.5 and jpeg is None:
+        log.warning(
+            "%s went through JPEG and outliers.jpeg is not set: the detector can learn 'no JPEG' in the place"
+            " of semantics",
+            work.images.name,
+        )
+    if share <= 0.5 and jpeg is not None:
+        log.warning(
+            "%s did not go through JPEG and outliers.jpeg is set: the detector can learn 'JPEG' in the place of"
+            " semantics; set outliers.jpeg=null",
+            work.images.name,
+        )
 
 
 def make_sd_test(work: Workspace) -> Metrics | None:

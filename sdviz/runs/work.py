@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import threading
@@ -83,6 +84,33 @@ def execute(
             return _Recorder(run, config, before, stop, on_progress).work(now, on_wait, until)
 
 
+class _RunLog(logging.Handler):
+    """Writes what the package warns of to a run's log."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(logging.WARNING)
+        self.run = run
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.run.log(f"warning: {record.getMessage()}")
+
+
+@contextmanager
+def _warnings_kept(run: Run) -> Iterator[None]:
+    """Warnings go to the run's log, and to stderr as they would without it."""
+    stderr = logging.StreamHandler()
+    stderr.setFormatter(logging.Formatter("warning: %(message)s"))
+    handlers = (_RunLog(run), stderr)
+    logger = logging.getLogger(__package__.partition(".")[0])
+    for one in handlers:
+        logger.addHandler(one)
+    try:
+        yield
+    finally:
+        for one in handlers:
+            logger.removeHandler(one)
+
+
 class _Recorder:
     """Keeps a run's files while its stages work."""
 
@@ -125,7 +153,8 @@ class _Recorder:
             self.run.log(f"process {self.status.pid} begins on {', '.join(self.status.devices)}")
             _end_last_line(self.run.path / "stats.jsonl")
             work = Workspace(self.run.path, self.config, self._on_progress, self.stop.is_set)
-            complete = run_stages(work, self._on_stage, until)
+            with _warnings_kept(self.run):
+                complete = run_stages(work, self._on_stage, until)
             self._update(state="done" if complete else "cancelled", eta_sec=None)
             self.run.log(self.status.state)
         # whatever ends a run stands in its files, and the status returned says so: nothing is swallowed

@@ -152,3 +152,15 @@ def test_no_folder_to_read(tmp_path: Path, place: str, message: str) -> None:
     (tmp_path / "empty" / "sub").mkdir(parents=True)
     with pytest.raises(data.DataError, match=message):
         data.load(f"folder:{tmp_path / place}")
+
+
+def test_says_how_much_of_it_is_jpeg(pets: Path) -> None:
+    assert data.load(f"folder:{pets}").jpeg_share == 0.0
+    for name in ("dog/c.jpg", "dog/d.jpg"):
+        Image.new("RGB", (40, 24), (0, 0, 5)).save(pets / name)
+    # a name is no proof of what is in a file
+    (pets / "cat" / "w.jpg").write_bytes((pets / "cat" / "z.png").read_bytes())
+    whole = data.load(f"folder:{pets}")
+    assert whole.jpeg_share == pytest.approx(2 / 7)
+    assert whole.take(np.array([0, 1])).jpeg_share == whole.jpeg_share
+    assert data.load("shapes", limit=2).jpeg_share == data.load("digits", limit=2).jpeg_share == 0.0
