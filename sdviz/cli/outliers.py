@@ -52,7 +52,10 @@ def generate(
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave undecodable pictures out.")] = False,
     form: Annotated[
         str,
-        typer.Option("--format", help="folder of PNGs; npz or parquet write one file beside them as well."),
+        typer.Option(
+            "--format",
+            help="folder of PNGs; npz or parquet write one file beside them, which later calls keep in step.",
+        ),
     ] = "folder",
     json_: Annotated[bool, typer.Option("--json", help="The result as one JSON object.")] = False,
 ) -> None:

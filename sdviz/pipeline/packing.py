@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from .folders import MANIFEST
+from .folders import MANIFEST, RECIPE
 from .workspace import PipelineError, write_atomically
 
 Format: TypeAlias = Literal["folder", "npz", "parquet"]
@@ -27,13 +27,16 @@ PACKED = "outliers"
 def pack_folder(out: Path, form: Format, class_names: tuple[str, ...]) -> tuple[Path, ...]:
     """Writes what `generate_folder` made in another format beside it, and `SHA256SUMS` over all of it.
 
+    A file of either format that is there already is written again, so that it holds what manifest.csv lists.
+
     - "npz": outliers.npz with `images` uint8 (N,H,W,3), `labels` int64 (N,), the cluster of each source,
       `target_labels` int64 (N,), the wrong one it was told, `source_ids` str (N,) and `class_names`.
     - "parquet": outliers.parquet in the Hugging Face image layout: `image` struct{bytes, path}, `label`,
       `target_label`, `source_id`, with the class names in its metadata.
     - "folder": the PNGs are the format.
 
-    `sha256sum -c SHA256SUMS` checks the files. The rows are those of manifest.csv, in its order.
+    `sha256sum -c SHA256SUMS` checks the PNGs, these files, manifest.csv and recipe.json.
+    The rows are those of manifest.csv, in its order.
 
     Args:
         out: A folder of outliers.
@@ -53,21 +56,18 @@ def pack_folder(out: Path, form: Format, class_names: tuple[str, ...]) -> tuple[
     except (OSError, KeyError) as error:
         raise PipelineError(f"{out} cannot be packed: {error}") from error
     packed: list[Path] = []
-    if form == "npz":
-        packed.append(_npz(out / f"{PACKED}.npz", rows, blobs, class_names))
-    elif form == "parquet":
-        packed.append(_parquet(out / f"{PACKED}.parquet", rows, blobs, class_names))
+    for kind, pack in _PACKERS.items():
+        path = out / f"{PACKED}.{kind}"
+        if form == kind or path.is_file():
+            pack(path, rows, blobs, class_names)
+            packed.append(path)
     sums = [(hashlib.sha256(blob).hexdigest(), row["file"]) for row, blob in zip(rows, blobs, strict=True)]
-    # packed files of earlier calls too, so that nothing in the folder goes unchecked
-    others = [
-        path for path in (*(out / f"{PACKED}.{kind}" for kind in FORMATS), out / MANIFEST) if path.is_file()
-    ]
-    sums += [(_digest(path), path.name) for path in others]
+    sums += [(_digest(path), path.name) for path in (*packed, out / MANIFEST, out / RECIPE) if path.is_file()]
     write_atomically(out / CHECKSUMS, "".join(f"{digest}  {name}\n" for digest, name in sums))
     return (*packed, out / CHECKSUMS)
 
 
-def _npz(path: Path, rows: list[dict[str, str]], blobs: list[bytes], class_names: tuple[str, ...]) -> Path:
+def _npz(path: Path, rows: list[dict[str, str]], blobs: list[bytes], class_names: tuple[str, ...]) -> None:
     images = [np.asarray(Image.open(io.BytesIO(blob), formats=["PNG"]).convert("RGB")) for blob in blobs]
     arrays = {
         "images": np.stack(images) if images else np.empty((0, 0, 0, 3), np.uint8),
@@ -80,10 +80,9 @@ def _npz(path: Path, rows: list[dict[str, str]], blobs: list[bytes], class_names
     with partial.open("wb") as stream:
         np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
     os.replace(partial, path)
-    return path
 
 
-def _parquet(path: Path, rows: list[dict[str, str]], blobs: list[bytes], class_names: tuple[str, ...]) -> Path:
+def _parquet(path: Path, rows: list[dict[str, str]], blobs: list[bytes], class_names: tuple[str, ...]) -> None:
     pictures = [{"bytes": blob, "path": row["file"]} for row, blob in zip(rows, blobs, strict=True)]
     table = pa.table(
         {
@@ -96,7 +95,9 @@ def _parquet(path: Path, rows: list[dict[str, str]], blobs: list[bytes], class_n
     partial = path.with_name(path.name + ".partial")
     pq.write_table(table, partial)
     os.replace(partial, path)
-    return path
+
+
+_PACKERS = {"npz": _npz, "parquet": _parquet}
 
 
 def _digest(path: Path) -> str:
