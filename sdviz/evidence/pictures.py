@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from threading import Lock
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -28,6 +29,27 @@ _NAME = re.compile(r"[\w.-]{1,60}")
 _WORDNET = re.compile(r"^n\d{8} (?=\S)")
 
 
+class Way(NamedTuple):
+    """How a set whose pictures are missing gets to this machine.
+
+    Attributes:
+        name: Of the set.
+        split: That is wanted.
+        text: What to do, for Markdown, without a full stop.
+        is_absent: Whether the split is not on this machine; else what is here of it has other ids.
+    """
+
+    name: str
+    split: str
+    text: str
+    is_absent: bool
+
+    @property
+    def reason(self) -> str:
+        """What `Pictures.missing` says of an absent set."""
+        return f"{self.name} ({self.split}) is not on this machine"
+
+
 @dataclass(frozen=True, eq=False)
 class Pictures:
     """Pictures of some ids.
@@ -37,14 +59,14 @@ class Pictures:
         found: bool (N,).
         class_names: str (N,), the image's own class; "" where it is unknown, and for outliers.
         missing: One line for each reason why pictures are missing.
-        ways: One line for each set that is not on this machine: how to get it.
+        ways: How to get each split of a set that is not on this machine.
     """
 
     images: np.ndarray
     found: np.ndarray
     class_names: np.ndarray
     missing: tuple[str, ...]
-    ways: tuple[str, ...] = ()
+    ways: tuple[Way, ...] = ()
 
 
 def way_to_get(name: str, split: str | None = None) -> str:
@@ -57,23 +79,23 @@ def way_to_get(name: str, split: str | None = None) -> str:
     if name in CAN_BE_FETCHED:
         return f"`python -m sdviz download {name}` fetches it"
     part = "" if split in (None, "all") else f"_{split}"
-    return f"Put `{name}{part}.parquet` in `{data.data_root()}`, or set `SDVIZ_DATA` to the folder that has it"
+    return f"put `{name}{part}.parquet` in `{data.data_root()}`, or in another `SDVIZ_DATA`"
 
 
-def _ways(lost: list[str]) -> list[str]:
-    """How to get the sets of these ids, one line each; none for what is no set's name, or is here after all."""
+def _ways(lost: list[str]) -> list[Way]:
+    """How to get the sets of these ids; none for what is no set's name, or is here after all."""
     parts = dict.fromkeys((one.split("/")[0], one.split("/")[1]) for one in lost if one.count("/") >= 2)
-    ways: dict[str, None] = {}
+    ways = []
     for name, split in parts:
         if name in _WITHOUT_A_FILE or not _NAME.fullmatch(name) or not _NAME.fullmatch(split):
             continue
         if _is_here(name, split):
-            root = data.data_root()
-            way = f"What is here of {name} has other ids: these are of `{name}_{split}.parquet` in `{root}`"
+            file = f"`{name}_{split}.parquet` in `{data.data_root()}`"
+            text = f"what is here of {name} has other ids: these are of {file}"
+            ways.append(Way(name, split, text, False))
         else:
-            way = way_to_get(name, split)
-        ways[f"{way}."] = None
-    return list(ways)
+            ways.append(Way(name, split, way_to_get(name, split), True))
+    return ways
 
 
 def _is_here(name: str, split: str) -> bool:

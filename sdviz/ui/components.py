@@ -28,6 +28,8 @@ button.cell { cursor: pointer; }
 .flow .cell { width: var(--wide); }
 .cell img, .cell .hole { image-rendering: pixelated; display: block; box-sizing: content-box;
   border: 2px solid var(--edge, #8A94A0); border-radius: 3px; background: #7f7f7f22; }
+/* the grey that stands in for a picture which is not there, see Pictures.images */
+.cell .hole { background: #7f7f7f; }
 button.cell:hover img { outline: 2px solid var(--st-primary-color); outline-offset: 1px; }
 button.cell:focus-visible { outline: 3px solid var(--st-primary-color); outline-offset: 2px; }
 .cell.chosen img { outline: 3px solid var(--st-text-color); outline-offset: 1px; }

@@ -12,6 +12,7 @@ import numpy as np
 import streamlit as st
 
 from sdviz.behind import ENDING, Worker
+from sdviz.evidence.pictures import Way
 from sdviz.evidence.points import OUTLIERS
 from sdviz.ui.cache import DEVICE_LOCK, sets_here
 from sdviz.ui.embeddings_state import Known, ids_hash
@@ -39,7 +40,7 @@ class Lacking:
     rows: tuple[int, ...]
     are_coming: bool
     missing: tuple[str, ...] = ()
-    ways: tuple[str, ...] = ()
+    ways: tuple[Way, ...] = ()
 
 
 def lacking_in_all(parts: Sequence[Lacking], are_coming: bool) -> Lacking:
@@ -129,7 +130,7 @@ def _sheet(name: str, number: int, is_made: bool, _known: Known) -> tuple[bytes,
     )
     size = _known.bundle.manifest.image_size
     images = np.full((len(ids), size, size, 3), 127, np.uint8)
-    found, missing, ways = np.zeros(len(ids), bool), tuple[str, ...](), tuple[str, ...]()
+    found, missing, ways = np.zeros(len(ids), bool), tuple[str, ...](), tuple[Way, ...]()
     if there.any():
         pictures = _known.library.show(ids[there])
         images[there], found[there] = pictures.images, pictures.found

@@ -12,6 +12,7 @@ from sdviz.behind import ENDING, Worker
 from sdviz.bundle import Bundle
 from sdviz.evaluation import OODReference, ood_reference
 from sdviz.evidence import Evidence, MissingPart, PictureLibrary, Pictures
+from sdviz.evidence.pictures import Way
 from sdviz.evidence.rescoring import Rescorer, SetScores, rescorer, stored_scores
 from sdviz.evidence.tables import HOW_TO_MAKE
 from sdviz.ui.cache import DEVICE_LOCK
@@ -159,17 +160,39 @@ def id_reference(evidence: Evidence, scores: Mapping[str, SetScores]) -> OODRefe
     return ood_reference(scores[evidence.id_set.name].total)
 
 
-def say_missing(missing: Sequence[str], ways: Sequence[str], of: str = "its pictures") -> None:
-    """Why pictures are missing, a line for each reason and not for each picture, and how to get their set.
+def say_missing(missing: Sequence[str], ways: Sequence[Way]) -> None:
+    """Why pictures are missing: a line for each set and how to get it, not for each picture.
 
     Args:
         missing: As `Pictures.missing`; nothing is drawn where it is empty.
         ways: As `Pictures.ways`.
-        of: What grey stands in for.
     """
-    if missing:
-        lines = "  \n".join(f":material/hide_image: {line}: grey stands in for {of}." for line in missing)
-        st.caption(" ".join([lines, *ways]))
+    lines = missing_lines(missing, ways) if missing else []
+    if len(lines) > 1:
+        st.caption(
+            "\n".join([":material/hide_image: Grey stands in for pictures:", *(f"- {one}" for one in lines)])
+        )
+    elif lines:
+        st.caption(f":material/hide_image: Grey stands in for {of}: {lines[0]}")
+
+
+def missing_lines(missing: Sequence[str], ways: Sequence[Way]) -> list[str]:
+    """A sentence for each set that is not here, with its own way, then those for other reasons; Markdown."""
+    absent: dict[tuple[str, str], list[str]] = {}
+    for way in ways:
+        if way.is_absent and way.reason in missing:
+            absent.setdefault((way.name, way.text), []).append(way.split)
+    lines = []
+    for (name, text), splits in absent.items():
+        part = "" if splits == ["all"] else f" ({', '.join(splits)})"
+        lines.append(f"{plain(name)}{part} is not on this machine: {text}.")
+    said = {way.reason for way in ways if way.is_absent}
+    lines += [f"{plain(line)}." for line in missing if line not in said]
+    return lines + [f"{_sentence(way.text)}." for way in ways if not way.is_absent]
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def why_not_found(pictures: Pictures) -> str:
@@ -177,8 +200,8 @@ def why_not_found(pictures: Pictures) -> str:
     line = pictures.missing[0] if pictures.missing else ""
     # of ids that a bundle knows it is true: of one that somebody typed it would mislead
     if not line or line.endswith("no longer what their id says"):
-        line = "no image has this id"
-    return " ".join([f"{plain(line)}.", *pictures.ways])
+        return " ".join(["no image has this id.", *(f"{_sentence(way.text)}." for way in pictures.ways)])
+    return " ".join(missing_lines(pictures.missing, pictures.ways))
 
 
 def show_missing_part(error: MissingPart | str, what: str) -> None:

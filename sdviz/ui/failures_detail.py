@@ -178,7 +178,7 @@ def _grid(cells: list[Cell], heads: list[Words], pictures: Pictures) -> None:
     picture_grid(
         cells, len(cells), key="failures_pair", size_px=BIG_PX, column_names=heads, shrink=True
     )  # fmt: skip
-    say_missing(pictures.missing, pictures.ways, "it")
+    say_missing(pictures.missing, pictures.ways)
 
 
 # --- what people say ------------------------------------------------------------------------------

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from sdviz import data
 from sdviz.bundle import Bundle
+from sdviz.data import MissingDataError, torchvision_sets
+from sdviz.evidence.pictures import way_to_get
 from sdviz.nn.device import device_name
 from sdviz.outliers import draw_target_labels
 from sdviz.ui.cache import DEVICE_LOCK, Edit, load_images, make_edits
@@ -32,11 +35,7 @@ def show_home(context: PageContext) -> None:
     if context.bundle is None:
         show_missing_bundle(context)
     else:
-        columns[1].caption(
-            f"The first test image of each of {_of_how_many(context.bundle)}, not picked for success. "
-            "Move S and w yourself, on these, on other data sets or on your own pictures."
-        )
-        _examples(context.bundle)
+        _examples(context.bundle, columns[1])
     st.divider()
     _in_use(context.bundle)
 
@@ -87,15 +86,37 @@ def _find_examples(bundle: Bundle) -> list[Edit]:
     ]
 
 
-def _examples(bundle: Bundle) -> None:
-    """A few images of the bundle's own data with their outliers, made now at the bundle's defaults."""
+def _no_examples(bundle: Bundle, error: data.DataError) -> str:
+    """Why there are none, and how to get the set."""
+    name = bundle.manifest.dataset
+    if not isinstance(error, MissingDataError):
+        return f"No examples here: {plain(str(error))}."
+    way = way_to_get(name)
+    if name in torchvision_sets.NAMES:
+        files = " and ".join(f"`{name}_{split}.parquet`" for split in torchvision_sets.all_splits(name))
+        way += f"; or put {files} in `{data.data_root()}`"
+    return f"No examples here: `{name}` is not on this machine. {way[:1].upper()}{way[1:]}."
+
+
+def _examples(bundle: Bundle, above: DeltaGenerator) -> None:
+    """A few images of the bundle's own data with their outliers, made now at the bundle's defaults.
+
+    Args:
+        bundle: In use.
+        above: Where a line says what they are.
+    """
     try:
         edits = first_examples(bundle)
     except data.DataError as error:
-        st.info(f"No examples here: {error}")
+        above.caption("Move S and w yourself, on other data sets or on your own pictures.")
+        st.info(_no_examples(bundle, error))
         return
     if not edits:
         return
+    above.caption(
+        f"The first test image of each of {_of_how_many(bundle)}, not picked for success. "
+        "Move S and w yourself, on these, on other data sets or on your own pictures."
+    )
     place = st.empty()
     place.progress(0.0, WAIT)
 

@@ -42,7 +42,7 @@ def say_where_own_set_is(bundle: Bundle) -> None:
     name = bundle.manifest.dataset
     if is_here(name):
         return
-    line = f"`{_plain(name)}` is not on this machine. {way_to_get(name)}. "
+    line = f"`{_plain(name)}` is not on this machine: {way_to_get(name)}. "
     if knows_whole_schedule(bundle):
         line += "Until then its network makes images from noise alone."
     else:

@@ -13,7 +13,7 @@ from sdviz.evidence.votes import OTHER, OUTLIERS, TRAIN, probabilities, shares_b
 from sdviz.ui.chart_parts import Bars, Points
 from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.components import Cell, Words, picture_grid
-from sdviz.ui.evidence import SEARCHING, say_missing, start_search
+from sdviz.ui.evidence import SEARCHING, missing_lines, say_missing, start_search
 from sdviz.ui.look import mark_colour
 from sdviz.ui.names import cluster_before
 from sdviz.ui.page import open_page
@@ -97,8 +97,8 @@ def _picture(look: Looked) -> None:
         title = "an image of your own" if is_own(s.id) else f"{source_of(s.id)}, no set of this bundle"
     st.caption("  \n".join([plain(title), *_about(look)]))
     if not look.has_picture:
-        reason = look.missing[0] if look.missing else "its set is not on this machine"
-        st.caption(" ".join([f"No picture: {reason}.", *look.ways]))
+        reasons = missing_lines(look.missing, look.ways) or ["its set is not on this machine."]
+        st.caption(" ".join(["No picture:", *reasons]))
 
 
 def _about(look: Looked) -> list[str]:

@@ -12,6 +12,7 @@ import streamlit as st
 from sdviz.bundle import Banks, Bundle
 from sdviz.detection.score import Neighbourhood, SDScore
 from sdviz.evidence import Evidence, MissingPart, PictureLibrary, Pictures
+from sdviz.evidence.pictures import Way
 from sdviz.evidence.rescoring import SetScores, most_neighbours, stored_scores
 from sdviz.evidence.tables import HEADS
 from sdviz.evidence.votes import (
@@ -72,7 +73,7 @@ class Looked:
     has_picture: bool
     class_name: str
     missing: tuple[str, ...]
-    ways: tuple[str, ...]
+    ways: tuple[Way, ...]
     features: np.ndarray | None
     heads: Mapping[str, np.ndarray]
     near: Neighbourhood | None
@@ -107,7 +108,7 @@ def look_at(
     """
     if sample.id in uploads:
         picture, has_picture, class_name = uploads[sample.id], True, ""
-        missing, ways = tuple[str, ...](), tuple[str, ...]()
+        missing, ways = tuple[str, ...](), tuple[Way, ...]()
     else:
         shown = show_pictures(library, evidence, [sample.id])
         picture, has_picture = shown.images[0], bool(shown.found[0])

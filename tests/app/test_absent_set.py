@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 import time
 import zipfile
 from collections.abc import Callable
@@ -23,6 +24,8 @@ from sdviz import data
 from sdviz.bundle import Bundle
 from sdviz.bundle.from_noise import images_from_noise
 from sdviz.data import torchvision_sets
+from sdviz.evidence.pictures import Way, way_to_get
+from sdviz.ui.evidence import missing_lines
 from sdviz.ui.own_set import FROM_NOISE
 from tests.cut_bundle import change_table
 
@@ -80,7 +83,7 @@ def test_images_from_noise_stand_in_and_are_marked(
     at = open_page(LAB, {"view": "Download"})
     until(at, lambda: bool(component_data(at)) and bool(at.metric))
     assert at.selectbox(key="data").value == FROM_NOISE
-    assert "`photos` is not on this machine. Put `photos.parquet` in" in words(at)
+    assert "`photos` is not on this machine: put `photos.parquet` in" in words(at)
     assert "Until then its network makes images from noise alone" in words(at)
     assert not [b for b in at.button if b.key == "download_set"]
     grid = grid_of(at, component_data)
@@ -270,12 +273,34 @@ def test_every_page_opens_and_says_which_set_is_missing(
     at = open_page(page, query)
     if "Embeddings" in page:
         # outliers are tried behind the page, a few at a time
-        until(at, lambda: "cifar10 (train) is not on this machine" in words(at))
+        missing = re.compile(r"cifar10 \([a-z, ]*train[a-z, ]*\) is not on this machine")
+        until(at, lambda: missing.search(words(at)) is not None)
     assert not at.error
     if "Results" not in page and query != {"f_show": "pairs"}:
         assert "cifar10 (" in words(at) and "is not on this machine" in words(at)
         assert "`python -m sdviz download cifar10` fetches it." in words(at)
         assert sum("is not on this machine" in one.value for one in at.caption) <= 4
+
+
+def test_each_missing_set_has_its_own_way_on_one_line(tmp_path: Path) -> None:
+    root = tmp_path / "sdviz_data"
+    ways = [
+        Way(name, split, way_to_get(name, split), True)
+        for name, split in (("cifar10", "train"), ("cifar10", "test"), ("street_view", "all"))
+    ]
+    other = Way("textures", "all", "what is here of textures has other ids", False)
+    missing = [*(way.reason for way in ways), "3 of 5 images are no longer what their id says"]
+    assert missing_lines(missing, [*ways, other]) == [
+        "cifar10 (train, test) is not on this machine: `python -m sdviz download cifar10` fetches it.",
+        rf"street\_view is not on this machine: put `street_view.parquet` in `{root}`, "
+        "or in another `SDVIZ_DATA`.",
+        "3 of 5 images are no longer what their id says.",
+        "What is here of textures has other ids.",
+    ]
+    # what was said above is not said again
+    assert missing_lines(missing[:1], ways) == [
+        "cifar10 (train) is not on this machine: `python -m sdviz download cifar10` fetches it."
+    ]
 
 
 def test_an_outlier_whose_source_is_missing_has_its_recipe_and_a_grey_place(
@@ -289,4 +314,11 @@ def test_an_outlier_whose_source_is_missing_has_its_recipe_and_a_grey_place(
 
 def test_home_opens_without_the_set(shipped: Shipped, open_app: Open) -> None:
     shipped(max_s=1000, dataset="cifar10")
-    assert "sdviz download cifar10" in " ".join(one.value for one in open_app().info)
+    at = open_app()
+    (info,) = [one.value for one in at.info]
+    assert info.startswith(
+        "No examples here: `cifar10` is not on this machine. `python -m sdviz download cifar10`"
+    )
+    assert "`cifar10_train.parquet` and `cifar10_test.parquet`" in info and info.endswith(".")
+    # no line on pictures where there are none
+    assert "The first test image of each" not in words(at)

@@ -293,7 +293,7 @@ def test_nobody_judges_an_image_that_is_not_there(full_bundle: Full, open_page: 
     (line,) = [each.value for each in at.main.warning]
     assert f"There is no image `{one}` in this bundle" in line and "no longer" not in line
     assert not at.text_area and not [each for each in at.button if each.key == "failures_open_votes"]
-    assert "grey stands in" not in words(at)
+    assert "Grey stands in" not in words(at)
 
 
 def test_the_score_of_other_settings(full_bundle: Full, open_page: Open, component_data: Read) -> None:
@@ -562,7 +562,7 @@ def test_images_that_are_not_on_this_machine(full_bundle: Full, open_page: Open,
     assert [c["id"] for c in cells] == expected[:AT_ONCE]
     assert np.unique(picture(cells[0])).size == 1
     assert {c["text"] for c in cells} == {"digits"}
-    assert "cifar10 (test) is not on this machine: grey stands in for its pictures" in words(at)
+    assert "Grey stands in for pictures: cifar10 (test) is not on this machine: `python" in words(at)
     assert words(at).count("`python -m sdviz download cifar10` fetches it.") >= 1
     assert at.selectbox(key="failures_f_class").disabled
     groups = at.dataframe[-1].value

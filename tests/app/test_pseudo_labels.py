@@ -339,7 +339,7 @@ def test_images_that_are_not_on_this_machine(full_bundle: Full, open_page: Open,
         lambda table: table.assign(id=table["id"].str.replace("shapes/train/", "cifar10/train/")),
     )
     at = open_page(LABELS, {"truth": "1"})
-    assert "cifar10 (train) is not on this machine: grey stands in for its pictures" in words(at)
+    assert "Grey stands in for pictures: cifar10 (train) is not on this machine: `python" in words(at)
     assert words(at).count("`python -m sdviz download cifar10` fetches it.") == 1
     assert "No class of a training image is known on this machine" in words(at)
     assert not at.metric

@@ -772,7 +772,7 @@ def test_images_that_are_not_on_this_machine(full_bundle: Full, open_page: Open,
     at = open_page(VOTES, {"sample": row["id"], "votes_make": "true"})
     assert sums(at)["score, Eq. 6"] == f"{row['total']:.4f}"
     assert grids(at, component_data)["picture"][0]["src"] == ""
-    assert "No picture: cifar10 (test) is not on this machine. `python -m sdviz download cifar10`" in words(at)
+    assert "No picture: cifar10 (test) is not on this machine: `python -m sdviz download cifar10`" in words(at)
     assert "That needs its picture, which is not on this machine." in words(at)
     assert len(grids(at, component_data)["near_id"]) == 10
 

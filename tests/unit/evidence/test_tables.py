@@ -124,7 +124,7 @@ def test_an_outlier_made_again_goes_through_the_jpeg_of_its_recipe(evidence: Evi
     assert np.array_equal(again, through_jpeg(plain, 40, "4:2:0")) and not np.array_equal(again, plain)
 
 
-def test_what_is_not_here_says_how_to_get_it_once_a_set(evidence: Evidence, data_root: Path) -> None:
+def test_what_is_not_here_says_how_to_get_it_once_a_split(evidence: Evidence, data_root: Path) -> None:
     table = evidence.outliers
     sources = np.array([f"cifar10/train/{i:05d}" for i in range(len(table.ids))])
     library = PictureLibrary(bare(evidence, sources))
@@ -135,10 +135,15 @@ def test_what_is_not_here_says_how_to_get_it_once_a_set(evidence: Evidence, data
         "photos (all) is not on this machine",
         "cifar10 (train) is not on this machine",
     )
+    fetch = "`python -m sdviz download cifar10` fetches it"
+    put = f"put `photos.parquet` in `{data_root}`, or in another `SDVIZ_DATA`"
+    # the sources of outliers come last
     assert shown.ways == (
-        "`python -m sdviz download cifar10` fetches it.",
-        f"Put `photos.parquet` in `{data_root}`, or set `SDVIZ_DATA` to the folder that has it.",
+        ("cifar10", "test", fetch, True),
+        ("photos", "all", put, True),
+        ("cifar10", "train", fetch, True),
     )
+    assert tuple(way.reason for way in shown.ways) == shown.missing
     # what no set is called, and what has no file under the data root, has no way
     for one in ("*a*/[b](c)/1", "shapes/train/99999999", "nothing", "folder/x/y.png@0"):
         assert library.show([one]).ways == ()
