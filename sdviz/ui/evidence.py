@@ -168,12 +168,11 @@ def say_missing(missing: Sequence[str], ways: Sequence[Way]) -> None:
         ways: As `Pictures.ways`.
     """
     lines = missing_lines(missing, ways) if missing else []
+    begins = ":material/hide_image: Grey stands in for pictures:"
     if len(lines) > 1:
-        st.caption(
-            "\n".join([":material/hide_image: Grey stands in for pictures:", *(f"- {one}" for one in lines)])
-        )
+        st.caption("\n".join([begins, *(f"- {one}" for one in lines)]))
     elif lines:
-        st.caption(f":material/hide_image: Grey stands in for {of}: {lines[0]}")
+        st.caption(f"{begins} {lines[0]}")
 
 
 def missing_lines(missing: Sequence[str], ways: Sequence[Way]) -> list[str]:
