@@ -261,7 +261,10 @@ def report(
 def download(
     name: Annotated[str, typer.Argument(help="cifar10, cifar100, svhn, or sd-outliers: the paper's own.")],
 ) -> None:
-    """Fetches a data set into the data root (SDVIZ_DATA, else data/); sd-outliers goes on after a break."""
+    """Fetches a data set into the data root (SDVIZ_DATA, else data/); sd-outliers goes on after a break.
+
+    SDVIZ_ZENODO is the address of another records API than Zenodo's, for a mirror of sd-outliers.
+    """
     from .. import data
     from ..data import zenodo
 
@@ -279,5 +282,5 @@ def download(
 
             there = zenodo.download(name, data.data_root(), on_progress)
     for path in there:
-        kind = "folder" if path.is_dir() else path.suffix.removeprefix(".")
-        typer.echo(f"{kind}:{path}" if kind in ("folder", "npz", "npy", "parquet") else str(path))
+        for line in zenodo.how_to_open(path):
+            typer.echo(line)

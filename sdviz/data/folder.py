@@ -75,6 +75,11 @@ def count(path: Path, name: str) -> int:
     return len(_checked_files(path, name))
 
 
+def holds_pictures(path: Path) -> bool:
+    """Whether `load` finds a picture in a folder."""
+    return bool(_picture_files(path))
+
+
 def _checked_files(path: Path, name: str) -> list[tuple[str, ...]]:
     if not path.is_dir():
         raise DataError(f"{name}: {'is a file, not a folder' if path.exists() else 'no such folder'}")

@@ -14,13 +14,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import arrays, folder
 from .imageset import DataError
 
 API = "https://zenodo.org/api/records"
 # name here -> record there
 RECORDS = {"sd-outliers": "8394847"}
+_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _CHUNK = 1 << 20
 _TIMEOUT_SEC = 60
+# answers that the same command would get again
+_FINAL = (400, 401, 403, 404, 405, 406, 410, 416, 451)
 OnProgress = Callable[[str, int, int], None]
 
 
@@ -62,13 +66,34 @@ def download(
     Raises:
         DataError: No network, a record that is not understood, or a file that is not what its checksum says.
     """
-    folder = root / name
     there: list[Path] = []
-    for file in list_files(RECORDS[name], api):
-        path = folder / file.name
+    files = list_files(RECORDS[name], api)
+    unpacked_as = _folder_names([file.name for file in files])
+    for file in files:
+        path = root / name / file.name
         _fetch(file, path, on_progress)
-        there.append(_unpacked(path) or path)
+        if file.name in unpacked_as:
+            path = _unpacked(path, path.with_name(unpacked_as[file.name]))
+        there.append(path)
     return tuple(there)
+
+
+def how_to_open(path: Path) -> tuple[str, ...]:
+    """What to call something that `download` fetched, so that sdviz opens it; or that it does not.
+
+    Returns:
+        Names as `sdviz.data.load` takes them, as in "npz:PATH"; of a folder one or more. Else one sentence.
+    """
+    kinds = (*arrays.KINDS, "parquet")
+    if not path.is_dir():
+        ending = path.suffix.lower().removeprefix(".")
+        if ending in kinds:
+            return (f"{ending}:{path}",)
+        return (f"{path}: sdviz does not open {f'.{ending} files' if ending else 'files without an ending'}",)
+    found = [f"folder:{path}"] if folder.holds_pictures(path) else []
+    inside = sorted(one for one in path.rglob("*") if one.is_file() and not one.name.startswith("."))
+    found += [f"{one.suffix.lower()[1:]}:{one}" for one in inside if one.suffix.lower()[1:] in kinds]
+    return tuple(found) or (f"{path}: a folder without anything that sdviz opens",)
 
 
 def list_files(record: str, api: str | None = None) -> tuple[RecordFile, ...]:
@@ -80,33 +105,60 @@ def list_files(record: str, api: str | None = None) -> tuple[RecordFile, ...]:
     address = f"{(api or os.environ.get('SDVIZ_ZENODO') or API).rstrip('/')}/{record}"
     try:
         with urllib.request.urlopen(address, timeout=_TIMEOUT_SEC) as answer:
-            found = json.load(answer)
+            text = answer.read()
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise DataError(f"record {record} cannot be had from {address}: {_reason(error)}") from error
     try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise DataError(f"{address} answers with no record, but with something that is not JSON") from error
+    try:
+        if not isinstance(found, dict) or not isinstance(found.get("files"), list):
+            raise ValueError("it lists no files")
         files = [_file(one) for one in found["files"]]
-    except (KeyError, TypeError, ValueError) as error:
+    except ValueError as error:
         raise DataError(f"{address} does not answer as a record does: {_reason(error)}") from error
     if not files:
         raise DataError(f"record {record} has no files to fetch: it may be closed")
     return tuple(files)
 
 
-def _file(one: dict[str, object]) -> RecordFile:
-    name = str(one["key"])
+def _file(one: object) -> RecordFile:
+    if not isinstance(one, dict) or not isinstance(one.get("key"), str):
+        raise ValueError("a file has no name")
+    name = one["key"]
     # a name from elsewhere must not lead out of the folder
     if not name or name in (".", "..") or name != Path(name).name or "\\" in name:
         raise ValueError(f"a file called {name!r}")
-    algorithm, _, checksum = str(one["checksum"]).rpartition(":")
-    links = one["links"]
-    if not isinstance(links, dict):
-        raise ValueError(f"{name} has no links")
+    if not str(one.get("size", "")).isdecimal():
+        raise ValueError(f"{name} has no size")
+    algorithm, _, checksum = str(one.get("checksum") or "").lower().rpartition(":")
+    if not checksum:
+        raise ValueError(f"{name} has no checksum")
     algorithm = algorithm or "md5"
-    if algorithm not in hashlib.algorithms_guaranteed:
+    if algorithm not in hashlib.algorithms_guaranteed or algorithm.startswith("shake"):
         raise ValueError(f"{name} has a checksum of an unknown kind, {algorithm!r}")
-    return RecordFile(
-        name, int(str(one["size"])), algorithm, checksum, str(links.get("content") or links["self"])
-    )
+    links = one.get("links")
+    address = (links.get("content") or links.get("self")) if isinstance(links, dict) else None
+    if not address:
+        raise ValueError(f"{name} has no links to fetch it from")
+    if not str(address).startswith(("https://", "http://")):
+        raise ValueError(f"{name} has a link that is no web address, {address!r}")
+    return RecordFile(name, int(str(one["size"])), algorithm, checksum, str(address))
+
+
+def _folder_names(names: list[str]) -> dict[str, str]:
+    """Folders of archives: their names without the ending; where that is taken, with it behind a dash."""
+    ending_of = {one: ending for one in names for ending in _ARCHIVES if one.lower().endswith(ending)}
+    taken = {one.lower() for one in names}
+    found: dict[str, str] = {}
+    for one, ending in ending_of.items():
+        stem = one[: -len(ending)]
+        stem = "files" if stem in ("", ".", "..") else stem
+        folder_name = stem if stem.lower() not in taken else f"{stem}-{ending[1:]}"
+        taken.add(folder_name.lower())
+        found[one] = folder_name
+    return found
 
 
 def _fetch(file: RecordFile, path: Path, on_progress: OnProgress | None) -> None:
@@ -123,6 +175,10 @@ def _fetch(file: RecordFile, path: Path, on_progress: OnProgress | None) -> None
         try:
             _read_on(file, partial, have, report)
         except (OSError, http.client.HTTPException) as error:
+            if isinstance(error, urllib.error.HTTPError) and error.code in _FINAL:
+                raise DataError(
+                    f"{file.name} cannot be had: {file.address} answers HTTP {error.code} ({error.reason})"
+                ) from error
             kept = partial.stat().st_size if partial.is_file() else 0
             raise DataError(
                 f"{file.name} broke off after {kept:,} of {file.size:,} bytes ({_reason(error)}): the same "
@@ -152,18 +208,13 @@ def _read_on(file: RecordFile, partial: Path, have: int, report: OnProgress) -> 
                 report(file.name, min(have, file.size), file.size)
 
 
-def _unpacked(path: Path) -> Path | None:
-    """The folder of an archive beside it, unpacked once; None for a file that is none."""
-    lower = path.name.lower()
-    is_zip, is_tar = lower.endswith(".zip"), lower.endswith((".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz"))
-    if not (is_zip or is_tar):
-        return None
-    target = path.with_name(path.name.split(".")[0] or "files")
+def _unpacked(path: Path, target: Path) -> Path:
+    """The folder of an archive beside it, unpacked once."""
     if target.is_dir():
         return target
     part = target.with_name(target.name + ".partial")
     try:
-        if is_zip:
+        if path.name.lower().endswith(".zip"):
             with zipfile.ZipFile(path) as archive:
                 archive.extractall(part)  # takes absolute names and .. out by itself
         else:

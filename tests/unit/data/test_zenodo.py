@@ -15,8 +15,10 @@ from threading import Thread
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 from sdviz import data
+from sdviz.cli import app
 from sdviz.data import DataError, zenodo
 
 
@@ -26,10 +28,12 @@ class Zenodo:
 
     files: dict[str, bytes]
     address: str = ""
+    answer: bytes | None = None
     cut: int | None = None
     knows_ranges: bool = True
     asked: list[str] = field(default_factory=list)
     change: dict[str, object] = field(default_factory=dict)
+    errors: dict[str, int] = field(default_factory=dict)
 
     def record(self) -> dict[str, object]:
         return {
@@ -76,11 +80,11 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Zenodo]:
         def do_GET(self) -> None:
             held.asked.append(f"{self.path} {self.headers.get('Range', '')}".strip())
             if self.path == "/records/8394847":
-                self._send(json.dumps(held.record()).encode())
+                self._send(json.dumps(held.record()).encode() if held.answer is None else held.answer)
                 return
             found = re.fullmatch(r"/records/8394847/files/(.+)/content", self.path)
-            if found is None:
-                self.send_error(404)
+            if found is None or found[1] in held.errors:
+                self.send_error(404 if found is None else held.errors[found[1]])
                 return
             blob, start = held.files[found[1]], 0
             if held.knows_ranges and self.headers.get("Range"):
@@ -156,7 +160,12 @@ def test_a_wrong_checksum_keeps_nothing(server: Zenodo, tmp_path: Path) -> None:
     [
         ({"key": "../x.zip"}, "a file called '../x.zip'"),
         ({"key": ""}, "a file called ''"),
-        ({"size": "many"}, "does not answer as a record does"),
+        ({"key": None}, "a file has no name"),
+        ({"size": "many"}, "does not answer as a record does: train.zip has no size"),
+        ({"checksum": None}, "train.zip has no checksum"),
+        ({"checksum": "shake_128:1"}, "a checksum of an unknown kind, 'shake_128'"),
+        ({"links": {}}, "train.zip has no links to fetch it from"),
+        ({"links": {"self": "file:///etc/passwd"}}, "no web address, 'file:///etc/passwd'"),
         ({"checksum": "crc:1"}, "a checksum of an unknown kind, 'crc'"),
         ({"links": None}, "has no links"),
     ],
@@ -191,3 +200,111 @@ def test_no_server_and_no_files_are_one_line(server: Zenodo, tmp_path: Path) -> 
     with pytest.raises(DataError, match="cannot be had from .*refused") as caught:
         zenodo.list_files("1", "http://127.0.0.1:9")
     assert "\n" not in str(caught.value)
+
+
+def test_archives_with_dots_in_their_names_are_unpacked_apart(server: Zenodo, tmp_path: Path) -> None:
+    server.files = {"sd.S100.zip": zipped(["a/1.png"]), "sd.S150.zip": zipped(["a/1.png", "a/2.png"])}
+    found = zenodo.download("sd-outliers", tmp_path)
+    assert [path.name for path in found] == ["sd.S100", "sd.S150"]
+    assert [len(data.load(f"folder:{path}")) for path in found] == [1, 2]
+    assert zenodo.download("sd-outliers", tmp_path) == found
+
+
+def test_no_two_files_of_a_record_share_a_folder(server: Zenodo, tmp_path: Path) -> None:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w:gz") as archive:
+        entry = tarfile.TarInfo("b.png")
+        entry.size = len(blob := picture(0))
+        archive.addfile(entry, io.BytesIO(blob))
+    server.files = {
+        "sd.zip": zipped(["a.png"]),
+        "SD.tar.gz": stream.getvalue(),
+        "x": b"plain",
+        "x.zip": zipped(["c.png"]),
+        "...zip": zipped(["d.png"]),
+    }
+    found = zenodo.download("sd-outliers", tmp_path)
+    assert [path.name for path in found] == ["sd", "SD-tar.gz", "x", "x-zip", "files"]
+    assert [next(path.iterdir()).name for path in found if path.is_dir()] == [
+        "a.png",
+        "b.png",
+        "c.png",
+        "d.png",
+    ]
+    assert all(path.parent == tmp_path / "sd-outliers" for path in found)
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (
+            b"<!DOCTYPE html><html>Welcome</html>",
+            "answers with no record, but with something that is not JSON$",
+        ),
+        (b"\xff\xfe\x00", "answers with no record, but with something that is not JSON$"),
+        (b"", "answers with no record"),
+        (b"[]", "does not answer as a record does: it lists no files"),
+        (b'{"message": "not here"}', "does not answer as a record does: it lists no files"),
+        (b'{"files": {"a": 1}}', "it lists no files"),
+        (b'{"files": ["a"]}', "a file has no name"),
+    ],
+)
+def test_an_answer_that_is_no_record_is_said_in_words(server: Zenodo, answer: bytes, message: str) -> None:
+    server.answer = answer
+    with pytest.raises(DataError, match=f"{server.address}/8394847 .*{message}") as caught:
+        zenodo.list_files("8394847")
+    assert not {"Expecting", "codec", "KeyError", "links'"} & set(str(caught.value).split())
+
+
+@pytest.mark.parametrize("code", [403, 404, 410])
+def test_a_file_that_is_gone_does_not_go_on(server: Zenodo, tmp_path: Path, code: int) -> None:
+    server.errors = {"sd.npz": code}
+    with pytest.raises(
+        DataError, match=f"sd.npz cannot be had: http.*sd.npz/content answers HTTP {code}"
+    ) as caught:
+        zenodo.download("sd-outliers", tmp_path)
+    assert "goes on" not in str(caught.value)
+    # a server that is overloaded is another matter
+    server.errors = {"sd.npz": 503}
+    with pytest.raises(DataError, match="broke off after 0 of .*HTTP 503.* goes on from there"):
+        zenodo.download("sd-outliers", tmp_path)
+
+
+def test_a_checksum_may_be_in_capitals(server: Zenodo, tmp_path: Path) -> None:
+    blob = npz()
+    server.files = {"sd.npz": blob}
+    server.change = {"checksum": f"MD5:{hashlib.md5(blob).hexdigest().upper()}"}
+    assert zenodo.download("sd-outliers", tmp_path) == (tmp_path / "sd-outliers" / "sd.npz",)
+
+
+def test_the_command_says_how_to_open_each_file(server: Zenodo, tmp_path: Path) -> None:
+    arrays = io.BytesIO()
+    with zipfile.ZipFile(arrays, "w") as archive:
+        archive.writestr("deep/S100.npz", npz())
+        archive.writestr("deep/notes.txt", "x")
+    text = io.BytesIO()
+    with zipfile.ZipFile(text, "w") as archive:
+        archive.writestr("notes.txt", "x")
+    server.files |= {"more.zip": arrays.getvalue(), "words.zip": text.getvalue()}
+    server.files |= {"sd.pt": b"weights", "README.md": b"# SD", "LICENSE": b"free", "A.NPZ": npz()}
+    result = CliRunner().invoke(app, ["download", "sd-outliers"])
+    assert result.exit_code == 0, result.output
+    at = tmp_path / "sd-outliers"
+    assert result.stdout.splitlines() == [
+        f"folder:{at}/train",
+        f"npz:{at}/sd.npz",
+        f"npz:{at}/more/deep/S100.npz",
+        f"{at}/words: a folder without anything that sdviz opens",
+        f"{at}/sd.pt: sdviz does not open .pt files",
+        f"{at}/README.md: sdviz does not open .md files",
+        f"{at}/LICENSE: sdviz does not open files without an ending",
+        f"npz:{at}/A.NPZ",
+    ]
+    for line in result.stdout.splitlines():
+        if ": " not in line:
+            assert len(data.load(line)) == 3
+
+
+def test_help_names_the_address() -> None:
+    result = CliRunner().invoke(app, ["download", "--help"])
+    assert "SDVIZ_ZENODO" in result.stdout
