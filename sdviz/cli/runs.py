@@ -227,7 +227,7 @@ def report(
     """Shows what runs reached: AUROC of each OOD set with its spread, beside the controls."""
     from .. import runs
     from ..evaluation import read_report
-    from ..evaluation.tables import results_table
+    from ..evaluation.tables import SameSeedsError, results_table
     from ..evidence.paper_page import paper_page
     from ..evidence.records import read_record
 
@@ -244,7 +244,10 @@ def report(
         if paper:
             text = paper_page([read_record(one.path / "bundle", one.name) for one in found], command)
         else:
-            text = results_table(reports, command)
+            try:
+                text = results_table(reports, command)
+            except SameSeedsError as error:
+                raise Mistake(_same_seeds(*(found[i] for i in error.pair)) or str(error)) from error
     if json_:
         typer.echo(json.dumps([one.model_dump(mode="json") for one in reports]))
     elif out is None:
@@ -254,6 +257,25 @@ def report(
 
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(out, text)
+
+
+def _same_seeds(first: Run, second: Run) -> str:
+    """What two runs of the same seeds differ in, and what shows them; "" where nothing that matters."""
+    from ..evidence.records import NO_MATTER, differing_settings
+
+    configs = [one.config().model_dump(mode="json") for one in (first, second)]
+    differing = [
+        f"{key} ({values[0]} and {values[1]})"
+        for key, values in differing_settings(configs).items()
+        if not {*NO_MATTER} & {*key.split(".")}
+    ]
+    if not differing:
+        return ""
+    more = f" and {len(differing) - 4} more" if len(differing) > 4 else ""
+    return (
+        f"{first.name} and {second.name} have the same seeds and differ in {', '.join(differing[:4])}{more}:"
+        " a mean over them would say nothing; --paper shows them apart"
+    )
 
 
 @app.command()

@@ -37,9 +37,10 @@ def score(
     """
     from ..bundle import Bundle
     from ..pipeline import PipelineError
-    from ..pipeline.scoring import score_images, write_scores
+    from ..pipeline.scoring import check_table_name, score_images, write_scores
 
     with checking():
+        check_table_name(out)
         judge = Bundle.load(bundle, device)
         sources = load_images(images, limit, skip_bad, judge.manifest.image_size)
     with progress_bar() as show:

@@ -22,6 +22,8 @@ from .imageset import UNKNOWN_LABEL, DataError, ImageSet, checked_labels, chosen
 KINDS = ("npz", "npy")
 SPLIT = "all"
 IMAGE_NAMES = ("images", "x", "data", "arr_0")
+# how a file of either kind begins
+_MAGIC = (b"\x93NUMPY", b"PK\x03\x04", b"PK\x05\x06")
 LABEL_NAMES = ("labels", "label", "y", "targets", "arr_1")
 
 
@@ -88,6 +90,9 @@ def _arrays(path: Path, name: str, kind: str) -> Iterator[Mapping[str, np.ndarra
     if not path.is_file():
         raise DataError(f"{name}: {path} {'is not a file' if path.exists() else 'does not exist'}")
     try:
+        with path.open("rb") as stream:
+            if not stream.read(8).startswith(_MAGIC):
+                raise DataError(f"{path} cannot be read as .{kind}: it does not begin as a NumPy file does")
         # never a pickle: it could run anything
         opened = np.load(path, mmap_mode="r" if kind == "npy" else None, allow_pickle=False)
         is_npz = isinstance(opened, np.lib.npyio.NpzFile)
@@ -103,8 +108,10 @@ def _arrays(path: Path, name: str, kind: str) -> Iterator[Mapping[str, np.ndarra
     except DataError:
         raise
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, NotImplementedError) as error:
-        reason = str(error).strip().splitlines()
-        raise DataError(f"{path} cannot be read as .{kind}: {reason[0] if reason else error!r}") from error
+        reason = next(iter(str(error).strip().splitlines()), repr(error))
+        if "pickle" in reason or "Python objects" in reason:
+            reason = "it holds Python objects, which are never opened"
+        raise DataError(f"{path} cannot be read as .{kind}: {reason}") from error
 
 
 def _images(path: Path, kind: str, arrays: Mapping[str, np.ndarray]) -> np.ndarray:

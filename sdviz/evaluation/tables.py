@@ -32,6 +32,18 @@ FRECHET_NAMES = {
 }
 
 
+class SameSeedsError(ReportError):
+    """Two reports whose seeds are the same.
+
+    Attributes:
+        pair: Which two.
+    """
+
+    def __init__(self, pair: tuple[int, int]) -> None:
+        super().__init__("two of the runs have the same seeds: the spread over them would say nothing")
+        self.pair = pair
+
+
 def results_table(reports: Sequence[Report], command: str) -> str:
     """The tables of one run, or of several that differ in their seeds, as Markdown.
 
@@ -43,7 +55,7 @@ def results_table(reports: Sequence[Report], command: str) -> str:
 
     Raises:
         ReportError: No reports, or reports that do not go together: other sets, roles, modes, controls or
-            settings, or the same seeds twice.
+            settings; `SameSeedsError` for the same seeds twice.
     """
     labels = _check_together(reports)
     first = reports[0]
@@ -84,8 +96,9 @@ def _check_together(reports: Sequence[Report]) -> list[str]:
             if of(other) != of(first):
                 raise ReportError(f"the runs differ in their {what}: {of(first)} and {of(other)}")
     seeds = [tuple(sorted(r.seeds.items())) for r in reports]
-    if len(set(seeds)) != len(seeds):
-        raise ReportError("two of the runs have the same seeds: the spread over them would say nothing")
+    for i, one in enumerate(seeds):
+        if one in seeds[:i]:
+            raise SameSeedsError((seeds.index(one), i))
     varied = _varied_seeds(reports)
     of_run = [{r.seeds.get(stage) for stage in varied} for r in reports]
     if varied and all(len(values) == 1 for values in of_run):

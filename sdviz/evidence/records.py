@@ -195,7 +195,12 @@ def mean_auroc(record: BundleRecord, role: str, mode: str = "both") -> float | N
 
 def differing_keys(records: Sequence[BundleRecord]) -> dict[str, list[object]]:
     """The keys of the configuration in which bundles differ, and each one's value, None where it has none."""
-    leaves = [_leaves(one.manifest.config or {}) for one in records]
+    return differing_settings([one.manifest.config or {} for one in records])
+
+
+def differing_settings(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[object]]:
+    """The keys, as in "a.b", in which configurations differ, and each one's value, None where it has none."""
+    leaves = [_leaves(one) for one in configs]
     keys = dict.fromkeys(key for tree in leaves for key in tree)
     found: dict[str, list[object]] = {}
     for key in keys:

@@ -18,6 +18,7 @@ from ..evaluation import OODReference, ood_reference, score_table
 from .workspace import PipelineError
 
 IMAGES_AT_ONCE = 1024
+ENDINGS = (".csv", ".parquet")
 
 
 def id_reference(bundle: Bundle) -> OODReference:
@@ -65,11 +66,26 @@ def score_images(
     return pa.concat_tables(tables)
 
 
+def check_table_name(path: Path) -> None:
+    """Refuses a name that says of neither kind of table.
+
+    Raises:
+        PipelineError: It ends in neither .csv nor .parquet.
+    """
+    if path.suffix.lower() not in ENDINGS:
+        raise PipelineError(f"{path}: a table of scores is {' or '.join(ENDINGS)}, by the end of its name")
+
+
 def write_scores(table: pa.Table, path: Path) -> None:
-    """Writes a table of scores as CSV, or as Parquet where the name ends so; whole or not at all."""
+    """Writes a table of scores as CSV or Parquet, as the name ends; whole or not at all.
+
+    Raises:
+        PipelineError: The name ends in neither.
+    """
+    check_table_name(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    if path.suffix == ".parquet":
+    if path.suffix.lower() == ".parquet":
         pq.write_table(table, partial)
     else:
         pyarrow.csv.write_csv(table, partial)

@@ -167,6 +167,10 @@ def test_scores_are_written_whole(bundle: Bundle, near: data.ImageSet, tmp_path:
     write_scores(table, tmp_path / "deep" / "scores.parquet")
     assert pq.read_table(tmp_path / "deep" / "scores.parquet").equals(table)
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["scores.parquet"]
+    write_scores(table, tmp_path / "loud" / "SCORES.PARQUET")
+    assert pq.read_table(tmp_path / "loud" / "SCORES.PARQUET").equals(table)
+    with pytest.raises(PipelineError, match="a table of scores is .csv or .parquet"):
+        write_scores(table, tmp_path / "x.txt")
 
 
 # --- commands -------------------------------------------------------------------------------------
@@ -243,6 +247,42 @@ def test_report_shows_the_tables(cli: Callable[..., Result], scored_run: Path, t
     assert "no report there" in one_line_error(cli("report", "1"))
     write_status(run / "status.json", Status("cancelled", "", stage="diffusion"))
     assert "has no report yet: it is cancelled at the stage diffusion" in one_line_error(cli("report", "1"))
+
+
+def test_runs_of_the_same_seeds_are_told_apart_by_their_settings(
+    cli: Callable[..., Result], scored_run: Path, tmp_path: Path
+) -> None:
+    tree = yaml.safe_load((scored_run.parent / "tiny.yaml").read_text())
+    names = ("00001-pictures-tiny", "00002-pictures-tiny")
+    for name in names:
+        shutil.copytree(scored_run, tmp_path / "runs" / name)
+        (tmp_path / "runs" / name / "config.yaml").write_text(yaml.safe_dump(tree))
+    # the same settings: there is nothing to name
+    assert "two of the runs have the same seeds" in one_line_error(cli("report", "1", "2"))
+    other = tmp_path / "runs" / names[1] / "config.yaml"
+    other.write_text(yaml.safe_dump(tree | {"profile": "another", "device": "cpu"}))
+    assert "two of the runs have the same seeds" in one_line_error(cli("report", "1", "2"))
+
+    changed = json.loads(json.dumps(tree))
+    changed["outliers"]["guidance_scale"] = 7
+    other.write_text(yaml.safe_dump(changed))
+    message = one_line_error(cli("report", "1", "2"))
+    assert f"{names[0]} and {names[1]} have the same seeds and differ in " in message
+    assert "differ in outliers.guidance_scale (None and 7.0): " in message and "--paper shows them" in message
+
+    changed["detector"] |= {"epochs": 9, "outlier_weight": 0.9, "frozen_blocks": 1, "zero_heads": False}
+    other.write_text(yaml.safe_dump(changed))
+    message = one_line_error(cli("report", "1", "2"))
+    assert " and 1 more: " in message and "outliers.guidance_scale" in message
+
+
+@pytest.mark.parametrize("name", ["x.txt", "scores", "x.csv.gz", ".csv"])
+def test_a_table_of_another_kind_is_refused_before_anything_is_scored(
+    cli: Callable[..., Result], tmp_path: Path, name: str
+) -> None:
+    result = cli("score", "--bundle", tmp_path / "none", "--images", "digits", "--out", tmp_path / name)
+    assert f"{tmp_path / name}: a table of scores is .csv or .parquet" in one_line_error(result)
+    assert not (tmp_path / name).exists()
 
 
 def test_a_dry_run_shows_the_plan_and_starts_nothing(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +79,8 @@ def damaged(path: Path) -> None:
     [
         (lambda p: None, "does not exist"),
         (damaged, "cannot be read as .npz"),
-        (lambda p: p.write_bytes(b"no zip"), "cannot be read as .npz"),
+        (lambda p: p.write_bytes(b"no zip"), "cannot be read as .npz: it does not begin as a NumPy file does"),
+        (lambda p: p.write_bytes(b""), "it does not begin as a NumPy file does"),
         (
             lambda p: np.savez(p, images=np.zeros((2, 32, 32, 3))),
             r"uint8 \(N,H,W,3\) or \(N,3,H,W\), not float64",
@@ -90,7 +92,7 @@ def damaged(path: Path) -> None:
         (lambda p: np.savez(p, images=pictures(), labels=np.arange(3)), r"whole numbers \(7,\)"),
         (lambda p: np.savez(p, images=pictures(), labels=np.full(7, 0.5)), "label 0.5 in row 0"),
         (lambda p: np.savez(p, images=pictures(), y=np.full(7, 2), class_names=["a"]), "label 2 in row 0"),
-        (lambda p: np.savez(p, images=np.array([{"a": 1}], dtype=object)), "cannot be read as .npz"),
+        (lambda p: np.savez(p, images=np.array([{"a": 1}], dtype=object)), "it holds Python objects"),
         (lambda p: np.save(p.with_suffix(".npy"), pictures()) or p.with_suffix(".npy").rename(p), "npy:PATH"),
     ],
 )
@@ -99,7 +101,27 @@ def test_bad_files_are_refused_in_one_line(tmp_path: Path, write: object, messag
     write(path)  # type: ignore[operator]
     with pytest.raises(DataError, match=message) as caught:
         data.load(f"npz:{path}")
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value) and "pickle" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (
+            lambda p: p.write_text("1 2 3\n4 5 6\n"),
+            "own.npy cannot be read as .npy: it does not begin as a NumPy",
+        ),
+        (lambda p: p.write_bytes(pickle.dumps([1, 2])), "it does not begin as a NumPy"),
+        (lambda p: np.save(p, np.array([{"a": 1}], dtype=object)), "it holds Python objects, which are never"),
+        (lambda p: p.write_bytes(b"\x93NUMPY\x01"), "cannot be read as .npy"),
+    ],
+)
+def test_what_is_no_npy_is_said_without_numpys_advice(tmp_path: Path, write: object, message: str) -> None:
+    path = tmp_path / "own.npy"
+    write(path)  # type: ignore[operator]
+    with pytest.raises(DataError, match=message) as caught:
+        data.load(f"npy:{path}")
+    assert "\n" not in str(caught.value) and "pickle" not in str(caught.value)
 
 
 def test_a_name_without_a_path_says_so() -> None:
