@@ -103,7 +103,8 @@ def file_of(evidence: Evidence, points: Points, unit_length: bool, layout: Layou
     bundle = evidence.bundle
     if bundle.path is None:
         return None
-    what = layout.that_matter() | {"bundle": bundle.hash, "frames": points.frames, "unit": unit_length}
+    frames = points.same_in or points.frames
+    what = layout.that_matter() | {"bundle": bundle.hash, "frames": frames, "unit": unit_length}
     digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode())
     digest.update("\n".join(points.ids.tolist()).encode())
     return Path(bundle.path).parent / FOLDER / f"{digest.hexdigest()[:32]}{SUFFIX}"
@@ -114,6 +115,9 @@ def find_ahead(evidence: Evidence, points: Points, unit_length: bool, layout: La
     file = file_of(evidence, points, unit_length, layout)
     found = read_layouts(file) if file is not None else None
     wanted = (*points.features.shape[:2], layout.dims)
+    if found is not None and points.same_in and len(found.points) == len(points.same_in):
+        # made when every epoch was laid out by itself
+        found = Layouts(found.points[-1:], found.trust[-1:], found.explained[-1:])
     return found if found is not None and found.points.shape == wanted else None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -27,6 +27,7 @@ class Points:
         start_timesteps: int64 (N,), S of an outlier; -1 for other images, or where it is unknown.
         told: int64 (N,), the wrong label that an outlier was told; -1 for other images.
         scored_rows: int64 (N,), the image's row in its scored set; -1 for reference images.
+        same_in: The epochs that the one frame stands for, where no image is elsewhere in another one.
     """
 
     frames: tuple[str, ...]
@@ -37,14 +38,10 @@ class Points:
     start_timesteps: np.ndarray
     told: np.ndarray
     scored_rows: np.ndarray
+    same_in: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
-
-    @property
-    def moves(self) -> bool:
-        """Whether any image is elsewhere in another frame: with a frozen encoder none is."""
-        return bool((self.features != self.features[:1]).any())
 
     def spread(self, per_point: dict[str, np.ndarray], fill: float = np.nan) -> np.ndarray:
         """A column of the scored sets, put to these points, float64 (N,).
@@ -58,6 +55,11 @@ class Points:
             here = (self.sets == name) & (self.scored_rows >= 0)
             found[here] = values[self.scored_rows[here]]
         return found
+
+
+def moves(stack: np.ndarray) -> bool:
+    """Whether any image is elsewhere in another epoch, of features (F,N,D): with a frozen encoder none is."""
+    return bool((stack != stack[:1]).any())
 
 
 def available_sets(evidence: Evidence, through_training: bool) -> list[str]:
@@ -130,6 +132,8 @@ def snapshot_points(
 ) -> Points:
     """The images that were followed through detector training.
 
+    Where they stay in one place, as with a frozen encoder, one frame stands for every epoch.
+
     Args:
         evidence: Whose.
         sets: Of `available_sets`.
@@ -154,9 +158,11 @@ def snapshot_points(
         "before training" if one == 0 and last else f"epoch {one} (last)" if one == last else f"epoch {one}"
         for one in chosen.tolist()
     )
-    return _described(
-        evidence, frames, _scaled(stack[chosen][:, rows], normalize), ids[rows], names[rows].astype(str)
-    )
+    features, same_in = stack[chosen][:, rows], tuple[str, ...]()
+    if len(frames) > 1 and not moves(stack):
+        frames, features, same_in = ("every epoch",), features[-1:], frames
+    found = _described(evidence, frames, _scaled(features, normalize), ids[rows], names[rows].astype(str))
+    return replace(found, same_in=same_in)
 
 
 def shared_out(n: int, sizes: Sequence[int]) -> list[int]:

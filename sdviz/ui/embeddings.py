@@ -30,9 +30,12 @@ from sdviz.ui.embeddings_state import (
     known_of,
     layout_store,
     mark_sample,
+    moves_through_training,
     sets_to_choose,
+    titles_of,
 )
 from sdviz.ui.evidence import open_evidence, say_missing, show_missing_part
+from sdviz.ui.links import put_in_link, take_from_link
 from sdviz.ui.page import PageContext, open_page, show_missing_bundle
 from sdviz.ui.scatter import TILES_A_SHEET, Colouring, FrameName, scatter, send_pictures
 from sdviz.ui.shared import set_shared
@@ -102,7 +105,8 @@ def _controls(evidence: Evidence, views: dict[str, list[str]]) -> tuple[View, st
         )
         method = _one_of("Method", list(METHODS), f"{PAGE}_method")
         dims = 3 if _one_of("Dimensions", ["2-D", "3-D"], f"{PAGE}_dims") == "3-D" else 2
-        panels = _one_of("Epochs", [TWO, ONE], f"{PAGE}_panels") if view == THROUGH else ONE
+        followed = view == THROUGH and moves_through_training(evidence)
+        panels = _one_of("Epochs", [TWO, ONE], f"{PAGE}_panels") if followed else ONE
         st.button(
             "Figure 3",
             key=f"{PAGE}_figure_3",
@@ -118,16 +122,19 @@ def _controls(evidence: Evidence, views: dict[str, list[str]]) -> tuple[View, st
         # the other view, or another bundle, may have others
         st.session_state[key] = [one for one in st.session_state[key] if one in choices]
     usual = usual_sets(evidence, choices)
+    take_from_link(key, choices, many=True)
+    titles = titles_of(evidence)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         sets = st.multiselect(
             "Images from",
             choices,
             default=None if key in st.session_state else usual,
+            format_func=lambda one: titles.get(one, one),
             key=key,
             width="stretch",
-            bind="query-params",
             persist_state="session",
         )
+        put_in_link(key, [one for one in choices if one in sets], usual)
         way = st.selectbox(
             "Colour by",
             WAYS,
@@ -334,8 +341,11 @@ def _caption(known: Known, wish: View, method: str, layouts: Layouts, shown: Col
         if len(known.points.frames) > 1
         else ""
     )
-    if followed and not known.points.moves:
-        followed = " Every epoch is the same: the encoder was frozen, and training reached the heads alone."
+    if known.points.same_in:
+        followed = (
+            f" One picture stands for all {len(known.points.same_in)} epochs followed, which are the same: the "
+            "encoder was frozen, and training reached the heads alone."
+        )
     columns[0].caption(
         f"{len(known.points):,} images; each point is one, by its {known.points.features.shape[2]} features in "
         f"the detector. {what}.{followed} Trustworthiness, 0 to 1: how many of the neighbours on the page are "
@@ -378,6 +388,7 @@ def _title(known: Known, method: str, shown: Colouring) -> str:
     name = next(name for name, one in METHODS.items() if one == method)
     frame = known.points.frames[-1].removesuffix(" (last)")
     when = frame if len(known.points.frames) == 1 else f"at {frame}"
+    when = f"in {frame}" if known.points.same_in else when
     how = shown.name if shown.name == FIGURE_3 else f"by {shown.name}"
     return f"{name} of the features {when}, coloured {how}"
 

@@ -14,7 +14,7 @@ from sdviz import runs
 from sdviz.bundle import Bundle
 from sdviz.evidence import Evidence, MissingPart, PictureLibrary
 from sdviz.evidence.layouts_ahead import View
-from sdviz.evidence.points import OUTLIERS, TRAIN, Points, available_sets
+from sdviz.evidence.points import OUTLIERS, TRAIN, Points, available_sets, moves
 from sdviz.evidence.rescoring import SetScores
 from sdviz.evidence.votes import find_sample
 from sdviz.projection import Layouts, LayoutSettings, LayoutStore, compute_layouts
@@ -61,7 +61,7 @@ class Known:
     @cached_property
     def titles(self) -> dict[str, str]:
         """Of each set, for people."""
-        return set_titles(self.evidence) | {TRAIN: "train (ID)", OUTLIERS: OUTLIERS}
+        return titles_of(self.evidence)
 
     @cached_property
     def colours(self) -> dict[str, str]:
@@ -147,6 +147,25 @@ def known_of(bundle: Bundle, evidence: Evidence, library: PictureLibrary, view: 
     now = sets_now(evidence, settings) if settings is not None else SetsNow(None, "no detector", {}, None)
     classes = _classes(bundle.hash, ids_hash(points), sets_here(), points, library)
     return Known(bundle, evidence, library, points, settings, now, classes)
+
+
+def titles_of(evidence: Evidence) -> dict[str, str]:
+    """What each set is called for people."""
+    return set_titles(evidence) | {TRAIN: "train (ID)", OUTLIERS: OUTLIERS}
+
+
+@st.cache_data(max_entries=8, show_spinner=False)
+def _moves(bundle_hash: str, _evidence: Evidence) -> bool:
+    return moves(_evidence.snapshots[0])
+
+
+def moves_through_training(evidence: Evidence) -> bool:
+    """Whether features of the bundle's snapshots are others in another epoch.
+
+    Raises:
+        MissingPart: It has none.
+    """
+    return _moves(evidence.bundle.hash, evidence)
 
 
 def sets_to_choose(evidence: Evidence, through: bool) -> list[str]:

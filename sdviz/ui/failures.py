@@ -30,7 +30,7 @@ from sdviz.ui.failures_state import (
     pictures_of,
 )
 from sdviz.ui.links import keep_link_values, restore_link_values, set_link_value
-from sdviz.ui.look import set_colours, set_titles
+from sdviz.ui.look import set_colours, set_name, set_titles
 from sdviz.ui.names import display_names
 from sdviz.ui.page import PageContext, show_missing_bundle
 from sdviz.ui.pictures import data_uri
@@ -297,7 +297,7 @@ def _grid(view: View, shown: Failures) -> None:
                 data_uri(pictures.images[i]),
                 f"{one}, {own_class or 'class unknown'}, score {shown.scores[row]:.4g}",
                 view.colours[str(shown.sets[row])],
-                own_class or str(shown.sets[row]),
+                own_class or set_name(str(shown.sets[row])),
                 f"margin {shown.margins[row]:#.3g}{mark}",
                 id=one,
                 chosen=one == chosen,

@@ -13,6 +13,7 @@ from sdviz.evidence.provenance import provenance
 from sdviz.ui.chart_parts import Bars
 from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.failures_state import View, facts_of
+from sdviz.ui.look import set_name
 
 BY_CLASS, BY_CLUSTER = "by class", "by cluster"
 MOST_BARS = 30
@@ -88,7 +89,7 @@ def show_rates(view: View, sets: Sequence[str], false_alarms: bool) -> None:
         st.dataframe(
             pd.DataFrame(
                 {
-                    "set": [rate.set for rate in found],
+                    "set": [set_name(rate.set) for rate in found],
                     "group": [rate.name for rate in found],
                     "called wrongly": [rate.wrong for rate in found],
                     "images": [rate.n for rate in found],
@@ -109,7 +110,7 @@ def _labels(shown: Sequence[Rate], with_set: bool) -> list[str]:
     for name, rate in zip(short, shown, strict=True):
         # two long names may have one short form
         name = name if pairs.count((name, rate.set)) == 1 else rate.name
-        place = f" ({rate.set})" if with_set else ""
+        place = f" ({set_name(rate.set)})" if with_set else ""
         labels.append(f"{name}{place}, {rate.wrong:,} of {rate.n:,}")
     return labels
 

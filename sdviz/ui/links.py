@@ -6,7 +6,7 @@ in silence; `asked_by_link` before and `refused` after them find it out.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import streamlit as st
 
@@ -97,3 +97,30 @@ def keep_link_values(keys: Iterable[str]) -> None:
     """Remembers them as the address has them now, which the browser's back button changes as well."""
     for key in keys:
         st.session_state[key] = st.query_params.get(key, "")
+
+
+def take_from_link(key: str, options: Sequence[str], many: bool = False) -> None:
+    """Before a widget is drawn that shows names for ids: takes what a link says, which has the ids.
+
+    A widget bound to the address would put the names there.
+
+    Args:
+        key: Of the widget, and of its value in the address.
+        options: The ids.
+        many: Whether the widget holds a list.
+    """
+    asked = st.query_params.get_all(key)
+    found = [one for one in options if one in asked]
+    if key not in st.session_state and (found or (many and asked == [""])):
+        st.session_state[key] = found if many else found[0]
+
+
+def put_in_link(key: str, values: Sequence[str], usual: Sequence[str]) -> None:
+    """After it is drawn: puts the ids that it holds into the address, none where they are the usual ones."""
+    wanted = [] if list(values) == list(usual) else list(values) or [""]
+    if st.query_params.get_all(key) == wanted:
+        return
+    if wanted:
+        st.query_params[key] = wanted
+    else:
+        del st.query_params[key]

@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from sdviz.evidence import Evidence, MissingPart
+from sdviz.evidence.paper import SD_TEST
 from sdviz.ui.pictures import (
     FAR_OOD_COLOUR,
     ID_COLOUR,
@@ -27,7 +28,7 @@ ROLE_NAMES = {
     "near": "near-OOD",
     "far": "far-OOD",
     "validation": "validation",
-    "sd": "SD outliers of held-out images",
+    "sd": "SD outliers of test images",
     "outlier": "outlier",
 }
 _NEAR_SHADES = (NEAR_OOD_COLOUR, "#A83F00", "#F08A4B")
@@ -39,6 +40,8 @@ _OWN_SHADE = {
     "shapes-novel": 0, "shapes-novel-val": 0, "shapes-empty": 0, "digits": 4,
     "cifar10": 0, "cifar100": 0, "svhn": 0,
 }  # fmt: skip
+# beside "SD outliers", those of the bank, the set's own id would say nothing
+_SET_NAMES = {SD_TEST: ROLE_NAMES["sd"]}
 _OOD_ROLES = ("near", "far", "validation")
 # beside the outlier bank's own green
 _SD_SHADES = ("#6ED8B0", "#00634A")
@@ -110,7 +113,15 @@ def set_colours(evidence: Evidence) -> dict[str, str]:
 
 def set_titles(evidence: Evidence) -> dict[str, str]:
     """What each set is called for people: "test (ID)", "shapes-novel (near-OOD)"."""
-    return {name: f"{name} ({ROLE_NAMES.get(role, role)})" for name, role in set_roles(evidence).items()}
+    return {
+        name: set_name(name) if name in _SET_NAMES else f"{name} ({ROLE_NAMES.get(role, role)})"
+        for name, role in set_roles(evidence).items()
+    }
+
+
+def set_name(name: str) -> str:
+    """What a set is called for people without its role; in files and links it keeps its id."""
+    return _SET_NAMES.get(name, name)
 
 
 def cluster_colour(cluster: int) -> str:

@@ -14,7 +14,7 @@ from sdviz.evidence.curves import roc_curve
 from sdviz.evidence.records import BundleRecord, differing_keys, mean_auroc
 from sdviz.ui.chart_parts import Line
 from sdviz.ui.charts import Chart, show_chart
-from sdviz.ui.look import ROLE_NAMES
+from sdviz.ui.look import ROLE_NAMES, set_name
 from sdviz.ui.results_html import TABLE_CSS, Row, table_html
 from sdviz.ui.results_records import all_records, find_columns, many_lines
 from sdviz.ui.results_state import offer_table
@@ -39,10 +39,11 @@ def compare_rows(records: Sequence[BundleRecord]) -> tuple[list[str], list[list[
         if any(mean is not None for mean in means):
             about.append((f"{title} mean AUROC", ["" if m is None else f"{100 * m:.2f}" for m in means]))
     for name in names:
-        about.append((f"AUROC, {name}", [_auroc(one, name) for one in records]))
+        about.append((f"AUROC, {set_name(name)}", [_auroc(one, name) for one in records]))
     for key in ("fpr95_id_recall", "fpr95_ood_recall"):
         for name in names:
-            about.append((f"{METRIC_NAMES[key]}, {name}", [_measure(one, name, key) for one in records]))
+            title = f"{METRIC_NAMES[key]}, {set_name(name)}"
+            about.append((title, [_measure(one, name, key) for one in records]))
     return ["", *(one.name for one in records)], [[name, *values] for name, values in about]
 
 
@@ -118,7 +119,7 @@ def _overlay(chosen: Sequence[BundleRecord], lines: dict[str, str]) -> None:
         return
     if st.session_state.get("results_common") not in common:
         st.session_state.pop("results_common", None)
-    name = st.selectbox("ROC on", common, key="results_common")
+    name = st.selectbox("ROC on", common, format_func=set_name, key="results_common")
     if len({one.manifest.dataset for one in measured}) > 1:
         st.caption("These bundles have other ID images: the curves do not compare.")
     try:
@@ -130,9 +131,8 @@ def _overlay(chosen: Sequence[BundleRecord], lines: dict[str, str]) -> None:
         chart,
         lines,
         key="results_overlay",
-        caption=f"OOD images of {name} found against ID images flagged, as the threshold falls. The higher "
-        "at the left, "
-        "the better.",
+        caption=f"OOD images of {set_name(name)} found against ID images flagged, as the threshold falls. "
+        "The higher at the left, the better.",
     )
 
 
@@ -148,7 +148,7 @@ def overlay_chart(records: Sequence[BundleRecord], name: str) -> Chart:
             Line(f"{one.name}: AUROC {100 * metrics.auroc(known, ood):.2f} %", 100 * x, 100 * y, colour)
         )
     return Chart(
-        f"ROC on {name}",
+        f"ROC on {set_name(name)}",
         "ID flagged, FPR (%)",
         "OOD found, TPR (%)",
         parts,

@@ -16,7 +16,7 @@ from sdviz.evidence.records import RecipeMap, once_each, recipe_map
 from sdviz.ui.chart_parts import Heat
 from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.evidence import find_rescorer
-from sdviz.ui.look import ROLE_NAMES, set_titles
+from sdviz.ui.look import ROLE_NAMES, set_name, set_titles
 from sdviz.ui.page import ROOT
 from sdviz.ui.results_html import TABLE_CSS, Row, table_html
 from sdviz.ui.results_records import all_records, many_lines
@@ -86,7 +86,8 @@ def interval_words(evidence: Evidence, names: Sequence[str]) -> str:
     if not found:
         return ""
     parts = [
-        f"{low:.2f} to {high:.2f} % on {name}, {high - low:.1f} points" for name, (low, high) in found.items()
+        f"{low:.2f} to {high:.2f} % on {set_name(name)}, {high - low:.1f} points"
+        for name, (low, high) in found.items()
     ]
     return (
         f"By the bundle's own k = {report.score.k}, α = {report.score.alpha:g} the 95 % interval of AUROC over "
@@ -123,11 +124,10 @@ def show_k_alpha(evidence: Evidence) -> None:
         key = "results_test_set"
         if st.session_state.get(key) not in tests:
             st.session_state.pop(key, None)
-        names = [columns[1].selectbox("Test set", tests, key=key)]
+        names = [columns[1].selectbox("Test set", tests, format_func=set_name, key=key)]
         st.warning(
-            f"**{names[0]} is a test set.** If you choose k or α by this map, its AUROC is no longer a "
-            "fair measure: "
-            "it would be too good. Choose on the validation set, then look here once.",
+            f"**{set_name(names[0])} is a test set.** If you choose k or α by this map, its AUROC is no longer "
+            "a fair measure: it would be too good. Choose on the validation set, then look here once.",
             icon=":material/warning:",
         )
     elif validation:

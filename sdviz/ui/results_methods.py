@@ -14,7 +14,8 @@ from sdviz.evidence.methods import Method, methods_of
 from sdviz.evidence.provenance import provenance
 from sdviz.ui.chart_parts import Dash, Line
 from sdviz.ui.charts import Chart, show_chart
-from sdviz.ui.look import ROLE_NAMES
+from sdviz.ui.links import put_in_link, take_from_link
+from sdviz.ui.look import ROLE_NAMES, set_name
 from sdviz.ui.pictures import OUTLIER_COLOUR
 from sdviz.ui.results_curves import roc_frame
 from sdviz.ui.results_html import TABLE_CSS, Cell, Row, between, percent, short_role, table_html
@@ -65,7 +66,7 @@ def methods_html(evidence: Evidence) -> str:
     columns = []
     for role in report.means:
         names = [name for name, one in report.results.items() if one.role == role]
-        header += [Cell(name, short_role(role)) for name in names]
+        header += [Cell(set_name(name), short_role(role)) for name in names]
         columns += [(role, name) for name in names]
         if len(names) > 1:
             header.append(Cell("mean", short_role(role)))
@@ -118,7 +119,7 @@ def methods_chart(evidence: Evidence, name: str, methods: Sequence[Method]) -> C
                 wide=title == OURS,
             )
         )
-    return roc_frame(f"ROC on {name}, method by method", lines)
+    return roc_frame(f"ROC on {set_name(name)}, method by method", lines)
 
 
 def line_of(row: int) -> tuple[str, Dash | None]:
@@ -180,7 +181,12 @@ def show_methods(evidence: Evidence) -> None:
     lines = provenance(evidence.bundle, k=score.k, alpha=f"{score.alpha:g}")
     left, right = st.columns([1, 2.2], vertical_alignment="bottom")
     with left:
-        name = st.selectbox("OOD set", list(report.results), key="results_methods_set", bind="query-params")
+        key, names = "results_methods_set", list(report.results)
+        if st.session_state.get(key) not in names:
+            st.session_state.pop(key, None)
+        take_from_link(key, names)
+        name = st.selectbox("OOD set", names, format_func=set_name, key=key)
+        put_in_link(key, [name], names[:1])
     first = first_methods(evidence)
     titles = [one.title for one in methods]
     with right:

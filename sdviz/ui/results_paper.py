@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 import streamlit as st
 
 from sdviz.bundle import Bundle
-from sdviz.evidence.paper import PAPER_DATASET, Ours, PaperTable, other_sets, paper_tables
+from sdviz.evidence.paper import PAPER_DATASET, SD_TEST, Ours, PaperTable, other_sets, paper_tables
 from sdviz.evidence.paper_page import system_name
 from sdviz.evidence.records import BundleRecord, once_each
+from sdviz.ui.look import set_name
 from sdviz.ui.results_html import TABLE_CSS, Cell, Row, boxed, table_html
 from sdviz.ui.results_records import all_records, families, many_lines
 from sdviz.ui.results_state import offer_table
@@ -137,10 +138,10 @@ def show_paper(bundle: Bundle) -> None:
 def others_table(others: Others) -> tuple[list[str], list[Row]]:
     """A row for each set, a column for each S and w: a cell has ± only over runs of one recipe."""
     recipes = sorted({recipe for by_recipe in others.values() for recipe in by_recipe})
-    rows = [
-        Row([name, *(Cell(*ours_words(by[one])) if one in by else "" for one in recipes)])
-        for name, by in others.items()
-    ]
+    rows = []
+    for name, by in others.items():
+        cells = [Cell(*ours_words(by[one])) if one in by else "" for one in recipes]
+        rows.append(Row([name.replace(SD_TEST, set_name(SD_TEST)), *cells]))
     return ["set", *(f"S = {s}, w = {w:g}" for s, w in recipes)], rows
 
 

@@ -14,7 +14,7 @@ from sdviz.evidence.curves import MODES, Results
 from sdviz.evidence.provenance import provenance
 from sdviz.ui.chart_parts import Heat
 from sdviz.ui.charts import Chart, show_chart
-from sdviz.ui.look import ROLE_NAMES
+from sdviz.ui.look import ROLE_NAMES, set_name
 from sdviz.ui.results_html import TABLE_CSS, Cell, Row, between, percent, short_role, table_html
 from sdviz.ui.results_state import MODE_WORDS, ResultsState, find_results, offer_table
 
@@ -76,7 +76,7 @@ def metrics_html(results: Results, titles: Mapping[str, str], colours: Mapping[s
                 rows.append(
                     Row(
                         [
-                            Cell(name, colour=colours.get(name, "")) if first else "",
+                            Cell(set_name(name), colour=colours.get(name, "")) if first else "",
                             MODE_NAMES[mode],
                             f"{one.n:,}" if first else "",
                             Cell(percent(m.auroc), between(m.auroc_interval)),
@@ -202,7 +202,8 @@ def controls_html(evidence: Evidence, mode: str) -> str:
     for name, result in report.results.items():
         if mode not in result.modes:
             continue
-        cells: list[Cell | str] = [Cell(name, short_role(result.role)), percent(result.modes[mode].auroc)]
+        head = Cell(set_name(name), short_role(result.role))
+        cells: list[Cell | str] = [head, percent(result.modes[mode].auroc)]
         for control in controls:
             one = report.controls[control]
             found = one.differences.get(name, {}).get(mode)
@@ -226,7 +227,8 @@ def control_chart(evidence: Evidence, mode: str = "both") -> Chart:
             found = report.controls[control].differences.get(name, {}).get(mode)
             z[i, j] = np.nan if found is None else 100 * found.auroc
     names = [CONTROL_NAMES.get(control, control) for control in controls]
-    heat = Heat("points of AUROC", sets, names, z, "+.2f", signed=True, from_top=True)
+    titles = [set_name(one) for one in sets]
+    heat = Heat("points of AUROC", titles, names, z, "+.2f", signed=True, from_top=True)
     return Chart(
         f"SD outliers minus each control, {MODE_WORDS[mode]}",
         "OOD set",

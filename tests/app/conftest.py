@@ -93,7 +93,7 @@ def open_app() -> Callable[..., AppTest]:
 def open_page() -> Callable[..., AppTest]:
     """Opens a page by its link, without Home, which takes seconds to draw; fails on any exception."""
 
-    def start(page: str, query: dict[str, str] | None = None) -> AppTest:
+    def start(page: str, query: dict[str, str | list[str]] | None = None) -> AppTest:
         at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120)
         for key, value in (query or {}).items():
             at.query_params[key] = value

@@ -18,6 +18,7 @@ from sdviz.bundle import Bundle
 from sdviz.evidence import Evidence
 from sdviz.evidence.layouts_ahead import file_of, usual_views
 from sdviz.projection import LayoutSettings, compute_layouts, write_layouts
+from tests.cut_bundle import change_table
 
 PAGE = "pages/3_Embeddings.py"
 Put = Callable[..., Path]
@@ -86,7 +87,9 @@ def test_training_is_followed_from_its_first_epoch_to_its_last(
     assert scatter_of(at, component_data)["panels"] == []
 
 
-def test_a_frozen_encoder_is_said_to_be_one(full_bundle: Put, open_page: Open, tmp_path: Path) -> None:
+def test_a_frozen_encoder_has_one_picture_and_is_said_to_be_one(
+    full_bundle: Put, open_page: Open, component_data: Data, tmp_path: Path
+) -> None:
     bundle = full_bundle()
     frozen = "the encoder was frozen"
     assert frozen not in words(open_page(PAGE, {"embeddings_method": "PCA"}))
@@ -98,6 +101,11 @@ def test_a_frozen_encoder_is_said_to_be_one(full_bundle: Put, open_page: Open, t
     whole.with_parts(whole.parts | {"snapshots.safetensors": still}).save(bundle)
     at = open_page(PAGE, {"embeddings_method": "PCA"})
     assert not at.exception and frozen in words(at)
+    assert "One picture stands for all 6 epochs followed" in words(at)
+    data = scatter_of(at, component_data)
+    assert [one["name"] for one in data["frames"]] == ["every epoch"] and data["panels"] == []
+    # there is nothing to choose
+    assert "embeddings_panels" not in [one.key for one in at.segmented_control]
     assert frozen not in words(
         open_page(PAGE, {"embeddings_method": "PCA", "embeddings_view": "After training"})
     )
@@ -274,6 +282,37 @@ def test_too_few_points_for_a_method_say_so(full_bundle: Put, open_page: Open) -
     at = open_page(PAGE, query)
     at.multiselect(key="embeddings_sets").set_value([]).run()
     assert not at.exception and "Choose at least one set" in words(at)
+
+
+def test_sd_outliers_of_test_images_have_a_name_of_their_own_and_keep_their_id(
+    full_bundle: Put, open_page: Open, component_data: Data, tmp_path: Path
+) -> None:
+    bundle = full_bundle()
+    to = {"digits": "sd-outliers"}
+    stored = load_file(bundle / "ood_features.safetensors")
+    part = tmp_path / "other" / "ood_features.safetensors"
+    part.parent.mkdir()
+    save_file({to.get(name, name): array for name, array in stored.items()}, part)
+    whole = Bundle.load(bundle, "cpu")
+    whole.with_parts(whole.parts | {"ood_features.safetensors": part}).save(bundle)
+    change_table(
+        bundle,
+        "scores.parquet",
+        lambda t: t.assign(set=t["set"].replace(to), role=t["role"].mask(t["set"] == "digits", "sd")),
+    )
+    query = {"embeddings_view": "After training", "embeddings_method": "PCA"}
+    # a link has the set's id
+    at = open_page(PAGE, query | {"embeddings_sets": ["sd-outliers", "SD outliers"]})
+    assert at.multiselect(key="embeddings_sets").value == ["sd-outliers", "SD outliers"]
+    assert set(counts(scatter_of(at, component_data))) == {"SD outliers of test images", "SD outliers"}
+    assert "SD outliers of test images" in at.multiselect(key="embeddings_sets").options
+    at.multiselect(key="embeddings_sets").set_value(["train", "sd-outliers"]).run()
+    assert at.query_params["embeddings_sets"] == ["train", "sd-outliers"]
+    # nothing chosen is a choice; the usual ones need no place in the link
+    at.multiselect(key="embeddings_sets").set_value([]).run()
+    assert at.query_params["embeddings_sets"] == ""
+    assert open_page(PAGE, query | {"embeddings_sets": [""]}).multiselect(key="embeddings_sets").value == []
+    assert "embeddings_sets" not in open_page(PAGE, query).query_params
 
 
 def test_values_of_a_link_that_mean_nothing_are_harmless(

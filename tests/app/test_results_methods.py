@@ -129,6 +129,9 @@ def test_methods_stand_beside_ours(full_bundle: Full, open_page: Open, files: Fi
         assert f"{METHODS[key]}: AUROC {auroc(table, key, 'shapes-novel'):.2f} %" in names
     # another set, fewer methods
     at.selectbox(key="results_methods_set").set_value("digits").run()
+    assert at.query_params["results_methods_set"] == "digits"
+    again = open_page(RESULTS, {"results_view": "Methods", "results_methods_set": "digits"})
+    assert again.selectbox(key="results_methods_set").value == "digits"
     at.multiselect(key="results_methods_drawn").set_value(["MSP"]).run()
     assert [line["name"] for line in chart_of(at)][2:] == [f"MSP: AUROC {auroc(table, 'msp', 'digits'):.2f} %"]
     assert at.multiselect(key="results_methods_drawn").value == ["MSP"]

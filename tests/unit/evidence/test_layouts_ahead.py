@@ -10,7 +10,7 @@ import pytest
 from sdviz.bundle import Bundle
 from sdviz.evidence import Evidence
 from sdviz.evidence.layouts_ahead import FOLDER, View, file_of, find_ahead, make_ahead, usual_views
-from sdviz.projection import LayoutSettings, compute_layouts, write_layouts
+from sdviz.projection import Layouts, LayoutSettings, compute_layouts, write_layouts
 
 
 @pytest.fixture
@@ -46,6 +46,20 @@ def test_the_usual_layouts_are_made_once_and_found(
     again: list[bool] = []
     make_ahead(evidence, lambda view, path, now: again.append(now))
     assert again == [False] * len(told) and len(wanted) == len(told)
+
+
+def test_layouts_of_epochs_that_are_the_same_are_found_as_one(evidence: Evidence) -> None:
+    view = next(usual_views(evidence))
+    points = view.points(evidence)
+    file = file_of(evidence, points, view.unit_length, view.layout)
+    assert file is not None and not points.same_in
+    layouts = compute_layouts(points.features, LayoutSettings("pca"))
+    still = replace(points, frames=("every epoch",), features=points.features[-1:], same_in=points.frames)
+    # whether they were laid out epoch by epoch or once
+    for made in (layouts, Layouts(layouts.points[-1:], layouts.trust[-1:], layouts.explained[-1:])):
+        write_layouts(file, made)
+        found = find_ahead(evidence, still, view.unit_length, view.layout)
+        assert found is not None and np.array_equal(found.points, layouts.points[-1:])
 
 
 @pytest.mark.parametrize("other", [{"seed": 1}, {"dims": 3}, {"perplexity": 31.0}, {"method": "umap"}])
