@@ -2,9 +2,9 @@
 
 python bench/grid.py [--bundle checkpoints/cifar10] [--images cifar10:test] [--n 256] [--s 100 200] [--w 0 2]
 
-Group normalisation hides the mean of each unshuffled channel from the network; what it leaves of the noise there
-is a pattern of period f over the whole picture, and so power at single frequencies. The table gives the amplitude
-at those frequencies over that of the images that the outliers were made from: 1 is no grid.
+Group normalisation hides the mean of each unshuffled channel from the network; what it leaves of the noise
+there is a pattern of period f over the whole picture, and so power at single frequencies. The table gives the
+amplitude at those frequencies over that of the images that the outliers were made from: 1 is no grid.
 """
 
 from __future__ import annotations
