@@ -3,8 +3,8 @@
 python bench/compression.py [--bundle checkpoints/cifar10] [--images shapes:test] [--n 1000] [--quality 75]
 
 Who trains on ID images that went through JPEG may teach a detector to look for it. Here the content is the same
-on both sides, so an AUROC of 50 % means that compression tells it nothing; above 50, that what is lossless looks
-more OOD.
+on both sides, so an AUROC of 50 % means that compression tells it nothing; above 50, that what is lossless
+looks more OOD.
 """
 
 from __future__ import annotations
@@ -40,9 +40,8 @@ def main() -> None:
     sides = [images.images, through_jpeg(images.images, args.quality, "4:2:0")]
     scores = [bundle.scorer.score(bundle.features(one)) for one in sides]
     # g_bin's column 1 is "outlier"
-    margins = [
-        np.subtract(*detector_outputs(bundle.detector, one, bundle.device).g_bin.T[::-1]) for one in sides
-    ]
+    heads = [detector_outputs(bundle.detector, one, bundle.device).g_bin for one in sides]
+    margins = [one[:, 1] - one[:, 0] for one in heads]
     print(f"{len(images)} images of {args.images}, lossless against JPEG {args.quality} 4:2:0 of the same.\n")
     print("| what | AUROC, % |\n|---|--:|")
     for what, lossless, jpeg in (

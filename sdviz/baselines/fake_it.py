@@ -61,7 +61,7 @@ class FakeIt(Baseline):
             return F.cross_entropy(logits.float(), is_fake)
 
         parts: dict[str, nn.Module] = {"encoder": self._encoder, "head": head}
-        # crops and colours would tell the sides apart: a mirror on both is all the augmentation there is
+        # crops and colours would tell the sides apart: half of the outliers mirrored is all that is done
         plain = Reference(
             reference.known, views=None, seed=reference.seed, device=reference.device, encoder=reference.encoder
         )
