@@ -85,7 +85,8 @@ def display_names(work: Workspace) -> tuple[str, ...]:
     """A name for each cluster; where classes are known, what is in it: used to show it and for nothing else.
 
     A cluster that is at least nine tenths of one class has that class's name; any other its number and its
-    most frequent class, "mostly" where that is more than half of it, else "often".
+    most frequent class, "mostly" where that is more than half of it, else "often", with the second class
+    where that is within a fifth of the first.
     """
     names, images = read_cluster_names(work), work.images
     labels = read_labels(work)
@@ -95,12 +96,18 @@ def display_names(work: Workspace) -> tuple[str, ...]:
     shown = []
     for cluster, name in enumerate(names):
         counts = np.bincount(images.labels[known & (labels == cluster)], minlength=len(images.class_names))
-        top = images.class_names[int(counts.argmax())]
+        first, second = np.argsort(-counts, kind="stable")[:2] if len(counts) > 1 else (0, 0)
+        top, share = images.class_names[int(first)], counts[first] / max(1, counts.sum())
         if not counts.any():
             shown.append(name)
+        elif share >= 0.9:
+            shown.append(top)
+        elif share > 0.5:
+            shown.append(f"{name}, mostly {top}")
         else:
-            share = counts.max() / counts.sum()
-            shown.append(top if share >= 0.9 else f"{name}, {'mostly' if share > 0.5 else 'often'} {top}")
+            # one name would claim a lead that is hardly there
+            is_close = second != first and 5 * counts[second] >= 4 * counts[first]
+            shown.append(f"{name}, often {top}" + f" and {images.class_names[int(second)]}" * bool(is_close))
     # two clusters of one class keep their numbers, too
     return tuple(
         one if shown.count(one) == 1 else f"{name}, {one}" for one, name in zip(shown, names, strict=True)

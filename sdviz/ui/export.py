@@ -15,7 +15,7 @@ from sdviz.ui.pictures import contact_sheet, difference, heat_map, png_bytes
 
 def export_png(state: LabState) -> bytes:
     """The pictures on show as one labelled sheet, PNG."""
-    r, names = state.settings.recipe, state.bundle.class_names
+    r, names = state.settings.recipe, state.names
     originals = np.stack([s.image for s in state.sources])
     outliers = np.stack([e.outlier for e in state.outliers])
     rows = [
@@ -56,7 +56,7 @@ def export_zip(state: LabState) -> bytes:
                 row = manifest_row(
                     r,
                     state.bundle.schedule,
-                    state.bundle.class_names,
+                    state.names,
                     source.id,
                     source.label,
                     target,

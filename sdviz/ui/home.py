@@ -15,6 +15,7 @@ from sdviz.outliers import draw_target_labels
 from sdviz.ui.cache import DEVICE_LOCK, Edit, load_images, make_edits
 from sdviz.ui.components import Cell, Words, picture_grid
 from sdviz.ui.lab_state import judge
+from sdviz.ui.names import usual_names
 from sdviz.ui.page import PageContext, open_page, show_missing_bundle
 from sdviz.ui.pictures import ID_COLOUR, NEUTRAL_COLOUR, OUTLIER_COLOUR, data_uri
 from sdviz.ui.training_state import plain
@@ -124,7 +125,7 @@ def _examples(bundle: Bundle, above: DeltaGenerator) -> None:
         place.progress(done, WAIT)
 
     made = make_edits(bundle, edits, on_progress)
-    names, recipe = bundle.class_names, bundle.recipe()
+    names, recipe = usual_names(bundle), bundle.recipe()
     sigma = bundle.schedule.sigma(recipe.start_timestep)
     cells = []
     for edit in edits:
@@ -189,7 +190,7 @@ def _in_use(bundle: Bundle | None) -> None:
                 f"Usual settings: S = {m.defaults.start_timestep}, w = {m.defaults.guidance_scale:g}, "
                 f"{m.defaults.num_inference_steps} steps of {m.defaults.solver}."
             )
-            st.caption(f"Clusters: {', '.join(map(plain, m.class_names))}.")
+            st.caption(f"Clusters: {', '.join(map(plain, usual_names(bundle)))}.")
     with columns[1], st.container(border=True, height="stretch"):
         st.markdown("**Data**")
         here = data.names()

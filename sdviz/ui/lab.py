@@ -33,6 +33,7 @@ from sdviz.ui.links import (
     restore_link_values,
     set_link_value,
 )
+from sdviz.ui.names import plain_names, usual_names
 from sdviz.ui.page import PageContext, show_missing_bundle
 from sdviz.ui.pictures import (
     CONTROL_COLOUR,
@@ -66,7 +67,8 @@ def show_lab(context: PageContext) -> None:
         restore_link_values(NO_WIDGETS)
     place = st.empty()
     _lab(bundle, choose_sources(bundle))
-    if line := refused(asked, allowed, {"solver": SOLVERS}):
+    by_other = {_other_names(bundle).get(one, one): one for one in asked.get("target", [])}
+    if line := refused(asked, allowed, {"solver": SOLVERS, "target": by_other}):
         place.caption(line)
 
 
@@ -106,8 +108,9 @@ def _lab(bundle: Bundle, sources: list[Source]) -> None:
 
     labels = np.array([s.label for s in sources])
     ids = np.array([s.id for s in sources])
-    if settings.target in bundle.class_names:
-        targets = np.full(len(sources), bundle.class_names.index(settings.target))
+    names = usual_names(bundle)
+    if settings.target in names:
+        targets = np.full(len(sources), names.index(settings.target))
     else:
         targets = draw_target_labels(labels, ids, bundle.n_clusters, settings.recipe.seed)
 
@@ -125,7 +128,7 @@ def _lab(bundle: Bundle, sources: list[Source]) -> None:
             _show_pairs(bundle, sources, settings, targets, pick, right, focus)
         same = _show_numbers(bundle, sources, wrong, list(enumerate(right)))
     _status_line(status, bundle, settings, made)
-    show_view(LabState(bundle, sources, settings, targets, pick, right, focus, same))
+    show_view(LabState(bundle, names, sources, settings, targets, pick, right, focus, same))
     if settings.target != ALL_OTHERS:
         look_ahead(bundle, [_pairs(sources, targets, r) for r in _next_recipes(bundle, settings.recipe)])
 
@@ -195,8 +198,10 @@ def _controls(bundle: Bundle) -> Settings:
         meaning = {-1.0: "no condition at all, ", 0.0: "plainly conditional, "}.get(w, "")
         st.caption(f"{meaning}`guidance_scale` {1 + w:g} in diffusers")
     with columns[2]:
+        names = usual_names(bundle)
+        _take_other_name(bundle)
         target = st.selectbox(
-            "Told to be", [RANDOM_OTHER, ALL_OTHERS, *bundle.class_names], key="target", bind="query-params"
+            "Told to be", [RANDOM_OTHER, ALL_OTHERS, *names], key="target", bind="query-params"
         )
         st.caption("the label it is denoised under")
     with columns[3]:
@@ -204,6 +209,20 @@ def _controls(bundle: Bundle) -> Settings:
         with st.popover("Advanced", width="stretch"):
             advanced = _advanced(bundle, s, w)
     return Settings(advanced, target)
+
+
+def _other_names(bundle: Bundle) -> dict[str, str]:
+    """The name on show of each cluster, by every name that it has with known classes and without them."""
+    shown = usual_names(bundle)
+    return dict(zip((*bundle.class_names, *plain_names(bundle)), (*shown, *shown), strict=True))
+
+
+def _take_other_name(bundle: Bundle) -> None:
+    """A target that a link, or this page before the switch of known classes, calls by its other name."""
+    asked = st.session_state.get("target", st.query_params.get("target", ""))
+    shown = _other_names(bundle).get(asked, asked)
+    if shown != asked:
+        st.session_state["target"] = shown
 
 
 def _advanced(bundle: Bundle, s: int, w: float) -> Recipe:
@@ -282,9 +301,9 @@ def _status_line(status: DeltaGenerator, bundle: Bundle, settings: Settings, mad
 
 def _heads(bundle: Bundle, sources: list[Source]) -> list[Words]:
     return [
-        Words(s.title, ", ".join(filter(None, (f"taken for {bundle.class_names[s.label]}", s.label_note))))
+        Words(s.title, ", ".join(filter(None, (f"taken for {usual_names(bundle)[s.label]}", s.label_note))))
         if s.title
-        else Words(bundle.class_names[s.label], s.label_note or s.id.rsplit("/", 1)[-1][:14])
+        else Words(usual_names(bundle)[s.label], s.label_note or s.id.rsplit("/", 1)[-1][:14])
         for s in sources
     ]
 
@@ -301,7 +320,7 @@ def _show_pairs(
     """Original, outlier, control, noised, difference: a column for each image."""
     r = settings.recipe
     sigma = bundle.schedule.sigma(r.start_timestep)
-    names = bundle.class_names
+    names = usual_names(bundle)
     # at w = -1 only the unconditional prediction is left, whatever the label
     unlabelled = r.guidance_scale == -1
     cells: dict[str, list[Cell]] = {"original": [], "outlier": [], "control": [], "noised": [], "heat": []}
@@ -393,7 +412,7 @@ def _show_all_targets(
     focus: int,
 ) -> list[Edited]:
     """Every image under every label; the right one is the control. Returns them source by source."""
-    names = bundle.class_names
+    names = usual_names(bundle)
     edits = [
         Edit(s.id, s.image, s.label, target, settings.recipe) for s in sources for target in range(len(names))
     ]

@@ -42,6 +42,7 @@ class LabState:
 
     Attributes:
         bundle: Makes the outliers.
+        names: Of its clusters, as shown.
         sources: The images on show.
         settings: What the controls say.
         targets: int64 (N,), c_r of each source.
@@ -53,6 +54,7 @@ class LabState:
     """
 
     bundle: Bundle
+    names: tuple[str, ...]
     sources: list[Source]
     settings: Settings
     targets: np.ndarray

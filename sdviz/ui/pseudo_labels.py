@@ -16,7 +16,7 @@ from sdviz.ui.components import Cell, Words, picture_grid
 from sdviz.ui.evidence import open_evidence, say_missing, show_missing_part
 from sdviz.ui.links import keep_link_values, restore_link_values, set_link_value
 from sdviz.ui.look import cluster_colour
-from sdviz.ui.names import cluster_before, display_names
+from sdviz.ui.names import TRUTH, cluster_before, display_names, with_known_classes
 from sdviz.ui.page import PageContext, show_missing_bundle
 from sdviz.ui.pictures import data_uri
 from sdviz.ui.pseudo_labels_charts import show_charts
@@ -27,8 +27,8 @@ from sdviz.ui.training_state import plain
 from sdviz.ui.words import counted, ordinal, percent
 
 SHOWS = "each cluster of the training images: its size, its surest and least sure images, what is in it"
-# Stand in the address, but belong to no widget: the cluster's number, "1" for the comparison with classes
-CLUSTER, TRUTH = "cluster", "truth"
+# Stands in the address, but belongs to no widget: the cluster's number
+CLUSTER = "cluster"
 ALL = -1
 PICTURE_PX = 96
 IN_A_ROW = 4  # of the surest, and as many of the least sure
@@ -111,7 +111,7 @@ def _controls(
 ) -> tuple[int, bool]:
     cluster = chosen_cluster(bundle.n_clusters)
     st.session_state["pseudo_labels_cluster"] = cluster
-    st.session_state["pseudo_labels_truth"] = st.session_state.get(TRUTH, "") == "1"
+    st.session_state["pseudo_labels_truth"] = with_known_classes()
     # one row, and where the window is too narrow for it two: no text is cut
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.selectbox(
@@ -129,8 +129,9 @@ def _controls(
             "Known classes",
             key="pseudo_labels_truth",
             on_change=_choose_truth,
-            help="Compares clusters with the images' own classes, where these are known. Off, because nothing "
-            "here is chosen by them: a set without labels makes the very same clusters.",
+            help="Compares clusters with the images' own classes, where these are known, and says on every "
+            "page which class a cluster often is. Off, because nothing here is chosen by them: a set without "
+            "labels makes the very same clusters.",
             width="content",
         )
     return cluster, st.session_state["pseudo_labels_truth"]

@@ -17,7 +17,7 @@ from sdviz.ui.cache import DEVICE_LOCK
 from sdviz.ui.components import Cell, picture_grid
 from sdviz.ui.evidence import why_not_found
 from sdviz.ui.look import cluster_colour
-from sdviz.ui.names import cluster_before, names_file
+from sdviz.ui.names import cluster_before, names_file, usual_names
 from sdviz.ui.page import open_page
 from sdviz.ui.pictures import data_uri
 from sdviz.ui.shared import sample, set_shared
@@ -178,7 +178,7 @@ def upload_field(bundle: Bundle, names: Sequence[str]) -> None:
 
 def rename_field(bundle: Bundle, cluster: int, names: Sequence[str]) -> None:
     """A popover that gives the chosen cluster a name for display."""
-    usual = bundle.class_names
+    usual = usual_names(bundle)
 
     def give(name: str | None = None) -> None:
         st.session_state[_PROBLEM] = ""

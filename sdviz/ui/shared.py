@@ -18,9 +18,9 @@ from sdviz.evidence.rescoring import MAX_K
 from sdviz.evidence.votes import find_sample
 from sdviz.ui.links import keep_link_values, not_taken, restore_link_values, set_link_value
 
-# sample: an image's id; set: a scored set; k, alpha, unit (1 or 0): Eq. 6; t: the threshold; without the last
-# four the bundle's own hold
-SHARED = ("sample", "set", "k", "alpha", "unit", "t")
+# sample: an image's id; set: a scored set; k, alpha, unit (1 or 0): Eq. 6; t: the threshold; without these four
+# the bundle's own hold; truth: 1 where known classes are shown
+SHARED = ("sample", "set", "k", "alpha", "unit", "t", "truth")
 # another bundle was measured with its own
 OF_SCORES = {"t": "the threshold", "k": "k", "alpha": "α", "unit": "unit length on or off"}
 MAX_ALPHA = 10.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import streamlit as st
@@ -18,6 +18,7 @@ from sdviz.ui.cache import DEVICE_LOCK, load_images
 from sdviz.ui.components import Cell, picture_grid
 from sdviz.ui.kept_uploads import KeptUploads, kept_uploads
 from sdviz.ui.links import set_link_value
+from sdviz.ui.names import usual_names
 from sdviz.ui.own_set import (
     FROM_NOISE,
     offers_from_noise,
@@ -95,9 +96,9 @@ def choose_sources(bundle: Bundle) -> list[Source]:
         made = show_pool_from_noise(bundle)
         if made is None:
             # a widget that is not drawn meanwhile would forget what a link says
-            _which_images(columns, bundle.class_names, picked=False)
+            _which_images(columns, usual_names(bundle), picked=False)
             return []
-        pool = made
+        pool = replace(made, class_names=usual_names(bundle))
     else:
         try:
             pool = load_images(name, _split_to_show(name), POOL_LIMIT)

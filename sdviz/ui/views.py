@@ -36,8 +36,8 @@ def show_view(state: LabState) -> None:
     )
     slot = st.container(height=46, border=False).empty()
     source = state.sources[state.focus]
-    was = state.bundle.class_names[source.label]
-    told = state.bundle.class_names[int(state.targets[state.focus])]
+    was = state.names[source.label]
+    told = state.names[int(state.targets[state.focus])]
     run = runner(state.bundle, slot)
     {SCRUB: _scrub, SHEET: _sheet, TRAJECTORY: _trajectory, CURVE: _curve, DOWNLOAD: _download}[view](
         state, run
@@ -81,7 +81,7 @@ def _scrub(state: LabState, run: Run) -> None:
     values, edits = scrub_edits(state.bundle, _edit(state, state.focus, state.settings.recipe))
     made = run(edits, "Making the frames")
     outliers, controls = made[: len(values)], made[len(values) :]
-    source, names = state.sources[state.focus], state.bundle.class_names
+    source, names = state.sources[state.focus], state.names
     was, told = names[source.label], names[int(state.targets[state.focus])]
     frames = []
     for s, outlier, control in zip(values, outliers, controls, strict=True):

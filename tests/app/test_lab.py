@@ -17,7 +17,7 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from sdviz import data
-from sdviz.bundle import Bundle
+from sdviz.bundle import MANIFEST, Bundle
 from sdviz.ui.cache import outlier_store
 
 LAB = "pages/1_Outlier_lab.py"
@@ -266,6 +266,23 @@ def test_picked_images_stand_in_for_the_draw(shipped: Shipped, open_app: Open, c
     at = open_app(LAB, {"pick": "shapes/test/00005,shapes/test/00002"})
     cells = main_grid(component_data(at))["cells"]
     assert [c["alt"].split(", ")[1] for c in cells[:2]] == ["shapes/test/00005", "shapes/test/00002"]
+
+
+def test_without_known_classes_a_cluster_has_its_number_alone(
+    shipped: Callable[..., Path], open_page: Callable[..., AppTest]
+) -> None:
+    folder = shipped()
+    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest["class_names"][5] = "cluster 5, often bird and frog"
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    for truth, name in (("", "cluster 5"), ("1", "cluster 5, often bird and frog")):
+        query = {"truth": truth} if truth else {}
+        # a link may have either name
+        for target in ("cluster 5", "cluster 5, often bird and frog"):
+            at = open_page("pages/1_Outlier_lab.py", query | {"target": target})
+            assert at.selectbox(key="target").value == name
+            assert name in at.selectbox(key="target").options
+            assert "Not taken from the link" not in " ".join(one.value for one in at.caption)
 
 
 def test_other_sets_get_predicted_labels_and_no_mask_numbers(
@@ -555,7 +572,9 @@ def test_the_zip_holds_the_pictures_and_their_manifest(shipped: Shipped) -> None
     wrong = [Edit(s.id, s.image, s.label, int(t), recipe) for s, t in zip(sources, targets, strict=True)]
     right = [Edit(s.id, s.image, s.label, s.label, recipe) for s in sources]
     made = make_edits(bundle, wrong + right)
-    state = LabState(bundle, sources, Settings(recipe, RANDOM_OTHER), targets, made[:3], made[3:], 0)
+    state = LabState(
+        bundle, bundle.class_names, sources, Settings(recipe, RANDOM_OTHER), targets, made[:3], made[3:], 0
+    )
     with zipfile.ZipFile(io.BytesIO(export_zip(state))) as archive:
         assert archive.testzip() is None
         rows = list(csv.DictReader(io.StringIO(archive.read("manifest.csv").decode())))

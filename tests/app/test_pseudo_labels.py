@@ -258,6 +258,32 @@ def test_an_upload_gets_its_cluster(full_bundle: Full, open_page: Open, componen
     assert "bad.png" in words(at)
 
 
+@pytest.mark.parametrize(
+    ("page", "query"),
+    [
+        (LABELS, {}),
+        ("pages/3_Embeddings.py", {"embeddings_method": "PCA", "embeddings_colour": "cluster"}),
+        ("pages/4_Sample_votes.py", {}),
+        ("pages/5_Failures.py", {"f_show": "alarms", "t": "0.01"}),
+    ],
+)
+def test_which_class_a_cluster_often_is_stands_behind_the_switch_on_every_page(
+    full_bundle: Full, open_page: Open, component_data: Read, page: str, query: dict[str, str]
+) -> None:
+    folder = full_bundle()
+    manifest = json.loads((folder / "bundle.json").read_text())
+    manifest["class_names"] = [f"cluster {i}, often {name}" for i, name in enumerate(manifest["class_names"])]
+    (folder / "bundle.json").write_text(json.dumps(manifest))
+    at = open_page(page, query)
+    shown = str(component_data(at)) + words(at) + str([one.options for one in at.selectbox])
+    assert ", often " not in shown and "cluster" in shown
+    at = open_page(page, query | {"truth": "1"})
+    shown = str(component_data(at)) + words(at) + str([one.options for one in at.selectbox])
+    assert ", often " in shown
+    # it goes along to the next page
+    assert link(at, "truth") == "1"
+
+
 def test_a_name_is_kept_beside_the_bundle_and_shown_everywhere(
     full_bundle: Full, open_page: Open, component_data: Read, tmp_path: Path
 ) -> None:

@@ -30,12 +30,15 @@ def named(
 
 
 def test_a_name_claims_no_more_of_a_class_than_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    clusters = [[90, 10, 0], [40, 60, 0], [30, 20, 50], [25, 40, 35]]
+    clusters = [[90, 10, 0], [40, 60, 0], [30, 20, 50], [29, 40, 31], [50, 0, 50], [25, 40, 35], [32, 40, 28]]
     assert named(monkeypatch, clusters) == (
         "cat",
         "cluster 1, mostly dog",
         "cluster 2, often ship",
         "cluster 3, often dog",
+        "cluster 4, often cat and ship",
+        "cluster 5, often dog and ship",
+        "cluster 6, often dog and cat",  # four fifths of the first are close
     )
 
 
