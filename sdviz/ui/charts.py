@@ -330,7 +330,9 @@ def _draw(axes: Axes, part: Line | Bars | Points | Heat) -> None:
             drawstyle="steps-post" if part.steps else "default",
             linewidth=2.8 if part.wide else 1.5,
             marker="o" if part.markers else None,
-            markersize=4,
+            # a point alone lies on a line of its own colour: a dark edge lifts it off
+            markersize=4 if len(part.x) > 1 else 7,
+            markeredgecolor=None if len(part.x) > 1 else DARK_TEXT,
         )
         if part.fill:
             axes.fill_between(

@@ -150,7 +150,9 @@ def _controls(evidence: Evidence, views: dict[str, list[str]]) -> tuple[View, st
                 COUNTS,
                 USUAL_POINTS,
                 key=f"{PAGE}_n",
-                help="Taken evenly from the sets. t-SNE and UMAP take minutes for 10,000.",
+                help="Taken evenly from the sets; a set that has fewer gives all of its images, so more points "
+                "than the sets have change nothing. Through training a few hundred of each set are followed. "
+                "t-SNE and UMAP take minutes for 10,000.",
                 bind="query-params",
                 persist_state="session",
             )

@@ -48,6 +48,8 @@ h1 { font-size: 1.75rem !important; padding: 0 0 .1rem !important; }
 [data-testid="stMetricValue"] { font-size: 1.5rem; }
 [data-testid="stMultiSelectTagsContainer"] { flex-wrap: wrap; overflow: visible; mask-image: none; }
 .stMultiSelect [role="group"] { max-height: none; height: auto; }
+/* as low as the segmented controls beside it */
+.st-key-embeddings_figure_3 button { height: 2rem; min-height: 2rem; }
 </style>
 """
 

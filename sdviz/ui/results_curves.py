@@ -169,9 +169,12 @@ def show_roc(state: ResultsState) -> None:
     chart = roc_chart(state, mode)
     if part == CORNER:
         chart = replace(chart, x_range=(-0.1, 10.0))
+    lines = state.lines | {"score by": MODE_WORDS[mode]}
+    if mode == "both":
+        lines |= {"threshold, the dots": f"{state.t:.6g}"}
     show_chart(
         chart,
-        state.lines | {"score by": MODE_WORDS[mode]},
+        lines,
         key="results_roc",
         caption=ROC_WORDS,
     )

@@ -6,6 +6,7 @@ import html
 from collections.abc import Mapping, Sequence
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from sdviz.bundle import Bundle
 from sdviz.evidence.paper import PAPER_DATASET, SD_TEST, Ours, PaperTable, other_sets, paper_tables
@@ -19,6 +20,15 @@ from sdviz.ui.words import counted
 
 # by set, then by the S and w of training
 Others = dict[str, dict[tuple[int, float], Ours]]
+
+
+# as wide as the page, so that a table and the button above it end at one edge
+_WIDE_CSS = "<style>.resulttable { width: 100%; }</style>"
+
+
+def _head() -> DeltaGenerator:
+    """A line for a table's title, with its button at the right."""
+    return st.container(horizontal=True, vertical_alignment="bottom")
 
 
 def ours_words(ours: Ours) -> tuple[str, str]:
@@ -123,11 +133,10 @@ def show_paper(bundle: Bundle) -> None:
     )
     lines = many_lines(chosen) or {"source": "Yoon et al., Tables 1 to 4"}
     for table in paper_tables(chosen):
-        columns = st.columns([5, 1.2], vertical_alignment="bottom")
-        columns[0].markdown(f"**Table {table.number}.** {table.title}")
-        with columns[1]:
+        with _head():
+            st.markdown(f"**Table {table.number}.** {table.title}", width="stretch")
             offer_table(f"Table {table.number}", *table_rows(table), lines, key=f"results_paper_{table.number}")
-        st.html(TABLE_CSS + paper_html(table))
+        st.html(TABLE_CSS + _WIDE_CSS + paper_html(table))
         for note in table.notes:
             st.caption(note)
     _others(other_sets(chosen), lines)
@@ -159,8 +168,9 @@ def _others(others: Others, lines: Mapping[str, str]) -> None:
     if not others:
         return
     title = "Measured here on sets that the paper has not"
-    columns = st.columns([5, 1.2], vertical_alignment="bottom")
-    columns[0].markdown(f"**{title}**, under their own names: AUROC in %, by the S and w of training")
-    with columns[1]:
+    with _head():
+        st.markdown(
+            f"**{title}**, under their own names: AUROC in %, by the S and w of training", width="stretch"
+        )
         offer_table(title, *others_rows(others), lines, key="results_paper_others")
-    st.html(TABLE_CSS + table_html(*others_table(others)))
+    st.html(TABLE_CSS + _WIDE_CSS + table_html(*others_table(others)))
