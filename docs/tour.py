@@ -1,4 +1,4 @@
-"""Makes the pictures of docs/tour.md: starts the app on the shipped bundle and takes a picture of every page.
+"""Makes the pictures of docs/tour.md and README.md: starts the app on the shipped bundle, shows every page.
 
 Run as `python docs/tour.py`. Needs Chromium on the PATH and Playwright (requirements-dev.txt).
 """
@@ -23,6 +23,8 @@ from playwright.sync_api import Page, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "docs" / "tour"
+# the first picture of README.md, whole; the others are of one screen
+FIRST, FIRST_HEIGHT = "readme", 1190
 WIDTH, HEIGHT = 1440, 900
 SHOWN_WIDTH = 1200
 ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
@@ -79,6 +81,7 @@ def view(name: str) -> Callable[[Page], None]:
 SHOTS: list[tuple[str, str, str, list[Callable[[Page], None]]]] = [
     ("home", "/", ".grid img", []),
     ("lab", "/Outlier_lab?S=200&w=4", ".grid img", []),
+    (FIRST, "/Outlier_lab?S=200&w=4", ".grid img", []),
     ("pseudo-labels", "/Pseudo_labels", ".cell img", []),
     (
         "embeddings",
@@ -98,7 +101,7 @@ SHOTS: list[tuple[str, str, str, list[Callable[[Page], None]]]] = [
 
 
 def main() -> int:
-    """Writes docs/tour/*.png; names of pictures as arguments make only those and what they follow."""
+    """Writes docs/lab.png and docs/tour/*.jpg; names as arguments make only those and what they follow."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
         print("there is no Chromium on the PATH", file=sys.stderr)
@@ -125,6 +128,9 @@ def main() -> int:
                 for name, path, ready, acts in SHOTS:
                     if wanted and name not in wanted:
                         continue
+                    page.set_viewport_size(
+                        {"width": WIDTH, "height": FIRST_HEIGHT if name == FIRST else HEIGHT}
+                    )
                     if path:
                         page.goto(address + path)
                     page.wait_for_selector(ready, state="attached")
@@ -151,6 +157,11 @@ def _wait_for(address: str) -> None:
 
 def _save(name: str, png: bytes) -> None:
     picture = Image.open(io.BytesIO(png)).convert("RGB")
+    if name == FIRST:
+        path = ROOT / "docs" / "lab.png"
+        picture.save(path, optimize=True)
+        print(f"{path.relative_to(ROOT)}: {path.stat().st_size / 1000:.0f} kB")
+        return
     size = (SHOWN_WIDTH, round(picture.height * SHOWN_WIDTH / picture.width))
     OUT.mkdir(exist_ok=True)
     path = OUT / f"{name}.jpg"
