@@ -113,7 +113,7 @@ def test_a_box_takes_what_is_not_hidden_and_clear_empties_it(full_page: Open, ev
     page = full_page(AFTER, wait_for=SCATTER)
     wait(page)
     points = final_points(evidence, SETS, 2_000, True)
-    page.get_by_role("button", name="digits (far-OOD)").click()
+    page.get_by_title("Hide or show").filter(has_text="digits (far-OOD)").click()
     page.get_by_role("button", name="Box: drag").click()
     places = on_screen(page, pca(points)[0])
     low, high = np.round(places.min(0) - 3), np.round(places.max(0) + 3)
