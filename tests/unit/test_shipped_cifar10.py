@@ -111,3 +111,22 @@ def test_it_makes_outliers_of_real_images_and_the_same_ones_as_its_bank(bundle: 
     away = np.linalg.norm(made - kept, axis=1) / np.linalg.norm(kept, axis=1)
     others = np.linalg.norm(made - kept[::-1], axis=1) / np.linalg.norm(kept, axis=1)
     assert (away < others).all()
+
+
+@pytest.mark.skipif("cifar10" not in data.names(), reason="needs CIFAR-10 under SDVIZ_DATA")
+def test_no_grid_is_left_in_its_outliers(bundle: Bundle) -> None:
+    images = data.load("cifar10", "test", limit=64)
+    assert bundle.manifest.phases is not None
+    made = bundle.generate(images.images, ids=images.ids, num_inference_steps=5).outliers
+    plain = Bundle.load(FOLDER, "cpu")
+    plain.noise_predictor.phases = None
+    with_grid = plain.generate(images.images, ids=images.ids, num_inference_steps=5).outliers
+
+    def checkers(pictures: np.ndarray) -> float:
+        """The amplitude of black-and-white squares of one pixel each over the whole picture."""
+        spectrum = np.fft.fft2(pictures.astype(np.float64).mean(3))
+        return float((np.abs(spectrum[:, 16, 16]) ** 2).mean()) ** 0.5
+
+    there = checkers(images.images)
+    assert checkers(made) < 1.5 * there
+    assert checkers(with_grid) > 4 * there
