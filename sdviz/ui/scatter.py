@@ -123,8 +123,9 @@ function build(parent) {
   const pen = over.getContext('2d');
   root.dataset.by = gl ? 'webgl' : 'canvas';
 
-  const s = { n: 0, tool: 'move', turn: SAME, x: 0, y: 0, zoom: 1, hover: -1, hidden: new Set(), path: null,
-    panels: [0], from: 0, to: 0, t: 1, ratio: 1, width: 0, height: 0, report: () => {}, key: null,
+  const s = { n: 0, tool: 'move', turn: SAME, reach: [1, 1], x: 0, y: 0, zoom: 1, hover: -1,
+    hidden: new Set(), path: null, panels: [0], from: 0, to: 0, t: 1, ratio: 1, width: 0, height: 0,
+    report: () => {}, key: null,
     clickedAt: -1e9 };
   let program, place, buffers = [], colours;
   if (gl) {
@@ -154,7 +155,8 @@ function build(parent) {
 
   // ---- where things are -------------------------------------------------------------------------
   const panelWidth = () => s.width / s.panels.length;
-  const unit = () => s.zoom * 0.46 * Math.min(panelWidth(), s.height) / s.reach;   // px for one unit
+  // px for one unit: a flat layout fills its panel, one that turns has to fit it from every side
+  const unit = () => s.zoom * 0.46 * Math.min(panelWidth() / s.reach[0], s.height / s.reach[1]);
   const at = (frame, i) => {                       // turned, in the layout's own units
     const f = s.frames[frame], o = i * 3;
     let [x, y, z] = [f[o] - s.pivot[0], f[o + 1] - s.pivot[1], f[o + 2] - s.pivot[2]];
@@ -218,7 +220,7 @@ function build(parent) {
     gl.uniform3f(place.pivot, ...s.pivot);
     gl.uniform2f(place.middle, s.x, s.y);
     gl.uniform2f(place.scale, 2 * unit() / w, 2 * unit() / s.height);
-    gl.uniform1f(place.deep, s.dims === 3 ? 0.7 / s.reach : 0);
+    gl.uniform1f(place.deep, s.dims === 3 ? 0.7 / s.reach[0] : 0);
     gl.uniform1f(place.size, size() * r);
     gl.uniform1f(place.soft, Math.min(0.9, 2.5 / (size() * r)));
     s.panels.forEach((frame, panel) => {
@@ -550,7 +552,8 @@ function build(parent) {
         high[i % 3] = Math.max(high[i % 3], v);
       }));
       s.pivot = low.map((v, i) => (v + high[i]) / 2);
-      s.reach = Math.max(1e-9, ...low.map((v, i) => (high[i] - v) / 2)) * (d === 3 ? 1.15 : 1.03);
+      const reach = low.map((v, i) => Math.max(1e-9, (high[i] - v) / 2));
+      s.reach = d === 3 ? Array(2).fill(1.15 * Math.max(...reach)) : reach.slice(0, 2).map(v => 1.03 * v);
       s.dims = d;
       const same = s.key !== null && s.frameNames?.length === data.frames.length;
       const kept = same ? s.to : data.frames.length - 1;

@@ -60,11 +60,15 @@ def test_a_click_tells_of_a_picture_and_a_cluster_is_chosen(full_page: Open, bun
 
     # 2. a cluster, with its own pictures alone
     choose(page, names[4])
-    page.locator(".st-key-pseudo_labels_sure button.cell").first.wait_for()
-    shown = page.locator(
-        ".st-key-pseudo_labels_sure button.cell, .st-key-pseudo_labels_unsure button.cell"
-    ).evaluate_all("all => all.map(e => e.dataset.id)")
-    assert set(shown) == set(table["id"][table["label"] == 4])
+    own = set(table["id"][table["label"] == 4])
+    cells = page.locator(".st-key-pseudo_labels_sure button.cell, .st-key-pseudo_labels_unsure button.cell")
+    shown: list[str] = []
+    for _ in range(100):  # the surest are there before the least sure
+        shown = cells.evaluate_all("all => all.map(e => e.dataset.id)")
+        if set(shown) == own:
+            break
+        page.wait_for_timeout(100)
+    assert set(shown) == own
     page.wait_for_url("**cluster=4*")
     # the link brings the same to somebody else; the sample goes on to another page
     again = full_page(page.url.removeprefix(page.url.split("/Pseudo_labels")[0]), wait_for=FOUND)
