@@ -3,9 +3,8 @@
 Behind an f x f pixel-unshuffle each phase of the picture (the pixels at one place of every f x f square) is a
 channel of its own, and the difference of two channels' means is a grid of period f over the whole picture.
 Normalisation takes the means out, so the network cannot see how much of such a grid is noise, and leaves it
-standing in whatever it denoises: a peak at exactly those frequencies, under any label and any w, that tells an
-outlier from an image better than its object does. Two Gaussians know the answer: the channel means of
-training images, and the mean of the noise.
+standing in whatever it denoises: a peak at exactly those frequencies, with guidance and without. Two Gaussians
+know the answer: the channel means of training images, and the mean of the noise.
 """
 
 from __future__ import annotations
