@@ -79,6 +79,7 @@ _OF_EVALUATION = {
 _ADDED: dict[tuple[str, ...], object] = {
     ("encoder", "pretraining", "views"): None,
     ("outliers", "limit"): None,
+    ("diffusion", "phase_means"): False,
     ("detector", "backbone"): None,
     ("evaluation", "classes"): {},
     ("evaluation", "sd_test"): None,

@@ -14,7 +14,7 @@ from filelock import FileLock
 from sdviz import runs
 from sdviz.bundle import Bundle
 from sdviz.config import load_config
-from sdviz.pipeline import Progress
+from sdviz.pipeline import Progress, config_hash
 from sdviz.runs import Run, RunError, Status
 from sdviz.runs.status import identity
 
@@ -377,3 +377,16 @@ def test_only_a_running_run_can_be_stopped(root: Path, config_path: Path) -> Non
     )
     with pytest.raises(RunError, match="is not running: killed"):
         runs.stop(run)
+
+
+def test_a_run_from_before_the_channel_means_goes_on_without_them(root: Path, config_path: Path) -> None:
+    overrides = ["diffusion.unet.pixel_unshuffle=2", "diffusion.phase_means=false"]
+    run = runs.create(load_config(config_path, overrides))
+    made = run.config()
+    file = run.path / "config.yaml"
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(line for line in lines if "phase_means" not in line))
+    assert run.config() == made
+    assert run.status().config_sha256 == config_hash(run.config())
+    # one of today has them
+    assert runs.create(load_config(config_path, overrides[:1])).config().diffusion.phase_means
