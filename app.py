@@ -15,7 +15,7 @@ if __name__ == "__main__":
         )
     )
 else:
-    from sdviz.ui.start import Start
+    from sdviz.ui.server import Start
 
     start = Start()
     app = st.App(__file__, lifespan=start.lifespan, middleware=start.middleware())

@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT))
 
 from sdviz import data  # noqa: E402
 from sdviz.bundle import Bundle  # noqa: E402
-from sdviz.nn.phases import PhaseMeans, measure_phases  # noqa: E402
+from sdviz.nn.phase_means import PhaseMeans, measure_phases  # noqa: E402
 
 
 def grid_amplitude(images: np.ndarray, factor: int = 2) -> np.ndarray:

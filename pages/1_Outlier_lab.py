@@ -1,6 +1,6 @@
 """The outlier lab: original and outlier side by side, live in S and w."""
 
-from sdviz.ui.lab import show_lab
+from sdviz.ui.lab.page import show_lab
 from sdviz.ui.page import setup_page
 
 show_lab(

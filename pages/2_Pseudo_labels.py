@@ -1,7 +1,7 @@
 """Pseudo-labels: The clusters that stand in for labels: how big, how sure, what is in them."""
 
 from sdviz.ui.page import setup_page
-from sdviz.ui.pseudo_labels import show_pseudo_labels
+from sdviz.ui.pseudo_labels.page import show_pseudo_labels
 
 show_pseudo_labels(
     setup_page("Pseudo-labels", "The clusters that stand in for labels: how big, how sure, what is in them.")

@@ -1,6 +1,6 @@
 """Embeddings: where images, OOD sets and outliers lie in feature space, before training and after."""
 
-from sdviz.ui.embeddings import show_embeddings
+from sdviz.ui.embeddings.page import show_embeddings
 from sdviz.ui.page import setup_page
 
 show_embeddings(

@@ -1,7 +1,7 @@
 """Sample votes: One image: its neighbours, the votes of outliers among them, and the score that they make."""
 
 from sdviz.ui.page import setup_page
-from sdviz.ui.sample_votes import show_sample_votes
+from sdviz.ui.sample_votes.page import show_sample_votes
 
 show_sample_votes(
     setup_page(

@@ -1,6 +1,6 @@
 """Failures: What the detector gets wrong at the threshold in use, worst first."""
 
-from sdviz.ui.failures import show_failures
+from sdviz.ui.failures.page import show_failures
 from sdviz.ui.page import setup_page
 
 show_failures(setup_page("Failures", "What the detector gets **wrong** at the threshold in use, worst first."))

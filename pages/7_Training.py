@@ -1,7 +1,7 @@
 """Training: start a run, watch it, compare two, open what it made."""
 
 from sdviz.ui.page import setup_page
-from sdviz.ui.training import show_training
+from sdviz.ui.training.page import show_training
 
 show_training(
     setup_page(

@@ -6,19 +6,19 @@ method = BASELINES["knn"]().fit(Reference(Images(features=id_features)))
 scores = method.score(Images(features=features))  # float64 (N,), higher is more OOD
 """
 
-from .dn2 import DN2
-from .energy import Energy
-from .entropy import Entropy
-from .fake_it import FakeIt
-from .input_complexity import InputComplexity
+from .complexity.input_complexity import InputComplexity
+from .complexity.png_size import PNGSize
+from .distance.dn2 import DN2
+from .distance.knn import KNN
+from .distance.ssd import SSD
 from .interface import Baseline, BaselineError, Images, Reference
-from .knn import KNN
-from .mscl import MSCL
-from .msp import MSP
-from .multiclass_ad import MulticlassAD
-from .png_size import PNGSize
-from .rot import Rot
-from .ssd import SSD
+from .logits.energy import Energy
+from .logits.entropy import Entropy
+from .logits.msp import MSP
+from .trained.fake_it import FakeIt
+from .trained.mscl import MSCL
+from .trained.multiclass_ad import MulticlassAD
+from .trained.rot import Rot
 
 _ALL: tuple[type[Baseline], ...] = (
     DN2,

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .. import __version__
-from ..nn.phases import PhaseStatistics
+from ..nn.phase_means import PhaseStatistics
 from ..outliers import Recipe
 
 FORMAT_VERSION = 1

@@ -18,7 +18,7 @@ from ..diffusion.schedule import NoiseSchedule
 from ..nn.classifier import Classifier, build_classifier
 from ..nn.detector import Detector
 from ..nn.encoder import Encoder
-from ..nn.phases import PhaseMeans
+from ..nn.phase_means import PhaseMeans
 from .manifest import MANIFEST, UNET_WEIGHTS, BundleError, Manifest, first_line, parse_json
 
 if TYPE_CHECKING:

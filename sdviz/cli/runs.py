@@ -226,10 +226,10 @@ def report(
 ) -> None:
     """Shows what runs reached: AUROC of each OOD set with its spread, beside the controls."""
     from .. import runs
+    from ..analysis.paper_report import paper_page
+    from ..analysis.records import read_record
     from ..evaluation import read_report
     from ..evaluation.tables import SameSeedsError, results_table
-    from ..evidence.paper_page import paper_page
-    from ..evidence.records import read_record
 
     with checking():
         found = [runs.find(one) for one in run]
@@ -261,7 +261,7 @@ def report(
 
 def _same_seeds(first: Run, second: Run) -> str:
     """What two runs of the same seeds differ in, and what shows them; "" where nothing that matters."""
-    from ..evidence.records import NO_MATTER, differing_settings
+    from ..analysis.records import NO_MATTER, differing_settings
 
     configs = [one.config().model_dump(mode="json") for one in (first, second)]
     differing = [

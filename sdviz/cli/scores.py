@@ -72,9 +72,9 @@ def layouts(
 
     Minutes. They stand beside the bundle, in .layouts; those that are there already are not made again.
     """
+    from ..analysis import Evidence
+    from ..analysis.stored_layouts import View, make_ahead
     from ..bundle import Bundle
-    from ..evidence import Evidence
-    from ..evidence.layouts_ahead import View, make_ahead
 
     with checking():
         whose = Bundle.load(bundle, "cpu", lazy=True)

@@ -1,7 +1,6 @@
 """What a detector is worth: scores over OOD sets, Frechet distances, report.json, and measures of an edit."""
 
-from .beside import BaselineScores, baseline_report, baseline_table
-from .edits import background_psnr, dilate, share_changed
+from .baselines import BaselineScores, baseline_report, baseline_table
 from .frechet import (
     FID,
     InceptionError,
@@ -11,15 +10,9 @@ from .frechet import (
     frechet_distances,
     inception_features,
 )
+from .image_change import background_psnr, dilate, share_changed
 from .reference import OODReference, id_recall_threshold, ood_reference, score_table
-from .report import (
-    Report,
-    ReportError,
-    cluster_report,
-    id_accuracy,
-    make_report,
-    read_report,
-)
+from .report import Report, ReportError, cluster_report, id_accuracy, make_report, read_report
 from .sets import Evaluation, FeatureSet, compare_auroc, control_report, evaluate
 from .tables import results_table
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..config import UNetConfig
-from .phases import PhaseMeans
+from .phase_means import PhaseMeans
 
 
 class NoisePredictor(nn.Module):

@@ -16,9 +16,9 @@ A run's folder holds one folder for each stage and, once it is complete, `<stage
 state.pt, *.state.pt and *.partial are there while a stage is in training.
 """
 
-from .estimates import StageEstimate, estimate
-from .folders import GeneratedFolder, Target, file_names, generate_folder, source_labels
-from .packing import FORMATS, pack_folder
+from .archive import FORMATS, pack_folder
+from .estimate import StageEstimate, estimate
+from .generate_folder import GeneratedFolder, Target, file_names, generate_folder, source_labels
 from .sets import without_absent_sets
 from .stages import STAGES, adopt_stages, config_hash, run_stages, stage_names
 from .workspace import (

@@ -39,8 +39,8 @@ from ..evaluation import (
 from ..nn.detector import Detector, detector_outputs
 from ..nn.encoder import Encoder, encode
 from ..scan.clustering import predict
+from .baselines import baseline_scores
 from .clusters import backbone_config, load_backbone, load_clusterer
-from .comparing import baseline_scores
 from .generation import kinds_needed, noised_images, outlier_ids, outlier_labels, read_outliers
 from .sets import NamedSet, evaluation_sets
 from .workspace import (

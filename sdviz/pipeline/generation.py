@@ -31,7 +31,7 @@ from ..diffusion.schedule import NoiseSchedule
 from ..diffusion.training import TrainingReport, train_noise_predictor
 from ..nn.device import resolve_device
 from ..nn.inference import prepare_for_inference
-from ..nn.phases import PhaseMeans, PhaseStatistics, measure_phases
+from ..nn.phase_means import PhaseMeans, PhaseStatistics, measure_phases
 from ..nn.unet import NoisePredictor, build_noise_predictor
 from ..outliers import Recipe, draw_target_labels, generate_outliers, to_images, to_tensor
 from ..scan.clustering import predict

@@ -10,12 +10,12 @@ from typing import Any
 
 from ..config import RunConfig
 from ..data import DataError
-from .bundling import make_bundle
-from .checks import check_run
+from .baselines import make_baselines
+from .bundle import make_bundle
 from .clusters import make_backbone, make_clusterer, make_encoder, make_pseudo_labels
-from .comparing import make_baselines
 from .detecting import make_controls, make_detector, make_evaluation, make_features
 from .generation import CONTROLS_OF_REBUILT, kinds_needed, make_noise_predictor, make_outliers, make_sd_test
+from .preflight import check_run
 from .workspace import (
     Metrics,
     PipelineError,

@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import numpy as np
 
-from ..behind import Worker
+from ..ui.cache.worker import Worker
 from .layouts import Layouts, LayoutSettings, compute_layouts
 
 MAX_BYTES = 256_000_000

@@ -7,18 +7,18 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from sdviz import data
+from sdviz.analysis.pictures import way_to_get
 from sdviz.bundle import Bundle
 from sdviz.data import MissingDataError, torchvision_sets
-from sdviz.evidence.pictures import way_to_get
 from sdviz.nn.device import device_name
 from sdviz.outliers import draw_target_labels
 from sdviz.ui.cache import DEVICE_LOCK, Edit, load_images, make_edits
+from sdviz.ui.cluster_names import usual_names
 from sdviz.ui.components import Cell, Words, picture_grid
-from sdviz.ui.lab_state import judge
-from sdviz.ui.names import usual_names
+from sdviz.ui.lab.state import judge
 from sdviz.ui.page import PageContext, open_page, show_missing_bundle
 from sdviz.ui.pictures import ID_COLOUR, NEUTRAL_COLOUR, OUTLIER_COLOUR, data_uri
-from sdviz.ui.training_state import plain
+from sdviz.ui.training.state import plain
 
 LAB = "pages/1_Outlier_lab.py"
 N_EXAMPLES = 6

@@ -14,16 +14,9 @@ from PIL import Image
 from sdviz import __version__, runs
 from sdviz.bundle import MANIFEST, Bundle, BundleError
 from sdviz.ui.cache import open_bundle
-from sdviz.ui.evidence import open_evidence
+from sdviz.ui.cache.evidence import open_evidence
 from sdviz.ui.links import not_taken, set_link_value
-from sdviz.ui.shared import (
-    SHARED,
-    enter_page,
-    forget_scores,
-    forget_unknown,
-    has_score_values,
-    refuse_shared,
-)
+from sdviz.ui.session import SHARED, enter_page, forget_scores, forget_unknown, has_score_values, refuse_shared
 
 ROOT = Path(__file__).resolve().parents[2]
 MAKE_BUNDLE = "python -m sdviz run configs/shapes-quick.yaml"

@@ -21,12 +21,12 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from sdviz import data
+from sdviz.analysis.pictures import Way, way_to_get
 from sdviz.bundle import Bundle
 from sdviz.bundle.from_noise import images_from_noise
 from sdviz.data import torchvision_sets
-from sdviz.evidence.pictures import Way, way_to_get
-from sdviz.ui.evidence import missing_lines
-from sdviz.ui.own_set import FROM_NOISE
+from sdviz.ui.cache.evidence import missing_lines
+from sdviz.ui.lab.own_set import FROM_NOISE
 from tests.cut_bundle import change_table
 
 LAB = "pages/1_Outlier_lab.py"

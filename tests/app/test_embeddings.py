@@ -14,9 +14,9 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import trustworthiness
 from streamlit.testing.v1 import AppTest
 
+from sdviz.analysis import Evidence
+from sdviz.analysis.stored_layouts import file_of, usual_views
 from sdviz.bundle import Bundle
-from sdviz.evidence import Evidence
-from sdviz.evidence.layouts_ahead import file_of, usual_views
 from sdviz.projection import LayoutSettings, compute_layouts, write_layouts
 from tests.cut_bundle import change_table
 

@@ -557,9 +557,9 @@ def test_two_people_at_once_get_their_own_pictures(
 def test_the_zip_holds_the_pictures_and_their_manifest(shipped: Shipped) -> None:
     from sdviz.outliers import draw_target_labels
     from sdviz.ui.cache import Edit, make_edits
-    from sdviz.ui.export import export_png, export_zip
-    from sdviz.ui.lab_state import RANDOM_OTHER, LabState, Settings
-    from sdviz.ui.sources import Source
+    from sdviz.ui.lab.export import export_png, export_zip
+    from sdviz.ui.lab.sources import Source
+    from sdviz.ui.lab.state import RANDOM_OTHER, LabState, Settings
 
     bundle = Bundle.load(shipped(), "cpu")
     images = data.load("shapes", "test", limit=3)

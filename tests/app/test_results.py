@@ -21,7 +21,7 @@ from sklearn.neighbors import NearestNeighbors
 from streamlit.testing.v1 import AppTest
 
 from sdviz.bundle.manifest import MANIFEST, sha256
-from sdviz.ui.results_curves import HISTOGRAM_WORDS, ROC_WORDS, precision_words
+from sdviz.ui.results.curves import HISTOGRAM_WORDS, ROC_WORDS, precision_words
 
 RESULTS = "pages/6_Results.py"
 # OOD features mixed with those of ID images: no figure is 100 %

@@ -16,9 +16,9 @@ from streamlit.testing.v1 import AppTest
 
 from sdviz.bundle import Bundle
 from sdviz.evaluation import BaselineScores, Evaluation, baseline_report, baseline_table
-from sdviz.ui.look import DARK_BACKGROUND, LIGHT_BACKGROUND, role_colours
 from sdviz.ui.pictures import NEUTRAL_COLOUR
-from sdviz.ui.results_methods import COLOURS, line_of
+from sdviz.ui.results.methods import COLOURS, line_of
+from sdviz.ui.theme import DARK_BACKGROUND, LIGHT_BACKGROUND, role_colours
 
 RESULTS = "pages/6_Results.py"
 BLEND = 0.7

@@ -20,9 +20,9 @@ from safetensors.numpy import load_file
 from streamlit.testing.v1 import AppTest
 
 from sdviz import data
+from sdviz.analysis.cluster_names import rename
 from sdviz.bundle import Bundle
-from sdviz.evidence.names import rename
-from sdviz.ui.names import names_file
+from sdviz.ui.cluster_names import names_file
 from tests.cut_bundle import change_table
 
 VOTES = "pages/4_Sample_votes.py"
@@ -608,7 +608,7 @@ def test_its_score_along_s(
     where: str,
     n_values: int,
 ) -> None:
-    monkeypatch.setattr("sdviz.ui.sample_votes_outlier.N_VALUES", n_values)
+    monkeypatch.setattr("sdviz.ui.sample_votes.outlier.N_VALUES", n_values)
     folder = full_bundle()
     bundle = Bundle.load(folder, "cpu")
     names = list(bundle.manifest.class_names)

@@ -11,9 +11,9 @@ import pytest
 from matplotlib.path import Path as Polygon
 from playwright.sync_api import Page
 
+from sdviz.analysis import Evidence
+from sdviz.analysis.points import Points, final_points, snapshot_points
 from sdviz.bundle import Bundle
-from sdviz.evidence import Evidence
-from sdviz.evidence.points import Points, final_points, snapshot_points
 from sdviz.projection import LayoutSettings, compute_layouts
 
 pytestmark = pytest.mark.browser

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # modules and units of a lower rank, nothing else of the house.
 RANKS = {
     "sdviz": 0,  # the package itself: a version, and no import
-    "sdviz.behind": 0,
+    "sdviz.ui.cache.worker": 0,
     "sdviz.config": 0,
     "sdviz.data": 1,
     "sdviz.nn": 1,
@@ -29,7 +29,7 @@ RANKS = {
     "sdviz.evaluation": 3,
     "sdviz.projection": 3,
     "sdviz.bundle": 4,
-    "sdviz.evidence": 5,
+    "sdviz.analysis": 5,
     "sdviz.pipeline": 5,
     "sdviz.runs": 6,
     "sdviz.cli": 7,

@@ -14,12 +14,12 @@ from sklearn.neighbors import NearestNeighbors
 
 from sdviz import data
 from sdviz.baselines import BASELINES, MSCL, Baseline, BaselineError, Images, Reference
-from sdviz.baselines.fake_it import FakeIt
-from sdviz.baselines.input_complexity import InputComplexity, complexity_bits
-from sdviz.baselines.mscl import mean_shifted_loss
-from sdviz.baselines.multiclass_ad import MulticlassAD
-from sdviz.baselines.png_size import png_bits
-from sdviz.baselines.rot import Rot, quarter_turns
+from sdviz.baselines.complexity.input_complexity import InputComplexity, complexity_bits
+from sdviz.baselines.complexity.png_size import png_bits
+from sdviz.baselines.trained.fake_it import FakeIt
+from sdviz.baselines.trained.mscl import mean_shifted_loss
+from sdviz.baselines.trained.multiclass_ad import MulticlassAD
+from sdviz.baselines.trained.rot import Rot, quarter_turns
 from sdviz.config import ViewsConfig
 from sdviz.nn.encoder import Encoder, encode
 

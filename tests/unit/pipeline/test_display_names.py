@@ -8,7 +8,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from sdviz.pipeline import bundling
+from sdviz.pipeline import bundle as bundling
 from sdviz.pipeline.workspace import Workspace
 
 CLASSES = ("cat", "dog", "ship")

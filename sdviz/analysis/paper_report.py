@@ -1,0 +1,415 @@
+"""The paper's four tables as a page of Markdown: figures that runs measured, and the paper's beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..evaluation.report import ModeMetrics, Report
+from ..evaluation.tables import CONTROL_NAMES, FRECHET_NAMES, METRIC_NAMES, MODE_NAMES, markdown_table
+from .paper_tables import PAPER_DATASET, SD_TEST, WHOLE, PaperTable, paper_tables
+from .records import NO_MATTER, RECIPE, BundleRecord, differing_keys
+
+OURS = "**SD outliers**"
+
+
+class PaperPageError(ValueError):
+    """Runs that no page can be made of; the message is one line."""
+
+
+def paper_page(records: Sequence[BundleRecord], command: str) -> str:
+    """Tables 1 to 4 over runs that differ in networks, labels, S, w and seeds.
+
+    A cell is the mean over seeds and its standard deviation (n - 1), and in brackets the 95 % bootstrap
+    interval over images, averaged over the seeds where there are several. What was not measured is empty.
+
+    Args:
+        records: Of measured bundles, all trained on the same set.
+        command: What makes this text again; it stands on top.
+
+    Raises:
+        PaperPageError: No such bundles, or the same run twice.
+    """
+    if not records:
+        raise PaperPageError("no runs to make a page of")
+    for one in records:
+        if one.report is None:
+            raise PaperPageError(f"{one.name} was never measured: it has no report.json")
+        if one.manifest.dataset != records[0].manifest.dataset:
+            raise PaperPageError(
+                f"{one.name} was trained on {one.manifest.dataset}, {records[0].name} on"
+                f" {records[0].manifest.dataset}"
+            )
+    if len({one.hash for one in records}) < len(records):
+        raise PaperPageError("a bundle stands there twice")
+    systems = _systems(records)
+    parts = [
+        f"Made by `{command}`.",
+        f"ID is {records[0].manifest.dataset}. AUROC in %, OOD positive. A cell is the mean over seeds of"
+        " outliers and detector ± standard deviation (n - 1), and in brackets the 95 % bootstrap interval over"
+        " images (averaged over the seeds). A cell of what was not measured is empty. Sets stand under their"
+        " own names; a set that the paper has not stands for none of the paper's.",
+        "## The runs",
+        markdown_table(*_run_rows(systems)),
+        "## Table 1: method by method",
+        *_table_1(systems),
+        "## Table 2: S and w",
+        *_table_2(systems),
+        "## Table 3: distance, votes, both; and how far the outliers are from the images",
+        *_table_3(systems),
+        "## Table 4: SD outliers of held-out images as the OOD set",
+        *_table_4(systems),
+        "## Controls",
+        *_controls(systems),
+    ]
+    if records[0].manifest.dataset == PAPER_DATASET:
+        parts += ["## The paper's own figures", *_beside_the_paper(systems)]
+    parts += ["## Where it comes from", markdown_table(*_provenance(records))]
+    return "\n\n".join(parts) + "\n"
+
+
+# --- systems ----------------------------------------------------------------------------------------------
+
+
+class _System:
+    """Runs of one kind: the same networks and labels; they differ in S, w and seeds."""
+
+    def __init__(self, name: str, records: list[BundleRecord]) -> None:
+        self.name, self.records = name, records
+
+    def at(self, s: int, w: float) -> list[Report]:
+        """The reports of runs with those outliers."""
+        return [one.report for one in self.records if one.recipe == (s, w) and one.report is not None]
+
+    @property
+    def recipes(self) -> list[tuple[int, float]]:
+        """S and w of every run, each once, rising."""
+        return sorted({one.recipe for one in self.records if one.recipe is not None})
+
+    @property
+    def main(self) -> list[Report]:
+        """The runs of Table 1: S = 100, w = 2 where there are any, else the recipe with most runs."""
+        usual = self.at(100, 2.0)
+        if usual:
+            return usual
+        return max((self.at(*one) for one in self.recipes), key=len, default=[])
+
+
+def _systems(records: Iterable[BundleRecord]) -> list[_System]:
+    """Runs that differ in S, w and seeds alone are one system; whatever else differs is named."""
+    by_name: dict[str, dict[str, list[BundleRecord]]] = {}
+    for one in records:
+        by_name.setdefault(system_name(one), {}).setdefault(one.family, []).append(one)
+    systems = []
+    for name, families in by_name.items():
+        firsts = [found[0] for found in families.values()]
+        differing = {
+            key: values
+            for key, values in differing_keys(firsts).items()
+            if not {*RECIPE, *NO_MATTER} & {*key.split(".")} and not key.startswith("detector.backbone.")
+        }
+        for i, found in enumerate(families.values()):
+            own = [f"{key} = {values[i]}" for key, values in differing.items() if values[i] != values[0]]
+            systems.append(_System("; ".join([name, ", ".join(own)]) if own else name, found))
+    return systems
+
+
+def system_name(record: BundleRecord) -> str:
+    """What the detector of a bundle starts from and where its labels come from, in a few words."""
+    config: dict[str, Any] = record.manifest.config or {}
+    own = (config.get("detector") or {}).get("backbone")
+    e: dict[str, Any] = own or config.get("encoder") or {}
+    if e.get("simclr"):
+        how = f"SimCLR on {record.manifest.dataset}"
+    elif e.get("weights"):
+        how = f"weights {e['weights']}"
+    else:
+        how = "untrained"
+    if e.get("pretraining"):
+        first = f"labels of {e['pretraining'].get('data')}"
+        how = f"{first}, then {how}" if e.get("simclr") else first
+    arch = str(e.get("arch", "?")).removeprefix("timm:")
+    return f"{arch} ({how}), {record.manifest.labels_from} labels"
+
+
+# --- tables -----------------------------------------------------------------------------------------------
+
+Rows = tuple[list[str], list[list[str]]]
+
+
+def _run_rows(systems: Sequence[_System]) -> Rows:
+    rows = []
+    for system in systems:
+        for one in system.records:
+            report, recipe = one.report, one.recipe
+            if report is None or recipe is None:
+                continue
+            c = report.clusters
+            rows.append(
+                [
+                    one.name,
+                    system.name,
+                    f"{recipe[0]}, {recipe[1]:g}",
+                    ", ".join(f"{k} {v}" for k, v in report.seeds.items() if k in ("outliers", "detector")),
+                    f"{report.bank.n_id:,} / {report.bank.n_outliers:,}",
+                    "" if c is None or c.accuracy is None else f"{100 * c.accuracy:.1f}",
+                    f"{report.score.k}, {report.score.alpha:g}",
+                ]
+            )
+    head = [
+        "run",
+        "detector starts from",
+        "S, w",
+        "seeds",
+        "bank: ID / outliers",
+        "cluster accuracy, %",
+        "k, alpha",
+    ]
+    return head, rows
+
+
+def _table_1(systems: Sequence[_System]) -> list[str]:
+    parts = []
+    for system in systems:
+        reports = system.main
+        if not reports:
+            continue
+        names = _sets(reports, ("near", "far", "validation"))
+        means = [role for role in ("near", "far") if sum(r == role for _, r in names) > 1]
+        head = ["method", "seeds", *(f"{name} ({role}, {_n_images(reports, name)})" for name, role in names)]
+        head += [f"mean of {role}" for role in means]
+        rows = []
+        systems_here: list[tuple[str, Callable[[Report], Any]]] = [
+            (f"{OURS}, distance + votes", lambda r: _of_mode(r, "both")),
+            ("the same, distance alone", lambda r: _of_mode(r, "distance")),
+        ]
+        for control in dict.fromkeys(c for r in reports for c in r.controls):
+            title = f"control: {CONTROL_NAMES.get(control, control)}"
+            systems_here.append((title, lambda r, c=control: _of_mode(r.controls.get(c), "both")))  # type: ignore[misc]
+        titles = {key: one.title for r in reports for key, one in r.baselines.items()}
+        for key, title in titles.items():
+            systems_here.append((title, lambda r, k=key: r.baselines[k].results if k in r.baselines else None))  # type: ignore[misc]
+        for title, of in systems_here:
+            found = [metrics for metrics in map(of, reports) if metrics]
+            cells = [_cell([m[name] for m in found if name in m]) for name, _ in names]
+            cells += [_mean_cell(found, [name for name, r in names if r == role]) for role in means]
+            rows.append([title, str(len(found)), *cells])
+        s, w = _recipe(system, reports)
+        parts += [f"### {system.name}; S = {s}, w = {w:g}", markdown_table(head, rows)]
+        both = [_of_mode(r, "both") for r in reports]
+        measures = [
+            [f"{name} ({role})", *(_cell([m[name] for m in both if name in m], key) for key in METRIC_NAMES)]
+            for name, role in names
+        ]
+        parts += [
+            "All measures of our own score, %:",
+            markdown_table(["set", *METRIC_NAMES.values()], measures),
+        ]
+    return parts or ["Not measured."]
+
+
+def _table_2(systems: Sequence[_System]) -> list[str]:
+    parts = []
+    for system in systems:
+        if len(system.recipes) < 2:
+            continue
+        all_s = sorted({s for s, _ in system.recipes})
+        all_w = sorted({w for _, w in system.recipes})
+        some = [r for one in system.recipes for r in system.at(*one)]
+        rows = [
+            [f"w = {w:g}", f"{name} ({role})", *(_cell(_both(system.at(s, w), name)) for s in all_s)]
+            for name, role in _sets(some, ("near", "validation"))
+            for w in all_w
+        ]
+        parts += [f"### {system.name}", markdown_table(["w", "set", *(f"S = {s}" for s in all_s)], rows)]
+    return parts or ["Not measured: it takes runs that differ in S or w."]
+
+
+def _table_3(systems: Sequence[_System]) -> list[str]:
+    parts = []
+    for system in systems:
+        at_2 = [(s, w) for s, w in system.recipes if w == 2.0]
+        recipes = at_2 or system.recipes
+        if not recipes:
+            continue
+        head = ["", "", *(f"S = {s}, w = {w:g}" for s, w in recipes)]
+        some = [r for one in recipes for r in system.at(*one)]
+        rows = []
+        for name, role in _sets(some, ("near",)):
+            for mode, word in MODE_NAMES.items():
+                cells = [
+                    _cell([m[name] for r in system.at(*one) if name in (m := _of_mode(r, mode))])
+                    for one in recipes
+                ]
+                rows.append([f"AUROC, {name} ({role})", word, *cells])
+        for distance in dict.fromkeys(d for r in some for d in r.frechet):
+            for key, word in FRECHET_NAMES.items():
+                values = [
+                    [getattr(r.frechet[distance], key) for r in system.at(*one) if distance in r.frechet]
+                    for one in recipes
+                ]
+                cells = [_spread([v for v in of if v is not None], 4) for of in values]
+                if any(cells):
+                    rows.append([distance, word, *cells])
+        parts += [f"### {system.name}", markdown_table(head, rows)]
+    if parts:
+        parts.append(
+            "A Frechet distance of outliers to the images that they were made of is small by construction (at"
+            " S = 0 it is 0): the rows below it are what it must be read against. FD is of the named encoder's"
+            " features, not FID."
+        )
+    return parts or ["Not measured."]
+
+
+def _table_4(systems: Sequence[_System]) -> list[str]:
+    rows = []
+    for system in systems:
+        for recipe in system.recipes:
+            reports = [r for r in system.at(*recipe) if SD_TEST in r.results]
+            if not reports:
+                continue
+            trained = f"S = {recipe[0]}, w = {recipe[1]:g}"
+            n = _n_images(reports, SD_TEST)
+            rows.append([f"{OURS}, distance + votes", system.name, trained, n, _cell(_both(reports, SD_TEST))])
+            distances = [_of_mode(r, "distance")[SD_TEST] for r in reports]
+            rows.append(["the same, distance alone", system.name, trained, n, _cell(distances)])
+            for key in dict.fromkeys(k for r in reports for k in r.baselines):
+                found = [r.baselines[key] for r in reports if key in r.baselines]
+                rows.append(
+                    [found[0].title, system.name, trained, n, _cell([b.results[SD_TEST] for b in found])]
+                )
+    if not rows:
+        return ["Not measured: name `evaluation.sd_test` in a run's configuration."]
+    return [
+        "The SD outliers are made of held-out images by the recipe of `evaluation.sd_test` (the paper: S = 150,"
+        " w = 4).",
+        markdown_table(["method", "networks", "trained with", "images", "AUROC"], rows),
+    ]
+
+
+def _controls(systems: Sequence[_System]) -> list[str]:
+    rows = []
+    for system in systems:
+        for report in system.main:
+            for name, role in _sets([report], ("near", "far", "validation", "sd")):
+                for control, one in report.controls.items():
+                    d = one.differences[name]["both"]
+                    interval = ""
+                    if d.interval is not None:
+                        interval = f" ({100 * d.interval[0]:+.1f} to {100 * d.interval[1]:+.1f})"
+                    title = CONTROL_NAMES.get(control, control)
+                    seed = f"seed {report.seeds.get('outliers', 0)}"
+                    rows.append(
+                        [system.name, seed, f"{name} ({role})", title, f"{100 * d.auroc:+.1f}{interval}"]
+                    )
+    if not rows:
+        return ["Not measured."]
+    return [
+        "Our AUROC minus the control's on the same images, points, with the paired 95 % bootstrap interval:"
+        " where it holds 0, these images do not tell the two apart.",
+        markdown_table(["networks", "run", "set", "control", "difference"], rows),
+    ]
+
+
+def _beside_the_paper(systems: Sequence[_System]) -> list[str]:
+    parts = [
+        "The paper's networks are far larger, and its CIFAR-100 has 10,000 images; where ours is a part of"
+        " them, the cell says so. Each row of ours is of one kind of network.",
+    ]
+    for system in systems:
+        for table in paper_tables(system.records):
+            parts += [
+                f"### Table {table.number}, {system.name}",
+                table.title + ".",
+                markdown_table(*_paper_rows(table)),
+                *table.notes,
+            ]
+    return parts
+
+
+def _paper_rows(table: PaperTable) -> Rows:
+    head = [""]
+    for column in table.columns:
+        head += [f"{column}: paper", "ours"]
+    rows = []
+    for row in table.rows:
+        cells = [row]
+        for column in table.columns:
+            value, ours = table.paper.get((row, column)), table.ours.get((row, column))
+            cells.append("" if value is None else f"{value:g}")
+            if ours is None:
+                cells.append("")
+                continue
+            text = f"{ours.mean:.1f}" + (f" ± {ours.sd:.1f}" if ours.sd is not None else "")
+            if ours.interval is not None:
+                text += f" ({ours.interval[0]:.1f} to {ours.interval[1]:.1f})"
+            cells.append(
+                text + (f", {ours.n_images:,} of {ours.whole:,}" if ours.n_images < ours.whole else "")
+            )
+        rows.append(cells)
+    return head, rows
+
+
+def _provenance(records: Sequence[BundleRecord]) -> Rows:
+    rows = []
+    for one in records:
+        report = one.report
+        versions = "" if report is None else ", ".join(f"{k} {v}" for k, v in report.versions.items())
+        digest = "" if report is None else report.config_sha256[:12]
+        rows.append([one.name, one.hash[:12], digest, versions])
+    return ["run", "bundle.json, SHA-256", "configuration, SHA-256", "versions"], rows
+
+
+# --- cells ------------------------------------------------------------------------------------------------
+
+
+def _of_mode(measured: Any, mode: str) -> dict[str, ModeMetrics]:  # noqa: ANN401 - a Measured, or None
+    if measured is None:
+        return {}
+    return {name: one.modes[mode] for name, one in measured.results.items() if mode in one.modes}
+
+
+def _both(reports: Sequence[Report], name: str) -> list[ModeMetrics]:
+    return [m[name] for r in reports if name in (m := _of_mode(r, "both"))]
+
+
+def _sets(reports: Sequence[Report], roles: Sequence[str]) -> list[tuple[str, str]]:
+    """Every set of those roles that a report has, with its role; in the roles' order."""
+    found = {name: one.role for r in reports for name, one in r.results.items()}
+    return [(name, role) for role in roles for name, own in found.items() if own == role]
+
+
+def _n_images(reports: Sequence[Report], name: str) -> str:
+    counts = sorted({r.results[name].n for r in reports if name in r.results})
+    whole = WHOLE.get(name, 0)
+    text = " / ".join(f"{n:,}" for n in counts)
+    return f"{text} of {whole:,} images" if counts and counts[0] < whole else f"{text} images"
+
+
+def _recipe(system: _System, reports: Sequence[Report]) -> tuple[int, float]:
+    return next(one for one in system.recipes if system.at(*one) == list(reports))
+
+
+def _cell(found: Sequence[ModeMetrics], key: str = "auroc") -> str:
+    if not found:
+        return ""
+    text = _spread([100 * getattr(one, key) for one in found], 1)
+    intervals = [one.auroc_interval for one in found if one.auroc_interval is not None]
+    if key == "auroc" and len(intervals) == len(found):
+        low, high = 100 * np.mean(intervals, axis=0)
+        text += f" ({low:.1f} to {high:.1f})"
+    return text
+
+
+def _mean_cell(found: Sequence[dict[str, ModeMetrics]], names: Sequence[str]) -> str:
+    whole = [[m[name].auroc for name in names] for m in found if all(name in m for name in names)]
+    return _spread([100 * float(np.mean(one)) for one in whole], 1)
+
+
+def _spread(values: Sequence[float], digits: int) -> str:
+    if not values:
+        return ""
+    mean = f"{np.mean(values):.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ± {np.std(values, ddof=1):.{digits}f}"

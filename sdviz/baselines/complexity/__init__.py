@@ -1,0 +1,1 @@
+"""Methods that score by how well an image compresses."""

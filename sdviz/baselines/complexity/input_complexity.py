@@ -1,0 +1,67 @@
+"""Input complexity: what a likelihood says, less what a compressor says."""
+
+from __future__ import annotations
+
+import bz2
+import io
+import lzma
+import zlib
+
+import numpy as np
+from PIL import Image
+
+from ..interface import Baseline, BaselineError, OnProgress, Reference
+from .png_size import png_bits
+
+
+class InputComplexity(Baseline):
+    """-log2 p(x) - L(x): L is the smallest size among several lossless compressors, both in bits a dimension.
+
+    Serra et al. 2020, "Input Complexity and Out-of-distribution Detection with Likelihood-based Generative
+    Models": S(x) = -log2 p(x) - L(x). p(x) is one Gaussian over the pixels of ID images, the simplest density
+    there is: a deep density model takes its place through `log2_likelihood`.
+    """
+
+    key, title, needs = "input_complexity", "Input complexity (Gaussian)", ("images",)
+
+    def _fit(self, known: np.ndarray, reference: Reference, on_progress: OnProgress | None) -> None:
+        """Mean and covariance of the pixels, which are brought down to 16 px at most."""
+        pixels = _small(known)
+        if len(pixels) < 2:
+            raise BaselineError(f"{self.key}: a covariance needs at least 2 ID images")
+        self._mean = pixels.mean(0)
+        # grey levels are whole numbers: their rounding is a variance of 1/12, and keeps the matrix invertible
+        covariance = np.cov(pixels, rowvar=False, bias=True) + np.eye(pixels.shape[1]) * (1 / 12 + 1e-3)
+        self._factor = np.linalg.cholesky(covariance)
+
+    def log2_likelihood(self, images: np.ndarray) -> np.ndarray:
+        """log2 p(x) a dimension, float64 (N,), of images uint8 (N,H,W,3)."""
+        centred = _small(images) - self._mean
+        z = np.linalg.solve(self._factor, centred.T)
+        d = centred.shape[1]
+        log_p = -0.5 * (z**2).sum(0) - np.log(np.diag(self._factor)).sum() - 0.5 * d * np.log(2 * np.pi)
+        return log_p / np.log(2) / d
+
+    def _score(self, queries: np.ndarray, ids: np.ndarray | None) -> np.ndarray:
+        """Bits a dimension, float64 (N,)."""
+        return -self.log2_likelihood(queries) - complexity_bits(queries)
+
+
+def complexity_bits(images: np.ndarray) -> np.ndarray:
+    """Bits a pixel and channel by the best of PNG, WebP, zlib, bz2 and LZMA, float64 (N,)."""
+    best = png_bits(images)
+    for row, image in enumerate(images):
+        raw = image.tobytes()
+        stream = io.BytesIO()
+        Image.fromarray(image).save(stream, "WEBP", lossless=True, quality=100)
+        sizes = [stream.tell(), len(zlib.compress(raw, 9)), len(bz2.compress(raw)), len(lzma.compress(raw))]
+        best[row] = min(best[row], 8 * min(sizes) / image.size)
+    return best
+
+
+def _small(images: np.ndarray) -> np.ndarray:
+    """float64 (N,D): means of 2x2 squares where an image is larger than 16 px."""
+    x = images.astype(np.float64)
+    while x.shape[1] > 16 and x.shape[1] % 2 == 0 and x.shape[2] % 2 == 0:
+        x = (x[:, ::2, ::2] + x[:, 1::2, ::2] + x[:, ::2, 1::2] + x[:, 1::2, 1::2]) / 4
+    return x.reshape(len(x), -1)

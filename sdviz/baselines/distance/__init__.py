@@ -1,0 +1,1 @@
+"""Methods that score by distances in a fixed network's features."""

@@ -1,0 +1,33 @@
+"""kNN: the distance to the k-th nearest ID feature of unit length."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..interface import Baseline, OnProgress, Reference, check_settings
+from ..neighbours import nearest_squares, unit
+
+
+class KNN(Baseline):
+    """The distance to the k-th nearest ID feature, all features of length 1.
+
+    Sun et al. 2022, "Out-of-Distribution Detection with Deep Nearest Neighbors": r_k(z) = |z - z_(k)| with
+    z = f(x) / |f(x)|; k = 50.
+    """
+
+    key, title, needs = "knn", "kNN", ("features",)
+
+    def __init__(self, k: int = 50) -> None:
+        """k: which neighbour; with fewer ID images the last there is."""
+        check_settings(self.key, k=k)
+        self.k = k
+
+    def _fit(self, known: np.ndarray, reference: Reference, on_progress: OnProgress | None) -> None:
+        """Keeps the features at length 1."""
+        self._features = unit(known)
+        self._ids = reference.known.ids
+
+    def _score(self, queries: np.ndarray, ids: np.ndarray | None) -> np.ndarray:
+        """Distances, float64 (N,)."""
+        k = min(self.k, max(1, len(self._features) - 1))
+        return np.sqrt(nearest_squares(self.key, self._features, unit(queries), k, self._ids, ids)[:, -1])

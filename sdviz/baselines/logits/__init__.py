@@ -1,0 +1,1 @@
+"""Methods that score by the cluster head's logits."""

@@ -1,0 +1,105 @@
+"""A folder of outliers as one file that others can train on without sdviz, with checksums of everything."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+from pathlib import Path
+from typing import Literal, TypeAlias, get_args
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from .generate_folder import MANIFEST, RECIPE
+from .workspace import PipelineError, write_atomically
+
+Format: TypeAlias = Literal["folder", "npz", "parquet"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+CHECKSUMS = "SHA256SUMS"
+PACKED = "outliers"
+
+
+def pack_folder(out: Path, form: Format, class_names: tuple[str, ...]) -> tuple[Path, ...]:
+    """Writes what `generate_folder` made in another format beside it, and `SHA256SUMS` over all of it.
+
+    A file of either format that is there already is written again, so that it holds what manifest.csv lists.
+
+    - "npz": outliers.npz with `images` uint8 (N,H,W,3), `labels` int64 (N,), the cluster of each source,
+      `target_labels` int64 (N,), the wrong one it was told, `source_ids` str (N,) and `class_names`.
+    - "parquet": outliers.parquet in the Hugging Face image layout: `image` struct{bytes, path}, `label`,
+      `target_label`, `source_id`, with the class names in its metadata.
+    - "folder": the PNGs are the format.
+
+    `sha256sum -c SHA256SUMS` checks the PNGs, these files, manifest.csv and recipe.json.
+    The rows are those of manifest.csv, in its order.
+
+    Args:
+        out: A folder of outliers.
+        form: Which format.
+        class_names: Of the clusters.
+
+    Returns:
+        The files written.
+
+    Raises:
+        PipelineError: No manifest, or a PNG that it names is missing.
+    """
+    try:
+        with (out / MANIFEST).open(encoding="utf-8", newline="") as stream:
+            rows = list(csv.DictReader(stream))
+        blobs = [(out / row["file"]).read_bytes() for row in rows]
+    except (OSError, KeyError) as error:
+        raise PipelineError(f"{out} cannot be packed: {error}") from error
+    packed: list[Path] = []
+    for kind, pack in _PACKERS.items():
+        path = out / f"{PACKED}.{kind}"
+        if form == kind or path.is_file():
+            pack(path, rows, blobs, class_names)
+            packed.append(path)
+    sums = [(hashlib.sha256(blob).hexdigest(), row["file"]) for row, blob in zip(rows, blobs, strict=True)]
+    sums += [(_digest(path), path.name) for path in (*packed, out / MANIFEST, out / RECIPE) if path.is_file()]
+    write_atomically(out / CHECKSUMS, "".join(f"{digest}  {name}\n" for digest, name in sums))
+    return (*packed, out / CHECKSUMS)
+
+
+def _npz(path: Path, rows: list[dict[str, str]], blobs: list[bytes], class_names: tuple[str, ...]) -> None:
+    images = [np.asarray(Image.open(io.BytesIO(blob), formats=["PNG"]).convert("RGB")) for blob in blobs]
+    arrays = {
+        "images": np.stack(images) if images else np.empty((0, 0, 0, 3), np.uint8),
+        "labels": np.array([int(row["label"]) for row in rows], np.int64),
+        "target_labels": np.array([int(row["target_label"]) for row in rows], np.int64),
+        "source_ids": np.array([row["source_id"] for row in rows], dtype=str),
+        "class_names": np.array(class_names, dtype=str),
+    }
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("wb") as stream:
+        np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
+    os.replace(partial, path)
+
+
+def _parquet(path: Path, rows: list[dict[str, str]], blobs: list[bytes], class_names: tuple[str, ...]) -> None:
+    pictures = [{"bytes": blob, "path": row["file"]} for row, blob in zip(rows, blobs, strict=True)]
+    table = pa.table(
+        {
+            "image": pa.array(pictures, pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
+            "label": pa.array([int(row["label"]) for row in rows], pa.int64()),
+            "target_label": pa.array([int(row["target_label"]) for row in rows], pa.int64()),
+            "source_id": pa.array([row["source_id"] for row in rows], pa.string()),
+        }
+    ).replace_schema_metadata({"class_names": json.dumps(class_names)})
+    partial = path.with_name(path.name + ".partial")
+    pq.write_table(table, partial)
+    os.replace(partial, path)
+
+
+_PACKERS = {"npz": _npz, "parquet": _parquet}
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

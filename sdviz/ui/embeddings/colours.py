@@ -1,0 +1,218 @@
+"""Ways of colouring the points of Embeddings, and what a point says of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from sdviz.analysis.points import OUTLIERS
+from sdviz.ui.components.scatter import Colouring, Group, Ramp
+from sdviz.ui.embeddings.state import ALARM, MISSED, RIGHT, UNSCORED, Known
+from sdviz.ui.pictures import NEUTRAL_COLOUR
+from sdviz.ui.theme import cluster_colour, is_dark
+
+BY_SET, BY_CLUSTER, BY_CLASS, FIGURE_3 = "set", "cluster", "class", "as in Figure 3"
+BY_SCORE, BY_VOTES, BY_S, BY_VERDICT = "score", "votes", "S of outliers", "right or wrong"
+# blue - teal - green - amber, rising in lightness, each to be seen on white and on near-black
+RAMP = ("#3A5FB0", "#2A8C9E", "#55AE5B", "#B9BE3C", "#F2B134")
+_VERDICT_COLOURS = {RIGHT: NEUTRAL_COLOUR, MISSED: "#AA3377", ALARM: "#56B4E9"}
+# of points that a way of colouring says nothing of: close to the background, by theme
+_PALE, _DIM = "#C9CFD6", "#4A5563"
+# from so many different numbers on they are a ramp, not groups
+MOST_GROUPS = 12
+
+HELP = {
+    BY_SET: "Where an image comes from.",
+    BY_CLUSTER: "Of a training image its pseudo-label, of an outlier its source's, of any other image the one "
+    "that g_in takes it for.",
+    BY_CLASS: "An image's own class, which training never sees. Outliers have none.",
+    FIGURE_3: "As the paper draws them: ID blue, OOD in its set's colour, SD outliers by the cluster of their "
+    "source.",
+    BY_SCORE: "Eq. 6 under the settings in use: higher is more OOD.",
+    BY_VOTES: "How many of the k nearest of ID images and outliers together are outliers.",
+    BY_S: "How far an outlier's source was noised: the step S, of 1,000.",
+    BY_VERDICT: "Whether the detector calls an image rightly at the threshold in use.",
+}
+
+
+def colour_points(known: Known, way: str) -> Colouring:
+    """Colours, groups and legend of all points under one of the ways above."""
+    return _WAYS[way](known)
+
+
+def texts_of(known: Known) -> list[str]:
+    """What the hover card says of each point, lines parted by newlines."""
+    p, limit = known.points, known.now.threshold
+    scores, votes, verdicts = known.scores, known.votes, known.verdicts
+    k = known.settings.k if known.settings else 0
+    texts = []
+    for i, (one, name) in enumerate(zip(p.ids.tolist(), p.sets.tolist(), strict=True)):
+        own, cluster = str(known.classes[i]), known.cluster_name(int(p.clusters[i]))
+        if name == OUTLIERS:
+            told = known.cluster_name(int(p.told[i]))
+            lines = [f"{cluster}, told {told}" if cluster and told else "SD outlier"]
+            if p.start_timesteps[i] >= 0:
+                lines.append(f"S = {p.start_timesteps[i]}")
+        else:
+            lines = [own or known.title_of(name)]
+            if cluster:
+                lines.append(f"{'taken for' if p.scored_rows[i] >= 0 else 'cluster'} {cluster}")
+        if not np.isnan(scores[i]):
+            above = "" if limit is None else f", {'above' if scores[i] > limit else 'below'} {limit:.3g}"
+            lines.append(f"score {scores[i]:.3g}{above}")
+            lines.append(f"{int(votes[i])} of {k} votes: {verdicts[i]}")
+        texts.append("\n".join([*lines, known.title_of(name), one]))
+    return texts
+
+
+def _nothing() -> str:
+    return _DIM if is_dark() else _PALE
+
+
+def edges_of(known: Known) -> np.ndarray:
+    """The colour of each point's set, uint8 (N,3)."""
+    names, inverse = np.unique(known.points.sets, return_inverse=True)
+    if not len(names):
+        return np.empty((0, 3), np.uint8)
+    return np.array([_rgb(known.colour_of(str(name))) for name in names], np.uint8)[inverse]
+
+
+def _rgb(colour: str) -> tuple[int, int, int]:
+    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
+
+
+def _grouped(way: str, labels: Sequence[str], order: Sequence[str], colours: Sequence[str]) -> Colouring:
+    """Groups that have points, in this order."""
+    names = np.asarray(labels, dtype=str)
+    assert set(names.tolist()) <= set(order), "a label without a place in the legend"
+    there = [(name, colour) for name, colour in zip(order, colours, strict=True) if (names == name).any()]
+    group = np.zeros(len(names), np.int64)
+    rgb = np.zeros((len(names), 3), np.uint8)
+    groups = []
+    for row, (name, colour) in enumerate(there):
+        here = names == name
+        group[here], rgb[here] = row, _rgb(colour)
+        groups.append(Group(name, colour, int(here.sum())))
+    return Colouring(way, rgb, group, tuple(groups))
+
+
+def _by_set(known: Known) -> Colouring:
+    sets = list(dict.fromkeys(known.points.sets.tolist()))
+    return _grouped(
+        BY_SET,
+        [known.title_of(one) for one in known.points.sets.tolist()],
+        [known.title_of(one) for one in sets],
+        [known.colour_of(one) for one in sets],
+    )
+
+
+def _by_cluster(known: Known) -> Colouring:
+    order, colours = _cluster_legend(known)
+    labels = [order[c] if 0 <= c < len(order) - 1 else order[-1] for c in known.points.clusters.tolist()]
+    return _grouped(BY_CLUSTER, labels, order, colours)
+
+
+def _cluster_legend(known: Known) -> tuple[list[str], list[str]]:
+    names = _told_apart(known.names)
+    return [*names, "unknown"], [*[cluster_colour(c) for c in range(len(names))], _nothing()]
+
+
+def _told_apart(names: Sequence[str]) -> list[str]:
+    """Two clusters may have been given one name."""
+    return [f"{name} ({row})" if list(names).count(name) > 1 else name for row, name in enumerate(names)]
+
+
+def _by_class(known: Known) -> Colouring:
+    unknown = "no class known"
+    labels = [one or unknown for one in known.classes.tolist()]
+    order = sorted(set(labels) - {unknown})
+    return _grouped(
+        BY_CLASS, labels, [*order, unknown], [*[cluster_colour(i) for i in range(len(order))], _nothing()]
+    )
+
+
+def _figure_3(known: Known) -> Colouring:
+    order, colours = _cluster_legend(known)
+    of_outliers = [f"outlier of {name}" for name in order]
+    sets = [one for one in dict.fromkeys(known.points.sets.tolist()) if one != OUTLIERS]
+    labels = [
+        of_outliers[c if 0 <= c < len(order) - 1 else -1] if name == OUTLIERS else known.title_of(name)
+        for name, c in zip(known.points.sets.tolist(), known.points.clusters.tolist(), strict=True)
+    ]
+    return _grouped(
+        FIGURE_3,
+        labels,
+        [*[known.title_of(one) for one in sets], *of_outliers],
+        [*[known.colour_of(one) for one in sets], *colours],
+    )
+
+
+def _by_number(way: str, title: str, values: np.ndarray, nothing: str, whole: bool, unit: str) -> Colouring:
+    """Numbers as a ramp, or as groups where there are only a few whole ones; grey where there is none."""
+    have = ~np.isnan(values)
+    some = np.unique(values[have])
+    rgb = np.tile(np.array(_rgb(_nothing()), np.uint8), (len(values), 1))
+    without = [Group(nothing, _nothing(), int((~have).sum()))] * bool((~have).any())
+    if not len(some):
+        return Colouring(way, rgb, np.zeros(len(values), np.int64), tuple(without))
+    if whole and len(some) <= MOST_GROUPS:
+        colours = [
+            _hex(c) for c in _on_ramp(np.linspace(0, 1, len(some)) if len(some) > 1 else np.array([0.0]))
+        ]
+        labels = np.full(len(values), nothing, dtype=object)
+        order = [f"{unit}{int(v)}" for v in some]
+        for value, text in zip(some, order, strict=True):
+            labels[values == value] = text
+        return _grouped(way, labels.tolist(), [*order, nothing], [*colours, _nothing()])
+    # a few far ones would take the whole ramp
+    low, high = np.quantile(values[have], [0.02, 0.98])
+    rgb[have] = _on_ramp(np.clip((values[have] - low) / max(high - low, 1e-12), 0, 1))
+    groups = (Group("with a score", RAMP[2], int(have.sum())), *without)
+    ramp = Ramp(title, f"≤ {low:.3g}", f"≥ {high:.3g}", RAMP)
+    return Colouring(way, rgb, (~have).astype(np.int64), groups, ramp)
+
+
+def _on_ramp(share: np.ndarray) -> np.ndarray:
+    stops = np.array([_rgb(one) for one in RAMP], float)
+    at = share * (len(stops) - 1)
+    low = np.minimum(at.astype(int), len(stops) - 2)
+    part = (at - low)[:, None]
+    return np.round(stops[low] * (1 - part) + stops[low + 1] * part).astype(np.uint8)
+
+
+def _hex(rgb: np.ndarray) -> str:
+    return "#" + "".join(f"{int(v):02x}" for v in rgb)
+
+
+def _by_score(known: Known) -> Colouring:
+    limit = known.now.threshold
+    title = "score" if limit is None else f"score, threshold {limit:.3g}"
+    return _by_number(BY_SCORE, title, known.scores, UNSCORED, False, "")
+
+
+def _by_votes(known: Known) -> Colouring:
+    return _by_number(BY_VOTES, "votes", known.votes, UNSCORED, True, "votes: ")
+
+
+def _by_s(known: Known) -> Colouring:
+    values = np.where(known.points.start_timesteps >= 0, known.points.start_timesteps, np.nan)
+    return _by_number(BY_S, "S", values.astype(float), "no outlier", True, "S = ")
+
+
+def _by_verdict(known: Known) -> Colouring:
+    colours = _VERDICT_COLOURS | {UNSCORED: _nothing()}
+    return _grouped(BY_VERDICT, known.verdicts.tolist(), list(colours), list(colours.values()))
+
+
+_WAYS: dict[str, Callable[[Known], Colouring]] = {
+    BY_SET: _by_set,
+    FIGURE_3: _figure_3,
+    BY_CLUSTER: _by_cluster,
+    BY_CLASS: _by_class,
+    BY_SCORE: _by_score,
+    BY_VOTES: _by_votes,
+    BY_S: _by_s,
+    BY_VERDICT: _by_verdict,
+}
+WAYS = tuple(_WAYS)

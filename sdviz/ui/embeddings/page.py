@@ -1,0 +1,446 @@
+"""The page Embeddings: feature space on a page, before training and after."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+
+import numpy as np
+import streamlit as st
+
+from sdviz.analysis import Evidence, MissingPart, PictureLibrary
+from sdviz.analysis.provenance import provenance
+from sdviz.analysis.stored_layouts import USUAL_POINTS, View, figure_3_sets, find_ahead, usual_sets
+from sdviz.bundle import Bundle
+from sdviz.projection import GivenUp, LayoutJob, Layouts, LayoutSettings, fewest_points
+from sdviz.ui.cache.evidence import open_evidence, say_missing, show_missing_part
+from sdviz.ui.charts import Chart, offer_downloads
+from sdviz.ui.charts.parts import Points
+from sdviz.ui.components.scatter import TILES_A_SHEET, Colouring, FrameName, scatter, send_pictures
+from sdviz.ui.embeddings.colours import BY_SET, FIGURE_3, HELP, WAYS, colour_points, edges_of, texts_of
+from sdviz.ui.embeddings.hover_pictures import (
+    Lacking,
+    lacking_in_all,
+    name_of_pictures,
+    outliers_made,
+    sheet_of,
+)
+from sdviz.ui.embeddings.selection import chosen_rows, points_csv, show_chosen, take_region
+from sdviz.ui.embeddings.state import (
+    PAGE,
+    Known,
+    by_pca,
+    known_of,
+    layout_store,
+    mark_sample,
+    moves_through_training,
+    sets_to_choose,
+    titles_of,
+)
+from sdviz.ui.links import put_in_link, take_from_link
+from sdviz.ui.page import PageContext, open_page, show_missing_bundle
+from sdviz.ui.session import set_shared
+from sdviz.ui.text import about
+
+SHOWS = "ID images, OOD sets and SD outliers as points in feature space, each with its picture"
+THROUGH, AFTER = "Through training", "After training"
+METHODS = {"t-SNE": "tsne", "UMAP": "umap", "PCA": "pca"}
+ONE, TWO = "One, with a slider", "First and last"
+COUNTS = (500, 1_000, 2_000, 5_000, 10_000, 20_000)
+HEIGHT_PX = 490
+# a layout that is there sooner than this needs no progress bar
+AT_ONCE_SEC = 0.2
+POLL_SEC = 0.5
+
+
+def show_embeddings(context: PageContext) -> None:
+    """The page below its title."""
+    if context.bundle is None:
+        show_missing_bundle(context, SHOWS)
+        return
+    evidence, library = open_evidence(context.bundle)
+    _page(context.bundle, evidence, library)
+
+
+@st.fragment
+def _page(bundle: Bundle, evidence: Evidence, library: PictureLibrary) -> None:
+    views = {
+        THROUGH: sets_to_choose(evidence, True),
+        AFTER: sets_to_choose(evidence, False),
+    }
+    views = {name: sets for name, sets in views.items() if sets}
+    if not views:
+        show_missing_part("this bundle has no features: it has no detector, or was never measured", SHOWS)
+        return
+    wish, way, panels = _controls(evidence, views)
+    if not wish.sets:
+        st.info("Choose at least one set of images, above.")
+        return
+    try:
+        known = known_of(bundle, evidence, library, wish)
+    except MissingPart as error:
+        show_missing_part(error, SHOWS)
+        return
+    needed = fewest_points(wish.layout.method)
+    if len(known.points) < needed:
+        st.info(
+            f"{len(known.points):,} images are too few for this method, which needs {needed}: take **PCA**, or "
+            "choose more sets."
+        )
+        return
+    _points(known, wish, way, panels)
+
+
+# --- controls -------------------------------------------------------------------------------------
+
+
+def _controls(evidence: Evidence, views: dict[str, list[str]]) -> tuple[View, str, str]:
+    """Two rows of widgets; what they say stands in the address."""
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        view = _one_of(
+            "Feature space",
+            list(views),
+            f"{PAGE}_view",
+            "Through training: a few hundred images of each set, followed from epoch to epoch. After training: "
+            "as many as you like, once.",
+        )
+        method = _one_of("Method", list(METHODS), f"{PAGE}_method")
+        dims = 3 if _one_of("Dimensions", ["2-D", "3-D"], f"{PAGE}_dims") == "3-D" else 2
+        followed = view == THROUGH and moves_through_training(evidence)
+        panels = _one_of("Epochs", [TWO, ONE], f"{PAGE}_panels") if followed else ONE
+        st.button(
+            "Figure 3",
+            key=f"{PAGE}_figure_3",
+            icon=":material/auto_awesome:",
+            help="As the paper draws it: t-SNE of ID, one OOD set and SD outliers, coloured by cluster, early "
+            "in detector training beside the last epoch.",
+            on_click=_as_figure_3,
+            args=(view if THROUGH not in views else THROUGH, tuple(figure_3_sets(evidence, views[view]))),
+        )
+    choices = views[view]
+    key = f"{PAGE}_sets"
+    if key in st.session_state:
+        # the other view, or another bundle, may have others
+        st.session_state[key] = [one for one in st.session_state[key] if one in choices]
+    usual = usual_sets(evidence, choices)
+    take_from_link(key, choices, many=True)
+    titles = titles_of(evidence)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        sets = st.multiselect(
+            "Images from",
+            choices,
+            default=None if key in st.session_state else usual,
+            format_func=lambda one: titles.get(one, one),
+            key=key,
+            width="stretch",
+            persist_state="session",
+        )
+        put_in_link(key, [one for one in choices if one in sets], usual)
+        way = st.selectbox(
+            "Colour by",
+            WAYS,
+            key=f"{PAGE}_colour",
+            width=190,
+            help="  \n".join(f"**{name}**: {text}" for name, text in HELP.items()),
+            bind="query-params",
+            persist_state="session",
+        )
+        with st.popover("Advanced", icon=":material/tune:"):
+            n = st.select_slider(
+                "Points at most",
+                COUNTS,
+                USUAL_POINTS,
+                key=f"{PAGE}_n",
+                help="Taken evenly from the sets; a set that has fewer gives all of its images, so more points "
+                "than the sets have change nothing. Through training a few hundred of each set are followed. "
+                "t-SNE and UMAP take minutes for 10,000.",
+                bind="query-params",
+                persist_state="session",
+            )
+            perplexity = st.slider(
+                "Perplexity of t-SNE",
+                2,
+                100,
+                30,
+                key=f"{PAGE}_perplexity",
+                help="About how many neighbours a point keeps close.",
+                bind="query-params",
+                persist_state="session",
+            )
+            n_neighbors = st.slider(
+                "n_neighbors of UMAP",
+                2,
+                100,
+                15,
+                key=f"{PAGE}_neighbors",
+                help="The same for UMAP: few show small groups, many the whole.",
+                bind="query-params",
+                persist_state="session",
+            )
+            seed = st.number_input(
+                "Seed of the layout",
+                0,
+                9_999,
+                0,
+                key=f"{PAGE}_seed",
+                bind="query-params",
+                persist_state="session",
+            )
+            own = evidence.bundle.manifest.score
+            unit = st.toggle(
+                "Unit length",
+                own.normalize if own else True,
+                key=f"{PAGE}_unit",
+                help="Brings features to length 1 first. It begins as the score of this bundle takes them.",
+                bind="query-params",
+                persist_state="session",
+            )
+    layout = LayoutSettings(METHODS[method], dims, float(perplexity), int(n_neighbors), int(seed))
+    # in the order of the choice's list, so that the order of clicks changes no layout
+    in_order = tuple(one for one in choices if one in sets)
+    return View(view == THROUGH, in_order, int(n), bool(unit), layout), way or BY_SET, panels
+
+
+def _one_of(label: str, options: list[str], key: str, about: str | None = None) -> str:
+    if st.session_state.get(key) not in options:
+        st.session_state.pop(key, None)
+    found = st.segmented_control(
+        label,
+        options,
+        # the same in every run: without it a browser that has been sent no value yet marks none as chosen
+        default=options[0],
+        required=True,
+        key=key,
+        help=about,
+        bind="query-params",
+        persist_state="session",
+    )
+    return str(found or options[0])
+
+
+def _as_figure_3(view: str, sets: tuple[str, ...]) -> None:
+    wanted = {
+        "view": view,
+        "method": "t-SNE",
+        "dims": "2-D",
+        "panels": TWO,
+        "sets": list(sets),
+        "colour": FIGURE_3,
+    }
+    for name, value in wanted.items():
+        st.session_state[f"{PAGE}_{name}"] = value
+
+
+# --- the points -----------------------------------------------------------------------------------
+
+
+def _points(known: Known, wish: View, way: str, panels: str) -> None:
+    place = st.container()
+    try:
+        layouts, method, job = _layouts(known, wish)
+    except ValueError as error:
+        st.error(f"No layout: {error}.", icon=":material/error:")
+        return
+    name = f"{wish.layout.key(known.points.features)[:20]}-{method}"
+    shown = colour_points(known, way)
+    key = f"{PAGE}_scatter"
+
+    def on_select() -> None:
+        take_region(st.session_state[key].selected, known, layouts, name, shown)
+
+    rows = chosen_rows(known)
+    frames = len(known.points.frames)
+    pictures = name_of_pictures(known)
+    lacking = st.session_state.get(f"{PAGE}_lacking", {}).get(pictures, Lacking((), False))
+    with place:
+        if job is not None:
+            _progress(job, wish)
+        marked, about_it = mark_sample(known, wish.unit_length)
+        clicked, _ = scatter(
+            layouts.points,
+            key=key,
+            layout=name,
+            frames=[FrameName(one, _note(layouts, i, method)) for i, one in enumerate(known.points.frames)],
+            panels=[min(1, frames - 1), frames - 1] if panels == TWO and frames > 1 else [],
+            ids=known.points.ids,
+            texts=texts_of(known),
+            colouring=shown,
+            edge=edges_of(known),
+            sheets=pictures,
+            lacking=lacking.rows,
+            are_coming=lacking.are_coming,
+            marked=marked,
+            chosen=rows.tolist(),
+            height=HEIGHT_PX,
+            on_select=on_select,
+        )
+        if about_it:
+            st.caption(about_it)
+        _caption(known, wish, method, layouts, shown)
+        say_missing(lacking.missing, lacking.ways)
+    if clicked:
+        _open(known, clicked)
+    lines = _provenance(known, wish, method)
+    from_gallery = show_chosen(known, layouts, rows, lines)
+    if from_gallery:
+        _open(known, from_gallery)
+    _send_sheets(known, pictures, lacking)
+
+
+def _layouts(known: Known, wish: View) -> tuple[Layouts, str, LayoutJob | None]:
+    """What to show now: the layout that was asked for, or a PCA and the job that is at it."""
+    features, settings = known.points.features, wish.layout
+    if settings.method == "pca":
+        return by_pca(features, settings.dims), "pca", None
+    # looked for in every run: small files, and they may have been made since the last
+    found = find_ahead(known.evidence, known.points, wish.unit_length, settings)
+    if found is not None:
+        return found, settings.method, None
+    store = layout_store()
+    found = store.find(features, settings)
+    if found is not None:
+        return found, settings.method, None
+    for _ in range(2):
+        job = store.start(features, settings)
+        if not job.wait(AT_ONCE_SEC):
+            return by_pca(features, settings.dims), "pca", job
+        try:
+            return job.result(), settings.method, None
+        except GivenUp:
+            continue  # its turn came while nobody looked
+    raise ValueError("the layout was given up: choose it once more")
+
+
+@st.fragment(run_every=POLL_SEC)
+def _progress(job: LayoutJob, wish: View) -> None:
+    name = next(name for name, method in METHODS.items() if method == wish.layout.method)
+    if job.wait(0.0):
+        st.rerun()
+    if job.waiting:
+        text = f"{name} waits for another layout. Below is a PCA."
+    else:
+        left = max(0.0, job.elapsed_sec / max(job.share, 0.02) - job.elapsed_sec)
+        text = f"{name} is being laid out, {about(left)} to go. Until then you see a PCA."
+    st.progress(job.share if not job.waiting else 0.0, text)
+
+
+def _note(layouts: Layouts, frame: int, method: str) -> str:
+    trust = layouts.trust[frame]
+    note = "" if np.isnan(trust) else f"trustworthiness {trust:.3f}"
+    if method == "pca" and not np.isnan(layouts.explained[frame]).any():
+        note += f", {100 * layouts.explained[frame].sum():.0f} % of the variance"
+    return note.removeprefix(", ")
+
+
+def _caption(known: Known, wish: View, method: str, layouts: Layouts, shown: Colouring) -> None:
+    columns = st.columns([6, 1.1], vertical_alignment="center")
+    what = {
+        "tsne": "t-SNE keeps neighbours together; sizes of groups and gaps between them mean nothing",
+        "umap": "UMAP keeps neighbours together, and some of what lies between groups",
+        "pca": "PCA is a shadow of feature space from its widest side: true distances, much hidden",
+    }[method]
+    followed = (
+        " Epochs have one seed and are turned to lie over each other, so that the eye can follow a point."
+        if len(known.points.frames) > 1
+        else ""
+    )
+    if known.points.same_in:
+        followed = (
+            f" One picture stands for all {len(known.points.same_in)} epochs followed, which are the same: the "
+            "encoder was frozen, and training reached the heads alone."
+        )
+    columns[0].caption(
+        f"{len(known.points):,} images; each point is one, by its {known.points.features.shape[2]} features in "
+        f"the detector. {what}.{followed} Trustworthiness, 0 to 1: how many of the neighbours on the page are "
+        "neighbours in feature space."
+    )
+    with columns[1]:
+        _save(known, wish, method, layouts, shown)
+
+
+def _save(known: Known, wish: View, method: str, layouts: Layouts, shown: Colouring) -> None:
+    """The last epoch as a figure; all epochs as numbers."""
+    lines = _provenance(known, wish, method)
+    xy = layouts.points[-1]
+    chart = Chart(
+        _title(known, method, shown),
+        "axis 1, no unit",
+        "axis 2, no unit",
+        [
+            Points(
+                group.name,
+                xy[shown.group == row, 0],
+                xy[shown.group == row, 1],
+                group.colour,
+                4,
+            )
+            for row, group in enumerate(shown.groups)
+        ],
+        height=HEIGHT_PX,
+    )
+    offer_downloads(
+        chart,
+        lines,
+        key=f"{PAGE}_save",
+        more=("CSV, all epochs", lambda: points_csv(known, layouts, np.arange(len(known.points)), lines)),
+    )
+
+
+def _title(known: Known, method: str, shown: Colouring) -> str:
+    """Of the figure: "t-SNE of the features after training, coloured by set"."""
+    name = next(name for name, one in METHODS.items() if one == method)
+    frame = known.points.frames[-1].removesuffix(" (last)")
+    when = frame if len(known.points.frames) == 1 else f"at {frame}"
+    when = f"in {frame}" if known.points.same_in else when
+    how = shown.name if shown.name == FIGURE_3 else f"by {shown.name}"
+    return f"{name} of the features {when}, coloured {how}"
+
+
+def _provenance(known: Known, wish: View, method: str) -> dict[str, str]:
+    settings, layout = known.settings, wish.layout
+    return provenance(
+        known.bundle,
+        layout=f"{method}, {layout.dims}-D",
+        perplexity=layout.perplexity if method == "tsne" else None,
+        n_neighbors=layout.n_neighbors if method == "umap" else None,
+        layout_seed=layout.seed if method != "pca" else None,
+        unit_length=wish.unit_length,
+        images=", ".join(wish.sets),
+        score=f"k {settings.k}, alpha {settings.alpha:g}" if settings else None,
+        threshold=known.now.threshold,
+    )
+
+
+def _open(known: Known, one: str) -> None:
+    """Goes to Sample votes with this image."""
+    row = np.flatnonzero(known.points.ids == one)
+    if len(row):
+        scored = known.points.scored_rows[row[0]] >= 0
+        set_shared("sample", one)
+        set_shared("set", str(known.points.sets[row[0]]) if scored else None)
+        open_page("pages/4_Sample_votes.py")
+
+
+# --- pictures for the hover card -------------------------------------------------------------------
+
+
+def _send_sheets(known: Known, name: str, said: Lacking) -> None:
+    """Brings the pictures after the points are drawn, so that nobody waits for them."""
+    made = outliers_made(known, name)
+    parts: list[Lacking] = []
+    for number in range(-(-len(known.points) // TILES_A_SHEET)):
+        sheet, none = sheet_of(known, name, number, made is None or made.done())
+        parts.append(none)
+        send_pictures(name, number, sheet, known.bundle.manifest.image_size, key=f"{PAGE}_sheet_{number}")
+    still = False
+    if made is not None and not made.done():
+        still = True
+        _await_outliers(made)
+    if (now := lacking_in_all(parts, still)) != said:
+        st.session_state[f"{PAGE}_lacking"] = {name: now}
+        st.rerun()
+
+
+@st.fragment(run_every=2 * POLL_SEC)
+def _await_outliers(made: Future[None]) -> None:
+    if made.done():
+        st.rerun()

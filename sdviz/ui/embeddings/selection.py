@@ -1,0 +1,265 @@
+"""What was lassoed in Embeddings: pictures, counts per set and cluster, export."""
+
+from __future__ import annotations
+
+import csv
+import io
+import zipfile
+from collections.abc import Mapping
+from html import escape
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from sdviz.analysis.points import OUTLIERS, TRAIN
+from sdviz.projection import Layouts, inside, project
+from sdviz.ui.cache.evidence import say_missing
+from sdviz.ui.components import Cell, picture_grid
+from sdviz.ui.components.scatter import Colouring
+from sdviz.ui.embeddings.colours import texts_of
+from sdviz.ui.embeddings.state import PAGE, Known
+from sdviz.ui.pictures import data_uri, png_bytes
+from sdviz.ui.sample_votes.state import show_pictures
+from sdviz.ui.text import counted
+from sdviz.ui.theme import set_roles
+
+AT_ONCE, PICTURE_PX = 48, 96
+MOST_IN_ZIP = 5_000
+_CSS = """
+<style>
+.chosencounts { border-collapse: collapse; width: 100%; font-size: 14px; line-height: 1.35;
+  font-variant-numeric: tabular-nums; }
+.chosencounts th, .chosencounts td { padding: 4px 8px 4px 0; text-align: left; vertical-align: top;
+  border-bottom: 1px solid rgba(128,140,155,.35); overflow-wrap: anywhere; }
+.chosencounts th { font-weight: 500; opacity: .8; overflow-wrap: normal; }
+.chosencounts th:nth-child(2), .chosencounts td:nth-child(2) { text-align: right; padding-right: 14px;
+  overflow-wrap: normal; }
+.chosencounts td:first-child { width: 32%; }
+.chosencounts td span { display: inline-block; margin-right: 10px; }
+.chosencounts b { font-weight: 600; }
+.chosencounts i { display: inline-block; width: 11px; height: 11px; border-radius: 2px; margin-right: 7px; }
+</style>
+"""
+_IDS, _PAGE = f"{PAGE}_chosen_ids", f"{PAGE}_chosen_page"
+
+
+def chosen_rows(known: Known) -> np.ndarray:
+    """Rows of the points that are selected, int64, in their order; the selection stays over another layout."""
+    ids = st.session_state.get(_IDS, ())
+    return np.flatnonzero(np.isin(known.points.ids, list(ids))) if ids else np.array([], np.int64)
+
+
+def take_region(
+    region: Mapping[str, object] | None, known: Known, layouts: Layouts, layout: str, shown: Colouring
+) -> None:
+    """Makes the points in the region that was drawn the selection; None empties it.
+
+    Args:
+        region: As `scatter` reports it. One of another layout, or that is not understood, changes nothing.
+        known: The points.
+        layouts: Where they lie.
+        layout: The name of these layouts.
+        shown: Its groups may be hidden: hidden points are not selected.
+    """
+    if region is None:
+        st.session_state[_IDS] = ()
+        st.session_state[_PAGE] = 1
+        return
+    try:
+        polygon = np.array(region["polygon"], np.float64).reshape(-1, 2)
+        onto = np.array(region["onto"], np.float64)
+        frame, hidden = int(region["frame"]), list(region["hidden"])  # type: ignore[call-overload]
+        if region["layout"] != layout or onto.shape != (2, layouts.points.shape[2]):
+            return
+        points = project(layouts.points[frame], onto)
+    except (KeyError, TypeError, ValueError, IndexError):
+        return
+    here = inside(points, polygon) & ~np.isin(shown.group, hidden)
+    st.session_state[_IDS] = tuple(known.points.ids[here].tolist())
+    st.session_state[_PAGE] = 1
+
+
+def show_chosen(known: Known, layouts: Layouts, rows: np.ndarray, lines: Mapping[str, str]) -> str | None:
+    """The selection as a gallery with counts and downloads, or how to make one.
+
+    Args:
+        known: The points.
+        layouts: Where they lie.
+        rows: Of those selected.
+        lines: Where the numbers come from.
+
+    Returns:
+        The id of a picture clicked just now, else None.
+    """
+    st.markdown("##### Selection")
+    if not len(rows):
+        st.caption(
+            "Nothing is selected. Take **Lasso** or **Box** above the points and draw around some: their "
+            "pictures, counts per set and cluster, and an export come here."
+        )
+        return None
+    left, right = st.columns([1.75, 1.25], gap="medium")
+    with left:
+        clicked = _gallery(known, rows)
+    with right:
+        _counts(known, rows)
+        _downloads(known, layouts, rows, lines)
+    return clicked
+
+
+def odd_ones_first(known: Known, rows: np.ndarray) -> np.ndarray:
+    """The same rows: OOD images, then outliers, held-out ID images, and training images last."""
+    roles = set_roles(known.evidence)
+    place = {OUTLIERS: 1, TRAIN: 3} | {name: 2 for name, role in roles.items() if role == "id"}
+    return rows[np.argsort([place.get(name, 0) for name in known.points.sets[rows].tolist()], kind="stable")]
+
+
+def _gallery(known: Known, rows: np.ndarray) -> str | None:
+    rows = odd_ones_first(known, rows)
+    n_pages = -(-len(rows) // AT_ONCE)
+    page = 1
+    head = st.columns([2, 1], vertical_alignment="bottom")
+    head[0].markdown(f"**{counted(len(rows), 'image')}**")
+    if n_pages > 1:
+        if not 1 <= st.session_state.get(_PAGE, 1) <= n_pages:
+            st.session_state[_PAGE] = 1
+        with head[1]:
+            page = int(st.number_input(f"Page, 1 to {n_pages}", 1, n_pages, key=_PAGE))
+    some = rows[(page - 1) * AT_ONCE : page * AT_ONCE]
+    p = known.points
+    pictures = show_pictures(known.library, known.evidence, p.ids[some].tolist())
+    texts = _few_texts(known, some)
+    cells = []
+    for i, row in enumerate(some.tolist()):
+        first, *rest = texts[i].split("\n")
+        cells.append(
+            Cell(
+                data_uri(pictures.images[i]),
+                texts[i].replace("\n", ", "),
+                known.colour_of(str(p.sets[row])),
+                first,
+                rest[0] if len(rest) > 2 else "",
+                id=str(p.ids[row]),
+            )
+        )
+    clicked = picture_grid(cells, len(cells), key=f"{PAGE}_gallery", size_px=PICTURE_PX)
+    say_missing(pictures.missing, pictures.ways)
+    st.caption(
+        "OOD images come first. Borders have the colour of the set. Click a picture to open it in Sample votes."
+    )
+    return clicked
+
+
+def _few_texts(known: Known, rows: np.ndarray) -> list[str]:
+    texts = texts_of(known)
+    return [texts[row] for row in rows.tolist()]
+
+
+def counts_of(known: Known, rows: np.ndarray) -> pd.DataFrame:
+    """How many of the selected are of each set and cluster: a row for each cluster, a column for each set."""
+    p = known.points
+    clusters = [known.cluster_name(c) or "unknown" for c in p.clusters[rows].tolist()]
+    sets = p.sets[rows].tolist()
+    table = pd.crosstab(
+        pd.Series(clusters, name="cluster"), pd.Series(sets, name="set"), margins=True, margins_name="all"
+    )
+    order = [one for one in [*known.names, "unknown"] if one in table.index]
+    return table.loc[[*dict.fromkeys(order), "all"]]
+
+
+def counts_html(known: Known, rows: np.ndarray) -> str:
+    """The same to look at: a row for each set, the total first, its clusters as words that wrap."""
+    table = counts_of(known, rows)
+    lines = []
+    # as everywhere: the totals, then ID, OOD sets and outliers in their order
+    for name in ["all", *(one for one in dict.fromkeys(known.points.sets.tolist()) if one in table.columns)]:
+        column = table[name]
+        colour = "" if name == "all" else known.colour_of(name)
+        square = f'<i style="background:{escape(colour)}"></i>' if colour else ""
+        title = "all selected" if name == "all" else known.title_of(name)
+        # the largest first; a name and its number stay together
+        parts = column.drop("all").sort_values(ascending=False, kind="stable")
+        words = " ".join(f"<span>{escape(str(c))} <b>{n:,}</b></span>" for c, n in parts.items() if n)
+        lines.append(
+            f"<tr><td>{square}{escape(title)}</td><td><b>{column['all']:,}</b></td><td>{words}</td></tr>"
+        )
+    head = "<tr><th>set</th><th>images</th><th>of which in cluster</th></tr>"
+    return f'{_CSS}<table class="chosencounts"><thead>{head}</thead><tbody>{"".join(lines)}</tbody></table>'
+
+
+def _counts(known: Known, rows: np.ndarray) -> None:
+    st.markdown("**Counts per set and cluster**")
+    st.html(counts_html(known, rows))
+    st.caption("An OOD image has no cluster: it is counted where the detector's g_in puts it.")
+
+
+def _downloads(known: Known, layouts: Layouts, rows: np.ndarray, lines: Mapping[str, str]) -> None:
+    columns = st.columns(2)
+    columns[0].download_button(
+        "CSV",
+        lambda: points_csv(known, layouts, rows, lines),
+        f"sdviz-selection-{len(rows)}.csv",
+        "text/csv",
+        key=f"{PAGE}_chosen_csv",
+        icon=":material/download:",
+        on_click="ignore",
+        width="stretch",
+    )
+    columns[1].download_button(
+        "ZIP",
+        lambda: chosen_zip(known, layouts, rows, lines),
+        f"sdviz-selection-{len(rows)}.zip",
+        "application/zip",
+        key=f"{PAGE}_chosen_zip",
+        icon=":material/folder_zip:",
+        on_click="ignore",
+        disabled=len(rows) > MOST_IN_ZIP,
+        help=f"Up to {MOST_IN_ZIP:,} pictures as PNG of their own size, and the CSV.",
+        width="stretch",
+    )
+
+
+def points_csv(known: Known, layouts: Layouts, rows: np.ndarray, lines: Mapping[str, str]) -> str:
+    """Points as a table: what is known of each, and its place in every epoch.
+
+    Lines at the top that begin with # say where it comes from; `pandas.read_csv(comment="#")` passes over them.
+    """
+    stream = io.StringIO(newline="")
+    for key, value in lines.items():
+        stream.write(f"# {key}: {value}\n")
+    writer = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+    p, axes = known.points, "xyz"[: layouts.points.shape[2]]
+    places = [f"{axis} {name}" for name in p.frames for axis in axes]
+    writer.writerow(["id", "set", "cluster", "class", "S", "told", "score", "votes", "verdict", *places])
+    for row in rows.tolist():
+        score, votes = known.scores[row], known.votes[row]
+        writer.writerow(
+            [
+                str(p.ids[row]),
+                str(p.sets[row]),
+                known.cluster_name(int(p.clusters[row])),
+                str(known.classes[row]),
+                int(p.start_timesteps[row]) if p.start_timesteps[row] >= 0 else "",
+                known.cluster_name(int(p.told[row])),
+                "" if np.isnan(score) else float(score),
+                "" if np.isnan(votes) else int(votes),
+                str(known.verdicts[row]),
+                *[float(v) for v in layouts.points[:, row].ravel()],
+            ]
+        )
+    return stream.getvalue()
+
+
+def chosen_zip(known: Known, layouts: Layouts, rows: np.ndarray, lines: Mapping[str, str]) -> bytes:
+    """The CSV and a PNG of every selected image that is on this machine, named by its row in the CSV."""
+    stream = io.BytesIO()
+    ids = known.points.ids[rows].tolist()
+    pictures = show_pictures(known.library, known.evidence, ids)
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr("selection.csv", points_csv(known, layouts, rows, lines))
+        for i, row in enumerate(rows.tolist()):
+            if pictures.found[i]:
+                name = "outlier" if known.points.sets[row] == OUTLIERS else str(known.points.sets[row])
+                archive.writestr(f"{name}/{i:05d}.png", png_bytes(pictures.images[i]))
+    return stream.getvalue()

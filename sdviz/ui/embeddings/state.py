@@ -1,0 +1,234 @@
+"""What the page Embeddings has on show: points, where they lie, and all that is known of each."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import streamlit as st
+
+from sdviz import runs
+from sdviz.analysis import Evidence, MissingPart, PictureLibrary
+from sdviz.analysis.points import OUTLIERS, TRAIN, Points, available_sets, moves
+from sdviz.analysis.rescoring import SetScores
+from sdviz.analysis.stored_layouts import View
+from sdviz.analysis.votes import find_sample
+from sdviz.bundle import Bundle
+from sdviz.projection import Layouts, LayoutSettings, LayoutStore, compute_layouts
+from sdviz.ui.cache import sets_here
+from sdviz.ui.cache.memory import forgets
+from sdviz.ui.cluster_names import display_names
+from sdviz.ui.pictures import NEUTRAL_COLOUR
+from sdviz.ui.sample_votes.state import SetsNow, sets_now
+from sdviz.ui.session import ScoreSettings, sample, score_settings
+from sdviz.ui.theme import set_colours, set_titles
+
+PAGE = "embeddings"
+# what the detector says of an image at the threshold in use
+RIGHT, MISSED, ALARM, UNSCORED = "right", "missed OOD", "false alarm", "not scored"
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """The points on show and what is known of each.
+
+    Attributes:
+        bundle: In use.
+        evidence: Its tables.
+        library: Its pictures.
+        points: Which images, and their features.
+        settings: k, alpha and normalisation of the score; None without a detector.
+        now: Scores and threshold under them.
+        classes: str (N,), an image's own class, "" where it is unknown and for outliers.
+    """
+
+    bundle: Bundle
+    evidence: Evidence
+    library: PictureLibrary
+    points: Points
+    settings: ScoreSettings | None
+    now: SetsNow
+    classes: np.ndarray
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Of the clusters, as shown."""
+        return display_names(self.bundle)
+
+    @cached_property
+    def titles(self) -> dict[str, str]:
+        """Of each set, for people."""
+        return titles_of(self.evidence)
+
+    @cached_property
+    def colours(self) -> dict[str, str]:
+        """Of each set, the same on every page."""
+        return set_colours(self.evidence)
+
+    def colour_of(self, name: str) -> str:
+        """A set's."""
+        return self.colours.get(name, NEUTRAL_COLOUR)
+
+    def title_of(self, name: str) -> str:
+        """A set's, for people."""
+        return self.titles.get(name, name)
+
+    def cluster_name(self, cluster: int) -> str:
+        """A cluster's, as shown; "" below 0."""
+        return self.names[cluster] if 0 <= cluster < len(self.names) else ""
+
+    def _column(self, name: str) -> np.ndarray:
+        scores: dict[str, SetScores] = self.now.scores or {}
+        return self.points.spread({one: np.asarray(getattr(s, name), float) for one, s in scores.items()})
+
+    @cached_property
+    def scores(self) -> np.ndarray:
+        """Eq. 6 of each, float64 (N,), NaN where it has none."""
+        return self._column("total")
+
+    @cached_property
+    def votes(self) -> np.ndarray:
+        """Outliers among the k nearest, float64 (N,), 0..k, NaN where there is no score."""
+        return self._column("votes")
+
+    @cached_property
+    def verdicts(self) -> np.ndarray:
+        """`RIGHT`, `MISSED`, `ALARM` or `UNSCORED`, str (N,)."""
+        found = np.full(len(self.points), UNSCORED, dtype="<U16")
+        limit = self.now.threshold
+        if limit is None:
+            return found
+        try:
+            id_name = self.evidence.id_set.name
+        except MissingPart:
+            return found
+        scored = ~np.isnan(self.scores)
+        is_id, flagged = self.points.sets == id_name, self.scores > limit
+        found[scored] = RIGHT
+        found[scored & is_id & flagged] = ALARM
+        found[scored & ~is_id & ~flagged] = MISSED
+        return found
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _points(
+    bundle_hash: str, through: bool, sets: tuple[str, ...], n: int, unit: bool, _view: View, _evidence: Evidence
+) -> Points:
+    return _view.points(_evidence)
+
+
+@st.cache_data(max_entries=8, show_spinner=False)
+def _classes(
+    bundle_hash: str, ids_hash: str, sets: str, _points: Points, _library: PictureLibrary
+) -> np.ndarray:
+    found = np.full(len(_points), "", dtype=object)
+    here = _points.sets != OUTLIERS
+    if here.any():
+        found[here] = _library.class_names(_points.ids[here])
+    return found.astype(str)
+
+
+def ids_hash(points: Points) -> str:
+    """A name for these images in this order, 16 hex digits."""
+    return hashlib.sha256("\n".join(points.ids.tolist()).encode()).hexdigest()[:16]
+
+
+def known_of(bundle: Bundle, evidence: Evidence, library: PictureLibrary, view: View) -> Known:
+    """Draws the points and puts together what is known of them.
+
+    Raises:
+        MissingPart: The bundle has no features to show.
+    """
+    points = _points(bundle.hash, view.through, view.sets, view.n, view.unit_length, view, evidence)
+    settings = score_settings(evidence)
+    now = sets_now(evidence, settings) if settings is not None else SetsNow(None, "no detector", {}, None)
+    classes = _classes(bundle.hash, ids_hash(points), sets_here(), points, library)
+    return Known(bundle, evidence, library, points, settings, now, classes)
+
+
+def titles_of(evidence: Evidence) -> dict[str, str]:
+    """What each set is called for people."""
+    return set_titles(evidence) | {TRAIN: "train (ID)", OUTLIERS: OUTLIERS}
+
+
+@st.cache_data(max_entries=8, show_spinner=False)
+def _moves(bundle_hash: str, _evidence: Evidence) -> bool:
+    return moves(_evidence.snapshots[0])
+
+
+def moves_through_training(evidence: Evidence) -> bool:
+    """Whether features of the bundle's snapshots are others in another epoch.
+
+    Raises:
+        MissingPart: It has none.
+    """
+    return _moves(evidence.bundle.hash, evidence)
+
+
+def sets_to_choose(evidence: Evidence, through: bool) -> list[str]:
+    """Those that have points, [] where the bundle has none of this kind."""
+    try:
+        return available_sets(evidence, through)
+    except MissingPart:
+        return []
+
+
+def mark_sample(known: Known, unit_length: bool) -> tuple[int, str]:
+    """The row to ring for the image in use, and a line on it: another one's where it is not among the points.
+
+    Returns:
+        Its row, else that of the drawn image nearest to it in feature space, -1 where there is neither; and
+        what to say, "" where the image itself is ringed or none is in use.
+    """
+    one, p = sample(), known.points
+    if not one:
+        return -1, ""
+    rows = np.flatnonzero(p.ids == one)
+    if len(rows):
+        return int(rows[0]), ""
+    found = find_sample(known.evidence, one)
+    if found is None or found.features is None or not len(p):
+        return -1, ""
+    features = found.features.astype(np.float32)
+    if unit_length:
+        features = features / max(float(np.linalg.norm(features)), 1e-12)
+    row = int(((p.features[-1] - features) ** 2).sum(1).argmin())
+    shown = one.replace("`", "'")
+    return row, f"The image in use, `{shown}`, is not among these points: ringed is the one nearest to it."
+
+
+# --- layouts --------------------------------------------------------------------------------------
+
+
+@st.cache_resource(show_spinner=False)
+def _store(folder: str) -> LayoutStore:
+    return LayoutStore(Path(folder))
+
+
+@forgets
+def _forget(bundle_hash: str) -> None:
+    # few and soon made again: those of other bundles go as well
+    for kept in (_points, _classes, _by_pca):
+        kept.clear()
+
+
+def layout_store() -> LayoutStore:
+    """Where layouts are kept: beside the runs."""
+    return _store(str((runs.runs_root() / ".layouts").absolute()))
+
+
+@st.cache_resource(max_entries=4, show_spinner="Laying out by PCA ...")
+def _by_pca(key: str, dims: int, _features: np.ndarray) -> Layouts:
+    return compute_layouts(_features, LayoutSettings("pca", dims))
+
+
+def by_pca(features: np.ndarray, dims: int) -> Layouts:
+    """A PCA of every epoch, in about a second; kept in memory.
+
+    Raises:
+        ValueError: As `compute_layouts`.
+    """
+    return _by_pca(LayoutSettings("pca", dims).key(features), dims, features)

@@ -1,0 +1,239 @@
+"""One image on the page Failures: its score, the training image beside it, what people say about it."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import streamlit as st
+
+from sdviz.analysis import Pictures
+from sdviz.analysis.notes import VERDICTS, NotesError, Seen
+from sdviz.analysis.votes import find_sample
+from sdviz.ui.cache.evidence import say_missing, why_not_found
+from sdviz.ui.cluster_names import cluster_before
+from sdviz.ui.components import Cell, Words, picture_grid
+from sdviz.ui.failures.state import (
+    View,
+    class_of,
+    facts_of,
+    nearest_of,
+    notebook,
+    pictures_of,
+    place_of,
+    position,
+)
+from sdviz.ui.page import open_page
+from sdviz.ui.pictures import NEUTRAL_COLOUR, OUTLIER_COLOUR, TRAIN_COLOUR, data_uri
+from sdviz.ui.session import sample, set_shared
+from sdviz.ui.text import short_of_all
+from sdviz.ui.theme import ROLE_NAMES
+from sdviz.ui.training.state import plain
+
+VOTES = "pages/4_Sample_votes.py"
+BIG_PX = 160
+_MAX_ID_SHOWN = 60
+_PROBLEM = "failures_note_problem"
+
+
+def show_detail(view: View, ids: np.ndarray) -> None:
+    """The image that the person looks at, else the first of the list.
+
+    Args:
+        view: The settings in use.
+        ids: The list on show, for the buttons before and after.
+    """
+    one = sample() or (str(ids[0]) if len(ids) else "")
+    if not one:
+        return
+    _steps(ids)
+    outlier = view.library.outlier_row(one)
+    seen = _outlier(view, one, outlier) if outlier is not None else _image(view, one)
+    if seen is None:
+        return
+    _note(view, one, seen)
+    if st.button(
+        "Open in Sample votes", key="failures_open_votes", icon=":material/how_to_vote:", width="stretch"
+    ):
+        set_shared("sample", one)
+        open_page(VOTES)
+
+
+def _steps(ids: np.ndarray) -> None:
+    """Buttons to the image before and after, J and K on the keyboard."""
+    at, n = position(ids), len(ids)
+    before = at - 1 if at is not None else -1
+    after = at + 1 if at is not None else (1 if not sample() else 0)
+    columns = st.columns(2)
+    for column, label, key, name, to in (
+        (columns[0], "Back", "K", "previous", before),
+        (columns[1], "Next", "J", "next", after),
+    ):
+        there = 0 <= to < n
+        column.button(
+            label,
+            key=f"failures_{name}",
+            shortcut=key,
+            on_click=set_shared,
+            args=("sample", str(ids[to]) if there else None),
+            disabled=not there,
+            width="stretch",
+        )
+    where = at if at is not None else (0 if n and not sample() else None)
+    st.caption("Not in this list" if where is None else f"{where + 1:,} of {n:,} in this list")
+
+
+def _image(view: View, one: str) -> Seen | None:
+    """An image of a scored set, or one that has no score here; None where there is no such image."""
+    place, near = place_of(view, one), nearest_of(view, one)
+    pictures = pictures_of(view, [one, *([near.id] if near else [])])
+    if place is None and not pictures.found[0] and find_sample(view.evidence, one) is None:
+        shown = one.replace("`", "'").replace("\n", " ")[:_MAX_ID_SHOWN]
+        st.warning(
+            f"There is no image `{shown}` in this bundle, nor in a set on this machine: "
+            f"{why_not_found(pictures)} Pick any other.",
+            icon=":material/image_not_supported:",
+        )
+        return None
+    own_class = class_of(view, one, str(pictures.class_names[0]))
+    colour = view.colours.get(place[0], NEUTRAL_COLOUR) if place else NEUTRAL_COLOUR
+    cells = [_cell(pictures.images[0], one, colour, own_class or "class unknown", one)]
+    heads = [Words("this image")]
+    if near is not None:
+        its_class = str(pictures.class_names[1])
+        its_cluster = view.cluster_name(near.cluster)
+        text = f"{cluster_before(its_cluster)}{its_cluster}"
+        small = f"{near.id}, distance {near.distance:.3f}" + (f", is {its_class}" if its_class else "")
+        cells.append(_cell(pictures.images[1], near.id, TRAIN_COLOUR, text, small))
+        heads.append(Words("nearest training image"))
+    _grid(cells, heads, pictures)
+    if place is None:
+        st.info("This image is in none of the scored sets: it has no score at this threshold.")
+        return Seen("", own_class)
+    name, row = place
+    role = view.evidence.sets[name].role
+    s = view.scores[name]
+    total = float(s.total[row])
+    _say_score(view, role, total)
+    cluster = int(facts_of(view, name).clusters[row])
+    st.caption(
+        f"Distance part {float(s.distance[row]):.4g} + α {view.settings.alpha:g} x {int(s.votes[row])} votes "
+        f"of {view.settings.k}. From {plain(view.titles.get(name, name))}"
+        + (f"; the detector takes it for {plain(view.cluster_name(cluster))}." if cluster >= 0 else ".")
+    )
+    return Seen(name, own_class, total, view.threshold, view.settings_text)
+
+
+def _say_score(view: View, role: str, total: float) -> None:
+    above, percentile = total > view.threshold, float(view.reference.percentile(np.array([total]))[0])
+    margin = abs(total - view.threshold)
+    if role == "id":
+        verdict, icon = ("False alarm", "error") if above else ("Rightly called ID", "check_circle")
+    else:
+        verdict, icon = ("Rightly called OOD", "check_circle") if above else ("Missed OOD", "error")
+    side = "above" if above else "below"
+    st.markdown(
+        f":material/{icon}: **{verdict}** ({ROLE_NAMES.get(role, role)}): score **{total:.4g}**, "
+        f"{f'{margin:#.3g} {side}' if margin else 'just at'} the threshold {view.threshold:.4g}. "
+        f"More OOD than {short_of_all(percentile)} of held-out ID."
+    )
+
+
+def _outlier(view: View, one: str, row: int) -> Seen:
+    """An outlier of the bank beside the training image that it was made of."""
+    table = view.evidence.outliers
+    source = str(table.source_ids[row])
+    pictures = pictures_of(view, [one, source])
+    was, told = (view.cluster_name(int(column[row])) for column in (table.labels, table.target_labels))
+    recipe = table.recipe(row)
+    its_class = str(pictures.class_names[1])
+    cells = [
+        _cell(pictures.images[0], one, OUTLIER_COLOUR, f"{was}, told {told}", one),
+        _cell(
+            pictures.images[1],
+            source,
+            TRAIN_COLOUR,
+            f"{cluster_before(was)}{was}",
+            source + (f", is {its_class}" if its_class else ""),
+        ),
+    ]
+    _grid(cells, [Words("this outlier"), Words("its source")], pictures)
+    st.markdown(
+        f"**SD outlier**: {plain(was)}, told {plain(told)}, at S = {recipe.start_timestep} "
+        f"(σ {table.sigma(row):.2f}), w = {recipe.guidance_scale:g}. "
+        "It should show another object on the same background."
+    )
+    return Seen(
+        "SD outliers",
+        f"{was}, told {told}",
+        settings=f"S = {recipe.start_timestep}, w = {recipe.guidance_scale:g}",
+    )
+
+
+def _cell(image: np.ndarray, alt: str, colour: str, text: str, small: str) -> Cell:
+    return Cell(data_uri(image), alt, colour, text, small)
+
+
+def _grid(cells: list[Cell], heads: list[Words], pictures: Pictures) -> None:
+    picture_grid(
+        cells, len(cells), key="failures_pair", size_px=BIG_PX, column_names=heads, shrink=True
+    )  # fmt: skip
+    say_missing(pictures.missing, pictures.ways)
+
+
+# --- what people say ------------------------------------------------------------------------------
+
+
+def _note(view: View, one: str, seen: Seen) -> None:
+    book, bundle_hash = notebook(), view.bundle.hash
+    digest = hashlib.sha256(f"{bundle_hash} {one}".encode()).hexdigest()[:12]
+    verdict_key, text_key = f"failures_verdict_{digest}", f"failures_note_{digest}"
+    try:
+        kept = book.read(bundle_hash).get(one)
+    except NotesError as error:
+        st.caption(f":material/lock: {plain(str(error))}")
+        return
+    why = book.why_not()
+
+    def write(what: str) -> None:
+        try:
+            if what == "verdict":
+                book.set_verdict(bundle_hash, one, st.session_state[verdict_key] or "", seen)
+            else:
+                book.set_text(bundle_hash, one, st.session_state[text_key] or "", seen)
+        except NotesError as error:
+            st.session_state[_PROBLEM] = str(error)
+
+    problem = st.session_state.pop(_PROBLEM, "")
+    if not problem:
+        # what is kept counts, whoever wrote it
+        st.session_state[verdict_key] = (kept.verdict or None) if kept else None
+        st.session_state[text_key] = kept.text if kept else ""
+    st.pills(
+        "Verdict",
+        VERDICTS,
+        key=verdict_key,
+        on_change=write,
+        args=("verdict",),
+        disabled=bool(why),
+        wrap=True,
+        help="really OOD: the detector is to blame. label wrong: the set is. semantics kept, nuisance lost: of "
+        "an outlier that shows the same object, or another background.",
+    )
+    st.text_area(
+        "Note",
+        key=text_key,
+        height=80,
+        max_chars=2000,
+        on_change=write,
+        args=("note",),
+        disabled=bool(why),
+        placeholder="What do you see?",
+        label_visibility="collapsed",
+    )
+    if problem or why:
+        st.caption(f":material/lock: {plain(problem or why)}")
+    elif kept:
+        st.caption(f"Kept {kept.time[:16].replace('T', ' ')} UTC beside the runs.")
+    else:
+        st.caption("A verdict or note is kept beside the runs, for everybody on this machine.")

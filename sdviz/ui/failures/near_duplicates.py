@@ -1,0 +1,203 @@
+"""Near-duplicates on the page Failures: pictures that lie close to a training image."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+
+import numpy as np
+import streamlit as st
+
+from sdviz.analysis import MissingPart
+from sdviz.analysis.duplicates import Pairs, ood_pairs, outlier_pairs, source_pairs
+from sdviz.ui.cache import DEVICE_LOCK
+from sdviz.ui.cache.evidence import say_missing, show_missing_part
+from sdviz.ui.cache.memory import forgets
+from sdviz.ui.components import Cell, Words, picture_grid
+from sdviz.ui.failures.detail import show_detail
+from sdviz.ui.failures.state import View, page_buttons, page_of, pictures_of
+from sdviz.ui.links import set_link_value
+from sdviz.ui.pictures import TRAIN_COLOUR, data_uri
+from sdviz.ui.session import sample, set_shared
+from sdviz.ui.text import percent
+from sdviz.ui.theme import OUTLIERS
+
+PAIRS_AT_ONCE = 20
+PAIR_PX = 96
+MOST_KEPT = 12
+SOURCE, NEAREST = "outliers-source", "outliers-nearest"
+OUTLIER_KINDS = {
+    SOURCE: "outliers beside their own sources",
+    NEAREST: "outliers beside the nearest training image",
+}
+PAIRS = "f_pairs"  # stands in the address: one of the two, or a set's name
+
+
+@st.cache_resource(show_spinner=False)
+def _kept() -> OrderedDict[tuple[str, str, bool], Pairs]:
+    """Pairs by bundle, kind and normalisation; the oldest go first."""
+    return OrderedDict()
+
+
+@forgets
+def _forget(bundle_hash: str) -> None:
+    kept = _kept()
+    for key in [key for key in list(kept) if key[0] == bundle_hash]:
+        kept.pop(key, None)
+
+
+def _pairs(view: View, which: str) -> Pairs:
+    """The pairs of one kind, searched once; with a progress bar, which a cached function would replay.
+
+    Raises:
+        MissingPart: A bundle without what that needs.
+    """
+    kept, normalize = _kept(), view.settings.normalize
+    key = (view.bundle.hash, which, normalize)
+    found = kept.get(key)
+    if found is not None:
+        return found
+    place = st.empty()
+
+    def on_progress(share: float) -> None:
+        place.progress(share, "Searching the nearest training image of each, once")
+        # between two parts others may have the device
+        DEVICE_LOCK.release()
+        time.sleep(0.002)
+        DEVICE_LOCK.acquire()
+
+    try:
+        if which == SOURCE:
+            found = source_pairs(view.evidence, normalize)
+        else:
+            with DEVICE_LOCK:
+                if which == NEAREST:
+                    found = outlier_pairs(view.evidence, normalize, on_progress)
+                else:
+                    found = ood_pairs(view.evidence, which, normalize, on_progress)
+    finally:
+        place.empty()
+    kept[key] = found
+    while len(kept) > MOST_KEPT:
+        kept.popitem(last=False)
+    return found
+
+
+def _choose() -> None:
+    set_link_value(PAIRS, str(st.session_state["failures_pairs"]))
+
+
+def show_pairs(view: View) -> None:
+    """The chooser, the nearest pairs side by side, and one of them in detail."""
+    sets = view.evidence.sets
+    options = [
+        *[name for name, one in sets.items() if one.role != "id"],
+        *OUTLIER_KINDS,
+        view.evidence.id_set.name,
+    ]
+    which = str(st.session_state.get(PAIRS, ""))
+    which = which if which in options else options[0]
+    st.session_state["failures_pairs"] = which
+    st.selectbox(
+        "Pairs of",
+        options,
+        format_func=lambda one: OUTLIER_KINDS.get(one) or f"{view.titles.get(one, one)} beside training images",
+        key="failures_pairs",
+        on_change=_choose,
+        width=520,
+    )
+    try:
+        pairs = _pairs(view, which)
+    except (MissingPart, ValueError) as error:
+        show_missing_part(str(error), "pairs of pictures whose features lie close together, nearest first")
+        return
+    _say_what(view, which, pairs)
+    columns = st.columns([3, 1.75], gap="medium")
+    with columns[0]:
+        _grid(view, which, pairs)
+    with columns[1]:
+        show_detail(view, pairs.ids)
+
+
+def _say_what(view: View, which: str, pairs: Pairs) -> None:
+    d = pairs.distances
+    if not len(d):
+        st.info("There is no pair to show.")
+        return
+    usual = _usual_distance(view)
+    text = f"{len(d):,} pairs, distances {d.min():.3f} to {d.max():.3f}, median {np.median(d):.3f}."
+    if which in OUTLIER_KINDS:
+        text += (
+            " An outlier that lies on its source kept its semantics: it is called OOD in training and looks ID."
+            if which == SOURCE
+            else f" For {percent(float(pairs.is_source.mean()))} of them the nearest is their own source."
+        )
+    if usual is not None and which != view.evidence.id_set.name:
+        near = int((d < usual).sum())
+        text += (
+            f" {near:,} nearer than {usual:.3f}, within which half of the held-out ID images have their "
+            "nearest training image: look for near-duplicates there."
+        )
+    st.caption(text)
+
+
+def _usual_distance(view: View) -> float | None:
+    try:
+        name = view.evidence.id_set.name
+        d = _pairs(view, name).distances
+    except (MissingPart, ValueError):
+        return None
+    return float(np.median(d)) if len(d) else None
+
+
+def _clicked() -> None:
+    set_shared("sample", st.session_state["failures_pair_grid"].clicked)
+
+
+def _grid(view: View, which: str, pairs: Pairs) -> None:
+    if not len(pairs):
+        return
+    page = page_of(pairs.ids, PAIRS_AT_ONCE)
+    rows = np.arange(page * PAIRS_AT_ONCE, min(len(pairs), (page + 1) * PAIRS_AT_ONCE))
+    ids, others = pairs.ids[rows].tolist(), pairs.others[rows].tolist()
+    pictures = pictures_of(view, [*ids, *others])
+    chosen = sample() or ids[0]
+    colour = view.colours[OUTLIERS if which in OUTLIER_KINDS else which]
+    n = len(rows)
+    top = [
+        Cell(
+            data_uri(pictures.images[i]),
+            one,
+            colour,
+            f"{pairs.distances[rows[i]]:.3f}",
+            str(pictures.class_names[i]),
+            id=one,
+            chosen=one == chosen,
+        )
+        for i, one in enumerate(ids)
+    ]
+    below = [
+        Cell(data_uri(image), one, TRAIN_COLOUR, "", str(own_class), id=ids[i])
+        for i, (one, image, own_class) in enumerate(
+            zip(others, pictures.images[n:], pictures.class_names[n:], strict=True)
+        )
+    ]
+    first = "outlier" if which in OUTLIER_KINDS else which
+    second = "its source" if which == SOURCE else "nearest training image"
+    with st.container(border=False):
+        picture_grid(
+            top + below,
+            n,
+            key="failures_pair_grid",
+            size_px=PAIR_PX,
+            row_names=[Words(first, "distance"), Words(second)],
+            head_px=80,
+            on_click=_clicked,
+        )
+        say_missing(pictures.missing, pictures.ways)
+    page_buttons(len(pairs), page, PAIRS_AT_ONCE)
+    st.caption(
+        "Two pictures, one above the other, whose features lie close together; the number is the Euclidean "
+        f"distance of their features{', each of length 1, 0 to 2' if view.settings.normalize else ''}. "
+        "A pair that shows the same thing is a duplicate or a wrong label. Click one to look closer."
+    )

@@ -1,0 +1,374 @@
+"""The page Failures: what is called wrongly at the threshold in use, worst first."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from sdviz.analysis import Evidence, MissingPart, PictureLibrary
+from sdviz.analysis.failures import Failures, find_failures, recall_of, threshold_for
+from sdviz.analysis.notes import Note, NotesError, notes_csv, tallies
+from sdviz.analysis.provenance import provenance
+from sdviz.bundle import Bundle
+from sdviz.ui.cache.evidence import id_reference, open_evidence, say_missing, set_scores, show_missing_part
+from sdviz.ui.cluster_names import display_names
+from sdviz.ui.components import Cell, picture_grid
+from sdviz.ui.failures.detail import show_detail
+from sdviz.ui.failures.near_duplicates import PAIRS, show_pairs
+from sdviz.ui.failures.rates import show_rates
+from sdviz.ui.failures.state import (
+    AT_ONCE,
+    View,
+    class_of,
+    facts_of,
+    notebook,
+    page_buttons,
+    page_of,
+    pictures_of,
+)
+from sdviz.ui.links import keep_link_values, restore_link_values, set_link_value
+from sdviz.ui.page import PageContext, show_missing_bundle
+from sdviz.ui.pictures import data_uri
+from sdviz.ui.session import chosen_set, sample, score_controls, score_settings, set_shared, threshold
+from sdviz.ui.text import counted
+from sdviz.ui.theme import set_colours, set_name, set_titles
+from sdviz.ui.training.state import plain
+
+SHOWS = "every OOD image that the detector let through and every ID image that it flagged, worst first"
+MISSED, ALARMS, PAIRS_VIEW = "missed", "alarms", "pairs"
+# Stand in the address, but belong to no widget
+SHOW, CLASS, CLUSTER = "f_show", "f_class", "f_cluster"
+OWN = (SHOW, CLASS, CLUSTER, PAIRS)
+EVERY = ""
+TESTED = "test"
+OOD_KINDS = {TESTED: "test images", "validation": "validation images", "sd": "SD outliers"}
+PICTURE_PX = 96
+LOWEST_RECALL = 80.0
+
+
+def show_failures(context: PageContext) -> None:
+    """The page below its title."""
+    if context.bundle is None:
+        show_missing_bundle(context, SHOWS)
+        return
+    if context.entered:
+        restore_link_values(OWN)
+    evidence, library = open_evidence(context.bundle)
+    _page(context.bundle, evidence, library)
+
+
+@st.fragment
+def _page(bundle: Bundle, evidence: Evidence, library: PictureLibrary) -> None:
+    keep_link_values(OWN)
+    try:
+        view = _view(bundle, evidence, library)
+    except MissingPart as error:
+        show_missing_part(error, SHOWS)
+        return
+    missed = find_failures(evidence.sets, view.scores, view.threshold, False)
+    alarms = find_failures(evidence.sets, view.scores, view.threshold, True)
+    _threshold_row(view, missed, alarms)
+    show = _choose_view(view, missed, alarms)
+    if show == PAIRS_VIEW:
+        show_pairs(view)
+    else:
+        _failures(view, alarms if show == ALARMS else missed, show == ALARMS)
+    _notes(view)
+
+
+def _view(bundle: Bundle, evidence: Evidence, library: PictureLibrary) -> View:
+    settings = score_settings(evidence)
+    if settings is None:
+        raise MissingPart("this bundle has no detector: it makes outliers, and calls nothing OOD")
+    if not evidence.ood_sets and not len(evidence.id_set):
+        raise MissingPart("this bundle has no scored images")
+    scores = set_scores(evidence, settings)
+    reference = id_reference(evidence, scores)
+    return View(
+        bundle,
+        evidence,
+        library,
+        settings,
+        scores,
+        reference,
+        threshold(reference.threshold),
+        display_names(bundle),
+        set_colours(evidence),
+        set_titles(evidence),
+    )
+
+
+# --- controls -------------------------------------------------------------------------------------
+
+
+def _threshold_row(view: View, missed: Failures, alarms: Failures) -> None:
+    """The threshold by the share of ID images that it lets pass, and what that costs."""
+    ordered = view.reference.id_scores
+    recall = recall_of(ordered, view.threshold)
+    # a threshold from a link may let fewer pass than the slider offers
+    lowest = min(LOWEST_RECALL, float(np.floor(recall)))
+    # what passes now, as in the text beside it, also where that is not what was asked for
+    st.session_state["failures_recall"] = round(recall, 2)
+
+    def move() -> None:
+        wanted = float(st.session_state["failures_recall"])
+        t = threshold_for(ordered, wanted)
+        set_shared("t", None if t == view.reference.threshold else repr(t))
+
+    columns = st.columns([2.6, 4.3, 1.3], vertical_alignment="center")
+    with columns[0]:
+        st.slider(
+            "Held-out ID images that pass, %",
+            lowest,
+            100.0,
+            # one ID image at least, else a step changes nothing
+            step=max(0.5, math.ceil(10_000 / len(ordered)) / 100),
+            format="%.2f",
+            key="failures_recall",
+            on_change=move,
+            help="Moves the threshold, here and on the other pages. 95 % is the usual one. More ID images that "
+            "pass mean fewer false alarms and more missed OOD.",
+        )
+    n_id = len(view.evidence.id_set)
+    columns[1].markdown(
+        f"Threshold **{view.threshold:.4g}**: a score above it is called OOD. {recall:.2f} % of {n_id:,} "
+        f"held-out ID images pass, **{counted(len(alarms), 'false alarm')}**. {_missed_of_what(view, missed)}"
+    )
+    with columns[2], st.popover("Advanced", width="stretch"):
+        score_controls(view.evidence, "failures")
+        st.caption(f"The score is Eq. 6, now by {view.settings_text}.")
+
+
+def _missed_of_what(view: View, missed: Failures) -> str:
+    """How many OOD images are missed, of test sets and of others apart."""
+    n, wrong = dict.fromkeys(OOD_KINDS, 0), dict.fromkeys(OOD_KINDS, 0)
+    for name, one in view.evidence.ood_sets.items():
+        kind = one.role if one.role in OOD_KINDS else TESTED
+        n[kind] += len(one)
+        wrong[kind] += int((missed.sets == name).sum())
+    total = len(missed)
+    text = f"Of {sum(n.values()):,} OOD images **{total:,} {'is' if total == 1 else 'are'} missed**"
+    there = [kind for kind in OOD_KINDS if n[kind]]
+    if there in ([], [TESTED]):
+        return f"{text}."
+    return f"{text}: {', '.join(f'{wrong[kind]:,} of {n[kind]:,} {OOD_KINDS[kind]}' for kind in there)}."
+
+
+def _choose_view(view: View, missed: Failures, alarms: Failures) -> str:
+    labels = {
+        MISSED: f"Missed OOD: {len(missed):,}",
+        ALARMS: f"False alarms: {len(alarms):,}",
+        PAIRS_VIEW: "Near-duplicates",
+    }
+    show = str(st.session_state.get(SHOW, ""))
+    if show not in labels:
+        # whoever comes with a false alarm wants to see it
+        show = ALARMS if sample() in set(alarms.ids.tolist()) else MISSED
+    st.session_state["failures_show"] = show
+
+    def choose() -> None:
+        set_link_value(SHOW, st.session_state["failures_show"])
+        # filters of the other kind pick nothing here
+        set_link_value(CLASS, "")
+        set_link_value(CLUSTER, "")
+
+    st.segmented_control(
+        "Show",
+        list(labels),
+        format_func=labels.__getitem__,
+        required=True,
+        key="failures_show",
+        on_change=choose,
+        label_visibility="collapsed",
+    )
+    return show
+
+
+def _filters(view: View, found: Failures, sets: Sequence[str]) -> tuple[Failures, list[str]]:
+    """Widgets that pick failures by set, class and cluster; what they leave, and the sets."""
+    columns = st.columns(3)
+    name = chosen_set(view.evidence)
+    name = name if name in sets else EVERY
+    with columns[0]:
+        st.session_state["failures_set"] = name
+        st.selectbox(
+            "Set",
+            [EVERY, *sets],
+            format_func=lambda one: view.titles.get(one, "every set"),
+            key="failures_set",
+            on_change=lambda: set_shared("set", st.session_state["failures_set"] or None),
+        )
+    if name:
+        found = found.only(found.sets == name)
+    classes, clusters = np.full(len(found), "", object), np.full(len(found), "", object)
+    for one in np.unique(found.sets).tolist():
+        here, facts = found.sets == one, facts_of(view, one)
+        classes[here] = facts.classes[found.rows[here]]
+        clusters[here] = [view.cluster_name(int(c)) for c in facts.clusters[found.rows[here]]]
+    keep = np.ones(len(found), bool)
+    for column, label, link, every, values in (
+        (columns[1], "Class", CLASS, "every class", classes),
+        (columns[2], "Taken for cluster", CLUSTER, "every cluster", clusters),
+    ):
+        with column:
+            wanted = _filter(label, link, every, sorted(set(values.tolist()) - {""}))
+        keep &= (values == wanted) | (wanted == EVERY)
+    return found.only(keep), [name] if name else list(sets)
+
+
+def _filter(label: str, link: str, every: str, options: list[str]) -> str:
+    key = f"failures_{link}"
+    wanted = str(st.session_state.get(link, ""))
+    wanted = wanted if wanted in options else EVERY
+    st.session_state[key] = wanted
+    st.selectbox(
+        label,
+        [EVERY, *options],
+        format_func=lambda one: one or every,
+        key=key,
+        on_change=lambda: set_link_value(link, st.session_state[key]),
+        disabled=not options,
+    )
+    return wanted
+
+
+# --- the list -------------------------------------------------------------------------------------
+
+
+def _failures(view: View, found: Failures, false_alarms: bool) -> None:
+    sets = [name for name, one in view.evidence.sets.items() if (one.role == "id") == false_alarms]
+    if not sets:
+        st.info("This bundle has no OOD set with scores: nothing can be missed.")
+        return
+    shown, chosen = _filters(view, found, sets)
+    # so that four pictures stand in a row from 1,024 px on
+    columns = st.columns([3.35, 1.75], gap="medium")
+    with columns[0]:
+        if len(shown):
+            _grid(view, shown)
+        else:
+            _nothing(view, found, chosen, false_alarms)
+    with columns[1]:
+        show_detail(view, shown.ids)
+    show_rates(view, chosen, false_alarms)
+
+
+def _nothing(view: View, found: Failures, sets: Sequence[str], false_alarms: bool) -> None:
+    n = sum(len(view.evidence.sets[name]) for name in sets)
+    if len(found) and np.isin(found.sets, sets).any():
+        st.info("No failure has this class and this cluster: take one of the filters back.")
+    elif false_alarms:
+        st.success(
+            f"No false alarm: all {n:,} held-out ID images checked score at or below {view.threshold:.4g}. "
+            "Let fewer ID images pass, with the slider above, to see which come next."
+        )
+    else:
+        st.success(
+            f"Nothing missed: all {n:,} OOD images checked score above {view.threshold:.4g}. "
+            "Let more ID images pass, with the slider above, to see which come next."
+        )
+
+
+def _clicked() -> None:
+    set_shared("sample", st.session_state["failures_grid"].clicked)
+
+
+def _grid(view: View, shown: Failures) -> None:
+    page = page_of(shown.ids)
+    rows = np.arange(page * AT_ONCE, min(len(shown), (page + 1) * AT_ONCE))
+    pictures = pictures_of(view, shown.ids[rows].tolist())
+    try:
+        notes = notebook().read(view.bundle.hash)
+    except NotesError:
+        notes = {}
+    chosen = sample() or str(shown.ids[0])
+    cells = []
+    for i, row in enumerate(rows):
+        one = str(shown.ids[row])
+        own_class = class_of(view, one, str(pictures.class_names[i]))
+        note = notes.get(one)
+        mark = f" ✎ {note.verdict or 'note'}" if note else ""
+        cells.append(
+            Cell(
+                data_uri(pictures.images[i]),
+                f"{one}, {own_class or 'class unknown'}, score {shown.scores[row]:.4g}",
+                view.colours[str(shown.sets[row])],
+                own_class or set_name(str(shown.sets[row])),
+                f"margin {shown.margins[row]:#.3g}{mark}",
+                id=one,
+                chosen=one == chosen,
+            )
+        )
+    picture_grid(cells, len(cells), key="failures_grid", size_px=PICTURE_PX, on_click=_clicked)
+    say_missing(pictures.missing, pictures.ways)
+    page_buttons(len(shown), page)
+    frames = ", ".join(
+        f':color[■]{{foreground="{view.colours[name]}"}} {plain(view.titles.get(name, name))}'
+        for name in dict.fromkeys(shown.sets[rows].tolist())
+    )
+    has_sd = any(view.evidence.sets[name].role == "sd" for name in set(shown.sets[rows].tolist()))
+    made_of = ", of an SD outlier that of its source" if has_sd else ""
+    st.caption(
+        "Images on the wrong side of the threshold, the farthest from it first: the margin is how far. Under "
+        f"each its own class{made_of}; its frame tells its set: {frames}. Click one, or press J and K, for the "
+        "next."
+    )
+
+
+# --- notes ----------------------------------------------------------------------------------------
+
+
+def _notes(view: View) -> None:
+    """How many verdicts of each kind there are, and all of them as a file."""
+    try:
+        notes = list(notebook().read(view.bundle.hash).values())
+    except NotesError as error:
+        st.caption(f":material/lock: {plain(str(error))}")
+        return
+    st.markdown("**Verdicts and notes**")
+    if not notes:
+        st.caption(
+            "None yet on this bundle's images. What you say about an image beside its picture is kept here."
+        )
+        return
+    counts = tallies(notes)
+    columns = st.columns([*[1] * len(counts), 1.4], vertical_alignment="center")
+    for column, (verdict, count) in zip(columns, counts.items(), strict=False):
+        column.metric(verdict, count)
+    lines = provenance(view.bundle)
+    with columns[-1]:
+        st.download_button(
+            "CSV",
+            lambda: notes_csv(notes, lines),
+            f"sdviz-notes-{view.bundle.hash[:10]}.csv",
+            "text/csv",
+            key="failures_export",
+            icon=":material/download:",
+            on_click="ignore",
+            width="stretch",
+        )
+    with st.expander(f"All {len(notes):,}"):
+        _table(view, notes)
+
+
+def _table(view: View, notes: Sequence[Note]) -> None:
+    st.dataframe(
+        pd.DataFrame(
+            {
+                "image": [note.id for note in notes],
+                "set": [note.seen.set for note in notes],
+                "label": [note.seen.label for note in notes],
+                "score": [note.seen.score for note in notes],
+                "threshold": [note.seen.threshold for note in notes],
+                "verdict": [note.verdict for note in notes],
+                "note": [note.text for note in notes],
+                "time": [note.time[:16].replace("T", " ") for note in notes],
+            }
+        ),
+        hide_index=True,
+        key="failures_notes_table",
+    )

@@ -1,0 +1,214 @@
+"""What the page Failures works on: scores under the settings in use, facts about images, the list on show."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import streamlit as st
+
+from sdviz import data, runs
+from sdviz.analysis import Evidence, MissingPart, PictureLibrary, Pictures
+from sdviz.analysis.failures import seen_as
+from sdviz.analysis.notes import FILE, NoteBook
+from sdviz.analysis.rescoring import SetScores
+from sdviz.bundle import Bundle
+from sdviz.evaluation import OODReference
+from sdviz.ui.cache import DEVICE_LOCK
+from sdviz.ui.cache.evidence import start_search
+from sdviz.ui.cache.memory import forgets
+from sdviz.ui.session import ScoreSettings, sample
+
+AT_ONCE = 24  # whole rows of 4, 6 or 8
+_PAGE = "failures_page"
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """The bundle in use under the person's settings.
+
+    Attributes:
+        bundle: In use.
+        evidence: Its tables.
+        library: Its pictures.
+        settings: k, alpha and normalisation.
+        scores: Of every scored set under them.
+        reference: The ID scores among them, in order.
+        threshold: A score above it is called OOD.
+        names: Of the clusters, as shown.
+        colours: Of each set.
+        titles: Of each set, for people.
+    """
+
+    bundle: Bundle
+    evidence: Evidence
+    library: PictureLibrary
+    settings: ScoreSettings
+    scores: dict[str, SetScores]
+    reference: OODReference
+    threshold: float
+    names: tuple[str, ...]
+    colours: dict[str, str]
+    titles: dict[str, str]
+
+    @property
+    def settings_text(self) -> str:
+        """k, alpha and normalisation in words."""
+        s = self.settings
+        return f"k = {s.k}, alpha = {s.alpha:g}, {'unit length' if s.normalize else 'features as they are'}"
+
+    def cluster_name(self, cluster: int) -> str:
+        """Of a cluster as shown; "unknown" below 0."""
+        return self.names[cluster] if 0 <= cluster < len(self.names) else "unknown"
+
+
+@dataclass(frozen=True, eq=False)
+class Facts:
+    """What is known of each image of a scored set.
+
+    Attributes:
+        classes: str (N,), the image's own class, "" where it is unknown; of an SD outlier what it is made of.
+        clusters: int64 (N,), the cluster that the detector takes it for, -1 where that is unknown.
+    """
+
+    classes: np.ndarray
+    clusters: np.ndarray
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _facts(bundle_hash: str, name: str, root: str, _evidence: Evidence, _library: PictureLibrary) -> Facts:
+    one = _evidence.sets[name]
+    if one.role == "sd":
+        sources = _library.classes_of_sources(one.ids)
+        classes = np.array([f"outlier of {name}" if name else "" for name in sources.tolist()], dtype=str)
+    else:
+        classes = _library.class_names(one.ids)
+    return Facts(classes, seen_as(_evidence, one))
+
+
+@forgets
+def _forget(bundle_hash: str) -> None:
+    _facts.clear()
+    _places.clear(bundle_hash, None)
+
+
+def facts_of(view: View, name: str) -> Facts:
+    """Classes and clusters of a scored set's images, kept."""
+    return _facts(view.bundle.hash, name, str(data.data_root()), view.evidence, view.library)
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def _places(bundle_hash: str, _evidence: Evidence) -> dict[str, tuple[str, int]]:
+    return {i: (name, row) for name, one in _evidence.sets.items() for row, i in enumerate(one.ids.tolist())}
+
+
+def place_of(view: View, one: str) -> tuple[str, int] | None:
+    """The scored set that an image is in, and its row there; None for any other image."""
+    return _places(view.bundle.hash, view.evidence).get(one)
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """The training image nearest to another image.
+
+    Attributes:
+        id: Its id.
+        cluster: y~.
+        distance: Euclidean, of the features.
+    """
+
+    id: str
+    cluster: int
+    distance: float
+
+
+@st.cache_data(max_entries=4096, show_spinner=False)
+def _nearest(bundle_hash: str, one: str, normalize: bool, _view: View, _set: str, _row: int) -> Nearest | None:
+    scored, own = _view.evidence.sets[_set], _view.bundle.manifest.score
+    if scored.features is None or own is None:
+        return None
+    banks = _view.evidence.banks
+    if normalize == own.normalize:
+        with DEVICE_LOCK:
+            near = _view.bundle.scorer.search(scored.features[[_row]], scored.ids[[_row]], k=1)
+        distance, at = float(near.id_distances[0, 0]), int(near.id_indices[0, 0])
+    else:
+        found = start_search(_view.evidence, normalize).result()
+        assert found is not None
+        all_near = found.neighbourhoods[_set]
+        distance, at = float(all_near.id_distances[_row, 0]), int(all_near.id_indices[_row, 0])
+    return Nearest(str(banks.id_ids[at]), int(banks.id_labels[at]), distance)
+
+
+def nearest_of(view: View, one: str) -> Nearest | None:
+    """The nearest training image of a scored image; None in a bundle without what that takes."""
+    place = place_of(view, one)
+    if place is None:
+        return None
+    try:
+        return _nearest(view.bundle.hash, one, view.settings.normalize, view, *place)
+    except (MissingPart, ValueError):
+        return None
+
+
+def class_of(view: View, one: str, of_picture: str) -> str:
+    """What stands under a picture: its own class, of an SD outlier in a scored set what it is made of."""
+    place = place_of(view, one)
+    if place is None or view.evidence.sets[place[0]].role != "sd":
+        return of_picture
+    return str(facts_of(view, place[0]).classes[place[1]])
+
+
+def pictures_of(view: View, ids: list[str]) -> Pictures:
+    """Pictures of any ids; outliers may have to be made again, on the device."""
+    if any(view.library.outlier_row(one) is not None for one in ids):
+        with st.spinner("Making outliers again from their sources ..."), DEVICE_LOCK:
+            return view.library.show(ids)
+    return view.library.show(ids)
+
+
+def notebook() -> NoteBook:
+    """The notes of this machine, beside the runs."""
+    return NoteBook(runs.runs_root() / FILE)
+
+
+def position(ids: np.ndarray) -> int | None:
+    """Where the shared sample stands in the list on show, None where it does not."""
+    at = np.flatnonzero(ids == sample())
+    return int(at[0]) if len(at) else None
+
+
+def page_of(ids: np.ndarray, at_once: int = AT_ONCE) -> int:
+    """The page of the list on show: where the person turned to, or, once the sample changed, where that is."""
+    page, when = st.session_state.get(_PAGE, (0, ""))
+    at = position(ids)
+    if at is not None and when != sample():
+        page = at // at_once
+    page = max(0, min(int(page), (len(ids) - 1) // at_once))
+    st.session_state[_PAGE] = (page, sample())
+    return page
+
+
+def turn_to(page: int) -> None:
+    """For `on_click`: another page of the list on show."""
+    st.session_state[_PAGE] = (page, sample())
+
+
+def page_buttons(n: int, page: int, at_once: int = AT_ONCE) -> None:
+    """Which part of a list is on show, and buttons for the parts before and after."""
+    if n <= at_once:
+        return
+    columns = st.columns([1, 1, 3], vertical_alignment="center")
+    last = (n - 1) // at_once
+    for column, step, icon in ((columns[0], -1, "chevron_left"), (columns[1], 1, "chevron_right")):
+        column.button(
+            "",
+            key=f"failures_turn_{step}",
+            icon=f":material/{icon}:",
+            on_click=turn_to,
+            args=(page + step,),
+            disabled=not 0 <= page + step <= last,
+            help="The part before" if step < 0 else "The part after",
+            width="stretch",
+        )
+    columns[2].caption(f"{page * at_once + 1:,} to {min(n, (page + 1) * at_once):,} of {n:,}")

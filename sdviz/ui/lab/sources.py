@@ -1,0 +1,321 @@
+"""Choosing the source images of the lab: a random draw, by class, by hand, or an upload."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+
+from sdviz import data
+from sdviz.bundle import Bundle
+from sdviz.bundle.from_noise import NAME
+from sdviz.data import DataError, ImageSet
+from sdviz.data.imageset import permutation
+from sdviz.data.uploads import from_uploads
+from sdviz.ui.cache import DEVICE_LOCK, load_images
+from sdviz.ui.cluster_names import usual_names
+from sdviz.ui.components import Cell, picture_grid
+from sdviz.ui.lab.own_set import (
+    FROM_NOISE,
+    offers_from_noise,
+    say_where_own_set_is,
+    show_pool_from_noise,
+    take_awaited_set,
+)
+from sdviz.ui.links import set_link_value
+from sdviz.ui.pictures import FAR_OOD_COLOUR, ID_COLOUR, NEAR_OOD_COLOUR, NEUTRAL_COLOUR, data_uri
+from sdviz.ui.text import counted
+from sdviz.ui.training.state import plain
+from sdviz.ui.uploads import KeptUploads, kept_uploads
+
+UPLOAD = "your own upload"
+ANY_CLASS = "any class"
+MAX_SOURCES = 16
+USUAL_COUNT = 6
+MAX_DRAW = 9_999
+# Enough to draw from, and quick to decode where a set is a file of 50,000 JPEGs
+POOL_LIMIT = 4_000
+GALLERY_SIZE = 60
+GENERATED = "by this network, from noise: no real image"
+
+
+@dataclass(frozen=True)
+class Source:
+    """One source image of the lab.
+
+    Attributes:
+        id: Its stable id.
+        image: uint8 (H,W,3).
+        label: y~, the cluster that the outlier must not be told.
+        label_note: "" where the label is the set's own, else how sure the clusterer is.
+        has_mask: Whether the object's mask is known.
+        title: The image's own class or what else it is called; "" where that is its cluster's name.
+        role: "ID" for the bundle's own set, else what it is to the bundle.
+        colour: Of its border, by role.
+        is_generated: Whether a network made it from noise: it is no image of any set.
+    """
+
+    id: str
+    image: np.ndarray
+    label: int
+    label_note: str
+    has_mask: bool
+    title: str = ""
+    role: str = "ID"
+    colour: str = ID_COLOUR
+    is_generated: bool = False
+
+    @property
+    def word(self) -> str:
+        """What the image is called beside its outlier."""
+        return "generated" if self.is_generated else "original"
+
+
+def choose_sources(bundle: Bundle) -> list[Source]:
+    """The row of widgets that choose the images; empty where nothing is chosen yet."""
+    say_where_own_set_is(bundle)
+    columns = st.columns([2.1, 2.0, 1.9, 1.5, 1.5], vertical_alignment="bottom")
+    names = data.names()
+    sets = [*names, *([FROM_NOISE] if offers_from_noise(bundle) else [])]
+    own = bundle.manifest.dataset if bundle.manifest.dataset in names else FROM_NOISE
+    take_awaited_set(sets, own)
+    with columns[0]:
+        name = st.selectbox(
+            "Images from",
+            [*sets, UPLOAD],
+            index=sets.index(own) if own in sets else 0,
+            key="data",
+            bind="query-params",
+            on_change=_back_to_the_draw,
+        )
+    if name == UPLOAD:
+        return _uploads(bundle)
+    if name == FROM_NOISE:
+        made = show_pool_from_noise(bundle)
+        if made is None:
+            # a widget that is not drawn meanwhile would forget what a link says
+            _which_images(columns, usual_names(bundle), picked=False)
+            return []
+        pool = replace(made, class_names=usual_names(bundle))
+    else:
+        try:
+            pool = load_images(name, _split_to_show(name), POOL_LIMIT)
+        except DataError as error:
+            st.error(str(error))
+            return []
+    if pool.images.shape[1] != bundle.manifest.image_size:
+        st.error(
+            f"{name} has images of {pool.images.shape[1]} px,"
+            f" this bundle works at {bundle.manifest.image_size} px"
+        )
+        return []
+    wanted, count, draw = _which_images(columns, pool.class_names, picked=bool(_asked(pool)))
+    with columns[4]:
+        picked = _pick_by_hand(pool, wanted)
+    if picked:
+        rows = np.array(picked)
+    else:
+        eligible = np.arange(len(pool))
+        if wanted != ANY_CLASS:
+            eligible = np.flatnonzero(pool.labels == pool.class_names.index(wanted))
+        if not len(eligible):
+            st.info(f"{name} has no image of the class {plain(wanted)} here: choose another class.")
+            return []
+        rows = eligible[permutation(len(eligible), draw)[:count]]
+    return _with_labels(bundle, pool, rows)
+
+
+def _which_images(
+    columns: list[DeltaGenerator], class_names: tuple[str, ...], picked: bool
+) -> tuple[str, int, int]:
+    """Class, number and draw, as the widgets say; images picked by hand stand in for number and draw."""
+    with columns[1]:
+        options = [ANY_CLASS, *class_names]
+        wanted = st.selectbox("Class", options, key="class", bind="query-params", disabled=len(options) == 1)
+    with columns[2]:
+        count = st.slider(
+            "How many", 1, MAX_SOURCES, USUAL_COUNT, key="n", bind="query-params", disabled=picked
+        )
+    with columns[3]:
+        draw = st.number_input(
+            "Draw",
+            0,
+            MAX_DRAW,
+            0,
+            key="draw",
+            bind="query-params",
+            help="Another number draws other images.",
+            disabled=picked,
+        )
+    return wanted, count, int(draw)
+
+
+def first_pool(bundle: Bundle) -> ImageSet:
+    """The images that the lab offers first: the bundle's own set.
+
+    Raises:
+        DataError: It is not here.
+    """
+    name = bundle.manifest.dataset
+    return load_images(name, _split_to_show(name), POOL_LIMIT)
+
+
+def first_sources(bundle: Bundle) -> list[Source]:
+    """The images on show when nothing is chosen yet.
+
+    Raises:
+        DataError: As `first_pool`.
+    """
+    pool = first_pool(bundle)
+    return _with_labels(bundle, pool, permutation(len(pool), 0)[:USUAL_COUNT])
+
+
+def _split_to_show(name: str) -> str | None:
+    """The test split where there is one: the network was not trained on it."""
+    splits = data.splits(name)
+    return "test" if "test" in splits else None
+
+
+def _asked(pool: ImageSet) -> list[str]:
+    """The ids picked by hand: kept in the URL, so that a link reopens the same pictures."""
+    known, asked = set(pool.ids.tolist()), st.query_params.get("pick", "")
+    there = [i for i in dict.fromkeys(asked.split(",")) if i in known][:MAX_SOURCES]
+    if ",".join(there) != asked:
+        set_link_value("pick", ",".join(there))
+    return there
+
+
+def _back_to_the_draw() -> None:
+    set_link_value("pick", "")
+
+
+def _pick_by_hand(pool: ImageSet, wanted: str) -> list[int]:
+    """A gallery in a popover; returns rows of the pool, in the order picked."""
+    row_of = {image_id: row for row, image_id in enumerate(pool.ids.tolist())}
+    asked = _asked(pool)
+
+    def toggle() -> None:
+        clicked = st.session_state["gallery"].clicked
+        now = [i for i in st.query_params.get("pick", "").split(",") if i in row_of]
+        now = [i for i in now if i != clicked] if clicked in now else [*now, clicked][-MAX_SOURCES:]
+        set_link_value("pick", ",".join(now))
+
+    label = f"Picked: {len(asked)}" if asked else "Pick"
+    with st.popover(label, icon=":material/grid_view:", width="stretch"):
+        eligible = np.arange(len(pool))
+        if wanted != ANY_CLASS:
+            eligible = np.flatnonzero(pool.labels == pool.class_names.index(wanted))
+        shown = eligible[:GALLERY_SIZE]
+        made = " All of them are generated: the network made them from noise." * (pool.name == NAME)
+        st.caption(f"Click pictures, up to {MAX_SOURCES}. They stand in for the random draw.{made}")
+        cells = [
+            Cell(
+                data_uri(pool.images[r]),
+                f"{'generated: ' if pool.name == NAME else ''}{pool.label_name(r)}, {pool.ids[r]}",
+                ID_COLOUR if pool.ids[r] in asked else NEUTRAL_COLOUR,
+                id=str(pool.ids[r]),
+                chosen=bool(pool.ids[r] in asked),
+            )
+            for r in shown
+        ]
+        picture_grid(cells, len(cells), key="gallery", size_px=64, on_click=toggle)
+        st.button(
+            "Back to the random draw", on_click=_back_to_the_draw, disabled=not asked, icon=":material/undo:"
+        )
+    return [row_of[i] for i in asked]
+
+
+def _with_labels(bundle: Bundle, pool: ImageSet, rows: np.ndarray) -> list[Source]:
+    """Labels of the bundle's own kind: the set's where the bundle was trained on them, else predicted."""
+    images = pool.images[rows]
+    labels, notes = pool.labels[rows].copy(), [""] * len(rows)
+    m = bundle.manifest
+    generated = pool.name == NAME
+    own = pool.name == m.dataset and m.labels_from == "ground truth"
+    # without a clusterer a generated image is taken for what it was told to be
+    told = generated and not bundle.has_clusterer
+    if len(rows) and not told and (not own or (labels < 0).any()):
+        if bundle.clusterer is None:
+            st.error("This bundle has no clusterer, so it can take only images of the set it was trained on.")
+            return []
+        with DEVICE_LOCK:
+            labels, confidence = bundle.pseudo_label(images)
+        notes = [f"{c:.0%} sure" for c in confidence]
+    masked = data.has_masks(pool.name)
+    role, colour = (GENERATED, NEUTRAL_COLOUR) if generated else _role(pool.name, m.dataset)
+    before = "generated: " if generated else ""
+    return [
+        Source(
+            str(pool.ids[r]),
+            pool.images[r],
+            int(labels[i]),
+            notes[i],
+            masked,
+            "" if own else before + pool.label_name(int(r)),
+            role,
+            colour,
+            generated,
+        )
+        for i, r in enumerate(rows)
+    ]
+
+
+def _role(name: str, dataset: str) -> tuple[str, str]:
+    """What a set is to a bundle trained on `dataset`, and its colour."""
+    if name == dataset:
+        return "ID", ID_COLOUR
+    if dataset == "shapes" and name.startswith("shapes-novel"):
+        return "near-OOD", NEAR_OOD_COLOUR
+    return "another set", FAR_OOD_COLOUR
+
+
+def _uploads(bundle: Bundle) -> list[Source]:
+    if bundle.clusterer is None:
+        st.error("This bundle has no clusterer, so it cannot name the cluster of an upload.")
+        return []
+    kept = kept_uploads(bundle.manifest.image_size)
+    files = st.file_uploader(
+        "Up to 10 MB and 10,000 px a side each; cropped to the middle square and resized.",
+        ["png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff"],
+        accept_multiple_files=True,
+        key="uploader",
+        on_change=kept.changed,
+    )
+    used = files[:MAX_SOURCES]
+    chosen, refused = from_uploads([(f.name, f.getvalue()) for f in used], bundle.manifest.image_size)
+    kept.take(dict(zip(chosen.ids.tolist(), chosen.images, strict=True)))
+    for line in refused:
+        st.error(line, icon=":material/broken_image:")
+    pictures = kept.all()
+    _say_what_became_of_them(kept, len(files), len(used) - len(refused), len(pictures))
+    if not pictures:
+        st.info("Drop pictures above. Each is shown as the network sees it before anything is made of it.")
+        return []
+    ids = list(pictures)[:MAX_SOURCES]
+    images = np.stack([pictures[i] for i in ids])
+    with DEVICE_LOCK:
+        labels, confidence = bundle.pseudo_label(images)
+    rows = zip(ids, images, labels.tolist(), confidence.tolist(), strict=True)
+    return [
+        Source(i, image, y, f"{c:.0%} sure", False, "upload", "your own", NEUTRAL_COLOUR)
+        for i, image, y, c in rows
+    ]
+
+
+def _say_what_became_of_them(kept: KeptUploads, n_files: int, n_usable: int, n_pictures: int) -> None:
+    """A line for each thing that a person would else wonder about: kept, shown once, too many."""
+    if kept.before:
+        columns = st.columns([5, 1], vertical_alignment="center")
+        columns[0].caption(f"{counted(len(kept.before), 'uploaded picture')} kept from before.")
+        columns[1].button(
+            "Clear", key="clear_uploads", on_click=kept.clear, icon=":material/delete:", width="stretch"
+        )
+    again = n_usable + len(kept.before) - n_pictures
+    if again:
+        st.caption(f"{counted(again, 'file')} of yours, byte for byte the same as another, shown once.")
+    if n_files > MAX_SOURCES:
+        st.warning(f"Only the first {MAX_SOURCES} of {n_files} files are used.")
+    elif n_pictures > MAX_SOURCES:
+        st.warning(f"Only {MAX_SOURCES} of {n_pictures} pictures are shown: the new ones first.")

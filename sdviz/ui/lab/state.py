@@ -1,0 +1,105 @@
+"""What the lab and its views share: the settings, the pictures on show, and the work on them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from streamlit.delta_generator import DeltaGenerator
+
+from sdviz import data
+from sdviz.bundle import Bundle
+from sdviz.evaluation import background_psnr
+from sdviz.outliers import Recipe
+from sdviz.ui.cache import DEVICE_LOCK, Edit, Edited, is_looking_ahead, make_edits
+from sdviz.ui.lab.sources import Source
+
+RANDOM_OTHER = "random other"
+ALL_OTHERS = "all others at once"
+SOLVERS = {"ddim": "DDIM", "dpmpp_2m": "DPM-Solver++(2M)", "ddpm": "DDPM, ancestral"}
+
+Run = Callable[..., list[Edited]]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the controls say.
+
+    Attributes:
+        recipe: S, w, steps, solver, eta, interval, seed.
+        target: `RANDOM_OTHER`, `ALL_OTHERS` or a cluster's name.
+    """
+
+    recipe: Recipe
+    target: str
+
+
+@dataclass(frozen=True)
+class LabState:
+    """What a view needs: everything about the pictures on show.
+
+    Attributes:
+        bundle: Makes the outliers.
+        names: Of its clusters, as shown.
+        sources: The images on show.
+        settings: What the controls say.
+        targets: int64 (N,), c_r of each source.
+        outliers: Of each source.
+        controls: The same under the right label.
+        focus: Which source the views below are about.
+        same: How many outliers on show the clusterer still calls what they were, and how many there are; None
+            without a clusterer.
+    """
+
+    bundle: Bundle
+    names: tuple[str, ...]
+    sources: list[Source]
+    settings: Settings
+    targets: np.ndarray
+    outliers: list[Edited]
+    controls: list[Edited]
+    focus: int
+    same: tuple[int, int] | None = None
+
+
+def interval_words(recipe: Recipe) -> str:
+    """Where guidance counts, "" where it counts everywhere."""
+    if recipe.guidance_interval is None:
+        return ""
+    low, high = recipe.guidance_interval
+    return f" only for σ {low:g} to {high:g}"
+
+
+def runner(bundle: Bundle, status: DeltaGenerator) -> Run:
+    """(edits, what is being done, trajectory) -> results, with progress and time left in `status`."""
+
+    def run(edits: list[Edit], what: str, trajectory: bool = False) -> list[Edited]:
+        started = time.perf_counter()
+        if DEVICE_LOCK.locked() and not is_looking_ahead():
+            status.progress(0.0, "Somebody else's pictures are being made; yours come next")
+
+        def on_progress(done: float) -> None:
+            spent = time.perf_counter() - started
+            left = spent / done - spent
+            status.progress(done, f"{what}: {done:.0%}, about {left:.0f} s left")
+
+        return make_edits(bundle, edits, on_progress, trajectory)
+
+    return run
+
+
+def judge(bundle: Bundle, images: list[np.ndarray]) -> np.ndarray:
+    """The cluster that the bundle's own clusterer sees in each image, int64 (N,)."""
+    with DEVICE_LOCK:
+        return bundle.pseudo_label(np.stack(images))[0]
+
+
+def mean_psnr(made: list[tuple[Source, Edited]]) -> float:
+    """Mean background PSNR in dB of drawn sources' edits; inf where nothing was touched."""
+    original = np.stack([s.image for s, _ in made])
+    masks = data.masks(np.array([s.id for s, _ in made]))
+    psnr = background_psnr(original, np.stack([e.outlier for _, e in made]), masks)
+    finite = psnr[np.isfinite(psnr)]
+    return float(finite.mean()) if len(finite) else float("inf")

@@ -1,0 +1,276 @@
+"""The views below the lab's grid: scrub strip, S x w sheet, trajectory, S curve, download."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import plotly.graph_objects as go
+import streamlit as st
+
+from sdviz.bundle import Bundle
+from sdviz.outliers import Recipe
+from sdviz.ui.cache import Edit
+from sdviz.ui.components import Cell, Frame, Words, picture_grid, scrub_strip
+from sdviz.ui.lab.export import export_png, export_zip
+from sdviz.ui.lab.state import LabState, Run, judge, mean_psnr, runner
+from sdviz.ui.pictures import CONTROL_COLOUR, NEUTRAL_COLOUR, OUTLIER_COLOUR, data_uri
+from sdviz.ui.text import counted
+from sdviz.ui.training.state import plain
+
+SCRUB, SHEET, TRAJECTORY, CURVE, DOWNLOAD = "Scrub S", "S x w sheet", "Trajectory", "S curve", "Download"
+SHEET_W = (0.0, 1.0, 2.0, 4.0)
+N_SCRUB_FRAMES = 13
+N_CURVE_POINTS = 9
+# The theme's own text colours, see .streamlit/config.toml: a mark is black or white by theme
+DARK_TEXT, LIGHT_TEXT = "#1B2430", "#E8EDF2"
+
+
+def show_view(state: LabState) -> None:
+    """One view at a time, so that only what is looked at is computed."""
+    masked = state.sources[0].has_mask and state.bundle.clusterer is not None
+    options = [SCRUB, SHEET, TRAJECTORY, *([CURVE] if masked else []), DOWNLOAD]
+    st.divider()
+    view = st.segmented_control(
+        "Look closer", options, default=SCRUB, key="view", bind="query-params", required=True
+    )
+    slot = st.container(height=46, border=False).empty()
+    source = state.sources[state.focus]
+    was = state.names[source.label]
+    told = state.names[int(state.targets[state.focus])]
+    run = runner(state.bundle, slot)
+    {SCRUB: _scrub, SHEET: _sheet, TRAJECTORY: _trajectory, CURVE: _curve, DOWNLOAD: _download}[view](
+        state, run
+    )
+    if view in (SCRUB, SHEET, TRAJECTORY):
+        more = " Click another picture above to change it." if len(state.sources) > 1 else ""
+        what = f"{plain(was)}, told {plain(told)}" + ", generated from noise" * source.is_generated
+        slot.caption(f"About image {state.focus + 1} of {len(state.sources)}: {what}.{more}")
+    elif view == CURVE:
+        slot.caption(f"About {len(state.sources)} images: those shown above.")
+    else:
+        generated = " The network generated the images from noise: they are no real ones." * source.is_generated
+        slot.caption(f"What is shown above, to keep.{generated}")
+
+
+def s_values(max_s: int, count: int) -> list[int]:
+    """`count` values of S from 0 to max_s, multiples of 5 where there is room."""
+    return sorted(
+        {int(round(v / 5) * 5) if max_s >= 5 * count else int(v) for v in np.linspace(0, max_s, count)}
+    )
+
+
+def _edit(state: LabState, row: int, recipe: Recipe, right: bool = False) -> Edit:
+    source = state.sources[row]
+    target = source.label if right else int(state.targets[row])
+    return Edit(source.id, source.image, source.label, target, recipe)
+
+
+def scrub_edits(bundle: Bundle, edit: Edit) -> tuple[list[int], list[Edit]]:
+    """S of each frame of the scrub strip, and what to make: the outlier of each, then the control of each."""
+    values = s_values(bundle.manifest.max_train_timestep, N_SCRUB_FRAMES)
+    wrong = [replace(edit, recipe=replace(edit.recipe, start_timestep=s)) for s in values]
+    return values, wrong + [replace(one, target=one.label) for one in wrong]
+
+
+def _set_s() -> None:
+    st.session_state["S"] = int(st.session_state["scrub"].chosen)
+
+
+def _scrub(state: LabState, run: Run) -> None:
+    values, edits = scrub_edits(state.bundle, _edit(state, state.focus, state.settings.recipe))
+    made = run(edits, "Making the frames")
+    outliers, controls = made[: len(values)], made[len(values) :]
+    source, names = state.sources[state.focus], state.names
+    was, told = names[source.label], names[int(state.targets[state.focus])]
+    frames = []
+    for s, outlier, control in zip(values, outliers, controls, strict=True):
+        pictures = [data_uri(p) for p in (source.image, outlier.noised, outlier.outlier, control.outlier)]
+        what = f"the {source.word} image" if s == 0 else f"{was}, told {told}"
+        frames.append(
+            Frame(str(s), str(s), f"S = {s}", f"σ = {state.bundle.schedule.sigma(s):.2f}: {what}", pictures)
+        )
+    panels = [
+        (source.word, source.colour),
+        ("noised, x_S", NEUTRAL_COLOUR),
+        (f"outlier, told {told}", OUTLIER_COLOUR),
+        (f"control, told {was}", CONTROL_COLOUR),
+    ]
+    nearest = int(np.abs(np.array(values) - state.settings.recipe.start_timestep).argmin())
+    scrub_strip(frames, panels, key="scrub", at=nearest, strip_panel=2, on_choose=_set_s)
+    st.caption(
+        "Move the mouse over the strip: the frames are in your browser, nothing is sent. "
+        f"A click takes that S to the slider above. {_what_to_watch(state)}"
+    )
+
+
+def _what_to_watch(state: LabState) -> str:
+    """Only what the outliers on show bear out."""
+    if state.same is None or 2 * state.same[0] <= state.same[1]:
+        return "Watch the object go before the background does."
+    same, n = state.same
+    return (
+        f"At the S and w above the object hardly changes: the bundle's own clusterer still calls {same} of "
+        f"{counted(n, 'outlier')} what the original is."
+    )
+
+
+def _set_s_and_w() -> None:
+    s, w = st.session_state["sheet"].clicked.split("|")
+    st.session_state["S"], st.session_state["w"] = int(s), float(w)
+
+
+def _sheet(state: LabState, run: Run) -> None:
+    max_s = state.bundle.manifest.max_train_timestep
+    s_row = s_values(max_s, 6)[1:]
+    grid = [(w, s) for w in SHEET_W for s in s_row]
+    edits = [
+        _edit(state, state.focus, replace(state.settings.recipe, start_timestep=s, guidance_scale=w))
+        for w, s in grid
+    ]
+    made = run(edits, "Making the sheet")
+    r = state.settings.recipe
+    cells = [
+        Cell(
+            data_uri(m.outlier),
+            f"S={s}, w={w:g}",
+            OUTLIER_COLOUR,
+            id=f"{s}|{w}",
+            chosen=(s, w) == (r.start_timestep, r.guidance_scale),
+        )
+        for (w, s), m in zip(grid, made, strict=True)
+    ]
+    sigma = state.bundle.schedule.sigma
+    picture_grid(
+        cells,
+        len(s_row),
+        key="sheet",
+        size_px=128,
+        shrink=True,
+        row_names=[Words(f"w = {w:g}", "conditional" if w == 0 else "") for w in SHEET_W],
+        column_names=[Words(f"S = {s}", f"σ {sigma(s):.2f}") for s in s_row],
+        on_click=_set_s_and_w,
+    )
+    st.caption("The same noise in every cell. A click takes that S and w to the sliders.")
+
+
+def _trajectory(state: LabState, run: Run) -> None:
+    r = state.settings.recipe
+    if r.start_timestep == 0:
+        st.info("S is 0: nothing is noised, so there is no way back to show. Raise S.")
+        return
+    wrong, right = _edit(state, state.focus, r), _edit(state, state.focus, r, right=True)
+    made = run([wrong, right], "Following the steps", trajectory=True)
+    timesteps = state.bundle.schedule.timesteps(r.start_timestep, r.num_inference_steps)
+    shown = np.unique(np.linspace(0, len(timesteps) - 1, min(len(timesteps), 8)).round().astype(int))
+    cells = []
+    for edited, colour in zip(made, (OUTLIER_COLOUR, CONTROL_COLOUR), strict=True):
+        cells.append(Cell(data_uri(edited.noised), "x_S", NEUTRAL_COLOUR))
+        path = edited.trajectory
+        assert path is not None
+        cells += [Cell(data_uri(path[i]), f"x_0 prediction of step {i + 1}", colour) for i in shown]
+    sigma = state.bundle.schedule.sigma
+    picture_grid(
+        cells,
+        len(shown) + 1,
+        key="trajectory",
+        size_px=96,
+        row_names=[Words("outlier", "wrong label"), Words("control", "right label")],
+        column_names=[
+            Words("x_S", f"σ {sigma(r.start_timestep):.2f}"),
+            *(Words(f"step {i + 1}", f"t={timesteps[i]}, σ {sigma(timesteps[i] + 1):.2f}") for i in shown),
+        ],
+    )
+    st.caption(
+        f"What the network believes the finished image to be, from x_S down to x_0: "
+        f"{len(shown)} of {len(timesteps)} steps."
+    )
+
+
+def _curve(state: LabState, run: Run) -> None:
+    sources, n = state.sources, len(state.sources)
+    current = state.settings.recipe.start_timestep
+    values = s_values(state.bundle.manifest.max_train_timestep, N_CURVE_POINTS)[1:]
+    edits = []
+    for s in values:
+        recipe = replace(state.settings.recipe, start_timestep=s)
+        edits += [_edit(state, i, recipe) for i in range(n)] + [
+            _edit(state, i, recipe, right=True) for i in range(n)
+        ]
+    made = run(edits, "Measuring along S")
+    labels = np.array([s.label for s in sources])
+    seen = judge(state.bundle, [m.outlier for m in made]).reshape(len(values), 2, n)
+    shift = (seen != labels).mean(2)
+    psnr = [
+        mean_psnr(list(zip(sources, made[k * 2 * n : k * 2 * n + n], strict=True))) for k in range(len(values))
+    ]
+    figure = go.Figure()
+    for name, y, colour in (
+        ("outlier: object changed", shift[:, 0], OUTLIER_COLOUR),
+        ("control: object changed", shift[:, 1], CONTROL_COLOUR),
+    ):
+        figure.add_scatter(
+            x=values, y=100 * y, name=name, mode="lines+markers", line={"color": colour, "width": 3}
+        )
+    figure.add_scatter(
+        x=values,
+        y=psnr,
+        name="background kept (dB, right axis)",
+        yaxis="y2",
+        mode="lines+markers",
+        line={"color": NEUTRAL_COLOUR, "dash": "dot"},
+    )
+    figure.add_vline(
+        x=current,
+        line_width=2,
+        line_dash="dash",
+        line_color=LIGHT_TEXT if st.context.theme.type == "dark" else DARK_TEXT,
+        annotation_text=f"S = {current}",
+        annotation_position="top right",
+    )
+    figure.update_layout(
+        height=340,
+        margin={"l": 10, "r": 10, "t": 30, "b": 10},
+        xaxis={"title": "S, noising steps"},
+        yaxis={"title": "% of images", "range": [-4, 114]},
+        yaxis2={
+            "title": "PSNR, dB",
+            "overlaying": "y",
+            "side": "right",
+            "showgrid": False,
+            "tickformat": ".0f",
+        },
+        legend={"orientation": "h", "y": 1.16, "x": 0},
+    )
+    st.plotly_chart(figure, key="curve", width="stretch")
+    st.caption(
+        f"Over the {n} image{'s' * (n != 1)} shown; judged by the bundle's own clusterer. "
+        "A good S lies where the green line is high, the pink one low and the background still close. "
+        "Over 1,000 test images: docs/quality.md."
+    )
+
+
+def _download(state: LabState, run: Run) -> None:
+    columns = st.columns([1, 1, 2])
+    columns[0].download_button(
+        "PNG sheet",
+        lambda: export_png(state),
+        "sdviz-outliers.png",
+        "image/png",
+        icon=":material/image:",
+        width="stretch",
+        on_click="ignore",
+    )
+    columns[1].download_button(
+        "ZIP of PNGs and manifest.csv",
+        lambda: export_zip(state),
+        "sdviz-outliers.zip",
+        "application/zip",
+        icon=":material/folder_zip:",
+        width="stretch",
+        on_click="ignore",
+    )
+    st.caption(
+        "The ZIP holds each original, noised image, outlier and control at its own size. The manifest names "
+        "source id, labels, S, sigma, w, guidance interval, solver, steps, eta, seed and the bundle's hash."
+    )

@@ -1,0 +1,49 @@
+"""What the first visitor of a page would wait for, done at the server's start with the first bundle."""
+
+from __future__ import annotations
+
+import io
+from contextlib import suppress
+
+from sdviz.analysis import MissingPart
+from sdviz.bundle import Bundle
+from sdviz.ui.cache import make_edits, open_bundle
+from sdviz.ui.cache.evidence import open_evidence
+from sdviz.ui.home import first_examples
+from sdviz.ui.lab.page import first_view
+from sdviz.ui.lab.sources import first_pool
+from sdviz.ui.page import find_bundles, page_icon
+from sdviz.ui.sample_votes.state import map_of, search_over_banks
+
+TABLES = ("banks", "sets", "reference", "pseudo_labels", "outliers")
+
+
+def open_ahead() -> None:
+    """Opens the first bundle and its tables, reads its own images, makes what Home and the lab show first.
+
+    Raises:
+        BundleError, DataError, OSError: What the page that needs it will say.
+    """
+    page_icon().save(io.BytesIO(), "PNG")  # the first picture of a process brings Pillow's formats
+    found = list(find_bundles().values())
+    if not found:
+        return
+    bundle = open_bundle(found[0]).load_networks()
+    _read_tables(bundle)
+    first_pool(bundle)
+    make_edits(bundle, first_examples(bundle) + first_view(bundle))
+
+
+def _read_tables(bundle: Bundle) -> None:
+    evidence, library = open_evidence(bundle)
+    for name in TABLES:
+        with suppress(MissingPart):
+            getattr(evidence, name)
+    with suppress(MissingPart):
+        for one in evidence.sets.values():
+            library.show(one.ids[:1])
+    own = bundle.manifest.score
+    if own is not None and "features.safetensors" in bundle.parts:
+        map_of(evidence, own.normalize)
+        search_over_banks(evidence, own.normalize)
+        bundle.scorer.search(evidence.banks.id_features[:1])

@@ -1,0 +1,211 @@
+"""Which cluster an image is in, by its id or an upload, and what the cluster is called."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+
+import numpy as np
+import streamlit as st
+
+from sdviz.analysis import PictureLibrary, Pictures, PseudoLabels
+from sdviz.analysis.cluster_names import NamesError, rename
+from sdviz.analysis.clusters import ClusterFacts
+from sdviz.bundle import Bundle
+from sdviz.data.uploads import from_uploads
+from sdviz.ui.cache import DEVICE_LOCK
+from sdviz.ui.cache.evidence import why_not_found
+from sdviz.ui.cluster_names import cluster_before, names_file, usual_names
+from sdviz.ui.components import Cell, picture_grid
+from sdviz.ui.page import open_page
+from sdviz.ui.pictures import data_uri
+from sdviz.ui.session import sample, set_shared
+from sdviz.ui.text import percent
+from sdviz.ui.theme import cluster_colour
+from sdviz.ui.training.state import plain
+
+VOTES = "pages/4_Sample_votes.py"
+MAX_UPLOADS = 8
+_PROBLEM = "pseudo_labels_problem"
+# the field, and what was typed there in vain beside the sample of that moment
+_FIND, _IN_VAIN = "pseudo_labels_find", "pseudo_labels_in_vain"
+
+
+# --- by id ----------------------------------------------------------------------------------------
+
+
+def find_field(library: PictureLibrary, ids: np.ndarray) -> None:
+    """Where an id is typed; what is found becomes the sample of every page, and an empty field closes it."""
+
+    def find() -> None:
+        wanted = str(st.session_state[_FIND]).strip()
+        one = _full_id(wanted, ids) if wanted else ""
+        st.session_state[_IN_VAIN] = ("", "")
+        if not wanted or one in ids or _pictures(library, one).found[0]:
+            set_shared("sample", one or None)
+        else:
+            set_shared("sample", None)
+            st.session_state[_IN_VAIN] = (wanted, sample())
+
+    st.text_input(
+        "Find an image",
+        key=_FIND,
+        placeholder=str(ids[0]) if len(ids) else "an id",
+        on_change=find,
+        help="The id of any image that is on this machine, or the end of a training image's id.",
+        width=220,
+    )
+
+
+def _pictures(library: PictureLibrary, one: str) -> Pictures:
+    """Of one image; an outlier may have to be made again, on the device."""
+    with DEVICE_LOCK if library.outlier_row(one) is not None else nullcontext():
+        return library.show([one])
+
+
+def _close() -> None:
+    st.session_state[_FIND], st.session_state[_IN_VAIN] = "", ("", "")
+    set_shared("sample", None)
+
+
+def _full_id(wanted: str, ids: np.ndarray) -> str:
+    """The first training image whose id ends so, else what was typed."""
+    ending = ids[np.char.endswith(ids, wanted)] if len(ids) else ids
+    return wanted if wanted in ending or not len(ending) else str(ending[0])
+
+
+@st.cache_data(max_entries=256, show_spinner=False)
+def _name_cluster(bundle_hash: str, image: bytes, shape: tuple[int, ...], _bundle: Bundle) -> tuple[int, float]:
+    with DEVICE_LOCK:
+        labels, confidence = _bundle.pseudo_label(np.frombuffer(image, np.uint8).reshape(1, *shape))
+    return int(labels[0]), float(confidence[0])
+
+
+def show_found(
+    bundle: Bundle,
+    library: PictureLibrary,
+    labels: PseudoLabels,
+    facts: ClusterFacts,
+    row_of: Mapping[str, int],
+    names: Sequence[str],
+) -> None:
+    """The sample that the person looks at: its picture, its cluster, how sure, and the way to its votes."""
+    # what was looked for in vain is nobody's sample; it is on show until another one is chosen
+    in_vain, then = st.session_state.get(_IN_VAIN, ("", ""))
+    one = in_vain if in_vain and then == sample() else sample()
+    if not one:
+        return
+    with st.container(border=True):
+        pictures = _pictures(library, one)
+        row, cluster = row_of.get(one), -1
+        if row is not None:
+            cluster, sure = int(labels.labels[row]), float(labels.confidence[row])
+            of = facts.sizes[cluster]
+            says = (
+                f"{_in_words(names[cluster])}, {percent(sure, 2)} sure: place "
+                f"{facts.rank[row] + 1:,} of {of:,} in its cluster, the surest first. A training image."
+            )
+        elif not pictures.found[0]:
+            says = f"not found: {why_not_found(pictures)}"
+        elif bundle.clusterer is None:
+            says = "no training image, and this bundle has no clusterer that could name its cluster."
+        else:
+            image = pictures.images[0]
+            cluster, sure = _name_cluster(bundle.hash, image.tobytes(), image.shape, bundle)
+            says = f"{_in_words(names[cluster])}, {percent(sure, 2)} sure: the clusterer was asked."
+        columns = st.columns([1.5, 3.7, 2.6], vertical_alignment="center")
+        with columns[0]:
+            picture = data_uri(pictures.images[0]) if pictures.found[0] else ""
+            picture_grid(
+                [Cell(picture, one, cluster_colour(cluster))], 1, key="pseudo_labels_found", size_px=96
+            )
+        columns[1].markdown(f"{plain(one)}: {says}")
+        with columns[2]:
+            go = st.button(
+                "Open in Sample votes",
+                key="pseudo_labels_open_votes",
+                icon=":material/how_to_vote:",
+                width="stretch",
+                disabled=not pictures.found[0],
+            )
+            st.button("Close", key="pseudo_labels_close", on_click=_close, width="stretch")
+    if go:
+        open_page(VOTES)
+
+
+def _in_words(name: str) -> str:
+    return f"{cluster_before(name)}**{plain(name)}**"
+
+
+# --- by upload ------------------------------------------------------------------------------------
+
+
+def upload_field(bundle: Bundle, names: Sequence[str]) -> None:
+    """A popover that names the cluster of the person's own pictures."""
+    with st.popover("Upload", icon=":material/upload:", width="content"):
+        if bundle.clusterer is None:
+            st.caption("This bundle has no clusterer, so it cannot name the cluster of an upload.")
+            return
+        files = st.file_uploader(
+            f"Up to {MAX_UPLOADS} pictures; cropped to the middle square and resized.",
+            ["png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff"],
+            accept_multiple_files=True,
+            key="pseudo_labels_upload",
+        )
+        chosen, refused = from_uploads(
+            [(f.name, f.getvalue()) for f in files[:MAX_UPLOADS]], bundle.manifest.image_size
+        )
+        for line in refused:
+            st.error(plain(line), icon=":material/broken_image:")
+        if len(files) > MAX_UPLOADS:
+            st.caption(f"Only the first {MAX_UPLOADS} of {len(files)} files are used.")
+        cells = []
+        for one, image in zip(chosen.ids.tolist(), chosen.images, strict=True):
+            cluster, sure = _name_cluster(bundle.hash, image.tobytes(), image.shape, bundle)
+            alt = f"{one}, {cluster_before(names[cluster])}{names[cluster]}"
+            cells.append(
+                Cell(data_uri(image), alt, cluster_colour(cluster), names[cluster], f"{percent(sure, 1)} sure")
+            )
+        if cells:
+            picture_grid(cells, len(cells), key="pseudo_labels_uploaded", size_px=96)
+        st.caption(
+            "The cluster that the clusterer puts a picture in. It always names one, for OOD pictures too."
+        )
+
+
+# --- names ----------------------------------------------------------------------------------------
+
+
+def rename_field(bundle: Bundle, cluster: int, names: Sequence[str]) -> None:
+    """A popover that gives the chosen cluster a name for display."""
+    usual = usual_names(bundle)
+
+    def give(name: str | None = None) -> None:
+        st.session_state[_PROBLEM] = ""
+        text = str(st.session_state["pseudo_labels_name"]) if name is None else name
+        try:
+            rename(names_file(), bundle.hash, cluster, text, usual)
+        except NamesError as error:
+            st.session_state[_PROBLEM] = str(error)
+
+    with st.popover("Rename", icon=":material/edit:", width="content", disabled=cluster < 0):
+        if cluster < 0:
+            return
+        if not st.session_state.get(_PROBLEM):
+            st.session_state["pseudo_labels_name"] = names[cluster]
+        st.text_input(
+            f"What {plain(usual[cluster])} is called here",
+            key="pseudo_labels_name",
+            on_change=give,
+        )
+        st.button(
+            "The bundle's own name",
+            key="pseudo_labels_own_name",
+            on_click=give,
+            args=("",),
+            disabled=names[cluster] == usual[cluster],
+            icon=":material/undo:",
+        )
+        if problem := st.session_state.pop(_PROBLEM, ""):
+            st.error(plain(problem))
+        st.caption("Kept beside the runs for everybody on this machine. The bundle itself is never changed.")

@@ -1,0 +1,93 @@
+"""Clusters beside the images' own classes, on the page Pseudo-labels: shown on demand, used for nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import streamlit as st
+
+from sdviz.analysis import Evidence
+from sdviz.analysis.clusters import AgainstClasses, against_classes
+from sdviz.analysis.provenance import provenance
+from sdviz.analysis.same_images import find_images
+from sdviz.bundle import Bundle
+from sdviz.ui.cache import sets_here
+from sdviz.ui.charts import Chart, show_chart
+from sdviz.ui.charts.parts import Heat
+from sdviz.ui.training.state import plain
+
+
+@st.cache_data(max_entries=2, show_spinner="Reading the known classes ...")
+def _classes(bundle_hash: str, here: str, _evidence: Evidence, _ids: np.ndarray) -> np.ndarray:
+    return find_images(_evidence.bundle, _ids, _evidence.sources, False).class_names
+
+
+def known_classes(evidence: Evidence, ids: np.ndarray) -> np.ndarray:
+    """The class of each training image, str (N,), "" where it is unknown."""
+    return _classes(evidence.bundle.hash, sets_here(), evidence, ids)
+
+
+@st.cache_data(max_entries=2, show_spinner=False)
+def _against(
+    bundle_hash: str, root: str, _clusters: np.ndarray, _classes: np.ndarray, n: int
+) -> AgainstClasses | None:
+    return against_classes(_clusters, _classes, n)
+
+
+def show_truth(bundle: Bundle, clusters: np.ndarray, classes: np.ndarray, names: Sequence[str]) -> None:
+    """Accuracy, NMI and ARI, and what is in each cluster.
+
+    Args:
+        bundle: Whose clusters these are.
+        clusters: int64 (N,) of the training images.
+        classes: str (N,), see `known_classes`.
+        names: Of the clusters, as shown.
+    """
+    st.subheader("Against the known classes")
+    found = _against(bundle.hash, sets_here(), clusters, classes, bundle.n_clusters)
+    if found is None:
+        st.info(
+            "No class of a training image is known on this machine: the set has no labels, or is not here. "
+            "The clusters do not need any."
+        )
+        return
+    a = found.agreement
+    st.caption(
+        "Nothing is chosen by these numbers: no cluster, image, setting or threshold. Clusters come from "
+        f"{bundle.manifest.labels_from}"
+        + (
+            ", so here they only repeat the classes that they were made of."
+            if bundle.manifest.labels_from == "ground truth"
+            else "; classes are looked at here, and for the names that clusters are shown by."
+        )
+    )
+    columns = st.columns(4)
+    columns[0].metric(
+        "Accuracy", f"{a.accuracy:.2%}", help="Share of images in the cluster matched to their class."
+    )
+    columns[1].metric(
+        "NMI", f"{a.nmi:.4f}", help="Normalised mutual information, 0 (none) to 1 (the same groups)."
+    )
+    columns[2].metric("ARI", f"{a.ari:.4f}", help="Adjusted Rand index: 0 by chance, 1 for the same groups.")
+    columns[3].metric("Images", f"{a.n_images:,}", help=f"With a known class, of {len(classes):,}.")
+    table = found.confusion.astype(np.float64)
+    show_chart(
+        Chart(
+            "Clusters against known classes",
+            "known class",
+            "cluster",
+            [Heat("images", found.class_names, list(names), table, ",.0f", from_top=True)],
+            height=max(320, 60 + 30 * len(names)),
+        ),
+        provenance(bundle),
+        key="pseudo_labels_confusion",
+        caption="Rows are clusters, columns known classes, numbers are images. Clusters are matched to classes "
+        "one to one so that most images agree (Hungarian method); the matched pairs stand on the diagonal.",
+    )
+    wrong = a.n_images - round(a.accuracy * a.n_images)
+    spare = [name for name, match in zip(names, found.matched, strict=True) if not match]
+    extra = f" No class is left for {', '.join(plain(one) for one in spare)}." if spare else ""
+    st.caption(
+        f"{wrong:,} of {a.n_images:,} images are in a cluster that is not matched to their class.{extra}"
+    )

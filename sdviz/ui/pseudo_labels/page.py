@@ -1,0 +1,269 @@
+"""The page Pseudo-labels: the clusters, their surest and least sure images, and what is in them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import streamlit as st
+
+from sdviz.analysis import Evidence, MissingPart, PictureLibrary, Pictures, PseudoLabels
+from sdviz.analysis.clusters import ClusterFacts, cluster_facts
+from sdviz.bundle import Bundle
+from sdviz.ui.cache.evidence import open_evidence, say_missing, show_missing_part
+from sdviz.ui.cluster_names import TRUTH, cluster_before, display_names, with_known_classes
+from sdviz.ui.components import Cell, Words, picture_grid
+from sdviz.ui.links import keep_link_values, restore_link_values, set_link_value
+from sdviz.ui.page import PageContext, show_missing_bundle
+from sdviz.ui.pictures import data_uri
+from sdviz.ui.pseudo_labels.charts import show_charts
+from sdviz.ui.pseudo_labels.find import find_field, rename_field, show_found, upload_field
+from sdviz.ui.pseudo_labels.known_classes import known_classes, show_truth
+from sdviz.ui.session import set_shared
+from sdviz.ui.text import counted, ordinal, percent
+from sdviz.ui.theme import cluster_colour
+from sdviz.ui.training.state import plain
+
+SHOWS = "each cluster of the training images: its size, its surest and least sure images, what is in it"
+# Stands in the address, but belongs to no widget: the cluster's number
+CLUSTER = "cluster"
+ALL = -1
+PICTURE_PX = 96
+IN_A_ROW = 4  # of the surest, and as many of the least sure
+OF_ONE = 20
+ROWS_AT_ONCE = 20
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """What the page shows, put together once.
+
+    Attributes:
+        labels: Of the training images.
+        facts: Of each cluster.
+        row_of: The row of each training image by its id.
+    """
+
+    labels: PseudoLabels
+    facts: ClusterFacts
+    row_of: dict[str, int]
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def _clusters(bundle_hash: str, _evidence: Evidence) -> Clusters:
+    labels = _evidence.pseudo_labels
+    facts = cluster_facts(labels, _evidence.bundle.n_clusters)
+    return Clusters(labels, facts, {one: row for row, one in enumerate(labels.ids.tolist())})
+
+
+def show_pseudo_labels(context: PageContext) -> None:
+    """The page below its title."""
+    if context.bundle is None:
+        show_missing_bundle(context, SHOWS)
+        return
+    if context.entered:
+        restore_link_values((CLUSTER, TRUTH))
+    evidence, library = open_evidence(context.bundle)
+    try:
+        clusters = _clusters(context.bundle.hash, evidence)
+    except (MissingPart, ValueError) as error:
+        show_missing_part(str(error), SHOWS)
+        return
+    _page(context.bundle, evidence, library, clusters)
+
+
+@st.fragment
+def _page(bundle: Bundle, evidence: Evidence, library: PictureLibrary, clusters: Clusters) -> None:
+    keep_link_values((CLUSTER, TRUTH))
+    names = display_names(bundle)
+    cluster, with_truth = _controls(bundle, library, clusters, names)
+    _summary(bundle, clusters)
+    show_found(bundle, library, clusters.labels, clusters.facts, clusters.row_of, names)
+    classes = known_classes(evidence, clusters.labels.ids) if with_truth else None
+    if cluster == ALL:
+        _overview(library, clusters, names)
+    else:
+        _one_cluster(library, clusters, names, cluster, classes)
+    show_charts(bundle, clusters.labels, clusters.facts, names, cluster)
+    if classes is not None:
+        show_truth(bundle, clusters.labels.labels, classes, names)
+
+
+def chosen_cluster(n_clusters: int) -> int:
+    """The cluster that the address names, `ALL` for none of them."""
+    text = str(st.session_state.get(CLUSTER, ""))
+    return int(text) if text.isascii() and text.isdigit() and int(text) < n_clusters else ALL
+
+
+def _choose_cluster() -> None:
+    value = st.session_state["pseudo_labels_cluster"]
+    set_link_value(CLUSTER, "" if value == ALL else str(value))
+
+
+def _choose_truth() -> None:
+    set_link_value(TRUTH, "1" if st.session_state["pseudo_labels_truth"] else "")
+
+
+def _controls(
+    bundle: Bundle, library: PictureLibrary, clusters: Clusters, names: Sequence[str]
+) -> tuple[int, bool]:
+    cluster = chosen_cluster(bundle.n_clusters)
+    st.session_state["pseudo_labels_cluster"] = cluster
+    st.session_state["pseudo_labels_truth"] = with_known_classes()
+    # one row, and where the window is too narrow for it two: no text is cut
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        st.selectbox(
+            "Cluster",
+            [ALL, *range(bundle.n_clusters)],
+            format_func=lambda one: "all clusters" if one == ALL else names[one],
+            key="pseudo_labels_cluster",
+            on_change=_choose_cluster,
+            width=200,
+        )
+        find_field(library, clusters.labels.ids)
+        upload_field(bundle, names)
+        rename_field(bundle, cluster, names)
+        st.toggle(
+            "Known classes",
+            key="pseudo_labels_truth",
+            on_change=_choose_truth,
+            help="Compares clusters with the images' own classes, where these are known, and says on every "
+            "page which class a cluster often is. Off, because nothing here is chosen by them: a set without "
+            "labels makes the very same clusters.",
+            width="content",
+        )
+    return cluster, st.session_state["pseudo_labels_truth"]
+
+
+def _summary(bundle: Bundle, clusters: Clusters) -> None:
+    sizes, n = clusters.facts.sizes, len(clusters.labels.ids)
+    if not n:
+        st.info("This bundle has no training image in its table of pseudo-labels.")
+        return
+    sure = float((clusters.labels.confidence >= 0.99).mean())
+    st.caption(
+        f"{n:,} training image{'s' * (n != 1)} in {counted(len(sizes), 'cluster')}, labels from "
+        f"{bundle.manifest.labels_from}: {sizes.min():,} to {sizes.max():,} images each. "
+        f"The clusterer is at least 99 % sure of {percent(sure, 1)} of them."
+    )
+
+
+def _clicked(key: str) -> None:
+    set_shared("sample", st.session_state[key].clicked)
+
+
+def _overview(library: PictureLibrary, clusters: Clusters, names: Sequence[str]) -> None:
+    """A row for each cluster: its surest images, then its least sure ones."""
+    n = len(names)
+    first = 0
+    if n > ROWS_AT_ONCE:
+        pages = [f"{i + 1} to {min(i + ROWS_AT_ONCE, n)}" for i in range(0, n, ROWS_AT_ONCE)]
+        page = st.selectbox("Clusters", pages, key="pseudo_labels_rows", width=200)
+        first = ROWS_AT_ONCE * pages.index(page)
+    shown = range(first, min(first + ROWS_AT_ONCE, n))
+    rows: list[int] = []
+    for cluster in shown:
+        order = clusters.facts.order[cluster].tolist()
+        sure, unsure = order[:IN_A_ROW], order[IN_A_ROW:][-IN_A_ROW:]
+        rows += sure + [-1] * (IN_A_ROW - len(sure)) + [-1] * (IN_A_ROW - len(unsure)) + unsure
+    pictures = _pictures(library, clusters, rows)
+    places = iter(range(len(pictures.images)))
+    cells = [
+        Cell("", "", "transparent")
+        if row < 0
+        else _cell(
+            clusters, pictures, next(places), row, names, "", f"{percent(clusters.labels.confidence[row], 2)}"
+        )
+        for row in rows
+    ]
+    mean = clusters.facts.mean_confidence
+    heads = [
+        Words(names[c], f"{clusters.facts.sizes[c]:,} images")
+        if not clusters.facts.sizes[c]
+        else Words(names[c], f"{clusters.facts.sizes[c]:,} images, {percent(mean[c], 1)} sure on average")
+        for c in shown
+    ]
+    # over each picture, so that it holds as well where the columns of a narrow window stand in two blocks
+    tops = [Words("surest", ordinal(i + 1)) for i in range(IN_A_ROW)]
+    tops += [Words("least sure", ordinal(IN_A_ROW - i)) for i in range(IN_A_ROW)]
+    picture_grid(
+        cells,
+        2 * IN_A_ROW,
+        key="pseudo_labels_overview",
+        size_px=PICTURE_PX,
+        row_names=heads,
+        column_names=tops,
+        head_px=132,
+        on_click=partial(_clicked, "pseudo_labels_overview"),
+    )
+    st.caption(
+        f"Each row is a cluster, by the {IN_A_ROW} images that the clusterer is surest of and the {IN_A_ROW} "
+        "that it is least sure of, with its confidence under each, 0 to 100 %. In a narrow window the least "
+        "sure ones come in a second block, below all the surest. Click one to read about it above."
+    )
+
+
+def _one_cluster(
+    library: PictureLibrary,
+    clusters: Clusters,
+    names: Sequence[str],
+    cluster: int,
+    classes: np.ndarray | None,
+) -> None:
+    """The surest and the least sure images of one cluster."""
+    order = clusters.facts.order[cluster].tolist()
+    if not order:
+        st.info(
+            f"No training image is in {cluster_before(names[cluster], 'the cluster ')}{plain(names[cluster])}."
+        )
+        return
+    half = min(OF_ONE, -(-len(order) // 2))
+    parts = [("Surest", order[:half]), ("Least sure", order[half:][-OF_ONE:][::-1])]
+    pictures = _pictures(library, clusters, [row for _, rows in parts for row in rows])
+    at = 0
+    for title, rows in parts:
+        if not rows:
+            continue
+        st.markdown(f"**{title}** of {len(order):,}")
+        cells = []
+        for row in rows:
+            note = "" if classes is None else f"is {classes[row]}" if classes[row] else "class unknown"
+            text = f"{percent(clusters.labels.confidence[row], 2)}"
+            cells.append(_cell(clusters, pictures, at, row, names, note, text))
+            at += 1
+        key = f"pseudo_labels_{'sure' if title == 'Surest' else 'unsure'}"
+        picture_grid(cells, len(cells), key=key, size_px=PICTURE_PX, on_click=partial(_clicked, key))
+    st.caption(
+        "Images by the clusterer's confidence, in percent under each. The least sure ones are where two "
+        "clusters meet, or where an image does not show what its neighbours show. Click one to read about it."
+    )
+
+
+def _cell(
+    clusters: Clusters,
+    pictures: Pictures,
+    at: int,
+    row: int,
+    names: Sequence[str],
+    note: str,
+    text: str,
+) -> Cell:
+    one, cluster = str(clusters.labels.ids[row]), int(clusters.labels.labels[row])
+    name = cluster_before(names[cluster]) + names[cluster]
+    return Cell(
+        data_uri(pictures.images[at]),
+        f"{one}, {name}, {percent(clusters.labels.confidence[row], 2)} sure",
+        cluster_colour(cluster),
+        text,
+        note,
+        id=one,
+        chosen=one == st.session_state.get("sample", ""),
+    )
+
+
+def _pictures(library: PictureLibrary, clusters: Clusters, rows: Sequence[int]) -> Pictures:
+    pictures = library.show(clusters.labels.ids[[row for row in rows if row >= 0]])
+    say_missing(pictures.missing, pictures.ways)
+    return pictures

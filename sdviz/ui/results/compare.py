@@ -1,0 +1,170 @@
+"""Results: up to four bundles side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import streamlit as st
+
+from sdviz.analysis.curves import roc_curve
+from sdviz.analysis.records import BundleRecord, differing_keys, mean_auroc
+from sdviz.bundle import Bundle, BundleError
+from sdviz.detection import metrics
+from sdviz.evaluation.tables import METRIC_NAMES
+from sdviz.ui.charts import Chart, show_chart
+from sdviz.ui.charts.parts import Line
+from sdviz.ui.results.html_tables import TABLE_CSS, Row, table_html
+from sdviz.ui.results.records import all_records, find_columns, many_lines
+from sdviz.ui.results.state import offer_table
+from sdviz.ui.theme import ROLE_NAMES, set_name
+
+MOST = 4
+# hues that mean no set of images: a bundle is neither ID nor OOD
+COLOURS = ("#56B4E9", "#CC79A7", "#332288", "#999933")
+
+
+def compare_rows(records: Sequence[BundleRecord]) -> tuple[list[str], list[list[object]]]:
+    """What each bundle is and reached: one row a measure, one column a bundle; in %, "" where it has none."""
+    names = dict.fromkeys(name for one in records if one.report for name in one.report.results)
+    about: list[tuple[str, list[object]]] = [
+        ("trained on", [one.manifest.dataset for one in records]),
+        ("labels from", [one.manifest.labels_from for one in records]),
+        ("S, w", [f"{one.recipe[0]}, {one.recipe[1]:g}" if one.recipe else "" for one in records]),
+        ("k, α", [_score(one) for one in records]),
+        ("hash", [one.hash[:10] for one in records]),
+    ]
+    for role, title in ROLE_NAMES.items():
+        means = [mean_auroc(one, role) for one in records]
+        if any(mean is not None for mean in means):
+            about.append((f"{title} mean AUROC", ["" if m is None else f"{100 * m:.2f}" for m in means]))
+    for name in names:
+        about.append((f"AUROC, {set_name(name)}", [_auroc(one, name) for one in records]))
+    for key in ("fpr95_id_recall", "fpr95_ood_recall"):
+        for name in names:
+            title = f"{METRIC_NAMES[key]}, {set_name(name)}"
+            about.append((title, [_measure(one, name, key) for one in records]))
+    return ["", *(one.name for one in records)], [[name, *values] for name, values in about]
+
+
+def _score(one: BundleRecord) -> str:
+    score = one.manifest.score
+    return f"{score.k}, {score.alpha:g}" if score is not None else "no detector"
+
+
+def _auroc(one: BundleRecord, name: str) -> str:
+    if one.report is None or name not in one.report.results:
+        return ""
+    found = one.report.results[name].modes["both"]
+    text = f"{100 * found.auroc:.2f}"
+    if found.auroc_interval is not None:
+        text += f" ({100 * found.auroc_interval[0]:.2f} to {100 * found.auroc_interval[1]:.2f})"
+    return text
+
+
+def _measure(one: BundleRecord, name: str, key: str) -> str:
+    if one.report is None or name not in one.report.results:
+        return ""
+    return f"{100 * getattr(one.report.results[name].modes['both'], key):.2f}"
+
+
+def show_compare(bundle: Bundle) -> None:
+    """A chooser, the table, and ROC curves on one set that they share."""
+    records, problems = all_records()
+    by_name = {one.name: one for one in records}
+    key = "results_bundles"
+    own = [one.name for one in records if one.hash == bundle.hash][:1]
+    others = [name for name, one in by_name.items() if name not in own and one.report is not None]
+    if key in st.session_state:
+        st.session_state[key] = [n for n in st.session_state[key] if n in by_name][:MOST]
+    names = st.multiselect(
+        f"Up to {MOST} bundles",
+        list(by_name),
+        default=None if key in st.session_state else own + others[: 2 - len(own)],
+        key=key,
+        max_selections=MOST,
+        persist_state="session",
+    )
+    chosen = [by_name[name] for name in names]
+    if not chosen:
+        st.caption("Pick one or more.")
+        return
+    lines = many_lines(chosen)
+    header, rows = compare_rows(chosen)
+    _overlay(chosen, lines)
+    st.html(TABLE_CSS + table_html(header, [Row([str(cell) for cell in row]) for row in rows]))
+    columns = st.columns([5, 1.2], vertical_alignment="center")
+    columns[0].caption(
+        "Each by its own k and α, from its report.json, in %; in brackets 95 % intervals over images. The two "
+        "FPR95 differ, as *Metrics* says. Figures of bundles with other "
+        "training data are of other ID images and do not compare."
+    )
+    with columns[1]:
+        offer_table("Bundles compared", header, rows, lines, key="results_compare_csv")
+    if len(chosen) > 1:
+        _differences(chosen)
+    for line in problems:
+        st.caption(f"Not read: {line}")
+
+
+def _overlay(chosen: Sequence[BundleRecord], lines: dict[str, str]) -> None:
+    measured = [one for one in chosen if one.report is not None]
+    of_all = [set(one.report.results) for one in measured if one.report is not None]
+    common = [name for name in (measured[0].report.results if measured and measured[0].report else ())]
+    common = [name for name in common if all(name in one for one in of_all)]
+    if not common:
+        with st.container(border=True):
+            st.markdown("**These bundles share no OOD set.**")
+            st.markdown("Here you would see their ROC curves on one set, on top of each other.")
+        return
+    if st.session_state.get("results_common") not in common:
+        st.session_state.pop("results_common", None)
+    name = st.selectbox("ROC on", common, format_func=set_name, key="results_common")
+    if len({one.manifest.dataset for one in measured}) > 1:
+        st.caption("These bundles have other ID images: the curves do not compare.")
+    try:
+        chart = overlay_chart(measured, name)
+    except BundleError as error:
+        st.warning(str(error))
+        return
+    show_chart(
+        chart,
+        lines,
+        key="results_overlay",
+        caption=f"OOD images of {set_name(name)} found against ID images flagged, as the threshold falls. "
+        "The higher at the left, the better.",
+    )
+
+
+def overlay_chart(records: Sequence[BundleRecord], name: str) -> Chart:
+    """ROC of each bundle on one set, in %."""
+    parts = [Line("chance", np.array([0.0, 100.0]), np.array([0.0, 100.0]), "#8A94A0", dash=True)]
+    for one, colour in zip(records, COLOURS, strict=False):
+        assert one.report is not None
+        columns = find_columns(one)
+        known, ood = columns[one.report.id_set.name]["both"], columns[name]["both"]
+        x, y = roc_curve(known, ood)
+        parts.append(
+            Line(f"{one.name}: AUROC {100 * metrics.auroc(known, ood):.2f} %", 100 * x, 100 * y, colour)
+        )
+    return Chart(
+        f"ROC on {set_name(name)}",
+        "ID flagged, FPR (%)",
+        "OOD found, TPR (%)",
+        parts,
+        x_range=(-1, 101),
+        y_range=(-1, 101),
+        height=430,
+    )
+
+
+def _differences(chosen: Sequence[BundleRecord]) -> None:
+    with st.expander("What differs in their configurations"):
+        found = differing_keys(chosen)
+        if not found:
+            st.caption("Nothing: the same configuration.")
+            return
+        table = {"key": list(found)}
+        for i, one in enumerate(chosen):
+            table[one.name] = ["not set" if v[i] is None else str(v[i]) for v in found.values()]
+        st.dataframe(table, hide_index=True, key="results_differences")

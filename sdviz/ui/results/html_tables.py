@@ -1,0 +1,139 @@
+"""Tables of Results as HTML: every head in full, two-line cells, the same on the page and in the report."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sdviz.ui.theme import ROLE_NAMES
+
+# a short line's dashes from the left, as plotly and matplotlib draw them
+_LINES = {
+    "solid": "on 0 28px",
+    "dash": "on 0 8px,off 8px 11px",
+    "dot": "on 0 3px,off 3px 6px",
+    "dashdot": "on 0 8px,off 8px 10px,on 10px 12px,off 12px 14px",
+}
+# a number, and the mark of the best one before it: they stay on one line
+_NUMBER = re.compile(r"(▲ )?[+-]?[\d.,]+")
+# the colours of the text follow the theme of the page
+TABLE_CSS = """
+<style>
+.resultbox { overflow-x: auto; max-width: 100%; margin: 2px 0 12px; }
+.resulttable { border-collapse: collapse; font-size: 14px; font-variant-numeric: tabular-nums; }
+.resulttable th, .resulttable td { padding: 4px 10px; border-bottom: 1px solid rgba(128,140,155,.35);
+  text-align: right; vertical-align: top; }
+.resulttable th { font-weight: 500; opacity: .8; vertical-align: bottom; max-width: 150px; line-height: 1.25; }
+.resulttable th.span { text-align: center; max-width: none; }
+.resulttable .text { text-align: left; }
+.resulttable td.text + td.text { white-space: nowrap; }
+.resulttable tr.group td { font-weight: 600; padding-top: 14px; text-align: left; }
+.resulttable tr.strong td { font-weight: 600; }
+.resulttable td.ours { background: rgba(0,158,115,.10); min-width: 74px; }
+.resulttable td.ours b { font-weight: 600; }
+.resulttable small { display: block; opacity: .75; font-size: 11.5px; font-weight: 400; }
+.resulttable .whole { white-space: nowrap; }
+@media (max-width: 1200px) { .resulttable th, .resulttable td { padding: 4px 6px; }
+  .resulttable td.ours { min-width: 44px; } }
+.resulttable i { display: inline-block; width: 11px; height: 11px; border-radius: 2px; margin-right: 8px; }
+.resulttable i.line { width: 28px; height: 3px; border-radius: 0; vertical-align: middle; }
+</style>
+"""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a table.
+
+    Attributes:
+        text: What stands there.
+        small: Below it, smaller.
+        colour: Of a small square before the text; "" for none.
+        line: How a line in the place of the square is drawn, a key of `_LINES`; "" for the square.
+    """
+
+    text: str
+    small: str = ""
+    colour: str = ""
+    line: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a table.
+
+    Attributes:
+        cells: From left to right; a plain text is a cell of its own.
+        kind: "" for a line of numbers, "group" for a heading of one cell, "strong" for a mean.
+    """
+
+    cells: Sequence[Cell | str]
+    kind: str = ""
+
+
+def boxed(table: str) -> str:
+    """A table in a box that scrolls sideways by itself where it is wider than the page."""
+    return f'<div class="resultbox" tabindex="0">{table}</div>'
+
+
+def table_html(header: Sequence[Cell | str], rows: Sequence[Row], text: int = 1) -> str:
+    """A table.
+
+    Args:
+        header: Names of the columns.
+        rows: Its lines.
+        text: How many columns from the left hold words; the others stand at the right.
+    """
+    top = "".join(f"<th{_kind(i, text)}>{_cell(name, breaks=True)}</th>" for i, name in enumerate(header))
+    body = []
+    for row in rows:
+        if row.kind == "group":
+            words = _cell(row.cells[0])
+            body.append(f'<tr class="group"><td colspan="{len(header)}">{words}</td></tr>')
+            continue
+        cells = "".join(f"<td{_kind(i, text)}>{_cell(cell)}</td>" for i, cell in enumerate(row.cells))
+        kind = ' class="strong"' if row.kind == "strong" else ""
+        body.append(f"<tr{kind}>{cells}</tr>")
+    lines = "".join(body)
+    return boxed(f'<table class="resulttable"><thead><tr>{top}</tr></thead><tbody>{lines}</tbody></table>')
+
+
+def _kind(i: int, text: int) -> str:
+    return ' class="text"' if i < text else ""
+
+
+def _cell(cell: Cell | str, breaks: bool = False) -> str:
+    """What stands in a cell; with `breaks` or a colour a line may end within a name."""
+    if isinstance(cell, str):
+        cell = Cell(cell)
+    words = html.escape(cell.text)
+    if breaks or cell.colour:
+        words = words.replace("_", "_<wbr/>").replace(":", ":<wbr/>")
+    elif _NUMBER.fullmatch(cell.text):
+        words = f'<span class="whole">{words}</span>'
+    colour = html.escape(cell.colour)
+    mark = ""
+    if cell.line:
+        stops = _LINES[cell.line].replace("on", colour).replace("off", "transparent")
+        mark = f'<i class="line" style="background:repeating-linear-gradient(90deg,{stops})"></i>'
+    elif cell.colour:
+        mark = f'<i style="background:{colour}"></i>'
+    small = f"<small>{html.escape(cell.small)}</small>" if cell.small else ""
+    return f"{mark}{words}{small}"
+
+
+def short_role(role: str) -> str:
+    """A role where there is little room."""
+    return "SD outliers" if role == "sd" else ROLE_NAMES[role]
+
+
+def percent(value: float | None, sign: bool = False) -> str:
+    """A share of 0..1 as a number of %, "" for None."""
+    return "" if value is None else format(100 * value, "+.2f" if sign else ".2f")
+
+
+def between(interval: tuple[float, float] | None, sign: bool = False) -> str:
+    """An interval of shares as "97.1 to 98.2" in %, "" for None."""
+    return "" if interval is None else f"{percent(interval[0], sign)} to {percent(interval[1], sign)}"

@@ -1,0 +1,211 @@
+"""Results: other methods on the same images, beside ours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import streamlit as st
+
+from sdviz.analysis import Evidence
+from sdviz.analysis.curves import roc_curve
+from sdviz.analysis.methods import Method, methods_of
+from sdviz.analysis.provenance import provenance
+from sdviz.evaluation.report import ModeMetrics, Report
+from sdviz.ui.charts import Chart, show_chart
+from sdviz.ui.charts.parts import Dash, Line
+from sdviz.ui.links import put_in_link, take_from_link
+from sdviz.ui.pictures import OUTLIER_COLOUR
+from sdviz.ui.results.curves import roc_frame
+from sdviz.ui.results.html_tables import TABLE_CSS, Cell, Row, between, percent, short_role, table_html
+from sdviz.ui.results.state import offer_table
+from sdviz.ui.theme import ROLE_NAMES, set_name
+
+OURS = "SD outliers"
+HEADER = ["method", "set", "role", "AUROC", "from", "to", "FPR95 at 95 % ID recall", "FPR95 at 95 % OOD recall"]
+DRAWN_FIRST = 4
+# hues that no set has, which the colour-blind tell apart and both themes show; the dash tells the rest. Ours
+# is wide, in the green of SD outliers
+COLOURS = ("#7A5BD6", "#1299BC", "#8C8C1E")
+DASHES: tuple[Dash | None, ...] = (None, "dash", "dot", "dashdot")
+
+
+def method_rows(evidence: Evidence) -> list[list[object]]:
+    """One row for each method and set, ours first, in %.
+
+    Raises:
+        MissingPart: No report, or no other methods.
+    """
+    rows: list[list[object]] = []
+    for title, results in _systems(evidence):
+        for name, m in results.items():
+            low, high = (None, None) if m.auroc_interval is None else m.auroc_interval
+            values = (m.auroc, low, high, m.fpr95_id_recall, m.fpr95_ood_recall)
+            role = ROLE_NAMES[evidence.report.results[name].role]
+            rows.append([title, name, role, *(None if v is None else 100 * v for v in values)])
+    return rows
+
+
+def _systems(evidence: Evidence) -> list[tuple[str, dict[str, ModeMetrics]]]:
+    """Title and metrics by set, ours first."""
+    ours = {name: one.modes["both"] for name, one in evidence.report.results.items()}
+    return [(OURS, ours), *((one.title, dict(one.result.results)) for one in methods_of(evidence))]
+
+
+def methods_html(evidence: Evidence) -> str:
+    """AUROC of each method on each set, and the means over the sets of a role; the best of a column is marked.
+
+    Raises:
+        MissingPart: As `method_rows`.
+    """
+    report = evidence.report
+    systems = _systems(evidence)
+    means = [{role: modes["both"].auroc for role, modes in report.means.items()}]
+    means += [{role: mean.auroc for role, mean in one.result.means.items()} for one in methods_of(evidence)]
+    header: list[Cell | str] = ["method"]
+    columns = []
+    for role in report.means:
+        names = [name for name, one in report.results.items() if one.role == role]
+        header += [Cell(set_name(name), short_role(role)) for name in names]
+        columns += [(role, name) for name in names]
+        if len(names) > 1:
+            header.append(Cell("mean", short_role(role)))
+            columns.append((role, ""))
+    values = [
+        [one[name].auroc if name else mean[role] for role, name in columns]
+        for (_, one), mean in zip(systems, means, strict=True)
+    ]
+    best = np.argmax(np.array(values), axis=0)
+    rows = []
+    for i, (title, one) in enumerate(systems):
+        colour, dash = line_of(i)
+        cells: list[Cell | str] = [Cell(title, colour=colour, line=dash or "solid")]
+        for j, (_, name) in enumerate(columns):
+            interval = between(one[name].auroc_interval) if name else ""
+            mark = "▲ " if best[j] == i else ""
+            cells.append(Cell(mark + percent(values[i][j]), interval))
+        rows.append(Row(cells, "strong" if i == 0 else ""))
+    return table_html(header, rows)
+
+
+def methods_chart(evidence: Evidence, name: str, methods: Sequence[Method]) -> Chart:
+    """ROC curves on one OOD set, in %: ours, and those of some methods."""
+    id_name = evidence.id_set.name
+    order = [one.key for one in methods_of(evidence)]
+    sets = evidence.sets
+    known, ood = (np.asarray(sets[one].total, np.float64) for one in (id_name, name))
+    lines = [Line("chance", np.array([0.0, 100.0]), np.array([0.0, 100.0]), "#8A94A0", dash=True)]
+    auroc = evidence.report.results[name].modes["both"].auroc
+    drawn = [(OURS, known, ood, auroc, line_of(0))]
+    drawn += [
+        (
+            one.title,
+            one.scores[id_name],
+            one.scores[name],
+            one.result.results[name].auroc,
+            line_of(1 + order.index(one.key)),
+        )
+        for one in methods
+    ]
+    for title, inside, outside, area, (colour, dash) in drawn:
+        x, y = roc_curve(inside, outside)
+        lines.append(
+            Line(
+                f"{title}: AUROC {100 * area:.2f} %",
+                100 * x,
+                100 * y,
+                colour,
+                dash=dash or False,
+                wide=title == OURS,
+            )
+        )
+    return roc_frame(f"ROC on {set_name(name)}, method by method", lines)
+
+
+def line_of(row: int) -> tuple[str, Dash | None]:
+    """Colour and dash of the method in that row of the table, ours being the first; a dash of None is solid."""
+    if row == 0:
+        return OUTLIER_COLOUR, None
+    dash, colour = divmod(row - 1, len(COLOURS))
+    return COLOURS[colour], DASHES[dash % len(DASHES)]
+
+
+def near_set(report: Report) -> str:
+    """The set by which methods are chosen to be drawn: the first near one, else the first."""
+    return next((n for n, one in report.results.items() if one.role == "near"), next(iter(report.results)))
+
+
+def first_methods(evidence: Evidence) -> list[Method]:
+    """The methods that are drawn until a person chooses: the best on `near_set`."""
+    near = near_set(evidence.report)
+    return sorted(methods_of(evidence), key=lambda one: -one.result.results[near].auroc)[:DRAWN_FIRST]
+
+
+def methods_words(evidence: Evidence) -> str:
+    """What the curves are."""
+    n = len(first_methods(evidence))
+    return (
+        "Every method saw the same images, and where it needs them the same clusters and networks. First "
+        f"drawn: ours, and the {n} best of the others on {near_set(evidence.report)}."
+    )
+
+
+def methods_table_words(report: Report) -> str:
+    """What the table is."""
+    return (
+        f"AUROC in %, from report.json with the bundle's own k = {report.score.k}, α = {report.score.alpha:g}; "
+        "below it the 95 % bootstrap interval over images. ▲ is the highest of a column: where intervals "
+        "overlap, these images do not tell the methods apart."
+    )
+
+
+def show_methods(evidence: Evidence) -> None:
+    """A table of all methods, and their curves on one set."""
+    report = evidence.report
+    if not report.baselines:
+        with st.container(border=True):
+            st.markdown("**This bundle was measured without other methods.**")
+            st.markdown(
+                "Here you would see DN2, kNN, SSD, Multi-class AD, MSCL, Fake-it, Rot and others on the same "
+                "images, clusters and networks. A run that takes over everything else from another one costs a "
+                "part of its time:"
+            )
+            st.code(
+                "python -m sdviz run CONFIG --from RUN --set 'evaluation.baselines=[dn2, knn, ssd, msp]'",
+                language="bash",
+                wrap_lines=True,
+            )
+        return
+    methods = methods_of(evidence)
+    score = report.score
+    lines = provenance(evidence.bundle, k=score.k, alpha=f"{score.alpha:g}")
+    left, right = st.columns([1, 2.2], vertical_alignment="bottom")
+    with left:
+        key, names = "results_methods_set", list(report.results)
+        if st.session_state.get(key) not in names:
+            st.session_state.pop(key, None)
+        take_from_link(key, names)
+        name = st.selectbox("OOD set", names, format_func=set_name, key=key)
+        put_in_link(key, [name], names[:1])
+    first = first_methods(evidence)
+    titles = [one.title for one in methods]
+    with right:
+        chosen = st.multiselect(
+            "Methods beside ours",
+            titles,
+            default=[one.title for one in first],
+            key="results_methods_drawn",
+        )
+    show_chart(
+        methods_chart(evidence, name, [one for one in methods if one.title in chosen]),
+        lines,
+        key="results_methods",
+        caption=methods_words(evidence),
+    )
+    st.html(TABLE_CSS + methods_html(evidence))
+    columns = st.columns([5, 1.2], vertical_alignment="center")
+    columns[0].caption(
+        methods_table_words(report),
+    )
+    with columns[1]:
+        offer_table("Other methods", HEADER, method_rows(evidence), lines, key="results_methods_table_csv")

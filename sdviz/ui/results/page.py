@@ -1,0 +1,82 @@
+"""The page Results: its views, of which only the chosen one is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import streamlit as st
+
+from sdviz.analysis import Evidence, MissingPart
+from sdviz.bundle import Bundle
+from sdviz.ui.cache.evidence import open_evidence, show_missing_part
+from sdviz.ui.page import PageContext, show_missing_bundle
+from sdviz.ui.results.compare import show_compare
+from sdviz.ui.results.curves import show_histogram, show_precision_recall, show_roc
+from sdviz.ui.results.maps import show_k_alpha, show_recipe_map
+from sdviz.ui.results.methods import show_methods
+from sdviz.ui.results.metric_tables import show_controls, show_metrics
+from sdviz.ui.results.paper import show_paper
+from sdviz.ui.results.report import show_report
+from sdviz.ui.results.state import ResultsState, results_state
+from sdviz.ui.session import score_controls
+
+HISTOGRAM, ROC, PRECISION, METRICS = "Histogram", "ROC", "Precision-recall", "Metrics"
+CONTROLS, METHODS = "Controls", "Methods"
+K_ALPHA, RECIPES, PAPER, COMPARE, REPORT = "k x α", "S x w", "Paper's tables", "Compare", "Report"
+VIEWS = (HISTOGRAM, ROC, PRECISION, METRICS, CONTROLS, METHODS, K_ALPHA, RECIPES, PAPER, COMPARE, REPORT)
+VIEW_KEY = "results_view"
+SHOWS = "how far the scores of ID and OOD images lie apart, with a threshold to drag, ROC curves and metrics"
+
+_BY_SETTINGS: dict[str, Callable[[ResultsState], None]] = {
+    HISTOGRAM: show_histogram,
+    ROC: show_roc,
+    PRECISION: show_precision_recall,
+    METRICS: show_metrics,
+}
+_OF_EVIDENCE: dict[str, Callable[[Evidence], None]] = {
+    CONTROLS: show_controls,
+    METHODS: show_methods,
+    K_ALPHA: show_k_alpha,
+}
+_OF_BUNDLES: dict[str, Callable[[Bundle], None]] = {
+    RECIPES: show_recipe_map,
+    PAPER: show_paper,
+    COMPARE: show_compare,
+}
+
+
+def show_results(context: PageContext) -> None:
+    """The page below its title."""
+    if context.bundle is None:
+        show_missing_bundle(context, SHOWS)
+        return
+    _results(context.bundle)
+
+
+@st.fragment
+def _results(bundle: Bundle) -> None:
+    evidence, library = open_evidence(bundle)
+    view = st.segmented_control(
+        "View",
+        VIEWS,
+        default=HISTOGRAM,
+        required=True,
+        key=VIEW_KEY,
+        bind="query-params",
+        persist_state="session",
+        label_visibility="collapsed",
+    )
+    try:
+        if view in _BY_SETTINGS:
+            settings = score_controls(evidence, "results")
+            if settings is None:
+                raise MissingPart("this bundle has no detector: it scores nothing")  # noqa: TRY301
+            _BY_SETTINGS[view](results_state(evidence, settings))
+        elif view in _OF_EVIDENCE:
+            _OF_EVIDENCE[view](evidence)
+        elif view == REPORT:
+            show_report(evidence, library)
+        elif view in _OF_BUNDLES:
+            _OF_BUNDLES[view](bundle)
+    except MissingPart as error:
+        show_missing_part(error, SHOWS)

@@ -1,0 +1,176 @@
+"""Results: the paper's Tables 1 to 4, our figure beside each cell that was measured here."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+
+import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+
+from sdviz.analysis.paper_report import system_name
+from sdviz.analysis.paper_tables import PAPER_DATASET, SD_TEST, Ours, PaperTable, other_sets, paper_tables
+from sdviz.analysis.records import BundleRecord, once_each
+from sdviz.bundle import Bundle
+from sdviz.ui.results.html_tables import TABLE_CSS, Cell, Row, boxed, table_html
+from sdviz.ui.results.records import all_records, families, many_lines
+from sdviz.ui.results.state import offer_table
+from sdviz.ui.text import counted
+from sdviz.ui.theme import set_name
+
+# by set, then by the S and w of training
+Others = dict[str, dict[tuple[int, float], Ours]]
+
+
+# as wide as the page, so that a table and the button above it end at one edge
+_WIDE_CSS = "<style>.resulttable { width: 100%; }</style>"
+
+
+def _head() -> DeltaGenerator:
+    """A line for a table's title, with its button at the right."""
+    return st.container(horizontal=True, vertical_alignment="bottom")
+
+
+def ours_words(ours: Ours) -> tuple[str, str]:
+    """A figure of ours and, smaller, what it rests on."""
+    text = f"{ours.mean:.2f}" + (f" ± {ours.sd:.2f}" if ours.sd is not None else "")
+    small = [counted(ours.n_bundles, "run")] if ours.n_bundles > 1 else []
+    if ours.interval is not None:
+        small.append(f"{ours.interval[0]:.1f} to {ours.interval[1]:.1f}")
+    if ours.n_images:
+        part = f" of {ours.whole:,}" if ours.n_images < ours.whole else ""
+        small.append(f"{ours.n_images:,}{part} images")
+    return text, ", ".join(small)
+
+
+def paper_html(table: PaperTable) -> str:
+    """One table; every cell twice, the paper's figure and ours, which is empty where nothing was measured."""
+    top = "".join(f'<th class="span" colspan="2">{html.escape(column)}</th>' for column in table.columns)
+    below = "<th>paper</th><th>ours</th>" * len(table.columns)
+    body = []
+    for row in table.rows:
+        cells = [f'<td class="text">{html.escape(row)}</td>']
+        digits = 2 if row.startswith("FID") else 1
+        for column in table.columns:
+            value = table.paper.get((row, column))
+            cells.append(f"<td>{'' if value is None else f'{value:.{digits}f}'}</td>")
+            ours = table.ours.get((row, column))
+            if ours is None:
+                cells.append('<td class="ours"></td>')
+            else:
+                text, small = ours_words(ours)
+                cells.append(f'<td class="ours"><b>{text}</b><small>{html.escape(small)}</small></td>')
+        body.append("<tr>" + "".join(cells) + "</tr>")
+    return boxed(
+        f'<table class="resulttable"><thead><tr><th></th>{top}</tr><tr><th></th>{below}</tr></thead>'
+        f"<tbody>{''.join(body)}</tbody></table>"
+    )
+
+
+def table_rows(table: PaperTable) -> tuple[list[str], list[list[object]]]:
+    """The same for a file."""
+    rows: list[list[object]] = []
+    for row in table.rows:
+        for column in table.columns:
+            ours = table.ours.get((row, column))
+            values: list[object] = ["", "", "", ""]
+            if ours is not None:
+                values = [ours.mean, "" if ours.sd is None else ours.sd, ours.n_bundles, ours.n_images]
+            rows.append([row, column, table.paper.get((row, column), ""), *values])
+    return ["row", "column", "paper", "ours", "ours_sd", "ours_runs", "ours_images"], rows
+
+
+def about_family(records: Sequence[BundleRecord]) -> str:
+    """How bundles of one family were made, in one line."""
+    limit = ((records[0].manifest.config or {}).get("data") or {}).get("limit")
+    score = records[0].manifest.score
+    recipes = sorted({one.recipe for one in records if one.recipe is not None})
+    parts = [
+        f"detector from {system_name(records[0])}",
+        f"S, w = {'; '.join(f'{s}, {w:g}' for s, w in recipes)}",
+        f"k = {score.k}, α = {score.alpha:g}" if score else "no detector",
+    ]
+    if limit:
+        parts.append(f"{limit:,} training images")
+    return ", ".join(parts) + f" ({counted(len(records), 'bundle')})"
+
+
+def family_names(groups: Sequence[Sequence[BundleRecord]]) -> list[str]:
+    """A line for each family, no two alike: where they differ in other keys, the names of their bundles too."""
+    lines = [about_family(group) for group in groups]
+    return [
+        f"{line}: {', '.join(one.name for one in group)}" if lines.count(line) > 1 else line
+        for line, group in zip(lines, groups, strict=True)
+    ]
+
+
+def show_paper(bundle: Bundle) -> None:
+    """The four tables."""
+    records, problems = all_records()
+    fit = [one for one in records if one.manifest.dataset == PAPER_DATASET and one.report is not None]
+    groups = list(families(fit).values())
+    chosen: list[BundleRecord] = []
+    if groups:
+        names = family_names([once_each(group) for group in groups])
+        own = next((i for i, group in enumerate(groups) if any(r.hash == bundle.hash for r in group)), 0)
+        if st.session_state.get("results_family") not in names:
+            st.session_state.pop("results_family", None)
+        name = st.selectbox(
+            "Ours: bundles that differ in S, w and seeds only", names, own, key="results_family"
+        )
+        chosen = once_each(groups[names.index(name)])
+    else:
+        st.info(
+            f"No bundle on this machine was trained on `{PAPER_DATASET}` and measured: the paper's figures "
+            "stand alone, and ours stay empty. `python -m sdviz run configs/cifar10.yaml` makes one."
+        )
+    st.caption(
+        "Yoon et al.; ID is CIFAR-10, AUROC in %. A figure of ours stands in a row of the paper's only where "
+        "its network is the one of that row, made with that S and w, and in a column only where that very set "
+        "was measured by that very name. Of another network it has a row of its own, *network of ours*. Its "
+        "budget may differ too. The paper's LSUN column mixes two variants, so nothing here can stand beside "
+        "it. Ours: mean ± standard deviation over runs, or the 95 % interval over images of one run."
+    )
+    lines = many_lines(chosen) or {"source": "Yoon et al., Tables 1 to 4"}
+    for table in paper_tables(chosen):
+        with _head():
+            st.markdown(f"**Table {table.number}.** {table.title}", width="stretch")
+            offer_table(f"Table {table.number}", *table_rows(table), lines, key=f"results_paper_{table.number}")
+        st.html(TABLE_CSS + _WIDE_CSS + paper_html(table))
+        for note in table.notes:
+            st.caption(note)
+    _others(other_sets(chosen), lines)
+    for line in problems:
+        st.caption(f"Not read: {line}")
+
+
+def others_table(others: Others) -> tuple[list[str], list[Row]]:
+    """A row for each set, a column for each S and w: a cell has ± only over runs of one recipe."""
+    recipes = sorted({recipe for by_recipe in others.values() for recipe in by_recipe})
+    rows = []
+    for name, by in others.items():
+        cells = [Cell(*ours_words(by[one])) if one in by else "" for one in recipes]
+        rows.append(Row([name.replace(SD_TEST, set_name(SD_TEST)), *cells]))
+    return ["set", *(f"S = {s}, w = {w:g}" for s, w in recipes)], rows
+
+
+def others_rows(others: Others) -> tuple[list[str], list[list[object]]]:
+    """The same for a file."""
+    rows: list[list[object]] = [
+        [name, s, w, ours.mean, "" if ours.sd is None else ours.sd, ours.n_bundles, ours.n_images]
+        for name, by_recipe in others.items()
+        for (s, w), ours in by_recipe.items()
+    ]
+    return ["set", "S", "w", "ours", "ours_sd", "ours_runs", "ours_images"], rows
+
+
+def _others(others: Others, lines: Mapping[str, str]) -> None:
+    if not others:
+        return
+    title = "Measured here on sets that the paper has not"
+    with _head():
+        st.markdown(
+            f"**{title}**, under their own names: AUROC in %, by the S and w of training", width="stretch"
+        )
+        offer_table(title, *others_rows(others), lines, key="results_paper_others")
+    st.html(TABLE_CSS + _WIDE_CSS + table_html(*others_table(others)))

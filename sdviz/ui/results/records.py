@@ -1,0 +1,74 @@
+"""Bundles on paper, kept: manifests and reports of every bundle of this machine, none of their networks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import streamlit as st
+
+from sdviz.analysis.records import BundleRecord, read_columns, read_record
+from sdviz.bundle import MANIFEST, BundleError
+from sdviz.ui.page import find_bundles
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _record(path: str, name: str, changed_ns: int) -> BundleRecord:
+    return read_record(Path(path), name)
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _columns(path: str, bundle_hash: str, _record: BundleRecord) -> dict[str, dict[str, np.ndarray]]:
+    return read_columns(_record)
+
+
+def find_record(path: Path, name: str) -> BundleRecord:
+    """A bundle's manifest and report, read again when its bundle.json changes.
+
+    Raises:
+        BundleError: As `read_record`.
+    """
+    file = path / MANIFEST
+    return _record(str(path), name, file.stat().st_mtime_ns if file.exists() else 0)
+
+
+def find_columns(record: BundleRecord) -> dict[str, dict[str, np.ndarray]]:
+    """Its scores; four bundles are kept.
+
+    Raises:
+        BundleError: As `read_columns`.
+    """
+    return _columns(str(record.path), record.hash, record)
+
+
+def all_records() -> tuple[list[BundleRecord], list[str]]:
+    """Every bundle of this machine, and one line for each that cannot be read."""
+    found, problems = [], []
+    for name, path in find_bundles().items():
+        try:
+            found.append(find_record(path, name))
+        except (BundleError, OSError) as error:
+            problems.append(f"{name}: {error}")
+    return found, problems
+
+
+def families(records: list[BundleRecord]) -> dict[str, list[BundleRecord]]:
+    """Those that differ in S, w and seeds only, together."""
+    found: dict[str, list[BundleRecord]] = {}
+    for one in records:
+        found.setdefault(one.family, []).append(one)
+    return found
+
+
+def many_lines(records: list[BundleRecord]) -> dict[str, str]:
+    """Where numbers of several bundles come from."""
+    lines = {}
+    for one in records:
+        report = one.report
+        parts = [f"bundle hash {one.hash}"]
+        if report is not None:
+            seeds = ", ".join(f"{stage} {seed}" for stage, seed in report.seeds.items())
+            parts += [f"configuration {report.config_sha256}", f"seeds {seeds}"]
+        versions = ", ".join(f"{k} {v}" for k, v in one.manifest.versions.items())
+        lines[one.name] = "; ".join([*parts, f"versions {versions}"])
+    return lines

@@ -1,0 +1,312 @@
+"""Choosing the image of Sample votes: from a set, by its id, or an upload of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import streamlit as st
+
+from sdviz.analysis import Evidence, PictureLibrary
+from sdviz.analysis.votes import (
+    BORDER,
+    OTHER,
+    RANDOM,
+    WORST,
+    Sample,
+    find_sample,
+    group_ids,
+    matching_ids,
+    ordered,
+    scored_sets,
+    telling_sample,
+)
+from sdviz.bundle import Bundle
+from sdviz.data.uploads import from_uploads
+from sdviz.ui.components import Cell, picture_grid
+from sdviz.ui.pictures import data_uri
+from sdviz.ui.sample_votes.state import (
+    PAGE,
+    SetsNow,
+    group_colour,
+    group_titles,
+    is_own,
+    open_sample,
+    opener,
+    show_pictures,
+    source_of,
+)
+from sdviz.ui.session import chosen_set, sample
+from sdviz.ui.training.state import plain
+from sdviz.ui.uploads import KeptUploads, kept_uploads
+
+STRIP_SIZE, STRIP_PX = 13, 64
+GALLERY_SIZE = 60
+ORDERS = (WORST, BORDER, RANDOM)
+_MAX_ID_SHOWN = 60
+
+
+def choose_sample(
+    bundle: Bundle, evidence: Evidence, library: PictureLibrary, now: SetsNow
+) -> tuple[Sample | None, Mapping[str, np.ndarray]]:
+    """The row of widgets that choose an image, and the strip of those beside it.
+
+    Returns:
+        The image, None where there is none to show, and the person's own pictures by id.
+    """
+    uploads = kept_uploads(bundle.manifest.image_size)
+    pictures = uploads.all()
+    chosen, note, is_another = _resolve(evidence, library, pictures, now)
+    groups = group_ids(evidence)
+    titles = group_titles(evidence)
+    options = [*groups, *([OTHER] if pictures or (chosen is not None and chosen.group == OTHER) else [])]
+    if chosen is None or not options:
+        _upload(uploads, bundle.manifest.image_size)
+        return None, uploads.all()
+    is_scored = chosen.group in scored_sets(evidence)
+    foreign = source_of(chosen.id) if chosen.group == OTHER and not is_own(chosen.id) else ""
+
+    def to_group() -> None:
+        group = st.session_state[f"{PAGE}_group"]
+        order = st.session_state.get(f"{PAGE}_order", WORST)
+        first, _ = _in_order(evidence, now, groups, pictures, chosen, group, order)
+        open_sample(str(first[0]), group if group in scored_sets(evidence) else "")
+
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        st.session_state[f"{PAGE}_group"] = chosen.group
+        st.selectbox(
+            "Images from",
+            options,
+            key=f"{PAGE}_group",
+            format_func=lambda group: foreign if group == OTHER and foreign else titles.get(group, group),
+            on_change=to_group,
+            width=235,
+        )
+        order = st.selectbox(
+            "Order",
+            ORDERS,
+            key=f"{PAGE}_order",
+            bind="query-params",
+            disabled=not is_scored,
+            help="Worst first: ID images with the highest scores, OOD images with the lowest. "
+            "The banks are shown in a random order that stays the same.",
+            width=225,
+        )
+        ids, totals = _in_order(evidence, now, groups, pictures, chosen, chosen.group, order)
+        at = int(np.flatnonzero(ids == chosen.id)[0]) if chosen.id in ids else 0
+        _ask_for_id(chosen)
+        _gallery(evidence, library, ids, totals, chosen, at)
+        _upload(uploads, bundle.manifest.image_size)
+        for words, icon, step in (
+            ("Previous", ":material/chevron_left:", -1),
+            ("Next", ":material/chevron_right:", 1),
+        ):
+            there = 0 <= at + step < len(ids)
+            st.button(
+                icon,
+                key=f"{PAGE}_{words.lower()}",
+                help=f"{words} image in this order",
+                disabled=not there,
+                on_click=open_sample,
+                args=(str(ids[at + step]) if there else "", chosen.group if is_scored else None),
+            )
+    if is_another:
+        st.warning(
+            f"{note} **What follows is another image**, `{chosen.id}`.", icon=":material/image_not_supported:"
+        )
+    elif note:
+        st.caption(note)
+    first = max(0, min(at - STRIP_SIZE // 2, len(ids) - STRIP_SIZE))
+    strip = slice(first, first + STRIP_SIZE)
+    _thumbnails(evidence, library, ids[strip], totals[strip], chosen, f"{PAGE}_strip", pictures)
+    st.caption(_where(evidence, chosen, at, len(ids), order if is_scored else RANDOM, bool(len(totals))))
+    return chosen, uploads.all()
+
+
+def _resolve(
+    evidence: Evidence, library: PictureLibrary, pictures: Mapping[str, np.ndarray], now: SetsNow
+) -> tuple[Sample | None, str, bool]:
+    """The image that the address names, else a telling one.
+
+    Returns:
+        The image, a line on what became of the wish, and whether another image was wished for.
+    """
+    asked = sample().strip()
+    # in a code span, so that nothing in a link is taken for Markdown
+    shown = "`" + asked[:_MAX_ID_SHOWN].replace("`", "'").replace("\n", " ") + "`"
+
+    def first() -> tuple[Sample | None, str]:
+        return telling_sample(
+            evidence, {name: one.total for name, one in now.to_order_by.items()}, now.threshold
+        )
+
+    if not asked:
+        one, what = first()
+        return one, f"No image chosen yet: this is {what}. Pick any other." if one else "", False
+    if asked in pictures:
+        return Sample(asked, OTHER, "", -1), "", False
+    found = find_sample(evidence, asked, chosen_set(evidence))
+    if found is not None:
+        return found, "", False
+    names, n = matching_ids(evidence, asked)
+    if n == 1:
+        return find_sample(evidence, names[0]), f"{shown} is part of one id only, this one's.", False
+    if n > 1:
+        such = ", ".join(f"`{one}`" for one in names)
+        return first()[0], f"{n:,} ids contain {shown}, such as {such}. Say which.", True
+    if not asked.startswith("upload/") and library.show([asked]).found[0]:
+        return Sample(asked, OTHER, "", -1), "None of the bundle's own: its features are computed here.", False
+    if asked.startswith("upload/"):
+        note = f"{shown} was an upload in another browser session. Upload it again to see it."
+    else:
+        note = f"{shown} is no image of this bundle, nor of a set on this machine."
+    return first()[0], note, True
+
+
+def _in_order(
+    evidence: Evidence,
+    now: SetsNow,
+    groups: Mapping[str, np.ndarray],
+    pictures: Mapping[str, np.ndarray],
+    chosen: Sample,
+    group: str,
+    order: str,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The ids of a group in this order, and their scores, none for a bank or uploads."""
+    nothing = np.empty(0)
+    if group == OTHER:
+        foreign = [chosen.id] if chosen.group == OTHER and not is_own(chosen.id) else []
+        return np.array([*foreign, *pictures], dtype=str), nothing
+    ids = groups[group]
+    scores = now.to_order_by.get(group)
+    if scores is None:
+        return ids[ordered(np.zeros(len(ids)), 0.0, True, RANDOM)], nothing
+    # while the threshold is searched for, the order is that of the middle
+    border = float(np.median(scores.total)) if now.threshold is None else now.threshold
+    rows = ordered(scores.total, border, scored_sets(evidence)[group].role == "id", order)
+    return ids[rows], scores.total[rows]
+
+
+def _thumbnails(
+    evidence: Evidence,
+    library: PictureLibrary,
+    ids: np.ndarray,
+    totals: np.ndarray,
+    chosen: Sample,
+    key: str,
+    pictures: Mapping[str, np.ndarray],
+) -> None:
+    names = [one for one in ids.tolist() if one not in pictures]
+    shown = show_pictures(library, evidence, names)
+    images = dict(zip(names, shown.images, strict=True)) | dict(pictures)
+    colour = group_colour(evidence, chosen.group)
+    cells = [
+        Cell(
+            data_uri(images[one]),
+            one,
+            colour,
+            f"{totals[i]:.3f}" if len(totals) else "",
+            id=one,
+            chosen=one == chosen.id,
+        )
+        for i, one in enumerate(ids.tolist())
+    ]
+    picture_grid(cells, len(cells), key=key, size_px=STRIP_PX, on_click=opener(key))
+
+
+def _where(evidence: Evidence, chosen: Sample, at: int, n: int, order: str, has_scores: bool) -> str:
+    title = group_titles(evidence).get(chosen.group, chosen.group)
+    if chosen.group == OTHER:
+        if is_own(chosen.id):
+            return "Pictures of your own. Click one to open it."
+        return f"An image of {plain(source_of(chosen.id))}, which is none of this bundle's sets." + (
+            " After it your own pictures. Click one to open it." if n > 1 else ""
+        )
+    score = ", with its score under each" if has_scores else ""
+    return f"Image {at + 1:,} of {n:,} of {title}, {order}{score}. Click one to open it."
+
+
+def _ask_for_id(chosen: Sample) -> None:
+    st.session_state[f"{PAGE}_id"] = chosen.id
+
+    def asked() -> None:
+        text = st.session_state[f"{PAGE}_id"].strip()
+        if text:
+            open_sample(text)
+
+    st.text_input(
+        "Image id",
+        key=f"{PAGE}_id",
+        on_change=asked,
+        help="Any id of the bundle, or of a set on this machine. A part of it is enough where no other has it.",
+        width=255,
+    )
+
+
+def _gallery(
+    evidence: Evidence,
+    library: PictureLibrary,
+    ids: np.ndarray,
+    totals: np.ndarray,
+    chosen: Sample,
+    at: int,
+) -> None:
+    """More of the same group, drawn only while it is open."""
+    box = st.popover("Gallery", icon=":material/grid_view:", key=f"{PAGE}_gallery_box", on_change="rerun")
+    if not box.open:
+        return
+    with box:
+        n_pages = -(-len(ids) // GALLERY_SIZE)
+        page = 1
+        if n_pages > 1:
+            key = f"{PAGE}_gallery_page"
+            if not 1 <= st.session_state.get(key, 0) <= n_pages:
+                st.session_state[key] = at // GALLERY_SIZE + 1
+            page = st.number_input(f"Page, 1 to {n_pages}", 1, n_pages, key=key)
+        rows = slice((page - 1) * GALLERY_SIZE, page * GALLERY_SIZE)
+        uploads: Mapping[str, np.ndarray] = kept_uploads(evidence.bundle.manifest.image_size).all()
+        _thumbnails(
+            evidence,
+            library,
+            ids[rows],
+            totals[rows],
+            chosen,
+            f"{PAGE}_gallery",
+            uploads if chosen.group == OTHER else {},
+        )
+
+
+@st.cache_data(max_entries=16, show_spinner=False)
+def _prepared(name: str, file_bytes: bytes, size_px: int) -> tuple[str, np.ndarray | None, str]:
+    """The id and the picture of a file, or why it is none."""
+    made, refused = from_uploads([(name, file_bytes)], size_px)
+    return (str(made.ids[0]), made.images[0], "") if len(made) else ("", None, refused[0])
+
+
+def _upload(kept: KeptUploads, size_px: int) -> None:
+    key = f"{PAGE}_uploader"
+
+    def prepare() -> tuple[dict[str, np.ndarray], list[str]]:
+        made = [_prepared(f.name, f.getvalue(), size_px) for f in st.session_state.get(key) or []]
+        return {one: image for one, image, _ in made if image is not None}, [why for _, _, why in made if why]
+
+    def changed() -> None:
+        kept.changed()
+        now, _ = prepare()
+        new = [one for one in now if one not in kept.all()]
+        kept.take(now)
+        if new:
+            open_sample(new[-1])
+
+    with st.popover("Upload", icon=":material/upload:"):
+        st.file_uploader(
+            "Up to 10 MB and 10,000 px a side each; cropped to the middle square and resized.",
+            ["png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff"],
+            accept_multiple_files=True,
+            key=key,
+            on_change=changed,
+        )
+        now, refused = prepare()
+        kept.take(now)
+        for line in refused:
+            st.error(line, icon=":material/broken_image:")

@@ -1,0 +1,409 @@
+"""What Sample votes shows of an image: its score taken apart, its neighbours, the heads, its place."""
+
+from __future__ import annotations
+
+from html import escape
+
+import streamlit as st
+
+from sdviz.analysis import MissingPart
+from sdviz.analysis.provenance import provenance
+from sdviz.analysis.rescoring import SetScores
+from sdviz.analysis.votes import OTHER, OUTLIERS, TRAIN, probabilities, shares_below
+from sdviz.ui.cache.evidence import SEARCHING, missing_lines, say_missing, start_search
+from sdviz.ui.charts import Chart, show_chart
+from sdviz.ui.charts.parts import Bars, Points
+from sdviz.ui.cluster_names import cluster_before
+from sdviz.ui.components import Cell, Words, picture_grid
+from sdviz.ui.page import open_page
+from sdviz.ui.pictures import ID_COLOUR, OUTLIER_COLOUR, TRAIN_COLOUR, data_uri
+from sdviz.ui.sample_votes.state import (
+    PAGE,
+    Looked,
+    SetsNow,
+    group_colour,
+    group_titles,
+    is_own,
+    map_of,
+    opener,
+    show_pictures,
+    source_of,
+)
+from sdviz.ui.session import has_own_threshold, set_shared
+from sdviz.ui.text import counted, ordinal, short_of_all
+from sdviz.ui.theme import mark_colour
+from sdviz.ui.training.state import plain
+
+BIG_PX, NEIGHBOUR_PX = 192, 96
+POLL_SEC = 0.4
+
+_CSS = """
+<style>
+.votes-sum, .votes-sum section { display: flex; gap: 8px 12px; align-items: flex-start; }
+.votes-sum { flex-wrap: wrap; }
+.votes-sum div { max-width: 170px; line-height: 1.3; }
+.votes-sum b { display: block; font-size: 25px; font-weight: 600; font-variant-numeric: tabular-nums; }
+.votes-sum span { display: block; font-size: 14px; }
+.votes-sum small { font-size: 12px; opacity: .7; }
+.votes-sum i { font-style: normal; font-size: 25px; line-height: 1.3; opacity: .7; }
+.votes-sum section:last-child { border-left: 2px dashed currentColor; padding-left: 14px; }
+.votes-places { display: grid; grid-template-columns: max-content 1fr max-content; gap: 5px 12px;
+  align-items: center; font-size: 14px; max-width: 760px; }
+.votes-places .bar { height: 9px; border-radius: 5px; background: rgba(138,148,160,.25); overflow: hidden; }
+.votes-places .bar div { height: 100%; }
+.votes-places b { font-weight: 600; text-align: right; font-variant-numeric: tabular-nums; }
+</style>
+"""
+
+
+# --- the verdict ----------------------------------------------------------------------------------
+
+
+def show_verdict(look: Looked, now: SetsNow) -> None:
+    """The picture, its score by Eq. 6 taken apart, and what the score means."""
+    st.html(_CSS)
+    row = st.container(horizontal=True, gap="medium")
+    left, right = row.container(width=BIG_PX + 22), row.container(width="stretch")
+    with left:
+        _picture(look)
+    with right:
+        if look.parts is None:
+            st.info(look.problem)
+            return
+        _sentence(look, now.threshold, now.problem)
+        _sum(look, now.threshold)
+        if now.scores is not None:
+            _places(look, now.scores)
+        elif not now.problem:
+            _wait(look)
+
+
+def _picture(look: Looked) -> None:
+    s = look.sample
+    picture_grid(
+        [
+            Cell(
+                data_uri(look.picture) if look.has_picture else "",
+                s.id,
+                group_colour(look.evidence, s.group),
+            )
+        ],
+        1,
+        key=f"{PAGE}_picture",
+        size_px=BIG_PX,
+    )
+    title = group_titles(look.evidence).get(s.group, s.group)
+    if s.group == OTHER:
+        title = "an image of your own" if is_own(s.id) else f"{source_of(s.id)}, no set of this bundle"
+    st.caption("  \n".join([plain(title), *_about(look)]))
+    if not look.has_picture:
+        reasons = missing_lines(look.missing, look.ways) or ["its set is not on this machine."]
+        st.caption(" ".join(["No picture:", *reasons]))
+
+
+def _about(look: Looked) -> list[str]:
+    """What is known of the image itself, line by line."""
+    s, lines = look.sample, []
+    if look.class_name:
+        lines.append(f"class: {plain(look.class_name)}")
+    if s.group == TRAIN and look.banks is not None:
+        lines.append(_in_cluster(look.names[int(look.banks.id_labels[s.row])]))
+    if s.group == OUTLIERS:
+        lines += [plain(text) for text in outlier_words(look, s.row) if text]
+    return lines
+
+
+def _in_cluster(name: str) -> str:
+    return f"cluster: {plain(name)}" if cluster_before(name) else plain(name)
+
+
+def outlier_words(look: Looked, row: int) -> tuple[str, str]:
+    """What an outlier of the bank was and was told, as "cross, told crescent", and its S and w."""
+    banks = look.banks
+    assert banks is not None
+    was = look.names[int(banks.outlier_labels[row])]
+    try:
+        table = look.evidence.outliers
+        recipe = table.recipe(row)
+        told = look.names[int(table.target_labels[row])]
+    except MissingPart:
+        return f"of {was}", ""
+    how = f"S {recipe.start_timestep} (σ {table.sigma(row):.2f}), w {recipe.guidance_scale:g}"
+    return f"{was}, told {told}", how
+
+
+def _sentence(look: Looked, limit: float | None, why: str) -> None:
+    assert look.parts is not None
+    total, role = look.parts.total, look.sample.role
+    if limit is None:
+        st.markdown(f"### Score {total:.4f}")
+        if why:
+            st.caption(f"No threshold to read it by: {why}.")
+        return
+    is_flagged = total > limit
+    truth = ""
+    if role == "id":
+        truth = "a **false alarm**: it is ID" if is_flagged else "rightly: it is ID"
+    elif role in ("near", "far", "validation", "sd"):
+        truth = "rightly: it is OOD" if is_flagged else "a **miss**: it is OOD"
+    elif role == "train":
+        truth = "it is of the ID bank"
+    elif role == "outlier":
+        truth = "it is of the outlier bank"
+    verdict = ":red[Called OOD]" if is_flagged else ":blue[Passes as ID]"
+    st.markdown(f"### {verdict}{f' · {truth}' if truth else ''}")
+    side = (
+        f"{total - limit:.4f} above" if is_flagged else f"{limit - total:.4f} below" if total < limit else "at"
+    )
+    what = "that 95 % of held-out ID images pass" if has_own_threshold() else "that was set by hand"
+    st.markdown(f"Its score of **{total:.4f}** is {side} the threshold of **{limit:.4f}** {what}.")
+
+
+def _sum(look: Looked, limit: float | None) -> None:
+    """Eq. 6 written out with this image's numbers."""
+    parts, k = look.parts, look.settings.k
+    assert parts is not None
+    terms = (
+        ("", f"{parts.distance:.4f}", "distance part", f"Σ d² over the {k} nearest ID images, from 0 up"),
+        (
+            "+",
+            f"{parts.alpha * parts.votes:.4f}",
+            "vote part",
+            f"α × votes = {parts.alpha:g} × {parts.votes}, votes from 0 to {k}",
+        ),
+        ("=", f"{parts.total:.4f}", "score, Eq. 6", "higher is more OOD"),
+        ("", "..." if limit is None else f"{limit:.4f}", "threshold", "above it an image is called OOD"),
+    )
+    st.html(
+        '<div class="votes-sum">'
+        + "".join(
+            # a sign stays with its number where the window is too narrow for one line
+            f"<section>{sign and f'<i>{sign}</i>'}<div><b>{number}</b><span>{name}</span>"
+            f"<small>{escape(about)}</small></div></section>"
+            for sign, number, name, about in terms
+        )
+        + "</div>"
+    )
+
+
+def _places(look: Looked, scores: dict[str, SetScores]) -> None:
+    assert look.parts is not None
+    shares = shares_below({name: one.total for name, one in scores.items()}, look.parts.total)
+    titles = group_titles(look.evidence)
+    rows = "".join(
+        f"<span>{escape(titles.get(name, name))}</span>"
+        f'<div class="bar"><div style="width:{share:.2f}%;background:{group_colour(look.evidence, name)}">'
+        f"</div></div><b>{short_of_all(share)}</b>"
+        for name, share in shares.items()
+    )
+    st.html(f'<div class="votes-places">{rows}</div>')
+    st.caption("How much of each set it is more OOD than: the share of its scores that lie below this one.")
+
+
+def _wait(look: Looked) -> None:
+    """Shows how far the search for the threshold is, and draws the page anew when it is done."""
+    search = start_search(look.evidence, look.settings.normalize)
+
+    def wait() -> None:
+        if search.is_done:
+            st.rerun()
+        st.progress(search.share, f"{SEARCHING}: then the threshold")
+
+    st.fragment(wait, run_every=POLL_SEC, key=f"{PAGE}_wait")()
+
+
+# --- neighbours -----------------------------------------------------------------------------------
+
+
+def show_neighbours(look: Looked) -> None:
+    """The k nearest ID images, and the k nearest of ID images and outliers together."""
+    banks, near, k = look.banks, look.near, look.settings.k
+    if banks is None:
+        st.info("This bundle has no banks of features, so it knows no neighbours.")
+        return
+    if near is None or look.parts is None:
+        return
+    s = near.scores(k, 0.0)
+    id_rows, id_d = s.id_indices[0].tolist(), s.id_distances[0]
+    shown = show_pictures(look.library, look.evidence, banks.id_ids[id_rows].tolist())
+    st.markdown(f"##### The {k} nearest ID images make the distance part")
+    cells = [
+        Cell(
+            data_uri(shown.images[i]) if shown.found[i] else "",
+            f"{ordinal(i + 1)}: {banks.id_ids[row]}",
+            TRAIN_COLOUR,
+            look.names[int(banks.id_labels[row])],
+            f"d {id_d[i]:.3f}, d² {id_d[i] ** 2:.4f}",
+            id=str(banks.id_ids[row]),
+        )
+        for i, row in enumerate(id_rows)
+    ]
+    picture_grid(
+        cells, len(cells), key=f"{PAGE}_near_id", size_px=NEIGHBOUR_PX, on_click=opener(f"{PAGE}_near_id")
+    )
+    st.caption(
+        "Training images in the order of their distance d between features, with the cluster of each; "
+        f"the d² add up to {look.parts.distance:.4f}. Click one to open it."
+    )
+    say_missing(shown.missing, shown.ways)
+    _show_mixed(look, k, shown.missing)
+
+
+def _show_mixed(look: Looked, k: int, said: tuple[str, ...]) -> None:
+    banks, near = look.banks, look.near
+    assert banks is not None and near is not None
+    s = near.scores(k, 0.0)
+    votes = int(s.votes[0])
+    st.markdown(f"##### {counted(votes, 'vote')} among the {k} nearest of ID images and outliers together")
+    if not len(banks.outlier_ids):
+        st.caption("This bundle has no outliers in its bank, so there are no votes.")
+        return
+    neighbours = list(zip(s.mixed_indices[0].tolist(), s.mixed_is_outlier[0].tolist(), strict=True))
+    ids = [str((banks.outlier_ids if out else banks.id_ids)[row]) for row, out in neighbours]
+    sources = _sources(look, [row for row, out in neighbours if out])
+    shown = show_pictures(look.library, look.evidence, [*ids, *sources.values()])
+    picture = {
+        one: data_uri(shown.images[i]) if shown.found[i] else ""
+        for i, one in enumerate([*ids, *sources.values()])
+    }
+    above, below = [], []
+    for i, (row, out) in enumerate(neighbours):
+        d = f"d {s.mixed_distances[0, i]:.3f}"
+        if out:
+            words, how = outlier_words(look, row)
+            above.append(
+                Cell(
+                    picture[ids[i]],
+                    f"vote: {ids[i]}",
+                    OUTLIER_COLOUR,
+                    f"✓ vote: {words}",
+                    f"{d}, {how}",
+                    id=ids[i],
+                )
+            )
+            source = sources.get(row)
+            below.append(
+                Cell(picture[source], source, TRAIN_COLOUR, "its source", id=source)
+                if source
+                else Cell("", "", "transparent")
+            )
+        else:
+            name = look.names[int(banks.id_labels[row])]
+            above.append(Cell(picture[ids[i]], ids[i], TRAIN_COLOUR, name, d, id=ids[i]))
+            below.append(Cell("", "", "transparent"))
+    first = next((outlier_words(look, row)[0] for row, out in neighbours if out), "")
+    was, is_told, _ = first.partition(", told ")
+    example = f" “{plain(first)}” was made of an image of {plain(was)}." if is_told else ""
+    key = f"{PAGE}_near_mixed"
+    has_sources = bool(votes and sources)
+    picture_grid(
+        [*above, *(below if has_sources else [])],
+        k,
+        key=key,
+        size_px=NEIGHBOUR_PX,
+        column_names=[Words(ordinal(i + 1)) for i in range(k)],
+        on_click=opener(key),
+    )
+    st.caption(
+        "Green outliers are votes that the image is OOD, blue ID images are none. An outlier is a training "
+        f"image, noised to step S and denoised under a wrong label.{example}"
+    )
+    say_missing([line for line in shown.missing if line not in said], shown.ways)
+
+
+def _sources(look: Looked, rows: list[int]) -> dict[int, str]:
+    try:
+        return {row: str(look.evidence.outliers.source_ids[row]) for row in rows}
+    except MissingPart:
+        return {}
+
+
+# --- heads and place ------------------------------------------------------------------------------
+
+
+def show_heads(look: Looked) -> None:
+    """What the three heads say, as probabilities."""
+    st.markdown("##### What the detector's three heads say")
+    if not look.heads:
+        st.caption("The heads' outputs are not kept for it, and without its picture they cannot be computed.")
+        return
+    outlier = 100 * float(probabilities(look.heads["g_bin"])[1])
+    g_in, g_out = (100 * probabilities(look.heads[name]) for name in ("g_in", "g_out"))
+    st.markdown(
+        f"**g_bin**: {outlier:.1f} % outlier, {100 - outlier:.1f} % ID  \n"
+        f"**g_in**, if it were ID: {plain(look.names[int(g_in.argmax())])}, {g_in.max():.1f} %  \n"
+        f"**g_out**, if it were an outlier: of {plain(look.names[int(g_out.argmax())])}, {g_out.max():.1f} %"
+    )
+    chart = Chart(
+        f"Heads for {look.sample.id}",
+        "cluster",
+        "probability, %",
+        [Bars("g_in", look.names, g_in, ID_COLOUR), Bars("g_out", look.names, g_out, OUTLIER_COLOUR)],
+        y_range=(0, 105),
+        height=340,
+    )
+    show_chart(
+        chart,
+        provenance(look.bundle, image=look.sample.id),
+        key=f"{PAGE}_heads",
+        caption="Softmax of the heads' outputs. They trained the features; the score itself does not use them.",
+    )
+
+
+def show_place(look: Looked) -> None:
+    """Where the image and its neighbours lie in the plane of the features' two main directions."""
+    st.markdown("##### Where it lies among all")
+    banks, near = look.banks, look.near
+    if banks is None or near is None or look.parts is None:
+        st.caption("Without banks of features there is no map.")
+        return
+    try:
+        plane = map_of(look.evidence, look.settings.normalize)
+    except MissingPart as error:
+        st.caption(f"No map: {error}.")
+        return
+    titles = group_titles(look.evidence)
+    parts = [
+        Points(
+            titles.get(name, name),
+            xy[:, 0],
+            xy[:, 1],
+            group_colour(look.evidence, name),
+            5,
+            texts=plane.ids[name].tolist(),
+        )
+        for name, xy in plane.places.items()
+    ]
+    s = near.scores(look.settings.k, 0.0)
+    rows, out = s.mixed_indices[0], s.mixed_is_outlier[0]
+    for words, chosen, features, ids, colour in (
+        ("nearest: ID", rows[~out], banks.id_features, banks.id_ids, TRAIN_COLOUR),
+        ("nearest: votes", rows[out], banks.outlier_features, banks.outlier_ids, OUTLIER_COLOUR),
+    ):
+        if len(chosen):
+            xy = plane.place(features[chosen])
+            parts.append(Points(words, xy[:, 0], xy[:, 1], colour, 9, True, texts=ids[chosen].tolist()))
+    assert look.features is not None
+    xy = plane.place(look.features[None])
+    parts.append(
+        Points("this image", xy[:, 0], xy[:, 1], mark_colour(), 15, True, "star", texts=[look.sample.id])
+    )
+    shares = 100 * plane.explained
+    chart = Chart(
+        f"Place of {look.sample.id}",
+        f"1st principal component, {shares[0]:.0f} %",
+        f"2nd, {shares[1]:.0f} %",
+        parts,
+        height=470,
+    )
+    n = sum(len(xy) for xy in plane.places.values())
+    show_chart(
+        chart,
+        provenance(look.bundle, image=look.sample.id, k=look.settings.k, unit_length=look.settings.normalize),
+        key=f"{PAGE}_map",
+        caption=f"The star is this image, ringed are its k nearest of both banks. {n:,} images stand for all. "
+        "Two axes are a shadow: what is close here need not be a neighbour.",
+    )
+    if st.button("Open it in Embeddings", key=f"{PAGE}_embeddings", icon=":material/scatter_plot:"):
+        set_shared("sample", look.sample.id)
+        open_page("pages/3_Embeddings.py")

@@ -1,0 +1,322 @@
+"""What the page Sample votes knows of the image on show, and what it keeps of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import streamlit as st
+
+from sdviz.analysis import Evidence, MissingPart, PictureLibrary, Pictures
+from sdviz.analysis.pictures import Way
+from sdviz.analysis.rescoring import SetScores, most_neighbours, stored_scores
+from sdviz.analysis.tables import HEADS
+from sdviz.analysis.votes import (
+    OUTLIERS,
+    TRAIN,
+    FeatureMap,
+    Parts,
+    Sample,
+    banks_of,
+    feature_map,
+    search_both,
+    take_apart,
+)
+from sdviz.bundle import Banks, Bundle
+from sdviz.detection.score import Neighbourhood, SDScore
+from sdviz.nn.detector import detector_outputs
+from sdviz.ui.cache import DEVICE_LOCK
+from sdviz.ui.cache.evidence import id_reference, needs_search, set_scores, start_search
+from sdviz.ui.cache.memory import forgets
+from sdviz.ui.pictures import NEUTRAL_COLOUR, TRAIN_COLOUR
+from sdviz.ui.session import ScoreSettings, set_shared, threshold
+from sdviz.ui.theme import OUTLIERS as OUTLIERS_TITLE
+from sdviz.ui.theme import set_colours, set_titles
+
+PAGE = "votes"
+# as long as a person does not notice the wait
+AT_ONCE_SEC = 0.1
+
+
+@dataclass(frozen=True, eq=False)
+class Looked:
+    """All that the page shows of an image.
+
+    Attributes:
+        bundle: In use.
+        evidence: Its tables.
+        library: Its pictures.
+        names: Of the clusters, for display.
+        settings: k, alpha and normalisation.
+        sample: The image on show.
+        picture: uint8 (H,W,3), grey where there is none.
+        has_picture: Whether there is one.
+        class_name: Its own class, "" where unknown.
+        missing: Why it has no picture.
+        ways: How to get the set that it is of.
+        features: float32 (D,); None where they can be neither found nor computed.
+        heads: Logits by head, empty where they cannot be known.
+        near: Its neighbours; None without banks or features.
+        parts: Its score; None where that cannot be known.
+        problem: Why it has no score, "" where it has one.
+    """
+
+    bundle: Bundle
+    evidence: Evidence
+    library: PictureLibrary
+    names: tuple[str, ...]
+    settings: ScoreSettings
+    sample: Sample
+    picture: np.ndarray
+    has_picture: bool
+    class_name: str
+    missing: tuple[str, ...]
+    ways: tuple[Way, ...]
+    features: np.ndarray | None
+    heads: Mapping[str, np.ndarray]
+    near: Neighbourhood | None
+    parts: Parts | None
+    problem: str
+
+    @property
+    def banks(self) -> Banks | None:
+        """The reference features."""
+        return banks_of(self.evidence)
+
+
+def look_at(
+    bundle: Bundle,
+    evidence: Evidence,
+    library: PictureLibrary,
+    names: tuple[str, ...],
+    settings: ScoreSettings,
+    sample: Sample,
+    uploads: Mapping[str, np.ndarray],
+) -> Looked:
+    """Finds out all about an image; computes its features and heads where they are not kept.
+
+    Args:
+        bundle: In use.
+        evidence: Its tables.
+        library: Its pictures.
+        names: Of the clusters, for display.
+        settings: k, alpha and normalisation.
+        sample: The image.
+        uploads: Pictures of the person's own, by id.
+    """
+    if sample.id in uploads:
+        picture, has_picture, class_name = uploads[sample.id], True, ""
+        missing, ways = tuple[str, ...](), tuple[Way, ...]()
+    else:
+        shown = show_pictures(library, evidence, [sample.id])
+        picture, has_picture = shown.images[0], bool(shown.found[0])
+        class_name, missing, ways = str(shown.class_names[0]), shown.missing, shown.ways
+    features, heads = sample.features, sample.heads
+    if has_picture and bundle.detector is not None and (features is None or len(heads) < len(HEADS)):
+        made, made_heads = detector_says(bundle, picture[None])
+        features = made[0] if features is None else features
+        heads = {name: logits[0] for name, logits in made_heads.items()}
+    near, parts, problem = None, None, ""
+    try:
+        if features is not None and banks_of(evidence) is not None:
+            near = neighbours(evidence, settings, features[None], sample.id)
+        as_measured = not needs_search(evidence, settings)
+        parts = take_apart(sample, near, settings.k, settings.alpha, as_measured)
+        if parts is None:
+            problem = "Neither its features nor its picture are there, so it has no score."
+    except (ValueError, MissingPart) as error:
+        problem = f"It has no score under these settings: {error}."
+    return Looked(
+        bundle, evidence, library, names, settings, sample, picture, has_picture, class_name, missing, ways,
+        features, heads, near, parts, problem,
+    )  # fmt: skip
+
+
+# --- kept -----------------------------------------------------------------------------------------
+
+
+@st.cache_resource(max_entries=3, show_spinner=False)
+def _search_over_banks(bundle_hash: str, normalize: bool, _evidence: Evidence) -> SDScore:
+    banks, own = _evidence.banks, _evidence.bundle.manifest.score
+    k = most_neighbours(len(banks.id_ids), 1 if own is None else own.k)
+    return SDScore(k, 0.0, normalize).fit(
+        banks.id_features,
+        banks.outlier_features,
+        id_ids=banks.id_ids,
+        outlier_ids=banks.outlier_ids,
+        device=_evidence.bundle.device,
+    )
+
+
+def search_over_banks(evidence: Evidence, normalize: bool) -> SDScore:
+    """The index over this bundle's banks, for any k that pages ask for; kept.
+
+    Raises:
+        MissingPart: A bundle without banks.
+    """
+    return _search_over_banks(evidence.bundle.hash, normalize, evidence)
+
+
+@forgets
+def _forget(bundle_hash: str) -> None:
+    for normalize in (True, False):
+        _search_over_banks.clear(bundle_hash, normalize, None)
+        _map_of.clear(bundle_hash, normalize, None)
+
+
+@st.cache_data(max_entries=512, show_spinner=False)
+def _neighbours(
+    bundle_hash: str, normalize: bool, features: np.ndarray, id_id: str, outlier_id: str, _evidence: Evidence
+) -> Neighbourhood:
+    with DEVICE_LOCK:
+        search = search_over_banks(_evidence, normalize)
+        ids = _evidence.banks.id_ids
+        # an image of the bank is not its own neighbour
+        k = min(search.k, len(ids) - int((ids == id_id).sum()))
+        return search_both(search, features, id_id, outlier_id, k)
+
+
+def neighbours(
+    evidence: Evidence, settings: ScoreSettings, features: np.ndarray, id_id: str, outlier_id: str = ""
+) -> Neighbourhood:
+    """The neighbours of pictures made of one image, as many as any k asks for; kept.
+
+    Raises:
+        ValueError: No ID image besides itself.
+    """
+    return _neighbours(
+        evidence.bundle.hash, settings.normalize, np.ascontiguousarray(features), id_id, outlier_id, evidence
+    )
+
+
+@st.cache_data(max_entries=256, show_spinner=False)
+def _detector_says(
+    bundle_hash: str, images: np.ndarray, _bundle: Bundle
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    assert _bundle.detector is not None
+    with DEVICE_LOCK:
+        said = detector_outputs(_bundle.detector, images, _bundle.device)
+    return said.features, {name: getattr(said, name) for name in HEADS}
+
+
+def detector_says(bundle: Bundle, images: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Features float32 (N,D) and logits by head of pictures uint8 (N,H,W,3), from a bundle with a detector."""
+    return _detector_says(bundle.hash, images, bundle)
+
+
+@st.cache_data(max_entries=128, show_spinner=False)
+def _cluster_of(bundle_hash: str, image: np.ndarray, _bundle: Bundle) -> tuple[int, float]:
+    with DEVICE_LOCK:
+        labels, confidence = _bundle.pseudo_label(image[None])
+    return int(labels[0]), float(confidence[0])
+
+
+def cluster_of(bundle: Bundle, image: np.ndarray) -> tuple[int, float]:
+    """The cluster of a picture and how sure the clusterer is, 0..1, from a bundle with a clusterer."""
+    return _cluster_of(bundle.hash, image, bundle)
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _map_of(bundle_hash: str, normalize: bool, _evidence: Evidence) -> FeatureMap:
+    return feature_map(_evidence, normalize)
+
+
+def map_of(evidence: Evidence, normalize: bool) -> FeatureMap:
+    """The plane through this bundle's features; kept.
+
+    Raises:
+        MissingPart: A bundle without banks.
+    """
+    return _map_of(evidence.bundle.hash, normalize, evidence)
+
+
+def show_pictures(library: PictureLibrary, evidence: Evidence, ids: list[str]) -> Pictures:
+    """Pictures by id; outliers that have to be made again wait for the device."""
+    rows = [row for row in map(library.outlier_row, ids) if row is not None]
+    to_make = any(evidence.outliers.png(row) is None for row in rows)
+    lock: AbstractContextManager[object] = DEVICE_LOCK if to_make else nullcontext()
+    with lock:
+        return library.show(ids)
+
+
+@dataclass(frozen=True, eq=False)
+class SetsNow:
+    """What is known of the scored sets under the settings of this moment.
+
+    Attributes:
+        scores: Eq. 6 of each; None while they are searched for, or where they cannot be known.
+        problem: Why they cannot be known, "" else.
+        to_order_by: The same, else the bundle's own scores, else nothing.
+        threshold: The person's, else the one at 95 % ID recall under these settings; None without scores.
+    """
+
+    scores: dict[str, SetScores] | None
+    problem: str
+    to_order_by: dict[str, SetScores]
+    threshold: float | None
+
+
+def sets_now(evidence: Evidence, settings: ScoreSettings) -> SetsNow:
+    """Eq. 6 of every scored set, without a wait that a person would notice."""
+    try:
+        own = stored_scores(evidence)
+    except MissingPart as error:
+        return SetsNow(None, str(error), {}, None)
+    try:
+        if needs_search(evidence, settings):
+            if start_search(evidence, settings.normalize).result(AT_ONCE_SEC) is None:
+                return SetsNow(None, "", own, None)
+        scores = set_scores(evidence, settings)
+        return SetsNow(scores, "", scores, threshold(id_reference(evidence, scores).threshold))
+    except (MissingPart, ValueError) as error:
+        return SetsNow(None, str(error), own, None)
+
+
+# --- words and ways -------------------------------------------------------------------------------
+
+
+def group_titles(evidence: Evidence) -> dict[str, str]:
+    """What each group of images is called."""
+    return set_titles(evidence) | {TRAIN: "train (ID bank)", OUTLIERS: "SD outliers (bank)", "": "your own"}
+
+
+def is_own(one: str) -> bool:
+    """Whether an id is of a picture that a person has uploaded."""
+    return one.startswith("upload/")
+
+
+def source_of(one: str) -> str:
+    """The set and split that an id names, as "cifar100/test"."""
+    return "/".join(one.split("/")[:2])
+
+
+def group_colour(evidence: Evidence, group: str) -> str:
+    """The colour of a group, the same on every page."""
+    if group == TRAIN:
+        return TRAIN_COLOUR
+    return set_colours(evidence).get(OUTLIERS_TITLE if group == OUTLIERS else group, NEUTRAL_COLOUR)
+
+
+def open_sample(one: str, group: str | None = None) -> None:
+    """Makes this image the one on show, here and on every page.
+
+    Args:
+        one: Its id.
+        group: Its scored set, where it is picked from one.
+    """
+    set_shared("sample", one)
+    if group is not None:
+        set_shared("set", group or None)
+
+
+def opener(key: str) -> Callable[[], None]:
+    """For a grid's `on_click`: opens the image that was clicked."""
+
+    def clicked() -> None:
+        one = st.session_state[key].clicked
+        if one:
+            open_sample(one)
+
+    return clicked

@@ -1,0 +1,262 @@
+"""What goes with a person from page to page and stands in the address: sample, k, alpha, threshold.
+
+They are no widget's own values, which a page that does not draw the widget would forget: widgets show them
+and report changes through `set_shared`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import streamlit as st
+
+from sdviz.analysis import Evidence, MissingPart, PictureLibrary
+from sdviz.analysis.rescoring import MAX_K
+from sdviz.analysis.votes import find_sample
+from sdviz.ui.links import keep_link_values, not_taken, restore_link_values, set_link_value
+
+# sample: an image's id; set: a scored set; k, alpha, unit (1 or 0): Eq. 6; t: the threshold; without these four
+# the bundle's own hold; truth: 1 where known classes are shown
+SHARED = ("sample", "set", "k", "alpha", "unit", "t", "truth")
+# another bundle was measured with its own
+OF_SCORES = {"t": "the threshold", "k": "k", "alpha": "α", "unit": "unit length on or off"}
+MAX_ALPHA = 10.0
+
+
+@dataclass(frozen=True)
+class ScoreSettings:
+    """Eq. 6 as the person has set it.
+
+    Attributes:
+        k: Neighbours that count.
+        alpha: Weight of a vote.
+        normalize: Whether features are brought to unit length.
+        is_own: Whether these are the bundle's own settings, by which it was measured.
+    """
+
+    k: int
+    alpha: float
+    normalize: bool
+    is_own: bool
+
+
+def enter_page(entered: bool) -> None:
+    """For every page's set-up: puts the shared values back into the address, and takes those of a link."""
+    if entered:
+        restore_link_values(SHARED)
+    keep_link_values(SHARED)
+
+
+def has_score_values() -> bool:
+    """Whether the person, or a link, has set a threshold or anything of Eq. 6."""
+    return any(st.session_state.get(key, "") for key in OF_SCORES)
+
+
+def forget_scores() -> list[str]:
+    """For another bundle, whose scores are others: drops the threshold and Eq. 6's settings, and names them."""
+    dropped = [words for key, words in OF_SCORES.items() if st.session_state.get(key, "")]
+    for key in OF_SCORES:
+        set_link_value(key, "")
+    return dropped
+
+
+def forget_unknown(evidence: Evidence, library: PictureLibrary) -> list[str]:
+    """After another bundle was chosen: drops the image and the set that it does not know, and names them."""
+    dropped = []
+    one, group = sample(), str(st.session_state.get("set", ""))
+    if one and not is_known(evidence, library, one):
+        set_shared("sample", None)
+        dropped.append("the image `" + one.replace("`", "'") + "`")
+    if group and not chosen_set(evidence):
+        set_shared("set", None)
+        dropped.append("the set `" + group.replace("`", "'") + "`")
+    return dropped
+
+
+def is_known(evidence: Evidence, library: PictureLibrary, one: str) -> bool:
+    """Whether a bundle has the image of this id in its tables, or a set on this machine has it."""
+    return find_sample(evidence, one) is not None or bool(library.show([one]).found[0])
+
+
+def refuse_shared(evidence: Evidence) -> str:
+    """Drops what a link says of Eq. 6 and the threshold and cannot be; one line on it, "" where all is well."""
+    own = evidence.bundle.manifest.score
+    if own is None:
+        return ""
+    most = max(own.k, max_k(evidence))
+    misses = {}
+    for key, fits, words in (
+        ("k", lambda value: value == round(value) and 1 <= value <= most, f"a whole number from 1 to {most}"),
+        ("alpha", lambda value: 0 <= value <= MAX_ALPHA, f"from 0 to {MAX_ALPHA:g}"),
+        ("unit", lambda value: value in (0, 1), "1 or 0"),
+    ):
+        said = str(st.session_state.get(key, ""))
+        if said and not _fits(said, fits):
+            misses[key] = (said, words)
+            set_shared(key, None)
+    said = str(st.session_state.get("t", ""))
+    if said and not _fits(said, lambda value: 0 <= value <= highest_threshold(evidence)):
+        misses["t"] = (said, f"from 0 to {highest_threshold(evidence):.4g}, above which no score can be")
+        set_shared("t", None)
+    return not_taken(misses)
+
+
+def _fits(said: str, fits: Callable[[float], bool]) -> bool:
+    try:
+        value = float(said)
+    except ValueError:
+        return False
+    return math.isfinite(value) and fits(value)
+
+
+def highest_threshold(evidence: Evidence) -> float:
+    """No score can be above it under the settings in use: every distance and vote at its largest."""
+    settings = score_settings(evidence)
+    assert settings is not None
+    length = 1.0
+    if not settings.normalize:
+        try:
+            parts = [evidence.banks.id_features, evidence.banks.outlier_features]
+            parts += [one.features for one in evidence.sets.values() if one.features is not None]
+        except MissingPart:
+            return math.inf
+        length = max(float(np.linalg.norm(one, axis=1).max()) for one in parts if len(one))
+    return settings.k * ((2 * length) ** 2 + settings.alpha)
+
+
+def set_shared(key: str, value: object) -> None:
+    """Changes one of `SHARED`, on this page, in the address and on the pages to come; None takes it out."""
+    set_link_value(key, "" if value is None else str(value))
+
+
+def sample() -> str:
+    """The id of the image that the person is looking at, "" for none."""
+    return str(st.session_state.get("sample", ""))
+
+
+def chosen_set(evidence: Evidence) -> str:
+    """The scored set that the person is looking at, "" for none or one that this bundle has not."""
+    try:
+        known = evidence.sets
+    except MissingPart:
+        return ""
+    name = str(st.session_state.get("set", ""))
+    return name if name in known else ""
+
+
+def max_k(evidence: Evidence) -> int:
+    """The largest k that pages offer for this bundle."""
+    try:
+        return max(1, min(MAX_K, len(evidence.banks.id_features) - 1))
+    except MissingPart:
+        return 1
+
+
+def score_settings(evidence: Evidence) -> ScoreSettings | None:
+    """k, alpha and normalisation: the person's, else the bundle's own; None without a detector."""
+    own = evidence.bundle.manifest.score
+    if own is None:
+        return None
+    k = _number("k", own.k)
+    alpha = _number("alpha", own.alpha)
+    unit = st.session_state.get("unit", "")
+    normalize = own.normalize if unit not in ("0", "1") else unit == "1"
+    k = min(max(1, round(k)), max(own.k, max_k(evidence)))
+    alpha = min(max(0.0, alpha), MAX_ALPHA)
+    same = (k, alpha, normalize) == (own.k, own.alpha, own.normalize)
+    return ScoreSettings(k, alpha, normalize, same)
+
+
+def threshold(own: float) -> float:
+    """The threshold that the person has set, else `own`: the one at 95 % ID recall."""
+    return _number("t", own)
+
+
+def has_own_threshold() -> bool:
+    """Whether the threshold is still the one at 95 % ID recall."""
+    return not st.session_state.get("t", "")
+
+
+def _number(key: str, usual: float) -> float:
+    try:
+        value = float(st.session_state.get(key, "") or usual)
+    except ValueError:
+        return usual
+    return value if math.isfinite(value) else usual
+
+
+def _changed(key: str, widget: str) -> None:
+    value = st.session_state[widget]
+    set_shared(key, (1 if value else 0) if key == "unit" else f"{value:g}")
+    # another score has another scale
+    if not has_own_threshold():
+        st.toast("The threshold is back at 95 % ID recall: another score has another scale.")
+    set_shared("t", None)
+
+
+def _back_to_own() -> None:
+    for key in ("k", "alpha", "unit", "t"):
+        set_shared(key, None)
+
+
+def score_controls(evidence: Evidence, page: str) -> ScoreSettings | None:
+    """k, alpha and normalisation in one row; what is set here holds on every page.
+
+    Args:
+        evidence: Of the bundle in use.
+        page: Begins the widgets' keys.
+
+    Returns:
+        What they say; None, and nothing drawn, in a bundle without a detector.
+    """
+    settings = score_settings(evidence)
+    own = evidence.bundle.manifest.score
+    if settings is None or own is None:
+        return None
+    columns = st.columns([1.5, 1.4, 1.3, 1.6], vertical_alignment="bottom")
+    most = max(own.k, max_k(evidence))
+    for name, value in (("k", settings.k), ("alpha", settings.alpha), ("unit", settings.normalize)):
+        st.session_state[f"{page}_{name}"] = value
+    with columns[0]:
+        st.slider(
+            "k, neighbours that count",
+            1,
+            most,
+            key=f"{page}_k",
+            on_change=_changed,
+            args=("k", f"{page}_k"),
+            help=f"Eq. 6 looks at the k nearest. This bundle was measured with k = {own.k}.",
+        )
+    with columns[1]:
+        st.number_input(
+            "α, weight of a vote",
+            0.0,
+            MAX_ALPHA,
+            step=0.01,
+            format="%g",
+            key=f"{page}_alpha",
+            on_change=_changed,
+            args=("alpha", f"{page}_alpha"),
+            help=f"This bundle was measured with α = {own.alpha:g}.",
+        )
+    with columns[2]:
+        st.toggle(
+            "Unit length",
+            key=f"{page}_unit",
+            on_change=_changed,
+            args=("unit", f"{page}_unit"),
+            help="Brings every image's features to length 1 before distances are taken.",
+        )
+    with columns[3]:
+        st.button(
+            "The bundle's own",
+            key=f"{page}_own",
+            on_click=_back_to_own,
+            disabled=settings.is_own,
+            icon=":material/undo:",
+            width="stretch",
+        )
+    return settings

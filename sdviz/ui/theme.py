@@ -1,0 +1,141 @@
+"""The one look: a colour for each set that means the same on every page, and what themes share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import plotly.graph_objects as go
+import streamlit as st
+
+from sdviz.analysis import Evidence, MissingPart
+from sdviz.analysis.paper_tables import SD_TEST
+from sdviz.ui.pictures import (
+    FAR_OOD_COLOUR,
+    ID_COLOUR,
+    NEAR_OOD_COLOUR,
+    NEUTRAL_COLOUR,
+    OUTLIER_COLOUR,
+    TRAIN_COLOUR,
+)
+
+# The theme's own text colours, see .streamlit/config.toml: a threshold is black or white by theme
+DARK_TEXT, LIGHT_TEXT = "#1B2430", "#E8EDF2"
+DARK_BACKGROUND, LIGHT_BACKGROUND = "#12161C", "#FFFFFF"
+
+OUTLIERS, TRAIN = "SD outliers", "train"
+ROLE_NAMES = {
+    "id": "ID",
+    "near": "near-OOD",
+    "far": "far-OOD",
+    "validation": "validation",
+    "sd": "SD outliers of test images",
+    "outlier": "outlier",
+}
+_NEAR_SHADES = (NEAR_OOD_COLOUR, "#A83F00", "#F08A4B")
+# shades of orange alone cannot be told apart: sienna, sand and wine can, by the colour-blind too
+_FAR_SHADES = (FAR_OOD_COLOUR, "#A0522D", "#E3D36A", "#9A3A68", "#B87700")
+_VALIDATION_SHADES = ("#CC79A7", "#A14F7F", "#E3A9C9")
+# the place of a built-in set in its part's shades, whichever other sets a bundle has
+_OWN_SHADE = {
+    "shapes-novel": 0, "shapes-novel-val": 0, "shapes-empty": 0, "digits": 4,
+    "cifar10": 0, "cifar100": 0, "svhn": 0,
+}  # fmt: skip
+# beside "SD outliers", those of the bank, the set's own id would say nothing
+_SET_NAMES = {SD_TEST: ROLE_NAMES["sd"]}
+_OOD_ROLES = ("near", "far", "validation")
+# beside the outlier bank's own green
+_SD_SHADES = ("#6ED8B0", "#00634A")
+# clusters and classes have no order. The first ten are seen on white and on near-black, and neither look like
+# training images nor like near-OOD ones beside them, for the colour-blind too; then Okabe and Ito's
+_CLUSTER_COLOURS = (
+    "#5A48E0", "#AC8053", "#33CC99", "#8A4266", "#7FB03A", "#AA4499", "#75BDBD", "#32673B", "#BDBD75",
+    "#888888", "#0072B2", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#D55E00",
+)  # fmt: skip
+
+
+def is_dark() -> bool:
+    """Whether this browser shows the dark theme."""
+    return bool(st.context.theme.type == "dark")
+
+
+def mark_colour() -> str:
+    """Of thresholds and other marks: black or white by theme."""
+    return LIGHT_TEXT if is_dark() else DARK_TEXT
+
+
+def role_colours(roles: Mapping[str, str]) -> dict[str, str]:
+    """A colour for each set, by the part it plays: a built-in set's own shade, else the next that is free.
+
+    Args:
+        roles: Role by set, "id", "near", "far", "validation" or "sd", in the order of the configuration.
+    """
+    shades = {"near": _NEAR_SHADES, "far": _FAR_SHADES, "validation": _VALIDATION_SHADES, "sd": _SD_SHADES}
+    colours, taken = {}, dict[str, list[int]]()
+    # those with a shade of their own first, so that no other set has it
+    for name in sorted(roles, key=lambda one: _base(one) not in _OWN_SHADE):
+        if roles[name] == "id":
+            colours[name] = ID_COLOUR
+            continue
+        scale = shades.get(roles[name], (NEUTRAL_COLOUR,))
+        used = taken.setdefault(roles[name], [])
+        free = [row for row in range(len(scale)) if row not in used] or [len(used) % len(scale)]
+        own = _OWN_SHADE.get(_base(name), -1)
+        used.append(own if own in free else free[0])
+        colours[name] = scale[used[-1]]
+    return colours | {OUTLIERS: OUTLIER_COLOUR, TRAIN: TRAIN_COLOUR}
+
+
+def _base(name: str) -> str:
+    """A set without its split: "svhn" of "svhn:test"."""
+    return name.partition(":")[0]
+
+
+def set_roles(evidence: Evidence) -> dict[str, str]:
+    """The part that each set plays, in the order of the configuration; those that were not scored as well."""
+    config = evidence.bundle.manifest.config or {}
+    evaluation = config.get("evaluation") or {}
+    named = {name: role for role in _OOD_ROLES for name in evaluation.get(role) or []}
+    try:
+        scored = {name: one.role for name, one in evidence.sets.items()}
+    except MissingPart:
+        scored = {}
+    # what was measured counts, where a bundle's configuration is of another opinion
+    return {"test": "id"} | {name: scored.get(name, role) for name, role in named.items()} | scored
+
+
+def set_colours(evidence: Evidence) -> dict[str, str]:
+    """The colour of each set of a bundle, of `OUTLIERS` and of `TRAIN`, the same on every page.
+
+    A set that has no scores, or is not there, moves no other one's colour.
+    """
+    return role_colours(set_roles(evidence))
+
+
+def set_titles(evidence: Evidence) -> dict[str, str]:
+    """What each set is called for people: "test (ID)", "shapes-novel (near-OOD)"."""
+    return {
+        name: set_name(name) if name in _SET_NAMES else f"{name} ({ROLE_NAMES.get(role, role)})"
+        for name, role in set_roles(evidence).items()
+    }
+
+
+def set_name(name: str) -> str:
+    """What a set is called for people without its role; in files and links it keeps its id."""
+    return _SET_NAMES.get(name, name)
+
+
+def cluster_colour(cluster: int) -> str:
+    """A colour for a cluster or class, the same on every page; grey for -1, an unknown one."""
+    return _CLUSTER_COLOURS[cluster % len(_CLUSTER_COLOURS)] if cluster >= 0 else NEUTRAL_COLOUR
+
+
+def tidy(figure: go.Figure, height: int = 360, legend: bool = True) -> go.Figure:
+    """Margins, legend on top, and nothing that jumps: what every plot of the pages has alike."""
+    figure.update_layout(
+        height=height,
+        margin={"l": 10, "r": 10, "t": 34 if legend else 12, "b": 10},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        showlegend=legend,
+        hoverlabel={"font_size": 13},
+    )
+    return figure

@@ -1,0 +1,142 @@
+"""Two runs side by side: what differs in their configurations, and what each measured."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import plotly.graph_objects as go
+import streamlit as st
+
+from sdviz.config import ConfigError, RunConfig
+from sdviz.runs import Run
+from sdviz.runs.reading import curve, differences, metrics
+from sdviz.ui.components.stage_strip import STAGE_WORDS
+from sdviz.ui.training.state import plain, state_of
+
+# two hues that mean no set of images: a run is neither ID nor OOD
+COLOURS = ("#56B4E9", "#CC79A7")
+DASHES = ("solid", "dash")
+
+
+def show_compare(found: list[Run]) -> None:
+    """Two choosers, the differences, the measures, the losses.
+
+    Args:
+        found: Every run, the newest first.
+    """
+    if len(found) < 2:
+        with st.container(border=True):
+            st.markdown("**It takes two runs to compare.**")
+            st.markdown(
+                "Here you would see which settings two runs differ in, what each of them measured, and their "
+                "losses in one picture. Start another one under *New run* with one setting changed."
+            )
+        return
+    names = [run.name for run in found]
+    columns = st.columns(2)
+    chosen: list[Run] = []
+    for column, key, index in zip(columns, ("a", "b"), (1, 0), strict=True):
+        if st.session_state.get(key) not in names:
+            st.session_state.pop(key, None)
+        with column:
+            name = st.selectbox(
+                f"Run {key.upper()}", names, index, key=key, bind="query-params", persist_state="session"
+            )
+            run = found[names.index(name)]
+            st.caption(state_of(run))
+            chosen.append(run)
+    configs: list[RunConfig] = []
+    for run in chosen:
+        try:
+            configs.append(run.config())
+        except ConfigError as error:
+            st.error(plain(f"{run.name}: {error}"))
+            return
+    left, right = st.columns(2, gap="large")
+    with left:
+        st.markdown("**What differs in the configuration**")
+        _differences(configs)
+    with right:
+        st.markdown("**What they measured**")
+        _measures(chosen, configs)
+    _losses(chosen)
+
+
+def _differences(configs: list[RunConfig]) -> None:
+    found = differences(configs[0], configs[1])
+    if not found:
+        st.caption("Nothing: the same configuration.")
+        return
+    st.dataframe(
+        {
+            "key": [key for key, *_ in found],
+            "A": [_shown(a) for _, a, _ in found],
+            "B": [_shown(b) for *_, b in found],
+        },
+        hide_index=True,
+        key="differences",
+    )
+
+
+def _measures(chosen: list[Run], configs: list[RunConfig]) -> None:
+    a, b = (metrics(run, config) for run, config in zip(chosen, configs, strict=True))
+    keys = list(dict.fromkeys([*a, *b]))
+    if not keys:
+        st.caption("Nothing yet: measures come with complete stages.")
+        return
+    both = [key in a and key in b for key in keys]
+    st.dataframe(
+        {
+            "measure": keys,
+            "A": [f"{a[key]:.6g}" if key in a else "" for key in keys],
+            "B": [f"{b[key]:.6g}" if key in b else "" for key in keys],
+            "B - A": [f"{b[key] - a[key]:+.4g}" if here else "" for key, here in zip(keys, both, strict=True)],
+        },
+        hide_index=True,
+        key="measures",
+    )
+
+
+def _losses(chosen: list[Run]) -> None:
+    stats = [run.stats() for run in chosen]
+    stages = list(dict.fromkeys(line["stage"] for lines in stats for line in lines))
+    drawn = [(stage, [curve(lines, stage, "loss") for lines in stats]) for stage in stages]
+    drawn = [(stage, curves) for stage, curves in drawn if any(len(steps) > 1 for steps, _ in curves)]
+    if not drawn:
+        return
+    st.markdown("**Losses** (A solid, B dashed)")
+    for first in range(0, len(drawn), 3):
+        for column, (stage, curves) in zip(st.columns(3), drawn[first:], strict=False):
+            with column:
+                st.plotly_chart(
+                    _figure(STAGE_WORDS.get(stage, stage), curves),
+                    key=f"compare {stage}",
+                    width="stretch",
+                    config={"displayModeBar": False},
+                )
+
+
+def _figure(title: str, curves: list[tuple[list[int], list[float]]]) -> go.Figure:
+    figure = go.Figure()
+    for (steps, values), letter, colour, dash in zip(curves, "AB", COLOURS, DASHES, strict=True):
+        figure.add_scatter(
+            x=steps,
+            y=values,
+            name=letter,
+            mode="lines",
+            line={"width": 2, "color": colour, "dash": dash},
+            hovertemplate=f"{letter}, step %{{x}}: %{{y:.4f}}<extra></extra>",
+        )
+    figure.update_layout(
+        height=220,
+        title={"text": title, "font": {"size": 13}, "x": 0, "xanchor": "left"},
+        margin={"l": 8, "r": 8, "t": 30, "b": 8},
+        xaxis={"title": None, "nticks": 5},
+        yaxis={"title": None, "nticks": 5},
+        showlegend=False,
+    )
+    return figure
+
+
+def _shown(value: Any) -> str:  # noqa: ANN401
+    return "not set" if value is None else str(value)

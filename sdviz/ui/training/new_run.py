@@ -1,0 +1,263 @@
+"""A new run: profile, images, the settings that matter, how long it will take, and the start."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import Future
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+import torch
+
+from sdviz import data
+from sdviz.config import ConfigError, RunConfig, load_config, to_yaml
+from sdviz.runs import Run
+from sdviz.ui.cache import start_estimate
+from sdviz.ui.components.stage_strip import STAGE_WORDS
+from sdviz.ui.page import ROOT
+from sdviz.ui.text import about, duration, in_bytes
+from sdviz.ui.training.fields import Setting, limits, settings_of, value_of
+from sdviz.ui.training import actions
+from sdviz.ui.training.state import plain, start_and_watch, status_of
+
+FOLDER, PARQUET = "a folder of pictures …", "a Parquet file …"
+COLUMNS = 6
+# how long the page waits for an estimate before it shows itself, and how often it asks then
+AT_ONCE_SEC = 0.3
+POLL_SEC = 0.5
+# what a newcomer wants first
+FIRST_PROFILES = ("shapes-quick", "shapes-tiny")
+
+
+def show_new_run(found: list[Run]) -> None:
+    """The form.
+
+    Args:
+        found: Every run, to say which of them hold the device.
+    """
+    profiles = find_profiles()
+    if not profiles:
+        st.info(f"There are no profiles: they are YAML files in `{ROOT / 'configs'}`.")
+        return
+    columns = st.columns([1.3, 1.3, 1, 1])
+    with columns[0]:
+        name = st.selectbox(
+            "Profile",
+            list(profiles),
+            key="profile",
+            bind="query-params",
+            persist_state="session",
+            help="A configuration to begin with: a file in configs/.",
+        )
+    path = profiles[name]
+    try:
+        base = load_config(path)
+    except ConfigError as error:
+        st.error(plain(str(error)))
+        return
+    overrides: list[str] = []
+    with columns[1]:
+        source = _images(name, base)
+    if source != base.data.id:
+        overrides.append(f"data.id={json.dumps(source)}")
+    with columns[2]:
+        devices = _devices()
+        device = st.selectbox(
+            "Device",
+            devices,
+            index=devices.index(base.device) if base.device in devices else 0,
+            key=f"device {name}",
+            persist_state="session",
+            help="auto takes CUDA, then MPS, then the CPU.",
+        )
+    if device != base.device:
+        overrides.append(f"device={device}")
+    with columns[3]:
+        title = st.text_input(
+            "Name",
+            base.profile,
+            max_chars=40,
+            key=f"title {name}",
+            persist_state="session",
+            help="Of its folder.",
+        )
+    if title.strip() and title != base.profile:
+        overrides.append(f"profile={json.dumps(title.strip())}")
+    if words := _description(path):
+        st.caption(words)
+    top = st.container()
+
+    for group, settings in settings_of(base).items():
+        st.markdown(f"**{group}**")
+        for first in range(0, len(settings), COLUMNS):
+            row = st.columns(COLUMNS, vertical_alignment="bottom")
+            for column, setting in zip(row, settings[first:], strict=False):
+                with column:
+                    value = _widget(name, setting, value_of(base, setting.key))
+                if value != value_of(base, setting.key):
+                    overrides.append(f"{setting.key}={json.dumps(value)}")
+    with st.expander("Advanced: any other key of the configuration"):
+        more = st.text_area(
+            "One a line, as in detector.zero_heads=false",
+            key=f"more {name}",
+            persist_state="session",
+            height=100,
+            help="Every key is listed under Its configuration of any run.",
+        )
+        now = st.checkbox(
+            "Start at once, even while another run is at work on the device",
+            key="now",
+            help="Both get slower, and a GPU may run out of memory.",
+        )
+    overrides += [line for line in map(str.strip, more.splitlines()) if line and not line.startswith("#")]
+    with top:
+        config = _check_and_start(path, overrides, found, now)
+    if config is not None:
+        with st.expander("The whole configuration, as it will be written"):
+            st.code(to_yaml(config), language="yaml", height=360)
+
+
+def find_profiles() -> dict[str, Path]:
+    """Name and file of each profile, those for a first try before the others."""
+    files = {path.stem: path for path in sorted((ROOT / "configs").glob("*.yaml"))}
+    first = [name for name in FIRST_PROFILES if name in files]
+    return {name: files[name] for name in [*first, *(name for name in files if name not in first)]}
+
+
+def _check_and_start(path: Path, overrides: list[str], found: list[Run], now: bool) -> RunConfig | None:
+    """Says what is wrong, or how long it takes, and offers the start; the configuration, if it is one."""
+    refused = actions.refusal()
+    try:
+        config = load_config(path, overrides)
+    except ConfigError as error:
+        st.error(plain(str(error).removeprefix("--set ")), icon=":material/error:")
+        st.button("Start", icon=":material/play_arrow:", type="primary", key="start", disabled=True)
+        return None
+    columns = st.columns([1, 4.2], vertical_alignment="center")
+    with columns[0]:
+        st.button(
+            "Start",
+            icon=":material/play_arrow:",
+            type="primary",
+            key="start",
+            disabled=bool(refused),
+            help=refused or "Writes the configuration into a new folder and launches the process.",
+            on_click=start_and_watch,
+            args=(actions.start, config, now),
+            width="stretch",
+        )
+    with columns[1]:
+        estimate = start_estimate(config)
+        with suppress(Exception):
+            estimate.result(AT_ONCE_SEC)
+        st.fragment(_say_how_long, run_every=None if estimate.done() else POLL_SEC)(estimate, estimate.done())
+        if busy := _at_work(found):
+            st.caption(f"At work now: {plain(', '.join(busy))}. A run on the same device waits for its turn.")
+    return config
+
+
+def _say_how_long(estimate: Future[list[tuple[str, float, int]]], was_done: bool) -> None:
+    if not estimate.done():
+        st.caption("Timing a few images to say how long it will take …")
+        return
+    if not was_done:
+        st.rerun()  # to ask no more
+    try:
+        parts = estimate.result()
+    except (ValueError, OSError) as error:  # what the run itself would stop at
+        st.error(plain(str(error)), icon=":material/error:")
+        return
+    seconds, size = sum(sec for _, sec, _ in parts), sum(n for *_, n in parts)
+    longest = sorted(parts, key=lambda part: -part[1])[:3]
+    words = ", ".join(f"{STAGE_WORDS.get(name, name).lower()} {duration(sec)}" for name, sec, _ in longest)
+    st.markdown(
+        f"**{about(seconds).capitalize()}** by this machine's speed just now ({words}), "
+        f"{in_bytes(size)} on the disk."
+    )
+
+
+def _at_work(found: list[Run]) -> list[str]:
+    statuses = [(run.name, status_of(run)) for run in found]
+    return [name for name, status in statuses if not isinstance(status, str) and status.is_active]
+
+
+def _images(profile: str, base: RunConfig) -> str:
+    """The data set's name, in the words of `data.load`."""
+    known = [*data.names(), FOLDER, PARQUET]
+    options = list(dict.fromkeys([base.data.id, *known]))
+    choice = st.selectbox(
+        "Images",
+        options,
+        key=f"images {profile}",
+        persist_state="session",
+        format_func=lambda one: one if one in known or ":" in one else f"{one} (not here yet)",
+        help="What to train on: a set on this machine, or your own.",
+    )
+    if choice not in (FOLDER, PARQUET):
+        return choice
+    kind = "folder:" if choice == FOLDER else "parquet:"
+    text = st.text_input(
+        "Its path on this machine",
+        key=f"path {profile} {kind}",
+        persist_state="session",
+        placeholder="/home/me/pictures" if choice == FOLDER else "/home/me/pictures.parquet",
+    )
+    return kind + (text.strip() or "?")
+
+
+def _widget(profile: str, setting: Setting, default: Any) -> Any:  # noqa: ANN401
+    """The setting's widget, its range out of the tree."""
+    rule = limits(setting.key)
+    common: dict[str, Any] = {
+        "key": f"{profile} {setting.key}",
+        "persist_state": "session",
+        "help": " ".join(filter(None, [setting.help, rule.description.capitalize(), f"`{setting.key}`"])),
+    }
+    if rule.kind == "choice":
+        return st.selectbox(setting.label, rule.choices, rule.choices.index(default), **common)
+    if rule.kind == "bool":
+        return st.toggle(setting.label, default, **common)
+    whole = rule.kind == "int"
+
+    def number(value: float | None) -> Any:  # noqa: ANN401
+        return value if value is None else int(value) if whole else float(value)
+
+    if rule.optional:  # a field that begins empty is the only one that can be emptied
+        st.session_state.setdefault(common["key"], number(default))
+    value = st.number_input(
+        setting.label,
+        number(rule.low),
+        number(rule.high),
+        None if rule.optional else number(default),
+        number(1 if whole else 10.0 ** _magnitude(default or 1.0)),
+        "%d" if whole else "%g",
+        placeholder=setting.empty if rule.optional else None,
+        **common,
+    )
+    return default if value is None and not rule.optional else value
+
+
+def _magnitude(value: float) -> int:
+    """The power of ten one below the value's own: 2e-4 steps by 1e-5."""
+    return int(f"{abs(value):e}".partition("e")[2]) - 1
+
+
+def _devices() -> list[str]:
+    found = ["auto", "cpu"]
+    if torch.cuda.is_available():
+        found += [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    if torch.backends.mps.is_available():
+        found.append("mps")
+    return found
+
+
+def _description(path: Path) -> str:
+    """The comment at the head of a profile."""
+    words = []
+    for line in path.read_text("utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        words.append(line.lstrip("# "))
+    return " ".join(words)

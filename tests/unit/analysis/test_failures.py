@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from sdviz.analysis import Evidence, MissingPart
+from sdviz.analysis.duplicates import ood_pairs, outlier_pairs, source_pairs
+from sdviz.analysis.failures import find_failures, is_wrong, rates, recall_of, seen_as, threshold_for
+from sdviz.analysis.rescoring import stored_scores
+from sdviz.bundle import Bundle
+from sdviz.evaluation import ood_reference
+from tests.cut_bundle import save_cut_bundle
+from tests.tiny_bundle import save_tiny_bundle
+
+
+@pytest.fixture(scope="module")
+def evidence(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
+    return Evidence(Bundle.load(save_cut_bundle(tmp_path_factory.mktemp("cut") / "b"), "cpu"))
+
+
+@pytest.mark.parametrize("quantile", [0.0, 0.3, 0.95, 1.0])
+def test_failures_are_all_there_and_worst_first(evidence: Evidence, quantile: float) -> None:
+    scores = stored_scores(evidence)
+    t = float(np.quantile(np.concatenate([s.total for s in scores.values()]), quantile))
+    missed = find_failures(evidence.sets, scores, t, False)
+    alarms = find_failures(evidence.sets, scores, t, True)
+    assert len(alarms) == int((evidence.id_set.total > t).sum())
+    assert len(missed) == sum(int((one.total <= t).sum()) for one in evidence.ood_sets.values())
+    for found, sign in ((missed, -1), (alarms, 1)):
+        assert (np.diff(found.margins) <= 0).all()
+        assert np.allclose(found.margins, sign * (found.scores - t))
+        for name, row, one, score in zip(found.sets, found.rows, found.ids, found.scores, strict=True):
+            assert evidence.sets[name].ids[row] == one and scores[name].total[row] == score
+    assert len(set(missed.ids.tolist())) == len(missed)
+    some = missed.only(missed.sets == "digits")
+    assert set(some.sets.tolist()) <= {"digits"}
+
+
+def test_a_score_at_the_threshold_is_called_id(evidence: Evidence) -> None:
+    one, near = evidence.id_set, evidence.sets["shapes-novel"]
+    t = float(one.total[3])
+    assert not is_wrong(one, one.total, t)[3]
+    assert is_wrong(near, np.full(len(near), t), t).all()
+    nothing = find_failures({"test": one}, {"test": stored_scores(evidence)["test"]}, t, False)
+    assert len(nothing) == 0 and nothing.sets.dtype.kind == "U"
+
+
+def test_rates_count_each_group() -> None:
+    groups = np.array(["a", "b", "a", "b", "c"])
+    found = rates("s", groups, np.array([True, False, False, False, True]))
+    assert [(r.name, r.wrong, r.n, r.percent) for r in found] == [
+        ("c", 1, 1, 100.0), ("a", 1, 2, 50.0), ("b", 0, 2, 0.0),
+    ]  # fmt: skip
+    assert rates("s", np.array([], str), np.array([], bool)) == []
+
+
+def test_a_large_group_with_many_failures_comes_before_a_tiny_one_with_all() -> None:
+    groups = np.repeat(["tiny", "large"], [4, 2000])
+    found = rates("s", groups, np.r_[np.ones(4, bool), np.arange(2000) < 1900])
+    assert [r.name for r in found] == ["large", "tiny"]
+    for rate in found:
+        wilson = binomtest(rate.wrong, rate.n).proportion_ci(0.95, "wilson")
+        assert rate.at_least == pytest.approx(100 * wilson.low, abs=1e-4)
+
+
+@pytest.mark.parametrize("n", [1, 7, 40, 1000])
+def test_threshold_and_recall_undo_each_other(n: int) -> None:
+    scores = np.sort(np.random.default_rng(n).random(n))
+    for recall in (80.0, 90.5, 95.0, 99.5, 100.0):
+        t = threshold_for(scores, recall)
+        assert recall_of(scores, t) >= recall - 1e-9
+        below = scores[scores < t]
+        assert 100 * len(below) / n < recall
+    assert threshold_for(scores, 95) == ood_reference(scores).threshold
+    assert recall_of(scores, -1.0) == 0.0
+
+
+def test_what_the_detector_takes_an_image_for(evidence: Evidence) -> None:
+    one = evidence.sets["test"]
+    assert np.array_equal(seen_as(evidence, one), one.heads["g_in"].argmax(1))
+    # without heads: the nearest training image, here found by brute force
+    headless = replace(one, heads={})
+    banks, unit = evidence.banks, lambda f: f / np.linalg.norm(f, axis=1, keepdims=True)
+    assert one.features is not None
+    d = np.linalg.norm(unit(one.features)[:, None] - unit(banks.id_features)[None], axis=2)
+    assert np.array_equal(seen_as(evidence, headless), banks.id_labels[d.argmin(1)])
+    assert (seen_as(evidence, replace(headless, features=None)) == -1).all()
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_pairs_are_the_nearest_by_brute_force(evidence: Evidence, normalize: bool) -> None:
+    banks, one = evidence.banks, evidence.sets["shapes-novel"]
+    assert one.features is not None
+
+    def ready(f: np.ndarray) -> np.ndarray:
+        f = f.astype(np.float64)
+        return f / np.linalg.norm(f, axis=1, keepdims=True) if normalize else f
+
+    seen: list[float] = []
+    found = ood_pairs(evidence, "shapes-novel", normalize, seen.append)
+    assert seen[-1] == 1.0 and (np.diff(found.distances) >= 0).all()
+    d = np.linalg.norm(ready(one.features)[:, None] - ready(banks.id_features)[None], axis=2)
+    nearest = dict(zip(one.ids.tolist(), banks.id_ids[d.argmin(1)].tolist(), strict=True))
+    assert dict(zip(found.ids.tolist(), found.others.tolist(), strict=True)) == nearest
+    assert np.allclose(found.distances, np.sort(d.min(1)), rtol=1e-5)
+    assert not found.is_source.any()
+
+    sources = source_pairs(evidence, normalize)
+    assert dict(zip(sources.ids.tolist(), sources.others.tolist(), strict=True)) == dict(
+        zip(evidence.outliers.ids.tolist(), evidence.outliers.source_ids.tolist(), strict=True)
+    )
+    a, b = ready(banks.outlier_features), ready(banks.id_features)
+    assert np.allclose(sources.distances, np.sort(np.linalg.norm(a - b, axis=1)), rtol=1e-5)
+    assert sources.is_source.all()
+
+    outliers = outlier_pairs(evidence, normalize)
+    d = np.linalg.norm(a[:, None] - b[None], axis=2)
+    assert np.allclose(outliers.distances, np.sort(d.min(1)), rtol=1e-5)
+    own = evidence.outliers.source_ids == banks.id_ids[d.argmin(1)]
+    assert int(outliers.is_source.sum()) == int(own.sum())
+
+
+def test_an_image_of_the_bank_is_not_its_own_neighbour(tmp_path: Path, evidence: Evidence) -> None:
+    again = Evidence(evidence.bundle)
+    banks = evidence.banks
+    again.sets = {  # type: ignore[misc]
+        "test": replace(
+            evidence.id_set, ids=banks.id_ids, features=banks.id_features, total=np.zeros(len(banks.id_ids))
+        )
+    }
+    found = ood_pairs(again, "test", True)
+    assert len(found) == len(banks.id_ids) and (found.ids != found.others).all()
+    assert found.distances.min() > 0
+
+
+def test_a_bundle_without_banks_says_so(tmp_path: Path) -> None:
+    bare = Evidence(Bundle.load(save_tiny_bundle(tmp_path / "b"), "cpu"))
+    for look in (lambda: source_pairs(bare, True), lambda: outlier_pairs(bare, True)):
+        with pytest.raises(MissingPart):
+            look()

@@ -1,0 +1,18 @@
+from __future__ import annotations
+
+import pytest
+
+from sdviz.analysis.pictures import in_words
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("n09428293 seashore, coast", "seashore, coast"),
+        ("n09428293", "n09428293"),
+        ("cat", "cat"),
+        ("n12 cat", "n12 cat"),
+    ],
+)
+def test_a_class_is_called_by_its_words(name: str, words: str) -> None:
+    assert in_words(name) == words

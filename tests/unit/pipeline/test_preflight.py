@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sdviz.config import RunConfig, load_config
+from sdviz.data import DataError
+from sdviz.nn.encoder import EncoderError
+from sdviz.pipeline import PipelineError, Workspace, estimate, run_stages
+from sdviz.pipeline.preflight import check_run
+from tests.tiny_runs import write_tiny_detector_config
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture
+def config_path(tmp_path: Path) -> Path:
+    return write_tiny_detector_config(tmp_path)
+
+
+def refusals(config: RunConfig, folder: Path) -> set[str]:
+    """What a run says in its first stage, with nothing made, and a dry run."""
+    folder.mkdir()
+    work = Workspace(folder, config, lambda progress: None, lambda: False)
+    told: list[str] = []
+    said = set()
+    for attempt in (
+        lambda: run_stages(work, lambda stage, complete: told.append(stage)),
+        lambda: estimate(config),
+    ):
+        with pytest.raises((PipelineError, DataError, EncoderError)) as error:
+            attempt()
+        said.add(str(error.value))
+    assert told == ["encoder"]
+    assert not list(folder.rglob("*.safetensors"))
+    return said
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["detector.frozen_blocks=5"], "detector.frozen_blocks 5: small has 4 blocks"),
+        (["encoder.weights={0}/none.pth"], "encoder.weights: there is no file {0}/none.pth"),
+        (
+            ["labels={{source: file, path: '{0}/none.csv'}}"],
+            "{0}/none.csv: not a table with columns id and label",
+        ),
+        (["evaluation.near=['folder:{0}/nowhere']"], "folder:{0}/nowhere: no such folder"),
+    ],
+)
+def test_what_would_fail_hours_in_is_refused_at_once(
+    tmp_path: Path, config_path: Path, overrides: list[str], expected: str
+) -> None:
+    settings = [one.format(tmp_path) for one in overrides]
+    said = refusals(load_config(config_path, settings), tmp_path / "run")
+    assert said == {expected.format(tmp_path)}
+
+
+def test_more_neighbours_than_there_are_images_are_refused(tmp_path: Path, config_path: Path) -> None:
+    # a run counts the images that are left when some are held out, a dry run all
+    n = len(Workspace(tmp_path, load_config(config_path), lambda progress: None, lambda: False).images)
+    said = refusals(load_config(config_path, ["evaluation.score.k=37"]), tmp_path / "run")
+    assert said == {
+        f"evaluation.score.k 37: there are only {images} ID images to be neighbours" for images in (n, 36)
+    }
+    assert n < 36
+
+
+def test_inception_weights_that_are_missing_or_others_are_refused(tmp_path: Path, config_path: Path) -> None:
+    pytest.importorskip("torch_fidelity")
+    path = tmp_path / "inception.pth"
+    config = load_config(config_path, [f"evaluation.inception_weights={path}"])
+    (said,) = refusals(config, tmp_path / "run")
+    assert said.startswith(f"evaluation.inception_weights: no Inception weights at {path}: put the file of")
+    torch.save({"fc.weight": torch.zeros(1)}, path)
+    (said,) = refusals(config, tmp_path / "again")
+    assert (
+        said == f"evaluation.inception_weights: {path}: not the weights of torch-fidelity's Inception network"
+    )
+
+
+def test_pictures_smaller_than_a_patch_are_refused(tmp_path: Path, config_path: Path) -> None:
+    config = load_config(config_path, ["encoder.arch=timm:vit_tiny_patch16_224", "encoder.input_px=8"])
+    (said,) = refusals(config, tmp_path / "run")
+    assert said.startswith(
+        "encoder.input_px 8: timm:vit_tiny_patch16_224 cannot take such pictures, set a larger encoder.input_px"
+    )
+
+
+def test_one_set_by_two_names_is_refused(
+    tmp_path: Path, config_path: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = load_config(config_path, ["evaluation={near: ['folder:pictures']}"])
+    said = refusals(config, tmp_path / "run")
+    assert said == {
+        f"evaluation: folder:pictures and folder:{tmp_path}/pictures are the same images, and have two roles"
+    }
+    config = load_config(
+        config_path, ["data.size_px=32", "evaluation={near: [digits], validation: ['digits:test']}"]
+    )
+    said = refusals(config, tmp_path / "digits")
+    assert said == {"evaluation: digits:test and digits are the same images, and have two roles"}
+
+
+@pytest.mark.parametrize("source", ["file", "ground_truth"])
+def test_labels_that_are_given_are_looked_at_before_the_encoder_is_trained(
+    tmp_path: Path, config_path: Path, source: str
+) -> None:
+    work = Workspace(tmp_path / "run", load_config(config_path), lambda progress: None, lambda: False)
+    if source == "file":
+        table = tmp_path / "labels.csv"
+        table.write_text("id,label\n" + "".join(f"{one},-1\n" for one in work.images.ids))
+        overrides, expected = [f"labels={{source: file, path: '{table}'}}"], "is -1, not a word"
+    else:
+        flat = tmp_path / "flat"
+        flat.mkdir()
+        for i in range(30):
+            Image.fromarray(np.full((8, 8, 3), 8 * i, np.uint8)).save(flat / f"{i}.png")
+        overrides, expected = ["labels.source=ground_truth", f"data.id=folder:{flat}"], "have no label"
+    work = Workspace(
+        tmp_path / "run", load_config(config_path, overrides), lambda progress: None, lambda: False
+    )
+    work.folder.mkdir()
+    told: list[str] = []
+    with pytest.raises(DataError, match=expected):
+        run_stages(work, lambda stage, complete: told.append(stage))
+    assert told == ["encoder"] and not list(work.folder.rglob("*.safetensors"))
+
+
+def test_a_run_is_not_asked_for_what_its_last_stages_do_without(scored_run: Path) -> None:
+    path = scored_run.parent / "tiny.yaml"
+    config = load_config(path, ["encoder.weights=/nowhere/w.pth"])
+    check_run(config, ("bundle",), 5)
+    check_run(config, ("detector", "bundle"), 5)
+    with pytest.raises(EncoderError, match="encoder.weights: there is no file"):
+        check_run(config, ("encoder", "bundle"), 5)
