@@ -1,0 +1,37 @@
+"""Files that are there whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Gives a path to write to; it takes the place of `path` at the end, or is removed after an error.
+
+    Another process sees the old file or the new one. Writers at the same time do not meet: each has a file of
+    its own, and the last one stays.
+
+    Args:
+        path: A file, in a folder that is there.
+
+    Raises:
+        OSError: As the system says.
+    """
+    # the ending stays last: libraries choose a format by it
+    partial = path.with_name(f".{path.stem}.{uuid4().hex}.partial{path.suffix}")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Puts a file in place whole; text is UTF-8."""
+    with replacing(path) as partial:
+        partial.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
