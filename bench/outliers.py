@@ -40,15 +40,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from sdviz import data
 from sdviz.bundle import Bundle
-from sdviz.config import (
+from sdviz.config.nodes import DiffusionConfig, UNetConfig
+from sdviz.config.tree import (
     DataConfig,
     DefaultsConfig,
-    DiffusionConfig,
     EvaluationConfig,
     LabelsConfig,
     OutliersConfig,
     RunConfig,
-    UNetConfig,
 )
 from sdviz.nn.device import device_name
 from sdviz.outliers import Recipe, draw_target_labels, generate_outliers

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ..baselines import BASELINES
 from ..evaluation.report import BaselineResult
 from .records import BundleRecord
 
@@ -32,7 +33,7 @@ _PAPER_NETWORKS = {
 # the network of the paper's own method
 _PAPER_OWN = "ViT-B/16"
 # methods that look at images alone
-NO_NETWORK = ("png_size", "input_complexity")
+NO_NETWORK = tuple(key for key, one in BASELINES.items() if one.needs == ("images",))
 OURS_ROW = "SD outliers (the paper), ViT-B/16"
 TRUTH_ROW = "SD outliers, ground-truth labels"
 
@@ -310,9 +311,10 @@ def _table_4(records: Sequence[BundleRecord]) -> PaperTable:
     ours: dict[tuple[str, str], Ours] = {}
     for row, of_row in _by_row(own, "SD outliers (the paper)", "SD outliers").items():
         _put(ours, (row, column), _auroc(of_row, SD_TEST, "both"))
-    for title_of, key in (("Multi-class AD", "multiclass_ad"), ("Fake-it", "fake_it")):
-        for row, of_row in _by_row(shown, title_of, title_of).items():
-            _put(ours, (row, column), _auroc_of_baseline(of_row, key, SD_TEST))
+    keys = {one.title: key for key, one in BASELINES.items()}
+    for method in (title for title in values if title in keys):
+        for row, of_row in _by_row(shown, method, method).items():
+            _put(ours, (row, column), _auroc_of_baseline(of_row, keys[method], SD_TEST))
     notes = []
     found = _auroc(shown, SD_TEST, "both")
     if not own and found is not None and shown[0].recipe is not None:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..config import OptimizerConfig, ViewsConfig
+from ..config.nodes import OptimizerConfig, ViewsConfig
 from ..nn.device import has_fast_bf16, resolve_device
 from ..nn.encoder import Encoder, encode
 from ..nn.loop import cosine_rate, make_optimizer, run_steps, step_dice

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import math
-import numbers
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, Self, TypeAlias
+from typing import Any, ClassVar, Literal, Self, TypeAlias
 
 import numpy as np
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 
-from ..config import ViewsConfig
+from ..config.nodes import Node, ViewsConfig
 from ..nn.encoder import Encoder
 
 Need: TypeAlias = Literal["features", "images", "logits", "labels", "encoder", "outliers"]
 OnProgress: TypeAlias = Callable[[float], None]
-
-# settings that are whole numbers, and the least of each; all others are numbers above 0
-_WHOLE = {"k": 1, "batch_size": 2, "frozen_blocks": 0}
 
 
 class BaselineError(ValueError):
@@ -74,14 +72,34 @@ class Baseline(ABC):
         key: What configurations and tables call it.
         title: What people call it.
         needs: What of a `Reference` and of the images to score it looks at; the first is what it scores.
+        training_passes: Images that go through the network for each ID image of an epoch; 0 without training.
+        scoring_passes: Images that go through the network for each image to score.
+        settings: What is set, a `Settings`.
     """
+
+    class Settings(Node):
+        """What can be set, with range and default: nothing, unless a method says otherwise.
+
+        A method that needs outliers has `generator_steps`, and one that trains `epochs`, for those who run it.
+        """
 
     key: ClassVar[str]
     title: ClassVar[str]
     needs: ClassVar[tuple[Need, ...]]
+    training_passes: ClassVar[int] = 0
+    scoring_passes: ClassVar[int] = 1
+    settings: Any
 
     # of one image of those that it was fitted on; None before that
     _shape: tuple[int, ...] | None = None
+
+    def __init__(self, **settings: object) -> None:
+        """Takes settings by their names in `Settings`.
+
+        Raises:
+            BaselineError: A setting that the method does not have, or a value out of its range.
+        """
+        self.settings = _settings(self.key, self.Settings, settings)
 
     def fit(self, reference: Reference, on_progress: OnProgress | None = None) -> Self:
         """Takes the ID images in, and trains where the method does.
@@ -167,28 +185,35 @@ class Baseline(ABC):
         )
 
 
-def check_settings(key: str, **settings: object) -> None:
-    """Refuses settings that no method can have.
+def _settings(key: str, node: type[Node], given: dict[str, object]) -> Node:
+    """The checked settings of a method; numbers of numpy are taken too."""
+    try:
+        return node.model_validate({k: v.item() if isinstance(v, np.generic) else v for k, v in given.items()})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        if first["type"] == "extra_forbidden":
+            raise BaselineError(f"{key} has no {name}") from error
+        allowed = _allowed(node.model_fields[name]) or first["msg"].removeprefix("Input should be ")
+        raise BaselineError(f"{key}: {name} must be {allowed}, not {given[name]!r}") from error
 
-    Args:
-        key: Of the method.
-        settings: By name: k, batch_size and frozen_blocks are whole numbers, all others numbers above 0.
 
-    Raises:
-        BaselineError: Names the setting and its value.
-    """
-    for name, value in settings.items():
-        least = _WHOLE.get(name)
-        if least is None:
-            fits = (
-                isinstance(value, numbers.Real) and not isinstance(value, bool) and 0 < float(value) < math.inf
-            )
-            kind = "a number above 0"
-        else:
-            fits = isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= least
-            kind = f"a whole number, {least} or more"
-        if not fits:
-            raise BaselineError(f"{key}: {name} must be {kind}, not {value!r}")
+def _allowed(field: FieldInfo) -> str | None:
+    """The range of a number in words; None for what is no number."""
+    if field.annotation not in (int, float):
+        return None
+    words = "a whole number" if field.annotation is int else "a number"
+    for rule in field.metadata:
+        match rule:
+            case Ge(ge=low):
+                words += f", {low} or more"
+            case Gt(gt=low):
+                words += f" above {low}"
+            case Le(le=high):
+                words += f", {high} or less"
+            case Lt(lt=high):
+                words += f" below {high}"
+    return words
 
 
 def _column(key: str, kind: str, given: object, name: str | None = None) -> np.ndarray:

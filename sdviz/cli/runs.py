@@ -22,7 +22,7 @@ from .common import (
 )
 
 if TYPE_CHECKING:
-    from ..config import RunConfig
+    from ..config.tree import RunConfig
     from ..pipeline import Progress
     from ..runs import Run, Status
 
@@ -52,7 +52,7 @@ def run(
 
     While another run is at work on the same device it waits, in the order in which they were asked for.
     """
-    from ..config import load_config
+    from ..config.reading import load_config
 
     overrides = [*(set_ or []), *([f"device={json.dumps(device)}"] if device else [])]
     settings = load_config(config, overrides)
@@ -85,7 +85,7 @@ def _check_stage(until: str | None, config: RunConfig) -> None:
 
 def _show_plan(config: RunConfig) -> None:
     """The resolved tree as YAML, then the stages as comments in it: the whole is a configuration again."""
-    from ..config import to_yaml
+    from ..config.reading import to_yaml
     from ..nn.device import device_name, resolve_device
     from ..pipeline import estimate, stage_names, without_absent_sets
 

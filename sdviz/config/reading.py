@@ -6,17 +6,16 @@ import difflib
 import json
 import re
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
 
 import yaml
 from pydantic import ValidationError
 
-from .tree import Node, RunConfig
-
-
-class ConfigError(ValueError):
-    """A configuration that is wrong; the message is one line with the path of the key."""
+from ..baselines import BASELINES
+from .nodes import ConfigError, Node
+from .tree import RunConfig
 
 
 class _Loader(yaml.SafeLoader):
@@ -72,9 +71,16 @@ def key_paths(node: type[Node] = RunConfig, prefix: str = "") -> Iterator[str]:
     """Every valid key of the tree by its path, branches first: "diffusion", "diffusion.unet", ..."""
     for name, field in node.model_fields.items():
         yield prefix + name
-        for kind in get_args(field.annotation) or (field.annotation,):  # a branch may be None
-            if isinstance(kind, type) and issubclass(kind, Node):
-                yield from key_paths(kind, f"{prefix}{name}.")
+        for branch in _nodes_of(field.annotation):
+            yield from key_paths(branch, f"{prefix}{name}.")
+
+
+def _nodes_of(kind: object) -> Iterator[type[Node]]:
+    """The nodes among the types that a field takes: there may be none, one or None, a list, several kinds."""
+    if isinstance(kind, type) and issubclass(kind, Node):
+        yield kind
+    for one in get_args(kind):
+        yield from _nodes_of(one)
 
 
 def _override(tree: dict[str, Any], text: str) -> str:
@@ -109,6 +115,7 @@ _EXPECTED = {
     "float_type": "a number",
     "int_from_float": "a whole number",
     "int_type": "a whole number",
+    "model_attributes_type": "keys beneath it",
     "model_type": "keys beneath it",
     "string_type": "text",
     "tuple_type": "a list",
@@ -118,10 +125,24 @@ _EXPECTED = {
 def _explain(error: ValidationError) -> tuple[str, str]:
     """The path of the first wrong key, unknown keys before all, and what is wrong with it."""
     first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-    key = ".".join(str(part) for part in first["loc"])
     kind, given = first["type"], first["input"]
+    parts: list[str] = []
+    method = None
+    for before, part in pairwise((None, *first["loc"])):
+        if isinstance(before, int) and part in BASELINES:  # pydantic's word on which kind of node this is
+            method = part
+        else:
+            parts.append(str(part))
+    key = ".".join(parts)
     if kind == "extra_forbidden":
+        if method and ".".join(part for part in parts if not part.isdecimal()) in key_paths():
+            return ".".join(parts[:-1]), f"{method} has no {parts[-1]}"
         return key, f"unknown key; the nearest is {_nearest_key(key)}"
+    if kind == "union_tag_not_found":
+        return f"{key}.method", "is missing"
+    if kind == "union_tag_invalid":
+        known, _, last = first["ctx"]["expected_tags"].rpartition(", ")
+        return f"{key}.method", f"must be {known} or {last}, got {_shown(given['method'])}"
     if kind == "missing":
         return key, "is missing"
     if kind == "value_error":

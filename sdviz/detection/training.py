@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
 
-from ..config import DetectorConfig
+from ..config.nodes import DetectorConfig
 from ..nn.detector import Detector
 from ..nn.device import has_fast_bf16, resolve_device
 from ..nn.encoder import encode

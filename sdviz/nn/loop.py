@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from ..config import OptimizerConfig
+from ..config.nodes import OptimizerConfig
 
 REPORT_EVERY_STEPS = 20
 

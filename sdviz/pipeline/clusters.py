@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from .. import data
-from ..config import EncoderConfig, RunConfig
+from ..config.nodes import EncoderConfig
+from ..config.tree import RunConfig
 from ..data import DataError, ImageSet
 from ..nn.classifier import Classifier, Projection, ScanClassifier, SmallClassifier
 from ..nn.encoder import Encoder, build_encoder, encode

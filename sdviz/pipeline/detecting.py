@@ -18,7 +18,8 @@ from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
 
 from .. import data
-from ..config import DetectorConfig, RunConfig
+from ..config.nodes import DetectorConfig
+from ..config.tree import RunConfig
 from ..data import DataError, ImageSet
 from ..detection.training import epoch_steps, train_detector
 from ..evaluation import (

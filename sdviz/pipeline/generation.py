@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from .. import data
-from ..config import JpegConfig, RunConfig
+from ..config.tree import JpegConfig, RunConfig
 from ..data import ImageSet
 from ..data.decode import through_jpeg
 from ..diffusion.noise import image_noise

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 
 from .. import data
-from ..config import EncoderConfig, RunConfig
+from ..config.nodes import EncoderConfig
+from ..config.tree import RunConfig
 from ..evaluation import InceptionError, check_inception
 from ..nn.encoder import Encoder, EncoderError
 from .clusters import read_label_table

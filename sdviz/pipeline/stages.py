@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..config import RunConfig
+from ..config.tree import RunConfig
 from ..data import DataError
 from .baselines import make_baselines
 from .bundle import make_bundle

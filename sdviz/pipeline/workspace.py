@@ -18,7 +18,7 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
 from .. import data
-from ..config import DataConfig, RunConfig
+from ..config.tree import DataConfig, RunConfig
 from ..data import DataError, ImageSet
 from ..diffusion.schedule import NoiseSchedule
 from ..nn.device import leave_group_at_exit, resolve_device

@@ -11,12 +11,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from ..config import RunConfig, load_config, to_yaml
 from .status import RunError, Status, read_status, write_status
+
+if TYPE_CHECKING:
+    from ..config.tree import RunConfig
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class Run:
         Raises:
             ConfigError: The file was broken by hand.
         """
+        from ..config.reading import load_config
+
         path = self.path / "config.yaml"
         # it names every key: where this one is missing the run is older than it, and goes on as it began
         older = path.is_file() and b"phase_means:" not in path.read_bytes()
@@ -115,6 +119,7 @@ def create(config: RunConfig) -> Run:
 
 
 def _make_folder(config: RunConfig) -> Path:
+    from ..config.reading import to_yaml
     from ..pipeline import absolute_source, config_hash, write_atomically
 
     root = runs_root()

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from ..config import ClustererConfig
+from ..config.nodes import ClustererConfig
 from ..data.imageset import hash_words
 from ..nn.classifier import SmallClassifier
 from ..nn.device import has_fast_bf16, resolve_device

@@ -13,7 +13,7 @@ from sklearn.cluster import KMeans
 from torch import nn
 from torch.nn import functional as F
 
-from ..config import ScanConfig, SelfLabelConfig, ViewsConfig
+from ..config.nodes import ScanConfig, SelfLabelConfig, ViewsConfig
 from ..nn.classifier import Projection, ScanClassifier
 from ..nn.device import has_fast_bf16, resolve_device
 from ..nn.encoder import Encoder, encode

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ..config import PretrainingConfig, SimCLRConfig, ViewsConfig
+from ..config.nodes import PretrainingConfig, SimCLRConfig, ViewsConfig
 from ..nn.classifier import Projection
 from ..nn.device import has_fast_bf16, resolve_device
 from ..nn.encoder import Encoder

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+from pydantic import Field
 
-from ..interface import Baseline, OnProgress, Reference, check_settings
-from ..neighbours import check_neighbours, nearest_squares
+from ..interface import Baseline, OnProgress, Reference
+from ..neighbours import check_neighbours, nearest_squares, unit
 
 
 class DN2(Baseline):
@@ -16,16 +17,24 @@ class DN2(Baseline):
 
     key, title, needs = "dn2", "DN2", ("features",)
 
-    def __init__(self, k: int = 2) -> None:
-        """k: neighbours that count."""
-        check_settings(self.key, k=k)
-        self.k = k
+    class Settings(Baseline.Settings):
+        """What can be set."""
+
+        k: int = Field(2, ge=1, description="neighbours that count")
+        normalize: bool = Field(False, description="features of length 1")
+
+    settings: Settings
 
     def _fit(self, known: np.ndarray, reference: Reference, on_progress: OnProgress | None) -> None:
         """Keeps the features."""
-        check_neighbours(self.key, self.k, len(known))
-        self._known, self._ids = known, reference.known.ids
+        check_neighbours(self.key, self.settings.k, len(known))
+        self._known, self._ids = self._features(known), reference.known.ids
 
     def _score(self, queries: np.ndarray, ids: np.ndarray | None) -> np.ndarray:
         """Sums of squared distances, float64 (N,)."""
-        return nearest_squares(self.key, self._known, queries, self.k, self._ids, ids).sum(1)
+        return nearest_squares(
+            self.key, self._known, self._features(queries), self.settings.k, self._ids, ids
+        ).sum(1)
+
+    def _features(self, features: np.ndarray) -> np.ndarray:
+        return unit(features) if self.settings.normalize else features

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+from pydantic import Field
 
-from ..interface import Baseline, OnProgress, Reference, check_settings
+from ..interface import Baseline, OnProgress, Reference
 from ..neighbours import nearest_squares, unit
 
 
@@ -17,10 +18,12 @@ class KNN(Baseline):
 
     key, title, needs = "knn", "kNN", ("features",)
 
-    def __init__(self, k: int = 50) -> None:
-        """k: which neighbour; with fewer ID images the last there is."""
-        check_settings(self.key, k=k)
-        self.k = k
+    class Settings(Baseline.Settings):
+        """What can be set."""
+
+        k: int = Field(50, ge=1, description="which neighbour; with fewer ID images the last there is")
+
+    settings: Settings
 
     def _fit(self, known: np.ndarray, reference: Reference, on_progress: OnProgress | None) -> None:
         """Keeps the features at length 1."""
@@ -29,5 +32,5 @@ class KNN(Baseline):
 
     def _score(self, queries: np.ndarray, ids: np.ndarray | None) -> np.ndarray:
         """Distances, float64 (N,)."""
-        k = min(self.k, max(1, len(self._features) - 1))
+        k = min(self.settings.k, max(1, len(self._features) - 1))
         return np.sqrt(nearest_squares(self.key, self._features, unit(queries), k, self._ids, ids)[:, -1])

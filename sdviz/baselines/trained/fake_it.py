@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import nn
 from torch.nn import functional as F
 
-from ...config import OptimizerConfig
+from ...config.nodes import OptimizerConfig
 from ..finetuning import encoder_of, features_of, train
-from ..interface import Baseline, OnProgress, Reference, check_settings
+from ..interface import Baseline, OnProgress, Reference
 from ..neighbours import check_neighbours, nearest_squares
 
 
@@ -23,27 +24,35 @@ class FakeIt(Baseline):
     """
 
     key, title, needs = "fake_it", "Fake-it", ("images", "encoder", "outliers")
+    training_passes = 2
 
-    def __init__(
-        self, k: int = 2, epochs: float = 5, learning_rate: float = 1e-2, batch_size: int = 64
-    ) -> None:
-        """The recipe.
+    class Settings(Baseline.Settings):
+        """What can be set."""
 
-        Args:
-            k: Neighbours that count.
-            epochs: Over the ID images.
-            learning_rate: Of SGD; 4e-4 in the paper, for a pre-trained ViT.
-            batch_size: ID images a step, beside as many outliers.
-        """
-        check_settings(self.key, k=k, epochs=epochs, learning_rate=learning_rate, batch_size=batch_size)
-        self.k, self.epochs, self.batch_size = k, epochs, batch_size
-        self.optimizer = OptimizerConfig(
-            name="sgd", learning_rate=learning_rate, momentum=0.9, weight_decay=5e-5, warmup_steps=0
+        k: int = Field(2, ge=1, description="neighbours that count")
+        epochs: float = Field(5.0, gt=0, description="over the ID images")
+        learning_rate: float = Field(1e-2, gt=0, description="of SGD; 4e-4 in the paper, for a pre-trained ViT")
+        batch_size: int = Field(64, ge=2, description="ID images a step, with as many outliers")
+        generator_steps: int = Field(
+            300, ge=1, description="steps of the U-Net's training after which a run's generator stops"
+        )
+
+    settings: Settings
+
+    @property
+    def optimizer(self) -> OptimizerConfig:
+        """SGD, as `finetuning.train` takes it."""
+        return OptimizerConfig(
+            name="sgd",
+            learning_rate=self.settings.learning_rate,
+            momentum=0.9,
+            weight_decay=5e-5,
+            warmup_steps=0,
         )
 
     def _fit(self, known: np.ndarray, reference: Reference, on_progress: OnProgress | None) -> None:
         """Trains a copy of the encoder and keeps the ID features."""
-        check_neighbours(self.key, self.k, len(known))
+        check_neighbours(self.key, self.settings.k, len(known))
         torch.manual_seed(reference.seed)
         self._encoder = encoder_of(reference)
         head = nn.Linear(self._encoder.feature_dim, 2)
@@ -72,8 +81,8 @@ class FakeIt(Baseline):
             loss,
             plain,
             self.optimizer,
-            self.epochs,
-            self.batch_size,
+            self.settings.epochs,
+            self.settings.batch_size,
             augment=False,
             on_progress=on_progress,
         )
@@ -83,4 +92,6 @@ class FakeIt(Baseline):
     def _score(self, queries: np.ndarray, ids: np.ndarray | None) -> np.ndarray:
         """Sums of squared distances, float64 (N,)."""
         features = features_of(self._encoder, queries, self._reference)
-        return nearest_squares(self.key, self._known, features, self.k, self._reference.known.ids, ids).sum(1)
+        return nearest_squares(
+            self.key, self._known, features, self.settings.k, self._reference.known.ids, ids
+        ).sum(1)

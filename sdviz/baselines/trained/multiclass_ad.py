@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import nn
 from torch.nn import functional as F
 
-from ...config import OptimizerConfig
+from ...config.nodes import OptimizerConfig
 from ..finetuning import encoder_of, features_of, train
-from ..interface import Baseline, OnProgress, Reference, check_settings
+from ..interface import Baseline, OnProgress, Reference
 from ..neighbours import check_neighbours, nearest_squares
 
 
@@ -21,25 +22,26 @@ class MulticlassAD(Baseline):
     """
 
     key, title, needs = "multiclass_ad", "Multi-class AD", ("images", "labels", "encoder")
+    training_passes = 1
 
-    def __init__(
-        self, k: int = 2, epochs: float = 5, learning_rate: float = 1e-3, batch_size: int = 128
-    ) -> None:
-        """The recipe.
+    class Settings(Baseline.Settings):
+        """What can be set."""
 
-        Args:
-            k: Neighbours that count.
-            epochs: Of fine-tuning.
-            learning_rate: Of AdamW.
-            batch_size: Images a step.
-        """
-        check_settings(self.key, k=k, epochs=epochs, learning_rate=learning_rate, batch_size=batch_size)
-        self.k, self.epochs, self.batch_size = k, epochs, batch_size
-        self.optimizer = OptimizerConfig(name="adamw", learning_rate=learning_rate, warmup_steps=20)
+        k: int = Field(2, ge=1, description="neighbours that count")
+        epochs: float = Field(5.0, gt=0, description="over the ID images")
+        learning_rate: float = Field(1e-3, gt=0, description="of AdamW")
+        batch_size: int = Field(128, ge=2, description="images a step")
+
+    settings: Settings
+
+    @property
+    def optimizer(self) -> OptimizerConfig:
+        """AdamW, as `finetuning.train` takes it."""
+        return OptimizerConfig(name="adamw", learning_rate=self.settings.learning_rate, warmup_steps=20)
 
     def _fit(self, known: np.ndarray, reference: Reference, on_progress: OnProgress | None) -> None:
         """Trains a copy of the encoder and keeps the ID features."""
-        check_neighbours(self.key, self.k, len(known))
+        check_neighbours(self.key, self.settings.k, len(known))
         labels = torch.tensor(reference.labels)
         torch.manual_seed(reference.seed)
         self._encoder = encoder_of(reference)
@@ -57,8 +59,8 @@ class MulticlassAD(Baseline):
             loss,
             reference,
             self.optimizer,
-            self.epochs,
-            self.batch_size,
+            self.settings.epochs,
+            self.settings.batch_size,
             on_progress=on_progress,
         )
         self._reference = reference
@@ -67,4 +69,6 @@ class MulticlassAD(Baseline):
     def _score(self, queries: np.ndarray, ids: np.ndarray | None) -> np.ndarray:
         """Sums of squared distances, float64 (N,)."""
         features = features_of(self._encoder, queries, self._reference)
-        return nearest_squares(self.key, self._known, features, self.k, self._reference.known.ids, ids).sum(1)
+        return nearest_squares(
+            self.key, self._known, features, self.settings.k, self._reference.known.ids, ids
+        ).sum(1)

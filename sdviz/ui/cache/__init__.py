@@ -16,7 +16,7 @@ import streamlit as st
 
 from sdviz import data
 from sdviz.bundle import MANIFEST, Bundle
-from sdviz.config import RunConfig
+from sdviz.config.tree import RunConfig
 from sdviz.data import ImageSet
 from sdviz.outliers import OutlierRequest, Recipe, to_images
 from sdviz.ui.cache.memory import forgets, in_use

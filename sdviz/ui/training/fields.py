@@ -10,7 +10,8 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from sdviz.config import Node, RunConfig
+from sdviz.config.nodes import Node
+from sdviz.config.tree import RunConfig
 
 # a border that is not in the range itself is left by this much
 _BESIDE = 1e-9

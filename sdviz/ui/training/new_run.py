@@ -12,7 +12,9 @@ import streamlit as st
 import torch
 
 from sdviz import data
-from sdviz.config import ConfigError, RunConfig, load_config, to_yaml
+from sdviz.config.nodes import ConfigError
+from sdviz.config.reading import load_config, to_yaml
+from sdviz.config.tree import RunConfig
 from sdviz.runs import Run
 from sdviz.ui.cache import start_estimate
 from sdviz.ui.components.stage_strip import STAGE_WORDS

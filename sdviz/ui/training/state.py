@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import streamlit as st
 
-from sdviz.config import ConfigError
+from sdviz.config.nodes import ConfigError
 from sdviz.runs import Run, RunError, Status
 
 WATCH, NEW, COMPARE = VIEWS = ("Watch", "New run", "Compare")

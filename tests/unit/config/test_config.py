@@ -6,17 +6,9 @@ import pytest
 import yaml
 
 from sdviz.bundle import Defaults
-from sdviz.config import (
-    ConfigError,
-    DefaultsConfig,
-    DiffusionConfig,
-    EncoderConfig,
-    RunConfig,
-    UNetConfig,
-    key_paths,
-    load_config,
-    to_yaml,
-)
+from sdviz.config.nodes import ConfigError, DiffusionConfig, EncoderConfig, UNetConfig
+from sdviz.config.reading import key_paths, load_config, to_yaml
+from sdviz.config.tree import DefaultsConfig, RunConfig
 from sdviz.diffusion.samplers import SAMPLERS
 
 ROOT = Path(__file__).resolve().parents[3]

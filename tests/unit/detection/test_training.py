@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from sdviz.config import DetectorConfig, OptimizerConfig, ViewsConfig
+from sdviz.config.nodes import DetectorConfig, OptimizerConfig, ViewsConfig
 from sdviz.detection import training
 from sdviz.detection.metrics import auroc
 from sdviz.detection.training import epoch_steps, snapshot_path, train_detector

@@ -10,7 +10,7 @@ from diffusers import UNet2DModel
 from torch import nn
 from torch.nn import functional as F
 
-from sdviz.config import UNetConfig
+from sdviz.config.nodes import UNetConfig
 from sdviz.diffusion.noise import content_ids
 from sdviz.diffusion.schedule import NoiseSchedule
 from sdviz.nn import inference

@@ -17,7 +17,8 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from sdviz.bundle import Bundle
-from sdviz.config import JpegConfig, RunConfig, load_config
+from sdviz.config.reading import load_config
+from sdviz.config.tree import JpegConfig, RunConfig
 from sdviz.data import DataError
 from sdviz.detection.training import train_detector
 from sdviz.diffusion.noise import image_noise

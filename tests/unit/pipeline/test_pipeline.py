@@ -16,7 +16,7 @@ from PIL import Image
 
 from sdviz import data
 from sdviz.bundle import Bundle
-from sdviz.config import load_config
+from sdviz.config.reading import load_config
 from sdviz.data import DataError, ImageSet
 from sdviz.diffusion.training import train_noise_predictor
 from sdviz.nn.phase_means import measure_phases

@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from sdviz.config import RunConfig, load_config
+from sdviz.config.reading import load_config
+from sdviz.config.tree import RunConfig
 from sdviz.data import DataError
 from sdviz.nn.encoder import EncoderError
 from sdviz.pipeline import PipelineError, Workspace, estimate, run_stages

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from sdviz.config import ClustererConfig
+from sdviz.config.nodes import ClustererConfig
 from sdviz.nn.classifier import SmallClassifier
 from sdviz.scan.classifier_training import accuracy, augment, rate_factor, train_classifier
 

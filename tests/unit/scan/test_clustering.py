@@ -14,7 +14,7 @@ from sklearn.neighbors import NearestNeighbors
 from torch import nn
 from torch.nn import functional as F
 
-from sdviz.config import OptimizerConfig, PretrainingConfig, ScanConfig, SelfLabelConfig, ViewsConfig
+from sdviz.config.nodes import OptimizerConfig, PretrainingConfig, ScanConfig, SelfLabelConfig, ViewsConfig
 from sdviz.nn.classifier import Projection, ScanClassifier, build_classifier
 from sdviz.nn.encoder import Encoder, encode
 from sdviz.nn.loop import LoopReport, TrainingStateError, step_dice

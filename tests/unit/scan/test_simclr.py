@@ -8,7 +8,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from sdviz.config import OptimizerConfig, PretrainingConfig, SimCLRConfig, ViewsConfig
+from sdviz.config.nodes import OptimizerConfig, PretrainingConfig, SimCLRConfig, ViewsConfig
 from sdviz.nn.classifier import Projection
 from sdviz.nn.encoder import Encoder, encode
 from sdviz.nn.loop import LoopReport, TrainingDiverged, TrainingStateError
