@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from ..diffusion.samplers import Callback
+from ..diffusion.sampling import Callback
 from ..diffusion.schedule import NoiseSchedule
 from ..nn.batches import encode
 from ..nn.classifier import Classifier
@@ -436,7 +436,7 @@ class Bundle:
             guidance_scale: w of Eq. 3.
             target_labels: int (N,), the condition, used as it is; None draws by Eq. 2.
             num_inference_steps: K.
-            solver: "ddpm", "ddim" or "dpmpp_2m".
+            solver: A name in `SAMPLERS`.
             eta: DDIM's share of fresh noise, 0..1.
             guidance_interval: (sigma_lo, sigma_hi); guidance counts only between them.
             seed: With an image's id, it fixes its noise and wrong label.

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from ..diffusion.guidance import GuidedNoise, NoisePrediction
-from ..diffusion.samplers import SAMPLERS, STEPS, Callback, Steps
+from ..diffusion.samplers import SAMPLERS
+from ..diffusion.sampling import Callback, Sampling
 from ..diffusion.schedule import NoiseSchedule
 from ..diffusion.together import sample_together
 from ..nn.pixels import to_images, to_tensor
@@ -298,7 +299,7 @@ def generate_together(
         SamplingDiverged: As `generate_outliers`.
     """
     started = time.perf_counter()
-    runs: list[tuple[GuidedNoise, Steps]] = []
+    runs: list[tuple[GuidedNoise, Sampling]] = []
     noised = []
     for i, one in enumerate(requests):
         recipe, names = one.recipe, np.asarray(one.ids, str).tolist()
@@ -311,7 +312,8 @@ def generate_together(
         if recipe.start_timestep:
             x = schedule.add_noise(x, draw("start"), recipe.start_timestep)
         noised.append(x)
-        steps = STEPS[recipe.solver](
+        sampling = Sampling(
+            SAMPLERS[recipe.solver],
             x,
             schedule.timesteps(recipe.start_timestep, recipe.num_inference_steps),
             schedule,
@@ -319,7 +321,7 @@ def generate_together(
             step_noise=partial(_step_noise, draw),
             callback=None if callback is None else partial(callback, i),
         )
-        runs.append((guided, steps))
+        runs.append((guided, sampling))
     finished = sample_together(runs)
     elapsed, made = time.perf_counter() - started, []
     for one, (guided, _), x_s, x_0 in zip(requests, runs, noised, finished, strict=True):
