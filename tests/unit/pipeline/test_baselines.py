@@ -19,7 +19,7 @@ from sdviz.config.reading import load_config
 from sdviz.config.tree import EvaluationConfig
 from sdviz.data import DataError
 from sdviz.evaluation import read_report
-from sdviz.nn.encoder import encode
+from sdviz.nn.batches import encode
 from sdviz.pipeline import PipelineError, Workspace, config_hash, read_labels, run_stages, stage_names
 from sdviz.pipeline.clusters import load_backbone, load_encoder
 from sdviz.pipeline.generation import read_sd_test
