@@ -9,11 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..registry import module_names
 from .common import EXIT_STOPPED, Mistake, app, checking, fail, load_images, mistakes_in_one_line, progress_bar
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
     from ..pipeline import Target
+
+
+# a solver is called as its file; the files themselves need torch
+_SOLVERS = module_names("sdviz.diffusion.samplers")
 
 
 @app.command()
@@ -38,7 +43,7 @@ def generate(
         float | None, typer.Option("--guidance-scale", "-w", help="0 is conditional, above exaggerates.")
     ] = None,
     steps: Annotated[int | None, typer.Option("--steps", help="Network calls from x_S to x_0.")] = None,
-    solver: Annotated[str | None, typer.Option(help="Such as ddim; an unknown one gets the list.")] = None,
+    solver: Annotated[str | None, typer.Option(help=f"{', '.join(_SOLVERS)}.")] = None,
     eta: Annotated[float, typer.Option(help="DDIM's share of fresh noise, 0..1.")] = 0.0,
     interval: Annotated[
         str | None, typer.Option(metavar="LO,HI", help="Guide only where sigma lies between these.")

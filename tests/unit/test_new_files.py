@@ -1,4 +1,4 @@
-"""A method is one file: put into one of the folders, it is known everywhere."""
+"""A method or a solver is one file: put into its folder, it is known everywhere."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 from sdviz.baselines import BASELINES
+from sdviz.diffusion.samplers import SAMPLERS
+from sdviz.registry import module_names
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 
 METHOD = """
 from __future__ import annotations
@@ -36,11 +38,28 @@ class Centroid(Baseline):
     def _score(self, queries: np.ndarray, ids: np.ndarray | None) -> np.ndarray:
         return np.linalg.norm(queries - self._mean, axis=1).astype(np.float64) ** self.settings.power
 """
+SOLVER = """
+from __future__ import annotations
+
+import torch
+
+from ..sampling import Sampler, Step
+
+
+def update(s: Step) -> torch.Tensor:
+    return s.x_0
+
+
+SAMPLER = Sampler("one_jump", "One jump", update)
+"""
 SCRIPT = """
 import json
+from typer.testing import CliRunner
+from sdviz.cli import app
 from sdviz.baselines import BASELINES, Images, Reference
 from sdviz.config.nodes import ConfigError
 from sdviz.config.reading import key_paths, load_config, to_yaml
+from sdviz.diffusion.samplers import SAMPLERS
 
 method = BASELINES["centroid"](power=1).fit(Reference(Images(features=[[0.0, 0.0], [2.0, 0.0]])))
 open("mine.yaml", "w").write("data: {id: shapes}")
@@ -59,6 +78,9 @@ print(json.dumps({
     "settings": config.evaluation.baselines[1].build().settings.power,
     "same": load_config("written.yaml").evaluation == config.evaluation,
     "keys": list(key_paths()),
+    "solvers": list(SAMPLERS),
+    "solver": load_config("mine.yaml", ["defaults.solver=one_jump"]).defaults.solver,
+    "help": CliRunner().invoke(app, ["generate", "--help"], env={"COLUMNS": "200"}).output,
     "errors": errors,
 }))
 """
@@ -66,10 +88,11 @@ print(json.dumps({
 
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What a package sees that has one file more than ours."""
+    """What a package sees that has a method and a solver more than ours, a file each."""
     folder = tmp_path_factory.mktemp("package")
     shutil.copytree(ROOT / "sdviz", folder / "sdviz", ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "sdviz" / "baselines" / "distance" / "centroid.py").write_text(METHOD)
+    (folder / "sdviz" / "diffusion" / "samplers" / "one_jump.py").write_text(SOLVER)
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT], cwd=folder, capture_output=True, text=True, timeout=240
     )
@@ -97,6 +120,16 @@ def test_its_mistakes_are_explained_as_those_of_all_others(seen: dict[str, Any])
     assert misspelt.endswith(
         "evaluation.baselines.0.pwer: unknown key; the nearest is evaluation.baselines.power"
     )
+
+
+def test_a_new_file_is_a_solver_of_configuration_and_command_line(seen: dict[str, Any]) -> None:
+    assert seen["solvers"] == sorted([*SAMPLERS, "one_jump"])
+    assert seen["solver"] == "one_jump"
+    assert ", ".join(seen["solvers"]) in seen["help"]
+
+
+def test_solvers_are_called_as_their_files() -> None:
+    assert list(SAMPLERS) == module_names("sdviz.diffusion.samplers")
 
 
 def test_methods_stand_in_the_order_of_their_files() -> None:
