@@ -1,4 +1,4 @@
-"""What every method beside the paper's takes and gives: fit on ID images, score others."""
+"""The interface of all methods: fit on ID images, score others."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ OnProgress: TypeAlias = Callable[[float], None]
 
 
 class BaselineError(ValueError):
-    """A method that cannot be fitted or asked as it was; the message is one line."""
+    """Settings, images or a reference that a method cannot take; the message is one line."""
 
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """Images as a method may see them; what it does not need may be None. Lists are taken as arrays.
+    """Images for a method; what it does not need may be None. Lists are taken as arrays.
 
     Attributes:
-        features: float32 (N,D) of the encoder before any detector training.
+        features: float32 (N,D), of the encoder before detector training.
         images: uint8 (N,H,W,3).
-        logits: float32 (N,C) of the cluster head.
-        ids: str (N,), so that an image of the reference is not its own neighbour.
+        logits: float32 (N,C), of the cluster head.
+        ids: str (N,); an image of the reference is not its own neighbour.
     """
 
     features: np.ndarray | None = None
@@ -47,11 +47,11 @@ class Reference:
     Attributes:
         known: The ID training images.
         labels: int64 (N,), the cluster of each, 0..C-1.
-        encoder: The network that `known.features` come from; a method that trains it takes a copy.
-        outliers: uint8 (M,H,W,3), made by some generator.
+        encoder: The network that gave `known.features`; a method that trains it takes a copy.
+        outliers: uint8 (M,H,W,3), made by a generator.
         views: The augmentation of methods that train.
-        seed: Of everything random.
-        device: Where to train.
+        seed: Of all random numbers.
+        device: Where to train and score.
     """
 
     known: Images
@@ -69,18 +69,18 @@ class Baseline(ABC):
     `fit` and `score` check what they are given, so the `_fit` and `_score` of a method need not.
 
     Attributes:
-        key: What configurations and tables call it.
-        title: What people call it.
-        needs: What of a `Reference` and of the images to score it looks at; the first is what it scores.
+        key: Its name in configurations and tables.
+        title: Its name for readers.
+        needs: The fields of `Reference` and `Images` that it uses; the first is what it scores.
         training_passes: Images that go through the network for each ID image of an epoch; 0 without training.
         scoring_passes: Images that go through the network for each image to score.
         settings: What is set, a `Settings`.
     """
 
     class Settings(Node):
-        """What can be set, with range and default: nothing, unless a method says otherwise.
+        """The settings of the method, with range and default.
 
-        A method that needs outliers has `generator_steps`, and one that trains `epochs`, for those who run it.
+        A method that trains has `epochs` among them, and one that needs outliers `generator_steps`.
         """
 
     key: ClassVar[str]
@@ -90,7 +90,7 @@ class Baseline(ABC):
     scoring_passes: ClassVar[int] = 1
     settings: Any
 
-    # of one image of those that it was fitted on; None before that
+    # the shape of one image or feature in `fit`; None before it
     _shape: tuple[int, ...] | None = None
 
     def __init__(self, **settings: object) -> None:
@@ -102,17 +102,17 @@ class Baseline(ABC):
         self.settings = _settings(self.key, self.Settings, settings)
 
     def fit(self, reference: Reference, on_progress: OnProgress | None = None) -> Self:
-        """Takes the ID images in, and trains where the method does.
+        """Fits the method to ID images; some methods train a network.
 
         Args:
-            reference: With all that `needs` names.
-            on_progress: Told the share done, 0..1.
+            reference: Has all that `needs` names.
+            on_progress: Called with the share done, 0..1.
 
         Returns:
             Itself.
 
         Raises:
-            BaselineError: Something that it needs is missing, too little, or not of its kind and shape.
+            BaselineError: Something that the method needs is missing, too small, or of a wrong kind or shape.
         """
         self._shape = None
         if not isinstance(reference, Reference):
@@ -123,11 +123,11 @@ class Baseline(ABC):
         return self
 
     def score(self, images: Images) -> np.ndarray:
-        """Scores, float64 (N,), higher for more OOD; none for no images.
+        """Scores images: float64 (N,), higher is more OOD.
 
         Raises:
-            BaselineError: Before `fit`, without what it needs, or where that is of another kind or shape than
-                what it was fitted on.
+            BaselineError: The method is not fitted, or what it scores is missing or of another kind or shape
+                than in `fit`.
         """
         if self._shape is None:
             raise BaselineError(f"{self.key} scores nothing before it is fitted: call fit")
@@ -149,14 +149,14 @@ class Baseline(ABC):
 
     @abstractmethod
     def _fit(self, known: np.ndarray, reference: Reference, on_progress: OnProgress | None) -> None:
-        """`fit`, with what it needs first of the ID images, and the reference's own columns checked."""
+        """Does the work of `fit`; `known` is what is scored, of the ID images, and the reference is checked."""
 
     @abstractmethod
     def _score(self, queries: np.ndarray, ids: np.ndarray | None) -> np.ndarray:
-        """`score` of at least one image, of the shape of the ID images."""
+        """Does the work of `score` for at least one image, of the shape of the ID images."""
 
     def _checked(self, reference: Reference) -> tuple[np.ndarray, Reference]:
-        """What is scored of the ID images, and the reference with arrays for lists."""
+        """What the method scores, of the ID images; and the reference with arrays in place of lists."""
         for need in self.needs:
             if (
                 getattr(reference.known if need in ("features", "images", "logits") else reference, need)
@@ -217,7 +217,7 @@ def _allowed(field: FieldInfo) -> str | None:
 
 
 def _column(key: str, kind: str, given: object, name: str | None = None) -> np.ndarray:
-    """Images uint8 (N,H,W,3), or finite numbers (N,D); an empty list has no more than its length."""
+    """Images uint8 (N,H,W,3) or finite numbers (N,D); an empty list stays of shape (0,)."""
     name = name or kind
     array = _array(key, name, given)
     if array.shape == (0,):

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-# what numpy, torch and scikit-learn all take, with room above it for the seeds counted on from it
+# numpy, torch and scikit-learn all take these, and the larger ones that are counted up from them
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
@@ -54,16 +54,20 @@ class DiffusionConfig(Node):
     )
     phase_means: bool = Field(
         True,
-        description="behind pixel-unshuffle, after training: the noise in each channel's mean by its posterior,"
-        " not by the U-Net, whose normalisation hides it; without, every outlier has a fine grid",
+        description="with pixel-unshuffle, after training: the noise in each channel's mean comes from its"
+        " posterior, not from the U-Net, whose normalisation hides it; without this, outliers show a fine grid",
     )
     p_uncond: float = Field(0.1, ge=0, le=1)
     batch_size: int = Field(64, ge=1)
     total_steps: int = Field(10_000, ge=1)
-    time_limit_sec: float | None = Field(None, gt=0, description="stop early, cooled down, after this long")
+    time_limit_sec: float | None = Field(
+        None, gt=0, description="stop early, after the cooldown, when this time is over"
+    )
     learning_rate: float = Field(2e-4, gt=0)
     warmup_steps: int = Field(500, ge=0)
-    cooldown: float = Field(0.0, ge=0, le=1, description="the last share of training, with a rate falling to 0")
+    cooldown: float = Field(
+        0.0, ge=0, le=1, description="share of the training, at its end, in which the rate falls to 0"
+    )
     max_grad_norm: float = Field(1.0, gt=0)
     ema_decay: float = Field(0.999, ge=0, lt=1)
     random_flip: bool = True
@@ -82,29 +86,30 @@ class DiffusionConfig(Node):
 
 
 class ViewsConfig(Node):
-    """Random views of an image: what must not matter to the encoder.
+    """Random views of an image, which the encoder learns to treat as the same.
 
-    Every view is a random window (zoom, place, tilt, flip), recoloured. What hides the nuisances differs
-    from set to set: photographs want crops and colour jitter, flat shapes over gradients want colour
-    fields and colour matrices.
+    Every view is a random window (zoom, place, tilt, flip) with changed colours. Which changes help depends on
+    the set: crops and colour jitter for photographs, colour fields and colour matrices for flat shapes over
+    gradients.
     """
 
     area: tuple[float, float] = Field(
-        (0.2, 1.0), description="share of the picture's area in the window; above 1 looks past its border"
+        (0.2, 1.0),
+        description="share of the picture's area in the window; above 1 the window is larger than it",
     )
     max_shift: float = Field(
-        1.0, ge=0, le=1, description="how far the window moves, 1 being to the picture's border"
+        1.0, ge=0, le=1, description="how far the window moves; 1 is up to the picture's border"
     )
     max_tilt_deg: float = Field(0.0, ge=0, le=180)
     random_flip: bool = True
-    brightness: float = Field(0.4, ge=0, lt=1, description="a factor of 1 +- this; so are the next two")
+    brightness: float = Field(0.4, ge=0, lt=1, description="a factor of 1 +- this, as the next two")
     contrast: float = Field(0.4, ge=0, lt=1)
     saturation: float = Field(0.4, ge=0, lt=1)
-    hue: float = Field(0.1, ge=0, le=0.5, description="a turn of the hue by +- this, 1 being a full circle")
-    jitter_share: float = Field(0.8, ge=0, le=1, description="how many views the four above change")
+    hue: float = Field(0.1, ge=0, le=0.5, description="turns the hue by +- this; 1 is a full circle")
+    jitter_share: float = Field(0.8, ge=0, le=1, description="share of the views that the four above change")
     grey_share: float = Field(0.2, ge=0, le=1)
     colour_matrix_share: float = Field(
-        0.0, ge=0, le=1, description="how many views have their colours turned by a random orthogonal matrix"
+        0.0, ge=0, le=1, description="share of the views whose colours are turned by a random orthogonal matrix"
     )
     colour_field: float = Field(
         0.0, ge=0, description="strength of a random smooth field added to the colours, grey levels in -1..1"
@@ -123,7 +128,7 @@ MILD_VIEWS = ViewsConfig(area=(0.8, 1.0), brightness=0.2, contrast=0.2, saturati
 
 
 class OptimizerConfig(Node):
-    """How a network's weights follow the gradient; the rate warms up and falls as a cosine."""
+    """The optimizer of a network; its rate warms up, then falls as a cosine."""
 
     name: Literal["adamw", "sgd"] = "adamw"
     learning_rate: float = Field(1e-3, gt=0)
@@ -133,7 +138,7 @@ class OptimizerConfig(Node):
 
 
 class TrainingConfig(Node):
-    """What every training has."""
+    """The settings of every training."""
 
     total_steps: int = Field(2000, ge=1)
     batch_size: int = Field(256, ge=2)
@@ -150,7 +155,7 @@ class SimCLRConfig(TrainingConfig):
 
 
 class PretrainingConfig(TrainingConfig):
-    """Supervised training of the encoder on another set, before anything else."""
+    """Supervised training of the encoder on another set, as its first stage."""
 
     data: str = Field(min_length=1, description="a labelled set, as data.id")
     split: str | None = None
@@ -167,7 +172,7 @@ class PretrainingConfig(TrainingConfig):
 
 
 class EncoderConfig(Node):
-    """The network before detector training: clusters and plain features come from it."""
+    """The network before detector training; it gives the clusters and the plain features."""
 
     arch: str = Field("small", description="small, resnet18 or timm:NAME")
     width: int = Field(48, ge=4, description="channels of the first stage; of small and resnet18")
@@ -188,14 +193,14 @@ class EncoderConfig(Node):
 
 
 class ScanConfig(TrainingConfig):
-    """The SCAN loss (Van Gansbeke et al. 2020): neighbours in one cluster, all clusters used."""
+    """Training by the SCAN loss (Van Gansbeke et al. 2020): neighbours share a cluster, none is empty."""
 
     total_steps: int = Field(1000, ge=1)
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-4)
     neighbours: int = Field(20, ge=1)
-    heads: int = Field(10, ge=1, description="trained side by side; the one with the lowest loss is kept")
+    heads: int = Field(10, ge=1, description="trained together; the one with the lowest loss is kept")
     head_steps: int = Field(
-        500, ge=0, description="steps of the heads alone on the encoder as it is, before all is trained"
+        500, ge=0, description="steps in which the heads alone are trained, before the encoder is too"
     )
     head_learning_rate: float = Field(0.1, gt=0)
     head_batch_size: int = Field(1000, ge=2)
@@ -203,7 +208,7 @@ class ScanConfig(TrainingConfig):
 
 
 class SelfLabelConfig(TrainingConfig):
-    """Self-labelling: confident predictions on plain images become targets on strong views."""
+    """Self-labelling: confident predictions on plain images become the targets of strong views."""
 
     total_steps: int = Field(1000, ge=1)
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-4)
@@ -211,7 +216,7 @@ class SelfLabelConfig(TrainingConfig):
 
 
 class ClustererConfig(Node):
-    """Training of the small classifier that names the cluster of any image, where SCAN does not."""
+    """Training of the small classifier that names an image's cluster where SCAN gave no network for it."""
 
     width: int = Field(32, ge=1, description="channels of its first stage")
     total_steps: int = Field(1000, ge=1)
@@ -235,14 +240,11 @@ class DetectorConfig(Node):
     backbone: EncoderConfig | None = Field(
         None, description="the network that the detector starts from; None takes the encoder"
     )
-    frozen_blocks: int = Field(0, ge=0, description="the encoder's first blocks that stay as they are")
-    zero_heads: bool = Field(True, description="the three heads begin at 0")
+    frozen_blocks: int = Field(0, ge=0, description="first blocks of the encoder that are not trained")
+    zero_heads: bool = Field(True, description="the three heads start at 0")
     views: ViewsConfig = MILD_VIEWS
     reconstructed_id: float = Field(
-        0.0,
-        ge=0,
-        le=1,
-        description="share of the ID images shown as the U-Net rebuilds them",
+        0.0, ge=0, le=1, description="share of the ID images that are shown as the U-Net rebuilds them"
     )
     snapshot_ids: int = Field(2000, ge=0, description="images whose features are kept after every epoch")
     save_every_sec: float = Field(180.0, gt=0)

@@ -1,6 +1,6 @@
 """The tree of a run's configuration: what there is to set, in which range, with which default.
 
-Solvers and methods are found by their registries: a new file of either is part of the tree by being there.
+Solvers and methods, with the methods' settings, come from their registries: a new file is all it takes.
 """
 
 from __future__ import annotations
@@ -33,14 +33,16 @@ else:
 
 
 class DataConfig(Node):
-    """What to train on, in the words of `sdviz.data.load`."""
+    """What to train on; the names are those of `sdviz.data.load`."""
 
     id: str = Field(min_length=1, description="a name, folder:PATH, parquet:PATH, npz:PATH or npy:PATH")
     split: str | None = Field(None, description="None takes the only split there is, else train")
     test_split: str | None = Field(None, description="None takes test, where the set has one")
     limit: int | None = Field(None, ge=1, description="images to train on; None takes all")
     size_px: int = Field(32, ge=1)
-    on_error: Literal["raise", "skip"] = Field("raise", description="what to do about a bad picture")
+    on_error: Literal["raise", "skip"] = Field(
+        "raise", description="what happens at a picture that cannot be read"
+    )
     holdout: float = Field(
         0.1, gt=0, lt=1, description="share kept for testing a detector, where there is no test split"
     )
@@ -76,11 +78,11 @@ class JpegConfig(Node):
 
 
 class OutliersConfig(Node):
-    """The SD outliers that the detector learns from; what is None is taken from `defaults`."""
+    """The SD outliers that the detector is trained with; None takes the value in `defaults`."""
 
     per_image: int = Field(1, ge=1)
     limit: int | None = Field(
-        None, ge=1, description="images to make them of and to train the detector with; None takes all"
+        None, ge=1, description="images to make outliers of and to train the detector with; None takes all"
     )
     start_timestep: int | None = Field(None, ge=0)
     guidance_scale: float | None = Field(None, ge=-1, le=20)
@@ -88,7 +90,7 @@ class OutliersConfig(Node):
     solver: Solver | None = None
     eta: float = Field(0.0, ge=0, le=1)
     guidance_interval: tuple[float, float] | None = None
-    jpeg: JpegConfig | None = Field(None, description="for ID images that went through JPEG")
+    jpeg: JpegConfig | None = Field(None, description="for ID images that were JPEG files")
     shard_size: int = Field(256, ge=1, description="images made and saved together")
     batch_size: int = Field(64, ge=1)
     seed: Seed = 0
@@ -111,16 +113,16 @@ class ScoreConfig(Node):
 
 
 class SDTestConfig(Node):
-    """SD outliers of held-out ID images as an OOD set of their own (Table 4); the rest is as in `outliers`."""
+    """SD outliers of held-out ID images as an OOD set (Table 4); all else is set as in `outliers`."""
 
     start_timestep: int = Field(150, ge=0)
     guidance_scale: float = Field(4.0, ge=-1, le=20)
-    limit: int | None = Field(None, ge=1, description="held-out images to make them of; None takes all")
+    limit: int | None = Field(None, ge=1, description="held-out images to make outliers of; None takes all")
     seed: Seed = 0
 
 
 class BaselineConfig(Node):
-    """One method of `evaluation.baselines`; that method's own settings stand beside these two."""
+    """One method of `evaluation.baselines`. Each method adds its own settings to these two."""
 
     method: str
     network: Literal["backbone", "encoder"] = Field(
@@ -129,7 +131,7 @@ class BaselineConfig(Node):
 
     @property
     def key(self) -> str:
-        """What tables and files call it: the method's name, with `network` where that is the encoder."""
+        """Its name in tables and files: the method's, followed by @encoder on the encoder."""
         return self.method if self.network == "backbone" else f"{self.method}@{self.network}"
 
     def build(self) -> Baseline:
@@ -138,14 +140,14 @@ class BaselineConfig(Node):
 
 
 def _plain_method(value: object) -> object:
-    """The name of a method stands for the method with its defaults, and so does a setting that is null."""
+    """Turns the name of a method into a method without settings, and leaves out settings that are null."""
     if isinstance(value, dict):
         return {k: v for k, v in value.items() if v is not None or k == "method"}
     return {"method": value} if isinstance(value, str) else value
 
 
 def _with_settings(method: type[Baseline]) -> type[BaselineConfig]:
-    """`BaselineConfig` of one method, with the settings that stand in that method's file."""
+    """Adds the settings in a method's file to `BaselineConfig`."""
     bases: Any = (method.Settings, BaselineConfig)
     name: Any = Literal[method.key]
     return create_model(f"{method.__name__}Config", __base__=bases, method=name)
@@ -162,16 +164,18 @@ else:
 
 
 class EvaluationConfig(Node):
-    """What the detector is measured on. Settings are chosen on `validation` alone."""
+    """What the detector is measured on. Choose settings by `validation` only."""
 
     near: tuple[str, ...] = ()
     far: tuple[str, ...] = ()
     validation: tuple[str, ...] = ()
     classes: dict[str, tuple[str, ...]] = Field(
-        {}, description="of a set that is named above, the only classes to take: their names or first words"
+        {}, description="the only classes to take of a set that is named above: their names or first words"
     )
     sd_test: SDTestConfig | None = Field(None, description="SD outliers of held-out ID images as an OOD set")
-    baselines: tuple[AnyBaseline, ...] = Field((), description="methods to measure beside ours")
+    baselines: tuple[AnyBaseline, ...] = Field(
+        (), description="other methods to measure: names, or a method with its settings"
+    )
     score: ScoreConfig = ScoreConfig()
     limit: int | None = Field(None, ge=1, description="images of each set; None takes all")
     controls: tuple[Literal["no_training", "right_label", "noise", "right_label_as_id", "lambda_zero"], ...] = (
@@ -212,7 +216,7 @@ class EvaluationConfig(Node):
 
 
 class DefaultsConfig(Node):
-    """What the bundle does when it is not told: S, w, K and the sampler."""
+    """S, w, K and the solver that a bundle takes where none are given."""
 
     start_timestep: int = Field(100, ge=0)
     guidance_scale: float = Field(2.0, ge=-1, le=20)
@@ -226,7 +230,7 @@ class BundleConfig(Node):
     outlier_pictures: int | None = Field(
         None,
         ge=0,
-        description="outliers kept as PNG; the others are made again from their source; None keeps all",
+        description="outliers kept as PNG; the others are made again when they are shown; None keeps all",
     )
     weights: Literal["float32", "float16"] = Field(
         "float32",
@@ -235,12 +239,14 @@ class BundleConfig(Node):
 
 
 class RunConfig(Node):
-    """The whole tree of a run. Without `detector` it ends in a bundle that makes outliers only."""
+    """The whole tree of a run. Without `detector`, its bundle only makes outliers."""
 
     profile: str = Field("run", min_length=1, description="part of the run folder's name")
     data: DataConfig
     views: ViewsConfig = ViewsConfig()
-    encoder: EncoderConfig | None = Field(None, description="None trains none; scan and detector need it")
+    encoder: EncoderConfig | None = Field(
+        None, description="None trains no encoder; scan and detector need one"
+    )
     labels: LabelsConfig = LabelsConfig()
     clusterer: ClustererConfig = ClustererConfig()
     diffusion: DiffusionConfig = DiffusionConfig()
@@ -268,7 +274,7 @@ class RunConfig(Node):
         if self.encoder is None and self.detector is not None:
             raise ValueError("detector needs an encoder: add encoder: {}")
         for name in (*self.evaluation.near, *self.evaluation.far, *self.evaluation.validation):
-            # no split of it either: the others are of the same kind
+            # nor another split of the same set
             if _plain(name) == _plain(self.data.id) or name.partition(":")[0] == self.data.id:
                 raise ValueError(f"evaluation: {name} is what the run trains on, not OOD")
         return self
@@ -280,6 +286,6 @@ class RunConfig(Node):
 
 
 def _plain(name: str) -> str:
-    """A data set's name; where it is a path, as in folder:./pets/, without detours in it."""
+    """The name of a data set; a path in it, as in folder:./pets/, is normalised."""
     kind, _, path = name.partition(":")
     return f"{kind}:{os.path.normpath(path)}" if kind in ("folder", "parquet") and path else name

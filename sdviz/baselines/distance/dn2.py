@@ -1,4 +1,4 @@
-"""DN2: the distance to the two nearest ID features of a network that nobody fine-tuned."""
+"""DN2: the distance to the two nearest ID features of a network that was not fine-tuned."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from ..neighbours import check_neighbours, nearest_squares, unit
 
 
 class DN2(Baseline):
-    """The sum of squared distances to the k = 2 nearest ID features, as they are.
+    """The sum of squared distances to the k = 2 nearest ID features.
 
-    Bergman, Cohen and Hoshen 2020, "Deep Nearest Neighbor Anomaly Detection": sum_i |f(x) - f(x_i)|^2, f raw.
+    Bergman, Cohen and Hoshen 2020, "Deep Nearest Neighbor Anomaly Detection": sum_i |f(x) - f(x_i)|^2, with f as
+    it is unless `normalize` is set.
     """
 
     key, title, needs = "dn2", "DN2", ("features",)
 
     class Settings(Baseline.Settings):
-        """What can be set."""
+        """The settings."""
 
         k: int = Field(2, ge=1, description="neighbours that count")
         normalize: bool = Field(False, description="features of length 1")

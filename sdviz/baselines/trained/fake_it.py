@@ -1,4 +1,4 @@
-"""Fake-it: tell images from a generator's failures, then measure distances."""
+"""Fake-it: train to tell ID images from a poor generator's, then score by distance."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from ..neighbours import check_neighbours, nearest_squares
 
 
 class FakeIt(Baseline):
-    """A 2-way head from zero on ID images against generated ones; then distances.
+    """Trains a 2-way head, zero at first, on ID against generated images; then scores by distance.
 
     Mirzaei et al. 2022, "Fake It Till You Make It: Towards Accurate Near-Distribution Novelty Detection":
     outliers from a generator stopped early, cross-entropy of ID against outlier, SGD; the score is the sum of
-    |f(x) - f(x_i)|^2 over the k = 2 nearest ID images, not the logit. Which images the outliers are is the
-    caller's: samples of our own generator before it was trained to the end.
+    |f(x) - f(x_i)|^2 over the k = 2 nearest ID images, not the logit. A run makes the
+    outliers with its own generator, stopped after `generator_steps`.
     """
 
     key, title, needs = "fake_it", "Fake-it", ("images", "encoder", "outliers")
     training_passes = 2
 
     class Settings(Baseline.Settings):
-        """What can be set."""
+        """The settings."""
 
         k: int = Field(2, ge=1, description="neighbours that count")
         epochs: float = Field(5.0, gt=0, description="over the ID images")
@@ -70,7 +70,7 @@ class FakeIt(Baseline):
             return F.cross_entropy(logits.float(), is_fake)
 
         parts: dict[str, nn.Module] = {"encoder": self._encoder, "head": head}
-        # crops and colours would tell the sides apart: half of the outliers mirrored is all that is done
+        # the only augmentation is a random flip of the outliers: crops or colours would give them away
         plain = Reference(
             reference.known, views=None, seed=reference.seed, device=reference.device, encoder=reference.encoder
         )

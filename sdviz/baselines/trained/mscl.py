@@ -1,4 +1,4 @@
-"""MSCL: contrast views about the centre of ID images, then measure distances."""
+"""MSCL: contrast views around the centre of ID images, then score by distance."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class MSCL(Baseline):
     training_passes = 2
 
     class Settings(Baseline.Settings):
-        """What can be set."""
+        """The settings."""
 
         k: int = Field(2, ge=1, description="neighbours that count")
         temperature: float = Field(0.25, gt=0, description="tau")

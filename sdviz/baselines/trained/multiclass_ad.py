@@ -1,4 +1,4 @@
-"""Multi-class AD: fine-tune on cluster labels, drop the head, and measure distances."""
+"""Multi-class AD: fine-tune on cluster labels, drop the head, then score by distance."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..neighbours import check_neighbours, nearest_squares
 
 
 class MulticlassAD(Baseline):
-    """Fine-tuned with cross-entropy on pseudo-labels; the sum of squared distances to the k = 2 nearest.
+    """Fine-tunes on pseudo-labels; the score is the sum of squared distances to the k = 2 nearest ID features.
 
     Cohen, Abutbul and Hoshen 2022, "Out-of-Distribution Detection without Class Labels": cross-entropy on SCAN
     labels, then sum_i |f(x) - f(x_i)|^2 over the nearest ID images below the head.
@@ -25,7 +25,7 @@ class MulticlassAD(Baseline):
     training_passes = 1
 
     class Settings(Baseline.Settings):
-        """What can be set."""
+        """The settings."""
 
         k: int = Field(2, ge=1, description="neighbours that count")
         epochs: float = Field(5.0, gt=0, description="over the ID images")

@@ -1,4 +1,4 @@
-"""Rot: how badly a network names the quarter turns of an image."""
+"""Rot: how badly a network predicts the quarter turns of an image."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Rot(Baseline):
     training_passes, scoring_passes = 4, 4
 
     class Settings(Baseline.Settings):
-        """What can be set."""
+        """The settings."""
 
         epochs: float = Field(5.0, gt=0, description="over the ID images")
         learning_rate: float = Field(1e-3, gt=0, description="of AdamW")
