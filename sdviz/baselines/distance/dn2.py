@@ -12,8 +12,8 @@ from ..neighbours import check_neighbours, nearest_squares, unit
 class DN2(Baseline):
     """The sum of squared distances to the k = 2 nearest ID features.
 
-    Bergman, Cohen and Hoshen 2020, "Deep Nearest Neighbor Anomaly Detection": sum_i |f(x) - f(x_i)|^2, with f as
-    it is unless `normalize` is set.
+    Bergman, Cohen and Hoshen 2020, "Deep Nearest Neighbor Anomaly Detection": sum_i |f(x) - f(x_i)|^2, with f
+    as it is unless `normalize` is set.
     """
 
     key, title, needs = "dn2", "DN2", ("features",)

@@ -19,8 +19,8 @@ class FakeIt(Baseline):
 
     Mirzaei et al. 2022, "Fake It Till You Make It: Towards Accurate Near-Distribution Novelty Detection":
     outliers from a generator stopped early, cross-entropy of ID against outlier, SGD; the score is the sum of
-    |f(x) - f(x_i)|^2 over the k = 2 nearest ID images, not the logit. A run makes the
-    outliers with its own generator, stopped after `generator_steps`.
+    |f(x) - f(x_i)|^2 over the k = 2 nearest ID images, not the logit. A run makes the outliers with
+    its own generator, stopped after `generator_steps`.
     """
 
     key, title, needs = "fake_it", "Fake-it", ("images", "encoder", "outliers")
@@ -42,13 +42,7 @@ class FakeIt(Baseline):
     @property
     def optimizer(self) -> OptimizerConfig:
         """SGD, as `finetuning.train` takes it."""
-        return OptimizerConfig(
-            name="sgd",
-            learning_rate=self.settings.learning_rate,
-            momentum=0.9,
-            weight_decay=5e-5,
-            warmup_steps=0,
-        )
+        return OptimizerConfig(name="sgd", learning_rate=self.settings.learning_rate, weight_decay=5e-5)
 
     def _fit(self, known: np.ndarray, reference: Reference, on_progress: OnProgress | None) -> None:
         """Trains a copy of the encoder and keeps the ID features."""
@@ -71,15 +65,12 @@ class FakeIt(Baseline):
 
         parts: dict[str, nn.Module] = {"encoder": self._encoder, "head": head}
         # the only augmentation is a random flip of the outliers: crops or colours would give them away
-        plain = Reference(
-            reference.known, views=None, seed=reference.seed, device=reference.device, encoder=reference.encoder
-        )
         train(
             self.key,
             parts,
             known,
             loss,
-            plain,
+            reference,
             self.optimizer,
             self.settings.epochs,
             self.settings.batch_size,

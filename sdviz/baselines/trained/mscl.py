@@ -41,13 +41,7 @@ class MSCL(Baseline):
     @property
     def optimizer(self) -> OptimizerConfig:
         """SGD, as `finetuning.train` takes it."""
-        return OptimizerConfig(
-            name="sgd",
-            learning_rate=self.settings.learning_rate,
-            momentum=0.9,
-            weight_decay=5e-5,
-            warmup_steps=0,
-        )
+        return OptimizerConfig(name="sgd", learning_rate=self.settings.learning_rate, weight_decay=5e-5)
 
     def _fit(self, known: np.ndarray, reference: Reference, on_progress: OnProgress | None) -> None:
         """Trains a copy of the encoder and keeps the ID features."""
