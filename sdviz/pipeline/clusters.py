@@ -19,12 +19,13 @@ from .. import data
 from ..config.nodes import EncoderConfig
 from ..config.tree import RunConfig
 from ..data import DataError, ImageSet
+from ..detection.knn import nearest_others, unit_length
 from ..nn.batches import encode, predict
 from ..nn.classifier import Classifier, Projection, ScanClassifier, SmallClassifier
 from ..nn.encoder import Encoder, build_encoder
 from ..nn.unet import build_noise_predictor, n_parameters
 from ..scan.classifier_training import accuracy, train_classifier
-from ..scan.clustering import kmeans_labels, neighbours_of, train_scan, train_self_labels
+from ..scan.clustering import kmeans_labels, train_scan, train_self_labels
 from ..scan.metrics import agreement
 from ..scan.simclr import train_simclr, train_supervised
 from .workspace import Metrics, Progress, Workspace, read_cluster_names, read_labels, write_labels
@@ -234,7 +235,8 @@ def _scan(work: Workspace, metrics: Metrics) -> tuple[np.ndarray, np.ndarray] | 
     else:
         network = encoder if projection is None else nn.Sequential(encoder, projection)
         features = encode(network, images.images, device)
-        near = neighbours_of(features, min(config.scan.neighbours, len(images) - 1), device)
+        k = min(config.scan.neighbours, len(images) - 1)
+        near = nearest_others(unit_length(features), k, device=device)
         # 2. the SCAN loss
         trained = train_scan(
             encoder,

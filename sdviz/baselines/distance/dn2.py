@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from pydantic import Field
 
+from ...detection.knn import unit_length
 from ..interface import Baseline, OnProgress, Reference
-from ..neighbours import check_neighbours, nearest_squares, unit
+from ..neighbours import check_neighbours, nearest_squares
 
 
 class DN2(Baseline):
@@ -38,4 +39,4 @@ class DN2(Baseline):
         ).sum(1)
 
     def _features(self, features: np.ndarray) -> np.ndarray:
-        return unit(features) if self.settings.normalize else features
+        return unit_length(features) if self.settings.normalize else features

@@ -10,7 +10,8 @@ from ..sampling import Sampler, Step
 def update(s: Step) -> torch.Tensor:
     """Algorithm 2, over any subset of the timesteps.
 
-    The variance is "fixed small": beta~ = (1 - abar_next) / (1 - abar_t) beta_t, beta_t = 1 - abar_t / abar_next.
+    The variance is "fixed small": beta~ = (1 - abar_next) / (1 - abar_t) beta_t with beta_t =
+    1 - abar_t / abar_next.
     """
     alpha = s.a / s.a_next
     beta = 1 - alpha
