@@ -17,7 +17,7 @@ from .. import data
 from ..bundle import BundleError
 from ..data import MissingDataError
 from ..data.decode import through_jpeg
-from ..data.torchvision_sets import NAMES as CAN_BE_FETCHED
+from ..data.sources.torchvision_sets import NAMES as CAN_BE_FETCHED
 from ..outliers import Recipe
 from .same_images import find_images
 from .tables import Evidence, MissingPart

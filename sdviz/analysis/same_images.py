@@ -22,7 +22,7 @@ from .. import data
 from ..bundle import Bundle
 from ..data import DataError, Found, ImageSet
 from ..data.decode import through_jpeg
-from ..data.parquet import same_images_table
+from ..data.sources.parquet import same_images_table
 
 SAME_IMAGES = "same_images.parquet"
 

@@ -25,11 +25,12 @@ from pathlib import Path
 
 import numpy as np
 
-from . import arrays, digits, folder, parquet, shapes, torchvision_sets, zenodo
+from . import zenodo
 from .decode import one_line
 from .imageset import DataError, ImageSet, MissingDataError, OnError, chosen_rows, permutation
 from .lookup import Found
 from .lookup import look_up as _look_up
+from .sources import arrays, digits, folder, parquet, shapes, torchvision_sets
 from .uploads import from_uploads, prepare_upload
 
 __all__ = [
@@ -174,7 +175,7 @@ def splits(name: str) -> tuple[str, ...]:
 
 
 def masks(ids: np.ndarray) -> np.ndarray:
-    """The object masks of drawn images, bool (N,32,32), see `sdviz.data.shapes.masks`."""
+    """The object masks of drawn images, bool (N,32,32), see `sdviz.data.sources.shapes.masks`."""
     return shapes.masks(ids)
 
 

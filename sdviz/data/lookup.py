@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from . import arrays, digits, folder, parquet, shapes, torchvision_sets
 from .decode import DecodeError, decode_image
 from .imageset import UNKNOWN_LABEL, DataError, ImageSet
+from .sources import arrays, digits, folder, parquet, shapes, torchvision_sets
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import arrays, folder
 from .imageset import DataError
+from .sources import arrays, folder
 
 API = "https://zenodo.org/api/records"
 # name here -> record there

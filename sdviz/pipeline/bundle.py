@@ -17,8 +17,9 @@ from torch import nn
 from .. import data
 from ..bundle import Bundle, Defaults, make_manifest
 from ..bundle.manifest import ScoreDefaults
-from ..data import DataError, torchvision_sets
-from ..data.parquet import files_under, same_images_table
+from ..data import DataError
+from ..data.sources import torchvision_sets
+from ..data.sources.parquet import files_under, same_images_table
 from .clusters import load_backbone, load_clusterer
 from .detecting import load_detector
 from .generation import load_noise_predictor, phase_statistics, read_outliers

@@ -9,7 +9,8 @@ from streamlit.delta_generator import DeltaGenerator
 from sdviz import data
 from sdviz.analysis.pictures import way_to_get
 from sdviz.bundle import Bundle
-from sdviz.data import MissingDataError, torchvision_sets
+from sdviz.data import MissingDataError
+from sdviz.data.sources import torchvision_sets
 from sdviz.nn.device import device_name
 from sdviz.outliers import draw_target_labels
 from sdviz.ui.cache import DEVICE_LOCK, Edit, load_images, make_edits

@@ -12,7 +12,8 @@ from urllib.error import HTTPError, URLError
 import streamlit as st
 
 from sdviz import data
-from sdviz.data import DataError, torchvision_sets
+from sdviz.data import DataError
+from sdviz.data.sources import torchvision_sets
 from sdviz.ui.cache.worker import Worker
 from sdviz.ui.training.actions import READ_ONLY
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .decode import to_square
-from .imageset import UNKNOWN_LABEL, DataError, ImageSet, checked_labels, chosen_rows
+from ..decode import to_square
+from ..imageset import UNKNOWN_LABEL, DataError, ImageSet, checked_labels, chosen_rows
 
 KINDS = ("npz", "npy")
 SPLIT = "all"

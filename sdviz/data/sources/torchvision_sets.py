@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from .decode import to_square
-from .imageset import DataError, ImageSet, chosen_rows
+from ..decode import to_square
+from ..imageset import DataError, ImageSet, chosen_rows
 
 if TYPE_CHECKING:
     from torchvision.datasets import CIFAR10, SVHN

@@ -13,7 +13,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from .imageset import DataError, ImageSet, hash_words
+from ..imageset import DataError, ImageSet, hash_words
 
 SIZE_PX = 32
 DRAW_SEED = 20261

@@ -17,8 +17,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .decode import ImageStack
-from .imageset import UNKNOWN_LABEL, DataError, ImageSet, OnError, checked_labels, chosen_rows
+from ..decode import ImageStack
+from ..imageset import UNKNOWN_LABEL, DataError, ImageSet, OnError, checked_labels, chosen_rows
 
 IMAGE_COLUMNS = ("img", "image")
 LABEL_COLUMNS = ("label", "fine_label")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sdviz import data
-from sdviz.data import shapes
+from sdviz.data.sources import shapes
 
 # of the images, then the labels as little-endian int64: what is drawn must never change
 HASHES = {

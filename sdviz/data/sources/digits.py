@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from .imageset import ImageSet
+from ..imageset import ImageSet
 
 SPLIT = "test"
 N_IMAGES = 1797

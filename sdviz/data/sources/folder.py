@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .decode import SUFFIXES, ImageStack
-from .imageset import UNKNOWN_LABEL, DataError, ImageSet, OnError, chosen_rows
+from ..decode import SUFFIXES, ImageStack
+from ..imageset import UNKNOWN_LABEL, DataError, ImageSet, OnError, chosen_rows
 
 SPLIT = "all"
 
