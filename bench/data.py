@@ -103,7 +103,7 @@ def draw_with_pillow(index: int) -> np.ndarray:
 
 
 def _draw_ours(rows: np.ndarray) -> np.ndarray:
-    return shapes.load("shapes", "train", rows).images
+    return shapes.SOURCE.load("shapes", "train", lambda n: rows, SIZE_PX, "raise", pictures=True).images
 
 
 def _draw_peer(rows: np.ndarray) -> np.ndarray:

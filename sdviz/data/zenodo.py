@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .imageset import DataError
-from .sources import arrays, folder
+from .sources import SOURCES
 
 API = "https://zenodo.org/api/records"
 # name here -> record there
@@ -84,16 +84,14 @@ def how_to_open(path: Path) -> tuple[str, ...]:
     Returns:
         Names as `sdviz.data.load` takes them, as in "npz:PATH"; of a folder one or more. Else one sentence.
     """
-    kinds = (*arrays.KINDS, "parquet")
-    if not path.is_dir():
-        ending = path.suffix.lower().removeprefix(".")
-        if ending in kinds:
-            return (f"{ending}:{path}",)
-        return (f"{path}: sdviz does not open {f'.{ending} files' if ending else 'files without an ending'}",)
-    found = [f"folder:{path}"] if folder.holds_pictures(path) else []
     inside = sorted(one for one in path.rglob("*") if one.is_file() and not one.name.startswith("."))
-    found += [f"{one.suffix.lower()[1:]}:{one}" for one in inside if one.suffix.lower()[1:] in kinds]
-    return tuple(found) or (f"{path}: a folder without anything that sdviz opens",)
+    found = tuple(name for one in (path, *inside) for source in SOURCES if (name := source.name_of(one)))
+    if found:
+        return found
+    if path.is_dir():
+        return (f"{path}: a folder without anything that sdviz opens",)
+    ending = path.suffix.lower()
+    return (f"{path}: sdviz does not open {f'{ending} files' if ending else 'files without an ending'}",)
 
 
 def list_files(record: str, api: str | None = None) -> tuple[RecordFile, ...]:

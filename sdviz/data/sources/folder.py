@@ -2,82 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 
 import numpy as np
 
-from ..decode import SUFFIXES, ImageStack
-from ..imageset import UNKNOWN_LABEL, DataError, ImageSet, OnError, chosen_rows
+from ..decode import SUFFIXES, DecodeError, ImageStack, decode_image
+from ..imageset import UNKNOWN_LABEL, DataError, ImageSet, OnError, short_hash
+from ..source import Choose, Source, path_in
 
 SPLIT = "all"
 
 
-def load(path: Path, name: str, limit: int | None, seed: int, size_px: int, on_error: OnError) -> ImageSet:
-    """Reads the pictures of a folder, sorted by path; hidden files and other file types are passed over.
-
-    Where a sub-folder has pictures, at any depth, the sub-folders are the classes, empty ones included (so
-    that the labels of two folders agree), and pictures beside them are unlabelled. Else the folder is
-    flat and has no labels.
-
-    The id is `folder/<folder's name>/<path inside>@<12 hex digits of the file's SHA-256>`: two folders
-    of one name share an id only where path and picture agree.
-
-    Args:
-        path: The folder.
-        name: The set's name, as the user gave it.
-        limit: At most so many pictures, see `sdviz.data.load`.
-        seed: Which ones.
-        size_px: Height and width of the result.
-        on_error: What to do about a file that cannot be decoded.
-
-    Raises:
-        DataError: No such folder, no picture in it, or a bad one.
-    """
-    files = _checked_files(path, name)
-    names = class_names(path) if any(len(parts) > 1 for parts in files) else ()
-    label_of = {one: label for label, one in enumerate(names)}
-
-    rows = chosen_rows(len(files), limit, seed)
-    stack = ImageStack(len(rows), size_px)
-    labels = np.full(len(rows), UNKNOWN_LABEL, np.int64)
-    ids: list[str] = []
-    prefix = f"folder/{Path(os.path.abspath(path)).name}"  # not resolved: a link's target differs by machine
-    for position, row in enumerate(rows.tolist()):
-        inside = "/".join(files[row])
-        try:
-            blob = path.joinpath(*files[row]).read_bytes()
-        except OSError as error:
-            stack.refuse(inside, f"cannot be read: {error.strerror}")
-            ids.append("")
-            continue
-        stack.add(position, inside, blob)
-        ids.append(f"{prefix}/{inside}@{hashlib.sha256(blob).hexdigest()[:12]}")
-        if len(files[row]) > 1:
-            labels[position] = label_of[files[row][0]]
-    images, good = stack.finish(name, on_error)
-    known = labels[good], np.array(ids, dtype=str)[good], names
-    return ImageSet(name, SPLIT, images, *known, stack.jpeg_share)
-
-
-def class_names(path: Path) -> tuple[str, ...]:
+def _class_names(path: Path) -> tuple[str, ...]:
     """The classes of a folder: its sub-folders, sorted."""
     return tuple(sorted(entry.name for entry in path.iterdir() if entry.is_dir() and not _hidden(entry.name)))
-
-
-def count(path: Path, name: str) -> int:
-    """How many pictures there are.
-
-    Raises:
-        DataError: No such folder, or no picture in it.
-    """
-    return len(_checked_files(path, name))
-
-
-def holds_pictures(path: Path) -> bool:
-    """Whether `load` finds a picture in a folder."""
-    return bool(_picture_files(path))
 
 
 def _checked_files(path: Path, name: str) -> list[tuple[str, ...]]:
@@ -105,3 +44,93 @@ def _picture_files(path: Path) -> list[tuple[str, ...]]:
 
 def _hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
+
+
+class Folder(Source):
+    """`folder:PATH`: pictures sorted by path; hidden files and other file types are left out.
+
+    Where a sub-folder has pictures, at any depth, the sub-folders are the classes, empty ones included (so that
+    the labels of two folders agree), and pictures outside of them are unlabelled. Else the folder is flat and
+    has no labels.
+
+    The id is `folder/<folder's name>/<path inside>@<12 hex digits of the file's SHA-256>`: two folders of one
+    name share an id only where path and picture agree.
+    """
+
+    order = 10
+    kinds = ("folder",)
+
+    def splits(self, name: str) -> tuple[str, ...]:
+        path_in(name)
+        return (SPLIT,)
+
+    def load(
+        self, name: str, split: str, choose: Choose, size_px: int, on_error: OnError, pictures: bool
+    ) -> ImageSet:
+        path = path_in(name)
+        files = _checked_files(path, name)
+        names = _class_names(path) if any(len(parts) > 1 for parts in files) else ()
+        label_of = {one: label for label, one in enumerate(names)}
+
+        rows = choose(len(files))
+        stack = ImageStack(len(rows), size_px)
+        labels = np.full(len(rows), UNKNOWN_LABEL, np.int64)
+        ids: list[str] = []
+        prefix = self.id_prefix(name, split)
+        for position, row in enumerate(rows.tolist()):
+            inside = "/".join(files[row])
+            try:
+                blob = path.joinpath(*files[row]).read_bytes()
+            except OSError as error:
+                stack.refuse(inside, f"cannot be read: {error.strerror}")
+                ids.append("")
+                continue
+            stack.add(position, inside, blob)
+            ids.append(f"{prefix}{inside}@{short_hash(blob)}")
+            if len(files[row]) > 1:
+                labels[position] = label_of[files[row][0]]
+        images, good = stack.finish(name, on_error)
+        known = labels[good], np.array(ids, dtype=str)[good], names
+        return ImageSet(name, SPLIT, images, *known, stack.jpeg_share)
+
+    def count(self, name: str, split: str) -> int:
+        return len(_checked_files(path_in(name), name))
+
+    def id_prefix(self, name: str, split: str) -> str:
+        # not resolved: a link's target differs by machine
+        return f"folder/{Path(os.path.abspath(path_in(name))).name}/"
+
+    def find(self, name: str, split: str, ids: np.ndarray, size_px: int, pictures: bool) -> ImageSet:
+        """Opens the files that the ids name and no other; one that changed since is left out."""
+        path = path_in(name)
+        if not path.is_dir():
+            raise DataError(f"{name}: no such folder")
+        class_names = _class_names(path)
+        label_of = {one: label for label, one in enumerate(class_names)}
+        edge = size_px if pictures else 0
+        images, labels, names = [], [], []
+        for one in dict.fromkeys(ids.tolist()):
+            inside, _, digest = one.split("/", 2)[2].rpartition("@")
+            parts = inside.split("/")
+            if not inside or ".." in parts or os.path.isabs(inside):
+                continue
+            picture = np.empty((edge, edge, 3), np.uint8)
+            if pictures:
+                try:
+                    blob = path.joinpath(*parts).read_bytes()
+                    if not short_hash(blob).startswith(digest):
+                        continue
+                    picture = decode_image(blob, size_px)
+                except (OSError, DecodeError):
+                    continue
+            images.append(picture)
+            labels.append(label_of.get(parts[0], UNKNOWN_LABEL) if len(parts) > 1 else UNKNOWN_LABEL)
+            names.append(one)
+        stack = np.stack(images) if images else np.empty((0, edge, edge, 3), np.uint8)
+        return ImageSet(name, SPLIT, stack, np.array(labels, np.int64), np.array(names, dtype=str), class_names)
+
+    def name_of(self, path: Path) -> str | None:
+        return f"folder:{path}" if path.is_dir() and _picture_files(path) else None
+
+
+SOURCE = Folder()
