@@ -47,9 +47,7 @@ class RecordFile:
     address: str
 
 
-def download(
-    name: str, root: Path, on_progress: OnProgress | None = None, api: str | None = None
-) -> tuple[Path, ...]:
+def download(name: str, root: Path, on_progress: OnProgress | None = None) -> tuple[Path, ...]:
     """Fetches every file of a record into `root/name`, and unpacks its archives there.
 
     A file that is there and has its checksum is kept; one that was cut off goes on where it stopped.
@@ -58,7 +56,6 @@ def download(
         name: Of `RECORDS`.
         root: The data root.
         on_progress: Told (file, bytes there, bytes in all) as they come.
-        api: Where records are asked for; None takes SDVIZ_ZENODO, else Zenodo itself.
 
     Returns:
         What can be opened: files, and folders of unpacked archives.
@@ -67,7 +64,7 @@ def download(
         DataError: No network, a record that is not understood, or a file that is not what its checksum says.
     """
     there: list[Path] = []
-    files = list_files(RECORDS[name], api)
+    files = list_files(RECORDS[name])
     unpacked_as = _folder_names([file.name for file in files])
     for file in files:
         path = root / name / file.name
@@ -94,13 +91,13 @@ def how_to_open(path: Path) -> tuple[str, ...]:
     return (f"{path}: sdviz does not open {f'{ending} files' if ending else 'files without an ending'}",)
 
 
-def list_files(record: str, api: str | None = None) -> tuple[RecordFile, ...]:
-    """The files of a record, by the records API.
+def list_files(record: str) -> tuple[RecordFile, ...]:
+    """The files of a record, by the records API at SDVIZ_ZENODO, else at Zenodo.
 
     Raises:
         DataError: As `download`.
     """
-    address = f"{(api or os.environ.get('SDVIZ_ZENODO') or API).rstrip('/')}/{record}"
+    address = f"{(os.environ.get('SDVIZ_ZENODO') or API).rstrip('/')}/{record}"
     try:
         with urllib.request.urlopen(address, timeout=_TIMEOUT_SEC) as answer:
             text = answer.read()

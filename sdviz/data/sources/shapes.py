@@ -216,8 +216,9 @@ class _Draws:
 
 
 @lru_cache(maxsize=1)
-def _cloud_weights(cells: int = 4) -> np.ndarray:
-    """float32 (32, cells + 1): smoothstep interpolation weights of a row of knots at each pixel."""
+def _cloud_weights() -> np.ndarray:
+    """float32 (32, 5): smoothstep interpolation weights of a row of knots at each pixel."""
+    cells = 4
     position = np.arange(SIZE_PX) / (SIZE_PX - 1) * cells
     knot = np.minimum(position.astype(int), cells - 1)
     t = position - knot
