@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 from pydantic import BeforeValidator, Field, create_model, model_validator
 
 from ..baselines import BASELINES, Baseline
+from ..data import OWN_KINDS
 from ..diffusion.samplers import SAMPLERS
 from .nodes import (
     ClustererConfig,
@@ -35,7 +36,9 @@ else:
 class DataConfig(Node):
     """What to train on; the names are those of `sdviz.data.load`."""
 
-    id: str = Field(min_length=1, description="a name, folder:PATH, parquet:PATH, npz:PATH or npy:PATH")
+    id: str = Field(
+        min_length=1, description=f"a name, or a path as {' or '.join(f'{kind}PATH' for kind in OWN_KINDS)}"
+    )
     split: str | None = Field(None, description="None takes the only split there is, else train")
     test_split: str | None = Field(None, description="None takes test, where the set has one")
     limit: int | None = Field(None, ge=1, description="images to train on; None takes all")
@@ -288,4 +291,4 @@ class RunConfig(Node):
 def _plain(name: str) -> str:
     """The name of a data set; a path in it, as in folder:./pets/, is normalised."""
     kind, _, path = name.partition(":")
-    return f"{kind}:{os.path.normpath(path)}" if kind in ("folder", "parquet") and path else name
+    return f"{kind}:{os.path.normpath(path)}" if path and name.startswith(OWN_KINDS) else name

@@ -7,7 +7,6 @@ A chart also gives its numbers as CSV. All three carry where the numbers come fr
 
 from __future__ import annotations
 
-import csv
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +20,7 @@ import streamlit as st
 from plotly.colors import get_colorscale, sample_colorscale
 
 from sdviz.analysis.provenance import footer
+from sdviz.evaluation.writing import csv_table
 from sdviz.ui.charts.parts import Bars, Heat, Line, Mark, Points
 from sdviz.ui.charts.vega import legend, vega_lite
 from sdviz.ui.theme import DARK_TEXT, mark_colour, tidy
@@ -196,31 +196,21 @@ class Chart:
         return stream.getvalue()
 
     def csv(self, provenance: Mapping[str, str]) -> str:
-        """Its numbers, one line each: series, x, y; a `Heat` gives column, row, value.
-
-        The lines at the top that begin with # say where they come from; `pandas.read_csv(comment="#")`
-        passes over them.
-        """
-        stream = io.StringIO(newline="")
-        stream.write(f"# {self.title}\n")
-        for key, value in provenance.items():
-            stream.write(f"# {key}: {value}\n")
-        writer = csv.writer(stream, lineterminator="\n")
+        """Its numbers, one line each: series, x, y; a `Heat` gives column, row, value."""
         if any(isinstance(part, Heat) for part in self.parts):
-            writer.writerow([self.x_title or "x", self.y_title or "y", "value"])
+            header = [self.x_title or "x", self.y_title or "y", "value"]
         else:
-            writer.writerow(["series", self.x_title or "x", self.y_title or "y"])
+            header = ["series", self.x_title or "x", self.y_title or "y"]
+        rows: list[list[object]] = []
         for part in self.parts:
             if isinstance(part, Heat):
                 for i, row in enumerate(part.y):
                     for j, column in enumerate(part.x):
-                        writer.writerow(
-                            [column, row, "" if np.isnan(part.z[i, j]) else repr(float(part.z[i, j]))]
-                        )
+                        rows.append([column, row, "" if np.isnan(part.z[i, j]) else repr(float(part.z[i, j]))])
                 continue
             for x, y in zip(np.asarray(part.x).tolist(), np.asarray(part.y).tolist(), strict=True):
-                writer.writerow([part.name, x, y])
-        return stream.getvalue()
+                rows.append([part.name, x, y])
+        return csv_table(header, rows, provenance, self.title)
 
 
 def file_name(title: str) -> str:

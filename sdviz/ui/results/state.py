@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +14,7 @@ from sdviz.analysis.provenance import provenance
 from sdviz.analysis.rescoring import SetScores
 from sdviz.analysis.tables import MissingPart
 from sdviz.evaluation import OODReference
+from sdviz.evaluation.writing import csv_table
 from sdviz.ui.cache.evidence import id_reference, set_scores
 from sdviz.ui.charts import file_name
 from sdviz.ui.session import ScoreSettings, threshold
@@ -106,20 +105,6 @@ def find_results(state: ResultsState) -> Results:
     return _measured(state.evidence.bundle.hash, s.k, s.alpha, s.normalize, state)
 
 
-def table_csv(
-    title: str, header: Sequence[str], rows: Sequence[Sequence[object]], lines: Mapping[str, str]
-) -> str:
-    """A table as CSV; the lines at the top that begin with # say where it comes from."""
-    stream = io.StringIO(newline="")
-    stream.write(f"# {title}\n")
-    for key, value in lines.items():
-        stream.write(f"# {key}: {value}\n")
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return stream.getvalue()
-
-
 def offer_table(
     title: str,
     header: Sequence[str],
@@ -132,7 +117,7 @@ def offer_table(
     """A button with the table as CSV."""
     st.download_button(
         label,
-        lambda: table_csv(title, header, rows, lines),
+        lambda: csv_table(header, rows, lines, title),
         f"{file_name(title)}.csv",
         "text/csv",
         key=key,
