@@ -9,12 +9,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from ...config.nodes import OptimizerConfig
-from ..finetuning import encoder_of, features_of, train
-from ..interface import Baseline, OnProgress, Reference
-from ..neighbours import check_neighbours, nearest_squares
+from ..finetuning import FineTuned, encoder_of, train
+from ..interface import OnProgress, Reference
+from ..neighbours import check_neighbours
 
 
-class FakeIt(Baseline):
+class FakeIt(FineTuned):
     """Trains a 2-way head, zero at first, on ID against generated images; then scores by distance.
 
     Mirzaei et al. 2022, "Fake It Till You Make It: Towards Accurate Near-Distribution Novelty Detection":
@@ -26,7 +26,7 @@ class FakeIt(Baseline):
     key, title, needs = "fake_it", "Fake-it", ("images", "encoder", "outliers")
     training_passes = 2
 
-    class Settings(Baseline.Settings):
+    class Settings(FineTuned.Settings):
         """The settings."""
 
         k: int = Field(2, ge=1, description="neighbours that count")
@@ -77,12 +77,4 @@ class FakeIt(Baseline):
             augment=False,
             on_progress=on_progress,
         )
-        self._reference = reference
-        self._known = features_of(self._encoder, known, reference)
-
-    def _score(self, queries: np.ndarray, ids: np.ndarray | None) -> np.ndarray:
-        """Sums of squared distances, float64 (N,)."""
-        features = features_of(self._encoder, queries, self._reference)
-        return nearest_squares(
-            self.key, self._known, features, self.settings.k, self._reference.known.ids, ids
-        ).sum(1)
+        self._keep(known, reference)

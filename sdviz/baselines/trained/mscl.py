@@ -9,15 +9,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from ...config.nodes import OptimizerConfig, ViewsConfig
-from ...detection.knn import unit_length
 from ...nn.losses import nt_xent
 from ...nn.views import random_views
-from ..finetuning import encoder_of, features_of, train
-from ..interface import Baseline, BaselineError, OnProgress, Reference
-from ..neighbours import check_neighbours, nearest_squares
+from ..finetuning import FineTuned, encoder_of, train
+from ..interface import BaselineError, OnProgress, Reference
+from ..neighbours import check_neighbours
 
 
-class MSCL(Baseline):
+class MSCL(FineTuned):
     """Mean-shifted contrastive loss; the sum of squared distances between unit features to the k = 2 nearest.
 
     Reiss and Hoshen 2023, "Mean-Shifted Contrastive Loss for Anomaly Detection": theta(x) = (f(x) - c) /
@@ -26,8 +25,9 @@ class MSCL(Baseline):
 
     key, title, needs = "mscl", "MSCL", ("images", "encoder")
     training_passes = 2
+    unit_features = True
 
-    class Settings(Baseline.Settings):
+    class Settings(FineTuned.Settings):
         """The settings."""
 
         k: int = Field(2, ge=1, description="neighbours that count")
@@ -54,7 +54,7 @@ class MSCL(Baseline):
             raise BaselineError(
                 f"{self.key}: frozen_blocks {self.settings.frozen_blocks} leaves nothing to train"
             )
-        centre = torch.tensor(unit_length(features_of(self._encoder, known, reference)).mean(0))
+        centre = torch.tensor(self._features(known, reference.device).mean(0))
         views = reference.views or ViewsConfig()
 
         def loss(rows: torch.Tensor, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -75,15 +75,7 @@ class MSCL(Baseline):
             augment=False,
             on_progress=on_progress,
         )
-        self._reference = reference
-        self._known = unit_length(features_of(self._encoder, known, reference))
-
-    def _score(self, queries: np.ndarray, ids: np.ndarray | None) -> np.ndarray:
-        """Sums of squared distances, float64 (N,)."""
-        features = unit_length(features_of(self._encoder, queries, self._reference))
-        return nearest_squares(
-            self.key, self._known, features, self.settings.k, self._reference.known.ids, ids
-        ).sum(1)
+        self._keep(known, reference)
 
 
 def mean_shifted_loss(features: torch.Tensor, centre: torch.Tensor, temperature: float) -> torch.Tensor:

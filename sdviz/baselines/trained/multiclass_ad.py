@@ -9,12 +9,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from ...config.nodes import OptimizerConfig
-from ..finetuning import encoder_of, features_of, train
-from ..interface import Baseline, OnProgress, Reference
-from ..neighbours import check_neighbours, nearest_squares
+from ..finetuning import FineTuned, encoder_of, train
+from ..interface import OnProgress, Reference
+from ..neighbours import check_neighbours
 
 
-class MulticlassAD(Baseline):
+class MulticlassAD(FineTuned):
     """Fine-tunes on pseudo-labels; the score is the sum of squared distances to the k = 2 nearest ID features.
 
     Cohen, Abutbul and Hoshen 2022, "Out-of-Distribution Detection without Class Labels": cross-entropy on SCAN
@@ -24,7 +24,7 @@ class MulticlassAD(Baseline):
     key, title, needs = "multiclass_ad", "Multi-class AD", ("images", "labels", "encoder")
     training_passes = 1
 
-    class Settings(Baseline.Settings):
+    class Settings(FineTuned.Settings):
         """The settings."""
 
         k: int = Field(2, ge=1, description="neighbours that count")
@@ -63,12 +63,4 @@ class MulticlassAD(Baseline):
             self.settings.batch_size,
             on_progress=on_progress,
         )
-        self._reference = reference
-        self._known = features_of(self._encoder, known, reference)
-
-    def _score(self, queries: np.ndarray, ids: np.ndarray | None) -> np.ndarray:
-        """Sums of squared distances, float64 (N,)."""
-        features = features_of(self._encoder, queries, self._reference)
-        return nearest_squares(
-            self.key, self._known, features, self.settings.k, self._reference.known.ids, ids
-        ).sum(1)
+        self._keep(known, reference)
