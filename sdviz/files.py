@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and the version of the folders that sdviz makes of them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
+
+# of bundles and runs; a folder of another version is refused in one line
+FORMAT_VERSION = 2
 
 
 @contextmanager
@@ -35,3 +38,18 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     """Puts a file in place whole; text is UTF-8."""
     with replacing(path) as partial:
         partial.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """What killed writers have left half written, in a folder and below it."""
+    return [path for path in folder.rglob(".*.partial*") if path.is_file()]
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes what killed writers have left half written, in a folder and below it.
+
+    Args:
+        folder: One that nobody writes to at the moment.
+    """
+    for path in leftovers(folder):
+        path.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..files import write_atomically
 from .common import (
     EXIT_FAILED,
     EXIT_STOPPED,
@@ -253,8 +254,6 @@ def report(
     elif out is None:
         typer.echo(text)
     if out is not None:
-        from ..pipeline import write_atomically
-
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(out, text)
 

@@ -6,7 +6,6 @@ import csv
 import hashlib
 import io
 import json
-import os
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
@@ -15,8 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from ..files import replacing, write_atomically
 from .generate_folder import MANIFEST, RECIPE
-from .workspace import PipelineError, write_atomically
+from .workspace import PipelineError
 
 Format: TypeAlias = Literal["folder", "npz", "parquet"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -76,10 +76,8 @@ def _npz(path: Path, rows: list[dict[str, str]], blobs: list[bytes], class_names
         "source_ids": np.array([row["source_id"] for row in rows], dtype=str),
         "class_names": np.array(class_names, dtype=str),
     }
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as stream:
+    with replacing(path) as partial, partial.open("wb") as stream:
         np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
-    os.replace(partial, path)
 
 
 def _parquet(path: Path, rows: list[dict[str, str]], blobs: list[bytes], class_names: tuple[str, ...]) -> None:
@@ -92,9 +90,8 @@ def _parquet(path: Path, rows: list[dict[str, str]], blobs: list[bytes], class_n
             "source_id": pa.array([row["source_id"] for row in rows], pa.string()),
         }
     ).replace_schema_metadata({"class_names": json.dumps(class_names)})
-    partial = path.with_name(path.name + ".partial")
-    pq.write_table(table, partial)
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        pq.write_table(table, partial)
 
 
 _PACKERS = {"npz": _npz, "parquet": _parquet}

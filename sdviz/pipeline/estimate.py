@@ -16,13 +16,11 @@ from ..nn.encoder import Encoder
 from ..nn.inference import prepare_for_inference
 from ..nn.unet import build_noise_predictor, n_parameters
 from .baselines import EARLY_STEPS, method_of
-from .generation import kinds_needed, outlier_recipe
+from .order import stage_names
+from .outliers import kinds_needed, outlier_recipe
 from .preflight import check_run
-from .stages import stage_names
 
 PROBE_IMAGES = 32
-# an optimizer's state and the averaged copy, beside the weights
-STATE_COPIES = 4
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from .. import data
 from ..config import EncoderConfig, RunConfig
 from ..evaluation import InceptionError, check_inception
 from ..nn.encoder import Encoder, EncoderError
-from .clusters import read_label_table
+from .labels import read_label_table
 from .sets import check_sets
 from .workspace import PipelineError
 

@@ -16,6 +16,7 @@ from typing import Any
 from filelock import FileLock
 
 from ..config import RunConfig, load_config, to_yaml
+from ..files import write_atomically
 from .status import RunError, Status, read_status, write_status
 
 
@@ -115,7 +116,7 @@ def create(config: RunConfig) -> Run:
 
 
 def _make_folder(config: RunConfig) -> Path:
-    from ..pipeline import absolute_source, config_hash, write_atomically
+    from ..pipeline import absolute_source, config_hash
 
     root = runs_root()
     # a run may be resumed from another directory

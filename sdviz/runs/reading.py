@@ -112,7 +112,7 @@ class OutlierSample:
 
 def outlier_sample(run: Run, n: int) -> OutlierSample | None:
     """The first `n` outliers of the shard made last, None before the first."""
-    shards = sorted((run.path / "outliers" / "wrong").glob("*.safetensors"))
+    shards = sorted((run.path / "outliers" / "wrong").glob("[!.]*.safetensors"))
     for path in sorted(shards, key=_changed, reverse=True):
         try:
             arrays = load_file(path)

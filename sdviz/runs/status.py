@@ -12,6 +12,8 @@ from typing import Any, Literal
 import psutil
 from pydantic import TypeAdapter, ValidationError
 
+from ..files import write_atomically
+
 RunState = Literal["new", "queued", "running", "cancelled", "failed", "done", "killed"]
 
 
@@ -98,8 +100,6 @@ def read_status(path: Path) -> Status:
 
 def write_status(path: Path, status: Status) -> None:
     """Replaces the file."""
-    from ..pipeline import write_atomically
-
     write_atomically(path, json.dumps(asdict(status), indent=1) + "\n")
 
 

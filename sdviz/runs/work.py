@@ -20,6 +20,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from ..config import RunConfig
+from ..files import remove_leftovers
 from .folder import Run, ledger
 from .reasons import reason
 from .status import RunError, Status, identity, write_status
@@ -141,9 +142,7 @@ class _Recorder:
     def work(self, now: bool, on_wait: Callable[[Status], None] | None, until: str | None) -> Status:
         from ..pipeline import Workspace, run_stages
 
-        for leftover in self.run.path.rglob("*.partial"):
-            if not leftover.is_dir():  # a bundle's is a folder, and its own writer clears it
-                leftover.unlink(missing_ok=True)
+        remove_leftovers(self.run.path)
         try:
             if not self._wait_for_device(now, on_wait):
                 self._update(state="cancelled", queue_place=None, waits_for=())
@@ -190,9 +189,7 @@ class _Recorder:
     def _fail(self, error: BaseException) -> None:
         # 1. make room: a full disk has to be able to say so
         (self.run.path / ".reserve").unlink(missing_ok=True)
-        for leftover in self.run.path.rglob("*.partial"):
-            if not leftover.is_dir():  # a bundle's is a folder, and its own writer clears it
-                leftover.unlink(missing_ok=True)
+        remove_leftovers(self.run.path)
         # 2. say why
         if isinstance(error, KeyboardInterrupt):  # a second Ctrl-C, which does not wait for the step's end
             self._update(state="cancelled", eta_sec=None)

@@ -21,6 +21,7 @@ from sdviz.config import JpegConfig, RunConfig, load_config
 from sdviz.data import DataError
 from sdviz.detection.training import train_detector
 from sdviz.diffusion.noise import image_noise
+from sdviz.files import leftovers
 from sdviz.nn.classifier import ScanClassifier
 from sdviz.nn.encoder import encode
 from sdviz.outliers import draw_target_labels
@@ -29,12 +30,18 @@ from sdviz.pipeline import (
     Workspace,
     adopt_stages,
     config_hash,
+    encoder,
+    pseudo_labels,
     read_labels,
     run_stages,
     stage_names,
 )
-from sdviz.pipeline.clusters import evenness, load_clusterer, load_encoder, make_encoder, make_pseudo_labels
-from sdviz.pipeline.generation import noised_images, outlier_ids, read_outliers, reencode
+from sdviz.pipeline.clusterer import load_clusterer
+from sdviz.pipeline.controls import noised_images
+from sdviz.pipeline.encoder import load_encoder
+from sdviz.pipeline.outliers import outlier_ids, read_outliers
+from sdviz.pipeline.pseudo_labels import evenness
+from sdviz.pipeline.shards import reencode
 from sdviz.scan.clustering import predict
 from sdviz.scan.metrics import agreement
 from tests.tiny_runs import OTHER_COLOURS, write_pictures, write_tiny_config, write_tiny_detector_config
@@ -110,7 +117,7 @@ def test_a_run_ends_in_a_bundle_with_a_detector(scored_run: Path) -> None:
     assert len(scored["total"]) == len(test) + 2 * 8
     report = json.loads((scored_run / "evaluation" / "report.json").read_text())
     assert set(report["means"]) == {"near", "validation"}
-    assert not list(scored_run.rglob("*state.pt")) and not list(scored_run.rglob("*.partial"))
+    assert not list(scored_run.rglob("*state.pt")) and not leftovers(scored_run)
 
 
 def test_a_complete_run_is_left_as_it_is(copied: Workspace) -> None:
@@ -279,7 +286,7 @@ def test_labels_from_a_file(
     # in another order, and with ids that nobody asked for
     ids = [*work.images.ids.tolist()[::-1], "someone/else"]
     write_table(path, ids, [*given[::-1], words[0]])
-    metrics = make_pseudo_labels(work)
+    metrics = pseudo_labels.make(work)
     assert metrics is not None and (metrics["clusters"], metrics["cluster_accuracy_train"]) == (3, 1.0)
     table = pq.read_table(work.folder / "pseudo_labels" / "pseudo_labels.parquet")
     found = json.loads(table.schema.metadata[b"cluster_names"])
@@ -295,17 +302,17 @@ def test_a_table_that_lacks_images_is_refused(tmp_path: Path, suffix: str) -> No
     ids = work.images.ids.tolist()
     write_table(path, ids[2:], work.images.labels[2:].tolist())
     with pytest.raises(DataError, match="no label for 2 of 24 images, as ") as error:
-        make_pseudo_labels(work)
+        pseudo_labels.make(work)
     assert str(error.value) == f"{path}: no label for 2 of 24 images, as {ids[0]}"
     write_table(path, ids, [1] * 24)
     with pytest.raises(DataError, match="at least 2 classes, there is 1"):
-        make_pseudo_labels(work)
+        pseudo_labels.make(work)
     for raw in (b"id;label\n\xff\xfe", b"label,id\n\x00" + b'"' * 200_000, None):
         path.unlink()
         if raw is not None:
             path.write_bytes(raw)
         with pytest.raises(DataError) as error:
-            make_pseudo_labels(work)
+            pseudo_labels.make(work)
         assert str(error.value) == f"{path}: not a table with columns id and label"
 
 
@@ -333,7 +340,7 @@ def test_labels_that_are_no_classes_are_refused_with_their_line(
     row = 1 if shown == "0.0" else next(i for i, y in enumerate(work.images.labels, 1) if y == 2)
     where = f"line {row + 2}" if suffix == ".csv" else f"row {row + 1}"
     with pytest.raises(DataError) as error:
-        make_pseudo_labels(work)
+        pseudo_labels.make(work)
     assert str(error.value) == (
         f"{path}, {where}: the label of {ids[row - 1]} is {shown}, not a word or a whole number from 0"
     )
@@ -347,11 +354,11 @@ def test_a_parquet_table_may_lack_a_label_where_nobody_asks_for_it(tmp_path: Pat
         [f"0{y}" if i % 2 else str(y) for i, y in enumerate(work.images.labels)],
     )
     write_table(path, [*ids, "someone/else"], [*labels, None])
-    make_pseudo_labels(work)
+    pseudo_labels.make(work)
     assert (read_labels(work) == work.images.labels).all()  # 07 is 7
     write_table(path, ids, [None, *labels[1:]])
     with pytest.raises(DataError, match=f"row 1: the label of {ids[0]} is empty"):
-        make_pseudo_labels(work)
+        pseudo_labels.make(work)
 
 
 def test_a_table_as_excel_saves_it(tmp_path: Path) -> None:
@@ -359,7 +366,7 @@ def test_a_table_as_excel_saves_it(tmp_path: Path) -> None:
     work = work_in(tmp_path / "run", config, "labels.source=file", f"labels.path={path}")
     lines = ["id,label", *(f"{i},{y}" for i, y in zip(work.images.ids, work.images.labels, strict=True))]
     path.write_text("\r\n".join(lines) + "\r\n", encoding="utf-8-sig")
-    make_pseudo_labels(work)
+    pseudo_labels.make(work)
     assert (read_labels(work) == work.images.labels).all()
 
 
@@ -380,11 +387,11 @@ def test_the_loss_of_scan_is_kept_when_a_run_is_resumed_behind_it(tmp_path: Path
     whole = work_in(tmp_path / "run", config)
     run_stages(whole, until="encoder")
     shutil.copytree(tmp_path / "run", tmp_path / "part")
-    expected = make_pseudo_labels(whole)
+    expected = pseudo_labels.make(whole)
     scanned = tmp_path / "part" / "pseudo_labels" / "scan.safetensors"
-    assert make_pseudo_labels(work_in(tmp_path / "part", config, stop=scanned.exists)) is None
+    assert pseudo_labels.make(work_in(tmp_path / "part", config, stop=scanned.exists)) is None
     assert scanned.exists()
-    assert make_pseudo_labels(work_in(tmp_path / "part", config)) == expected
+    assert pseudo_labels.make(work_in(tmp_path / "part", config)) == expected
     assert expected is not None and np.isfinite(expected["scan_loss"])
 
 
@@ -393,7 +400,7 @@ def test_pretraining_on_labels_of_another_set(tmp_path: Path) -> None:
     other = write_pictures(tmp_path / "other", 8, {"a": (250, 250, 250), "b": (10, 10, 10)} | OTHER_COLOURS)
     settings = f"encoder.pretraining={{data: 'folder:{other}', labels: [1, 3], total_steps: 6, batch_size: 8}}"
     plain = work_in(tmp_path / "plain", config, settings, "encoder.simclr=null")
-    metrics = make_encoder(plain)
+    metrics = encoder.make(plain)
     assert metrics is not None and metrics["encoder_images_seen"] == 48
     assert not (plain.folder / "encoder" / "projection.safetensors").exists()
     first = load_file(plain.folder / "encoder" / "encoder.safetensors")
@@ -402,19 +409,19 @@ def test_pretraining_on_labels_of_another_set(tmp_path: Path) -> None:
     )
     # SimCLR goes on from there, stopped and resumed in either part
     whole = work_in(tmp_path / "whole", config, settings)
-    assert make_encoder(whole) is not None
+    assert encoder.make(whole) is not None
     expected = everything_in(whole.folder / "encoder")
     for after in (3, 4, 20):
         asked = iter([False] * after)
         part = work_in(tmp_path / "parts", config, settings, stop=lambda asked=asked: next(asked, True))
-        assert make_encoder(part) is None
-    assert make_encoder(work_in(tmp_path / "parts", config, settings)) is not None
+        assert encoder.make(part) is None
+    assert encoder.make(work_in(tmp_path / "parts", config, settings)) is not None
     parts = everything_in(tmp_path / "parts" / "encoder")
     for name in ("pretrained.safetensors", "projection.safetensors", "encoder.safetensors"):
         assert parts[name] == expected[name], name
     nobody = settings.replace("[1, 3]", "[7, 9]")
     with pytest.raises(DataError, match=r"no image with a label in 7\.\.9 to pre-train on"):
-        make_encoder(work_in(tmp_path / "nobody", config, nobody))
+        encoder.make(work_in(tmp_path / "nobody", config, nobody))
 
 
 # --- sets -------------------------------------------------------------------------------------------
@@ -480,7 +487,7 @@ def test_controls_change_one_thing_of_the_recipe(
         seen.append(args)
         return train_detector(*args)
 
-    monkeypatch.setattr("sdviz.pipeline.detecting.train_detector", watched)
+    monkeypatch.setattr("sdviz.pipeline.detector.train_detector", watched)
     for stage in ("controls", "evaluation", "bundle"):
         (work.folder / f"{stage}.done.json").unlink()
     shutil.rmtree(work.folder / "controls")
@@ -539,7 +546,7 @@ def test_a_change_reaches_every_stage_from_the_first_that_knows_of_it(
         ("evaluation.score.k=5", {"evaluation", "bundle"}),
         ("evaluation.bootstrap=5", {"evaluation", "bundle"}),
         ("evaluation.inception_weights=here.pth", {"evaluation", "bundle"}),
-        ("evaluation.controls=[noise]", {"outliers", "controls", "evaluation", "bundle"}),
+        ("evaluation.controls=[noise]", {"controls", "evaluation", "bundle"}),
         ("clusterer.width=5", {"bundle"}),
         ("bundle.outlier_pictures=0", {"bundle"}),
         ("profile=other", {"bundle"}),
@@ -558,7 +565,7 @@ def test_labels_that_are_given_know_no_encoder(scored_run: Path) -> None:
     before, after = load_config(path, given), load_config(path, [*given, "encoder.seed=1", "views.noise=0.1"])
     stages = stage_names(before)
     same = [stage for stage in stages if config_hash(before, stage) == config_hash(after, stage)]
-    assert same == ["pseudo_labels", "clusterer", "diffusion"]
+    assert same == ["pseudo_labels", "clusterer", "diffusion", "outliers"]
 
 
 @pytest.mark.parametrize("source", ["scan", "ground_truth"])
@@ -617,7 +624,8 @@ def test_outliers_know_of_controls_only_whether_they_want_reconstructions(scored
     path = scored_run.parent / "tiny.yaml"
 
     def sha(controls: str) -> str:
-        return config_hash(load_config(path, [f"evaluation.controls={controls}"]), "outliers")
+        overrides = ["detector.reconstructed_id=0", f"evaluation.controls={controls}"]
+        return config_hash(load_config(path, overrides), "outliers")
 
     # the second is what configurations have that say nothing
     wanting = ("[right_label]", "[no_training, right_label, noise]", "[right_label_as_id, lambda_zero]")
@@ -655,7 +663,7 @@ def test_self_labels_that_collapse_are_dropped(tmp_path: Path, monkeypatch: pyte
             model.head.bias.copy_(torch.arange(len(model.head.bias)))
         return True
 
-    monkeypatch.setattr("sdviz.pipeline.clusters.train_self_labels", collapse)
+    monkeypatch.setattr("sdviz.pipeline.pseudo_labels.train_self_labels", collapse)
     path = write_tiny_detector_config(tmp_path)
     work = work_in(tmp_path / "run", path)
     begun(work, "pseudo_labels")

@@ -14,6 +14,7 @@ from filelock import FileLock
 from sdviz import runs
 from sdviz.bundle import Bundle
 from sdviz.config import load_config
+from sdviz.files import leftovers
 from sdviz.pipeline import Progress, config_hash
 from sdviz.runs import Run, RunError, Status
 from sdviz.runs.status import identity
@@ -240,7 +241,7 @@ def test_a_run_ends_in_a_bundle_and_its_files_say_how(root: Path, config_path: P
     log = (run.path / "log.txt").read_text()
     assert all(f"stage {stage}\n" in log for stage in ("pseudo_labels", "clusterer", "diffusion", "bundle"))
     assert not (run.path / ".reserve").exists()
-    assert not list(run.path.rglob("*.partial"))
+    assert not leftovers(run.path)
 
     # once more: nothing is done again
     before = tree(run.bundle)
