@@ -12,10 +12,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .. import __version__
+from ..files import FORMAT_VERSION, other_format
 from ..nn.phase_means import PhaseStatistics
 from ..outliers import Recipe
 
-FORMAT_VERSION = 1
 MANIFEST = "bundle.json"
 UNET_WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 # tables and features that pages read; a bundle may lack any of them
@@ -128,7 +128,7 @@ def read_manifest(path: Path) -> tuple[Manifest, str]:
     tree = parse_json(file, raw)
     version = tree.get("format_version")
     if version != FORMAT_VERSION:
-        raise BundleError(f"{file}: format version {version}, this sdviz reads {FORMAT_VERSION}")
+        raise BundleError(other_format(file, version, "python -m sdviz run"))
     try:
         manifest = Manifest.model_validate(tree)
     except ValidationError as error:

@@ -63,6 +63,8 @@ def run(
     with checking():
         resolve_device(settings.device)
         source = runs.find(take_from) if take_from is not None else None
+        if source is not None:
+            source.status()  # refuses a run of another format
         _check_stage(until, settings)
         if dry_run:
             _show_plan(settings)

@@ -3,7 +3,7 @@
 Each stage is a module: its docstring says what it reads and writes, `depends_on` what of the configuration its
 result depends on, and `make` does the work. `order` says which stages a run has, `stages` runs them.
 
-A run's folder holds a folder for each stage, called as the stage is, and beside it `<stage>.done.json` once that
+A run's folder holds a folder for each stage, called as the stage is, and beside it `<stage>.done.json` once it
 is complete. state.pt and *.state.pt are there while a stage is in training.
 """
 

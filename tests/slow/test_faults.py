@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from sdviz import runs
-from sdviz.bundle import Bundle, core
+from sdviz.bundle import Bundle, saving
 from sdviz.config import load_config
 from sdviz.detection.score import SDScore
 from sdviz.files import leftovers
@@ -42,7 +42,7 @@ WORK: dict[str, tuple[Any, str, int]] = {
     "controls": (Detector, "forward", 4),
     "baselines": (Encoder, "forward", 4),
     "evaluation": (SDScore, "score", 2),
-    "bundle": (core, "_save_weights", 2),
+    "bundle": (saving, "save_weights", 2),
 }
 # it asks no network that could answer NaN, but reads what others have answered
 WORK_WITH_NUMBERS = WORK | {"evaluation": (evaluation, "load_arrays", 2)}

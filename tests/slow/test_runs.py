@@ -65,7 +65,7 @@ def test_a_killed_run_is_not_running_and_resumed_it_gives_the_same(root: Path, t
     process = start("run", config)
     for stage, step in (("clusterer", 20), ("diffusion", 60), ("diffusion", 200)):
         wait_for_step(name, stage, step, process)
-        assert runs.find("2").is_running()
+        assert runs.find("2").status().state == "running"
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
         assert runs.find("2").status().state == "killed"
