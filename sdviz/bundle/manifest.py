@@ -1,4 +1,4 @@
-"""bundle.json: what is in a bundle, and the check that it is what it says."""
+"""bundle.json: what is in a bundle, and the checks of its files."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class BundleError(ValueError):
 
 
 class Defaults(BaseModel):
-    """What `Bundle.generate` does when it is not told."""
+    """The recipe of `Bundle.generate` where none is given."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -72,7 +72,7 @@ class Manifest(BaseModel):
         labels_from: Where the training labels came from: "ground truth", "SCAN", ...
         image_size: Height and width in pixels.
         pixel_unshuffle: Factor of the U-Net's pixel-unshuffle, 1 for none.
-        phases: The channel means of its training images, for a U-Net that shall not guess them.
+        phases: The channel means of the training images; None for a U-Net that predicts them itself.
         max_train_timestep: The largest S that the U-Net was trained for.
         defaults: Recipe used where none is given.
         clusterer: What `build_classifier` needs to build the clusterer, where there is one.
@@ -183,7 +183,7 @@ def names_in(path: Path) -> set[str]:
 
 
 def check_replaceable(path: Path) -> None:
-    """Raises BundleError where `Bundle.save` would take away more than a bundle."""
+    """Raises BundleError where `Bundle.save` would replace more than a bundle."""
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
     try:

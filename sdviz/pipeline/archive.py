@@ -1,4 +1,4 @@
-"""A folder of outliers as one file that others can train on without sdviz, with checksums of everything."""
+"""Packs a folder of outliers into one file to train on without sdviz, with checksums."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PACKED = "outliers"
 
 
 def pack_folder(out: Path, form: Format, class_names: tuple[str, ...]) -> tuple[Path, ...]:
-    """Writes what `generate_folder` made in another format beside it, and `SHA256SUMS` over all of it.
+    """Writes what `generate_folder` made in another format next to it, and `SHA256SUMS` over all of it.
 
     A file of either format that is there already is written again, so that it holds what manifest.csv lists.
 

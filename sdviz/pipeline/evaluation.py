@@ -44,7 +44,7 @@ from .workspace import Metrics, Progress, Settings, Workspace, branches, tree_ha
 
 
 def depends_on(config: RunConfig) -> Settings:
-    """The detector, the clusterer, what stands beside them, and `evaluation`."""
+    """What the other methods depend on, and `evaluation`."""
     return baselines.depends_on(config) | branches(config, "evaluation")
 
 
@@ -66,7 +66,7 @@ def make(work: Workspace) -> Metrics | None:
         work.on_progress(Progress("evaluation", i + 1, len(config.controls) + 1, done, None, {}))
 
     # 2. the other methods
-    beside = baseline_scores(work)
+    others = baseline_scores(work)
 
     # 3. clusters, heads, distances of distributions
     labels, n_clusters = read_labels(work), len(read_cluster_names(work))
@@ -83,11 +83,11 @@ def make(work: Workspace) -> Metrics | None:
         id_accuracy=id_accuracy(g_in, clusters, test.labels),
         clusters=cluster_report(labels, work.images.labels, n_clusters, work.config.labels.source),
         frechet=_frechet(work, test),
-        baselines={one.key: baseline_report(method, one, config.bootstrap, config.seed) for one in beside},
+        baselines={one.key: baseline_report(method, one, config.bootstrap, config.seed) for one in others},
     )
     write_table(method.scores, out / "scores.parquet")
-    if beside:
-        write_table(baseline_table(method, beside), out / "baselines.parquet")
+    if others:
+        write_table(baseline_table(method, others), out / "baselines.parquet")
     write_atomically(out / "report.json", json.dumps(report, indent=1) + "\n")
     means = {role: tree["both"]["auroc"] for role, tree in report["means"].items()}
     if "validation" in means:

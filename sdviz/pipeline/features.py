@@ -88,8 +88,8 @@ def write_features(work: Workspace, out: Path, network: Detector | Encoder, outl
 def _warn_of_other_compression(work: Workspace, one: NamedSet) -> None:
     ours, theirs = work.images.jpeg_share, one.images.jpeg_share
     if ours is not None and theirs is not None and (ours > 0.5) != (theirs > 0.5):
-        words = {True: "went through JPEG", False: "did not go through JPEG"}
+        history = {True: "went through JPEG", False: "did not go through JPEG"}
         log.warning(
             "%s %s and %s %s: what tells them apart may be compression, not semantics",
-            *(work.images.name, words[ours > 0.5], one.key, words[theirs > 0.5]),
+            *(work.images.name, history[ours > 0.5], one.key, history[theirs > 0.5]),
         )

@@ -1,4 +1,4 @@
-"""Outliers of any images as a folder of PNGs with a manifest, made once and added to later."""
+"""Makes outliers of any images as a folder of PNGs with a manifest; later calls add to it."""
 
 from __future__ import annotations
 
@@ -233,7 +233,7 @@ def _is_whole(path: Path, size_px: int) -> bool:
         blob = path.read_bytes()
         with Image.open(io.BytesIO(blob), formats=["PNG"]) as image:
             image.load()
-            # Pillow forgives a cut behind the last pixel
+            # Pillow accepts a file that is cut after the last pixel
             return blob.endswith(_PNG_END) and image.size == (size_px, size_px) and image.mode == "RGB"
     except (OSError, SyntaxError, ValueError):
         return False

@@ -39,7 +39,7 @@ def _ground_truth(images: ImageSet) -> np.ndarray:
 
 
 def _from_file(work: Workspace) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Labels by id from a table of the user's; words become numbers in alphabetical order."""
+    """Reads labels by id from the user's table; names are numbered in alphabetical order."""
     path = Path(work.config.labels.path or "").expanduser()
     known = read_label_table(path)
     ids = work.images.ids.tolist()
@@ -51,14 +51,14 @@ def _from_file(work: Workspace) -> tuple[np.ndarray, tuple[str, ...]]:
         if not label or (_NUMBER.fullmatch(label) and not label.isdecimal()):
             fault = f"is {label or 'empty'}, not a word or a whole number from 0"
             raise DataError(f"{path}, {where}: the label of {one} {fault}")
-    words = [known[one][1] for one in ids]
-    numeric = all(word.isdecimal() for word in words)
+    given = [known[one][1] for one in ids]
+    numeric = all(one.isdecimal() for one in given)
     if numeric:  # 07 is 7
-        words = [str(int(word)) for word in words]
-    values = sorted(set(words), key=int if numeric else str)
+        given = [str(int(one)) for one in given]
+    values = sorted(set(given), key=int if numeric else str)
     names = tuple(f"cluster {v}" if numeric else v for v in values)
-    number = {word: i for i, word in enumerate(values)}
-    return np.array([number[word] for word in words], np.int64), names
+    number = {value: i for i, value in enumerate(values)}
+    return np.array([number[one] for one in given], np.int64), names
 
 
 # what a table of numbers may hold where a label is missing or was made a decimal number

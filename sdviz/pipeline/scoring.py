@@ -1,4 +1,4 @@
-"""Scores of anyone's images by a bundle, as a table."""
+"""Scores images by a bundle, as a table."""
 
 from __future__ import annotations
 

@@ -33,6 +33,8 @@ from .workspace import Metrics, PipelineError, Settings, Workspace, from_main, i
 class Stage(Protocol):
     """What the module of a stage has."""
 
+    __name__: str
+
     def make(self, work: Workspace) -> Metrics | None:
         """Does the work in the run's folder; what it measured, or None where it was stopped."""
         ...
@@ -42,22 +44,23 @@ class Stage(Protocol):
         ...
 
 
-# each is called as its module is; `order.stage_names` says which of them a run has, and in which order
-STAGES: dict[str, Stage] = {
-    "encoder": encoder,
-    "pseudo_labels": pseudo_labels,
-    "clusterer": clusterer,
-    "diffusion": diffusion,
-    "outliers": outliers,
-    "sd_test": sd_test,
-    "backbone": backbone,
-    "detector": detector,
-    "features": features,
-    "controls": controls,
-    "baselines": baselines,
-    "evaluation": evaluation,
-    "bundle": bundle,
-}
+_MODULES: tuple[Stage, ...] = (
+    encoder,
+    pseudo_labels,
+    clusterer,
+    diffusion,
+    outliers,
+    sd_test,
+    backbone,
+    detector,
+    features,
+    controls,
+    baselines,
+    evaluation,
+    bundle,
+)
+# a stage is called as its module is; `order.stage_names` says which of them a run has
+STAGES = {one.__name__.rpartition(".")[2]: one for one in _MODULES}
 # under `accelerate launch` all processes work at these; the main one alone does the rest
 _SHARED = {"diffusion", "outliers", "sd_test"}
 

@@ -45,7 +45,7 @@ class Progress:
         stage: Its name.
         step: Steps done.
         total: Steps in all.
-        share: 0..1; ahead of step / total where a time limit ends the stage first.
+        share: 0..1; more than step / total where a time limit ends the stage first.
         eta_sec: Seconds to the stage's end; None where unknown.
         values: What was measured: loss, learning rate, images a second, ...
     """
@@ -108,7 +108,7 @@ class Workspace:
             return images, data.load(d.id, split, on_error=d.on_error, size_px=d.size_px)
         if self.config.detector is None:
             return images, None
-        # by a hash of the id: a picture that is added later moves no other one
+        # by a hash of the id: a new picture changes the side of no other
         draws = [
             int.from_bytes(hashlib.sha256(f"holdout {one}".encode()).digest()[:4], "big") for one in images.ids
         ]
@@ -142,7 +142,7 @@ class Workspace:
         def report(r: LoopReport) -> None:
             step = before + r.step
             eta = r.eta_sec
-            if r.total_steps > r.step:  # the loops behind it are taken to be as quick
+            if r.total_steps > r.step:  # later loops are taken to be as fast
                 eta *= (total - step) / (r.total_steps - r.step)
             values = {"loss": r.loss, "images_per_sec": r.images_per_sec}
             self.on_progress(Progress(stage, step, total, step / total, eta, values))
