@@ -18,6 +18,7 @@ from sdviz.analysis.paper_tables import PAPER_DATASET, paper_tables
 from sdviz.evaluation.tables import FRECHET_NAMES
 from sdviz.ui.assets import read_asset, style
 from sdviz.ui.charts import Chart
+from sdviz.ui.charts.files import chart_file
 from sdviz.ui.pictures import data_uri
 from sdviz.ui.results.curves import (
     HISTOGRAM_WORDS,
@@ -287,7 +288,7 @@ def _italics(words: str) -> str:
 
 def _figure(chart: Chart, lines: Mapping[str, str], caption: str) -> str:
     """The chart as SVG in the file itself, without the head that names outside addresses."""
-    svg = chart.picture("svg", lines).decode("utf-8")
+    svg = chart_file(chart, "svg", lines).decode("utf-8")
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     # a rule of one picture would hold for all of the page
