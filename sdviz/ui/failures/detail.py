@@ -12,7 +12,7 @@ from sdviz.analysis.notes import VERDICTS, NotesError, Seen
 from sdviz.analysis.votes import find_sample
 from sdviz.ui.cache.evidence import say_missing, why_not_found
 from sdviz.ui.cluster_names import cluster_before
-from sdviz.ui.components import Cell, Words, picture_grid
+from sdviz.ui.components.picture_grid import Cell, Label, picture_grid
 from sdviz.ui.failures.state import (
     View,
     class_of,
@@ -98,14 +98,14 @@ def _image(view: View, one: str) -> Seen | None:
     own_class = class_of(view, one, str(pictures.class_names[0]))
     colour = view.colours.get(place[0], NEUTRAL_COLOUR) if place else NEUTRAL_COLOUR
     cells = [_cell(pictures.images[0], one, colour, own_class or "class unknown", one)]
-    heads = [Words("this image")]
+    heads = [Label("this image")]
     if near is not None:
         its_class = str(pictures.class_names[1])
         its_cluster = view.cluster_name(near.cluster)
         text = f"{cluster_before(its_cluster)}{its_cluster}"
         small = f"{near.id}, distance {near.distance:.3f}" + (f", is {its_class}" if its_class else "")
         cells.append(_cell(pictures.images[1], near.id, TRAIN_COLOUR, text, small))
-        heads.append(Words("nearest training image"))
+        heads.append(Label("nearest training image"))
     _grid(cells, heads, pictures)
     if place is None:
         st.info("This image is in none of the scored sets: it has no score at this threshold.")
@@ -157,7 +157,7 @@ def _outlier(view: View, one: str, row: int) -> Seen:
             source + (f", is {its_class}" if its_class else ""),
         ),
     ]
-    _grid(cells, [Words("this outlier"), Words("its source")], pictures)
+    _grid(cells, [Label("this outlier"), Label("its source")], pictures)
     st.markdown(
         f"**SD outlier**: {plain(was)}, told {plain(told)}, at S = {recipe.start_timestep} "
         f"(σ {table.sigma(row):.2f}), w = {recipe.guidance_scale:g}. "
@@ -174,7 +174,7 @@ def _cell(image: np.ndarray, alt: str, colour: str, text: str, small: str) -> Ce
     return Cell(data_uri(image), alt, colour, text, small)
 
 
-def _grid(cells: list[Cell], heads: list[Words], pictures: Pictures) -> None:
+def _grid(cells: list[Cell], heads: list[Label], pictures: Pictures) -> None:
     picture_grid(
         cells, len(cells), key="failures_pair", size_px=BIG_PX, column_names=heads, shrink=True
     )  # fmt: skip

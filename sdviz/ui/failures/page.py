@@ -16,7 +16,7 @@ from sdviz.analysis.provenance import provenance
 from sdviz.bundle import Bundle
 from sdviz.ui.cache.evidence import id_reference, open_evidence, say_missing, set_scores, show_missing_part
 from sdviz.ui.cluster_names import display_names
-from sdviz.ui.components import Cell, picture_grid
+from sdviz.ui.components.picture_grid import Cell, picture_grid
 from sdviz.ui.failures.detail import show_detail
 from sdviz.ui.failures.near_duplicates import PAIRS, show_pairs
 from sdviz.ui.failures.rates import show_rates

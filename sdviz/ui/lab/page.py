@@ -14,7 +14,7 @@ from sdviz.nn.device import device_name
 from sdviz.outliers import Recipe, draw_target_labels
 from sdviz.ui.cache import Edit, Edited, look_ahead
 from sdviz.ui.cluster_names import plain_names, usual_names
-from sdviz.ui.components import Cell, Words, picture_grid
+from sdviz.ui.components.picture_grid import Cell, Label, picture_grid
 from sdviz.ui.lab.sources import MAX_DRAW, MAX_SOURCES, Source, choose_sources, first_sources
 from sdviz.ui.lab.state import (
     ALL_OTHERS,
@@ -192,7 +192,7 @@ def _controls(bundle: Bundle) -> Settings:
         )
         st.caption("the label it is denoised under")
     with columns[3]:
-        st.markdown("<div style='height:1.75rem'></div>", unsafe_allow_html=True)
+        st.space(28)  # px: the height of a label
         with st.popover("Advanced", width="stretch"):
             advanced = _advanced(bundle, s, w)
     return Settings(advanced, target)
@@ -286,11 +286,11 @@ def _status_line(status: DeltaGenerator, bundle: Bundle, settings: Settings, mad
 # --------------------------------------------------------------------------------------------------
 
 
-def _heads(bundle: Bundle, sources: list[Source]) -> list[Words]:
+def _heads(bundle: Bundle, sources: list[Source]) -> list[Label]:
     return [
-        Words(s.title, ", ".join(filter(None, (f"taken for {usual_names(bundle)[s.label]}", s.label_note))))
+        Label(s.title, ", ".join(filter(None, (f"taken for {usual_names(bundle)[s.label]}", s.label_note))))
         if s.title
-        else Words(usual_names(bundle)[s.label], s.label_note or s.id.rsplit("/", 1)[-1][:14])
+        else Label(usual_names(bundle)[s.label], s.label_note or s.id.rsplit("/", 1)[-1][:14])
         for s in sources
     ]
 
@@ -353,11 +353,11 @@ def _show_pairs(
             Cell(data_uri(heat), f"difference of {source.word} and outlier", NEUTRAL_COLOUR, facts, how)
         )
     rows = [
-        Words(sources[0].word, sources[0].role),
-        Words("outlier", "no label" if unlabelled else "wrong label"),
-        Words("control", "no label" if unlabelled else _right_label(sources)),
-        Words("noised", f"x_S at S={r.start_timestep}"),
-        Words("difference", f"{sources[0].word} to outlier; yellow is half the range"),
+        Label(sources[0].word, sources[0].role),
+        Label("outlier", "no label" if unlabelled else "wrong label"),
+        Label("control", "no label" if unlabelled else _right_label(sources)),
+        Label("noised", f"x_S at S={r.start_timestep}"),
+        Label("difference", f"{sources[0].word} to outlier; yellow is half the range"),
     ]
     picture_grid(
         [cell for row in cells.values() for cell in row],
@@ -404,7 +404,7 @@ def _show_all_targets(
         Edit(s.id, s.image, s.label, target, settings.recipe) for s in sources for target in range(len(names))
     ]
     made = run(edits, "Denoising under every label")
-    rows = [Words(sources[0].word, sources[0].role), *(Words(f"told {n}") for n in names)]
+    rows = [Label(sources[0].word, sources[0].role), *(Label(f"told {n}") for n in names)]
     cells = [
         Cell(
             data_uri(source.image),

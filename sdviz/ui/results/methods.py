@@ -17,7 +17,7 @@ from sdviz.ui.charts.parts import Dash, Line
 from sdviz.ui.links import put_in_link, take_from_link
 from sdviz.ui.pictures import OUTLIER_COLOUR
 from sdviz.ui.results.curves import roc_frame
-from sdviz.ui.results.html_tables import TABLE_CSS, Cell, Row, between, percent, short_role, table_html
+from sdviz.ui.results.html_tables import Cell, Row, between, percent, short_role, show_table, table_html
 from sdviz.ui.results.state import offer_table
 from sdviz.ui.theme import ROLE_NAMES, set_name
 
@@ -202,7 +202,7 @@ def show_methods(evidence: Evidence) -> None:
         key="results_methods",
         caption=methods_words(evidence),
     )
-    st.html(TABLE_CSS + methods_html(evidence))
+    show_table(methods_html(evidence))
     columns = st.columns([5, 1.2], vertical_alignment="center")
     columns[0].caption(
         methods_table_words(report),

@@ -14,7 +14,7 @@ from sdviz.evaluation import Report
 from sdviz.evaluation.tables import CONTROL_NAMES, METRIC_NAMES, MODE_NAMES
 from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.charts.parts import Heat
-from sdviz.ui.results.html_tables import TABLE_CSS, Cell, Row, between, percent, short_role, table_html
+from sdviz.ui.results.html_tables import Cell, Row, between, percent, short_role, show_table, table_html
 from sdviz.ui.results.state import MODE_WORDS, ResultsState, find_results, offer_table
 from sdviz.ui.theme import ROLE_NAMES, set_name
 
@@ -129,7 +129,7 @@ def show_metrics(state: ResultsState) -> None:
     for column, (label, value, n) in zip(st.columns(max(4, len(tiles))), tiles, strict=False):
         column.metric(label, f"{100 * value:.2f} %", help=_of_sets(n))
     rows = metric_rows(results)
-    st.html(TABLE_CSS + metrics_html(results, state.titles, state.colours))
+    show_table(metrics_html(results, state.titles, state.colours))
     columns = st.columns([5, 1.2], vertical_alignment="center")
     columns[0].caption(metrics_words(results))
     with columns[1]:
@@ -289,7 +289,7 @@ def show_controls(evidence: Evidence) -> None:
         key="results_controls",
         caption=control_words(report),
     )
-    st.html(TABLE_CSS + controls_html(evidence, mode))
+    show_table(controls_html(evidence, mode))
     columns = st.columns([5, 1.2], vertical_alignment="center")
     columns[0].caption(
         control_table_words(report),

@@ -12,7 +12,7 @@ from sdviz.analysis.paper_report import system_name
 from sdviz.analysis.paper_tables import PAPER_DATASET, SD_TEST, Ours, PaperTable, other_sets, paper_tables
 from sdviz.analysis.records import BundleRecord, once_each
 from sdviz.bundle import Bundle
-from sdviz.ui.results.html_tables import TABLE_CSS, Cell, Row, boxed, table_html
+from sdviz.ui.results.html_tables import Cell, Row, boxed, show_table, table_html
 from sdviz.ui.results.records import all_records, families, many_lines
 from sdviz.ui.results.state import offer_table
 from sdviz.ui.text import counted
@@ -20,10 +20,6 @@ from sdviz.ui.theme import set_name
 
 # by set, then by the S and w of training
 Others = dict[str, dict[tuple[int, float], Ours]]
-
-
-# as wide as the page, so that a table and the button above it end at one edge
-_WIDE_CSS = "<style>.resulttable { width: 100%; }</style>"
 
 
 def _head() -> DeltaGenerator:
@@ -136,7 +132,7 @@ def show_paper(bundle: Bundle) -> None:
         with _head():
             st.markdown(f"**Table {table.number}.** {table.title}", width="stretch")
             offer_table(f"Table {table.number}", *table_rows(table), lines, key=f"results_paper_{table.number}")
-        st.html(TABLE_CSS + _WIDE_CSS + paper_html(table))
+        show_table(paper_html(table), wide=True)
         for note in table.notes:
             st.caption(note)
     _others(other_sets(chosen), lines)
@@ -173,4 +169,4 @@ def _others(others: Others, lines: Mapping[str, str]) -> None:
             f"**{title}**, under their own names: AUROC in %, by the S and w of training", width="stretch"
         )
         offer_table(title, *others_rows(others), lines, key="results_paper_others")
-    st.html(TABLE_CSS + _WIDE_CSS + table_html(*others_table(others)))
+    show_table(table_html(*others_table(others)), wide=True)

@@ -10,7 +10,7 @@ import streamlit as st
 from sdviz.config import ConfigError, RunConfig
 from sdviz.runs import Run
 from sdviz.runs.reading import curve, differences, metrics
-from sdviz.ui.components.stage_strip import STAGE_WORDS
+from sdviz.ui.components.stage_strip import STAGE_NAMES
 from sdviz.ui.training.state import plain, state_of
 
 # two hues that mean no set of images: a run is neither ID nor OOD
@@ -109,7 +109,7 @@ def _losses(chosen: list[Run]) -> None:
         for column, (stage, curves) in zip(st.columns(3), drawn[first:], strict=False):
             with column:
                 st.plotly_chart(
-                    _figure(STAGE_WORDS.get(stage, stage), curves),
+                    _figure(STAGE_NAMES.get(stage, stage), curves),
                     key=f"compare {stage}",
                     width="stretch",
                     config={"displayModeBar": False},
