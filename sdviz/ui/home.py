@@ -12,13 +12,13 @@ from sdviz.bundle import Bundle
 from sdviz.data import MissingDataError, torchvision_sets
 from sdviz.nn.device import device_name
 from sdviz.outliers import draw_target_labels
-from sdviz.ui.cache import DEVICE_LOCK, Edit, load_images, make_edits
+from sdviz.ui.cache import Edit, load_images, make_edits
 from sdviz.ui.cluster_names import usual_names
 from sdviz.ui.components import Cell, Words, picture_grid
-from sdviz.ui.lab.state import judge
+from sdviz.ui.outliers import clusters_of
 from sdviz.ui.page import PageContext, open_page, show_missing_bundle
 from sdviz.ui.pictures import ID_COLOUR, NEUTRAL_COLOUR, OUTLIER_COLOUR, data_uri
-from sdviz.ui.training.state import plain
+from sdviz.ui.text import plain
 
 LAB = "pages/1_Outlier_lab.py"
 N_EXAMPLES = 6
@@ -73,8 +73,7 @@ def _find_examples(bundle: Bundle) -> list[Edit]:
         images = load_images(m.dataset, split, limit)
         labels = images.labels
         if _clusters_it(bundle):
-            with DEVICE_LOCK:
-                labels = bundle.pseudo_label(images.images)[0]
+            labels = clusters_of(bundle, images.images)
         members = [np.flatnonzero(labels == c) for c in range(bundle.n_clusters)]
         rows = [int(rows_of[0]) for rows_of in members if len(rows_of)][:N_EXAMPLES]
         if len(rows) == min(N_EXAMPLES, bundle.n_clusters):
@@ -165,7 +164,7 @@ def _examples(bundle: Bundle, above: DeltaGenerator) -> None:
 @st.cache_data(max_entries=4, show_spinner=False)
 def _seen_in(bundle_hash: str, root: str, _bundle: Bundle, _outliers: list[np.ndarray]) -> np.ndarray:
     """The clusters of the examples' outliers: a bundle and the data decide which these are."""
-    return judge(_bundle, _outliers)
+    return clusters_of(_bundle, _outliers)
 
 
 def _say_what_changed(same: int, n: int) -> None:

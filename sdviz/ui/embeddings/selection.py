@@ -19,8 +19,8 @@ from sdviz.ui.components import Cell, picture_grid
 from sdviz.ui.components.scatter import Colouring
 from sdviz.ui.embeddings.colours import texts_of
 from sdviz.ui.embeddings.state import PAGE, Known
+from sdviz.ui.library import show_pictures
 from sdviz.ui.pictures import data_uri, png_bytes
-from sdviz.ui.sample_votes.state import show_pictures
 from sdviz.ui.text import counted
 from sdviz.ui.theme import set_roles
 

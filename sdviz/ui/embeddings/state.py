@@ -22,7 +22,7 @@ from sdviz.ui.cache import sets_here
 from sdviz.ui.cache.memory import forgets
 from sdviz.ui.cluster_names import display_names
 from sdviz.ui.pictures import NEUTRAL_COLOUR
-from sdviz.ui.sample_votes.state import SetsNow, sets_now
+from sdviz.ui.scores import SetsNow, sets_now
 from sdviz.ui.session import ScoreSettings, sample, score_settings
 from sdviz.ui.theme import set_colours, set_titles
 

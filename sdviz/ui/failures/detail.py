@@ -26,9 +26,8 @@ from sdviz.ui.failures.state import (
 from sdviz.ui.page import open_page
 from sdviz.ui.pictures import NEUTRAL_COLOUR, OUTLIER_COLOUR, TRAIN_COLOUR, data_uri
 from sdviz.ui.session import sample, set_shared
-from sdviz.ui.text import short_of_all
+from sdviz.ui.text import plain, short_of_all
 from sdviz.ui.theme import ROLE_NAMES
-from sdviz.ui.training.state import plain
 
 VOTES = "pages/4_Sample_votes.py"
 BIG_PX = 160

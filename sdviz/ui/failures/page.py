@@ -34,9 +34,8 @@ from sdviz.ui.links import keep_link_values, restore_link_values, set_link_value
 from sdviz.ui.page import PageContext, show_missing_bundle
 from sdviz.ui.pictures import data_uri
 from sdviz.ui.session import chosen_set, sample, score_controls, score_settings, set_shared, threshold
-from sdviz.ui.text import counted
+from sdviz.ui.text import counted, plain
 from sdviz.ui.theme import set_colours, set_name, set_titles
-from sdviz.ui.training.state import plain
 
 SHOWS = "every OOD image that the detector let through and every ID image that it flagged, worst first"
 MISSED, ALARMS, PAIRS_VIEW = "missed", "alarms", "pairs"

@@ -24,12 +24,12 @@ from sdviz.ui.lab.state import (
     Run,
     Settings,
     interval_words,
-    judge,
     mean_psnr,
     runner,
 )
 from sdviz.ui.lab.views import scrub_edits, show_view
 from sdviz.ui.links import asked_by_link, keep_link_values, refused, restore_link_values, set_link_value
+from sdviz.ui.outliers import clusters_of
 from sdviz.ui.page import PageContext, show_missing_bundle
 from sdviz.ui.pictures import CONTROL_COLOUR, NEUTRAL_COLOUR, OUTLIER_COLOUR, data_uri, difference, heat_map
 from sdviz.ui.text import counted
@@ -469,7 +469,7 @@ def _show_numbers(
             ),
         ):
             labels = np.array([sources[i].label for i, _ in made])
-            changed = int((judge(bundle, [e.outlier for _, e in made]) != labels).sum())
+            changed = int((clusters_of(bundle, [e.outlier for _, e in made]) != labels).sum())
             column.metric(name, f"{changed} of {len(made)}", help=words)
             if made is wrong:
                 same = (len(made) - changed, len(made))

@@ -26,8 +26,7 @@ from sdviz.ui.lab.own_set import (
 )
 from sdviz.ui.links import set_link_value
 from sdviz.ui.pictures import FAR_OOD_COLOUR, ID_COLOUR, NEAR_OOD_COLOUR, NEUTRAL_COLOUR, data_uri
-from sdviz.ui.text import counted
-from sdviz.ui.training.state import plain
+from sdviz.ui.text import counted, plain
 from sdviz.ui.uploads import KeptUploads, kept_uploads
 
 UPLOAD = "your own upload"

@@ -90,12 +90,6 @@ def runner(bundle: Bundle, status: DeltaGenerator) -> Run:
     return run
 
 
-def judge(bundle: Bundle, images: list[np.ndarray]) -> np.ndarray:
-    """The cluster that the bundle's own clusterer sees in each image, int64 (N,)."""
-    with DEVICE_LOCK:
-        return bundle.pseudo_label(np.stack(images))[0]
-
-
 def mean_psnr(made: list[tuple[Source, Edited]]) -> float:
     """Mean background PSNR in dB of drawn sources' edits; inf where nothing was touched."""
     original = np.stack([s.image for s, _ in made])

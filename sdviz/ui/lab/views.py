@@ -13,10 +13,10 @@ from sdviz.outliers import Recipe
 from sdviz.ui.cache import Edit
 from sdviz.ui.components import Cell, Frame, Words, picture_grid, scrub_strip
 from sdviz.ui.lab.export import export_png, export_zip
-from sdviz.ui.lab.state import LabState, Run, judge, mean_psnr, runner
+from sdviz.ui.lab.state import LabState, Run, mean_psnr, runner
+from sdviz.ui.outliers import clusters_of, s_values
 from sdviz.ui.pictures import CONTROL_COLOUR, NEUTRAL_COLOUR, OUTLIER_COLOUR, data_uri
-from sdviz.ui.text import counted
-from sdviz.ui.training.state import plain
+from sdviz.ui.text import counted, plain
 
 SCRUB, SHEET, TRAJECTORY, CURVE, DOWNLOAD = "Scrub S", "S x w sheet", "Trajectory", "S curve", "Download"
 SHEET_W = (0.0, 1.0, 2.0, 4.0)
@@ -51,13 +51,6 @@ def show_view(state: LabState) -> None:
     else:
         generated = " The network generated the images from noise: they are no real ones." * source.is_generated
         slot.caption(f"What is shown above, to keep.{generated}")
-
-
-def s_values(max_s: int, count: int) -> list[int]:
-    """`count` values of S from 0 to max_s, multiples of 5 where there is room."""
-    return sorted(
-        {int(round(v / 5) * 5) if max_s >= 5 * count else int(v) for v in np.linspace(0, max_s, count)}
-    )
 
 
 def _edit(state: LabState, row: int, recipe: Recipe, right: bool = False) -> Edit:
@@ -199,7 +192,7 @@ def _curve(state: LabState, run: Run) -> None:
         ]
     made = run(edits, "Measuring along S")
     labels = np.array([s.label for s in sources])
-    seen = judge(state.bundle, [m.outlier for m in made]).reshape(len(values), 2, n)
+    seen = clusters_of(state.bundle, [m.outlier for m in made]).reshape(len(values), 2, n)
     shift = (seen != labels).mean(2)
     psnr = [
         mean_psnr(list(zip(sources, made[k * 2 * n : k * 2 * n + n], strict=True))) for k in range(len(values))

@@ -14,8 +14,8 @@ from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.charts.parts import Bars
 from sdviz.ui.cluster_names import cluster_before
 from sdviz.ui.pictures import ID_COLOUR, NEUTRAL_COLOUR
+from sdviz.ui.text import plain
 from sdviz.ui.theme import cluster_colour
-from sdviz.ui.training.state import plain
 
 
 def show_charts(

@@ -20,9 +20,8 @@ from sdviz.ui.components import Cell, picture_grid
 from sdviz.ui.page import open_page
 from sdviz.ui.pictures import data_uri
 from sdviz.ui.session import sample, set_shared
-from sdviz.ui.text import percent
+from sdviz.ui.text import percent, plain
 from sdviz.ui.theme import cluster_colour
-from sdviz.ui.training.state import plain
 
 VOTES = "pages/4_Sample_votes.py"
 MAX_UPLOADS = 8

@@ -22,9 +22,8 @@ from sdviz.ui.pseudo_labels.charts import show_charts
 from sdviz.ui.pseudo_labels.find import find_field, rename_field, show_found, upload_field
 from sdviz.ui.pseudo_labels.known_classes import known_classes, show_truth
 from sdviz.ui.session import set_shared
-from sdviz.ui.text import counted, ordinal, percent
+from sdviz.ui.text import counted, ordinal, percent, plain
 from sdviz.ui.theme import cluster_colour
-from sdviz.ui.training.state import plain
 
 SHOWS = "each cluster of the training images: its size, its surest and least sure images, what is in it"
 # Stands in the address, but belongs to no widget: the cluster's number

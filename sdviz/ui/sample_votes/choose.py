@@ -24,20 +24,20 @@ from sdviz.analysis.votes import (
 from sdviz.bundle import Bundle
 from sdviz.data.uploads import from_uploads
 from sdviz.ui.components import Cell, picture_grid
+from sdviz.ui.library import show_pictures
 from sdviz.ui.pictures import data_uri
 from sdviz.ui.sample_votes.state import (
     PAGE,
-    SetsNow,
     group_colour,
     group_titles,
     is_own,
     open_sample,
     opener,
-    show_pictures,
     source_of,
 )
+from sdviz.ui.scores import SetsNow
 from sdviz.ui.session import chosen_set, sample
-from sdviz.ui.training.state import plain
+from sdviz.ui.text import plain
 from sdviz.ui.uploads import KeptUploads, kept_uploads
 
 STRIP_SIZE, STRIP_PX = 13, 64

@@ -17,11 +17,10 @@ from sdviz.ui.cache import Edit, make_edits
 from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.charts.parts import Line, Mark
 from sdviz.ui.components import Cell, Words, picture_grid
-from sdviz.ui.lab.views import s_values
+from sdviz.ui.outliers import s_values
 from sdviz.ui.pictures import CONTROL_COLOUR, OUTLIER_COLOUR, data_uri
 from sdviz.ui.sample_votes.state import PAGE, Looked, cluster_of, detector_says, group_colour, neighbours
-from sdviz.ui.text import counted
-from sdviz.ui.training.state import plain
+from sdviz.ui.text import counted, plain
 
 N_VALUES = 9
 RANDOM_OTHER = "random other"

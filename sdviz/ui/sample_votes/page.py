@@ -11,7 +11,8 @@ from sdviz.ui.page import PageContext, show_missing_bundle
 from sdviz.ui.sample_votes.choose import choose_sample
 from sdviz.ui.sample_votes.outlier import show_outlier
 from sdviz.ui.sample_votes.parts import show_heads, show_neighbours, show_place, show_verdict
-from sdviz.ui.sample_votes.state import PAGE, look_at, sets_now
+from sdviz.ui.sample_votes.state import PAGE, look_at
+from sdviz.ui.scores import sets_now
 from sdviz.ui.session import score_controls, score_settings
 
 SHOWS = "one image, its neighbours among training images and outliers, and the score that they make"

@@ -15,24 +15,23 @@ from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.charts.parts import Bars, Points
 from sdviz.ui.cluster_names import cluster_before
 from sdviz.ui.components import Cell, Words, picture_grid
+from sdviz.ui.library import show_pictures
 from sdviz.ui.page import open_page
 from sdviz.ui.pictures import ID_COLOUR, OUTLIER_COLOUR, TRAIN_COLOUR, data_uri
 from sdviz.ui.sample_votes.state import (
     PAGE,
     Looked,
-    SetsNow,
     group_colour,
     group_titles,
     is_own,
     map_of,
     opener,
-    show_pictures,
     source_of,
 )
+from sdviz.ui.scores import SetsNow
 from sdviz.ui.session import has_own_threshold, set_shared
-from sdviz.ui.text import counted, ordinal, short_of_all
+from sdviz.ui.text import counted, ordinal, plain, short_of_all
 from sdviz.ui.theme import mark_colour
-from sdviz.ui.training.state import plain
 
 BIG_PX, NEIGHBOUR_PX = 192, 96
 POLL_SEC = 0.4

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import streamlit as st
 
-from sdviz.analysis import Evidence, MissingPart, PictureLibrary, Pictures
+from sdviz.analysis import Evidence, MissingPart, PictureLibrary
 from sdviz.analysis.pictures import Way
-from sdviz.analysis.rescoring import SetScores, most_neighbours, stored_scores
+from sdviz.analysis.rescoring import most_neighbours
 from sdviz.analysis.tables import HEADS
 from sdviz.analysis.votes import (
     OUTLIERS,
@@ -28,16 +27,15 @@ from sdviz.bundle import Banks, Bundle
 from sdviz.detection.score import Neighbourhood, SDScore
 from sdviz.nn.detector import detector_outputs
 from sdviz.ui.cache import DEVICE_LOCK
-from sdviz.ui.cache.evidence import id_reference, needs_search, set_scores, start_search
+from sdviz.ui.cache.evidence import needs_search
 from sdviz.ui.cache.memory import forgets
+from sdviz.ui.library import show_pictures
 from sdviz.ui.pictures import NEUTRAL_COLOUR, TRAIN_COLOUR
-from sdviz.ui.session import ScoreSettings, set_shared, threshold
+from sdviz.ui.session import ScoreSettings, set_shared
 from sdviz.ui.theme import OUTLIERS as OUTLIERS_TITLE
 from sdviz.ui.theme import set_colours, set_titles
 
 PAGE = "votes"
-# as long as a person does not notice the wait
-AT_ONCE_SEC = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,48 +228,6 @@ def map_of(evidence: Evidence, normalize: bool) -> FeatureMap:
         MissingPart: A bundle without banks.
     """
     return _map_of(evidence.bundle.hash, normalize, evidence)
-
-
-def show_pictures(library: PictureLibrary, evidence: Evidence, ids: list[str]) -> Pictures:
-    """Pictures by id; outliers that have to be made again wait for the device."""
-    rows = [row for row in map(library.outlier_row, ids) if row is not None]
-    to_make = any(evidence.outliers.png(row) is None for row in rows)
-    lock: AbstractContextManager[object] = DEVICE_LOCK if to_make else nullcontext()
-    with lock:
-        return library.show(ids)
-
-
-@dataclass(frozen=True, eq=False)
-class SetsNow:
-    """What is known of the scored sets under the settings of this moment.
-
-    Attributes:
-        scores: Eq. 6 of each; None while they are searched for, or where they cannot be known.
-        problem: Why they cannot be known, "" else.
-        to_order_by: The same, else the bundle's own scores, else nothing.
-        threshold: The person's, else the one at 95 % ID recall under these settings; None without scores.
-    """
-
-    scores: dict[str, SetScores] | None
-    problem: str
-    to_order_by: dict[str, SetScores]
-    threshold: float | None
-
-
-def sets_now(evidence: Evidence, settings: ScoreSettings) -> SetsNow:
-    """Eq. 6 of every scored set, without a wait that a person would notice."""
-    try:
-        own = stored_scores(evidence)
-    except MissingPart as error:
-        return SetsNow(None, str(error), {}, None)
-    try:
-        if needs_search(evidence, settings):
-            if start_search(evidence, settings.normalize).result(AT_ONCE_SEC) is None:
-                return SetsNow(None, "", own, None)
-        scores = set_scores(evidence, settings)
-        return SetsNow(scores, "", scores, threshold(id_reference(evidence, scores).threshold))
-    except (MissingPart, ValueError) as error:
-        return SetsNow(None, str(error), own, None)
 
 
 # --- words and ways -------------------------------------------------------------------------------

@@ -11,7 +11,8 @@ from sdviz.config import ConfigError, RunConfig
 from sdviz.runs import Run
 from sdviz.runs.reading import curve, differences, metrics
 from sdviz.ui.components.stage_strip import STAGE_WORDS
-from sdviz.ui.training.state import plain, state_of
+from sdviz.ui.text import plain
+from sdviz.ui.training.state import state_of
 
 # two hues that mean no set of images: a run is neither ID nor OOD
 COLOURS = ("#56B4E9", "#CC79A7")

@@ -14,8 +14,8 @@ from sdviz.runs.reading import curve, latest, metrics, outlier_sample, stages, t
 from sdviz.ui.components import Cell, picture_grid
 from sdviz.ui.components.stage_strip import STAGE_WORDS, stage_strip
 from sdviz.ui.pictures import OUTLIER_COLOUR, data_uri
-from sdviz.ui.text import duration
-from sdviz.ui.training.state import plain, status_of
+from sdviz.ui.text import duration, plain
+from sdviz.ui.training.state import status_of
 
 N_SAMPLES = 10
 CHARTS_A_ROW = 3

@@ -17,10 +17,10 @@ from sdviz.runs import Run
 from sdviz.ui.cache import start_estimate
 from sdviz.ui.components.stage_strip import STAGE_WORDS
 from sdviz.ui.page import ROOT
-from sdviz.ui.text import about, duration, in_bytes
+from sdviz.ui.text import about, duration, in_bytes, plain
 from sdviz.ui.training import actions
 from sdviz.ui.training.fields import Setting, limits, settings_of, value_of
-from sdviz.ui.training.state import plain, start_and_watch, status_of
+from sdviz.ui.training.state import start_and_watch, status_of
 
 FOLDER, PARQUET = "a folder of pictures …", "a Parquet file …"
 COLUMNS = 6

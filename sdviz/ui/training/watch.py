@@ -9,10 +9,10 @@ from sdviz.bundle import MANIFEST
 from sdviz.runs import Run, Status
 from sdviz.runs.reading import folder_bytes
 from sdviz.ui.page import choose_bundle, open_page
-from sdviz.ui.text import in_bytes, ordinal
+from sdviz.ui.text import in_bytes, ordinal, plain
 from sdviz.ui.training import actions
 from sdviz.ui.training.live import show_live
-from sdviz.ui.training.state import RUN_KEY, attempt, is_starting, plain, state_of, status_of
+from sdviz.ui.training.state import RUN_KEY, attempt, is_starting, state_of, status_of
 
 LAB = "pages/1_Outlier_lab.py"
 REFRESH_SEC = 2.0
