@@ -16,7 +16,7 @@ from sdviz.bundle import MANIFEST, Bundle, BundleError
 from sdviz.ui.cache import open_bundle
 from sdviz.ui.cache.evidence import open_evidence
 from sdviz.ui.links import not_taken, set_link_value
-from sdviz.ui.session import SHARED, enter_page, forget_scores, forget_unknown, has_score_values, refuse_shared
+from sdviz.ui.session import SHARED, drop_scores, drop_unknown, enter_page, has_score_values, refuse_shared
 
 ROOT = Path(__file__).resolve().parents[2]
 MAKE_BUNDLE = "python -m sdviz run configs/shapes-quick.yaml"
@@ -143,7 +143,7 @@ def _take_bundle(name: str) -> None:
     of_lab = ["the outlier lab's settings"] if set(_BUNDLE_SETTINGS) & set(st.query_params) else []
     for key in _BUNDLE_SETTINGS:
         st.session_state.pop(key, None)
-    st.session_state[_DROPPED] = [*forget_scores(), *of_lab]
+    st.session_state[_DROPPED] = [*drop_scores(), *of_lab]
     set_link_value(_CHOSEN, name, BUNDLE)
 
 
@@ -167,7 +167,7 @@ def _say_what_went(bundle: Bundle) -> None:
     """A toast on what a switch of bundles dropped, a line on values of the link that this one cannot take."""
     dropped = st.session_state.pop(_DROPPED, None)
     if dropped is not None:
-        dropped += forget_unknown(*open_evidence(bundle))
+        dropped += drop_unknown(*open_evidence(bundle))
         if dropped:
             st.toast(f"Dropped with the bundle before: {', '.join(dropped)}.")
     if has_score_values() and (line := refuse_shared(open_evidence(bundle)[0])):

@@ -55,7 +55,7 @@ def has_score_values() -> bool:
     return any(st.session_state.get(key, "") for key in OF_SCORES)
 
 
-def forget_scores() -> list[str]:
+def drop_scores() -> list[str]:
     """For another bundle, whose scores are others: drops the threshold and Eq. 6's settings, and names them."""
     dropped = [words for key, words in OF_SCORES.items() if st.session_state.get(key, "")]
     for key in OF_SCORES:
@@ -63,7 +63,7 @@ def forget_scores() -> list[str]:
     return dropped
 
 
-def forget_unknown(evidence: Evidence, library: PictureLibrary) -> list[str]:
+def drop_unknown(evidence: Evidence, library: PictureLibrary) -> list[str]:
     """After another bundle was chosen: drops the image and the set that it does not know, and names them."""
     dropped = []
     one, group = sample(), str(st.session_state.get("set", ""))

@@ -114,11 +114,11 @@ def _by_cluster(known: Known) -> Colouring:
 
 
 def _cluster_legend(known: Known) -> tuple[list[str], list[str]]:
-    names = _told_apart(known.names)
+    names = _distinct(known.names)
     return [*names, "unknown"], [*[cluster_colour(c) for c in range(len(names))], _nothing()]
 
 
-def _told_apart(names: Sequence[str]) -> list[str]:
+def _distinct(names: Sequence[str]) -> list[str]:
     """Two clusters may have been given one name."""
     return [f"{name} ({row})" if list(names).count(name) > 1 else name for row, name in enumerate(names)]
 

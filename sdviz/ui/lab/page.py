@@ -23,11 +23,11 @@ from sdviz.ui.lab.state import (
     LabState,
     Run,
     Settings,
-    interval_words,
+    interval_text,
     mean_psnr,
     runner,
 )
-from sdviz.ui.lab.views import scrub_edits, show_view
+from sdviz.ui.lab.views import scrub_frames, show_view
 from sdviz.ui.links import asked_by_link, keep_link_values, refused, restore_link_values, set_link_value
 from sdviz.ui.outliers import clusters_of
 from sdviz.ui.page import PageContext, show_missing_bundle
@@ -147,7 +147,7 @@ def first_view(bundle: Bundle) -> list[Edit]:
     labels, ids = np.array([s.label for s in sources]), np.array([s.id for s in sources])
     targets = draw_target_labels(labels, ids, bundle.n_clusters, recipe.seed)
     pairs = _pairs(sources, targets, recipe)
-    return pairs + scrub_edits(bundle, pairs[0])[1]
+    return pairs + scrub_frames(bundle, pairs[0])[1]
 
 
 # --------------------------------------------------------------------------------------------------
@@ -273,7 +273,7 @@ def _status_line(status: DeltaGenerator, bundle: Bundle, settings: Settings, mad
     sigma, ms = bundle.schedule.sigma(r.start_timestep), 1000 * sum(m.batch_sec / m.batch_images for m in made)
     with status.container():
         st.caption(
-            f"S = {r.start_timestep} (σ {sigma:.2f}), w = {r.guidance_scale:g}{interval_words(r)}, "
+            f"S = {r.start_timestep} (σ {sigma:.2f}), w = {r.guidance_scale:g}{interval_text(r)}, "
             f"{SOLVERS[r.solver]}, {counted(made[0].network_calls, 'network call')}, "
             f"{counted(made[0].evaluations, 'evaluation')} a picture, "
             f"{ms:.0f} ms for {len(made)} pictures, "
@@ -315,7 +315,7 @@ def _show_pairs(
         was = names[source.label]
         told, told_right = ("nothing", "nothing") if unlabelled else (names[int(targets[i])], was)
         ms = 1000 * out.batch_sec / out.batch_images
-        facts = f"S {r.start_timestep}, σ {sigma:.2f}, w {r.guidance_scale:g}{interval_words(r)}"
+        facts = f"S {r.start_timestep}, σ {sigma:.2f}, w {r.guidance_scale:g}{interval_text(r)}"
         solver, device = SOLVERS[r.solver].split(",")[0], bundle.device.type.upper()
         how = f"{solver}, {counted(out.network_calls, 'call')}, {ms:.0f} ms, {device}"
         chosen = i == focus

@@ -64,7 +64,7 @@ class LabState:
     same: tuple[int, int] | None = None
 
 
-def interval_words(recipe: Recipe) -> str:
+def interval_text(recipe: Recipe) -> str:
     """Where guidance counts, "" where it counts everywhere."""
     if recipe.guidance_interval is None:
         return ""

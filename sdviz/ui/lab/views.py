@@ -59,7 +59,7 @@ def _edit(state: LabState, row: int, recipe: Recipe, right: bool = False) -> Edi
     return Edit(source.id, source.image, source.label, target, recipe)
 
 
-def scrub_edits(bundle: Bundle, edit: Edit) -> tuple[list[int], list[Edit]]:
+def scrub_frames(bundle: Bundle, edit: Edit) -> tuple[list[int], list[Edit]]:
     """S of each frame of the scrub strip, and what to make: the outlier of each, then the control of each."""
     values = s_values(bundle.manifest.max_train_timestep, N_SCRUB_FRAMES)
     wrong = [replace(edit, recipe=replace(edit.recipe, start_timestep=s)) for s in values]
@@ -71,7 +71,7 @@ def _set_s() -> None:
 
 
 def _scrub(state: LabState, run: Run) -> None:
-    values, edits = scrub_edits(state.bundle, _edit(state, state.focus, state.settings.recipe))
+    values, edits = scrub_frames(state.bundle, _edit(state, state.focus, state.settings.recipe))
     made = run(edits, "Making the frames")
     outliers, controls = made[: len(values)], made[len(values) :]
     source, names = state.sources[state.focus], state.names

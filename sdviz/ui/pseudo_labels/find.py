@@ -101,7 +101,7 @@ def show_found(
             cluster, sure = int(labels.labels[row]), float(labels.confidence[row])
             of = facts.sizes[cluster]
             says = (
-                f"{_in_words(names[cluster])}, {percent(sure, 2)} sure: place "
+                f"{_bold_name(names[cluster])}, {percent(sure, 2)} sure: place "
                 f"{facts.rank[row] + 1:,} of {of:,} in its cluster, the surest first. A training image."
             )
         elif not pictures.found[0]:
@@ -111,7 +111,7 @@ def show_found(
         else:
             image = pictures.images[0]
             cluster, sure = _name_cluster(bundle.hash, image.tobytes(), image.shape, bundle)
-            says = f"{_in_words(names[cluster])}, {percent(sure, 2)} sure: the clusterer was asked."
+            says = f"{_bold_name(names[cluster])}, {percent(sure, 2)} sure: the clusterer was asked."
         columns = st.columns([1.5, 3.7, 2.6], vertical_alignment="center")
         with columns[0]:
             picture = data_uri(pictures.images[0]) if pictures.found[0] else ""
@@ -132,7 +132,7 @@ def show_found(
         open_page(VOTES)
 
 
-def _in_words(name: str) -> str:
+def _bold_name(name: str) -> str:
     return f"{cluster_before(name)}**{plain(name)}**"
 
 

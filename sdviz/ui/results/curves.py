@@ -20,25 +20,25 @@ from sdviz.detection import metrics
 from sdviz.ui.charts import Chart, offer_downloads, show_chart
 from sdviz.ui.charts.parts import Line, Mark
 from sdviz.ui.components.threshold import Height, threshold_chart
-from sdviz.ui.results.state import MODE_WORDS, ResultsState, offer_table
+from sdviz.ui.results.state import MODE_TITLES, ResultsState, offer_table
 from sdviz.ui.session import set_shared
 
 SCALES: dict[str, Scale] = {"Logarithmic": "log", "Around the threshold": "near", "Linear": "linear"}
 HEIGHTS: dict[str, Height] = {"Share of each set": "share", "Counts": "count", "Counts, log": "log"}
 CHART_KEY = "results_threshold"
 # what is seen, the same on the page and in the report
-HISTOGRAM_WORDS = (
+HISTOGRAM_CAPTION = (
     "How often each score occurs in each set. Every image to the right of the line is called OOD. The fewer "
     "colours overlap, the better ID and OOD are told apart."
 )
-ROC_WORDS = (
+ROC_CAPTION = (
     "As the threshold falls, more OOD images are found (up) and more ID images are flagged by mistake (right). "
     "A perfect score goes straight up at the left; chance is the dashed diagonal. AUROC is the area below: the "
     "share of pairs in which the OOD image scores higher. The dot is where the threshold stands."
 )
 
 
-def precision_words(positive: str) -> str:
+def precision_caption(positive: str) -> str:
     """What the curves of precision and recall are; `positive` is "OOD" or "ID"."""
     return (
         f"Of the images called {positive}, how many are (precision), against how many of all {positive} images "
@@ -92,7 +92,7 @@ def show_histogram(state: ResultsState) -> None:
     )
     columns = st.columns([4, 1.3, 1.1], vertical_alignment="center")
     columns[0].caption(
-        f"{HISTOGRAM_WORDS} Drag the line, or use the arrow keys on it. "
+        f"{HISTOGRAM_CAPTION} Drag the line, or use the arrow keys on it. "
         f'"Around the threshold" ends at {NEAR_THRESHOLDS:g} times the threshold of 95 % ID recall.'
     )
     with columns[1]:
@@ -169,14 +169,14 @@ def show_roc(state: ResultsState) -> None:
     chart = roc_chart(state, mode)
     if part == CORNER:
         chart = replace(chart, x_range=(-0.1, 10.0))
-    lines = state.lines | {"score by": MODE_WORDS[mode]}
+    lines = state.lines | {"score by": MODE_TITLES[mode]}
     if mode == "both":
         lines |= {"threshold, the dots": f"{state.t:.6g}"}
     show_chart(
         chart,
         lines,
         key="results_roc",
-        caption=ROC_WORDS,
+        caption=ROC_CAPTION,
     )
 
 
@@ -194,7 +194,7 @@ def roc_chart(state: ResultsState, mode: str) -> Chart:
             lines.append(
                 Line(f"{name} at the threshold", *at, state.colours[name], markers=True, in_legend=False)
             )
-    return roc_frame(f"ROC, {MODE_WORDS[mode]}", lines)
+    return roc_frame(f"ROC, {MODE_TITLES[mode]}", lines)
 
 
 def roc_frame(title: str, lines: list[Line]) -> Chart:
@@ -212,9 +212,9 @@ def show_precision_recall(state: ResultsState) -> None:
     positive = _choice(right, "To be found", ["OOD", "ID"], "results_pr_positive")
     show_chart(
         precision_recall_chart(state, mode, positive),
-        state.lines | {"score by": MODE_WORDS[mode]},
+        state.lines | {"score by": MODE_TITLES[mode]},
         key="results_pr",
-        caption=precision_words(positive),
+        caption=precision_caption(positive),
     )
 
 
@@ -243,7 +243,7 @@ def precision_recall_chart(state: ResultsState, mode: str, positive: str) -> Cha
             )
         )
     return Chart(
-        f"Precision and recall, {positive} to be found, {MODE_WORDS[mode]}",
+        f"Precision and recall, {positive} to be found, {MODE_TITLES[mode]}",
         "recall (%)",
         "precision (%)",
         lines,
@@ -255,9 +255,9 @@ def precision_recall_chart(state: ResultsState, mode: str, positive: str) -> Cha
 
 def _mode(place: object, state: ResultsState, key: str) -> str:
     has_votes = any(bool(one.votes.any()) for one in state.scores.values())
-    words = [MODE_WORDS[mode] for mode in MODE_WORDS if has_votes or mode != "votes"]
+    words = [MODE_TITLES[mode] for mode in MODE_TITLES if has_votes or mode != "votes"]
     chosen = _choice(place, "Score by", words, key)
-    return next(mode for mode, word in MODE_WORDS.items() if word == chosen)
+    return next(mode for mode, word in MODE_TITLES.items() if word == chosen)
 
 
 def _no_ood(state: ResultsState) -> bool:

@@ -19,7 +19,7 @@ from sdviz.ui.charts.parts import Heat
 from sdviz.ui.page import ROOT
 from sdviz.ui.results.html_tables import TABLE_CSS, Row, table_html
 from sdviz.ui.results.records import all_records, many_lines
-from sdviz.ui.results.state import MODE_WORDS
+from sdviz.ui.results.state import MODE_TITLES
 from sdviz.ui.session import ScoreSettings, score_settings, set_shared
 from sdviz.ui.text import counted
 from sdviz.ui.theme import ROLE_NAMES, set_name, set_titles
@@ -71,7 +71,7 @@ def k_alpha_chart(evidence: Evidence, settings: ScoreSettings, names: Sequence[s
     )
 
 
-def interval_words(evidence: Evidence, names: Sequence[str]) -> str:
+def interval_text(evidence: Evidence, names: Sequence[str]) -> str:
     """The AUROC intervals of those sets, by report.json: what differences must be read against."""
     try:
         report = evidence.report
@@ -95,13 +95,13 @@ def interval_words(evidence: Evidence, names: Sequence[str]) -> str:
     )
 
 
-def map_words(evidence: Evidence, settings: ScoreSettings, names: Sequence[str]) -> str:
+def map_caption(evidence: Evidence, settings: ScoreSettings, names: Sequence[str]) -> str:
     """What the map over k and alpha is."""
     titles = set_titles(evidence)
     return (
         f"AUROC of Eq. 6 on {', '.join(titles[n] for n in names)} against held-out ID images, features "
         f"{'of unit length' if settings.normalize else 'as they are'}. α = 0 is the distance alone. The frame "
-        f"is what is in force. {interval_words(evidence, names)}"
+        f"is what is in force. {interval_text(evidence, names)}"
     )
 
 
@@ -151,7 +151,7 @@ def show_k_alpha(evidence: Evidence) -> None:
         chart,
         provenance(evidence.bundle, features=features, measured_on=", ".join(names)),
         key="results_k_alpha",
-        caption=map_words(evidence, settings, names),
+        caption=map_caption(evidence, settings, names),
     )
     if on_test and tests:
         return
@@ -189,7 +189,7 @@ def recipe_chart(found: RecipeMap, role: str, mode: str) -> Chart:
     """Mean AUROC over S and w, in %."""
     heat = Heat("AUROC (%)", [str(s) for s in found.s], [f"{w:g}" for w in found.w], 100 * found.mean, ".2f")
     return Chart(
-        f"AUROC over S and w, {ROLE_NAMES[role]}, {MODE_WORDS[mode]}",
+        f"AUROC over S and w, {ROLE_NAMES[role]}, {MODE_TITLES[mode]}",
         "S, noising steps",
         "w, guidance scale",
         [heat],
@@ -208,7 +208,7 @@ def profile_of(bundle: Bundle) -> str:
     return "CONFIG"
 
 
-def _found_words(n_all: int, n_fit: int, n_recipes: int) -> str:
+def _how_many_count(n_all: int, n_fit: int, n_recipes: int) -> str:
     begins = f"Of {counted(n_all, 'bundle')} on this machine "
     if not n_fit:
         return begins + "none counts here: this one was never measured."
@@ -232,7 +232,7 @@ def show_recipe_map(bundle: Bundle) -> None:
     recipes = {one.recipe for one in fit if one.recipe is not None}
     if len(recipes) < 2 or not roles:
         with st.container(border=True):
-            said = _found_words(len({one.hash for one in records}), len(fit), len(recipes))
+            said = _how_many_count(len({one.hash for one in records}), len(fit), len(recipes))
             st.markdown(f"**It takes runs with different S or w.** {said}")
             st.markdown(
                 "Here you would see how AUROC moves with the recipe of the outliers, as in the paper's "

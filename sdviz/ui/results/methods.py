@@ -141,7 +141,7 @@ def first_methods(evidence: Evidence) -> list[Method]:
     return sorted(methods_of(evidence), key=lambda one: -one.result.results[near].auroc)[:DRAWN_FIRST]
 
 
-def methods_words(evidence: Evidence) -> str:
+def methods_caption(evidence: Evidence) -> str:
     """What the curves are."""
     n = len(first_methods(evidence))
     return (
@@ -150,7 +150,7 @@ def methods_words(evidence: Evidence) -> str:
     )
 
 
-def methods_table_words(report: Report) -> str:
+def methods_table_caption(report: Report) -> str:
     """What the table is."""
     return (
         f"AUROC in %, from report.json with the bundle's own k = {report.score.k}, α = {report.score.alpha:g}; "
@@ -200,12 +200,12 @@ def show_methods(evidence: Evidence) -> None:
         methods_chart(evidence, name, [one for one in methods if one.title in chosen]),
         lines,
         key="results_methods",
-        caption=methods_words(evidence),
+        caption=methods_caption(evidence),
     )
     st.html(TABLE_CSS + methods_html(evidence))
     columns = st.columns([5, 1.2], vertical_alignment="center")
     columns[0].caption(
-        methods_table_words(report),
+        methods_table_caption(report),
     )
     with columns[1]:
         offer_table("Other methods", HEADER, method_rows(evidence), lines, key="results_methods_table_csv")

@@ -15,7 +15,7 @@ from sdviz.evaluation.tables import CONTROL_NAMES, METRIC_NAMES, MODE_NAMES
 from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.charts.parts import Heat
 from sdviz.ui.results.html_tables import TABLE_CSS, Cell, Row, between, percent, short_role, table_html
-from sdviz.ui.results.state import MODE_WORDS, ResultsState, find_results, offer_table
+from sdviz.ui.results.state import MODE_TITLES, ResultsState, find_results, offer_table
 from sdviz.ui.theme import ROLE_NAMES, set_name
 
 HEADER = ["set", "role", "images", "score by", "AUROC", "from", "to", *list(METRIC_NAMES.values())[1:]]
@@ -37,7 +37,7 @@ def metric_rows(results: Results) -> list[list[object]]:
                         name,
                         ROLE_NAMES[role],
                         one.n,
-                        MODE_WORDS[mode],
+                        MODE_TITLES[mode],
                         *(None if v is None else 100 * v for v in (m.auroc, low, high)),
                         *(100 * getattr(m, key) for key in list(METRIC_NAMES)[1:]),
                     ]
@@ -51,7 +51,7 @@ def metric_rows(results: Results) -> list[list[object]]:
                         f"mean of {mean.n_sets}",
                         ROLE_NAMES[role],
                         None,
-                        MODE_WORDS[mode],
+                        MODE_TITLES[mode],
                         100 * mean.auroc,
                         None,
                         None,
@@ -101,7 +101,7 @@ def _of_sets(n: int) -> str:
     return f"The mean of {n} sets, each counting the same." if n > 1 else "Of the one set of this kind."
 
 
-def metrics_words(results: Results) -> str:
+def metrics_caption(results: Results) -> str:
     """What the table of metrics is, and how its columns differ."""
     source = (
         "from report.json, measured when the bundle was made"
@@ -131,7 +131,7 @@ def show_metrics(state: ResultsState) -> None:
     rows = metric_rows(results)
     st.html(TABLE_CSS + metrics_html(results, state.titles, state.colours))
     columns = st.columns([5, 1.2], vertical_alignment="center")
-    columns[0].caption(metrics_words(results))
+    columns[0].caption(metrics_caption(results))
     with columns[1]:
         offer_table("Metrics", HEADER, rows, state.lines, key="results_metrics_csv")
 
@@ -186,7 +186,7 @@ def control_rows(evidence: Evidence) -> list[list[object]]:
                     [
                         name,
                         ROLE_NAMES[result.role],
-                        MODE_WORDS[mode],
+                        MODE_TITLES[mode],
                         CONTROL_NAMES.get(control, control),
                         *(None if v is None else 100 * v for v in values),
                     ]
@@ -230,7 +230,7 @@ def control_chart(evidence: Evidence, mode: str = "both") -> Chart:
     titles = [set_name(one) for one in sets]
     heat = Heat("points of AUROC", titles, names, z, "+.2f", signed=True, from_top=True)
     return Chart(
-        f"SD outliers minus each control, {MODE_WORDS[mode]}",
+        f"SD outliers minus each control, {MODE_TITLES[mode]}",
         "OOD set",
         "control",
         [heat],
@@ -238,7 +238,7 @@ def control_chart(evidence: Evidence, mode: str = "both") -> Chart:
     )
 
 
-def control_words(report: Report) -> str:
+def controls_caption(report: Report) -> str:
     """What the map of differences is, and what each control is; names in *italics*."""
     kinds = "; ".join(f"*{CONTROL_NAMES[c]}*: {_WHAT[c]}" for c in report.controls if c in _WHAT)
     return (
@@ -247,7 +247,7 @@ def control_words(report: Report) -> str:
     )
 
 
-def control_table_words(report: Report) -> str:
+def controls_table_caption(report: Report) -> str:
     """What the table of controls is."""
     return (
         f"AUROC in %, from report.json with the bundle's own k = {report.score.k}, α = {report.score.alpha:g}; "
@@ -272,7 +272,7 @@ def show_controls(evidence: Evidence) -> None:
         return
     score = report.score
     lines = provenance(evidence.bundle, k=score.k, alpha=f"{score.alpha:g}")
-    words = [MODE_WORDS[mode] for mode in MODES if any(mode in one.modes for one in report.results.values())]
+    words = [MODE_TITLES[mode] for mode in MODES if any(mode in one.modes for one in report.results.values())]
     chosen = st.segmented_control(
         "Score by",
         words,
@@ -282,17 +282,17 @@ def show_controls(evidence: Evidence) -> None:
         bind="query-params",
         persist_state="session",
     )
-    mode = next(m for m, word in MODE_WORDS.items() if word == chosen)
+    mode = next(m for m, word in MODE_TITLES.items() if word == chosen)
     show_chart(
         control_chart(evidence, mode),
         lines,
         key="results_controls",
-        caption=control_words(report),
+        caption=controls_caption(report),
     )
     st.html(TABLE_CSS + controls_html(evidence, mode))
     columns = st.columns([5, 1.2], vertical_alignment="center")
     columns[0].caption(
-        control_table_words(report),
+        controls_table_caption(report),
     )
     with columns[1]:
         offer_table("Controls", CONTROL_HEADER, control_rows(evidence), lines, key="results_controls_table_csv")

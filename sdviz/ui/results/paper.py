@@ -31,7 +31,7 @@ def _head() -> DeltaGenerator:
     return st.container(horizontal=True, vertical_alignment="bottom")
 
 
-def ours_words(ours: Ours) -> tuple[str, str]:
+def ours_text(ours: Ours) -> tuple[str, str]:
     """A figure of ours and, smaller, what it rests on."""
     text = f"{ours.mean:.2f}" + (f" ± {ours.sd:.2f}" if ours.sd is not None else "")
     small = [counted(ours.n_bundles, "run")] if ours.n_bundles > 1 else []
@@ -58,7 +58,7 @@ def paper_html(table: PaperTable) -> str:
             if ours is None:
                 cells.append('<td class="ours"></td>')
             else:
-                text, small = ours_words(ours)
+                text, small = ours_text(ours)
                 cells.append(f'<td class="ours"><b>{text}</b><small>{html.escape(small)}</small></td>')
         body.append("<tr>" + "".join(cells) + "</tr>")
     return boxed(
@@ -149,7 +149,7 @@ def others_table(others: Others) -> tuple[list[str], list[Row]]:
     recipes = sorted({recipe for by_recipe in others.values() for recipe in by_recipe})
     rows = []
     for name, by in others.items():
-        cells = [Cell(*ours_words(by[one])) if one in by else "" for one in recipes]
+        cells = [Cell(*ours_text(by[one])) if one in by else "" for one in recipes]
         rows.append(Row([name.replace(SD_TEST, set_name(SD_TEST)), *cells]))
     return ["set", *(f"S = {s}, w = {w:g}" for s, w in recipes)], rows
 

@@ -18,35 +18,35 @@ from sdviz.evaluation.tables import FRECHET_NAMES
 from sdviz.ui.charts import Chart
 from sdviz.ui.pictures import data_uri
 from sdviz.ui.results.curves import (
-    HISTOGRAM_WORDS,
-    ROC_WORDS,
+    HISTOGRAM_CAPTION,
+    ROC_CAPTION,
     first_sets,
     histogram_chart,
+    precision_caption,
     precision_recall_chart,
-    precision_words,
     roc_chart,
 )
 from sdviz.ui.results.html_tables import TABLE_CSS
-from sdviz.ui.results.maps import k_alpha_chart, map_words
+from sdviz.ui.results.maps import k_alpha_chart, map_caption
 from sdviz.ui.results.methods import (
     first_methods,
+    methods_caption,
     methods_chart,
     methods_html,
-    methods_table_words,
-    methods_words,
+    methods_table_caption,
     near_set,
 )
 from sdviz.ui.results.metric_tables import (
     control_chart,
-    control_table_words,
-    control_words,
+    controls_caption,
     controls_html,
+    controls_table_caption,
+    metrics_caption,
     metrics_html,
-    metrics_words,
 )
 from sdviz.ui.results.paper import about_family, paper_html
 from sdviz.ui.results.records import all_records, families
-from sdviz.ui.results.state import MODE_WORDS, ResultsState, find_results, results_state
+from sdviz.ui.results.state import MODE_TITLES, ResultsState, find_results, results_state
 from sdviz.ui.session import score_settings
 from sdviz.ui.text import counted
 
@@ -136,14 +136,16 @@ def report_html(state: ResultsState, library: PictureLibrary, with_map: bool = T
         "score is more OOD; ID images are the held-out ones.</p>",
         _table(["", ""], [[key, value] for key, value in lines.items()], text=2),
         "<h2>Metrics</h2>",
-        _about(metrics_words(results)),
+        _about(metrics_caption(results)),
         metrics_html(results, state.titles, state.colours),
         "<h2>At the threshold</h2>",
         _table(["set", "images", "called OOD", "share called OOD, %", "that is"], _at_threshold(state), text=1),
     ]
     drawn = histogram({n: state.column(n, "both") for n in state.scores}, state.reference.threshold, "log")
     shown = first_sets(state)
-    words = f"{HISTOGRAM_WORDS} Drawn: {', '.join(state.titles[n] for n in shown)}; all sets are counted above."
+    words = (
+        f"{HISTOGRAM_CAPTION} Drawn: {', '.join(state.titles[n] for n in shown)}; all sets are counted above."
+    )
     parts.append(_figure(histogram_chart(state, drawn, "share", shown), lines, words))
     if state.ood_names:
         parts.append("<h2>Curves</h2>")
@@ -152,16 +154,16 @@ def report_html(state: ResultsState, library: PictureLibrary, with_map: bool = T
                 _figure(
                     roc_chart(state, mode),
                     lines,
-                    f"ROC by {MODE_WORDS[mode]}. {ROC_WORDS if mode == 'both' else 'Read as the one before.'}",
+                    f"ROC by {MODE_TITLES[mode]}. {ROC_CAPTION if mode == 'both' else 'Read as the one before.'}",
                 )
             )
-        parts.append(_figure(precision_recall_chart(state, "both", "OOD"), lines, precision_words("OOD")))
+        parts.append(_figure(precision_recall_chart(state, "both", "OOD"), lines, precision_caption("OOD")))
     parts += _of_the_report(evidence, lines)
     validation = [name for name, one in evidence.ood_sets.items() if one.role == "validation"]
     if with_map and validation:
         try:
             chart = k_alpha_chart(evidence, state.settings, validation)
-            words = f"{map_words(evidence, state.settings, validation)} Only this set may choose settings."
+            words = f"{map_caption(evidence, state.settings, validation)} Only this set may choose settings."
             parts.append(f"<h2>k and α on the validation set</h2>{_figure(chart, lines, words)}")
         except MissingPart as error:
             parts.append(f"<p>No map over k and α: {html.escape(str(error))}.</p>")
@@ -200,10 +202,10 @@ def _of_the_report(evidence: Evidence, lines: Mapping[str, str]) -> list[str]:
     if report.controls:
         parts += [
             "<h2>Controls</h2>",
-            _figure(control_chart(evidence), lines, control_words(report)),
-            _about(control_table_words(report)),
+            _figure(control_chart(evidence), lines, controls_caption(report)),
+            _about(controls_table_caption(report)),
             *(
-                f"<p><b>By {html.escape(MODE_WORDS[mode])}</b></p>{controls_html(evidence, mode)}"
+                f"<p><b>By {html.escape(MODE_TITLES[mode])}</b></p>{controls_html(evidence, mode)}"
                 for mode in ("both", "distance")
             ),
         ]
@@ -213,9 +215,9 @@ def _of_the_report(evidence: Evidence, lines: Mapping[str, str]) -> list[str]:
             _figure(
                 methods_chart(evidence, near_set(report), first_methods(evidence)),
                 lines,
-                methods_words(evidence),
+                methods_caption(evidence),
             ),
-            _about(methods_table_words(report)),
+            _about(methods_table_caption(report)),
             methods_html(evidence),
         ]
     if report.clusters is not None:

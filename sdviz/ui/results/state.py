@@ -21,7 +21,7 @@ from sdviz.ui.charts import file_name
 from sdviz.ui.session import ScoreSettings, threshold
 from sdviz.ui.theme import set_colours, set_titles
 
-MODE_WORDS = {"both": "distance + α · votes", "distance": "distance only", "votes": "votes only"}
+MODE_TITLES = {"both": "distance + α · votes", "distance": "distance only", "votes": "votes only"}
 # intervals under settings that no report was made with
 BOOTSTRAP = 200
 

@@ -39,7 +39,7 @@ PAGE = "votes"
 
 
 @dataclass(frozen=True, eq=False)
-class Looked:
+class SampleView:
     """All that the page shows of an image.
 
     Attributes:
@@ -84,7 +84,7 @@ class Looked:
         return banks_of(self.evidence)
 
 
-def look_at(
+def sample_view(
     bundle: Bundle,
     evidence: Evidence,
     library: PictureLibrary,
@@ -92,7 +92,7 @@ def look_at(
     settings: ScoreSettings,
     sample: Sample,
     uploads: Mapping[str, np.ndarray],
-) -> Looked:
+) -> SampleView:
     """Finds out all about an image; computes its features and heads where they are not kept.
 
     Args:
@@ -126,7 +126,7 @@ def look_at(
             problem = "Neither its features nor its picture are there, so it has no score."
     except (ValueError, MissingPart) as error:
         problem = f"It has no score under these settings: {error}."
-    return Looked(
+    return SampleView(
         bundle, evidence, library, names, settings, sample, picture, has_picture, class_name, missing, ways,
         features, heads, near, parts, problem,
     )  # fmt: skip

@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 from sdviz.config import Node, RunConfig
 
 # a border that is not in the range itself is left by this much
-_BESIDE = 1e-9
+_OPEN_BORDER = 1e-9
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def limits(key: str) -> Limits:
     names: dict[Any, Any] = {int: "int", float: "float", bool: "bool", str: "text"}
     if kind not in names:
         raise KeyError(key)
-    beside = 1 if kind is int else _BESIDE
+    beside = 1 if kind is int else _OPEN_BORDER
     low: float | None = None
     high: float | None = None
     for rule in _rules(field):
