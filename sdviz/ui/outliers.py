@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from sdviz.bundle import Bundle
@@ -17,7 +15,7 @@ def s_values(max_s: int, count: int) -> list[int]:
     )
 
 
-def clusters_of(bundle: Bundle, images: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
+def clusters_of(bundle: Bundle, images: list[np.ndarray] | np.ndarray) -> np.ndarray:
     """The cluster that the bundle's clusterer sees in each picture, uint8 (H,W,3) each: int64 (N,)."""
     with DEVICE_LOCK:
-        return bundle.pseudo_label(np.stack(images))[0]
+        return bundle.pseudo_label(np.asarray(images))[0]

@@ -42,6 +42,11 @@ class ScoreSettings:
     normalize: bool
     is_own: bool
 
+    @property
+    def features(self) -> str:
+        """How features are taken, in words."""
+        return "of unit length" if self.normalize else "as they are"
+
 
 def enter_page(entered: bool) -> None:
     """For every page's set-up: puts the shared values back into the address, and takes those of a link."""
