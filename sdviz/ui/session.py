@@ -17,6 +17,7 @@ from sdviz.analysis import Evidence, MissingPart, PictureLibrary
 from sdviz.analysis.rescoring import MAX_K
 from sdviz.analysis.votes import find_sample
 from sdviz.ui.links import keep_link_values, not_taken, restore_link_values, set_link_value
+from sdviz.ui.text import code_span
 
 # sample: an image's id; set: a scored set; k, alpha, unit (1 or 0): Eq. 6; t: the threshold; without these four
 # the bundle's own hold; truth: 1 where known classes are shown
@@ -74,10 +75,10 @@ def drop_unknown(evidence: Evidence, library: PictureLibrary) -> list[str]:
     one, group = sample(), str(st.session_state.get("set", ""))
     if one and not is_known(evidence, library, one):
         set_shared("sample", None)
-        dropped.append("the image `" + one.replace("`", "'") + "`")
+        dropped.append(f"the image {code_span(one)}")
     if group and not chosen_set(evidence):
         set_shared("set", None)
-        dropped.append("the set `" + group.replace("`", "'") + "`")
+        dropped.append(f"the set {code_span(group)}")
     return dropped
 
 

@@ -60,3 +60,8 @@ def plain(text: str) -> str:
     for mark in "\\`*_[]<>$#:~|":
         text = text.replace(mark, f"\\{mark}")
     return text
+
+
+def code_span(text: str, most: int | None = None) -> str:
+    """Text from a link or a file as a Markdown code span of one line and at most `most` characters."""
+    return "`" + text[:most].replace("`", "'").replace("\n", " ") + "`"

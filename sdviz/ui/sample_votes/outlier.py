@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -17,10 +16,11 @@ from sdviz.ui.cache import Edit, make_edits
 from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.charts.parts import Line, Mark
 from sdviz.ui.components import Cell, Words, picture_grid
-from sdviz.ui.outliers import s_values
+from sdviz.ui.outliers import s_slider, s_values, w_slider
 from sdviz.ui.pictures import CONTROL_COLOUR, OUTLIER_COLOUR, data_uri
 from sdviz.ui.sample_votes.state import PAGE, SampleView, cluster_of, detector_says, group_colour, neighbours
 from sdviz.ui.text import counted, plain
+from sdviz.ui.widgets import time_left
 
 N_VALUES = 9
 RANDOM_OTHER = "random other"
@@ -60,39 +60,22 @@ def _as_in_the_bank(view: SampleView) -> str:
 
 def _made(view: SampleView, limit: float | None) -> None:
     bundle = view.bundle
-    d, max_s = bundle.manifest.defaults, bundle.manifest.max_train_timestep
     label, label_note = _label(view)
     columns = st.columns([2.4, 2.2, 1.8], vertical_alignment="top")
     with columns[0]:
-        s = st.slider(
-            "S, noising steps",
-            0,
-            max_s,
-            d.start_timestep,
-            5,
-            key=f"{PAGE}_S",
-            help="How far the image is noised before it is denoised again. More steps leave less of it.",
-        )
+        s = s_slider(bundle, f"{PAGE}_S")
         st.caption(f"σ = {bundle.schedule.sigma(s):.2f} (noise over signal)")
     with columns[1]:
-        w = st.slider(
-            "w, guidance",
-            -1.0,
-            8.0,
-            float(d.guidance_scale),
-            0.25,
-            key=f"{PAGE}_w",
-            help="Eq. 3: (1+w) ε(x, wrong label) - w ε(x, no label).",
-        )
+        w = w_slider(bundle, f"{PAGE}_w")
     others = [name for c, name in enumerate(view.names) if c != label]
     with columns[2]:
-        told = st.selectbox("Told to be", [RANDOM_OTHER, *others], key=f"{PAGE}_told")
+        chosen = st.selectbox("Told to be", [RANDOM_OTHER, *others], key=f"{PAGE}_told")
         st.caption(f"It is taken for {plain(view.names[label])}{label_note}.")
-    if told in others:
-        target = view.names.index(told)
+    if chosen in others:
+        target = view.names.index(chosen)
     else:
         target = int(draw_target_labels(np.array([label]), np.array([view.sample.id]), bundle.n_clusters, 0)[0])
-    values = sorted({*s_values(max_s, N_VALUES), s})
+    values = sorted({*s_values(bundle.manifest.max_train_timestep, N_VALUES), s})
     recipes = [bundle.recipe(v, w) for v in values]
     wrong, right = _pictures(view, label, target, recipes)
     totals = [_totals(view, made) for made in (wrong, right)]
@@ -118,12 +101,7 @@ def _pictures(
 ) -> tuple[np.ndarray, np.ndarray]:
     """What comes of the image under the wrong and under the right label, uint8 (n,H,W,3) each."""
     place = st.container(height=46, border=False).empty()
-    started = time.perf_counter()
-
-    def on_progress(done: float) -> None:
-        spent = time.perf_counter() - started
-        place.progress(done, f"Denoising along S: {done:.0%}, about {spent / done - spent:.0f} s left")
-
+    on_progress = time_left(place, "Denoising along S")
     edit = Edit(view.sample.id, view.picture, label, target, recipes[0])
     wrong = [replace(edit, recipe=recipe) for recipe in recipes]
     made = make_edits(view.bundle, [*wrong, *(replace(one, target=label) for one in wrong)], on_progress)

@@ -6,7 +6,6 @@ import streamlit as st
 
 from sdviz.bundle import Bundle
 from sdviz.ui.cache.evidence import open_evidence, show_missing_part, start_search
-from sdviz.ui.cluster_names import display_names
 from sdviz.ui.page import PageContext, show_missing_bundle
 from sdviz.ui.sample_votes.choose import choose_sample
 from sdviz.ui.sample_votes.outlier import show_outlier
@@ -36,12 +35,12 @@ def _page(bundle: Bundle) -> None:
     settings = score_settings(evidence)
     assert settings is not None
     now = sets_now(evidence, settings)
-    sample, uploads = choose_sample(bundle, evidence, library, now)
+    sample, uploads = choose_sample(evidence, library, now)
     score_controls(evidence, PAGE)
     if sample is None:
         show_missing_part("this bundle has neither scores nor banks of features", SHOWS)
         return
-    view = sample_view(bundle, evidence, library, display_names(bundle), settings, sample, uploads)
+    view = sample_view(evidence, library, settings, sample, uploads)
     show_verdict(view, now)
     show_neighbours(view)
     left, right = st.columns(2, gap="large")

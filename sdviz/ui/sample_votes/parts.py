@@ -34,6 +34,7 @@ from sdviz.ui.text import counted, ordinal, plain, short_of_all
 from sdviz.ui.theme import mark_colour
 
 BIG_PX, NEIGHBOUR_PX = 192, 96
+FREE_PLACE = Cell("", "", "transparent")
 POLL_SEC = 0.4
 
 _CSS = """
@@ -79,18 +80,9 @@ def show_verdict(view: SampleView, now: SetsNow) -> None:
 
 def _picture(view: SampleView) -> None:
     s = view.sample
-    picture_grid(
-        [
-            Cell(
-                data_uri(view.picture) if view.has_picture else "",
-                s.id,
-                group_colour(view.evidence, s.group),
-            )
-        ],
-        1,
-        key=f"{PAGE}_picture",
-        size_px=BIG_PX,
-    )
+    picture = data_uri(view.picture) if view.has_picture else ""
+    cell = Cell(picture, s.id, group_colour(view.evidence, s.group))
+    picture_grid([cell], 1, key=f"{PAGE}_picture", size_px=BIG_PX)
     title = group_titles(view.evidence).get(s.group, s.group)
     if s.group == OTHER:
         title = "an image of your own" if is_own(s.id) else f"{source_of(s.id)}, no set of this bundle"
@@ -124,11 +116,11 @@ def outlier_text(view: SampleView, row: int) -> tuple[str, str]:
     try:
         table = view.evidence.outliers
         recipe = table.recipe(row)
-        told = view.names[int(table.target_labels[row])]
+        target = view.names[int(table.target_labels[row])]
     except MissingPart:
         return f"of {was}", ""
     how = f"S {recipe.start_timestep} (σ {table.sigma(row):.2f}), w {recipe.guidance_scale:g}"
-    return f"{was}, told {told}", how
+    return f"{was}, told {target}", how
 
 
 def _sentence(view: SampleView, limit: float | None, why: str) -> None:
@@ -261,38 +253,24 @@ def _show_mixed(view: SampleView, k: int, said: tuple[str, ...]) -> None:
     ids = [str((banks.outlier_ids if out else banks.id_ids)[row]) for row, out in neighbours]
     sources = _sources(view, [row for row, out in neighbours if out])
     shown = show_pictures(view.library, view.evidence, [*ids, *sources.values()])
-    picture = {
-        one: data_uri(shown.images[i]) if shown.found[i] else ""
-        for i, one in enumerate([*ids, *sources.values()])
-    }
+    images = zip([*ids, *sources.values()], shown.images, shown.found, strict=True)
+    picture = {one: data_uri(image) if found else "" for one, image, found in images}
     above, below = [], []
     for i, (row, out) in enumerate(neighbours):
         d = f"d {s.mixed_distances[0, i]:.3f}"
         if out:
-            words, how = outlier_text(view, row)
-            above.append(
-                Cell(
-                    picture[ids[i]],
-                    f"vote: {ids[i]}",
-                    OUTLIER_COLOUR,
-                    f"✓ vote: {words}",
-                    f"{d}, {how}",
-                    id=ids[i],
-                )
-            )
-            source = sources.get(row)
-            below.append(
-                Cell(picture[source], source, TRAIN_COLOUR, "its source", id=source)
-                if source
-                else Cell("", "", "transparent")
-            )
+            what, how = outlier_text(view, row)
+            alt, colour, text, small = f"vote: {ids[i]}", OUTLIER_COLOUR, f"✓ vote: {what}", f"{d}, {how}"
         else:
-            name = view.names[int(banks.id_labels[row])]
-            above.append(Cell(picture[ids[i]], ids[i], TRAIN_COLOUR, name, d, id=ids[i]))
-            below.append(Cell("", "", "transparent"))
+            alt, colour, text, small = ids[i], TRAIN_COLOUR, view.names[int(banks.id_labels[row])], d
+        above.append(Cell(picture[ids[i]], alt, colour, text, small, id=ids[i]))
+        source = sources.get(row, "") if out else ""
+        below.append(
+            Cell(picture[source], source, TRAIN_COLOUR, "its source", id=source) if source else FREE_PLACE
+        )
     first = next((outlier_text(view, row)[0] for row, out in neighbours if out), "")
-    was, is_told, _ = first.partition(", told ")
-    example = f" “{plain(first)}” was made of an image of {plain(was)}." if is_told else ""
+    was, has_target, _ = first.partition(", told ")
+    example = f" “{plain(first)}” was made of an image of {plain(was)}." if has_target else ""
     key = f"{PAGE}_near_mixed"
     has_sources = bool(votes and sources)
     picture_grid(
@@ -375,13 +353,13 @@ def show_place(view: SampleView) -> None:
     ]
     s = near.scores(view.settings.k, 0.0)
     rows, out = s.mixed_indices[0], s.mixed_is_outlier[0]
-    for words, chosen, features, ids, colour in (
+    for title, chosen, features, ids, colour in (
         ("nearest: ID", rows[~out], banks.id_features, banks.id_ids, TRAIN_COLOUR),
         ("nearest: votes", rows[out], banks.outlier_features, banks.outlier_ids, OUTLIER_COLOUR),
     ):
         if len(chosen):
             xy = plane.place(features[chosen])
-            parts.append(Points(words, xy[:, 0], xy[:, 1], colour, 9, True, texts=ids[chosen].tolist()))
+            parts.append(Points(title, xy[:, 0], xy[:, 1], colour, 9, True, texts=ids[chosen].tolist()))
     assert view.features is not None
     xy = plane.place(view.features[None])
     parts.append(

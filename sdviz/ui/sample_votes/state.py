@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import streamlit as st
@@ -29,6 +30,7 @@ from sdviz.nn.detector import detector_outputs
 from sdviz.ui.cache import DEVICE_LOCK
 from sdviz.ui.cache.evidence import needs_search
 from sdviz.ui.cache.memory import forgets
+from sdviz.ui.cluster_names import display_names
 from sdviz.ui.library import show_pictures
 from sdviz.ui.pictures import NEUTRAL_COLOUR, TRAIN_COLOUR
 from sdviz.ui.session import ScoreSettings, set_shared
@@ -43,10 +45,8 @@ class SampleView:
     """All that the page shows of an image.
 
     Attributes:
-        bundle: In use.
-        evidence: Its tables.
+        evidence: The bundle's tables.
         library: Its pictures.
-        names: Of the clusters, for display.
         settings: k, alpha and normalisation.
         sample: The image on show.
         picture: uint8 (H,W,3), grey where there is none.
@@ -61,10 +61,8 @@ class SampleView:
         problem: Why it has no score, "" where it has one.
     """
 
-    bundle: Bundle
     evidence: Evidence
     library: PictureLibrary
-    names: tuple[str, ...]
     settings: ScoreSettings
     sample: Sample
     picture: np.ndarray
@@ -79,31 +77,33 @@ class SampleView:
     problem: str
 
     @property
+    def bundle(self) -> Bundle:
+        """The bundle in use."""
+        return self.evidence.bundle
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Of the clusters, as shown."""
+        return display_names(self.bundle)
+
+    @property
     def banks(self) -> Banks | None:
         """The reference features."""
         return banks_of(self.evidence)
 
 
 def sample_view(
-    bundle: Bundle,
     evidence: Evidence,
     library: PictureLibrary,
-    names: tuple[str, ...],
     settings: ScoreSettings,
     sample: Sample,
     uploads: Mapping[str, np.ndarray],
 ) -> SampleView:
     """Finds out all about an image; computes its features and heads where they are not kept.
 
-    Args:
-        bundle: In use.
-        evidence: Its tables.
-        library: Its pictures.
-        names: Of the clusters, for display.
-        settings: k, alpha and normalisation.
-        sample: The image.
-        uploads: Pictures of the person's own, by id.
+    `uploads` are the person's own pictures by id.
     """
+    bundle = evidence.bundle
     if sample.id in uploads:
         picture, has_picture, class_name = uploads[sample.id], True, ""
         missing, ways = tuple[str, ...](), tuple[Way, ...]()
@@ -127,7 +127,7 @@ def sample_view(
     except (ValueError, MissingPart) as error:
         problem = f"It has no score under these settings: {error}."
     return SampleView(
-        bundle, evidence, library, names, settings, sample, picture, has_picture, class_name, missing, ways,
+        evidence, library, settings, sample, picture, has_picture, class_name, missing, ways,
         features, heads, near, parts, problem,
     )  # fmt: skip
 
@@ -230,9 +230,6 @@ def map_of(evidence: Evidence, normalize: bool) -> FeatureMap:
     return _map_of(evidence.bundle.hash, normalize, evidence)
 
 
-# --- words and ways -------------------------------------------------------------------------------
-
-
 def group_titles(evidence: Evidence) -> dict[str, str]:
     """What each group of images is called."""
     return set_titles(evidence) | {TRAIN: "train (ID bank)", OUTLIERS: "SD outliers (bank)", "": "your own"}
@@ -256,12 +253,7 @@ def group_colour(evidence: Evidence, group: str) -> str:
 
 
 def open_sample(one: str, group: str | None = None) -> None:
-    """Makes this image the one on show, here and on every page.
-
-    Args:
-        one: Its id.
-        group: Its scored set, where it is picked from one.
-    """
+    """Makes this image the one on show, here and on every page; and its scored set, where that is given."""
     set_shared("sample", one)
     if group is not None:
         set_shared("set", group or None)
