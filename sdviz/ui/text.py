@@ -65,3 +65,8 @@ def plain(text: str) -> str:
 def code_span(text: str, most: int | None = None) -> str:
     """Text from a link or a file as a Markdown code span of one line and at most `most` characters."""
     return "`" + text[:most].replace("`", "'").replace("\n", " ") + "`"
+
+
+def minute(time: str) -> str:
+    """An ISO time to the minute, as in 2026-01-31 12:05."""
+    return time[:16].replace("T", " ")
