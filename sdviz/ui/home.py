@@ -16,11 +16,10 @@ from sdviz.ui.cache import Edit, load_images, make_edits
 from sdviz.ui.cluster_names import usual_names
 from sdviz.ui.components import Cell, Words, picture_grid
 from sdviz.ui.outliers import clusters_of
-from sdviz.ui.page import PageContext, open_page, show_missing_bundle
+from sdviz.ui.page import LAB, PageContext, open_page, show_missing_bundle
 from sdviz.ui.pictures import ID_COLOUR, NEUTRAL_COLOUR, OUTLIER_COLOUR, data_uri
 from sdviz.ui.text import plain
 
-LAB = "pages/1_Outlier_lab.py"
 N_EXAMPLES = 6
 # Few images hold one of each cluster, as a rule; more are labelled only where they do not
 EXAMPLES_AMONG = (200, 4_000)

@@ -21,13 +21,14 @@ from sdviz.ui.session import SHARED, drop_scores, drop_unknown, enter_page, has_
 ROOT = Path(__file__).resolve().parents[2]
 MAKE_BUNDLE = "python -m sdviz run configs/shapes-quick.yaml"
 
+LAB, EMBEDDINGS, VOTES = "pages/1_Outlier_lab.py", "pages/3_Embeddings.py", "pages/4_Sample_votes.py"
 # (file, name, icon) of each page, in the menu's order
 PAGES = [
     ("app.py", "Home", ":material/home:"),
-    ("pages/1_Outlier_lab.py", "Outlier lab", ":material/science:"),
+    (LAB, "Outlier lab", ":material/science:"),
     ("pages/2_Pseudo_labels.py", "Pseudo-labels", ":material/category:"),
-    ("pages/3_Embeddings.py", "Embeddings", ":material/scatter_plot:"),
-    ("pages/4_Sample_votes.py", "Sample votes", ":material/how_to_vote:"),
+    (EMBEDDINGS, "Embeddings", ":material/scatter_plot:"),
+    (VOTES, "Sample votes", ":material/how_to_vote:"),
     ("pages/5_Failures.py", "Failures", ":material/error_outline:"),
     ("pages/6_Results.py", "Results", ":material/query_stats:"),
     ("pages/7_Training.py", "Training", ":material/model_training:"),

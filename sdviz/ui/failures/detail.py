@@ -23,14 +23,13 @@ from sdviz.ui.failures.state import (
     position,
     settings_text,
 )
-from sdviz.ui.page import open_page
+from sdviz.ui.page import VOTES, open_page
 from sdviz.ui.pictures import NEUTRAL_COLOUR, OUTLIER_COLOUR, TRAIN_COLOUR, data_uri
 from sdviz.ui.scores import ScoredSets
 from sdviz.ui.session import sample, set_shared
 from sdviz.ui.text import code_span, minute, plain, short_of_all
 from sdviz.ui.theme import ROLE_NAMES
 
-VOTES = "pages/4_Sample_votes.py"
 BIG_PX = 160
 _MAX_ID_SHOWN = 60
 _PROBLEM = "failures_note_problem"

@@ -17,13 +17,12 @@ from sdviz.ui.cache import DEVICE_LOCK
 from sdviz.ui.cache.evidence import why_not_found
 from sdviz.ui.cluster_names import cluster_before, names_file, usual_names
 from sdviz.ui.components import Cell, picture_grid
-from sdviz.ui.page import open_page
+from sdviz.ui.page import VOTES, open_page
 from sdviz.ui.pictures import data_uri
 from sdviz.ui.session import sample, set_shared
 from sdviz.ui.text import percent, plain
 from sdviz.ui.theme import cluster_colour
 
-VOTES = "pages/4_Sample_votes.py"
 MAX_UPLOADS = 8
 _PROBLEM = "pseudo_labels_problem"
 # the field, and what was typed there in vain beside the sample of that moment

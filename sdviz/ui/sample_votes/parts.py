@@ -16,7 +16,7 @@ from sdviz.ui.charts.parts import Bars, Points
 from sdviz.ui.cluster_names import cluster_before
 from sdviz.ui.components import Cell, Words, picture_grid
 from sdviz.ui.library import show_pictures
-from sdviz.ui.page import open_page
+from sdviz.ui.page import EMBEDDINGS, open_page
 from sdviz.ui.pictures import ID_COLOUR, OUTLIER_COLOUR, TRAIN_COLOUR, data_uri
 from sdviz.ui.sample_votes.state import (
     PAGE,
@@ -383,4 +383,4 @@ def show_place(view: SampleView) -> None:
     )
     if st.button("Open it in Embeddings", key=f"{PAGE}_embeddings", icon=":material/scatter_plot:"):
         set_shared("sample", view.sample.id)
-        open_page("pages/3_Embeddings.py")
+        open_page(EMBEDDINGS)

@@ -8,13 +8,12 @@ from sdviz import runs
 from sdviz.bundle import MANIFEST
 from sdviz.runs import Run, Status
 from sdviz.runs.reading import folder_bytes
-from sdviz.ui.page import choose_bundle, open_page
+from sdviz.ui.page import LAB, choose_bundle, open_page
 from sdviz.ui.text import in_bytes, ordinal, plain
 from sdviz.ui.training import actions
 from sdviz.ui.training.live import show_live
 from sdviz.ui.training.state import RUN_KEY, attempt, is_starting, state_of, status_of
 
-LAB = "pages/1_Outlier_lab.py"
 REFRESH_SEC = 2.0
 _GO_KEY = "training_open_lab"
 ICONS = {
