@@ -291,8 +291,8 @@ def _caption(known: Known, wish: View, method: str, layouts: Layouts, shown: Col
     p, followed = known.points, ""
     if p.same_in:
         followed = (
-            f" One picture stands for all {len(p.same_in)} epochs followed, which are the same: the encoder was "
-            "frozen, and training reached the heads alone."
+            f" One picture stands for all {len(p.same_in)} epochs followed, which are the same: the encoder "
+            "was frozen, and training reached the heads alone."
         )
     elif len(p.frames) > 1:
         followed = (
