@@ -53,7 +53,6 @@ TOO_LONG = {
     "sdviz/pipeline/generation.py",
     "sdviz/ui/charts/__init__.py",
     "sdviz/ui/components/scatter.py",
-    "sdviz/ui/lab/page.py",
 }
 
 
