@@ -98,12 +98,7 @@ def _no_examples(bundle: Bundle, error: data.DataError) -> str:
 
 
 def _examples(bundle: Bundle, above: DeltaGenerator) -> None:
-    """A few images of the bundle's own data with their outliers, made now at the bundle's defaults.
-
-    Args:
-        bundle: In use.
-        above: Where a line says what they are.
-    """
+    """A few images of the bundle's own data with outliers made now, and a line on what they are in `above`."""
     try:
         edits = first_examples(bundle)
     except data.DataError as error:
@@ -125,19 +120,15 @@ def _examples(bundle: Bundle, above: DeltaGenerator) -> None:
     made = make_edits(bundle, edits, on_progress)
     names, recipe = usual_names(bundle), bundle.recipe()
     sigma = bundle.schedule.sigma(recipe.start_timestep)
-    cells = []
-    for edit in edits:
-        name = names[edit.label]
-        cells.append(Cell(data_uri(edit.image), f"original: {name}", ID_COLOUR, name))
+    was, targets = ([names[getattr(edit, key)] for edit in edits] for key in ("label", "target"))
+    cells = [
+        Cell(data_uri(edit.image), f"original: {name}", ID_COLOUR, name)
+        for edit, name in zip(edits, was, strict=True)
+    ]
     cells += [Cell(data_uri(e.noised), "the same, noised", NEUTRAL_COLOUR) for e in made]
     cells += [
-        Cell(
-            data_uri(e.outlier),
-            f"outlier, told {names[edit.target]}",
-            OUTLIER_COLOUR,
-            f"told {names[edit.target]}",
-        )
-        for e, edit in zip(made, edits, strict=True)
+        Cell(data_uri(e.outlier), f"outlier, told {name}", OUTLIER_COLOUR, f"told {name}")
+        for e, name in zip(made, targets, strict=True)
     ]
     place.empty()
     with place.container():
@@ -148,10 +139,7 @@ def _examples(bundle: Bundle, above: DeltaGenerator) -> None:
             size_px=128,
             row_names=[
                 Words("original", "in-distribution"),
-                Words(
-                    f"noised, S = {recipe.start_timestep}",
-                    f"σ {sigma:.2f}",
-                ),
+                Words(f"noised, S = {recipe.start_timestep}", f"σ {sigma:.2f}"),
                 Words("outlier", f"w = {recipe.guidance_scale:g}"),
             ],
         )

@@ -17,6 +17,7 @@ from sdviz.ui.cache import open_bundle
 from sdviz.ui.cache.evidence import open_evidence
 from sdviz.ui.links import not_taken, set_link_value
 from sdviz.ui.session import SHARED, drop_scores, drop_unknown, enter_page, has_score_values, refuse_shared
+from sdviz.ui.widgets import empty_state
 
 ROOT = Path(__file__).resolve().parents[2]
 MAKE_BUNDLE = "python -m sdviz run configs/shapes-quick.yaml"
@@ -213,22 +214,15 @@ def _choose_bundle(makes_outliers: bool) -> PageContext:
     return PageContext(bundle, "")
 
 
-LAB_SHOWS = "images beside the outliers made of them, moving with S and w"
-
-
-def show_missing_bundle(context: PageContext, what: str = LAB_SHOWS) -> None:
-    """The empty state of a page that needs a bundle: what would be here, and how to get it.
-
-    Args:
-        context: Of the page.
-        what: The end of "Here you would see ...".
-    """
-    with st.container(border=True):
-        st.markdown(f"**{context.problem}**")
-        st.markdown(
-            f"Here you would see {what}. That needs a *bundle*: a trained system in one folder. "
-            "The shipped one lives in `checkpoints/shapes`. To train a small one yourself (minutes on two "
-            "CPU cores; it can be stopped and resumed):"
-        )
-        st.code(MAKE_BUNDLE, language="bash")
-        st.caption("When it is done, reload this page: the new bundle shows up in the menu at the left.")
+def show_missing_bundle(
+    context: PageContext, what: str = "images beside the outliers made of them, moving with S and w"
+) -> None:
+    """The empty state of a page that needs a bundle; `what` is the end of "Here you would see ..."."""
+    box = empty_state(
+        context.problem,
+        f"Here you would see {what}. That needs a *bundle*: a trained system in one folder. "
+        "The shipped one lives in `checkpoints/shapes`. To train a small one yourself (minutes on two "
+        "CPU cores; it can be stopped and resumed):",
+        MAKE_BUNDLE,
+    )
+    box.caption("When it is done, reload this page: the new bundle shows up in the menu at the left.")
