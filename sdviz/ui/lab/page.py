@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -96,10 +95,12 @@ def _lab(bundle: Bundle, sources: list[Source]) -> None:
             made = run(_pairs(sources, targets, settings.recipe), "Denoising")
             pick, right = made[:n], made[n:]
             wrong = list(enumerate(pick))
-            _show_pairs(bundle, sources, settings, targets, pick, right, focus)
-        same = _show_numbers(bundle, sources, wrong, list(enumerate(right)))
+        state = LabState(bundle, names, sources, settings, targets, pick, right, focus)
+        if settings.target != ALL_OTHERS:
+            _show_pairs(state)
+        state = replace(state, same=_show_numbers(state, wrong))
     _status_line(status, bundle, settings, made)
-    show_view(LabState(bundle, names, sources, settings, targets, pick, right, focus, same))
+    show_view(state)
     if settings.target != ALL_OTHERS:
         look_ahead(bundle, [_pairs(sources, targets, r) for r in _next_recipes(bundle, settings.recipe)])
 
@@ -147,36 +148,18 @@ def _status_line(status: DeltaGenerator, bundle: Bundle, settings: Settings, mad
         )
 
 
-def _heads(bundle: Bundle, sources: list[Source]) -> list[Words]:
-    return [
-        Words(s.title, ", ".join(filter(None, (f"taken for {usual_names(bundle)[s.label]}", s.label_note))))
-        if s.title
-        else Words(usual_names(bundle)[s.label], s.label_note or s.id.rsplit("/", 1)[-1][:14])
-        for s in sources
-    ]
-
-
-def _show_pairs(
-    bundle: Bundle,
-    sources: list[Source],
-    settings: Settings,
-    targets: np.ndarray,
-    outliers: list[Edited],
-    controls: list[Edited],
-    focus: int,
-) -> None:
+def _show_pairs(state: LabState) -> None:
     """Original, outlier, control, noised, difference: a column for each image."""
-    r = settings.recipe
+    bundle, sources, r, names = state.bundle, state.sources, state.settings.recipe, state.names
     sigma = bundle.schedule.sigma(r.start_timestep)
-    names = usual_names(bundle)
     facts = f"S {r.start_timestep}, σ {sigma:.2f}, w {r.guidance_scale:g}{interval_text(r)}"
     solver, device = SOLVERS[r.solver].split(",")[0], bundle.device.type.upper()
     # at w = -1 only the unconditional prediction is left, whatever the label
     unlabelled = r.guidance_scale == -1
     columns: list[tuple[Cell, ...]] = []
-    for i, (source, out, control) in enumerate(zip(sources, outliers, controls, strict=True)):
+    for i, (source, out, control) in enumerate(zip(sources, state.outliers, state.controls, strict=True)):
         was, place = names[source.label], str(i)
-        wrong, right = ("nothing", "nothing") if unlabelled else (names[int(targets[i])], was)
+        wrong, right = ("nothing", "nothing") if unlabelled else (names[int(state.targets[i])], was)
         ms = 1000 * out.batch_sec / out.batch_images
         how = f"{solver}, {counted(out.network_calls, 'call')}, {ms:.0f} ms, {device}"
         heat = heat_map(difference(source.image, out.outlier))
@@ -189,8 +172,16 @@ def _show_pairs(
         )
         columns.append(
             (
-                Cell(data_uri(source.image), texts[0], source.colour, id=place, chosen=i == focus),
-                Cell(data_uri(out.outlier), texts[1], OUTLIER_COLOUR, f"told {wrong}", "", place, i == focus),
+                Cell(data_uri(source.image), texts[0], source.colour, id=place, chosen=i == state.focus),
+                Cell(
+                    data_uri(out.outlier),
+                    texts[1],
+                    OUTLIER_COLOUR,
+                    f"told {wrong}",
+                    "",
+                    place,
+                    i == state.focus,
+                ),
                 Cell(data_uri(control.outlier), texts[2], CONTROL_COLOUR, f"told {right}", id=place),
                 Cell(data_uri(out.noised), texts[3], NEUTRAL_COLOUR),
                 Cell(data_uri(heat), texts[4], NEUTRAL_COLOUR, facts, how),
@@ -203,14 +194,23 @@ def _show_pairs(
         Words("noised", f"x_S at S={r.start_timestep}"),
         Words("difference", f"{sources[0].word} to outlier; yellow is half the range"),
     ]
+    _grid("grid", [cell for row in zip(*columns, strict=True) for cell in row], rows, bundle, sources)
+
+
+def _grid(key: str, cells: list[Cell], rows: list[Words], bundle: Bundle, sources: list[Source]) -> None:
+    """A column for each source; a click makes it the one that the views below are about."""
+
+    def choose() -> None:
+        set_link_value("focus", str(int(st.session_state[key].clicked) + 1))
+
+    heads = [
+        Words(s.title, ", ".join(filter(None, (f"taken for {usual_names(bundle)[s.label]}", s.label_note))))
+        if s.title
+        else Words(usual_names(bundle)[s.label], s.label_note or s.id.rsplit("/", 1)[-1][:14])
+        for s in sources
+    ]
     picture_grid(
-        [cell for row in zip(*columns, strict=True) for cell in row],
-        len(sources),
-        key="grid",
-        size_px=PICTURE_PX,
-        row_names=rows,
-        column_names=_heads(bundle, sources),
-        on_click=_focus_setter("grid"),
+        cells, len(sources), key=key, size_px=PICTURE_PX, row_names=rows, column_names=heads, on_click=choose
     )
 
 
@@ -226,13 +226,6 @@ def _focus(count: int) -> int:
     if asked:
         set_link_value("focus", "")
     return 0
-
-
-def _focus_setter(key: str) -> Callable[[], None]:
-    def choose() -> None:
-        set_link_value("focus", str(int(st.session_state[key].clicked) + 1))
-
-    return choose
 
 
 def _show_all_targets(
@@ -261,26 +254,17 @@ def _show_all_targets(
                     id=str(i),
                 )
             )
-    picture_grid(
-        cells,
-        len(sources),
-        key="grid_all",
-        size_px=PICTURE_PX,
-        row_names=rows,
-        column_names=_heads(bundle, sources),
-        on_click=_focus_setter("grid_all"),
-    )
+    _grid("grid_all", cells, rows, bundle, sources)
     return made
 
 
-def _show_numbers(
-    bundle: Bundle, sources: list[Source], wrong: list[tuple[int, Edited]], right: list[tuple[int, Edited]]
-) -> tuple[int, int] | None:
-    """Shift and background PSNR of outliers and controls, given as (row of the source, result).
+def _show_numbers(state: LabState, wrong: list[tuple[int, Edited]]) -> tuple[int, int] | None:
+    """Shift and background PSNR of outliers, given as (row of the source, result), and of the controls.
 
     Returns:
         As `LabState.same`.
     """
+    bundle, sources, right = state.bundle, state.sources, list(enumerate(state.controls))
     columns, same = st.columns(4), None
     if bundle.clusterer is not None:
         for column, made, name in zip(columns, (wrong, right), _SHIFT_HELP, strict=False):

@@ -63,6 +63,21 @@ class LabState:
     focus: int
     same: tuple[int, int] | None = None
 
+    @property
+    def source(self) -> Source:
+        """The image that the views are about."""
+        return self.sources[self.focus]
+
+    @property
+    def was(self) -> str:
+        """Its cluster's name."""
+        return self.names[self.source.label]
+
+    @property
+    def target(self) -> str:
+        """The name of its wrong label."""
+        return self.names[int(self.targets[self.focus])]
+
 
 def interval_text(recipe: Recipe) -> str:
     """Where guidance counts, "" where it counts everywhere."""

@@ -35,18 +35,16 @@ def show_view(state: LabState) -> None:
         "Look closer", options, default=SCRUB, key="view", bind="query-params", required=True
     )
     slot = st.container(height=46, border=False).empty()
-    source = state.sources[state.focus]
-    was, target = state.names[source.label], state.names[int(state.targets[state.focus])]
-    run = runner(state.bundle, slot)
-    _VIEWS[view](state, run)
+    _VIEWS[view](state, runner(state.bundle, slot))
+    is_generated = state.source.is_generated
     if view in (SCRUB, SHEET, TRAJECTORY):
         more = " Click another picture above to change it." if len(state.sources) > 1 else ""
-        what = f"{plain(was)}, told {plain(target)}" + ", generated from noise" * source.is_generated
+        what = f"{plain(state.was)}, told {plain(state.target)}" + ", generated from noise" * is_generated
         slot.caption(f"About image {state.focus + 1} of {len(state.sources)}: {what}.{more}")
     elif view == CURVE:
         slot.caption(f"About {len(state.sources)} images: those shown above.")
     else:
-        generated = " The network generated the images from noise: they are no real ones." * source.is_generated
+        generated = " The network generated the images from noise: they are no real ones." * is_generated
         slot.caption(f"What is shown above, to keep.{generated}")
 
 
@@ -71,8 +69,7 @@ def _scrub(state: LabState, run: Run) -> None:
     values, edits = scrub_frames(state.bundle, _edit(state, state.focus, state.settings.recipe))
     made = run(edits, "Making the frames")
     outliers, controls = made[: len(values)], made[len(values) :]
-    source, names = state.sources[state.focus], state.names
-    was, target = names[source.label], names[int(state.targets[state.focus])]
+    source, was, target = state.source, state.was, state.target
     frames = []
     for s, outlier, control in zip(values, outliers, controls, strict=True):
         pictures = [data_uri(p) for p in (source.image, outlier.noised, outlier.outlier, control.outlier)]
