@@ -138,6 +138,16 @@ def set_shared(key: str, value: object) -> None:
     set_link_value(key, "" if value is None else str(value))
 
 
+def opener(key: str) -> Callable[[], None]:
+    """For a grid's `on_click`: makes the picture that was clicked the image in use."""
+
+    def clicked() -> None:
+        if one := st.session_state[key].clicked:
+            set_shared("sample", one)
+
+    return clicked
+
+
 def sample() -> str:
     """The id of the image that the person is looking at, "" for none."""
     return str(st.session_state.get("sample", ""))

@@ -20,7 +20,7 @@ from sdviz.ui.failures.state import page_buttons, page_of, pictures_of
 from sdviz.ui.links import set_link_value
 from sdviz.ui.pictures import TRAIN_COLOUR, data_uri
 from sdviz.ui.scores import ScoredSets
-from sdviz.ui.session import sample, set_shared
+from sdviz.ui.session import opener, sample
 from sdviz.ui.text import percent
 from sdviz.ui.theme import OUTLIERS
 
@@ -150,10 +150,6 @@ def _usual_distance(view: ScoredSets) -> float | None:
     return None
 
 
-def _clicked() -> None:
-    set_shared("sample", st.session_state["failures_pair_grid"].clicked)
-
-
 def _grid(view: ScoredSets, which: str, pairs: Pairs) -> None:
     if not len(pairs):
         return
@@ -191,7 +187,7 @@ def _grid(view: ScoredSets, which: str, pairs: Pairs) -> None:
         size_px=PAIR_PX,
         row_names=[Words(first, "distance"), Words(second)],
         head_px=80,
-        on_click=_clicked,
+        on_click=opener("failures_pair_grid"),
     )
     say_missing(pictures.missing, pictures.ways)
     page_buttons(len(pairs), page, PAIRS_AT_ONCE)

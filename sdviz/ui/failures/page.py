@@ -32,7 +32,7 @@ from sdviz.ui.links import keep_link_values, restore_link_values, set_link_value
 from sdviz.ui.page import PageContext, show_missing_bundle
 from sdviz.ui.pictures import data_uri
 from sdviz.ui.scores import ScoredSets, scored_sets
-from sdviz.ui.session import chosen_set, sample, score_controls, set_shared
+from sdviz.ui.session import chosen_set, opener, sample, score_controls, set_shared
 from sdviz.ui.text import counted, minute, plain
 from sdviz.ui.theme import set_name
 
@@ -254,10 +254,6 @@ def _nothing(view: ScoredSets, found: Failures, sets: Sequence[str], false_alarm
     st.success(f"{why} Let {which} ID images pass, with the slider above, to see which come next.")
 
 
-def _clicked() -> None:
-    set_shared("sample", st.session_state["failures_grid"].clicked)
-
-
 def _grid(view: ScoredSets, shown: Failures) -> None:
     page = page_of(shown.ids)
     rows = np.arange(page * AT_ONCE, min(len(shown), (page + 1) * AT_ONCE))
@@ -284,7 +280,8 @@ def _grid(view: ScoredSets, shown: Failures) -> None:
                 chosen=one == chosen,
             )
         )
-    picture_grid(cells, len(cells), key="failures_grid", size_px=PICTURE_PX, on_click=_clicked)
+    key = "failures_grid"
+    picture_grid(cells, len(cells), key=key, size_px=PICTURE_PX, on_click=opener(key))
     say_missing(pictures.missing, pictures.ways)
     page_buttons(len(shown), page)
     frames = ", ".join(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import streamlit as st
@@ -21,7 +20,7 @@ from sdviz.ui.pictures import data_uri
 from sdviz.ui.pseudo_labels.charts import show_charts
 from sdviz.ui.pseudo_labels.find import find_field, rename_field, show_found, upload_field
 from sdviz.ui.pseudo_labels.known_classes import known_classes, show_truth
-from sdviz.ui.session import sample, set_shared
+from sdviz.ui.session import opener, sample
 from sdviz.ui.text import counted, ordinal, percent, plain
 from sdviz.ui.theme import cluster_colour
 
@@ -149,10 +148,6 @@ def _summary(bundle: Bundle, clusters: Clusters) -> None:
     )
 
 
-def _clicked(key: str) -> None:
-    set_shared("sample", st.session_state[key].clicked)
-
-
 def _overview(library: PictureLibrary, clusters: Clusters, names: Sequence[str]) -> None:
     """A row for each cluster: its surest images, then its least sure ones."""
     n = len(names)
@@ -189,7 +184,7 @@ def _overview(library: PictureLibrary, clusters: Clusters, names: Sequence[str])
         row_names=heads,
         column_names=tops,
         head_px=132,
-        on_click=partial(_clicked, "pseudo_labels_overview"),
+        on_click=opener("pseudo_labels_overview"),
     )
     st.caption(
         f"Each row is a cluster, by the {IN_A_ROW} images that the clusterer is surest of and the {IN_A_ROW} "
@@ -222,7 +217,7 @@ def _one_cluster(
             cells.append(_cell(clusters, pictures, at, row, names, note))
             at += 1
         key = f"pseudo_labels_{'sure' if title == 'Surest' else 'unsure'}"
-        picture_grid(cells, len(cells), key=key, size_px=PICTURE_PX, on_click=partial(_clicked, key))
+        picture_grid(cells, len(cells), key=key, size_px=PICTURE_PX, on_click=opener(key))
     st.caption(
         "Images by the clusterer's confidence, in percent under each. The least sure ones are where two "
         "clusters meet, or where an image does not show what its neighbours show. Click one to read about it."

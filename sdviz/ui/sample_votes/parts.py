@@ -25,11 +25,10 @@ from sdviz.ui.sample_votes.state import (
     group_titles,
     is_own,
     map_of,
-    opener,
     source_of,
 )
 from sdviz.ui.scores import SetsNow
-from sdviz.ui.session import has_own_threshold, set_shared
+from sdviz.ui.session import has_own_threshold, opener, set_shared
 from sdviz.ui.text import counted, ordinal, plain, short_of_all
 from sdviz.ui.theme import mark_colour
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -257,14 +257,3 @@ def open_sample(one: str, group: str | None = None) -> None:
     set_shared("sample", one)
     if group is not None:
         set_shared("set", group or None)
-
-
-def opener(key: str) -> Callable[[], None]:
-    """For a grid's `on_click`: opens the image that was clicked."""
-
-    def clicked() -> None:
-        one = st.session_state[key].clicked
-        if one:
-            open_sample(one)
-
-    return clicked
