@@ -14,7 +14,7 @@ from sdviz.nn.device import device_name
 from sdviz.outliers import draw_target_labels
 from sdviz.ui.cache import Edit, load_images, make_edits
 from sdviz.ui.cluster_names import usual_names
-from sdviz.ui.components import Cell, Words, picture_grid
+from sdviz.ui.components.picture_grid import Cell, Label, picture_grid
 from sdviz.ui.outliers import clusters_of
 from sdviz.ui.page import LAB, PageContext, open_page, show_missing_bundle
 from sdviz.ui.pictures import ID_COLOUR, NEUTRAL_COLOUR, OUTLIER_COLOUR, data_uri
@@ -138,9 +138,9 @@ def _examples(bundle: Bundle, above: DeltaGenerator) -> None:
             key="examples",
             size_px=128,
             row_names=[
-                Words("original", "in-distribution"),
-                Words(f"noised, S = {recipe.start_timestep}", f"σ {sigma:.2f}"),
-                Words("outlier", f"w = {recipe.guidance_scale:g}"),
+                Label("original", "in-distribution"),
+                Label(f"noised, S = {recipe.start_timestep}", f"σ {sigma:.2f}"),
+                Label("outlier", f"w = {recipe.guidance_scale:g}"),
             ],
         )
         if bundle.clusterer is not None:

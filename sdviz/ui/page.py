@@ -13,6 +13,7 @@ from PIL import Image
 
 from sdviz import __version__, runs
 from sdviz.bundle import MANIFEST, Bundle, BundleError
+from sdviz.ui.assets import read_asset, style
 from sdviz.ui.cache import open_bundle
 from sdviz.ui.cache.evidence import open_evidence
 from sdviz.ui.links import not_taken, set_link_value
@@ -35,34 +36,7 @@ PAGES = [
     ("pages/7_Training.py", "Training", ":material/model_training:"),
 ]
 
-_CSS = """
-<style>
-.block-container { padding: 3.3rem 2.5rem 3rem; max-width: 1500px; }
-h1 { font-size: 1.75rem !important; padding: 0 0 .1rem !important; }
-[data-testid="stSidebarContent"] { padding-top: .2rem; }
-[data-testid="stMetricValue"] { font-size: 1.5rem; }
-[data-testid="stMultiSelectTagsContainer"] { flex-wrap: wrap; overflow: visible; mask-image: none; }
-.stMultiSelect [role="group"] { max-height: none; height: auto; }
-/* as low as the segmented controls beside it */
-.st-key-embeddings_figure_3 button { height: 2rem; min-height: 2rem; }
-</style>
-"""
 
-# Streamlit adds to the browser's history whenever the server changes the address, as for each value that a page
-# takes over from the one before. Here an entry is a page: within one, the address changes in place
-_ONE_ENTRY_A_PAGE = """
-<script>
-if (!window.sdvizOneEntryAPage) {
-  window.sdvizOneEntryAPage = true;
-  const push = window.history.pushState.bind(window.history);
-  window.history.pushState = (state, title, url) => {
-    const same = new URL(url ?? '', document.baseURI).pathname === window.location.pathname;
-    if (same) window.history.replaceState(state, title, url);
-    else push(state, title, url);
-  };
-}
-</script>
-"""
 BUNDLE = "bundle"
 
 
@@ -115,7 +89,7 @@ def setup_page(title: str, idea: str, makes_outliers: bool = False) -> PageConte
     st.set_page_config(
         page_title=f"{title} - sdviz", page_icon=page_icon(), layout="wide", initial_sidebar_state=250
     )
-    st.html(_CSS)
+    st.html(style(__name__))
     entered = st.session_state.get("page_on_show") != title
     st.session_state["page_on_show"] = title
     with st.sidebar:
@@ -125,7 +99,7 @@ def setup_page(title: str, idea: str, makes_outliers: bool = False) -> PageConte
             st.page_link(file, label=name, icon=icon)
         st.divider()
         context = _choose_bundle(makes_outliers)
-        st.html(_ONE_ENTRY_A_PAGE, unsafe_allow_javascript=True)
+        st.html(f"<script>{read_asset(__name__, '.js')}</script>", unsafe_allow_javascript=True)
     enter_page(entered)
     st.title(title)
     st.markdown(idea)

@@ -51,8 +51,6 @@ TOO_LONG = {
     "sdviz/config/tree.py",
     "sdviz/pipeline/clusters.py",
     "sdviz/pipeline/generation.py",
-    "sdviz/ui/charts/__init__.py",
-    "sdviz/ui/components/scatter.py",
 }
 
 

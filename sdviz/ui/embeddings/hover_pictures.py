@@ -16,7 +16,7 @@ from sdviz.analysis.points import OUTLIERS
 from sdviz.ui.cache import DEVICE_LOCK, sets_here
 from sdviz.ui.cache.memory import forgets, is_in_use
 from sdviz.ui.cache.worker import ENDING, Worker
-from sdviz.ui.components.scatter import TILES_A_SHEET, picture_sheet
+from sdviz.ui.components.picture_sheets import TILES_A_SHEET, picture_sheet
 from sdviz.ui.embeddings.state import Known, ids_hash
 
 # of outliers, that are made again: seconds on two CPU cores

@@ -14,7 +14,8 @@ from sdviz.projection import GivenUp, LayoutJob, Layouts, LayoutSettings, fewest
 from sdviz.ui.cache.evidence import open_evidence, say_missing, show_missing_part
 from sdviz.ui.charts import Chart, offer_downloads
 from sdviz.ui.charts.parts import Points
-from sdviz.ui.components.scatter import TILES_A_SHEET, Colouring, FrameName, scatter, send_pictures
+from sdviz.ui.components.picture_sheets import TILES_A_SHEET, send_pictures
+from sdviz.ui.components.scatter import Colouring, FrameName, scatter
 from sdviz.ui.embeddings.colours import BY_SET, FIGURE_3, HELP, WAYS, colour_points, edges_of, texts_of
 from sdviz.ui.embeddings.hover_pictures import (
     Lacking,
@@ -206,7 +207,7 @@ def _points(known: Known, wish: View, way: str, panels: str) -> None:
         if job is not None:
             _progress(job, wish)
         marked, about_it = mark_sample(known, wish.unit_length)
-        clicked, _ = scatter(
+        clicked = scatter(
             layouts.points,
             key=key,
             layout=name,

@@ -14,8 +14,9 @@ import streamlit as st
 
 from sdviz.analysis.points import OUTLIERS, TRAIN
 from sdviz.projection import Layouts, inside, project
+from sdviz.ui.assets import style
 from sdviz.ui.cache.evidence import say_missing
-from sdviz.ui.components import Cell, picture_grid
+from sdviz.ui.components.picture_grid import Cell, picture_grid
 from sdviz.ui.components.scatter import Colouring
 from sdviz.ui.embeddings.colours import texts_of
 from sdviz.ui.embeddings.state import PAGE, Known
@@ -26,21 +27,6 @@ from sdviz.ui.theme import set_roles
 
 AT_ONCE, PICTURE_PX = 48, 96
 MOST_IN_ZIP = 5_000
-_CSS = """
-<style>
-.chosencounts { border-collapse: collapse; width: 100%; font-size: 14px; line-height: 1.35;
-  font-variant-numeric: tabular-nums; }
-.chosencounts th, .chosencounts td { padding: 4px 8px 4px 0; text-align: left; vertical-align: top;
-  border-bottom: 1px solid rgba(128,140,155,.35); overflow-wrap: anywhere; }
-.chosencounts th { font-weight: 500; opacity: .8; overflow-wrap: normal; }
-.chosencounts th:nth-child(2), .chosencounts td:nth-child(2) { text-align: right; padding-right: 14px;
-  overflow-wrap: normal; }
-.chosencounts td:first-child { width: 32%; }
-.chosencounts td span { display: inline-block; margin-right: 10px; }
-.chosencounts b { font-weight: 600; }
-.chosencounts i { display: inline-block; width: 11px; height: 11px; border-radius: 2px; margin-right: 7px; }
-</style>
-"""
 _IDS, _PAGE = f"{PAGE}_chosen_ids", f"{PAGE}_chosen_page"
 
 
@@ -174,7 +160,8 @@ def counts_html(known: Known, rows: np.ndarray) -> str:
         of = " ".join(f"<span>{escape(str(c))} <b>{n:,}</b></span>" for c, n in parts.items() if n)
         lines.append(f"<tr><td>{square}{escape(title)}</td><td><b>{column['all']:,}</b></td><td>{of}</td></tr>")
     head = "<tr><th>set</th><th>images</th><th>of which in cluster</th></tr>"
-    return f'{_CSS}<table class="chosencounts"><thead>{head}</thead><tbody>{"".join(lines)}</tbody></table>'
+    table = f'<table class="chosencounts"><thead>{head}</thead><tbody>{"".join(lines)}</tbody></table>'
+    return style(__name__) + table
 
 
 def _downloads(known: Known, layouts: Layouts, rows: np.ndarray, lines: Mapping[str, str]) -> None:

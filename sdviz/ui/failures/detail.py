@@ -12,7 +12,7 @@ from sdviz.analysis.notes import VERDICTS, NotesError, Seen
 from sdviz.analysis.votes import find_sample
 from sdviz.ui.cache.evidence import say_missing, why_not_found
 from sdviz.ui.cluster_names import cluster_before
-from sdviz.ui.components import Cell, Words, picture_grid
+from sdviz.ui.components.picture_grid import Cell, Label, picture_grid
 from sdviz.ui.failures.state import (
     class_of,
     facts_of,
@@ -91,14 +91,14 @@ def _image(view: ScoredSets, one: str) -> Seen | None:
     own_class = class_of(view, one, str(pictures.class_names[0]))
     colour = view.colours.get(place[0], NEUTRAL_COLOUR) if place else NEUTRAL_COLOUR
     cells = [Cell(data_uri(pictures.images[0]), one, colour, own_class or "class unknown", one)]
-    heads = [Words("this image")]
+    heads = [Label("this image")]
     if near is not None:
         its_class = str(pictures.class_names[1])
         its_cluster = view.cluster_name(near.cluster)
         text = f"{cluster_before(its_cluster)}{its_cluster}"
         small = f"{near.id}, distance {near.distance:.3f}" + (f", is {its_class}" if its_class else "")
         cells.append(Cell(data_uri(pictures.images[1]), near.id, TRAIN_COLOUR, text, small))
-        heads.append(Words("nearest training image"))
+        heads.append(Label("nearest training image"))
     _grid(cells, heads, pictures)
     if place is None:
         st.info("This image is in none of the scored sets: it has no score at this threshold.")
@@ -145,7 +145,7 @@ def _outlier(view: ScoredSets, one: str, row: int) -> Seen:
         Cell(data_uri(pictures.images[0]), one, OUTLIER_COLOUR, f"{was}, told {target}", one),
         Cell(data_uri(pictures.images[1]), source, TRAIN_COLOUR, text, small),
     ]
-    _grid(cells, [Words("this outlier"), Words("its source")], pictures)
+    _grid(cells, [Label("this outlier"), Label("its source")], pictures)
     st.markdown(
         f"**SD outlier**: {plain(was)}, told {plain(target)}, at S = {recipe.start_timestep} "
         f"(σ {table.sigma(row):.2f}), w = {recipe.guidance_scale:g}. "
@@ -158,7 +158,7 @@ def _outlier(view: ScoredSets, one: str, row: int) -> Seen:
     )
 
 
-def _grid(cells: list[Cell], heads: list[Words], pictures: Pictures) -> None:
+def _grid(cells: list[Cell], heads: list[Label], pictures: Pictures) -> None:
     picture_grid(cells, len(cells), key="failures_pair", size_px=BIG_PX, column_names=heads, shrink=True)
     say_missing(pictures.missing, pictures.ways)
 

@@ -14,7 +14,7 @@ from sdviz.analysis.duplicates import Pairs, ood_pairs, outlier_pairs, source_pa
 from sdviz.ui.cache import DEVICE_LOCK
 from sdviz.ui.cache.evidence import say_missing, show_missing_part
 from sdviz.ui.cache.memory import forgets
-from sdviz.ui.components import Cell, Words, picture_grid
+from sdviz.ui.components.picture_grid import Cell, Label, picture_grid
 from sdviz.ui.failures.detail import show_detail
 from sdviz.ui.failures.state import page_buttons, page_of, pictures_of
 from sdviz.ui.links import set_link_value
@@ -185,7 +185,7 @@ def _grid(view: ScoredSets, which: str, pairs: Pairs) -> None:
         n,
         key="failures_pair_grid",
         size_px=PAIR_PX,
-        row_names=[Words(first, "distance"), Words(second)],
+        row_names=[Label(first, "distance"), Label(second)],
         head_px=80,
         on_click=opener("failures_pair_grid"),
     )

@@ -14,7 +14,7 @@ from sdviz.analysis.failures import Failures, find_failures, recall_of, threshol
 from sdviz.analysis.notes import NotesError, notes_csv, tallies
 from sdviz.analysis.provenance import provenance
 from sdviz.ui.cache.evidence import open_evidence, say_missing, show_missing_part
-from sdviz.ui.components import Cell, picture_grid
+from sdviz.ui.components.picture_grid import Cell, picture_grid
 from sdviz.ui.failures.detail import show_detail
 from sdviz.ui.failures.near_duplicates import PAIRS, show_pairs
 from sdviz.ui.failures.rates import show_rates

@@ -53,7 +53,7 @@ def show_controls(bundle: Bundle) -> Settings:
         )
         st.caption("the label it is denoised under")
     with columns[3]:
-        st.markdown("<div style='height:1.75rem'></div>", unsafe_allow_html=True)
+        st.space(28)  # px: the height of a label
         with st.popover("Advanced", width="stretch"):
             advanced = _advanced(bundle, s, w)
     return Settings(advanced, target)

@@ -13,7 +13,7 @@ from sdviz.nn.device import device_name
 from sdviz.outliers import Recipe, draw_target_labels
 from sdviz.ui.cache import Edit, Edited, look_ahead
 from sdviz.ui.cluster_names import usual_names
-from sdviz.ui.components import Cell, Words, picture_grid
+from sdviz.ui.components.picture_grid import Cell, Label, picture_grid
 from sdviz.ui.lab.controls import other_names, show_controls, what_a_link_takes
 from sdviz.ui.lab.sources import Source, choose_sources, first_sources
 from sdviz.ui.lab.state import (
@@ -188,25 +188,25 @@ def _show_pairs(state: LabState) -> None:
             )
         )
     rows = [
-        Words(sources[0].word, sources[0].role),
-        Words("outlier", "no label" if unlabelled else "wrong label"),
-        Words("control", "no label" if unlabelled else _right_label(sources)),
-        Words("noised", f"x_S at S={r.start_timestep}"),
-        Words("difference", f"{sources[0].word} to outlier; yellow is half the range"),
+        Label(sources[0].word, sources[0].role),
+        Label("outlier", "no label" if unlabelled else "wrong label"),
+        Label("control", "no label" if unlabelled else _right_label(sources)),
+        Label("noised", f"x_S at S={r.start_timestep}"),
+        Label("difference", f"{sources[0].word} to outlier; yellow is half the range"),
     ]
     _grid("grid", [cell for row in zip(*columns, strict=True) for cell in row], rows, bundle, sources)
 
 
-def _grid(key: str, cells: list[Cell], rows: list[Words], bundle: Bundle, sources: list[Source]) -> None:
+def _grid(key: str, cells: list[Cell], rows: list[Label], bundle: Bundle, sources: list[Source]) -> None:
     """A column for each source; a click makes it the one that the views below are about."""
 
     def choose() -> None:
         set_link_value("focus", str(int(st.session_state[key].clicked) + 1))
 
     heads = [
-        Words(s.title, ", ".join(filter(None, (f"taken for {usual_names(bundle)[s.label]}", s.label_note))))
+        Label(s.title, ", ".join(filter(None, (f"taken for {usual_names(bundle)[s.label]}", s.label_note))))
         if s.title
-        else Words(usual_names(bundle)[s.label], s.label_note or s.id.rsplit("/", 1)[-1][:14])
+        else Label(usual_names(bundle)[s.label], s.label_note or s.id.rsplit("/", 1)[-1][:14])
         for s in sources
     ]
     picture_grid(
@@ -237,7 +237,7 @@ def _show_all_targets(
         Edit(s.id, s.image, s.label, target, settings.recipe) for s in sources for target in range(len(names))
     ]
     made = run(edits, "Denoising under every label")
-    rows = [Words(sources[0].word, sources[0].role), *(Words(f"told {n}") for n in names)]
+    rows = [Label(sources[0].word, sources[0].role), *(Label(f"told {n}") for n in names)]
     cells = [
         Cell(data_uri(s.image), f"{s.word}: {names[s.label]}", s.colour, id=str(i), chosen=i == focus)
         for i, s in enumerate(sources)

@@ -16,7 +16,7 @@ from sdviz.data.imageset import permutation
 from sdviz.data.uploads import from_uploads
 from sdviz.ui.cache import DEVICE_LOCK, load_images
 from sdviz.ui.cluster_names import usual_names
-from sdviz.ui.components import Cell, picture_grid
+from sdviz.ui.components.picture_grid import Cell, picture_grid
 from sdviz.ui.lab.own_set import (
     FROM_NOISE,
     offers_from_noise,

@@ -12,7 +12,8 @@ import streamlit as st
 from sdviz.bundle import Bundle
 from sdviz.outliers import Recipe
 from sdviz.ui.cache import Edit
-from sdviz.ui.components import Cell, Frame, Words, picture_grid, scrub_strip
+from sdviz.ui.components.picture_grid import Cell, Label, picture_grid
+from sdviz.ui.components.scrub_strip import Frame, scrub_strip
 from sdviz.ui.lab.export import export_png, export_zip
 from sdviz.ui.lab.state import LabState, Run, mean_psnr, runner
 from sdviz.ui.outliers import clusters_of, s_values
@@ -129,8 +130,8 @@ def _sheet(state: LabState, run: Run) -> None:
         key="sheet",
         size_px=128,
         shrink=True,
-        row_names=[Words(f"w = {w:g}", "conditional" if w == 0 else "") for w in SHEET_W],
-        column_names=[Words(f"S = {s}", f"σ {sigma(s):.2f}") for s in s_row],
+        row_names=[Label(f"w = {w:g}", "conditional" if w == 0 else "") for w in SHEET_W],
+        column_names=[Label(f"S = {s}", f"σ {sigma(s):.2f}") for s in s_row],
         on_click=_set_s_and_w,
     )
     st.caption("The same noise in every cell. A click takes that S and w to the sliders.")
@@ -157,10 +158,10 @@ def _trajectory(state: LabState, run: Run) -> None:
         len(shown) + 1,
         key="trajectory",
         size_px=96,
-        row_names=[Words("outlier", "wrong label"), Words("control", "right label")],
+        row_names=[Label("outlier", "wrong label"), Label("control", "right label")],
         column_names=[
-            Words("x_S", f"σ {sigma(r.start_timestep):.2f}"),
-            *(Words(f"step {i + 1}", f"t={timesteps[i]}, σ {sigma(timesteps[i] + 1):.2f}") for i in shown),
+            Label("x_S", f"σ {sigma(r.start_timestep):.2f}"),
+            *(Label(f"step {i + 1}", f"t={timesteps[i]}, σ {sigma(timesteps[i] + 1):.2f}") for i in shown),
         ],
     )
     st.caption(

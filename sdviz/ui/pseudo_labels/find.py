@@ -16,7 +16,7 @@ from sdviz.data.uploads import from_uploads
 from sdviz.ui.cache import DEVICE_LOCK
 from sdviz.ui.cache.evidence import why_not_found
 from sdviz.ui.cluster_names import cluster_before, names_file, usual_names
-from sdviz.ui.components import Cell, picture_grid
+from sdviz.ui.components.picture_grid import Cell, picture_grid
 from sdviz.ui.page import VOTES, open_page
 from sdviz.ui.pictures import data_uri
 from sdviz.ui.session import sample, set_shared

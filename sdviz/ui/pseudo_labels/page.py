@@ -13,7 +13,7 @@ from sdviz.analysis.clusters import ClusterFacts, cluster_facts
 from sdviz.bundle import Bundle
 from sdviz.ui.cache.evidence import open_evidence, say_missing, show_missing_part
 from sdviz.ui.cluster_names import TRUTH, cluster_before, display_names, with_known_classes
-from sdviz.ui.components import Cell, Words, picture_grid
+from sdviz.ui.components.picture_grid import Cell, Label, picture_grid
 from sdviz.ui.links import keep_link_values, restore_link_values, set_link_value
 from sdviz.ui.page import PageContext, show_missing_bundle
 from sdviz.ui.pictures import data_uri
@@ -170,12 +170,12 @@ def _overview(library: PictureLibrary, clusters: Clusters, names: Sequence[str])
     ]
     sizes, mean = clusters.facts.sizes, clusters.facts.mean_confidence
     heads = [
-        Words(names[c], f"{sizes[c]:,} images" + (f", {percent(mean[c])} sure on average" if sizes[c] else ""))
+        Label(names[c], f"{sizes[c]:,} images" + (f", {percent(mean[c])} sure on average" if sizes[c] else ""))
         for c in shown
     ]
     # over each picture, so that it holds as well where the columns of a narrow window stand in two blocks
-    tops = [Words("surest", ordinal(i + 1)) for i in range(IN_A_ROW)]
-    tops += [Words("least sure", ordinal(IN_A_ROW - i)) for i in range(IN_A_ROW)]
+    tops = [Label("surest", ordinal(i + 1)) for i in range(IN_A_ROW)]
+    tops += [Label("least sure", ordinal(IN_A_ROW - i)) for i in range(IN_A_ROW)]
     picture_grid(
         cells,
         2 * IN_A_ROW,

@@ -14,7 +14,7 @@ from sdviz.detection import metrics
 from sdviz.evaluation.tables import METRIC_NAMES
 from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.charts.parts import Line
-from sdviz.ui.results.html_tables import TABLE_CSS, Row, between, percent, table_html
+from sdviz.ui.results.html_tables import Row, between, percent, show_table, table_html
 from sdviz.ui.results.records import all_records, find_columns, many_lines
 from sdviz.ui.results.state import caption_with_table
 from sdviz.ui.theme import ROLE_NAMES, set_name
@@ -83,7 +83,7 @@ def show_compare(bundle: Bundle) -> None:
     lines = many_lines(chosen)
     header, rows = compare_rows(chosen)
     _overlay(chosen, lines)
-    st.html(TABLE_CSS + table_html(header, [Row([str(cell) for cell in row]) for row in rows]))
+    show_table(table_html(header, [Row([str(cell) for cell in row]) for row in rows]))
     caption_with_table(
         "Each by its own k and α, from its report.json, in %; in brackets 95 % intervals over images. The two "
         "FPR95 differ, as *Metrics* says. Figures of bundles with other training data are of other ID images "

@@ -17,7 +17,7 @@ from sdviz.ui.cache.evidence import find_rescorer
 from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.charts.parts import Heat
 from sdviz.ui.page import ROOT
-from sdviz.ui.results.html_tables import TABLE_CSS, Row, table_html
+from sdviz.ui.results.html_tables import Row, show_table, table_html
 from sdviz.ui.results.records import all_records, many_lines
 from sdviz.ui.results.state import MODE_TITLES, NO_DETECTOR
 from sdviz.ui.session import ScoreSettings, score_settings, set_shared
@@ -272,7 +272,7 @@ def _recipes(bundle: Bundle, fit: list[BundleRecord], roles: list[str]) -> None:
     )
     if (found.n > 1).any():
         header = ["S", "w", "AUROC (%)", "± over seeds", "runs"]
-        st.html(TABLE_CSS + table_html(header, cell_rows(found), text=0))
+        show_table(table_html(header, cell_rows(found), text=0))
 
 
 def cell_rows(found: RecipeMap) -> list[Row]:

@@ -16,7 +16,7 @@ from sdviz.ui.charts.parts import Dash, Line
 from sdviz.ui.links import put_in_link, take_from_link
 from sdviz.ui.pictures import OUTLIER_COLOUR
 from sdviz.ui.results.curves import roc_frame
-from sdviz.ui.results.html_tables import TABLE_CSS, Cell, Row, between, percent, shares, short_role, table_html
+from sdviz.ui.results.html_tables import Cell, Row, between, percent, shares, short_role, show_table, table_html
 from sdviz.ui.results.state import caption_with_table, report_provenance
 from sdviz.ui.theme import ROLE_NAMES, set_name
 from sdviz.ui.widgets import empty_state
@@ -191,7 +191,7 @@ def show_methods(evidence: Evidence) -> None:
         key="results_methods",
         caption=methods_caption(evidence),
     )
-    st.html(TABLE_CSS + methods_html(evidence))
+    show_table(methods_html(evidence))
     caption_with_table(
         methods_table_caption(report),
         "Other methods",

@@ -15,7 +15,7 @@ from sdviz.evaluation.report import MeanMetrics, ModeMetrics
 from sdviz.evaluation.tables import CONTROL_NAMES, METRIC_NAMES, MODE_NAMES
 from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.charts.parts import Heat
-from sdviz.ui.results.html_tables import TABLE_CSS, Cell, Row, between, percent, shares, short_role, table_html
+from sdviz.ui.results.html_tables import Cell, Row, between, percent, shares, short_role, show_table, table_html
 from sdviz.ui.results.state import MODE_TITLES, caption_with_table, find_results, report_provenance
 from sdviz.ui.scores import ScoredSets
 from sdviz.ui.theme import ROLE_NAMES, set_name
@@ -120,7 +120,7 @@ def show_metrics(state: ScoredSets) -> None:
     ]
     for column, (label, value, n) in zip(st.columns(max(4, len(tiles))), tiles, strict=False):
         column.metric(label, f"{100 * value:.2f} %", help=_of_sets(n))
-    st.html(TABLE_CSS + metrics_html(results, state.colours))
+    show_table(metrics_html(results, state.colours))
     caption_with_table(
         metrics_caption(results),
         "Metrics",
@@ -251,7 +251,7 @@ def show_controls(evidence: Evidence) -> None:
     chosen = choose_one("Score by", titles, "results_control_mode")
     mode = next(mode for mode, title in MODE_TITLES.items() if title == chosen)
     show_chart(control_chart(evidence, mode), lines, key="results_controls", caption=controls_caption(report))
-    st.html(TABLE_CSS + controls_html(evidence, mode))
+    show_table(controls_html(evidence, mode))
     caption_with_table(
         controls_table_caption(report),
         "Controls",

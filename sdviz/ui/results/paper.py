@@ -11,7 +11,7 @@ from sdviz.analysis.paper_report import system_name
 from sdviz.analysis.paper_tables import PAPER_DATASET, SD_TEST, Ours, PaperTable, other_sets, paper_tables
 from sdviz.analysis.records import BundleRecord, once_each
 from sdviz.bundle import Bundle
-from sdviz.ui.results.html_tables import TABLE_CSS, Cell, Row, boxed, table_html
+from sdviz.ui.results.html_tables import Cell, Row, boxed, show_table, table_html
 from sdviz.ui.results.records import all_records, families, many_lines
 from sdviz.ui.results.state import offer_table
 from sdviz.ui.text import counted
@@ -19,10 +19,6 @@ from sdviz.ui.theme import set_name
 
 # by set, then by the S and w of training
 Others = dict[str, dict[tuple[int, float], Ours]]
-
-
-# as wide as the page, so that a table and the button above it end at one edge
-_WIDE_CSS = "<style>.resulttable { width: 100%; }</style>"
 
 
 def _table(
@@ -39,7 +35,7 @@ def _table(
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.markdown(title, width="stretch")
         offer_table(name, header, rows, lines, key=key)
-    st.html(TABLE_CSS + _WIDE_CSS + table)
+    show_table(table, wide=True)
 
 
 def ours_text(ours: Ours) -> tuple[str, str]:

@@ -6,6 +6,7 @@ import html
 import json
 import re
 from collections.abc import Mapping, Sequence
+from string import Template
 
 import numpy as np
 import streamlit as st
@@ -15,7 +16,9 @@ from sdviz.analysis import Evidence, MissingPart
 from sdviz.analysis.curves import histogram
 from sdviz.analysis.paper_tables import PAPER_DATASET, paper_tables
 from sdviz.evaluation.tables import FRECHET_NAMES
+from sdviz.ui.assets import read_asset, style
 from sdviz.ui.charts import Chart
+from sdviz.ui.charts.files import chart_file
 from sdviz.ui.pictures import data_uri
 from sdviz.ui.results.curves import (
     HISTOGRAM_CAPTION,
@@ -26,7 +29,7 @@ from sdviz.ui.results.curves import (
     precision_recall_chart,
     roc_chart,
 )
-from sdviz.ui.results.html_tables import TABLE_CSS
+from sdviz.ui.results.html_tables import table_style
 from sdviz.ui.results.maps import k_alpha_chart, map_caption
 from sdviz.ui.results.methods import (
     first_methods,
@@ -52,26 +55,6 @@ from sdviz.ui.text import counted
 
 WORST = 12
 PICTURE_PX = 96
-
-_CSS = """
-:root { color-scheme: light; }
-body { font: 15px/1.5 system-ui, sans-serif; color: #1B2430; background: #fff; max-width: 1060px;
-  margin: 0 auto; padding: 28px 24px 60px; }
-h1 { font-size: 26px; margin: 0 0 4px; } h2 { font-size: 19px; margin: 34px 0 6px; }
-p.about { color: #5A6572; margin: 4px 0 10px; }
-table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; margin: 8px 0;
-  width: 100%; }
-th, td { padding: 3px 8px; border-bottom: 1px solid #CBD3DC; text-align: right; vertical-align: top; }
-th { font-weight: 600; } td.text, th.text { text-align: left; overflow-wrap: anywhere; }
-.resulttable td.text { overflow-wrap: break-word; }
-figure { margin: 10px 0 18px; break-inside: avoid; } figure svg { width: 100%; height: auto; }
-.worst { display: flex; flex-wrap: wrap; gap: 12px; }
-.worst figure { margin: 0; width: 110px; font-size: 12px; overflow-wrap: break-word; }
-.worst img { image-rendering: pixelated; width: 96px; height: 96px; border: 2px solid #CBD3DC; }
-pre { font-size: 11px; white-space: pre-wrap; }
-@media print { body { padding: 0; max-width: none; font-size: 12px; } h2 { break-after: avoid; }
-  tr, figure { break-inside: avoid; } details:not([open]) { display: none; } }
-"""
 
 
 def show_report(state: ScoredSets) -> None:
@@ -158,12 +141,8 @@ def report_html(state: ScoredSets, with_map: bool) -> str:
     parts.append(
         f"<details><summary>Resolved configuration</summary><pre>{html.escape(config)}</pre></details>"
     )
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(title)}</title><style>{_CSS}</style>{TABLE_CSS}</head>\n<body>\n"
-        + "\n".join(parts)
-        + "\n</body></html>\n"
+    return Template(read_asset(__name__, ".html")).substitute(
+        title=html.escape(title), styles=style(__name__) + table_style(), body="\n".join(parts)
     )
 
 
@@ -233,7 +212,6 @@ def _paper(state: ScoredSets) -> list[str]:
         return []
     parts = [
         f'<h2>The paper\'s tables</h2><p class="about">Ours: {html.escape(about_family(own))}</p>',
-        TABLE_CSS,
     ]
     for table in paper_tables(own):
         parts.append(f"<p><b>Table {table.number}.</b> {html.escape(table.title)}</p>{paper_html(table)}")
@@ -297,7 +275,7 @@ def _italics(words: str) -> str:
 
 def _figure(chart: Chart, lines: Mapping[str, str], caption: str) -> str:
     """The chart as SVG in the file itself, without the head that names outside addresses."""
-    svg = chart.picture("svg", lines).decode("utf-8")
+    svg = chart_file(chart, "svg", lines).decode("utf-8")
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     # a rule of one picture would hold for all of the page

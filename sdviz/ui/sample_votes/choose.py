@@ -23,7 +23,7 @@ from sdviz.analysis.votes import (
     telling_sample,
 )
 from sdviz.data.uploads import from_uploads
-from sdviz.ui.components import Cell, picture_grid
+from sdviz.ui.components.picture_grid import Cell, picture_grid
 from sdviz.ui.library import show_pictures
 from sdviz.ui.pictures import data_uri
 from sdviz.ui.sample_votes.state import (

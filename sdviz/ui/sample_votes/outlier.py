@@ -15,7 +15,7 @@ from sdviz.outliers import Recipe, draw_target_labels
 from sdviz.ui.cache import Edit, make_edits
 from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.charts.parts import Line, Mark
-from sdviz.ui.components import Cell, Words, picture_grid
+from sdviz.ui.components.picture_grid import Cell, Label, picture_grid
 from sdviz.ui.outliers import s_slider, s_values, w_slider
 from sdviz.ui.pictures import CONTROL_COLOUR, OUTLIER_COLOUR, data_uri
 from sdviz.ui.sample_votes.state import PAGE, SampleView, cluster_of, detector_says, group_colour, neighbours
@@ -157,7 +157,7 @@ def _show_strip(
         key=f"{PAGE}_along",
         size_px=PICTURE_PX,
         column_names=[
-            Words(f"S {v}", f"σ {view.bundle.schedule.sigma(v):.2f}" if v else "as it is") for v in values
+            Label(f"S {v}", f"σ {view.bundle.schedule.sigma(v):.2f}" if v else "as it is") for v in values
         ],
         shrink=True,
         on_click=_chose_s,

@@ -10,11 +10,12 @@ from sdviz.analysis import MissingPart
 from sdviz.analysis.provenance import provenance
 from sdviz.analysis.rescoring import SetScores
 from sdviz.analysis.votes import OTHER, OUTLIERS, TRAIN, probabilities, shares_below
+from sdviz.ui.assets import style
 from sdviz.ui.cache.evidence import SEARCHING, missing_lines, say_missing, start_search
 from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.charts.parts import Bars, Points
 from sdviz.ui.cluster_names import cluster_before
-from sdviz.ui.components import Cell, Words, picture_grid
+from sdviz.ui.components.picture_grid import Cell, Label, picture_grid
 from sdviz.ui.library import show_pictures
 from sdviz.ui.page import EMBEDDINGS, open_page
 from sdviz.ui.pictures import ID_COLOUR, OUTLIER_COLOUR, TRAIN_COLOUR, data_uri
@@ -36,31 +37,13 @@ BIG_PX, NEIGHBOUR_PX = 192, 96
 FREE_PLACE = Cell("", "", "transparent")
 POLL_SEC = 0.4
 
-_CSS = """
-<style>
-.votes-sum, .votes-sum section { display: flex; gap: 8px 12px; align-items: flex-start; }
-.votes-sum { flex-wrap: wrap; }
-.votes-sum div { max-width: 170px; line-height: 1.3; }
-.votes-sum b { display: block; font-size: 25px; font-weight: 600; font-variant-numeric: tabular-nums; }
-.votes-sum span { display: block; font-size: 14px; }
-.votes-sum small { font-size: 12px; opacity: .7; }
-.votes-sum i { font-style: normal; font-size: 25px; line-height: 1.3; opacity: .7; }
-.votes-sum section:last-child { border-left: 2px dashed currentColor; padding-left: 14px; }
-.votes-places { display: grid; grid-template-columns: max-content 1fr max-content; gap: 5px 12px;
-  align-items: center; font-size: 14px; max-width: 760px; }
-.votes-places .bar { height: 9px; border-radius: 5px; background: rgba(138,148,160,.25); overflow: hidden; }
-.votes-places .bar div { height: 100%; }
-.votes-places b { font-weight: 600; text-align: right; font-variant-numeric: tabular-nums; }
-</style>
-"""
-
 
 # --- the verdict ----------------------------------------------------------------------------------
 
 
 def show_verdict(view: SampleView, now: SetsNow) -> None:
     """The picture, its score by Eq. 6 taken apart, and what the score means."""
-    st.html(_CSS)
+    st.html(style(__name__))
     row = st.container(horizontal=True, gap="medium")
     left, right = row.container(width=BIG_PX + 22), row.container(width="stretch")
     with left:
@@ -277,7 +260,7 @@ def _show_mixed(view: SampleView, k: int, said: tuple[str, ...]) -> None:
         k,
         key=key,
         size_px=NEIGHBOUR_PX,
-        column_names=[Words(ordinal(i + 1)) for i in range(k)],
+        column_names=[Label(ordinal(i + 1)) for i in range(k)],
         on_click=opener(key),
     )
     st.caption(

@@ -11,8 +11,8 @@ import streamlit as st
 from sdviz.config import ConfigError, RunConfig, to_yaml
 from sdviz.runs import Run, Status
 from sdviz.runs.reading import curve, latest, metrics, outlier_sample, stages, tail
-from sdviz.ui.components import Cell, picture_grid
-from sdviz.ui.components.stage_strip import STAGE_WORDS, stage_strip
+from sdviz.ui.components.picture_grid import Cell, picture_grid
+from sdviz.ui.components.stage_strip import STAGE_NAMES, stage_strip
 from sdviz.ui.pictures import OUTLIER_COLOUR, data_uri
 from sdviz.ui.text import duration, plain
 from sdviz.ui.training.losses import A_ROW, curve_line, show_curves
@@ -67,7 +67,7 @@ def _stages(run: Run, config: RunConfig, status: Status) -> None:
     if status.state == "running" and status.stage:
         steps = f", step {status.step} of {status.total}" if status.total else ""
         eta = f", {duration(status.eta_sec)} left in this stage" if status.eta_sec is not None else ""
-        parts.append(f"now {STAGE_WORDS.get(status.stage, status.stage).lower()}{steps}{eta}")
+        parts.append(f"now {STAGE_NAMES.get(status.stage, status.stage).lower()}{steps}{eta}")
     if spent:
         parts.append(f"{duration(spent)} at work")
     if status.devices:
@@ -92,7 +92,7 @@ def _curves(stats: list[dict[str, Any]], name: str) -> None:
             )
 
     for stage in dict.fromkeys(line["stage"] for line in stats):
-        add(f"{STAGE_WORDS.get(stage, stage)}: loss", stage, "loss")
+        add(f"{STAGE_NAMES.get(stage, stage)}: loss", stage, "loss")
     numbers: list[tuple[str, str, float]] = []
     for key, title, meaning in MEASURES:
         for stage in dict.fromkeys(line["stage"] for line in stats if key in line):

@@ -16,7 +16,7 @@ from sdviz import data
 from sdviz.config import ConfigError, RunConfig, load_config, to_yaml
 from sdviz.runs import Run, Status
 from sdviz.ui.cache import start_estimate
-from sdviz.ui.components.stage_strip import STAGE_WORDS
+from sdviz.ui.components.stage_strip import STAGE_NAMES
 from sdviz.ui.page import ROOT
 from sdviz.ui.text import about, duration, in_bytes, plain
 from sdviz.ui.training import actions
@@ -166,7 +166,7 @@ def _say_how_long(estimate: Future[list[tuple[str, float, int]]], was_done: bool
         return
     seconds, size = sum(sec for _, sec, _ in parts), sum(n for *_, n in parts)
     longest = sorted(parts, key=lambda part: -part[1])[:3]
-    stages = ", ".join(f"{STAGE_WORDS.get(name, name).lower()} {duration(sec)}" for name, sec, _ in longest)
+    stages = ", ".join(f"{STAGE_NAMES.get(name, name).lower()} {duration(sec)}" for name, sec, _ in longest)
     st.markdown(
         f"**{about(seconds).capitalize()}** by this machine's speed just now ({stages}), "
         f"{in_bytes(size)} on the disk."
