@@ -1,4 +1,4 @@
-"""The landing page below its title."""
+"""The landing page, below its title."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from sdviz.ui.pictures import ID_COLOUR, NEUTRAL_COLOUR, OUTLIER_COLOUR, data_ur
 from sdviz.ui.text import plain
 
 N_EXAMPLES = 6
-# Few images hold one of each cluster, as a rule; more are labelled only where they do not
+# the first 200 images usually hold each cluster; more are labelled only where they do not
 EXAMPLES_AMONG = (200, 4_000)
 WAIT = "Making six outliers with the bundle"
 
 
 def show_home(context: PageContext) -> None:
-    """The way into the lab, examples, and what is in use."""
+    """Shows the way into the lab, examples, and the bundle, data and device in use."""
     columns = st.columns([1.2, 3], vertical_alignment="center")
     with columns[0]:
         if st.button("Open the outlier lab", icon=":material/science:", type="primary", width="stretch"):
@@ -47,7 +47,7 @@ def _of_how_many(bundle: Bundle) -> str:
 
 
 def _clusters_it(bundle: Bundle) -> bool:
-    """Whether what the examples are called comes from the bundle's clusterer, not from the data's labels."""
+    """Whether the examples are named by the bundle's clusterer and not by the data's labels."""
     return bundle.clusterer is not None and bundle.manifest.labels_from != "ground truth"
 
 
@@ -57,7 +57,7 @@ def _first_examples(bundle_hash: str, root: str, _bundle: Bundle) -> list[Edit]:
 
 
 def first_examples(bundle: Bundle) -> list[Edit]:
-    """What the landing page makes outliers of: the first test image of each of the first clusters.
+    """The images of the examples: the first test image of each of the first clusters.
 
     Raises:
         DataError: The bundle's own data is not here.
@@ -86,7 +86,7 @@ def _find_examples(bundle: Bundle) -> list[Edit]:
 
 
 def _no_examples(bundle: Bundle, error: data.DataError) -> str:
-    """Why there are none, and how to get the set."""
+    """Why there are no examples, and how to get the set."""
     name = bundle.manifest.dataset
     if not isinstance(error, MissingDataError):
         return f"No examples here: {plain(str(error))}."
@@ -98,7 +98,7 @@ def _no_examples(bundle: Bundle, error: data.DataError) -> str:
 
 
 def _examples(bundle: Bundle, above: DeltaGenerator) -> None:
-    """A few images of the bundle's own data with outliers made now, and a line on what they are in `above`."""
+    """Shows a few images with outliers made now; a line about them goes into `above`."""
     try:
         edits = first_examples(bundle)
     except data.DataError as error:
@@ -150,7 +150,7 @@ def _examples(bundle: Bundle, above: DeltaGenerator) -> None:
 
 @st.cache_data(max_entries=4, show_spinner=False)
 def _seen_in(bundle_hash: str, root: str, _bundle: Bundle, _outliers: list[np.ndarray]) -> np.ndarray:
-    """The clusters of the examples' outliers: a bundle and the data decide which these are."""
+    """The clusters of the examples' outliers; bundle and data root fix which outliers these are."""
     return clusters_of(_bundle, _outliers)
 
 

@@ -1,4 +1,4 @@
-"""What every page starts with: title, menu, the bundle in use."""
+"""The shared start of every page: title, menu, the bundle in use."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class PageContext:
 
 @lru_cache(maxsize=1)
 def page_icon() -> Image.Image:
-    """A blue disk that dissolves to green: drawn here, since a named icon would come from the network."""
+    """A blue disk that turns green. It is drawn here: a named icon would come from the network."""
     y, x = np.mgrid[0:32, 0:32] - 15.5
     inside = np.hypot(x, y) < 14
     pixels = np.zeros((32, 32, 4), np.uint8)
@@ -69,7 +69,7 @@ def page_icon() -> Image.Image:
 def find_bundles() -> dict[str, Path]:
     """Name and folder of each bundle: the shipped ones, then those of finished runs.
 
-    The first is opened first: `shapes`, whose images every machine draws itself. `SDVIZ_CHECKPOINTS` and
+    `shapes` is first, whose images every machine draws itself: it is opened first. `SDVIZ_CHECKPOINTS` and
     `SDVIZ_RUNS` move the two places.
     """
     shipped = Path(os.environ.get("SDVIZ_CHECKPOINTS", ROOT / "checkpoints"))
@@ -79,7 +79,7 @@ def find_bundles() -> dict[str, Path]:
 
 
 def setup_page(title: str, idea: str, makes_outliers: bool = False) -> PageContext:
-    """The shared start of every page: configuration, menu, bundle chooser, title and one-line idea.
+    """Sets a page up: configuration, menu, bundle chooser, title and one-line idea.
 
     Args:
         title: The page's name.
@@ -108,9 +108,9 @@ def setup_page(title: str, idea: str, makes_outliers: bool = False) -> PageConte
     return replace(context, entered=entered)
 
 
-# What a bundle has its own defaults or names for: kept on a switch, it would mean something else
+# settings for which each bundle has its own defaults or names: a switch of bundles drops them
 _BUNDLE_SETTINGS = ("S", "w", "target", "steps", "solver", "interval", "data", "class")
-# the bundle that was chosen or that a link named, and what another one in its place put an end to
+# keys of the bundle that was chosen or named by a link, and of what a switch dropped
 _CHOSEN, _DROPPED = "bundle_chosen", "bundle_dropped"
 
 
@@ -124,10 +124,10 @@ def _take_bundle(name: str) -> None:
 
 
 def open_page(file: str) -> None:
-    """Goes to another page of the menu, with the bundle in use and what all pages share.
+    """Opens another page of the menu, with the bundle in use and what all pages share.
 
-    `st.switch_page` changes the link, which it refuses while a widget's value stands in it: those of this
-    page are left out, and the widgets of the next page write theirs anew.
+    `st.switch_page` cannot change the address while a widget's value stands in it: the widgets of this
+    page are left out, and those of the next page write their own values.
     """
     carried = {key: st.query_params[key] for key in (BUNDLE, *SHARED) if key in st.query_params}
     st.switch_page(file, query_params=carried)
@@ -140,7 +140,7 @@ def choose_bundle(name: str) -> None:
 
 
 def _say_what_went(bundle: Bundle) -> None:
-    """A toast on what a switch of bundles dropped, a line on values of the link that this one cannot take."""
+    """A toast on what a switch of bundles dropped, and a line on refused values of the link."""
     dropped = st.session_state.pop(_DROPPED, None)
     if dropped is not None:
         dropped += drop_unknown(*open_evidence(bundle))
@@ -157,7 +157,7 @@ def _choose_bundle(makes_outliers: bool) -> PageContext:
         return PageContext(None, "There is no trained network on this machine yet.")
     asked, kept = st.query_params.get(BUNDLE, ""), str(st.session_state.get(_CHOSEN, ""))
     name = next((one for one in (asked, kept) if one in bundles), next(iter(bundles)))
-    # the first there is stays out of the link until somebody has chosen it or a link has named it
+    # the default bundle stays out of the address until somebody chooses it or a link names it
     set_link_value(_CHOSEN, name if name in (asked, kept) else "", BUNDLE)
     st.session_state["bundle"] = name
 

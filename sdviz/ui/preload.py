@@ -1,4 +1,4 @@
-"""What the first visitor of a page would wait for, done at the server's start with the first bundle."""
+"""Loads at the server's start what the first visitor would wait for."""
 
 from __future__ import annotations
 

@@ -53,17 +53,17 @@ class ScoredSets:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """Of the clusters, as shown."""
+        """The clusters' names, as shown."""
         return display_names(self.bundle)
 
     @cached_property
     def titles(self) -> dict[str, str]:
-        """Of each set, for people."""
+        """The title of each set."""
         return set_titles(self.evidence)
 
     @cached_property
     def colours(self) -> dict[str, str]:
-        """Of each set, the same on every page."""
+        """The colour of each set, the same on every page."""
         return set_colours(self.evidence)
 
     @cached_property
@@ -77,12 +77,12 @@ class ScoredSets:
         return np.asarray(getattr(self.scores[name], "total" if mode == "both" else mode), np.float64)
 
     def cluster_name(self, cluster: int) -> str:
-        """Of a cluster as shown; "unknown" below 0."""
+        """The name of a cluster, as shown; "unknown" below 0."""
         return self.names[cluster] if 0 <= cluster < len(self.names) else "unknown"
 
 
 def scored_sets(evidence: Evidence, library: PictureLibrary, why_not: str) -> ScoredSets:
-    """Scores everything, from a search that is done once for each normalisation.
+    """Scores every set; other settings than the bundle's own may need a search, done once.
 
     Raises:
         MissingPart: The bundle lacks what that needs; `why_not` where it has no detector.
@@ -113,7 +113,7 @@ class SetsNow:
 
 
 def sets_now(evidence: Evidence, settings: ScoreSettings) -> SetsNow:
-    """Eq. 6 of every scored set, without a wait that a person would notice."""
+    """Eq. 6 of every scored set, as far as it is known without a wait."""
     try:
         own = stored_scores(evidence)
     except MissingPart as error:

@@ -1,4 +1,4 @@
-"""What was lassoed in Embeddings: pictures, counts per set and cluster, export."""
+"""The selected points of Embeddings: pictures, counts per set and cluster, export."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _IDS, _PAGE = f"{PAGE}_chosen_ids", f"{PAGE}_chosen_page"
 
 
 def chosen_rows(known: Known) -> np.ndarray:
-    """Rows of the points that are selected, int64, in their order; the selection stays over another layout."""
+    """The rows of the selected points, int64, ascending. Another layout keeps the selection."""
     ids = st.session_state.get(_IDS, ())
     return np.flatnonzero(np.isin(known.points.ids, list(ids))) if ids else np.array([], np.int64)
 
@@ -39,7 +39,7 @@ def chosen_rows(known: Known) -> np.ndarray:
 def take_region(
     region: Mapping[str, object] | None, known: Known, layouts: Layouts, layout: str, shown: Colouring
 ) -> None:
-    """Makes the points in the region that was drawn the selection; None empties it.
+    """Selects the points inside a region that was drawn; None empties the selection.
 
     Args:
         region: As `scatter` reports it. One of another layout, or that is not understood, changes nothing.
@@ -91,7 +91,7 @@ def show_chosen(known: Known, layouts: Layouts, rows: np.ndarray, lines: Mapping
 
 
 def odd_ones_first(known: Known, rows: np.ndarray) -> np.ndarray:
-    """The same rows: OOD images, then outliers, held-out ID images, and training images last."""
+    """Sorts rows: OOD images, then outliers, held-out ID images, training images."""
     roles = set_roles(known.evidence)
     place = {OUTLIERS: 1, TRAIN: 3} | {name: 2 for name, role in roles.items() if role == "id"}
     return rows[np.argsort([place.get(name, 0) for name in known.points.sets[rows].tolist()], kind="stable")]
@@ -134,7 +134,7 @@ def _gallery(known: Known, rows: np.ndarray) -> str | None:
 
 
 def counts_of(known: Known, rows: np.ndarray) -> pd.DataFrame:
-    """How many of the selected are of each set and cluster: a row for each cluster, a column for each set."""
+    """Counts the selected points: a row for each cluster, a column for each set, with totals."""
     p = known.points
     clusters = [known.cluster_name(c) or "unknown" for c in p.clusters[rows].tolist()]
     sets = p.sets[rows].tolist()
@@ -146,7 +146,7 @@ def counts_of(known: Known, rows: np.ndarray) -> pd.DataFrame:
 
 
 def counts_html(known: Known, rows: np.ndarray) -> str:
-    """The same to look at: a row for each set, the total first, its clusters as words that wrap."""
+    """The same counts as HTML: a row for each set, the total first."""
     table = counts_of(known, rows)
     lines = []
     # as everywhere: the totals, then ID, OOD sets and outliers in their order
@@ -191,7 +191,7 @@ def _downloads(known: Known, layouts: Layouts, rows: np.ndarray, lines: Mapping[
 
 
 def points_csv(known: Known, layouts: Layouts, rows: np.ndarray, lines: Mapping[str, str]) -> str:
-    """Points as a table: what is known of each, and its place in every epoch.
+    """Points as CSV: what is known of each, and its place in every epoch.
 
     Lines at the top that begin with # say where it comes from; `pandas.read_csv(comment="#")` passes over them.
     """
@@ -222,7 +222,7 @@ def points_csv(known: Known, layouts: Layouts, rows: np.ndarray, lines: Mapping[
 
 
 def chosen_zip(known: Known, layouts: Layouts, rows: np.ndarray, lines: Mapping[str, str]) -> bytes:
-    """The CSV and a PNG of every selected image that is on this machine, named by its row in the CSV."""
+    """A ZIP of the CSV and a PNG of each selected image on this machine, named by its row in the CSV."""
     stream = io.BytesIO()
     ids = known.points.ids[rows].tolist()
     pictures = show_pictures(known.library, known.evidence, ids)

@@ -1,4 +1,4 @@
-"""What the page Embeddings has on show: points, where they lie, and all that is known of each."""
+"""What Embeddings shows: the points, what is known of each, and their layouts."""
 
 from __future__ import annotations
 
@@ -59,29 +59,29 @@ class Known:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """Of the clusters, as shown."""
+        """The clusters' names, as shown."""
         return display_names(self.bundle)
 
     @cached_property
     def titles(self) -> dict[str, str]:
-        """Of each set, for people."""
+        """The title of each set."""
         return titles_of(self.evidence)
 
     @cached_property
     def colours(self) -> dict[str, str]:
-        """Of each set, the same on every page."""
+        """The colour of each set, the same on every page."""
         return set_colours(self.evidence)
 
     def colour_of(self, name: str) -> str:
-        """A set's."""
+        """The colour of a set."""
         return self.colours.get(name, NEUTRAL_COLOUR)
 
     def title_of(self, name: str) -> str:
-        """A set's, for people."""
+        """The title of a set."""
         return self.titles.get(name, name)
 
     def cluster_name(self, cluster: int) -> str:
-        """A cluster's, as shown; "" below 0."""
+        """The name of a cluster, as shown; "" below 0."""
         return self.names[cluster] if 0 <= cluster < len(self.names) else ""
 
     def _column(self, name: str) -> np.ndarray:
@@ -95,7 +95,7 @@ class Known:
 
     @cached_property
     def votes(self) -> np.ndarray:
-        """Outliers among the k nearest, float64 (N,), 0..k, NaN where there is no score."""
+        """Votes: outliers among the k nearest, float64 (N,), NaN where there is no score."""
         return self._column("votes")
 
     @cached_property
@@ -132,12 +132,12 @@ def _classes(
 
 
 def ids_hash(points: Points) -> str:
-    """A name for these images in this order, 16 hex digits."""
+    """A hash of these images in this order, 16 hex digits."""
     return hashlib.sha256("\n".join(points.ids.tolist()).encode()).hexdigest()[:16]
 
 
 def known_of(evidence: Evidence, library: PictureLibrary, view: View) -> Known:
-    """Draws the points and puts together what is known of them.
+    """Chooses the points of a view and collects what is known of them.
 
     Raises:
         MissingPart: The bundle has no features to show.
@@ -151,7 +151,7 @@ def known_of(evidence: Evidence, library: PictureLibrary, view: View) -> Known:
 
 
 def titles_of(evidence: Evidence) -> dict[str, str]:
-    """What each set is called for people."""
+    """The title of each set."""
     return set_titles(evidence) | {TRAIN: "train (ID)", OUTLIERS: OUTLIERS}
 
 
@@ -161,7 +161,7 @@ def _moves(bundle_hash: str, _evidence: Evidence) -> bool:
 
 
 def moves_through_training(evidence: Evidence) -> bool:
-    """Whether features of the bundle's snapshots are others in another epoch.
+    """Whether the features of the bundle's snapshots change from epoch to epoch.
 
     Raises:
         MissingPart: It has none.
@@ -170,7 +170,7 @@ def moves_through_training(evidence: Evidence) -> bool:
 
 
 def sets_to_choose(evidence: Evidence, through: bool) -> list[str]:
-    """Those that have points, [] where the bundle has none of this kind."""
+    """The sets that have points in this view."""
     try:
         return available_sets(evidence, through)
     except MissingPart:
@@ -178,11 +178,11 @@ def sets_to_choose(evidence: Evidence, through: bool) -> list[str]:
 
 
 def mark_sample(known: Known, unit_length: bool) -> tuple[int, str]:
-    """The row to ring for the image in use, and a line on it: another one's where it is not among the points.
+    """The point to mark for the image in use, and a line of text about it.
 
     Returns:
-        Its row, else that of the drawn image nearest to it in feature space, -1 where there is neither; and
-        what to say, "" where the image itself is ringed or none is in use.
+        The image's row, else that of the point nearest to it in feature space, -1 where there is neither; and
+        the line, "" where the image itself is marked or none is in use.
     """
     one, p = sample(), known.points
     if not one:
@@ -213,13 +213,13 @@ def _store(folder: str) -> LayoutStore:
 
 @forgets
 def _forget(bundle_hash: str) -> None:
-    # few and soon made again: those of other bundles go as well
+    # few, and quickly made again: those of other bundles are dropped as well
     for kept in (_points, _classes, _by_pca):
         kept.clear()
 
 
 def layout_store() -> LayoutStore:
-    """Where layouts are kept: beside the runs."""
+    """The store of layouts, in the folder of runs."""
     return _store(str((runs.runs_root() / ".layouts").absolute()))
 
 
@@ -229,7 +229,7 @@ def _by_pca(key: str, dims: int, _features: np.ndarray) -> Layouts:
 
 
 def by_pca(features: np.ndarray, dims: int) -> Layouts:
-    """A PCA of every epoch, in about a second; kept in memory.
+    """A PCA of every epoch; takes about a second, kept in memory.
 
     Raises:
         ValueError: As `compute_layouts`.

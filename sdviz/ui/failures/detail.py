@@ -1,4 +1,4 @@
-"""One image on the page Failures: its score, the training image beside it, what people say about it."""
+"""One image on the page Failures: its score, the nearest training image, verdict and note."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _PROBLEM = "failures_note_problem"
 
 
 def show_detail(view: ScoredSets, ids: np.ndarray) -> None:
-    """The image that the person looks at, else the first of `ids`, the list on show."""
+    """Shows the image in use, else the first of `ids`, the list on show."""
     one = sample() or (str(ids[0]) if len(ids) else "")
     if not one:
         return
@@ -54,7 +54,7 @@ def show_detail(view: ScoredSets, ids: np.ndarray) -> None:
 
 
 def _steps(ids: np.ndarray) -> None:
-    """Buttons to the image before and after, J and K on the keyboard."""
+    """Buttons for the next and the previous image, J and K on the keyboard."""
     at, n = position(ids), len(ids)
     before = at - 1 if at is not None else -1
     after = at + 1 if at is not None else (1 if not sample() else 0)
@@ -78,7 +78,7 @@ def _steps(ids: np.ndarray) -> None:
 
 
 def _image(view: ScoredSets, one: str) -> Seen | None:
-    """An image of a scored set, or one that has no score here; None where there is no such image."""
+    """Shows an image of a scored set, or one without a score; None where there is no such image."""
     place, near = place_of(view, one), nearest_of(view, one)
     pictures = pictures_of(view, [one, *([near.id] if near else [])])
     if place is None and not pictures.found[0] and find_sample(view.evidence, one) is None:
@@ -133,7 +133,7 @@ def _say_score(view: ScoredSets, role: str, total: float) -> None:
 
 
 def _outlier(view: ScoredSets, one: str, row: int) -> Seen:
-    """An outlier of the bank beside the training image that it was made of."""
+    """Shows an outlier of the bank and the training image that it was made of."""
     table = view.evidence.outliers
     source = str(table.source_ids[row])
     pictures = pictures_of(view, [one, source])

@@ -1,4 +1,4 @@
-"""Near-duplicates on the page Failures: pictures that lie close to a training image."""
+"""Near-duplicates on the page Failures: images close to a training image in feature space."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ PAIRS = "f_pairs"  # stands in the address: one of the two, or a set's name
 
 @st.cache_resource(show_spinner=False)
 def _kept() -> OrderedDict[tuple[str, str, bool], Pairs]:
-    """Pairs by bundle, kind and normalisation; the oldest go first."""
+    """Found pairs by bundle, kind and normalisation; the oldest are dropped first."""
     return OrderedDict()
 
 
@@ -49,7 +49,7 @@ def _forget(bundle_hash: str) -> None:
 
 
 def _pairs(view: ScoredSets, which: str) -> Pairs:
-    """The pairs of one kind, searched once; with a progress bar, which a cached function would replay.
+    """The pairs of one kind, searched once. A cached function would draw the progress bar again each time.
 
     Raises:
         MissingPart: A bundle without what that needs.
@@ -63,7 +63,7 @@ def _pairs(view: ScoredSets, which: str) -> Pairs:
 
     def on_progress(share: float) -> None:
         place.progress(share, "Searching the nearest training image of each, once")
-        # between two parts others may have the device
+        # between two parts others may use the device
         DEVICE_LOCK.release()
         time.sleep(0.002)
         DEVICE_LOCK.acquire()

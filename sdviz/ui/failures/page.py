@@ -1,4 +1,4 @@
-"""The page Failures: what is called wrongly at the threshold in use, worst first."""
+"""The page Failures: images on the wrong side of the threshold, worst first."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from sdviz.ui.theme import set_name
 
 SHOWS = "every OOD image that the detector let through and every ID image that it flagged, worst first"
 MISSED, ALARMS, PAIRS_VIEW = "missed", "alarms", "pairs"
-# Stand in the address, but belong to no widget
+# in the address, but of no widget
 SHOW, CLASS, CLUSTER = "f_show", "f_class", "f_cluster"
 OWN = (SHOW, CLASS, CLUSTER, PAIRS)
 EVERY = ""
@@ -91,12 +91,12 @@ def _view(evidence: Evidence, library: PictureLibrary) -> ScoredSets:
 
 
 def _threshold_row(view: ScoredSets, missed: Failures, alarms: Failures) -> None:
-    """The threshold by the share of ID images that it lets pass, and what that costs."""
+    """The slider that sets the threshold by the share of ID images that pass, and what that costs."""
     ordered = view.reference.id_scores
     recall = recall_of(ordered, view.threshold)
     # a threshold from a link may let fewer pass than the slider offers
     lowest = min(LOWEST_RECALL, float(np.floor(recall)))
-    # what passes now, as in the text beside it, also where that is not what was asked for
+    # the share that really passes, as in the text, even where another was asked for
     st.session_state["failures_recall"] = round(recall, 2)
 
     def move() -> None:
@@ -110,7 +110,7 @@ def _threshold_row(view: ScoredSets, missed: Failures, alarms: Failures) -> None
             "Held-out ID images that pass, %",
             lowest,
             100.0,
-            # one ID image at least, else a step changes nothing
+            # a step of at least one ID image, else it changes nothing
             step=max(0.5, math.ceil(10_000 / len(ordered)) / 100),
             format="%.2f",
             key="failures_recall",
@@ -129,7 +129,7 @@ def _threshold_row(view: ScoredSets, missed: Failures, alarms: Failures) -> None
 
 
 def _missed_of_what(view: ScoredSets, missed: Failures) -> str:
-    """How many OOD images are missed, of test sets and of others apart."""
+    """How many OOD images are missed, in all and by kind of set."""
     n, wrong = dict.fromkeys(OOD_KINDS, 0), dict.fromkeys(OOD_KINDS, 0)
     for name, one in view.evidence.ood_sets.items():
         kind = one.role if one.role in OOD_KINDS else TESTED
@@ -151,13 +151,13 @@ def _choose_view(view: ScoredSets, missed: Failures, alarms: Failures) -> str:
     }
     show = str(st.session_state.get(SHOW, ""))
     if show not in labels:
-        # whoever comes with a false alarm wants to see it
+        # a false alarm in use opens the false alarms
         show = ALARMS if sample() in set(alarms.ids.tolist()) else MISSED
     st.session_state["failures_show"] = show
 
     def choose() -> None:
         set_link_value(SHOW, st.session_state["failures_show"])
-        # filters of the other kind pick nothing here
+        # filters of the other view would match nothing here
         set_link_value(CLASS, "")
         set_link_value(CLUSTER, "")
 
@@ -174,7 +174,7 @@ def _choose_view(view: ScoredSets, missed: Failures, alarms: Failures) -> str:
 
 
 def _filters(view: ScoredSets, found: Failures, sets: Sequence[str]) -> tuple[Failures, list[str]]:
-    """Widgets that pick failures by set, class and cluster; what they leave, and the sets."""
+    """Filters by set, class and cluster; returns the failures left, and the sets."""
     columns = st.columns(3)
     name = chosen_set(view.evidence)
     name = name if name in sets else EVERY
@@ -301,7 +301,7 @@ def _grid(view: ScoredSets, shown: Failures) -> None:
 
 
 def _notes(view: ScoredSets) -> None:
-    """How many verdicts of each kind there are, and all of them as a file."""
+    """Counts of each verdict, and all notes as a file."""
     try:
         notes = list(notebook().read(view.bundle.hash).values())
     except NotesError as error:

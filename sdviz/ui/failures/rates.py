@@ -23,7 +23,7 @@ MOST_LETTERS = 34
 
 
 def show_rates(view: ScoredSets, sets: Sequence[str], false_alarms: bool) -> None:
-    """A bar for each group of these sets, which are all ID or all OOD, the worst first."""
+    """A bar for each group of these sets, the worst first. The sets are either all ID or all OOD."""
     what = "False alarms" if false_alarms else "Missed OOD"
     head = st.columns([3, 2], vertical_alignment="bottom")
     head[0].markdown(f"**{what}, share of each group**")
@@ -98,7 +98,7 @@ def show_rates(view: ScoredSets, sets: Sequence[str], false_alarms: bool) -> Non
 
 
 def _labels(shown: Sequence[Rate], with_set: bool) -> list[str]:
-    """Beside each bar its group, its set and its counts; only a long name loses its middle."""
+    """The label of each bar: group, set and counts. Long names lose their middle."""
     short = [_shortened(rate.name) for rate in shown]
     pairs = [(name, rate.set) for name, rate in zip(short, shown, strict=True)]
     labels = []

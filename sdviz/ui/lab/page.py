@@ -1,4 +1,4 @@
-"""The outlier lab: its controls, the side-by-side grid and the views of one image."""
+"""The page Outlier lab: the grid of outliers and controls, and the numbers under it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from sdviz.ui.pictures import CONTROL_COLOUR, NEUTRAL_COLOUR, OUTLIER_COLOUR, da
 from sdviz.ui.text import counted
 
 PICTURE_PX = 128
-# Stand in the address, but belong to no widget
+# in the address, but of no widget
 NO_WIDGETS = ("pick", "focus")
 _SHIFT_HELP = {
     "shift, outlier": "Outliers that the bundle's own clusterer no longer calls what the original was.",
@@ -67,7 +67,7 @@ def show_lab(context: PageContext) -> None:
 @st.fragment
 def _lab(bundle: Bundle, sources: list[Source]) -> None:
     keep_link_values(NO_WIDGETS)
-    # the controls come first, images or not: a widget that is not drawn forgets its value
+    # the controls are drawn even without images: a widget that is not drawn loses its value
     settings = show_controls(bundle)
     if not sources:
         return
@@ -112,7 +112,7 @@ def _pairs(sources: list[Source], targets: np.ndarray, recipe: Recipe) -> list[E
 
 
 def _next_recipes(bundle: Bundle, now: Recipe) -> list[Recipe]:
-    """Those one step of a slider away."""
+    """The recipes one slider step away."""
     s, w = now.start_timestep, now.guidance_scale
     near = [replace(now, start_timestep=s + step) for step in (S_STEP, -S_STEP)]
     near += [replace(now, guidance_scale=w + step) for step in (W_STEP, -W_STEP)]
@@ -121,7 +121,7 @@ def _next_recipes(bundle: Bundle, now: Recipe) -> list[Recipe]:
 
 
 def first_view(bundle: Bundle) -> list[Edit]:
-    """What the page makes when it is opened with nothing chosen yet.
+    """The pictures that the page makes when it is opened with nothing chosen.
 
     Raises:
         DataError: The bundle's own data is not here.
@@ -149,7 +149,7 @@ def _status_line(status: DeltaGenerator, bundle: Bundle, settings: Settings, mad
 
 
 def _show_pairs(state: LabState) -> None:
-    """Original, outlier, control, noised, difference: a column for each image."""
+    """Shows original, outlier, control, noised image and difference, a column for each image."""
     bundle, sources, r, names = state.bundle, state.sources, state.settings.recipe, state.names
     sigma = bundle.schedule.sigma(r.start_timestep)
     facts = f"S {r.start_timestep}, σ {sigma:.2f}, w {r.guidance_scale:g}{interval_text(r)}"
@@ -198,7 +198,7 @@ def _show_pairs(state: LabState) -> None:
 
 
 def _grid(key: str, cells: list[Cell], rows: list[Label], bundle: Bundle, sources: list[Source]) -> None:
-    """A column for each source; a click makes it the one that the views below are about."""
+    """Draws a column for each source; a click chooses the one that the views below show."""
 
     def choose() -> None:
         set_link_value("focus", str(int(st.session_state[key].clicked) + 1))
@@ -219,7 +219,7 @@ def _right_label(sources: list[Source]) -> str:
 
 
 def _focus(count: int) -> int:
-    """Row of the image that the views below are about; the address counts from 1."""
+    """The row of the image that the views below show; the address counts from 1."""
     asked = st.query_params.get("focus", "")
     if asked.isdecimal() and 1 <= int(asked) <= count:
         return int(asked) - 1
@@ -231,7 +231,7 @@ def _focus(count: int) -> int:
 def _show_all_targets(
     bundle: Bundle, sources: list[Source], settings: Settings, run: Run, focus: int
 ) -> list[Edited]:
-    """Every image under every label; the right one is the control. Returns them source by source."""
+    """Shows every image under every label, the right one as control; returns the results source by source."""
     names = usual_names(bundle)
     edits = [
         Edit(s.id, s.image, s.label, target, settings.recipe) for s in sources for target in range(len(names))
@@ -259,7 +259,7 @@ def _show_all_targets(
 
 
 def _show_numbers(state: LabState, wrong: list[tuple[int, Edited]]) -> tuple[int, int] | None:
-    """Shift and background PSNR of outliers, given as (row of the source, result), and of the controls.
+    """Shows shift and background PSNR of outliers, given as (row of the source, result), and of controls.
 
     Returns:
         As `LabState.same`.

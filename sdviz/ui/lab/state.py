@@ -1,4 +1,4 @@
-"""What the lab and its views share: the settings, the pictures on show, and the work on them."""
+"""What the parts of the lab share: the settings, the pictures on show, and how they are made."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Run = Callable[..., list[Edited]]
 
 @dataclass(frozen=True)
 class Settings:
-    """What the controls say.
+    """The values of the controls.
 
     Attributes:
         recipe: S, w, steps, solver, eta, interval, seed.
@@ -38,7 +38,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class LabState:
-    """What a view needs: everything about the pictures on show.
+    """Everything about the pictures on show.
 
     Attributes:
         bundle: Makes the outliers.
@@ -80,7 +80,7 @@ class LabState:
 
 
 def interval_text(recipe: Recipe) -> str:
-    """Where guidance counts, "" where it counts everywhere."""
+    """The guidance interval in words, "" where guidance is on everywhere."""
     if recipe.guidance_interval is None:
         return ""
     low, high = recipe.guidance_interval

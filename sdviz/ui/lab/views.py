@@ -28,7 +28,7 @@ N_CURVE_POINTS = 9
 
 
 def show_view(state: LabState) -> None:
-    """One view at a time, so that only what is looked at is computed."""
+    """Shows the chosen view; the others are not computed."""
     masked = state.sources[0].has_mask and state.bundle.clusterer is not None
     options = [SCRUB, SHEET, TRAJECTORY, *([CURVE] if masked else []), DOWNLOAD]
     st.divider()
@@ -56,7 +56,7 @@ def _edit(state: LabState, row: int, recipe: Recipe, right: bool = False) -> Edi
 
 
 def scrub_frames(bundle: Bundle, edit: Edit) -> tuple[list[int], list[Edit]]:
-    """S of each frame of the scrub strip, and what to make: the outlier of each, then the control of each."""
+    """S of each frame of the scrub strip, and what to make for them: the outliers, then the controls."""
     values = s_values(bundle.manifest.max_train_timestep, N_SCRUB_FRAMES)
     wrong = [replace(edit, recipe=replace(edit.recipe, start_timestep=s)) for s in values]
     return values, wrong + [replace(one, target=one.label) for one in wrong]
@@ -93,7 +93,7 @@ def _scrub(state: LabState, run: Run) -> None:
 
 
 def _what_to_watch(state: LabState) -> str:
-    """Only what the outliers on show bear out."""
+    """What to watch for, as far as the outliers on show bear it out."""
     if state.same is None or 2 * state.same[0] <= state.same[1]:
         return "Watch the object go before the background does."
     same, n = state.same

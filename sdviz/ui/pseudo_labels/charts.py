@@ -21,7 +21,7 @@ from sdviz.ui.theme import cluster_colour
 def show_charts(
     bundle: Bundle, labels: PseudoLabels, facts: ClusterFacts, names: Sequence[str], cluster: int
 ) -> None:
-    """How big each cluster is, and how sure its images are; of the chosen cluster, below 0 of all of them."""
+    """Charts of the clusters' sizes and of confidence, of one cluster or, below 0, of all."""
     if not len(labels.ids):
         return
     columns = st.columns(2, gap="medium")

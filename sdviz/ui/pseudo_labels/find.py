@@ -1,4 +1,4 @@
-"""Which cluster an image is in, by its id or an upload, and what the cluster is called."""
+"""Finds the cluster of an image by its id or from an upload, and renames clusters."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from sdviz.ui.uploads import picture_uploader
 
 MAX_UPLOADS = 8
 _PROBLEM = "pseudo_labels_problem"
-# the field, and what was typed there in vain beside the sample of that moment
+# the field, and an id that was not found with the image in use at that moment
 _FIND, _IN_VAIN = "pseudo_labels_find", "pseudo_labels_in_vain"
 
 
@@ -34,7 +34,7 @@ _FIND, _IN_VAIN = "pseudo_labels_find", "pseudo_labels_in_vain"
 
 
 def find_field(library: PictureLibrary, ids: np.ndarray) -> None:
-    """Where an id is typed; what is found becomes the sample of every page, and an empty field closes it."""
+    """The field for an id. The image found becomes the one in use on every page; an empty field closes it."""
 
     def find() -> None:
         wanted = str(st.session_state[_FIND]).strip()
@@ -57,7 +57,7 @@ def find_field(library: PictureLibrary, ids: np.ndarray) -> None:
 
 
 def _pictures(library: PictureLibrary, one: str) -> Pictures:
-    """Of one image; an outlier may have to be made again, on the device."""
+    """The picture of one image. An outlier may have to be made again, on the device."""
     with DEVICE_LOCK if library.outlier_row(one) is not None else nullcontext():
         return library.show([one])
 
@@ -68,7 +68,7 @@ def _close() -> None:
 
 
 def _full_id(wanted: str, ids: np.ndarray) -> str:
-    """The first training image whose id ends so, else what was typed."""
+    """The first training id that ends in the text, else the text."""
     ending = ids[np.char.endswith(ids, wanted)] if len(ids) else ids
     return wanted if wanted in ending or not len(ending) else str(ending[0])
 
@@ -88,8 +88,8 @@ def show_found(
     row_of: Mapping[str, int],
     names: Sequence[str],
 ) -> None:
-    """The sample that the person looks at: its picture, its cluster, how sure, and the way to its votes."""
-    # what was looked for in vain is nobody's sample; it is on show until another one is chosen
+    """Shows the image in use: its picture, cluster, confidence, and a button to its votes."""
+    # an id that was not found is not the image in use; it is shown until another is chosen
     in_vain, then = st.session_state.get(_IN_VAIN, ("", ""))
     one = in_vain if in_vain and then == sample() else sample()
     if not one:

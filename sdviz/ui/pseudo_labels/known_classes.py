@@ -1,4 +1,4 @@
-"""Clusters beside the images' own classes, on the page Pseudo-labels: shown on demand, used for nothing."""
+"""Clusters against the images' own classes on Pseudo-labels; shown on demand, used for nothing."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _against(
 
 
 def show_truth(bundle: Bundle, clusters: np.ndarray, classes: np.ndarray, names: Sequence[str]) -> None:
-    """Accuracy, NMI and ARI, and what is in each cluster.
+    """Shows accuracy, NMI, ARI and the confusion matrix.
 
     Args:
         bundle: Whose clusters these are.

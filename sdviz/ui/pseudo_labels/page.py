@@ -1,4 +1,4 @@
-"""The page Pseudo-labels: the clusters, their surest and least sure images, and what is in them."""
+"""The page Pseudo-labels: the clusters, with their most and least certain images."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ROWS_AT_ONCE = 20
 
 @dataclass(frozen=True)
 class Clusters:
-    """What the page shows, put together once.
+    """What is known of the clusters, computed once for a bundle.
 
     Attributes:
         labels: Of the training images.
@@ -110,7 +110,7 @@ def _controls(
     cluster = chosen_cluster(bundle.n_clusters)
     st.session_state["pseudo_labels_cluster"] = cluster
     st.session_state["pseudo_labels_truth"] = with_known_classes()
-    # one row, and where the window is too narrow for it two: no text is cut
+    # one row, or two in a narrow window: no text is cut
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.selectbox(
             "Cluster",
@@ -149,7 +149,7 @@ def _summary(bundle: Bundle, clusters: Clusters) -> None:
 
 
 def _overview(library: PictureLibrary, clusters: Clusters, names: Sequence[str]) -> None:
-    """A row for each cluster: its surest images, then its least sure ones."""
+    """Shows a row for each cluster: its most certain images, then its least certain ones."""
     n = len(names)
     first = 0
     if n > ROWS_AT_ONCE:
@@ -173,7 +173,7 @@ def _overview(library: PictureLibrary, clusters: Clusters, names: Sequence[str])
         Label(names[c], f"{sizes[c]:,} images" + (f", {percent(mean[c])} sure on average" if sizes[c] else ""))
         for c in shown
     ]
-    # over each picture, so that it holds as well where the columns of a narrow window stand in two blocks
+    # over each picture, since a narrow window shows the columns in two blocks
     tops = [Label("surest", ordinal(i + 1)) for i in range(IN_A_ROW)]
     tops += [Label("least sure", ordinal(IN_A_ROW - i)) for i in range(IN_A_ROW)]
     picture_grid(
@@ -196,7 +196,7 @@ def _overview(library: PictureLibrary, clusters: Clusters, names: Sequence[str])
 def _one_cluster(
     library: PictureLibrary, clusters: Clusters, names: Sequence[str], cluster: int, classes: np.ndarray | None
 ) -> None:
-    """The surest and the least sure images of one cluster."""
+    """Shows the most and the least certain images of one cluster."""
     order = clusters.facts.order[cluster].tolist()
     if not order:
         st.info(

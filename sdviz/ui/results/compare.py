@@ -26,7 +26,7 @@ COLOURS = ("#56B4E9", "#CC79A7", "#332288", "#999933")
 
 
 def compare_rows(records: Sequence[BundleRecord]) -> tuple[list[str], list[list[object]]]:
-    """What each bundle is and reached: one row a measure, one column a bundle; in %, "" where it has none."""
+    """Facts and measures, a row for each, a column for each bundle; in %, "" where it has none."""
     names = dict.fromkeys(name for one in records if one.report for name in one.report.results)
     about: list[tuple[str, list[object]]] = [
         ("trained on", [one.manifest.dataset for one in records]),
@@ -60,7 +60,7 @@ def _measure(one: BundleRecord, name: str, key: str) -> str:
 
 
 def show_compare(bundle: Bundle) -> None:
-    """A chooser, the table, and ROC curves on one set that they share."""
+    """Shows a chooser, ROC curves on a set that the bundles share, and the table."""
     records, problems = all_records()
     by_name = {one.name: one for one in records}
     key = "results_bundles"

@@ -1,4 +1,4 @@
-"""Results: AUROC over k and alpha, and over the recipes S and w of finished runs."""
+"""Results: maps of AUROC over k and alpha, and over S and w of finished runs."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _map(
 
 
 def shown_ks(evidence: Evidence, settings: ScoreSettings) -> tuple[int, ...]:
-    """The values of k that this bundle's banks allow, its own and the one in force among them."""
+    """The values of k to show, as far as the banks allow; with the bundle's own and the one in force."""
     most = find_rescorer(evidence, settings.normalize).max_k
     own = evidence.bundle.manifest.score
     wanted = {*KS, settings.k} | ({own.k} if own is not None else set())
@@ -50,7 +50,7 @@ def shown_ks(evidence: Evidence, settings: ScoreSettings) -> tuple[int, ...]:
 
 
 def shown_alphas(settings: ScoreSettings) -> tuple[float, ...]:
-    """The values of alpha, the one in force among them."""
+    """The values of alpha to show, with the one in force."""
     by_name = {f"{alpha:g}": alpha for alpha in (*ALPHAS, settings.alpha)}
     return tuple(sorted(by_name.values()))
 
@@ -73,7 +73,7 @@ def k_alpha_chart(evidence: Evidence, settings: ScoreSettings, names: Sequence[s
 
 
 def interval_text(evidence: Evidence, names: Sequence[str]) -> str:
-    """The AUROC intervals of those sets, by report.json: what differences must be read against."""
+    """The AUROC intervals of those sets from report.json, against which differences must be read."""
     try:
         report = evidence.report
     except MissingPart:
@@ -97,7 +97,7 @@ def interval_text(evidence: Evidence, names: Sequence[str]) -> str:
 
 
 def map_caption(evidence: Evidence, settings: ScoreSettings, names: Sequence[str]) -> str:
-    """What the map over k and alpha is."""
+    """The caption of the map over k and alpha."""
     titles = set_titles(evidence)
     return (
         f"AUROC of Eq. 6 on {', '.join(titles[n] for n in names)} against held-out ID images, features "
@@ -107,7 +107,7 @@ def map_caption(evidence: Evidence, settings: ScoreSettings, names: Sequence[str
 
 
 def show_k_alpha(evidence: Evidence) -> None:
-    """The map on the validation sets; on a test set only when asked for, with a warning."""
+    """Shows the map on the validation sets, or on a test set when asked for, with a warning."""
     settings = score_settings(evidence)
     if settings is None:
         raise MissingPart(NO_DETECTOR)
@@ -211,12 +211,12 @@ def _how_many_count(n_all: int, n_fit: int, n_recipes: int) -> str:
 
 
 def show_recipe_map(bundle: Bundle) -> None:
-    """AUROC of finished runs that differ from the bundle in use in S, w and seeds alone."""
+    """Shows AUROC of finished runs that differ from the bundle in use only in S, w and seeds."""
     records, problems = all_records()
     own = next((one for one in records if one.hash == bundle.hash), None)
     same_data = [one for one in records if one.manifest.dataset == bundle.manifest.dataset and one.report]
     family = [one for one in same_data if own is not None and one.family == own.family]
-    # a copy of a run's bundle is no second run, nor is the same run made again
+    # a copy of a bundle, or the same run made again, is no second run
     fit = once_each(family)
     roles = [
         role for role in ("near", "far", "validation") if any(r.report and role in r.report.means for r in fit)
@@ -250,7 +250,7 @@ def show_recipe_map(bundle: Bundle) -> None:
 
 
 def _recipes(bundle: Bundle, fit: list[BundleRecord], roles: list[str]) -> None:
-    """The map of the sets of one role, which the person chooses."""
+    """Shows the map for the sets of one role, which the person chooses."""
     titles = [ROLE_NAMES[role] for role in roles]
     chosen = st.segmented_control("Measured on", titles, default=titles[0], key="results_recipe_role", **KEPT)
     role = next((role for role in roles if ROLE_NAMES[role] == chosen), roles[0])

@@ -1,4 +1,4 @@
-"""Results: everything in one HTML file that needs nothing else."""
+"""Results: the report, one HTML file that needs no other file."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ PICTURE_PX = 96
 
 
 def show_report(state: ScoredSets) -> None:
-    """What the file holds, and the button that makes it."""
+    """Shows what the file holds, and the button that makes it."""
     bundle, settings = state.bundle, state.settings
     st.markdown(
         "**One HTML file with everything**: metrics, histogram at the threshold in force, ROC and "
@@ -157,7 +157,7 @@ def _at_threshold(state: ScoredSets) -> list[list[object]]:
 
 
 def _of_the_report(evidence: Evidence, lines: Mapping[str, str]) -> list[str]:
-    """Controls, clusters and distances, as report.json has them."""
+    """The parts that report.json holds: controls, other methods, clusters, distances."""
     try:
         report = evidence.report
     except MissingPart as error:
@@ -199,7 +199,7 @@ def _of_the_report(evidence: Evidence, lines: Mapping[str, str]) -> list[str]:
 
 
 def _breakable(text: str) -> str:
-    """Words that hold an id, as HTML: a line may end after its slashes, never within a number."""
+    """Text with an id as HTML: a line may end after a slash, never within a number."""
     return html.escape(text).replace("/", "/<wbr>")
 
 
@@ -220,7 +220,7 @@ def _paper(state: ScoredSets) -> list[str]:
 
 
 def _is_built_in(evidence: Evidence, name: str) -> bool:
-    """Whether a set's pictures are drawn here or come with scikit-learn: no one else's pictures."""
+    """Whether a set's pictures are drawn here or come with scikit-learn, so that they may go into the file."""
     ids = evidence.sets[name].ids
     return len(ids) > 0 and all(str(one).split("/")[0] in data.BUILT_IN for one in ids)
 
@@ -269,16 +269,16 @@ def _about(words: str) -> str:
 
 
 def _italics(words: str) -> str:
-    """As HTML, with what stands between two asterisks in italics."""
+    """Text as HTML, with *text between asterisks* in italics."""
     return re.sub(r"\*(.+?)\*", r"<i>\1</i>", html.escape(words))
 
 
 def _figure(chart: Chart, lines: Mapping[str, str], caption: str) -> str:
-    """The chart as SVG in the file itself, without the head that names outside addresses."""
+    """The chart as inline SVG, without the metadata that names outside addresses."""
     svg = chart_file(chart, "svg", lines).decode("utf-8")
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    # a rule of one picture would hold for all of the page
+    # a style rule of one picture would apply to the whole page
     svg = re.sub(r"<style type=\"text/css\">.*?</style>", "", svg, flags=re.DOTALL)
     return f"<figure>{svg}<figcaption>{_italics(caption)}</figcaption></figure>"
 

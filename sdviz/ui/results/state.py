@@ -1,4 +1,4 @@
-"""What the views of Results share: the measures of every set, and tables as files."""
+"""Shared by the views of Results: the metrics of every set, and tables as files."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def find_results(state: ScoredSets) -> Results:
 
 
 def report_provenance(evidence: Evidence) -> dict[str, str]:
-    """Where the numbers of report.json come from, which has the bundle's own k and alpha.
+    """Where the numbers of report.json come from; they are by the bundle's own k and alpha.
 
     Raises:
         MissingPart: No report.
@@ -92,7 +92,7 @@ def caption_with_table(
     *,
     key: str,
 ) -> None:
-    """What a table is, and beside it the button that gives it as CSV."""
+    """The caption of a table, with the button that gives it as CSV."""
     columns = st.columns([5, 1.2], vertical_alignment="center")
     columns[0].caption(caption)
     with columns[1]:

@@ -1,4 +1,4 @@
-"""Choosing the image of Sample votes: from a set, by its id, or an upload of one's own."""
+"""The widgets that choose the image of Sample votes: from a set, by its id, or an upload."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class _Choice:
         ids, scores = group_ids(self.evidence)[group], self.now.to_order_by.get(group)
         if scores is None:
             return ids[ordered(np.zeros(len(ids)), 0.0, True, RANDOM)], np.empty(0)
-        # while the threshold is searched for, the order is that of the middle
+        # while the threshold is unknown, the median takes its place
         border = float(np.median(scores.total)) if self.now.threshold is None else self.now.threshold
         is_id = scored_sets(self.evidence)[group].role == "id"
         rows = ordered(scores.total, border, is_id, order)
@@ -112,7 +112,7 @@ class _Choice:
 def choose_sample(
     evidence: Evidence, library: PictureLibrary, now: SetsNow
 ) -> tuple[Sample | None, Mapping[str, np.ndarray]]:
-    """The row of widgets that choose an image, and the strip of those beside it.
+    """Draws the row of widgets that choose an image, and the strip of its neighbours in the list.
 
     Returns:
         The image, None where there is none to show, and the person's own pictures by id.
@@ -188,10 +188,10 @@ def choose_sample(
 def _resolve(
     evidence: Evidence, library: PictureLibrary, pictures: Mapping[str, np.ndarray], now: SetsNow
 ) -> tuple[Sample | None, str, bool]:
-    """The image that the address names, else a telling one.
+    """Finds the image that the address names, else an instructive one.
 
     Returns:
-        The image, a line on what became of the wish, and whether another image was wished for.
+        The image, a line about it, and whether the address named another image.
     """
     asked = sample().strip()
     shown = code_span(asked, _MAX_ID_SHOWN)
@@ -237,7 +237,7 @@ def _ask_for_id(chosen: Sample) -> None:
 
 
 def _gallery(choice: _Choice, ids: np.ndarray, totals: np.ndarray, at: int) -> None:
-    """More of the same group, drawn only while it is open."""
+    """A gallery of the same group, drawn only while it is open."""
     box = st.popover("Gallery", icon=":material/grid_view:", key=f"{PAGE}_gallery_box", on_change="rerun")
     if not box.open:
         return
@@ -255,7 +255,7 @@ def _gallery(choice: _Choice, ids: np.ndarray, totals: np.ndarray, at: int) -> N
 
 @st.cache_data(max_entries=16, show_spinner=False)
 def _prepared(name: str, file_bytes: bytes, size_px: int) -> tuple[str, np.ndarray | None, str]:
-    """The id and the picture of a file, or why it is none."""
+    """The id and the picture of a file, or why it is no picture."""
     made, refused = from_uploads([(name, file_bytes)], size_px)
     return (str(made.ids[0]), made.images[0], "") if len(made) else ("", None, refused[0])
 

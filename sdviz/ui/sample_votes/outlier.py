@@ -1,4 +1,4 @@
-"""Making an outlier of the image on show, and watching its score move along S."""
+"""Makes an outlier of the image on show and plots its score along S."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PICTURE_PX = 96
 
 
 def show_outlier(view: SampleView, limit: float | None) -> None:
-    """A switch, and behind it the outlier of this image and its score along S."""
+    """A switch that shows the outlier of this image and its score along S."""
     st.divider()
     st.markdown("##### Make it an outlier")
     if not view.has_picture:
@@ -47,7 +47,7 @@ def show_outlier(view: SampleView, limit: float | None) -> None:
 
 
 def _as_in_the_bank(view: SampleView) -> str:
-    """What the outliers that vote were made with, "" where that is unknown."""
+    """The S and w of the outliers in the bank, in words; "" where unknown."""
     try:
         outliers = view.evidence.outliers
         recipe = outliers.recipe(0) if len(outliers.ids) else None
@@ -84,7 +84,7 @@ def _made(view: SampleView, limit: float | None) -> None:
 
 
 def _label(view: SampleView) -> tuple[int, str]:
-    """The cluster that the image is taken for, and how sure that is or who says so."""
+    """The image's cluster, and a note on its confidence or source."""
     assert view.banks is not None
     if view.sample.group == TRAIN:
         return int(view.banks.id_labels[view.sample.row]), ""
@@ -99,7 +99,7 @@ def _label(view: SampleView) -> tuple[int, str]:
 def _pictures(
     view: SampleView, label: int, target: int, recipes: list[Recipe]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What comes of the image under the wrong and under the right label, uint8 (n,H,W,3) each."""
+    """The image denoised under the wrong and under the right label, uint8 (n,H,W,3) each."""
     place = st.container(height=46, border=False).empty()
     on_progress = time_left(place, "Denoising along S")
     edit = Edit(view.sample.id, view.picture, label, target, recipes[0])

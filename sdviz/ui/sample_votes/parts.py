@@ -1,4 +1,4 @@
-"""What Sample votes shows of an image: its score taken apart, its neighbours, the heads, its place."""
+"""The parts of Sample votes: the score and its terms, the neighbours, the heads, the map."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ POLL_SEC = 0.4
 
 
 def show_verdict(view: SampleView, now: SetsNow) -> None:
-    """The picture, its score by Eq. 6 taken apart, and what the score means."""
+    """Shows the picture, the terms of its score by Eq. 6, and what the score means."""
     st.html(style(__name__))
     row = st.container(horizontal=True, gap="medium")
     left, right = row.container(width=BIG_PX + 22), row.container(width="stretch")
@@ -75,7 +75,7 @@ def _picture(view: SampleView) -> None:
 
 
 def _about(view: SampleView) -> list[str]:
-    """What is known of the image itself, line by line."""
+    """What is known of the image itself, as lines of text."""
     s, lines = view.sample, []
     if view.class_name:
         lines.append(f"class: {plain(view.class_name)}")
@@ -91,7 +91,7 @@ def _in_cluster(name: str) -> str:
 
 
 def outlier_text(view: SampleView, row: int) -> tuple[str, str]:
-    """What an outlier of the bank was and was told, as "cross, told crescent", and its S and w."""
+    """Source cluster and wrong label of an outlier, as "cross, told crescent", and its S and w."""
     banks = view.banks
     assert banks is not None
     was = view.names[int(banks.outlier_labels[row])]
@@ -174,7 +174,7 @@ def _places(view: SampleView, scores: dict[str, SetScores]) -> None:
 
 
 def _wait(view: SampleView) -> None:
-    """Shows how far the search for the threshold is, and draws the page anew when it is done."""
+    """Shows the progress of the search for the threshold, and reruns the page when it is done."""
     search = start_search(view.evidence, view.settings.normalize)
 
     def wait() -> None:
@@ -189,7 +189,7 @@ def _wait(view: SampleView) -> None:
 
 
 def show_neighbours(view: SampleView) -> None:
-    """The k nearest ID images, and the k nearest of ID images and outliers together."""
+    """Shows the k nearest ID images, and the k nearest of ID images and outliers together."""
     banks, near, k = view.banks, view.near, view.settings.k
     if banks is None:
         st.info("This bundle has no banks of features, so it knows no neighbours.")
@@ -281,7 +281,7 @@ def _sources(view: SampleView, rows: list[int]) -> dict[int, str]:
 
 
 def show_heads(view: SampleView) -> None:
-    """What the three heads say, as probabilities."""
+    """Shows the outputs of the three heads as probabilities."""
     st.markdown("##### What the detector's three heads say")
     if not view.heads:
         st.caption("The heads' outputs are not kept for it, and without its picture they cannot be computed.")
@@ -310,7 +310,7 @@ def show_heads(view: SampleView) -> None:
 
 
 def show_place(view: SampleView) -> None:
-    """Where the image and its neighbours lie in the plane of the features' two main directions."""
+    """Shows the image and its neighbours in the plane of the features' first two principal components."""
     st.markdown("##### Where it lies among all")
     banks, near = view.banks, view.near
     if banks is None or near is None or view.parts is None:

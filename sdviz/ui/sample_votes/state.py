@@ -1,4 +1,4 @@
-"""What the page Sample votes knows of the image on show, and what it keeps of it."""
+"""What Sample votes knows of the image on show."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ PAGE = "votes"
 
 @dataclass(frozen=True, eq=False)
 class SampleView:
-    """All that the page shows of an image.
+    """Everything that the page shows of an image.
 
     Attributes:
         evidence: The bundle's tables.
@@ -99,7 +99,7 @@ def sample_view(
     sample: Sample,
     uploads: Mapping[str, np.ndarray],
 ) -> SampleView:
-    """Finds out all about an image; computes its features and heads where they are not kept.
+    """Collects everything about an image; computes its features and heads where the bundle lacks them.
 
     `uploads` are the person's own pictures by id.
     """
@@ -149,7 +149,7 @@ def _search_over_banks(bundle_hash: str, normalize: bool, _evidence: Evidence) -
 
 
 def search_over_banks(evidence: Evidence, normalize: bool) -> SDScore:
-    """The index over this bundle's banks, for any k that pages ask for; kept.
+    """The kNN index over this bundle's banks, for any k that pages offer; kept.
 
     Raises:
         MissingPart: A bundle without banks.
@@ -179,7 +179,7 @@ def _neighbours(
 def neighbours(
     evidence: Evidence, settings: ScoreSettings, features: np.ndarray, id_id: str, outlier_id: str = ""
 ) -> Neighbourhood:
-    """The neighbours of pictures made of one image, as many as any k asks for; kept.
+    """The neighbours of pictures made of one image, enough for any k; kept.
 
     Raises:
         ValueError: No ID image besides itself.
@@ -212,7 +212,7 @@ def _cluster_of(bundle_hash: str, image: np.ndarray, _bundle: Bundle) -> tuple[i
 
 
 def cluster_of(bundle: Bundle, image: np.ndarray) -> tuple[int, float]:
-    """The cluster of a picture and how sure the clusterer is, 0..1, from a bundle with a clusterer."""
+    """The cluster of a picture and its confidence, 0..1. The bundle has a clusterer."""
     return _cluster_of(bundle.hash, image, bundle)
 
 
@@ -222,7 +222,7 @@ def _map_of(bundle_hash: str, normalize: bool, _evidence: Evidence) -> FeatureMa
 
 
 def map_of(evidence: Evidence, normalize: bool) -> FeatureMap:
-    """The plane through this bundle's features; kept.
+    """The projection of this bundle's features on two principal components; kept.
 
     Raises:
         MissingPart: A bundle without banks.
@@ -231,12 +231,12 @@ def map_of(evidence: Evidence, normalize: bool) -> FeatureMap:
 
 
 def group_titles(evidence: Evidence) -> dict[str, str]:
-    """What each group of images is called."""
+    """The title of each group of images."""
     return set_titles(evidence) | {TRAIN: "train (ID bank)", OUTLIERS: "SD outliers (bank)", "": "your own"}
 
 
 def is_own(one: str) -> bool:
-    """Whether an id is of a picture that a person has uploaded."""
+    """Whether an id is that of an upload."""
     return one.startswith("upload/")
 
 
@@ -253,7 +253,7 @@ def group_colour(evidence: Evidence, group: str) -> str:
 
 
 def open_sample(one: str, group: str | None = None) -> None:
-    """Makes this image the one on show, here and on every page; and its scored set, where that is given."""
+    """Makes this image the one in use on every page, and its scored set where that is given."""
     set_shared("sample", one)
     if group is not None:
         set_shared("set", group or None)

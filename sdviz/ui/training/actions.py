@@ -1,4 +1,4 @@
-"""What the training page may do to runs. The rules are checked here, whatever buttons a page shows."""
+"""What the page Training may do to runs. The rules are checked here, whatever buttons a page shows."""
 
 from __future__ import annotations
 

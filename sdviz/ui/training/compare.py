@@ -20,7 +20,7 @@ STYLES = (("#56B4E9", "A", "solid"), ("#CC79A7", "B", "dash"))
 
 
 def show_compare(found: list[Run]) -> None:
-    """Two choosers, the differences, the measures, the losses; of every run, the newest first."""
+    """Shows two choosers and how the two runs differ: settings, measures, losses. `found` is newest first."""
     if len(found) < 2:
         empty_state(
             "It takes two runs to compare.",

@@ -1,4 +1,4 @@
-"""The training page: start a run, watch it, compare two."""
+"""The page Training: start a run, watch it, compare two."""
 
 from __future__ import annotations
 
