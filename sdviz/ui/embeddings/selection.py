@@ -20,7 +20,6 @@ from sdviz.ui.components.picture_grid import Cell, picture_grid
 from sdviz.ui.components.scatter import Colouring
 from sdviz.ui.embeddings.colours import texts_of
 from sdviz.ui.embeddings.state import PAGE, Known
-from sdviz.ui.library import show_pictures
 from sdviz.ui.pictures import data_uri, png_bytes
 from sdviz.ui.text import counted
 from sdviz.ui.theme import set_roles
@@ -110,7 +109,7 @@ def _gallery(known: Known, rows: np.ndarray) -> str | None:
             page = int(st.number_input(f"Page, 1 to {n_pages}", 1, n_pages, key=_PAGE))
     some = rows[(page - 1) * AT_ONCE : page * AT_ONCE]
     p = known.points
-    pictures = show_pictures(known.library, known.evidence, p.ids[some].tolist())
+    pictures = known.show_pictures(p.ids[some].tolist())
     texts = texts_of(known)
     cells = []
     for i, row in enumerate(some.tolist()):
@@ -225,7 +224,7 @@ def chosen_zip(known: Known, layouts: Layouts, rows: np.ndarray, lines: Mapping[
     """A ZIP of the CSV and a PNG of each selected image on this machine, named by its row in the CSV."""
     stream = io.BytesIO()
     ids = known.points.ids[rows].tolist()
-    pictures = show_pictures(known.library, known.evidence, ids)
+    pictures = known.show_pictures(ids)
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr("selection.csv", points_csv(known, layouts, rows, lines))
         for i, row in enumerate(rows.tolist()):

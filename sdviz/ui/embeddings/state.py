@@ -16,16 +16,15 @@ from sdviz.analysis.points import OUTLIERS, TRAIN, Points, available_sets, moves
 from sdviz.analysis.rescoring import SetScores
 from sdviz.analysis.stored_layouts import View
 from sdviz.analysis.votes import find_sample
-from sdviz.bundle import Bundle
 from sdviz.projection import Layouts, LayoutSettings, LayoutStore, compute_layouts
 from sdviz.ui.cache import sets_here
 from sdviz.ui.cache.memory import forgets
-from sdviz.ui.cluster_names import display_names
+from sdviz.ui.library import BundleView
 from sdviz.ui.pictures import NEUTRAL_COLOUR
 from sdviz.ui.scores import SetsNow, sets_now
 from sdviz.ui.session import ScoreSettings, sample, score_settings
 from sdviz.ui.text import code_span
-from sdviz.ui.theme import set_colours, set_titles
+from sdviz.ui.theme import set_titles
 
 PAGE = "embeddings"
 # what the detector says of an image at the threshold in use
@@ -33,44 +32,25 @@ RIGHT, MISSED, ALARM, UNSCORED = "right", "missed OOD", "false alarm", "not scor
 
 
 @dataclass(frozen=True, eq=False)
-class Known:
+class Known(BundleView):
     """The points on show and what is known of each.
 
     Attributes:
-        evidence: The bundle's tables.
-        library: Its pictures.
         points: Which images, and their features.
         settings: k, alpha and normalisation of the score; None without a detector.
         now: Scores and threshold under them.
         classes: str (N,), an image's own class, "" where it is unknown and for outliers.
     """
 
-    evidence: Evidence
-    library: PictureLibrary
     points: Points
     settings: ScoreSettings | None
     now: SetsNow
     classes: np.ndarray
 
-    @property
-    def bundle(self) -> Bundle:
-        """The bundle in use."""
-        return self.evidence.bundle
-
-    @cached_property
-    def names(self) -> tuple[str, ...]:
-        """The clusters' names, as shown."""
-        return display_names(self.bundle)
-
     @cached_property
     def titles(self) -> dict[str, str]:
         """The title of each set."""
         return titles_of(self.evidence)
-
-    @cached_property
-    def colours(self) -> dict[str, str]:
-        """The colour of each set, the same on every page."""
-        return set_colours(self.evidence)
 
     def colour_of(self, name: str) -> str:
         """The colour of a set."""
@@ -79,10 +59,6 @@ class Known:
     def title_of(self, name: str) -> str:
         """The title of a set."""
         return self.titles.get(name, name)
-
-    def cluster_name(self, cluster: int) -> str:
-        """The name of a cluster, as shown; "" below 0."""
-        return self.names[cluster] if 0 <= cluster < len(self.names) else ""
 
     def _column(self, name: str) -> np.ndarray:
         scores: dict[str, SetScores] = self.now.scores or {}

@@ -193,7 +193,7 @@ def _filters(view: ScoredSets, found: Failures, sets: Sequence[str]) -> tuple[Fa
     for one in np.unique(found.sets).tolist():
         here, facts = found.sets == one, facts_of(view, one)
         classes[here] = facts.classes[found.rows[here]]
-        clusters[here] = [view.cluster_name(int(c)) for c in facts.clusters[found.rows[here]]]
+        clusters[here] = [view.cluster_name(int(c), "unknown") for c in facts.clusters[found.rows[here]]]
     keep = np.ones(len(found), bool)
     for column, label, link, every, values in (
         (columns[1], "Class", CLASS, "every class", classes),

@@ -40,7 +40,7 @@ def show_rates(view: ScoredSets, sets: Sequence[str], false_alarms: bool) -> Non
     for name in sets:
         facts, total = facts_of(view, name), view.scores[name].total
         if by == BY_CLUSTER:
-            groups = np.array([view.cluster_name(int(one)) for one in facts.clusters], dtype=str)
+            groups = np.array([view.cluster_name(int(one), "unknown") for one in facts.clusters], dtype=str)
         else:
             groups = np.where(facts.classes == "", NO_CLASS, facts.classes)
         found += rates(name, groups, is_wrong(view.evidence.sets[name], total, view.threshold))

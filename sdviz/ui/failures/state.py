@@ -129,8 +129,8 @@ def class_of(view: ScoredSets, one: str, of_picture: str) -> str:
 def pictures_of(view: ScoredSets, ids: list[str]) -> Pictures:
     """Pictures by id. Outliers may have to be made again, on the device."""
     if any(view.library.outlier_row(one) is not None for one in ids):
-        with st.spinner("Making outliers again from their sources ..."), DEVICE_LOCK:
-            return view.library.show(ids)
+        with st.spinner("Making outliers again from their sources ..."):
+            return view.show_pictures(ids)
     return view.library.show(ids)
 
 

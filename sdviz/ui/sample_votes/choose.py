@@ -24,7 +24,7 @@ from sdviz.analysis.votes import (
 )
 from sdviz.data.uploads import from_uploads
 from sdviz.ui.components.picture_grid import Cell, picture_grid
-from sdviz.ui.library import show_pictures
+from sdviz.ui.library import BundleView
 from sdviz.ui.pictures import data_uri
 from sdviz.ui.sample_votes.state import (
     PAGE,
@@ -46,19 +46,15 @@ _MAX_ID_SHOWN = 60
 
 
 @dataclass(frozen=True, eq=False)
-class _Choice:
+class _Choice(BundleView):
     """The images to choose from, and the one that is chosen.
 
     Attributes:
-        evidence: The bundle's tables.
-        library: Its pictures.
         now: The scores by which images are ordered.
         pictures: The person's own, uint8 (H,W,3) by id.
         chosen: The image on show.
     """
 
-    evidence: Evidence
-    library: PictureLibrary
     now: SetsNow
     pictures: Mapping[str, np.ndarray]
     chosen: Sample
@@ -87,7 +83,7 @@ class _Choice:
     def show_thumbnails(self, ids: np.ndarray, totals: np.ndarray, key: str) -> None:
         """Pictures with their scores; a click opens one."""
         names = [one for one in ids.tolist() if one not in self.pictures]
-        shown = show_pictures(self.library, self.evidence, names)
+        shown = self.show_pictures(names)
         images = dict(zip(names, shown.images, strict=True)) | dict(self.pictures)
         colour = group_colour(self.evidence, self.chosen.group)
         texts = [f"{total:.3f}" for total in totals] or [""] * len(ids)

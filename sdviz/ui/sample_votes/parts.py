@@ -16,7 +16,6 @@ from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.charts.parts import Bars, Points
 from sdviz.ui.cluster_names import cluster_before
 from sdviz.ui.components.picture_grid import Cell, Label, picture_grid
-from sdviz.ui.library import show_pictures
 from sdviz.ui.page import EMBEDDINGS, open_page
 from sdviz.ui.pictures import ID_COLOUR, OUTLIER_COLOUR, TRAIN_COLOUR, data_uri
 from sdviz.ui.sample_votes.state import (
@@ -198,7 +197,7 @@ def show_neighbours(view: SampleView) -> None:
         return
     s = near.scores(k, 0.0)
     id_rows, id_d = s.id_indices[0].tolist(), s.id_distances[0]
-    shown = show_pictures(view.library, view.evidence, banks.id_ids[id_rows].tolist())
+    shown = view.show_pictures(banks.id_ids[id_rows].tolist())
     st.markdown(f"##### The {k} nearest ID images make the distance part")
     cells = [
         Cell(
@@ -234,7 +233,7 @@ def _show_mixed(view: SampleView, k: int, said: tuple[str, ...]) -> None:
     neighbours = list(zip(s.mixed_indices[0].tolist(), s.mixed_is_outlier[0].tolist(), strict=True))
     ids = [str((banks.outlier_ids if out else banks.id_ids)[row]) for row, out in neighbours]
     sources = _sources(view, [row for row, out in neighbours if out])
-    shown = show_pictures(view.library, view.evidence, [*ids, *sources.values()])
+    shown = view.show_pictures([*ids, *sources.values()])
     images = zip([*ids, *sources.values()], shown.images, shown.found, strict=True)
     picture = {one: data_uri(image) if found else "" for one, image, found in images}
     above, below = [], []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import streamlit as st
@@ -30,8 +29,7 @@ from sdviz.nn.detector import detector_outputs
 from sdviz.ui.cache import DEVICE_LOCK
 from sdviz.ui.cache.evidence import needs_search
 from sdviz.ui.cache.memory import forgets
-from sdviz.ui.cluster_names import display_names
-from sdviz.ui.library import show_pictures
+from sdviz.ui.library import BundleView
 from sdviz.ui.pictures import NEUTRAL_COLOUR, TRAIN_COLOUR
 from sdviz.ui.session import ScoreSettings, set_shared
 from sdviz.ui.theme import OUTLIERS as OUTLIERS_TITLE
@@ -41,12 +39,10 @@ PAGE = "votes"
 
 
 @dataclass(frozen=True, eq=False)
-class SampleView:
+class SampleView(BundleView):
     """Everything that the page shows of an image.
 
     Attributes:
-        evidence: The bundle's tables.
-        library: Its pictures.
         settings: k, alpha and normalisation.
         sample: The image on show.
         picture: uint8 (H,W,3), grey where there is none.
@@ -61,8 +57,6 @@ class SampleView:
         problem: Why it has no score, "" where it has one.
     """
 
-    evidence: Evidence
-    library: PictureLibrary
     settings: ScoreSettings
     sample: Sample
     picture: np.ndarray
@@ -75,16 +69,6 @@ class SampleView:
     near: Neighbourhood | None
     parts: Parts | None
     problem: str
-
-    @property
-    def bundle(self) -> Bundle:
-        """The bundle in use."""
-        return self.evidence.bundle
-
-    @cached_property
-    def names(self) -> tuple[str, ...]:
-        """Of the clusters, as shown."""
-        return display_names(self.bundle)
 
     @property
     def banks(self) -> Banks | None:
@@ -108,7 +92,7 @@ def sample_view(
         picture, has_picture, class_name = uploads[sample.id], True, ""
         missing, ways = tuple[str, ...](), tuple[Way, ...]()
     else:
-        shown = show_pictures(library, evidence, [sample.id])
+        shown = BundleView(evidence, library).show_pictures([sample.id])
         picture, has_picture = shown.images[0], bool(shown.found[0])
         class_name, missing, ways = str(shown.class_names[0]), shown.missing, shown.ways
     features, heads = sample.features, sample.heads
