@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
-
 import numpy as np
 import streamlit as st
 
-from sdviz.analysis import PictureLibrary, Pictures, PseudoLabels
 from sdviz.analysis.cluster_names import NamesError, rename
-from sdviz.analysis.clusters import ClusterFacts
 from sdviz.bundle import Bundle
 from sdviz.data.uploads import from_uploads
 from sdviz.ui.cache import DEVICE_LOCK
@@ -19,6 +14,7 @@ from sdviz.ui.cluster_names import cluster_before, names_file, usual_names
 from sdviz.ui.components.picture_grid import Cell, picture_grid
 from sdviz.ui.page import VOTES, open_page
 from sdviz.ui.pictures import data_uri
+from sdviz.ui.pseudo_labels.state import Clusters
 from sdviz.ui.session import sample, set_shared
 from sdviz.ui.text import percent, plain
 from sdviz.ui.theme import cluster_colour
@@ -33,14 +29,15 @@ _FIND, _IN_VAIN = "pseudo_labels_find", "pseudo_labels_in_vain"
 # --- by id ----------------------------------------------------------------------------------------
 
 
-def find_field(library: PictureLibrary, ids: np.ndarray) -> None:
+def find_field(clusters: Clusters) -> None:
     """The field for an id. The image found becomes the one in use on every page; an empty field closes it."""
+    ids = clusters.labels.ids
 
     def find() -> None:
         wanted = str(st.session_state[_FIND]).strip()
         one = _full_id(wanted, ids) if wanted else ""
         st.session_state[_IN_VAIN] = ("", "")
-        if not wanted or one in ids or _pictures(library, one).found[0]:
+        if not wanted or one in ids or clusters.show_pictures([one]).found[0]:
             set_shared("sample", one or None)
         else:
             set_shared("sample", None)
@@ -54,12 +51,6 @@ def find_field(library: PictureLibrary, ids: np.ndarray) -> None:
         help="The id of any image that is on this machine, or the end of a training image's id.",
         width=220,
     )
-
-
-def _pictures(library: PictureLibrary, one: str) -> Pictures:
-    """The picture of one image. An outlier may have to be made again, on the device."""
-    with DEVICE_LOCK if library.outlier_row(one) is not None else nullcontext():
-        return library.show([one])
 
 
 def _close() -> None:
@@ -80,28 +71,22 @@ def _name_cluster(bundle_hash: str, image: bytes, shape: tuple[int, ...], _bundl
     return int(labels[0]), float(confidence[0])
 
 
-def show_found(
-    bundle: Bundle,
-    library: PictureLibrary,
-    labels: PseudoLabels,
-    facts: ClusterFacts,
-    row_of: Mapping[str, int],
-    names: Sequence[str],
-) -> None:
+def show_found(clusters: Clusters) -> None:
     """Shows the image in use: its picture, cluster, confidence, and a button to its votes."""
     # an id that was not found is not the image in use; it is shown until another is chosen
     in_vain, then = st.session_state.get(_IN_VAIN, ("", ""))
     one = in_vain if in_vain and then == sample() else sample()
     if not one:
         return
+    bundle, labels, facts = clusters.bundle, clusters.labels, clusters.facts
     with st.container(border=True):
-        pictures = _pictures(library, one)
-        row, cluster = row_of.get(one), -1
+        pictures = clusters.show_pictures([one])
+        row, cluster = clusters.row_of.get(one), -1
         if row is not None:
             cluster, sure = int(labels.labels[row]), float(labels.confidence[row])
             of = facts.sizes[cluster]
             says = (
-                f"{_bold_name(names[cluster])}, {percent(sure, 2)} sure: place "
+                f"{_bold_name(clusters.names[cluster])}, {percent(sure, 2)} sure: place "
                 f"{facts.rank[row] + 1:,} of {of:,} in its cluster, the surest first. A training image."
             )
         elif not pictures.found[0]:
@@ -111,7 +96,7 @@ def show_found(
         else:
             image = pictures.images[0]
             cluster, sure = _name_cluster(bundle.hash, image.tobytes(), image.shape, bundle)
-            says = f"{_bold_name(names[cluster])}, {percent(sure, 2)} sure: the clusterer was asked."
+            says = f"{_bold_name(clusters.names[cluster])}, {percent(sure, 2)} sure: the clusterer was asked."
         columns = st.columns([1.5, 3.7, 2.6], vertical_alignment="center")
         with columns[0]:
             cell = Cell(data_uri(pictures.images[0]) if pictures.found[0] else "", one, cluster_colour(cluster))
@@ -137,8 +122,9 @@ def _bold_name(name: str) -> str:
 # --- by upload ------------------------------------------------------------------------------------
 
 
-def upload_field(bundle: Bundle, names: Sequence[str]) -> None:
+def upload_field(clusters: Clusters) -> None:
     """A popover that names the cluster of the person's own pictures."""
+    bundle = clusters.bundle
     with st.popover("Upload", icon=":material/upload:", width="content"):
         if bundle.clusterer is None:
             st.caption("This bundle has no clusterer, so it cannot name the cluster of an upload.")
@@ -155,10 +141,8 @@ def upload_field(bundle: Bundle, names: Sequence[str]) -> None:
         cells = []
         for one, image in zip(chosen.ids.tolist(), chosen.images, strict=True):
             cluster, sure = _name_cluster(bundle.hash, image.tobytes(), image.shape, bundle)
-            alt = f"{one}, {cluster_before(names[cluster])}{names[cluster]}"
-            cells.append(
-                Cell(data_uri(image), alt, cluster_colour(cluster), names[cluster], f"{percent(sure, 1)} sure")
-            )
+            name, alt = clusters.names[cluster], f"{one}, {clusters.title(cluster)}"
+            cells.append(Cell(data_uri(image), alt, cluster_colour(cluster), name, f"{percent(sure)} sure"))
         if cells:
             picture_grid(cells, len(cells), key="pseudo_labels_uploaded", size_px=96)
         st.caption(
@@ -169,15 +153,15 @@ def upload_field(bundle: Bundle, names: Sequence[str]) -> None:
 # --- names ----------------------------------------------------------------------------------------
 
 
-def rename_field(bundle: Bundle, cluster: int, names: Sequence[str]) -> None:
+def rename_field(clusters: Clusters, cluster: int) -> None:
     """A popover that gives the chosen cluster a name for display."""
-    usual = usual_names(bundle)
+    usual, names = usual_names(clusters.bundle), clusters.names
 
     def give(name: str | None = None) -> None:
         st.session_state[_PROBLEM] = ""
         text = str(st.session_state["pseudo_labels_name"]) if name is None else name
         try:
-            rename(names_file(), bundle.hash, cluster, text, usual)
+            rename(names_file(), clusters.bundle.hash, cluster, text, usual)
         except NamesError as error:
             st.session_state[_PROBLEM] = str(error)
 
