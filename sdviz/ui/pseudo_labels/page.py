@@ -61,13 +61,7 @@ def show_pseudo_labels(context: PageContext) -> None:
 
 
 @st.fragment
-def _page(
-    evidence: Evidence,
-    library: PictureLibrary,
-    labels: PseudoLabels,
-    facts: ClusterFacts,
-    row_of: dict[str, int],
-) -> None:
+def _page(evidence: Evidence, library: PictureLibrary, found: Found) -> None:
     keep_link_values((CLUSTER, TRUTH))
     # made in every run: a name may have been given since
     clusters = Clusters(evidence, library, *found)
