@@ -1,4 +1,4 @@
-"""Tables of Results as HTML: every head in full, two-line cells, the same on the page and in the report."""
+"""Tables of Results as HTML, the same on the page and in the report."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def _kind(i: int, text: int) -> str:
 
 
 def _cell(cell: Cell | str, breaks: bool = False) -> str:
-    """What stands in a cell; with `breaks` or a colour a line may end within a name."""
+    """The HTML of a cell; with `breaks` or a colour a line may end within a name."""
     if isinstance(cell, str):
         cell = Cell(cell)
     words = html.escape(cell.text)
@@ -115,8 +115,13 @@ def _cell(cell: Cell | str, breaks: bool = False) -> str:
 
 
 def short_role(role: str) -> str:
-    """A role where there is little room."""
+    """The short name of a role."""
     return "SD outliers" if role == "sd" else ROLE_NAMES[role]
+
+
+def shares(*values: float | None) -> list[float | None]:
+    """Shares of 0..1 in %, for a file; None stays."""
+    return [None if value is None else 100 * value for value in values]
 
 
 def percent(value: float | None, sign: bool = False) -> str:
