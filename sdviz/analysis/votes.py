@@ -10,6 +10,7 @@ from sklearn.decomposition import PCA
 
 from ..bundle import Banks
 from ..data.imageset import permutation
+from ..detection.knn import unit_length
 from ..detection.score import Neighbourhood, SDScore
 from .rescoring import SetScores
 from .tables import Evidence, MissingPart, ScoredSet
@@ -179,12 +180,6 @@ def probabilities(logits: np.ndarray) -> np.ndarray:
     """Softmax of one head's logits, float64 (C,)."""
     e = np.exp(np.asarray(logits, np.float64) - float(np.max(logits)))
     return np.asarray(e / e.sum())
-
-
-def unit_length(features: np.ndarray) -> np.ndarray:
-    """Rows (N,D) of length 1; a row of length 0 stays as it is."""
-    lengths = np.linalg.norm(features.astype(np.float64), axis=1, keepdims=True)
-    return (features / np.where(lengths > 0, lengths, 1.0)).astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)

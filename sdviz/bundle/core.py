@@ -12,14 +12,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..diffusion.noise import content_ids
-from ..diffusion.samplers import Callback
+from ..diffusion.sampling import Callback
 from ..diffusion.schedule import NoiseSchedule
 from ..files import replacing_folder
+from ..nn.batches import encode
 from ..nn.classifier import Classifier
 from ..nn.detector import Detector, detector_outputs
 from ..nn.device import resolve_device
-from ..nn.encoder import Encoder, encode
+from ..nn.encoder import Encoder
+from ..nn.pixels import to_tensor
+from ..nn.randomness import content_ids
 from ..outliers import (
     OutlierBatch,
     OutlierRequest,
@@ -29,7 +31,6 @@ from ..outliers import (
     draw_target_labels,
     generate_outliers,
     generate_together,
-    to_tensor,
 )
 from .manifest import PARTS, Manifest, check_files, check_replaceable, read_manifest
 from .parts import (
@@ -360,7 +361,7 @@ class Bundle:
             guidance_scale: w of Eq. 3.
             target_labels: int (N,), the condition, used as it is; None draws by Eq. 2.
             num_inference_steps: K.
-            solver: "ddpm", "ddim" or "dpmpp_2m".
+            solver: A name in `SAMPLERS`.
             eta: DDIM's share of fresh noise, 0..1.
             guidance_interval: (sigma_lo, sigma_hi); guidance counts only between them.
             seed: With an image's id, it fixes its noise and wrong label.

@@ -46,7 +46,7 @@ def generate(
         typer.Option("--guidance-scale", "-w", help="w of Eq. 3; 0 is plain conditional sampling."),
     ] = None,
     steps: Annotated[int | None, typer.Option("--steps", help="K, network calls from x_S to x_0.")] = None,
-    solver: Annotated[str | None, typer.Option(help="ddpm, ddim or dpmpp_2m.")] = None,
+    solver: Annotated[str | None, typer.Option(help="Such as ddim; an unknown one gets the list.")] = None,
     eta: Annotated[float, typer.Option(help="DDIM's share of fresh noise, 0..1.")] = 0.0,
     interval: Annotated[
         str | None, typer.Option(metavar="LO,HI", help="Guide only while sigma lies between these two.")

@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 
 from ..config import RunConfig
-from ..diffusion.noise import image_noise
-from ..outliers import to_images, to_tensor
+from ..nn.pixels import to_images, to_tensor
+from ..nn.randomness import image_noise
 from . import detector
 from .detector import detector_config, train
 from .features import write_features

@@ -17,8 +17,8 @@ from ..diffusion.schedule import NoiseSchedule
 from ..diffusion.training import TrainingReport, train_noise_predictor
 from ..nn.device import resolve_device
 from ..nn.phase_means import PhaseMeans, PhaseStatistics, measure_phases
+from ..nn.pixels import to_tensor
 from ..nn.unet import NoisePredictor, build_noise_predictor
-from ..outliers import to_tensor
 from . import pseudo_labels
 from .labels import read_cluster_names, read_labels
 from .workspace import Metrics, Progress, Settings, Workspace, is_main_process

@@ -31,7 +31,7 @@ from ..evaluation import (
     make_report,
 )
 from ..files import write_atomically
-from ..scan.clustering import predict
+from ..nn.batches import predict
 from . import baselines
 from .backbone import backbone_config
 from .baselines import baseline_scores

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from ..config import RunConfig
+from ..nn.batches import encode
 from ..nn.detector import Detector, detector_outputs
-from ..nn.encoder import Encoder, encode
+from ..nn.encoder import Encoder
 from . import detector
 from .backbone import load_backbone
 from .detector import load_detector

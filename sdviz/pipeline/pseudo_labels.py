@@ -16,10 +16,11 @@ from torch import nn
 
 from ..config import RunConfig
 from ..data import DataError
+from ..detection.knn import nearest_others, unit_length
+from ..nn.batches import encode, predict
 from ..nn.classifier import ScanClassifier
-from ..nn.encoder import encode
 from ..nn.unet import build_noise_predictor, n_parameters
-from ..scan.clustering import kmeans_labels, neighbours_of, predict, train_scan, train_self_labels
+from ..scan.clustering import kmeans_labels, train_scan, train_self_labels
 from ..scan.metrics import agreement
 from . import encoder
 from .encoder import load_encoder, load_projection
@@ -108,7 +109,8 @@ def _scan(work: Workspace, metrics: Metrics) -> tuple[np.ndarray, np.ndarray] | 
     else:
         network = encoder if projection is None else nn.Sequential(encoder, projection)
         features = encode(network, images.images, device)
-        near = neighbours_of(features, min(config.scan.neighbours, len(images) - 1), device)
+        k = min(config.scan.neighbours, len(images) - 1)
+        near = nearest_others(unit_length(features), k, device=device)
         # 2. the SCAN loss
         trained = train_scan(
             encoder,

@@ -12,8 +12,8 @@ import numpy as np
 from .. import data
 from ..config import RunConfig
 from ..data import ImageSet
+from ..nn.batches import predict
 from ..outliers import Recipe
-from ..scan.clustering import predict
 from . import clusterer, outliers
 from .clusterer import load_clusterer
 from .outliers import outlier_recipe

@@ -10,6 +10,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from sdviz import data
 from sdviz.bundle import Bundle
+from sdviz.diffusion.samplers import SAMPLERS
 from sdviz.evaluation import background_psnr
 from sdviz.outliers import Recipe
 from sdviz.ui.cache import DEVICE_LOCK, Edit, Edited, is_looking_ahead, make_edits
@@ -18,7 +19,7 @@ from sdviz.ui.widgets import time_left
 
 RANDOM_OTHER = "random other"
 ALL_OTHERS = "all others at once"
-SOLVERS = {"ddim": "DDIM", "dpmpp_2m": "DPM-Solver++(2M)", "ddpm": "DDPM, ancestral"}
+SOLVERS = {one.key: one.title for one in SAMPLERS.values()}
 
 Run = Callable[..., list[Edited]]
 

@@ -138,7 +138,7 @@ def test_every_option_reaches_the_manifest(generate: Callable[..., Result], tmp_
         ("-w 21", "guidance_scale w = 21.0 is outside -1..20"),
         ("-w nan", "guidance_scale w = nan is not a number in -1..20"),
         ("--steps 0", "num_inference_steps = 0 is outside 1..1000"),
-        ("--solver euler", "solver 'euler' is not one of ddpm, ddim, dpmpp_2m"),
+        ("--solver euler", "solver 'euler' is not one of ddim, ddpm, dpmpp_2m"),
         ("--eta 2", "eta = 2.0 is outside 0..1"),
         ("--format zip", "--format 'zip' is not one of folder, npz, parquet"),
         ("--interval 1", "--interval 1: must be two numbers, as in 0.2,1.5"),

@@ -11,7 +11,7 @@ import torch
 from safetensors.numpy import load_file
 
 from sdviz.detection.training import train_detector
-from sdviz.diffusion.noise import image_noise
+from sdviz.nn.randomness import image_noise
 from sdviz.pipeline import (
     Workspace,
 )

@@ -10,8 +10,8 @@ import torch
 from safetensors.numpy import load_file
 
 from sdviz.data import DataError
+from sdviz.nn.batches import encode, predict
 from sdviz.nn.classifier import ScanClassifier
-from sdviz.nn.encoder import encode
 from sdviz.pipeline import (
     pseudo_labels,
     read_labels,
@@ -20,7 +20,6 @@ from sdviz.pipeline import (
 from sdviz.pipeline.clusterer import load_clusterer
 from sdviz.pipeline.encoder import load_encoder
 from sdviz.pipeline.pseudo_labels import evenness
-from sdviz.scan.clustering import predict
 from sdviz.scan.metrics import agreement
 from tests.stages import begun, work_in
 from tests.tiny_runs import write_tiny_config, write_tiny_detector_config
