@@ -288,7 +288,9 @@ def _same_seeds(first: Run, second: Run) -> str:
 @app.command()
 @mistakes_in_one_line
 def download(
-    name: Annotated[str, typer.Argument(help="cifar10, cifar100, svhn, or sd-outliers: the paper's own.")],
+    name: Annotated[
+        str, typer.Argument(help="As cifar10, or sd-outliers: the paper's own. An unknown name lists all.")
+    ],
 ) -> None:
     """Fetches a data set into the data root (SDVIZ_DATA, else data/); sd-outliers resumes after a break.
 

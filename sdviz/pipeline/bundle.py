@@ -17,8 +17,9 @@ from .. import data
 from ..bundle import Bundle, Defaults, make_manifest
 from ..bundle.manifest import ScoreDefaults
 from ..config import RunConfig
-from ..data import DataError, torchvision_sets
-from ..data.parquet import files_under, same_images_table
+from ..data import DataError
+from ..data.sources.named_parquet import files_under
+from ..data.sources.parquet import same_images_table
 from .backbone import load_backbone
 from .clusterer import load_clusterer
 from .detector import load_detector
@@ -145,7 +146,7 @@ def _parts_of_a_detector(work: Workspace) -> dict[str, Path]:
 def _original_order(work: Workspace) -> dict[str, Path]:
     """same_images.parquet, where torchvision has the images of a file in another order."""
     name, tables = work.images.name, []
-    if name not in torchvision_sets.NAMES:
+    if name not in data.DOWNLOADS:
         return {}
     files = files_under(data.data_root()).get(name, {})
     for images in (work.images, work.test):

@@ -9,7 +9,7 @@ from streamlit.delta_generator import DeltaGenerator
 from sdviz import data
 from sdviz.analysis.pictures import way_to_get
 from sdviz.bundle import Bundle
-from sdviz.data import MissingDataError, torchvision_sets
+from sdviz.data import MissingDataError
 from sdviz.nn.device import device_name
 from sdviz.outliers import draw_target_labels
 from sdviz.ui.cache import Edit, load_images, make_edits
@@ -91,8 +91,8 @@ def _no_examples(bundle: Bundle, error: data.DataError) -> str:
     if not isinstance(error, MissingDataError):
         return f"No examples here: {plain(str(error))}."
     way = way_to_get(name)
-    if name in torchvision_sets.NAMES:
-        files = " and ".join(f"`{name}_{split}.parquet`" for split in torchvision_sets.all_splits(name))
+    if name in data.DOWNLOADS:
+        files = " and ".join(f"`{name}_{split}.parquet`" for split in data.all_splits(name))
         way += f"; or put {files} in `{data.data_root()}`"
     return f"No examples here: `{name}` is not on this machine. {way[:1].upper()}{way[1:]}."
 

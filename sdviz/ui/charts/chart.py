@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from sdviz.evaluation.writing import csv_table
 from sdviz.ui.charts.parts import Bars, Heat, Line, Mark, Points
 
 
@@ -41,21 +40,11 @@ class Chart:
     height: int = 360
 
     def csv(self, provenance: Mapping[str, str]) -> str:
-        """Its numbers, one line each: series, x, y; a `Heat` gives column, row, value.
-
-        The lines at the top that begin with # say where they come from; `pandas.read_csv(comment="#")`
-        passes over them.
-        """
-        stream = io.StringIO(newline="")
-        stream.write(f"# {self.title}\n")
-        stream.writelines(f"# {key}: {value}\n" for key, value in provenance.items())
-        writer = csv.writer(stream, lineterminator="\n")
+        """Its numbers, one line each: series, x, y; a `Heat` gives column, row, value."""
         axes = [self.x_title or "x", self.y_title or "y"]
         is_heat = any(isinstance(part, Heat) for part in self.parts)
-        writer.writerow([*axes, "value"] if is_heat else ["series", *axes])
-        for part in self.parts:
-            writer.writerows(_rows(part))
-        return stream.getvalue()
+        header = [*axes, "value"] if is_heat else ["series", *axes]
+        return csv_table(header, [row for part in self.parts for row in _rows(part)], provenance, self.title)
 
 
 def _rows(part: Line | Bars | Points | Heat) -> Iterator[tuple[object, object, object]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import zipfile
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ import pandas as pd
 import streamlit as st
 
 from sdviz.analysis.points import OUTLIERS, TRAIN
+from sdviz.evaluation.writing import csv_table
 from sdviz.projection import Layouts, inside, project
 from sdviz.ui.assets import style
 from sdviz.ui.cache.evidence import say_missing
@@ -190,20 +190,14 @@ def _downloads(known: Known, layouts: Layouts, rows: np.ndarray, lines: Mapping[
 
 
 def points_csv(known: Known, layouts: Layouts, rows: np.ndarray, lines: Mapping[str, str]) -> str:
-    """Points as CSV: what is known of each, and its place in every epoch.
-
-    Lines at the top that begin with # say where it comes from; `pandas.read_csv(comment="#")` passes over them.
-    """
-    stream = io.StringIO(newline="")
-    for key, value in lines.items():
-        stream.write(f"# {key}: {value}\n")
-    writer = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+    """Points as a table: what is known of each, and its place in every epoch."""
     p, axes = known.points, "xyz"[: layouts.points.shape[2]]
     places = [f"{axis} {name}" for name in p.frames for axis in axes]
-    writer.writerow(["id", "set", "cluster", "class", "S", "told", "score", "votes", "verdict", *places])
+    header = ["id", "set", "cluster", "class", "S", "told", "score", "votes", "verdict", *places]
+    values: list[list[object]] = []
     for row in rows.tolist():
         score, votes = known.scores[row], known.votes[row]
-        writer.writerow(
+        values.append(
             [
                 str(p.ids[row]),
                 str(p.sets[row]),
@@ -217,7 +211,7 @@ def points_csv(known: Known, layouts: Layouts, rows: np.ndarray, lines: Mapping[
                 *[float(v) for v in layouts.points[:, row].ravel()],
             ]
         )
-    return stream.getvalue()
+    return csv_table(header, values, lines, quote_texts=True)
 
 
 def chosen_zip(known: Known, layouts: Layouts, rows: np.ndarray, lines: Mapping[str, str]) -> bytes:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 
 import streamlit as st
@@ -11,6 +9,7 @@ import streamlit as st
 from sdviz.analysis import Evidence, MissingPart
 from sdviz.analysis.curves import Results, reported, results_of
 from sdviz.analysis.provenance import provenance
+from sdviz.evaluation.writing import csv_table
 from sdviz.ui.charts import file_name
 from sdviz.ui.scores import ScoredSets
 
@@ -48,20 +47,6 @@ def report_provenance(evidence: Evidence) -> dict[str, str]:
     return provenance(evidence.bundle, k=score.k, alpha=f"{score.alpha:g}")
 
 
-def table_csv(
-    title: str, header: Sequence[str], rows: Sequence[Sequence[object]], lines: Mapping[str, str]
-) -> str:
-    """A table as CSV; the lines at the top that begin with # say where it comes from."""
-    stream = io.StringIO(newline="")
-    stream.write(f"# {title}\n")
-    for key, value in lines.items():
-        stream.write(f"# {key}: {value}\n")
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return stream.getvalue()
-
-
 def offer_table(
     title: str,
     header: Sequence[str],
@@ -74,7 +59,7 @@ def offer_table(
     """A button with the table as CSV."""
     st.download_button(
         label,
-        lambda: table_csv(title, header, rows, lines),
+        lambda: csv_table(header, rows, lines, title),
         f"{file_name(title)}.csv",
         "text/csv",
         key=key,

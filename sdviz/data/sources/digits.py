@@ -6,7 +6,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from .imageset import ImageSet
+from ..imageset import ImageSet, OnError
+from ..source import Choose, Source, row_ids
 
 SPLIT = "test"
 N_IMAGES = 1797
@@ -40,12 +41,26 @@ def _linear_weights() -> np.ndarray:
     return weights
 
 
-def load(rows: np.ndarray) -> ImageSet:
-    """The digits at `rows`: white on black, 8x8 to 32x32 px by linear interpolation, grey in all channels.
+class Digits(Source):
+    """The digits, white on black, grey in all channels: 8x8 to 32x32 px by linear interpolation."""
 
-    Args:
-        rows: int64, 0..1796.
-    """
-    images, labels = _images_and_labels()
-    ids = np.array([f"digits/{SPLIT}/{row:05d}" for row in rows.tolist()], dtype=str)
-    return ImageSet("digits", SPLIT, images[rows], labels[rows], ids, tuple("0123456789"), 0.0)
+    order = 1
+    built_in = ("digits",)
+    size_px = SIZE_PX
+
+    def splits(self, name: str) -> tuple[str, ...]:
+        return (SPLIT,)
+
+    def load(
+        self, name: str, split: str, choose: Choose, size_px: int, on_error: OnError, pictures: bool
+    ) -> ImageSet:
+        images, labels = _images_and_labels()
+        rows = choose(N_IMAGES)
+        ids = row_ids(self.id_prefix(name, split), rows)
+        return ImageSet(name, split, images[rows], labels[rows], ids, tuple("0123456789"), 0.0)
+
+    def count(self, name: str, split: str) -> int:
+        return N_IMAGES
+
+
+SOURCE = Digits()

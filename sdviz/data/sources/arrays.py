@@ -7,7 +7,6 @@ An array of images is uint8, (N,H,W,3) or (N,3,H,W). In an .npz it is the one ca
 
 from __future__ import annotations
 
-import hashlib
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,10 +15,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .decode import to_square
-from .imageset import UNKNOWN_LABEL, DataError, ImageSet, checked_labels, chosen_rows
+from ..decode import to_square
+from ..imageset import UNKNOWN_LABEL, DataError, ImageSet, OnError, checked_labels, short_hash
+from ..source import Choose, Source, path_in, row_ids
 
-KINDS = ("npz", "npy")
 SPLIT = "all"
 IMAGE_NAMES = ("images", "x", "data", "arr_0")
 # how a file of either kind begins
@@ -27,66 +26,10 @@ _MAGIC = (b"\x93NUMPY", b"PK\x03\x04", b"PK\x05\x06")
 LABEL_NAMES = ("labels", "label", "y", "targets", "arr_1")
 
 
-def load(
-    path: Path,
-    name: str,
-    limit: int | None,
-    seed: int,
-    size_px: int,
-    only: np.ndarray | None = None,
-    pictures: bool = True,
-) -> ImageSet:
-    """Reads a file; an .npy is not read further than the chosen rows.
-
-    Args:
-        path: The file.
-        name: The set's name, as the user gave it: it says of which kind the file is.
-        limit: At most so many pictures, see `sdviz.data.load`.
-        seed: Which ones.
-        size_px: Height and width of the result; pictures of another size are cut and resized.
-        only: int64, the rows to read, all below the number there is; None lets `limit` choose.
-        pictures: Without, `images` has no pixels, (N,0,0,3), and ids lack the hash of their pixels.
-
-    Returns:
-        The set. An id is `npz/<file's stem>/<row>@<12 hex digits of the pixels' SHA-256>`.
-
-    Raises:
-        DataError: No such file, damaged, no images in it, or arrays that do not fit.
-    """
-    kind = name.partition(":")[0]
-    with _arrays(path, name, kind) as arrays:
-        images = _images(path, kind, arrays)
-        n = len(images)
-        if not n:
-            raise DataError(f"{path} holds no images")
-        labels, class_names = _labels(path, arrays, n)
-        rows = chosen_rows(n, limit, seed) if only is None else only
-        edge = size_px if pictures else 0
-        stack = np.empty((len(rows), edge, edge, 3), np.uint8)
-        ids = np.full(len(rows), "", dtype=object)
-        for position, row in enumerate(rows.tolist()):
-            ids[position] = f"{kind}/{path.stem}/{row:05d}"
-            if pictures:
-                pixels = np.ascontiguousarray(_as_hwc(images, row))
-                ids[position] += f"@{hashlib.sha256(pixels.tobytes()).hexdigest()[:12]}"
-                stack[position] = pixels if pixels.shape[:2] == (edge, edge) else _resized(pixels, edge)
-    return ImageSet(name, SPLIT, stack, labels[rows], ids.astype(str), class_names)
-
-
-def count(path: Path, name: str) -> int:
-    """How many images a file has.
-
-    Raises:
-        DataError: As `load`.
-    """
-    kind = name.partition(":")[0]
-    with _arrays(path, name, kind) as arrays:
-        return len(_images(path, kind, arrays))
-
-
 @contextmanager
-def _arrays(path: Path, name: str, kind: str) -> Iterator[Mapping[str, np.ndarray]]:
+def _arrays(name: str) -> Iterator[Mapping[str, np.ndarray]]:
     """The arrays of a file by name; those of an .npz are read when they are asked for."""
+    kind, path = name.partition(":")[0], path_in(name)
     if not path.is_file():
         raise DataError(f"{name}: {path} {'is not a file' if path.exists() else 'does not exist'}")
     try:
@@ -97,9 +40,8 @@ def _arrays(path: Path, name: str, kind: str) -> Iterator[Mapping[str, np.ndarra
         opened = np.load(path, mmap_mode="r" if kind == "npy" else None, allow_pickle=False)
         is_npz = isinstance(opened, np.lib.npyio.NpzFile)
         if is_npz != (kind == "npz"):
-            raise DataError(
-                f"{path} is an .{'npz' if is_npz else 'npy'} file: open it as {KINDS[not is_npz]}:PATH"
-            )
+            actual = "npz" if is_npz else "npy"
+            raise DataError(f"{path} is an .{actual} file: open it as {actual}:PATH")
         try:
             yield opened if is_npz else {IMAGE_NAMES[0]: opened}
         finally:
@@ -114,7 +56,8 @@ def _arrays(path: Path, name: str, kind: str) -> Iterator[Mapping[str, np.ndarra
         raise DataError(f"{path} cannot be read as .{kind}: {reason}") from error
 
 
-def _images(path: Path, kind: str, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+def _images(name: str, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    path = path_in(name)
     names = list(arrays)
     named = next((one for one in IMAGE_NAMES if one in names), None)
     if named is not None:
@@ -148,10 +91,6 @@ def _as_hwc(images: np.ndarray, row: int) -> np.ndarray:
     return one if one.shape[2] == 3 else one.transpose(1, 2, 0)
 
 
-def _resized(pixels: np.ndarray, edge: int) -> np.ndarray:
-    return to_square(Image.fromarray(pixels), edge)
-
-
 def _labels(path: Path, arrays: Mapping[str, np.ndarray], n: int) -> tuple[np.ndarray, tuple[str, ...]]:
     """Labels of all rows, int64 (n,), -1 where there are none, and class names, numbers if there are none."""
     named = next((one for one in LABEL_NAMES if one in arrays), None)
@@ -164,3 +103,50 @@ def _labels(path: Path, arrays: Mapping[str, np.ndarray], n: int) -> tuple[np.nd
     given = arrays["class_names"] if "class_names" in arrays else None
     names = None if given is None else tuple(str(one) for one in np.asarray(given).reshape(-1).tolist())
     return checked_labels(str(path), values, names)
+
+
+class Arrays(Source):
+    """`npz:PATH` and `npy:PATH`. An id is `npz/<file's stem>/<row>@<12 hex digits of the pixels' SHA-256>`."""
+
+    order = 12
+    kinds = ("npz", "npy")
+
+    def splits(self, name: str) -> tuple[str, ...]:
+        path_in(name)
+        return (SPLIT,)
+
+    def load(
+        self, name: str, split: str, choose: Choose, size_px: int, on_error: OnError, pictures: bool
+    ) -> ImageSet:
+        """An .npy is not read further than the chosen rows."""
+        path = path_in(name)
+        with _arrays(name) as arrays:
+            images = _images(name, arrays)
+            n = len(images)
+            if not n:
+                raise DataError(f"{path} holds no images")
+            labels, class_names = _labels(path, arrays, n)
+            rows = choose(n)
+            edge = size_px if pictures else 0
+            stack = np.empty((len(rows), edge, edge, 3), np.uint8)
+            ids = row_ids(self.id_prefix(name, split), rows).astype(object)
+            for position, row in enumerate(rows.tolist() if pictures else []):
+                pixels = np.ascontiguousarray(_as_hwc(images, row))
+                ids[position] += f"@{short_hash(pixels.tobytes())}"
+                fits = pixels.shape[:2] == (edge, edge)
+                stack[position] = pixels if fits else to_square(Image.fromarray(pixels), edge)
+        return ImageSet(name, SPLIT, stack, labels[rows], ids.astype(str), class_names)
+
+    def count(self, name: str, split: str) -> int:
+        with _arrays(name) as arrays:
+            return len(_images(name, arrays))
+
+    def id_prefix(self, name: str, split: str) -> str:
+        return f"{name.partition(':')[0]}/{path_in(name).stem}/"
+
+    def name_of(self, path: Path) -> str | None:
+        kind = path.suffix.lower().removeprefix(".")
+        return f"{kind}:{path}" if path.is_file() and kind in self.kinds else None
+
+
+SOURCE = Arrays()

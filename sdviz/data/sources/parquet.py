@@ -7,9 +7,9 @@ Columns: `img` or `image`, struct{bytes: binary, path: string}; and, where there
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +17,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .decode import ImageStack
-from .imageset import UNKNOWN_LABEL, DataError, ImageSet, OnError, checked_labels, chosen_rows
+from ..decode import ImageStack
+from ..imageset import UNKNOWN_LABEL, DataError, ImageSet, OnError, checked_labels, short_hash
+from ..source import Choose, Source, no_pictures, path_in, row_ids
 
 IMAGE_COLUMNS = ("img", "image")
 LABEL_COLUMNS = ("label", "fine_label")
@@ -34,17 +35,6 @@ def name_and_split(path: Path) -> tuple[str, str]:
     return (name, split) if name and split in SPLITS else (path.stem, WHOLE)
 
 
-def files_under(root: Path) -> dict[str, dict[str, Path]]:
-    """The Parquet files right under `root`, by set's name and split, both sorted (train first)."""
-    found: dict[str, dict[str, Path]] = {}
-    order = {split: i for i, split in enumerate(SPLITS)}
-    paths = [path for path in root.glob("*.parquet") if path.is_file() and not path.name.startswith(".")]
-    for path in sorted(paths, key=lambda p: (name_and_split(p)[0], order.get(name_and_split(p)[1], -1))):
-        name, split = name_and_split(path)
-        found.setdefault(name, {})[split] = path
-    return found
-
-
 def has_images(path: Path) -> bool:
     """Whether a file is readable Parquet in the image layout."""
     try:
@@ -55,92 +45,17 @@ def has_images(path: Path) -> bool:
     return True
 
 
-def count(path: Path) -> int:
-    """How many rows a file has.
-
-    Raises:
-        DataError: No such file, or not Parquet.
-    """
-    try:
-        with pq.ParquetFile(path) as file:
-            return int(file.metadata.num_rows)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} cannot be read as Parquet") from error
-
-
-def load(
-    path: Path,
-    name: str,
-    split: str,
-    id_prefix: str,
-    content_ids: bool,
-    limit: int | None,
-    seed: int,
-    size_px: int,
-    on_error: OnError,
-    only: np.ndarray | None = None,
-) -> ImageSet:
-    """Reads a file and decodes the chosen rows, no others.
-
-    Args:
-        path: The file.
-        name: The set's name, as the user gave it.
-        split: Its split.
-        id_prefix: Ids are `<id_prefix>/<row>`.
-        content_ids: Adds "@" and 12 hex digits of the picture's SHA-256 to each id, for files that nothing
-            but their own name tells apart.
-        limit: At most so many pictures, see `sdviz.data.load`.
-        seed: Which ones.
-        size_px: Height and width of the result; pictures of another size are cut and resized.
-        on_error: What to do about a picture that cannot be decoded.
-        only: int64, the rows to read, all below the number there is; None lets `limit` choose.
-
-    Raises:
-        DataError: No such file, not Parquet, another layout, no row, or a bad picture.
-    """
+@contextmanager
+def _opened(path: Path, name: str) -> Iterator[pq.ParquetFile]:
+    """A file to read from; what goes wrong meanwhile is a DataError."""
     if not path.is_file():
         raise DataError(f"{name}: {path} {'is not a file' if path.exists() else 'does not exist'}")
     try:
         with pq.ParquetFile(path) as file:
-            layout = _layout(path, file)
-            n = file.metadata.num_rows
-            if not n:
-                raise DataError(f"{path} has no rows")
-            rows = chosen_rows(n, limit, seed) if only is None else only
-            labels, class_names = _labels(path, file, layout)
-            stack = ImageStack(len(rows), size_px)
-            ids = np.full(len(rows), "", dtype=object)
-            for position, row, blob, inner_path in _pictures(file, layout.image, rows):
-                label = f"row {row} ({inner_path})" if inner_path else f"row {row}"
-                ids[position] = f"{id_prefix}/{row:05d}"
-                if blob is None:
-                    stack.refuse(label, "holds no bytes")
-                    continue
-                stack.add(position, label, blob)
-                if content_ids:
-                    ids[position] += f"@{hashlib.sha256(blob).hexdigest()[:12]}"
+            yield file
     except (pa.ArrowException, OSError) as error:
         reason = str(error).strip().splitlines()
         raise DataError(f"{path} cannot be read as Parquet: {reason[0] if reason else error!r}") from error
-    images, good = stack.finish(path.name, on_error)
-    known = labels[rows][good], ids[good].astype(str), class_names
-    return ImageSet(name, split, images, *known, stack.jpeg_share)
-
-
-def load_labels(path: Path, name: str, split: str, id_prefix: str, rows: np.ndarray) -> ImageSet:
-    """Labels and ids of some rows without their pictures: the images are (N,0,0,3).
-
-    Raises:
-        DataError: As `load`.
-    """
-    try:
-        with pq.ParquetFile(path) as file:
-            labels, class_names = _labels(path, file, _layout(path, file))
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} cannot be read as Parquet") from error
-    ids = np.array([f"{id_prefix}/{row:05d}" for row in rows.tolist()], dtype=str)
-    nothing = np.empty((len(rows), 0, 0, 3), np.uint8)
-    return ImageSet(name, split, nothing, labels[rows], ids, class_names)
 
 
 @dataclass(frozen=True)
@@ -236,3 +151,57 @@ def same_images_table(file: Path, name: str, split: str) -> pa.Table:
     ids = [f"{name}/{split}/{row:05d}" for row in range(len(paths))]
     nth = pa.array([int(path.stem) for path in paths], pa.int32())
     return pa.table({"id": ids, "label": table["label"].cast(pa.int16()), "nth": nth})
+
+
+class ParquetFile(Source):
+    """`parquet:PATH`. An id is `parquet/<file's stem>/<row>@<12 hex digits of the picture's SHA-256>`."""
+
+    order = 11
+    kinds = ("parquet",)
+
+    def splits(self, name: str) -> tuple[str, ...]:
+        return (name_and_split(path_in(name))[1],)
+
+    def load(
+        self, name: str, split: str, choose: Choose, size_px: int, on_error: OnError, pictures: bool
+    ) -> ImageSet:
+        path = self.path(name, split)
+        with _opened(path, name) as file:
+            layout = _layout(path, file)
+            n = file.metadata.num_rows
+            if not n:
+                raise DataError(f"{path} has no rows")
+            rows = choose(n)
+            labels, class_names = _labels(path, file, layout)
+            ids = row_ids(self.id_prefix(name, split), rows).astype(object)
+            if not pictures:
+                return ImageSet(name, split, no_pictures(len(rows)), labels[rows], ids.astype(str), class_names)
+            stack = ImageStack(len(rows), size_px)
+            for position, row, blob, inner_path in _pictures(file, layout.image, rows):
+                label = f"row {row} ({inner_path})" if inner_path else f"row {row}"
+                if blob is None:
+                    stack.refuse(label, "holds no bytes")
+                    continue
+                stack.add(position, label, blob)
+                if self.kinds:
+                    ids[position] += f"@{short_hash(blob)}"
+        images, good = stack.finish(path.name, on_error)
+        known = labels[rows][good], ids[good].astype(str), class_names
+        return ImageSet(name, split, images, *known, stack.jpeg_share)
+
+    def count(self, name: str, split: str) -> int:
+        with _opened(self.path(name, split), name) as file:
+            return int(file.metadata.num_rows)
+
+    def id_prefix(self, name: str, split: str) -> str:
+        return f"parquet/{path_in(name).stem}/"
+
+    def name_of(self, path: Path) -> str | None:
+        return f"parquet:{path}" if path.is_file() and path.suffix.lower() == ".parquet" else None
+
+    def path(self, name: str, split: str) -> Path:
+        """The file of a set."""
+        return path_in(name)
+
+
+SOURCE = ParquetFile()

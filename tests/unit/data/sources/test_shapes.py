@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from sdviz import data
-from sdviz.data import shapes
+from sdviz.data import ImageSet
+from sdviz.data.source import row_ids
+from sdviz.data.sources import shapes
 
 # of the images, then the labels as little-endian int64: what is drawn must never change
 HASHES = {
@@ -27,6 +29,11 @@ SIZES = {
 N_CLASSES = {"shapes": 10, "shapes-novel": 6, "shapes-novel-val": 4, "shapes-empty": 0}
 
 
+def draw(name: str, split: str, rows: np.ndarray) -> ImageSet:
+    """Some images of a set."""
+    return shapes.SOURCE.load(name, split, lambda n: rows, shapes.SIZE_PX, "raise", pictures=True)
+
+
 @pytest.mark.parametrize(("name", "split"), HASHES)
 def test_every_pixel_and_label_is_pinned(name: str, split: str) -> None:
     whole = data.load(name, split)
@@ -38,17 +45,17 @@ def test_every_pixel_and_label_is_pinned(name: str, split: str) -> None:
 
 
 def test_masks_are_pinned() -> None:
-    ids = np.concatenate([shapes.draw_ids(name, split, np.arange(50)) for name, split in HASHES])
+    ids = np.concatenate([row_ids(f"{name}/{split}/", np.arange(50)) for name, split in HASHES])
     assert hashlib.sha256(np.packbits(data.masks(ids)).tobytes()).hexdigest() == MASKS_HASH
 
 
 def test_another_machines_sine_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = np.arange(400)
-    before = shapes.load("shapes", "train", rows)
+    before = draw("shapes", "train", rows)
     cos, sin = np.cos, np.sin
     monkeypatch.setattr(np, "cos", lambda a: np.nextafter(cos(a), np.inf))
     monkeypatch.setattr(np, "sin", lambda a: np.nextafter(sin(a), -np.inf))
-    after = shapes.load("shapes", "train", rows)
+    after = draw("shapes", "train", rows)
     assert np.array_equal(before.images, after.images)
 
 
@@ -56,7 +63,7 @@ def test_another_machines_sine_changes_nothing(monkeypatch: pytest.MonkeyPatch) 
 def test_an_image_depends_on_its_id_alone(name: str, split: str) -> None:
     whole = data.load(name, split)
     rows = np.array([1999, 3, 250, 249])
-    some = shapes.load(name, split, rows)
+    some = draw(name, split, rows)
     assert np.array_equal(some.images, whole.images[rows])
     assert np.array_equal(some.labels, whole.labels[rows])
     assert some.ids.tolist() == whole.ids[rows].tolist()
@@ -71,7 +78,7 @@ def test_limit_draws_only_what_it_needs() -> None:
 
 
 def test_no_image_is_in_two_splits() -> None:
-    seen = np.concatenate([shapes.load(*key, rows=np.arange(1000)).images for key in HASHES])
+    seen = np.concatenate([draw(*key, np.arange(1000)).images for key in HASHES])
     assert len({image.tobytes() for image in seen}) == len(seen)
 
 
@@ -106,7 +113,7 @@ def test_masks_of_any_order_and_set() -> None:
     assert not mixed[1].any()
     for i, one in enumerate(ids):
         assert np.array_equal(mixed[i], data.masks(np.array([one]))[0])
-    many = shapes.draw_ids("shapes", "train", np.arange(600))
+    many = row_ids("shapes/train/", np.arange(600))
     assert np.array_equal(data.masks(many)[599], data.masks(many[599:])[0])
     assert data.masks(np.array([], dtype=str)).shape == (0, 32, 32)
 

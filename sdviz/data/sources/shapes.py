@@ -13,7 +13,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from .imageset import DataError, ImageSet, hash_words
+from ..imageset import DataError, ImageSet, OnError, hash_words
+from ..source import Choose, Source, no_pictures, row_ids
 
 SIZE_PX = 32
 DRAW_SEED = 20261
@@ -215,8 +216,9 @@ class _Draws:
 
 
 @lru_cache(maxsize=1)
-def _cloud_weights(cells: int = 4) -> np.ndarray:
-    """float32 (32, cells + 1): smoothstep interpolation weights of a row of knots at each pixel."""
+def _cloud_weights() -> np.ndarray:
+    """float32 (32, 5): smoothstep interpolation weights of a row of knots at each pixel."""
+    cells = 4
     position = np.arange(SIZE_PX) / (SIZE_PX - 1) * cells
     knot = np.minimum(position.astype(int), cells - 1)
     t = position - knot
@@ -283,10 +285,10 @@ def _background(draws: _Draws) -> tuple[np.ndarray, np.ndarray]:
     return base + _clouds(draws)[..., None] * tint[:, None, None, :], (ends[:, 0] + ends[:, 1]) * F32(0.5)
 
 
-def _object_colour(draws: _Draws, behind: np.ndarray) -> np.ndarray:
+def _object_colour(draws: _Draws, background: np.ndarray) -> np.ndarray:
     """float32 (N,3): of six random colours the one furthest from the mean background."""
     candidates = draws.uniform(7, 18, 0.03, 0.97).reshape(-1, 6, 3)
-    d = candidates - behind[:, None, :]
+    d = candidates - background[:, None, :]
     distance = d[..., 0] * d[..., 0] + d[..., 1] * d[..., 1] + d[..., 2] * d[..., 2]
     return candidates[np.arange(len(d)), distance.argmax(1)]
 
@@ -295,10 +297,10 @@ def _draw(name: str, split: str, index: np.ndarray) -> tuple[np.ndarray, np.ndar
     """uint8 (N,32,32,3) and labels int64 (N,) of the images at `index`."""
     draws = _Draws(name, split, index)
     labels = _labels(name, draws)
-    image, behind = _background(draws)
+    image, mean_colour = _background(draws)
     if _OBJECTS[name]:
         sdf, (u, v) = _object_sdf_px(name, draws, labels)
-        colour = _object_colour(draws, behind)
+        colour = _object_colour(draws, mean_colour)
         shade = draws.uniform(8, 2, -0.16, 0.16)
         light = F32(1) + u * shade[:, 0, None, None] + v * shade[:, 1, None, None]
         painted = colour[:, None, None, :] * light[..., None]
@@ -314,78 +316,67 @@ def _draw(name: str, split: str, index: np.ndarray) -> tuple[np.ndarray, np.ndar
 # --------------------------------------------------------------------------------------------------
 
 
-def splits(name: str) -> tuple[str, ...]:
-    """The splits of a drawn set."""
-    return tuple(SIZES[name])
-
-
-def draw_ids(name: str, split: str, index: np.ndarray) -> np.ndarray:
-    """str (N,): `<set>/<split>/<index>`."""
-    return np.array([f"{name}/{split}/{i:05d}" for i in index.tolist()], dtype=str)
-
-
 @lru_cache(maxsize=len(_SET_KEYS))
 def _draw_all(name: str, split: str) -> tuple[np.ndarray, np.ndarray]:
-    index = np.arange(SIZES[name][split])
-    parts = [_draw(name, split, index[i : i + BATCH]) for i in range(0, len(index), BATCH)]
-    images, labels = (np.concatenate(p) for p in zip(*parts, strict=True))
+    images, labels = _draw_rows(name, split, np.arange(SIZES[name][split]))
     images.flags.writeable = labels.flags.writeable = False
     return images, labels
 
 
-def load(name: str, split: str, rows: np.ndarray | None = None) -> ImageSet:
-    """Draws a set.
-
-    Args:
-        name: One of `SIZES`.
-        split: One of its splits.
-        rows: int64, which images to draw; None for all of them.
-    """
-    if rows is None:
-        images, labels = _draw_all(name, split)
-        rows = np.arange(len(images))
-    else:
-        parts = [_draw(name, split, rows[i : i + BATCH]) for i in range(0, len(rows), BATCH)]
-        parts = parts or [_draw(name, split, rows)]
-        images, labels = (np.concatenate(p) for p in zip(*parts, strict=True))
-    return ImageSet(name, split, images, labels, draw_ids(name, split, rows), tuple(_OBJECTS[name]), 0.0)
+def _draw_rows(name: str, split: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """As `_draw`, in batches."""
+    parts = [_draw(name, split, rows[i : i + BATCH]) for i in range(0, max(len(rows), 1), BATCH)]
+    return np.concatenate([images for images, _ in parts]), np.concatenate([labels for _, labels in parts])
 
 
-def load_labels(name: str, split: str, rows: np.ndarray) -> ImageSet:
-    """As `load`, without a pixel drawn: the images are (N,0,0,3)."""
-    labels = _labels(name, _Draws(name, split, rows))
-    nothing = np.empty((len(rows), 0, 0, 3), np.uint8)
-    return ImageSet(name, split, nothing, labels, draw_ids(name, split, rows), tuple(_OBJECTS[name]))
+class Shapes(Source):
+    """The drawn sets."""
+
+    order = 0
+    built_in = tuple(SIZES)
+    size_px = SIZE_PX
+    has_masks = True
+
+    def splits(self, name: str) -> tuple[str, ...]:
+        return tuple(SIZES[name])
+
+    def load(
+        self, name: str, split: str, choose: Choose, size_px: int, on_error: OnError, pictures: bool
+    ) -> ImageSet:
+        n = SIZES[name][split]
+        rows = choose(n)
+        if not pictures:
+            images, labels = no_pictures(len(rows)), _labels(name, _Draws(name, split, rows))
+        elif np.array_equal(rows, np.arange(n)):
+            images, labels = _draw_all(name, split)
+        else:
+            images, labels = _draw_rows(name, split, rows)
+        ids = row_ids(self.id_prefix(name, split), rows)
+        return ImageSet(name, split, images, labels, ids, tuple(_OBJECTS[name]), 0.0)
+
+    def count(self, name: str, split: str) -> int:
+        return SIZES[name][split]
+
+    def masks(self, ids: np.ndarray) -> np.ndarray:
+        """True where the object covers at least half of the pixel; `shapes-empty` has empty masks."""
+        out = np.zeros((len(ids), SIZE_PX, SIZE_PX), bool)
+        rows: dict[tuple[str, str], list[tuple[int, int]]] = {}
+        for at, one in enumerate(ids.tolist()):
+            name, _, rest = one.partition("/")
+            split, _, number = rest.partition("/")
+            if split not in SIZES.get(name, {}) or not (number.isascii() and number.isdigit()):
+                raise DataError(f"no mask for {one!r}: only the drawn sets {', '.join(SIZES)} have masks")
+            if int(number) >= SIZES[name][split]:
+                raise DataError(f"no such image: {one!r} (there are {SIZES[name][split]})")
+            rows.setdefault((name, split), []).append((at, int(number)))
+        for (name, split), pairs in rows.items():
+            if not _OBJECTS[name]:
+                continue
+            at_rows, index = np.array(pairs).T
+            for i in range(0, len(index), BATCH):
+                draws = _Draws(name, split, index[i : i + BATCH])
+                out[at_rows[i : i + BATCH]] = _object_sdf_px(name, draws, _labels(name, draws))[0] <= 0
+        return out
 
 
-def masks(ids: np.ndarray) -> np.ndarray:
-    """The object masks of drawn images.
-
-    Args:
-        ids: str (N,) of drawn sets; `shapes-empty` has empty masks.
-
-    Returns:
-        bool (N,32,32), True where the object covers at least half of the pixel.
-
-    Raises:
-        DataError: An id that is not of a drawn set.
-    """
-    ids = np.asarray(ids, dtype=str)
-    out = np.zeros((len(ids), SIZE_PX, SIZE_PX), bool)
-    groups: dict[tuple[str, str], list[tuple[int, int]]] = {}
-    for row, one in enumerate(ids.tolist()):
-        name, _, rest = one.partition("/")
-        split, _, number = rest.partition("/")
-        if name not in SIZES or split not in SIZES[name] or not (number.isascii() and number.isdigit()):
-            raise DataError(f"no mask for {one!r}: only the drawn sets {', '.join(SIZES)} have masks")
-        if int(number) >= SIZES[name][split]:
-            raise DataError(f"no such image: {one!r} (there are {SIZES[name][split]})")
-        groups.setdefault((name, split), []).append((row, int(number)))
-    for (name, split), pairs in groups.items():
-        if not _OBJECTS[name]:
-            continue
-        where, index = np.array(pairs).T
-        for i in range(0, len(index), BATCH):
-            draws = _Draws(name, split, index[i : i + BATCH])
-            out[where[i : i + BATCH]] = _object_sdf_px(name, draws, _labels(name, draws))[0] <= 0
-    return out
+SOURCE = Shapes()
