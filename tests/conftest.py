@@ -6,6 +6,17 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import patience
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A test's time limit follows the speed of the machine."""
+    slowness = patience(1.0)
+    for item in items:
+        given = item.get_closest_marker("timeout")
+        limit = float(given.args[0] if given else config.getini("timeout"))
+        item.add_marker(pytest.mark.timeout(limit * slowness))
+
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
