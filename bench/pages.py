@@ -294,9 +294,8 @@ def main() -> int:
         print("not measured: no Chromium on the PATH")
         return 1
     missed = False
-    print(
-        f"{processor()}. {os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}; medians of {options.repeats}\n"
-    )
+    load = f"load average {os.getloadavg()[0]:.1f}"
+    print(f"{processor()}. {os.cpu_count()} cores, {load}; medians of {options.repeats}\n")
     print("| page | first open | opened again | warm interaction | time |\n|---|--:|--:|---|--:|")
     with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
         home = Path(name)
