@@ -37,7 +37,9 @@ def has_fast_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
-        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+        has_instructions = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        # oneDNN may be told to leave them alone (ONEDNN_MAX_CPU_ISA)
+        return bool(has_instructions) and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return False
 
 

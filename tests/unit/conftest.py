@@ -18,9 +18,9 @@ from tests.tiny_runs import write_tiny_detector_config
 TINY = UNetConfig(channels=(8, 8), layers_per_block=1, pixel_unshuffle=1)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
-    """Tiny networks on one thread: faster on a busy machine, and the same bits every time."""
+    """A module's tiny networks on one thread: faster on a busy machine, and the same bits every time."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
