@@ -18,12 +18,11 @@ from torch import nn
 
 from ..diffusion.sampling import Callback
 from ..diffusion.schedule import NoiseSchedule
-from ..nn.batches import encode
+from ..nn.batches import encode, predict
 from ..nn.classifier import Classifier
 from ..nn.detector import Detector, detector_outputs
 from ..nn.device import resolve_device
 from ..nn.encoder import Encoder
-from ..nn.pixels import to_tensor
 from ..nn.randomness import content_ids
 from ..outliers import (
     OutlierBatch,
@@ -338,7 +337,6 @@ class Bundle:
         recipe.check(self.manifest.max_train_timestep)
         return recipe
 
-    @torch.no_grad()
     def pseudo_label(self, images: np.ndarray, batch_size: int = 512) -> tuple[np.ndarray, np.ndarray]:
         """The cluster of each image.
 
@@ -355,13 +353,7 @@ class Bundle:
         images = check_images(images, self.manifest.image_size)
         if self.clusterer is None:
             raise ValueError("this bundle has no clusterer: give the labels")
-        clusterer = self.clusterer.to(self.device).eval()
-        parts = [
-            clusterer(to_tensor(images[i : i + batch_size], self.device)).softmax(1).max(1)
-            for i in range(0, len(images), batch_size)
-        ]
-        confidence = torch.cat([p.values for p in parts]).float().cpu().numpy()
-        return torch.cat([p.indices for p in parts]).cpu().numpy().astype(np.int64), confidence
+        return predict(self.clusterer, images, self.device, batch_size)
 
     @property
     def feature_source(self) -> str | None:

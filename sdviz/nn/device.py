@@ -41,6 +41,11 @@ def has_fast_bf16(device: torch.device) -> bool:
     return False
 
 
+def fast_autocast(device: torch.device) -> torch.autocast:
+    """Computes networks in bfloat16 where the device has it, else as they are; losses belong outside."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=has_fast_bf16(device))
+
+
 def device_name(device: torch.device) -> str:
     """What to call the device in captions: the GPU's name, or "CPU (N threads)"."""
     if device.type == "cuda":

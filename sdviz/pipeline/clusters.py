@@ -22,11 +22,11 @@ from ..detection.knn import nearest_others, unit_length
 from ..nn.batches import encode, predict
 from ..nn.classifier import Classifier, Projection, ScanClassifier, SmallClassifier
 from ..nn.encoder import Encoder, build_encoder
+from ..nn.supervised import accuracy, train_classifier, train_supervised
 from ..nn.unet import build_noise_predictor, n_parameters
-from ..scan.classifier_training import accuracy, train_classifier
 from ..scan.clustering import kmeans_labels, train_scan, train_self_labels
 from ..scan.metrics import agreement
-from ..scan.simclr import train_simclr, train_supervised
+from ..scan.simclr import train_simclr
 from .workspace import Metrics, Progress, Workspace, read_cluster_names, read_labels, write_labels
 
 # of SCAN's evenness, what self-labelling may leave of it
@@ -74,7 +74,7 @@ def _train_encoder(work: Workspace, stage: str, config: EncoderConfig) -> Metric
     elif config.pretraining is not None:
         p = config.pretraining
         other = _labelled(data.load(p.data, p.split, size_px=work.config.data.size_px), p.labels)
-        loss = train_supervised(
+        done = train_supervised(
             encoder,
             other.images,
             other.labels,
@@ -86,7 +86,7 @@ def _train_encoder(work: Workspace, stage: str, config: EncoderConfig) -> Metric
             work.reporter(stage, total),
             work.should_stop,
         )
-        if loss is None:
+        if not done:
             return None
         _save(encoder, done_before)
     # 2. the images themselves
@@ -407,12 +407,6 @@ def make_clusterer(work: Workspace) -> Metrics | None:
     started = time.monotonic()
     labels, names = read_labels(work), read_cluster_names(work)
     config = work.config.clusterer
-
-    def report(step: int, loss: float) -> None:
-        eta = (time.monotonic() - started) / step * (config.total_steps - step)
-        share = step / config.total_steps
-        work.on_progress(Progress("clusterer", step, config.total_steps, share, eta, {"loss": loss}))
-
     clusterer = train_classifier(
         work.images.images,
         labels,
@@ -420,7 +414,7 @@ def make_clusterer(work: Workspace) -> Metrics | None:
         config,
         work.config.seed,
         work.config.device,
-        report,
+        work.reporter("clusterer", config.total_steps),
         work.should_stop,
     )
     if clusterer is None:
