@@ -109,17 +109,17 @@ def sample_at(evidence: Evidence, group: str, row: int) -> Sample:
     return Sample(str(banks.outlier_ids[row]), OUTLIERS, "outlier", row, banks.outlier_features[row])
 
 
-def matching_ids(evidence: Evidence, text: str, at_most: int = 5) -> tuple[list[str], int]:
+def matching_ids(evidence: Evidence, text: str) -> tuple[list[str], int]:
     """The ids that are this text, else those that contain it.
 
     Returns:
-        The first `at_most`, and how many there are.
+        The first five, and how many there are.
     """
     everything = list(dict.fromkeys(one for ids in group_ids(evidence).values() for one in ids.tolist()))
     if text in everything:
         return [text], 1
     found = [one for one in everything if text in one]
-    return found[:at_most], len(found)
+    return found[:5], len(found)
 
 
 def ordered(total: np.ndarray, threshold: float, is_id: bool, order: str) -> np.ndarray:

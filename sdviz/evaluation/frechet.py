@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from ..nn.device import resolve_device
 
 INCEPTION_URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
 FID = "FID"
+_BATCH_SIZE = 64
 
 
 class InceptionError(ValueError):
@@ -118,8 +118,6 @@ def inception_features(
     images: np.ndarray,
     weights_path: str | Path,
     device: str | torch.device = "auto",
-    batch_size: int = 64,
-    on_progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
     """Pooled features of the Inception network of 2015-12-05, which FID is defined by; float32 (N,2048).
 
@@ -130,15 +128,13 @@ def inception_features(
         images: uint8 (N,H,W,3).
         weights_path: torch-fidelity's weights file; only tensors are read from it, never code.
         device: Where to compute.
-        batch_size: Images at a time.
-        on_progress: Told (images done, images in all).
 
     Raises:
         InceptionError: torch-fidelity or the weights are not there, or they are damaged or another network's.
     """
     path = Path(weights_path).expanduser()
     network = _inception(path).to(resolve_device(device))
-    return in_batches(lambda pixels: network(pixels)[:1], images, device, batch_size, on_progress)[0]
+    return in_batches(lambda pixels: network(pixels)[:1], images, device, _BATCH_SIZE)[0]
 
 
 def check_inception(weights_path: str | Path) -> None:

@@ -12,12 +12,10 @@ from urllib.error import HTTPError, URLError
 import streamlit as st
 
 from sdviz import data
-from sdviz.data import DataError, torchvision_sets
+from sdviz.data import DataError
 from sdviz.ui.cache.worker import Worker
-from sdviz.ui.training.actions import READ_ONLY
+from sdviz.ui.read_only import is_read_only
 
-# of the archives that torchvision fetches
-_BYTES = {"cifar10": 170_498_071, "cifar100": 169_001_437, "svhn": 246_316_179}
 _ARCHIVES = (".gz", ".zip")
 POLL_SEC = 1.0
 
@@ -56,7 +54,7 @@ class Download:
     @property
     def progress(self) -> tuple[float, str]:
         """Its share, 0..1, and in words how far it is."""
-        there, total = 0, _BYTES[self.name]
+        there, total = 0, data.DOWNLOADS[self.name]
         folder = self._partial
         if folder is not None:
             for path in folder.rglob("*"):
@@ -74,7 +72,7 @@ class Download:
                 prefix=f".{self.name}-", dir=self._root, ignore_cleanup_errors=True
             ) as name:
                 self._partial = Path(name)
-                torchvision_sets.download(self.name, self._partial)
+                data.download(self.name, self._partial)
                 _take_over(self._partial, self._root)
         except (DataError, OSError) as error:
             for folder in new:
@@ -101,7 +99,7 @@ def _take_over(partial: Path, root: Path) -> None:
 
 def can_download(name: str) -> bool:
     """Whether a person may fetch that set from a page."""
-    return name in torchvision_sets.NAMES and os.environ.get(READ_ONLY, "") in ("", "0")
+    return name in data.DOWNLOADS and not is_read_only()
 
 
 @st.cache_resource(show_spinner=False)

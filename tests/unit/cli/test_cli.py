@@ -331,6 +331,20 @@ def test_list_without_runs_and_with_a_damaged_one(cli: Callable[..., Result], tm
     assert "status.json is damaged" in cli("list").stdout
 
 
+def test_an_older_run_is_one_line_wherever_it_is_named(cli: Callable[..., Result], tmp_path: Path) -> None:
+    config = write_tiny_config(tmp_path)
+    older = runs.create(load_config(config))
+    tree = json.loads(older.status_file.read_text())
+    del tree["format_version"]
+    older.status_file.write_text(json.dumps(tree))
+    for words in (("resume", "1"), ("stop", "1"), ("run", config, "--from", "1")):
+        line = one_line_error(cli(*words))
+        assert line.startswith(f"{older.path}: made by an older sdviz (format 1, "), line
+        assert line.endswith(f"make it again with: python -m sdviz run {older.path / 'config.yaml'}")
+    assert len(runs.list_runs()) == 1
+    assert "made by an older sdviz (format 1, " in cli("list").stdout
+
+
 # --- start ----------------------------------------------------------------------------------------
 
 
