@@ -56,8 +56,8 @@ def encode(
 
 
 def predict(
-    classifier: nn.Module, images: np.ndarray, device: str | torch.device = "auto", batch_size: int = 512
+    classifier: nn.Module, images: np.ndarray, device: str | torch.device = "auto"
 ) -> tuple[np.ndarray, np.ndarray]:
     """Label int64 (N,) and confidence float32 (N,), the largest probability, of images uint8 (N,H,W,3)."""
-    top = torch.tensor(encode(classifier, images, device, batch_size)).softmax(1).max(1)
+    top = torch.tensor(encode(classifier, images, device, 512)).softmax(1).max(1)
     return top.indices.numpy(), top.values.numpy()

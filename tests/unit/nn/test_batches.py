@@ -25,7 +25,7 @@ def test_predict_gives_the_label_and_how_sure(tiny_images: Callable[..., np.ndar
     images = tiny_images(7)
     torch.manual_seed(0)
     model = SmallClassifier(3, 4)
-    labels, confidence = predict(model, images, "cpu", batch_size=3)
+    labels, confidence = predict(model, images, "cpu")
     assert (labels.dtype, confidence.dtype) == (np.int64, np.float32)
     x = torch.tensor(images).permute(0, 3, 1, 2) / 127.5 - 1
     with torch.no_grad():
