@@ -160,7 +160,7 @@ def paired_bootstrap_auroc_difference(
         seed: Of the resamples.
 
     Returns:
-        AUROC(a) - AUROC(b) on the images as they are, and (low, high), the middle 95 % of it over the resamples.
+        AUROC(a) - AUROC(b) on the images as they are, and (low, high), its middle 95 % over the resamples.
 
     Raises:
         ValueError: Rows that do not pair, or n below 1.

@@ -52,7 +52,7 @@ def train_detector(
         reconstructions: uint8 (N,H,W,3), shown in the place of an ID image with probability
             `config.reconstructed_id`; needed where that is above 0.
         snapshot_images: uint8 (P,H,W,3), whose features are kept before training and after every epoch.
-        state_path: Where to keep the resume state; read first if it is there. Snapshots lie beside it, one
+        state_path: Where to keep the resume state; read first if it is there. Snapshots are kept next to it, one
             file each. The caller removes them all at the end.
         device: "auto", "cpu", "cuda", ...
         on_report: Called every few steps.
@@ -114,7 +114,7 @@ def train_detector(
         return detector_loss(*heads, is_outlier, labels, config.outlier_weight)
 
     def after_step(step: int) -> None:
-        # before the state that knows of this step is saved: a state is never ahead of its snapshots
+        # before the state that knows of this step is saved: a state never lacks its snapshots
         if step % steps_per_epoch == 0:
             snapshot(step // steps_per_epoch)
 

@@ -15,7 +15,7 @@ from .pixels import scale
 
 
 class DetectorOutputs(NamedTuple):
-    """What the detector says of N images, as tensors or as float32 arrays.
+    """The detector's outputs for N images, as tensors or as float32 arrays.
 
     Attributes:
         features: (N,D), f.

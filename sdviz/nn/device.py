@@ -1,4 +1,4 @@
-"""Which device does the work, and what it can do."""
+"""Chooses the device, and says what it can do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loop that every small training shares: resume, stop, report, save, and an error where the loss is NaN."""
+"""The training loop: resume, stop, report, save, and an error where the loss is NaN."""
 
 from __future__ import annotations
 
@@ -150,10 +150,10 @@ def run_steps(
     should_stop: Callable[[], bool] | None = None,
     after_step: Callable[[int], None] | None = None,
 ) -> bool:
-    """Takes every step that is left.
+    """Runs the steps that are left.
 
-    Everything random in a step has to come from its number, then a resumed training does bit for bit
-    what it would have done undisturbed (at equal thread count).
+    A resumed training gives the same bits as an undisturbed one (at equal thread count) if everything random
+    in a step comes from its number.
 
     Args:
         name: Of the training, for errors.

@@ -1,4 +1,4 @@
-"""How far a layout can be believed."""
+"""How well a layout keeps neighbours."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ MAX_QUERIES = 2_000
 
 
 def trustworthiness(features: np.ndarray, points: np.ndarray, k: int = 10) -> float:
-    """How many of a point's neighbours on the page are its neighbours in feature space (Venna & Kaski 2001).
+    """The share of neighbours in the layout that are neighbours in feature space (Venna & Kaski 2001).
 
-    Neighbours that were far away cost as much as their rank lies beyond k. scikit-learn's function gives the
+    A false neighbour costs as much as its rank in feature space lies beyond k. scikit-learn's function gives the
     same, by a table of all pairs; this one walks over blocks of rows and fits 10,000 points into memory. With
     more than `MAX_QUERIES` points it looks at the neighbours of that many, evenly spaced, among all.
 

@@ -61,8 +61,8 @@ def train_scan(
 ) -> tuple[ScanClassifier, float] | None:
     """Trains a copy of an encoder under several heads at once, and keeps the head with the lowest loss.
 
-    First the heads alone, at a high rate on features that stand still: that takes seconds, and heads that
-    start together with the encoder tend to share two classes between two clusters for good. Then all.
+    The heads are trained alone first, at a high rate on fixed features, which takes seconds: heads that start
+    together with the encoder often split two classes over two clusters for good. Then all are trained.
 
     Args:
         encoder: Where to start; left as it is.
@@ -160,7 +160,7 @@ def _train_heads(
     seed: int,
     should_stop: Callable[[], bool] | None,
 ) -> bool:
-    """The SCAN loss over features that stand still, each head by itself; on the CPU, where it takes seconds.
+    """Trains each head by the SCAN loss on fixed features; on the CPU, where it takes seconds.
 
     Returns:
         Whether it is done; False where it was stopped.
@@ -207,7 +207,7 @@ def train_self_labels(
 ) -> bool:
     """Trains a SCAN network in place on its own confident predictions, section 2.3 of Van Gansbeke et al.
 
-    What it says with more than `threshold` of the plain image is the target for a random view; each
+    Its label of the plain image, where that is surer than `threshold`, is the target for a random view; each
     cluster weighs the same in a batch.
 
     Args:
