@@ -52,8 +52,8 @@ def train_detector(
         reconstructions: uint8 (N,H,W,3), shown in the place of an ID image with probability
             `config.reconstructed_id`; needed where that is above 0.
         snapshot_images: uint8 (P,H,W,3), whose features are kept before training and after every epoch.
-        state_path: Where to keep the resume state; read first if it is there. Snapshots are kept next to it, one
-            file each. The caller removes them all at the end.
+        state_path: Where to keep the resume state; read first if it is there. Snapshots are kept in
+            its folder, one file each. The caller removes them all at the end.
         device: "auto", "cpu", "cuda", ...
         on_report: Called every few steps.
         should_stop: Asked before every step.

@@ -1,9 +1,9 @@
 """Corrects the channel means of noise that a U-Net predicts on unshuffled pixels.
 
-An f x f pixel-unshuffle makes a channel of the pixels at one place of every f x f square. Where the means of two
-channels differ, the picture has a grid of period f. Group normalisation removes the means, so the network cannot
-tell how much of such a grid is noise, and leaves it in the picture, with guidance and without. The answer is known
-in closed form: the channel means of training images are taken for Gaussian, and the mean of the noise is.
+An f x f pixel-unshuffle makes a channel of the pixels at one place of every f x f square. Where the means of
+two channels differ, the picture has a grid of period f. Group normalisation removes the means, so the network
+cannot tell how much of such a grid is noise, and leaves it in the picture. The answer is known in closed form
+where the channel means of training images are taken for Gaussian, as those of the noise are.
 """
 
 from __future__ import annotations

@@ -13,9 +13,9 @@ MAX_QUERIES = 2_000
 def trustworthiness(features: np.ndarray, points: np.ndarray, k: int = 10) -> float:
     """The share of neighbours in the layout that are neighbours in feature space (Venna & Kaski 2001).
 
-    A false neighbour costs as much as its rank in feature space lies beyond k. scikit-learn's function gives the
-    same, by a table of all pairs; this one walks over blocks of rows and fits 10,000 points into memory. With
-    more than `MAX_QUERIES` points it looks at the neighbours of that many, evenly spaced, among all.
+    A false neighbour costs as much as its rank in feature space lies beyond k. scikit-learn's function gives
+    the same from a table of all pairs; this one takes blocks of rows, so 10,000 points fit into memory. Of more
+    than `MAX_QUERIES` points it takes the neighbours of that many, evenly spaced.
 
     Args:
         features: float (N,D).
