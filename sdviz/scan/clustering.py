@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from sklearn.cluster import KMeans
 from torch import nn
 from torch.nn import functional as F
 
-from ..config import ScanConfig, SelfLabelConfig, ViewsConfig
+from ..config import OptimizerConfig, ScanConfig, SelfLabelConfig, ViewsConfig
 from ..detection.knn import unit_length
 from ..nn.batches import encode
 from ..nn.classifier import Projection, ScanClassifier
@@ -167,20 +166,24 @@ def _train_heads(
     """
     z = torch.tensor(features)
     batch = min(config.head_batch_size, len(z))
-    optimizer = torch.optim.AdamW(heads.parameters(), config.head_learning_rate)
-    for step in range(config.head_steps):
-        if should_stop is not None and should_stop():
-            return False
+
+    def loss_at(step: int) -> torch.Tensor:
         generator = step_generator(seed, step, "scan heads")
         rows = torch.randperm(len(z), generator=generator)[:batch]
         others = near[rows, torch.randint(near.shape[1], (batch,), generator=generator)]
-        loss = scan_losses(heads(z[rows]), heads(z[others]), config.entropy_weight).sum()
-        rate = (1 + math.cos(math.pi * step / config.head_steps)) / 2
-        optimizer.param_groups[0]["lr"] = config.head_learning_rate * rate
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-    return True
+        return scan_losses(heads(z[rows]), heads(z[others]), config.entropy_weight).sum()
+
+    optimizer = OptimizerConfig(learning_rate=config.head_learning_rate, weight_decay=0.01)
+    return train_networks(
+        "SCAN heads",
+        {"heads": heads},
+        loss_at,
+        optimizer,
+        config.head_steps,
+        batch,
+        torch.device("cpu"),
+        should_stop=should_stop,
+    )
 
 
 class _Embedding(nn.Module):
