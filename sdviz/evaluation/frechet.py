@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..nn.batches import in_batches
 from ..nn.device import resolve_device
 
 INCEPTION_URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
@@ -133,12 +134,7 @@ def inception_features(
     """
     path = Path(weights_path).expanduser()
     network = _inception(path).to(resolve_device(device))
-    parts = [np.empty((0, 2048), np.float32)]
-    with torch.no_grad():
-        for first in range(0, len(images), _BATCH_SIZE):
-            x = torch.tensor(np.asarray(images[first : first + _BATCH_SIZE])).permute(0, 3, 1, 2)
-            parts.append(network(x.to(resolve_device(device)))[0].float().cpu().numpy())
-    return np.concatenate(parts)
+    return in_batches(lambda pixels: network(pixels)[:1], images, device, _BATCH_SIZE)[0]
 
 
 def check_inception(weights_path: str | Path) -> None:

@@ -1,4 +1,4 @@
-"""Which device does the work, and what it can do."""
+"""Chooses the device, and says what it can do."""
 
 from __future__ import annotations
 
@@ -41,6 +41,11 @@ def has_fast_bf16(device: torch.device) -> bool:
         # oneDNN may be told to leave them alone (ONEDNN_MAX_CPU_ISA)
         return bool(has_instructions) and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return False
+
+
+def fast_autocast(device: torch.device) -> torch.autocast:
+    """Computes networks in bfloat16 where the device has it, else as they are; losses belong outside."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=has_fast_bf16(device))
 
 
 def device_name(device: torch.device) -> str:
