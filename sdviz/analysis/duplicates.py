@@ -1,4 +1,4 @@
-"""Pictures that lie suspiciously near each other: OOD beside ID, outliers beside training images."""
+"""Finds near-duplicates: OOD images and outliers whose features almost equal those of a training image."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from ..detection.knn import NeighbourSearch
 from .tables import Evidence, MissingPart
+from .votes import unit_length
 
 QUERIES_AT_ONCE = 1024
 
@@ -19,7 +20,7 @@ class Pairs:
 
     Attributes:
         ids: str (M,), the OOD image or outlier.
-        others: str (M,), the training image beside it.
+        others: str (M,), the training image nearest to it.
         distances: float64 (M,), Euclidean, of their features.
         is_source: bool (M,), whether the training image is what the outlier was made of.
     """
@@ -112,11 +113,7 @@ def _check_some(n: int) -> None:
 
 def _ready(features: np.ndarray, normalize: bool) -> np.ndarray:
     """float32 (N,D), of unit length where that is asked for, as Eq. 6 takes them."""
-    rows = np.asarray(features, np.float32)
-    if not normalize:
-        return rows
-    lengths = np.sqrt(np.einsum("nd,nd->n", rows, rows, dtype=np.float64))
-    return (rows / np.where(lengths > 0, lengths, 1.0)[:, None]).astype(np.float32)
+    return unit_length(features) if normalize else np.asarray(features, np.float32)
 
 
 def _nearest(

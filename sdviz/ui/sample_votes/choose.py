@@ -18,8 +18,8 @@ from sdviz.analysis.votes import (
     group_ids,
     matching_ids,
     ordered,
+    sample_to_begin_with,
     scored_sets,
-    telling_sample,
 )
 from sdviz.bundle import Bundle
 from sdviz.data.uploads import from_uploads
@@ -136,7 +136,7 @@ def _resolve(
     shown = "`" + asked[:_MAX_ID_SHOWN].replace("`", "'").replace("\n", " ") + "`"
 
     def first() -> tuple[Sample | None, str]:
-        return telling_sample(
+        return sample_to_begin_with(
             evidence, {name: one.total for name, one in now.to_order_by.items()}, now.threshold
         )
 
