@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..detection.knn import NeighbourSearch
+from ..detection.knn import NeighbourSearch, unit_length
 from .tables import Evidence, MissingPart
-from .votes import unit_length
 
 QUERIES_AT_ONCE = 1024
 
@@ -113,7 +112,8 @@ def _check_some(n: int) -> None:
 
 def _ready(features: np.ndarray, normalize: bool) -> np.ndarray:
     """float32 (N,D), of unit length where that is asked for, as Eq. 6 takes them."""
-    return unit_length(features) if normalize else np.asarray(features, np.float32)
+    rows = np.asarray(features, np.float32)
+    return unit_length(rows) if normalize else rows
 
 
 def _nearest(

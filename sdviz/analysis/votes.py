@@ -10,6 +10,7 @@ from sklearn.decomposition import PCA
 
 from ..bundle import Banks
 from ..data.imageset import permutation
+from ..detection.knn import unit_length
 from ..detection.score import Neighbourhood, SDScore
 from .rescoring import SetScores
 from .tables import Evidence, MissingPart, ScoredSet
@@ -179,13 +180,6 @@ def probabilities(logits: np.ndarray) -> np.ndarray:
     """Softmax of one head's logits, float64 (C,)."""
     e = np.exp(np.asarray(logits, np.float64) - float(np.max(logits)))
     return np.asarray(e / e.sum())
-
-
-def unit_length(features: np.ndarray) -> np.ndarray:
-    """Scales rows to length 1, float32 (N,D), as Eq. 6 takes them; a row of length 0 stays as it is."""
-    rows = np.asarray(features, np.float32)
-    lengths = np.sqrt(np.einsum("nd,nd->n", rows, rows, dtype=np.float64))
-    return (rows / np.where(lengths > 0, lengths, 1.0)[:, None]).astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)

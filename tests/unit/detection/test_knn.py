@@ -10,7 +10,7 @@ import torch
 from sklearn.neighbors import NearestNeighbors
 
 from sdviz.detection import knn
-from sdviz.detection.knn import NeighbourSearch, check_features
+from sdviz.detection.knn import NeighbourSearch, check_features, nearest_others, unit_length
 
 ROOT = Path(__file__).resolve().parents[3]
 DEVICES = [
@@ -48,21 +48,21 @@ def unit(x: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("dim", [1, 3, 64, 200])
 @pytest.mark.parametrize(("n", "k"), [(1, 1), (7, 7), (50, 10), (1500, 1), (1500, 10), (1500, 50)])
 def test_it_is_brute_force(n: int, k: int, dim: int, device: str) -> None:
-    dice = np.random.default_rng(n + k + dim)
-    check(dice.normal(size=(60, dim)), dice.normal(size=(n, dim)), k, device)
+    rng = np.random.default_rng(n + k + dim)
+    check(rng.normal(size=(60, dim)), rng.normal(size=(n, dim)), k, device)
 
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("n_queries", [1, 5, 19, 20, 21, 300])
 def test_the_number_of_queries_does_not_matter(n_queries: int, device: str) -> None:
     # faiss goes from differences to matrix products at 20
-    dice = np.random.default_rng(0)
-    check(dice.normal(size=(n_queries, 32)), dice.normal(size=(400, 32)), 5, device)
+    rng = np.random.default_rng(0)
+    check(rng.normal(size=(n_queries, 32)), rng.normal(size=(400, 32)), 5, device)
 
 
 def test_it_is_what_scikit_learn_says() -> None:
-    dice = np.random.default_rng(1)
-    queries, references = dice.normal(size=(100, 16)), dice.normal(size=(800, 16))
+    rng = np.random.default_rng(1)
+    queries, references = rng.normal(size=(100, 16)), rng.normal(size=(800, 16))
     peer = NearestNeighbors(n_neighbors=10, algorithm="kd_tree").fit(references)
     distances, indices = peer.kneighbors(queries)
     mine, rows = NeighbourSearch(references, device="cpu").search(queries, 10)
@@ -87,32 +87,32 @@ def test_it_is_what_scikit_learn_says() -> None:
 def test_near_duplicates_have_their_true_distances(
     spread: float, offset: float, scale: float, device: str
 ) -> None:
-    dice = np.random.default_rng(2)
-    centres = unit(dice.normal(size=(20, 96)))[dice.integers(0, 20, 2500)]
-    features = ((centres + spread * dice.normal(size=centres.shape) + offset) * scale).astype(np.float32)
+    rng = np.random.default_rng(2)
+    centres = unit(rng.normal(size=(20, 96)))[rng.integers(0, 20, 2500)]
+    features = ((centres + spread * rng.normal(size=centres.shape) + offset) * scale).astype(np.float32)
     check(features[:500], features[500:], 10, device)
 
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_one_reference_far_away_does_not_blur_the_others(device: str) -> None:
-    dice = np.random.default_rng(3)
-    references = dice.normal(size=(600, 24))
+    rng = np.random.default_rng(3)
+    references = rng.normal(size=(600, 24))
     references[17] *= 1e7
-    check(dice.normal(size=(50, 24)), references, 10, device)
+    check(rng.normal(size=(50, 24)), references, 10, device)
 
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_a_query_far_away_has_its_neighbours_too(device: str) -> None:
-    dice = np.random.default_rng(4)
-    queries = dice.normal(size=(6, 24)) * np.array([1, 1e4, 1e8, 1e15, 1e30, 1])[:, None]
-    distances, _ = NeighbourSearch(references := dice.normal(size=(600, 24)), device=device).search(queries, 10)
+    rng = np.random.default_rng(4)
+    queries = rng.normal(size=(6, 24)) * np.array([1, 1e4, 1e8, 1e15, 1e30, 1])[:, None]
+    distances, _ = NeighbourSearch(references := rng.normal(size=(600, 24)), device=device).search(queries, 10)
     np.testing.assert_allclose(distances, brute_force(queries, references, 10)[0], rtol=1e-12)
 
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_copies_are_at_distance_0_and_the_earlier_row_comes_first(device: str) -> None:
-    dice = np.random.default_rng(5)
-    references = dice.normal(size=(300, 8)).astype(np.float32)
+    rng = np.random.default_rng(5)
+    references = rng.normal(size=(300, 8)).astype(np.float32)
     references[[40, 50, 250]] = references[10]
     distances, indices = NeighbourSearch(references, device=device).search(references[[10] * 30], 6)
     np.testing.assert_array_equal(indices[:, :4], [[10, 40, 50, 250]] * 30)
@@ -132,10 +132,10 @@ def test_all_features_alike(device: str) -> None:
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_chunks_and_wider_searches_change_nothing(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    dice = np.random.default_rng(6)
+    rng = np.random.default_rng(6)
     # a shell around every query: all distances nearly equal, so that few candidates are never enough
-    queries = 1e-4 * dice.normal(size=(40, 12))
-    references = unit(dice.normal(size=(900, 12)))
+    queries = 1e-4 * rng.normal(size=(40, 12))
+    references = unit(rng.normal(size=(900, 12)))
     whole = NeighbourSearch(references, device=device).search(queries, 10)
     monkeypatch.setattr(knn, "QUERIES_AT_ONCE", 7)
     monkeypatch.setattr(knn, "DIFFERENCES_BYTES", {"cpu": 8 * 12 * 31, "cuda": 8 * 12 * 31})
@@ -163,9 +163,9 @@ class RoughSearch(NeighbourSearch):
 
 @pytest.mark.parametrize("spread", [1e-2, 1e-3, 5e-4, 2e-4, 1e-4])
 def test_the_rounding_that_is_allowed_for_keeps_no_neighbour_out(spread: float) -> None:
-    dice = np.random.default_rng(9)
-    centres = unit(dice.normal(size=(10, 64)))[dice.integers(0, 10, 1200)]
-    features = (centres + spread * dice.normal(size=centres.shape)).astype(np.float32)
+    rng = np.random.default_rng(9)
+    centres = unit(rng.normal(size=(10, 64)))[rng.integers(0, 10, 1200)]
+    features = (centres + spread * rng.normal(size=centres.shape)).astype(np.float32)
     _, indices = RoughSearch(features[200:], device="cpu").search(features[:200], 10)
     np.testing.assert_array_equal(indices, brute_force(features[:200], features[200:], 10)[1])
 
@@ -173,11 +173,11 @@ def test_the_rounding_that_is_allowed_for_keeps_no_neighbour_out(spread: float) 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_cuda_is_exact_with_tf32_switched_on() -> None:
-    dice = np.random.default_rng(7)
+    rng = np.random.default_rng(7)
     before = torch.backends.cuda.matmul.fp32_precision
     torch.backends.cuda.matmul.fp32_precision = "tf32"
     try:
-        check(unit(dice.normal(size=(200, 128))), unit(dice.normal(size=(5000, 128))), 10, "cuda")
+        check(unit(rng.normal(size=(200, 128))), unit(rng.normal(size=(5000, 128))), 10, "cuda")
         assert torch.backends.cuda.matmul.fp32_precision == "tf32"
     finally:
         torch.backends.cuda.matmul.fp32_precision = before
@@ -190,8 +190,8 @@ def test_cuda_is_exact_with_tf32_switched_on() -> None:
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_a_query_passes_over_its_own_row(device: str) -> None:
-    dice = np.random.default_rng(8)
-    references = dice.normal(size=(200, 6))
+    rng = np.random.default_rng(8)
+    references = rng.normal(size=(200, 6))
     ids = [f"set/{i}" for i in range(200)]
     search = NeighbourSearch(references, ids, device)
     _, with_itself = search.search(references, 4)
@@ -230,6 +230,53 @@ def test_all_references_but_one_s_own_will_do() -> None:
 def test_no_queries_are_no_error() -> None:
     distances, indices = NeighbourSearch(np.ones((3, 2)), device="cpu").search(np.ones((0, 2)), 2)
     assert distances.shape == indices.shape == (0, 2)
+
+
+# --------------------------------------------------------------------------------------------------
+# Of a set to itself, and by angle
+# --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("k", [1, 5, 39])
+def test_the_nearest_of_unit_length_are_the_most_alike_by_angle(k: int) -> None:
+    rng = np.random.default_rng(0)
+    features = (rng.normal(size=(40, 6)) * rng.uniform(0.1, 10, (40, 1))).astype(np.float32)
+    found = nearest_others(unit_length(features), k, device="cpu")
+    assert (found.shape, found.dtype) == ((40, k), np.int64)
+    # 1. by hand
+    similarity = unit(features) @ unit(features).T
+    np.fill_diagonal(similarity, -2)
+    assert (found == np.argsort(-similarity, axis=1)[:, :k]).all()
+    # 2. by scikit-learn
+    theirs = NearestNeighbors(n_neighbors=k, metric="cosine").fit(features).kneighbors(return_distance=False)
+    assert (found == theirs).all()
+    assert not (found == np.arange(40)[:, None]).any()
+    # 3. some rows alone
+    assert (nearest_others(unit_length(features), k, np.array([7, 3])) == found[[7, 3]]).all()
+
+
+def test_a_row_s_double_is_its_neighbour_and_itself_is_not() -> None:
+    features = np.eye(4, dtype=np.float32)[[0, 1, 0, 1]]
+    assert nearest_others(features, 1).ravel().tolist() == [2, 3, 0, 1]
+    # a feature of length 0 has neighbours too, and is not its own
+    features[0] = 0
+    assert 0 not in nearest_others(unit_length(features), 3)[0]
+
+
+@pytest.mark.parametrize("k", [0, 4, -1])
+def test_more_neighbours_than_other_rows_are_refused(k: int) -> None:
+    with pytest.raises(ValueError, match=rf"k = {k} is outside 1\.\.3"):
+        nearest_others(np.eye(4, dtype=np.float32), k)
+
+
+def test_unit_length_of_any_size() -> None:
+    features = np.random.default_rng(1).normal(size=(3, 5, 4)) * np.array([1e-30, 1, 1e30]).reshape(3, 1, 1)
+    features[1, 2] = 0
+    made = unit_length(features)
+    assert made.dtype == np.float32
+    lengths = np.linalg.norm(made, axis=-1)
+    np.testing.assert_allclose(np.delete(lengths.ravel(), 7), 1, rtol=1e-6)
+    assert lengths[1, 2] == 0
 
 
 # --------------------------------------------------------------------------------------------------

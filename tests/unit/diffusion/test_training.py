@@ -23,9 +23,10 @@ from sdviz.diffusion.training import (
     rate_factor,
     train_noise_predictor,
 )
+from sdviz.files import leftovers
 from sdviz.nn.device import has_fast_bf16
+from sdviz.nn.pixels import to_tensor
 from sdviz.nn.unet import NoisePredictor
-from sdviz.outliers import to_tensor
 from tests.full_disk import largest_file
 
 SCHEDULE = NoiseSchedule.linear(1000)
@@ -131,10 +132,10 @@ def test_the_loss_is_eq_1(
 def test_the_loss_falls(
     train: Callable[..., tuple[NoisePredictor, bool]], tiny_network: Callable[..., NoisePredictor], data: Data
 ) -> None:
-    dice = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     x_0, labels = to_tensor(data.images).repeat(20, 1, 1, 1), torch.tensor(data.labels).repeat(20)
-    s = torch.randint(1, 1001, (240,), generator=dice)
-    noise = torch.randn(x_0.shape, generator=dice)
+    s = torch.randint(1, 1001, (240,), generator=generator)
+    noise = torch.randn(x_0.shape, generator=generator)
     x_s = SCHEDULE.add_noise(x_0, noise, s)
 
     @torch.no_grad()
@@ -533,11 +534,11 @@ def test_a_full_disk_leaves_the_last_state_whole(
     assert file.read_bytes() == whole
     assert [p.name for p in tmp_path.iterdir()] == ["state.pt"]
     # what a killed process left half written stands in nobody's way
-    (tmp_path / "state.pt.partial").write_bytes(whole[:100])
+    (tmp_path / f".state.{'0' * 32}.partial.pt").write_bytes(whole[:100])
     resumed, complete = train(state_path=file)
     assert complete
     assert same(weights(resumed), weights(undisturbed))
-    assert [p.name for p in tmp_path.iterdir()] == ["state.pt"]
+    assert [p.name for p in tmp_path.iterdir() if p not in leftovers(tmp_path)] == ["state.pt"]
 
 
 @pytest.mark.parametrize(
