@@ -78,12 +78,12 @@ def frechet_distances(
     test: np.ndarray | None = None,
     source_rows: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """The distances that only mean something side by side: the tree `sdviz.evaluation.report.Frechet`.
+    """Distances that are to be read together: the tree `sdviz.evaluation.report.Frechet`.
 
     Args:
         train: float (N,D), features of the training images.
         outliers: float (M,D).
-        reconstructions: float (L,D), the same edits under the right label.
+        reconstructions: float (L,D), the same images denoised under the right label.
         test: float (K,D), held-out ID images.
         source_rows: int64 (M,), the row in train that each outlier was made from.
 
@@ -122,7 +122,7 @@ def inception_features(
     """Pooled features of the Inception network of 2015-12-05, which FID is defined by; float32 (N,2048).
 
     torch-fidelity's network, which resizes as TensorFlow 1 did. FID as the literature quotes it is over 50,000
-    images against 50,000; the counts stand beside every distance in the report.
+    images against 50,000; the report gives the counts with every distance.
 
     Args:
         images: uint8 (N,H,W,3).
