@@ -32,7 +32,7 @@ _PAPER_NETWORKS = {
 }
 # the network of the paper's own method
 _PAPER_OWN = "ViT-B/16"
-# methods that look at images alone
+# methods that read images alone
 NO_NETWORK = tuple(key for key, one in BASELINES.items() if one.needs == ("images",))
 OURS_ROW = "SD outliers (the paper), ViT-B/16"
 TRUTH_ROW = "SD outliers, ground-truth labels"

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
-from safetensors.numpy import save_file as save_arrays
 
 from ..baselines import Baseline, Images, Reference
 from ..baselines.interface import OnProgress
@@ -17,17 +16,22 @@ from ..config.tree import BaselineConfig, RunConfig
 from ..data import ImageSet
 from ..diffusion.training import train_noise_predictor
 from ..evaluation import BaselineScores
-from ..files import replacing
 from ..nn.batches import encode
 from ..nn.device import resolve_device
 from ..nn.encoder import Encoder
 from ..nn.inference import prepare_for_inference
 from ..nn.unet import build_noise_predictor
 from ..outliers import Recipe, generate_outliers
-from .clusters import load_backbone, load_clusterer, load_encoder
-from .generation import add_phase_means, outlier_recipe, reencode
+from . import clusterer, detector, encoder
+from .backbone import load_backbone
+from .clusterer import load_clusterer
+from .diffusion import add_phase_means
+from .encoder import load_encoder
+from .labels import read_cluster_names, read_labels, source_labels
+from .outliers import outlier_recipe
 from .sets import NamedSet, evaluation_sets
-from .workspace import Metrics, Progress, Workspace, read_cluster_names, read_labels, source_labels
+from .shards import reencode
+from .workspace import Metrics, Progress, Settings, Workspace, write_arrays
 
 _AT_ONCE = 512
 
@@ -36,7 +40,13 @@ class _Stopped(Exception):
     """Somebody asked the run to stop while a method was at work."""
 
 
-def make_baselines(work: Workspace) -> Metrics | None:
+def depends_on(config: RunConfig) -> Settings:
+    """The detector's images and settings, both networks, the clusterer, and which methods there are."""
+    networks = detector.depends_on(config) | encoder.depends_on(config) | clusterer.depends_on(config)
+    return networks | config.evaluation.model_dump(mode="json", include={"baselines"})
+
+
+def make(work: Workspace) -> Metrics | None:
     """Stage `baselines`: fits every method of `evaluation.baselines` and scores all sets with it.
 
     A method is fitted on `work.sources`. Its scores go to baselines/<key>.safetensors, one float64 column for
@@ -64,8 +74,7 @@ def make_baselines(work: Workspace) -> Metrics | None:
             scores = _fit_and_score(work, inputs, one, out, report_or_stop)
         except _Stopped:
             return None
-        with replacing(path) as partial:
-            save_arrays({name: np.ascontiguousarray(column) for name, column in scores.items()}, partial)
+        write_arrays(path, scores)
         _report(work, (i + 1) / len(wanted))
     return {"baselines": len(wanted)}
 
@@ -206,6 +215,5 @@ def _early_outliers(work: Workspace, steps: int, out: Path, on_progress: OnProgr
         on_progress(0.7 + 0.3 * min(1.0, (first + _AT_ONCE) / len(made)))
     if work.config.outliers.jpeg is not None:
         made = reencode(made, work.config.outliers.jpeg)
-    with replacing(kept) as partial:
-        save_arrays({"images": made}, partial)
+    write_arrays(kept, {"images": made})
     return made

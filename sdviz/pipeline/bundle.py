@@ -1,11 +1,9 @@
-"""The last stage: everything in one folder."""
+"""Stage `bundle`: everything in one folder, a `sdviz.bundle.Bundle`."""
 
 from __future__ import annotations
 
 import io
-import os
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -17,22 +15,29 @@ from torch import nn
 from .. import data
 from ..bundle import Bundle, Defaults, make_manifest
 from ..bundle.manifest import ScoreDefaults
+from ..config.tree import RunConfig
 from ..data import DataError
 from ..data.sources.named_parquet import files_under
 from ..data.sources.parquet import same_images_table
-from .clusters import load_backbone, load_clusterer
-from .detecting import load_detector
-from .generation import load_noise_predictor, phase_statistics, read_outliers
-from .workspace import Metrics, Workspace, labels_path, read_cluster_names, read_labels, read_metrics
+from .backbone import load_backbone
+from .clusterer import load_clusterer
+from .detector import load_detector
+from .diffusion import load_noise_predictor, phase_statistics
+from .labels import GIVEN, labels_path, read_cluster_names, read_labels
+from .order import stage_names
+from .outliers import read_outliers
+from .workspace import Metrics, Settings, Workspace, read_metrics, write_table
 
-Net = TypeVar("Net", bound=nn.Module)
 SOURCES = {"ground_truth": "ground truth", "scan": "SCAN", "kmeans": "k-means", "file": "a file"}
 
 
-def make_bundle(work: Workspace) -> Metrics:
-    """Stage `bundle`: what the pages open, and what scores anyone's images."""
-    from .stages import stage_names
+def depends_on(config: RunConfig) -> Settings:
+    """The whole configuration but the device."""
+    return config.model_dump(mode="json", exclude={"device"})
 
+
+def make(work: Workspace) -> Metrics:
+    """Writes what the pages open and what scores anyone's images."""
     config, names = work.config, display_names(work)
     predictor = load_noise_predictor(work)
     metrics: Metrics = {}
@@ -52,38 +57,30 @@ def make_bundle(work: Workspace) -> Metrics:
         config=config.model_dump(mode="json"),
         metrics=metrics,
     )
-    as_kept = halved if config.bundle.weights == "float16" else _whole
-    parts = {"pseudo_labels.parquet": labels_path(work)}
-    parts |= _original_order(work)
+    parts = {"pseudo_labels.parquet": labels_path(work)} | _original_order(work)
     if config.detector is not None:
         parts |= _parts_of_a_detector(work)
-    bundle = Bundle(
-        manifest,
-        predictor,
-        work.schedule,
-        as_kept(load_clusterer(work)),
-        as_kept(load_backbone(work)) if config.encoder is not None else None,
-        as_kept(load_detector(work)) if config.detector is not None else None,
-        parts,
-    ).save(work.folder / "bundle")
-    return {"bundle_sha256": bundle.hash}
+    clusterer = load_clusterer(work)
+    encoder = load_backbone(work) if config.encoder is not None else None
+    detector = load_detector(work) if config.detector is not None else None
+    if config.bundle.weights == "float16":
+        for network in (clusterer, encoder, detector):
+            if network is not None:
+                _halve(network)
+    bundle = Bundle(manifest, predictor, work.schedule, clusterer, encoder, detector, parts)
+    return {"bundle_sha256": bundle.save(work.folder / "bundle").hash}
 
 
-def halved(network: Net) -> Net:
-    """The network with its tables of weights rounded to float16, in place; norms and biases stay whole."""
+def _halve(network: nn.Module) -> None:
+    """Rounds the tables of weights to float16, in place; norms and biases stay whole."""
     with torch.no_grad():
         for tensor in network.parameters():
             if tensor.ndim > 1:
                 tensor.copy_(tensor.half())
-    return network
-
-
-def _whole(network: Net) -> Net:
-    return network
 
 
 def display_names(work: Workspace) -> tuple[str, ...]:
-    """A name for each cluster; where classes are known, what is in it: used to show it and for nothing else.
+    """A name for each cluster, to be shown; where classes are known, it says which of them are in the cluster.
 
     A cluster that is at least nine tenths of one class has that class's name; any other its number and its
     most frequent class, "mostly" where that is more than half of it, else "often", with the second class
@@ -92,7 +89,7 @@ def display_names(work: Workspace) -> tuple[str, ...]:
     names, images = read_cluster_names(work), work.images
     labels = read_labels(work)
     known = images.labels >= 0
-    if work.config.labels.source in ("ground_truth", "file") or not known.any():
+    if work.config.labels.source in GIVEN or not known.any():
         return names
     shown = []
     for cluster, name in enumerate(names):
@@ -153,7 +150,7 @@ def _original_order(work: Workspace) -> dict[str, Path]:
     if not tables:
         return {}
     path = work.stage_folder("packed") / "same_images.parquet"
-    _replace_table(pa.concat_tables(tables), path)
+    write_table(pa.concat_tables(tables), path)
     return {"same_images.parquet": path}
 
 
@@ -168,7 +165,7 @@ def _write_feature_rows(work: Workspace, path: Path) -> None:
             "id": [*work.sources.ids.tolist(), *outliers],
         }
     )
-    _replace_table(table, path)
+    write_table(table, path)
 
 
 def _write_outliers_with_pictures(work: Workspace, path: Path) -> None:
@@ -178,16 +175,10 @@ def _write_outliers_with_pictures(work: Workspace, path: Path) -> None:
     kept = work.config.bundle.outlier_pictures
     n_kept = len(pictures) if kept is None else min(kept, len(pictures))
     blobs = [_png(pictures[i]) if i < n_kept else None for i in range(len(pictures))]
-    _replace_table(table.append_column("png", pa.array(blobs, pa.binary())), path)
+    write_table(table.append_column("png", pa.array(blobs, pa.binary())), path)
 
 
 def _png(image: np.ndarray) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(image).save(stream, "PNG")
     return stream.getvalue()
-
-
-def _replace_table(table: pa.Table, path: Path) -> None:
-    partial = path.with_name(path.name + ".partial")
-    pq.write_table(table, partial, compression="zstd")
-    os.replace(partial, path)

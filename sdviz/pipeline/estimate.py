@@ -1,4 +1,4 @@
-"""How long a run will take and how much it will write, from one step of each training on this machine."""
+"""Estimates the time and disk space of a run from one training step of each network on this machine."""
 
 from __future__ import annotations
 
@@ -17,13 +17,11 @@ from ..nn.device import has_fast_bf16, resolve_device
 from ..nn.encoder import Encoder
 from ..nn.inference import prepare_for_inference
 from ..nn.unet import build_noise_predictor, n_parameters
-from .generation import kinds_needed, outlier_recipe
+from .order import stage_names
+from .outliers import kinds_needed, outlier_recipe
 from .preflight import check_run
-from .stages import stage_names
 
 PROBE_IMAGES = 32
-# an optimizer's state and the averaged copy, beside the weights
-STATE_COPIES = 4
 
 
 @dataclass(frozen=True)
@@ -93,11 +91,8 @@ def estimate(config: RunConfig) -> list[StageEstimate]:
             held["detector"] = 4 * n_parameters(head)
             held["features"] = 4 * n_scored * encoder.feature_dim
             held["controls"] = n_trained * 2 * n_scored * encoder.feature_dim
-            sec["baselines"] = sum(
-                _baseline_images(one.build(), n_sources, n_asked) * train_sec
-                for one in config.evaluation.baselines
-            )
-            held["baselines"] = 8 * n_asked * len(config.evaluation.baselines)
+            sec["baselines"] = sum(_baseline_images(one, n_sources, n_asked) for one in methods) * train_sec
+            held["baselines"] = 8 * n_asked * len(methods)
     # 3. the U-Net, in training and making outliers
     unet = build_noise_predictor(config.diffusion.unet, clusters, size).to(device)
     t = torch.zeros(PROBE_IMAGES, dtype=torch.int64, device=device)
@@ -138,7 +133,7 @@ def _training_sec(config: EncoderConfig, train_sec: float) -> float:
 
 
 def _baseline_images(method: Baseline, n_fit: int, n_asked: int) -> float:
-    """How many images' training a method costs; a forward pass is a third of that."""
+    """How many images' training a method costs; scoring one costs a third of that."""
     trained = method.training_passes * method.settings.epochs * n_fit if method.training_passes else 0.0
     return float(trained + method.scoring_passes * (n_fit + n_asked) / 3)
 
@@ -155,7 +150,7 @@ def _forward(network: torch.nn.Module, x: torch.Tensor) -> None:
 
 
 def _per_image(work: Callable[[], object], device: torch.device) -> float:
-    """Seconds for an image: the quicker of two tries behind a first one that warms up."""
+    """Seconds for an image: the faster of two tries, after one that warms up."""
     times = []
     for _ in range(3):
         started = time.perf_counter()

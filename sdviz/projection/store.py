@@ -10,10 +10,10 @@ from collections import OrderedDict
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 
+from ..files import replacing
 from ..ui.cache.worker import Worker
 from .layouts import Layouts, LayoutSettings, compute_layouts
 
@@ -111,16 +111,9 @@ def write_layouts(path: Path, layouts: Layouts) -> None:
     Raises:
         OSError: The disk is full or read-only; nothing is left.
     """
-    part = path.with_name(f".{path.name}.{uuid4().hex}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as stream:
-            np.savez(stream, points=layouts.points, trust=layouts.trust, explained=layouts.explained)
-        part.replace(path)
-    except OSError:
-        with suppress(OSError):
-            part.unlink()
-        raise
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as partial, partial.open("wb") as stream:
+        np.savez(stream, points=layouts.points, trust=layouts.trust, explained=layouts.explained)
 
 
 class GivenUp(ValueError):

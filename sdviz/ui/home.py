@@ -1,4 +1,4 @@
-"""The landing page below its title."""
+"""The landing page, below its title."""
 
 from __future__ import annotations
 
@@ -12,23 +12,22 @@ from sdviz.bundle import Bundle
 from sdviz.data import MissingDataError
 from sdviz.nn.device import device_name
 from sdviz.outliers import draw_target_labels
-from sdviz.ui.cache import DEVICE_LOCK, Edit, load_images, make_edits
+from sdviz.ui.cache import Edit, load_images, make_edits
 from sdviz.ui.cluster_names import usual_names
-from sdviz.ui.components import Cell, Words, picture_grid
-from sdviz.ui.lab.state import judge
-from sdviz.ui.page import PageContext, open_page, show_missing_bundle
+from sdviz.ui.components.picture_grid import Cell, Label, picture_grid
+from sdviz.ui.outliers import clusters_of
+from sdviz.ui.page import LAB, PageContext, open_page, show_missing_bundle
 from sdviz.ui.pictures import ID_COLOUR, NEUTRAL_COLOUR, OUTLIER_COLOUR, data_uri
-from sdviz.ui.training.state import plain
+from sdviz.ui.text import plain
 
-LAB = "pages/1_Outlier_lab.py"
 N_EXAMPLES = 6
-# Few images hold one of each cluster, as a rule; more are labelled only where they do not
+# the first 200 images usually hold each cluster; more are labelled only where they do not
 EXAMPLES_AMONG = (200, 4_000)
 WAIT = "Making six outliers with the bundle"
 
 
 def show_home(context: PageContext) -> None:
-    """The way into the lab, examples, and what is in use."""
+    """Shows the way into the lab, examples, and the bundle, data and device in use."""
     columns = st.columns([1.2, 3], vertical_alignment="center")
     with columns[0]:
         if st.button("Open the outlier lab", icon=":material/science:", type="primary", width="stretch"):
@@ -48,7 +47,7 @@ def _of_how_many(bundle: Bundle) -> str:
 
 
 def _clusters_it(bundle: Bundle) -> bool:
-    """Whether what the examples are called comes from the bundle's clusterer, not from the data's labels."""
+    """Whether the examples are named by the bundle's clusterer and not by the data's labels."""
     return bundle.clusterer is not None and bundle.manifest.labels_from != "ground truth"
 
 
@@ -58,7 +57,7 @@ def _first_examples(bundle_hash: str, root: str, _bundle: Bundle) -> list[Edit]:
 
 
 def first_examples(bundle: Bundle) -> list[Edit]:
-    """What the landing page makes outliers of: the first test image of each of the first clusters.
+    """The images of the examples: the first test image of each of the first clusters.
 
     Raises:
         DataError: The bundle's own data is not here.
@@ -73,8 +72,7 @@ def _find_examples(bundle: Bundle) -> list[Edit]:
         images = load_images(m.dataset, split, limit)
         labels = images.labels
         if _clusters_it(bundle):
-            with DEVICE_LOCK:
-                labels = bundle.pseudo_label(images.images)[0]
+            labels = clusters_of(bundle, images.images)
         members = [np.flatnonzero(labels == c) for c in range(bundle.n_clusters)]
         rows = [int(rows_of[0]) for rows_of in members if len(rows_of)][:N_EXAMPLES]
         if len(rows) == min(N_EXAMPLES, bundle.n_clusters):
@@ -88,7 +86,7 @@ def _find_examples(bundle: Bundle) -> list[Edit]:
 
 
 def _no_examples(bundle: Bundle, error: data.DataError) -> str:
-    """Why there are none, and how to get the set."""
+    """Why there are no examples, and how to get the set."""
     name = bundle.manifest.dataset
     if not isinstance(error, MissingDataError):
         return f"No examples here: {plain(str(error))}."
@@ -100,12 +98,7 @@ def _no_examples(bundle: Bundle, error: data.DataError) -> str:
 
 
 def _examples(bundle: Bundle, above: DeltaGenerator) -> None:
-    """A few images of the bundle's own data with their outliers, made now at the bundle's defaults.
-
-    Args:
-        bundle: In use.
-        above: Where a line says what they are.
-    """
+    """Shows a few images with outliers made now; a line about them goes into `above`."""
     try:
         edits = first_examples(bundle)
     except data.DataError as error:
@@ -127,19 +120,15 @@ def _examples(bundle: Bundle, above: DeltaGenerator) -> None:
     made = make_edits(bundle, edits, on_progress)
     names, recipe = usual_names(bundle), bundle.recipe()
     sigma = bundle.schedule.sigma(recipe.start_timestep)
-    cells = []
-    for edit in edits:
-        name = names[edit.label]
-        cells.append(Cell(data_uri(edit.image), f"original: {name}", ID_COLOUR, name))
+    was, targets = ([names[getattr(edit, key)] for edit in edits] for key in ("label", "target"))
+    cells = [
+        Cell(data_uri(edit.image), f"original: {name}", ID_COLOUR, name)
+        for edit, name in zip(edits, was, strict=True)
+    ]
     cells += [Cell(data_uri(e.noised), "the same, noised", NEUTRAL_COLOUR) for e in made]
     cells += [
-        Cell(
-            data_uri(e.outlier),
-            f"outlier, told {names[edit.target]}",
-            OUTLIER_COLOUR,
-            f"told {names[edit.target]}",
-        )
-        for e, edit in zip(made, edits, strict=True)
+        Cell(data_uri(e.outlier), f"outlier, told {name}", OUTLIER_COLOUR, f"told {name}")
+        for e, name in zip(made, targets, strict=True)
     ]
     place.empty()
     with place.container():
@@ -149,12 +138,9 @@ def _examples(bundle: Bundle, above: DeltaGenerator) -> None:
             key="examples",
             size_px=128,
             row_names=[
-                Words("original", "in-distribution"),
-                Words(
-                    f"noised, S = {recipe.start_timestep}",
-                    f"σ {sigma:.2f}",
-                ),
-                Words("outlier", f"w = {recipe.guidance_scale:g}"),
+                Label("original", "in-distribution"),
+                Label(f"noised, S = {recipe.start_timestep}", f"σ {sigma:.2f}"),
+                Label("outlier", f"w = {recipe.guidance_scale:g}"),
             ],
         )
         if bundle.clusterer is not None:
@@ -164,8 +150,8 @@ def _examples(bundle: Bundle, above: DeltaGenerator) -> None:
 
 @st.cache_data(max_entries=4, show_spinner=False)
 def _seen_in(bundle_hash: str, root: str, _bundle: Bundle, _outliers: list[np.ndarray]) -> np.ndarray:
-    """The clusters of the examples' outliers: a bundle and the data decide which these are."""
-    return judge(_bundle, _outliers)
+    """The clusters of the examples' outliers; bundle and data root fix which outliers these are."""
+    return clusters_of(_bundle, _outliers)
 
 
 def _say_what_changed(same: int, n: int) -> None:
@@ -177,32 +163,30 @@ def _say_what_changed(same: int, n: int) -> None:
 
 
 def _in_use(bundle: Bundle | None) -> None:
-    columns = st.columns(3)
-    with columns[0], st.container(border=True, height="stretch"):
-        st.markdown("**Bundle**")
-        if bundle is None:
-            st.caption("None yet. A bundle is a trained system in one folder.")
-        else:
-            m = bundle.manifest
-            st.caption(
-                f"`{bundle.path.name if bundle.path else 'in memory'}`, trained on `{m.dataset}`: "
-                f"{m.n_clusters} clusters, labels from {m.labels_from}; S up to {m.max_train_timestep}. "
-                f"Usual settings: S = {m.defaults.start_timestep}, w = {m.defaults.guidance_scale:g}, "
-                f"{m.defaults.num_inference_steps} steps of {m.defaults.solver}."
-            )
-            st.caption(f"Clusters: {', '.join(map(plain, usual_names(bundle)))}.")
-    with columns[1], st.container(border=True, height="stretch"):
-        st.markdown("**Data**")
-        here = data.names()
-        st.caption("On this machine: " + ", ".join(f"`{n}`" for n in here) + ".")
-        st.caption(
-            f"More sets go to `{data.data_root()}` (or set `SDVIZ_DATA`); "
-            "`python -m sdviz download cifar10` fetches one."
-        )
-    with columns[2], st.container(border=True, height="stretch"):
-        st.markdown("**Device**")
-        if bundle is None:
-            st.caption("Chosen when a bundle is opened: CUDA, then MPS, then the CPU.")
-        else:
-            st.caption(f"{device_name(bundle.device)}, {bundle.inference.description}.")
-            st.caption("CUDA is taken where there is some, then MPS, then the CPU; all work.")
+    if bundle is None:
+        about = ["None yet. A bundle is a trained system in one folder."]
+        device = ["Chosen when a bundle is opened: CUDA, then MPS, then the CPU."]
+    else:
+        m = bundle.manifest
+        about = [
+            f"`{bundle.path.name if bundle.path else 'in memory'}`, trained on `{m.dataset}`: "
+            f"{m.n_clusters} clusters, labels from {m.labels_from}; S up to {m.max_train_timestep}. "
+            f"Usual settings: S = {m.defaults.start_timestep}, w = {m.defaults.guidance_scale:g}, "
+            f"{m.defaults.num_inference_steps} steps of {m.defaults.solver}.",
+            f"Clusters: {', '.join(map(plain, usual_names(bundle)))}.",
+        ]
+        device = [
+            f"{device_name(bundle.device)}, {bundle.inference.description}.",
+            "CUDA is taken where there is some, then MPS, then the CPU; all work.",
+        ]
+    sets = [
+        "On this machine: " + ", ".join(f"`{n}`" for n in data.names()) + ".",
+        f"More sets go to `{data.data_root()}` (or set `SDVIZ_DATA`); "
+        "`python -m sdviz download cifar10` fetches one.",
+    ]
+    cards = {"Bundle": about, "Data": sets, "Device": device}
+    for column, (title, lines) in zip(st.columns(3), cards.items(), strict=True):
+        with column, st.container(border=True, height="stretch"):
+            st.markdown(f"**{title}**")
+            for line in lines:
+                st.caption(line)

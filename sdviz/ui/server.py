@@ -1,4 +1,4 @@
-"""What happens at the server's start: all that the first page would wait for is loaded before somebody asks."""
+"""The server's start: loads what the first page needs before anybody asks for it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MODULES = (
 
 
 class Start:
-    """The loading behind a server that is up already.
+    """Loads in the background of a server that is up already.
 
     The browser fetches Streamlit's own files meanwhile and shows an empty page. It asks for the server's health
     before it connects: that answer waits until all is loaded, as a probe of readiness does.
@@ -51,7 +51,7 @@ class Start:
         return self._ready.is_set()
 
     def begin(self) -> None:
-        """Loads in a thread of its own; does not wait."""
+        """Starts loading in a thread; does not wait."""
         begin_tidying()
         threading.Thread(target=self._load, name="start", daemon=True).start()
 
@@ -81,14 +81,14 @@ class Start:
         yield
 
     def middleware(self) -> list[Middleware]:
-        """For `streamlit.App`: lets the answer on the server's health wait."""
+        """For `streamlit.App`: delays the answer to health checks."""
         return [Middleware(_HoldHealth, self)]
 
 
 def _leave_what_is_loaded() -> None:
-    """Takes all objects of the libraries out of the garbage collector's rounds: they stay until the end.
+    """Exempts all loaded objects from garbage collection: they stay until the end.
 
-    Streamlit collects after every run of a page. With a million of torch's and pandas' objects to look through
+    Streamlit collects after every run of a page. With a million objects of torch and pandas to visit
     that held the process, and so the page's own messages, for half a second each time.
     """
     gc.collect()
@@ -96,7 +96,7 @@ def _leave_what_is_loaded() -> None:
 
 
 class _HoldHealth:
-    """Lets questions about the server's health wait until all is loaded."""
+    """Delays the answer to health checks until all is loaded."""
 
     def __init__(self, app: ASGIApp, start: Start) -> None:
         self._app, self._start = app, start

@@ -1,7 +1,7 @@
-"""What goes with a person from page to page and stands in the address: sample, k, alpha, threshold.
+"""Values that pages share and the address holds: the image in use, its set, k, alpha, threshold.
 
-They are no widget's own values, which a page that does not draw the widget would forget: widgets show them
-and report changes through `set_shared`.
+They belong to no widget, since Streamlit drops the value of a widget that a page does not draw: widgets show
+them and report changes through `set_shared`.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from sdviz.analysis import Evidence, MissingPart, PictureLibrary
 from sdviz.analysis.rescoring import MAX_K
 from sdviz.analysis.votes import find_sample
 from sdviz.ui.links import keep_link_values, not_taken, restore_link_values, set_link_value
+from sdviz.ui.text import code_span
 
 # sample: an image's id; set: a scored set; k, alpha, unit (1 or 0): Eq. 6; t: the threshold; without these four
 # the bundle's own hold; truth: 1 where known classes are shown
 SHARED = ("sample", "set", "k", "alpha", "unit", "t", "truth")
-# another bundle was measured with its own
+# each bundle has its own values of these
 OF_SCORES = {"t": "the threshold", "k": "k", "alpha": "α", "unit": "unit length on or off"}
 MAX_ALPHA = 10.0
 
@@ -42,9 +43,14 @@ class ScoreSettings:
     normalize: bool
     is_own: bool
 
+    @property
+    def features(self) -> str:
+        """How features are taken, in words."""
+        return "of unit length" if self.normalize else "as they are"
+
 
 def enter_page(entered: bool) -> None:
-    """For every page's set-up: puts the shared values back into the address, and takes those of a link."""
+    """For the set-up of every page: puts the shared values back into the address and takes those of a link."""
     if entered:
         restore_link_values(SHARED)
     keep_link_values(SHARED)
@@ -55,47 +61,47 @@ def has_score_values() -> bool:
     return any(st.session_state.get(key, "") for key in OF_SCORES)
 
 
-def forget_scores() -> list[str]:
-    """For another bundle, whose scores are others: drops the threshold and Eq. 6's settings, and names them."""
-    dropped = [words for key, words in OF_SCORES.items() if st.session_state.get(key, "")]
+def drop_scores() -> list[str]:
+    """For a switch of bundles: drops the threshold and the settings of Eq. 6; returns their names."""
+    dropped = [title for key, title in OF_SCORES.items() if st.session_state.get(key, "")]
     for key in OF_SCORES:
         set_link_value(key, "")
     return dropped
 
 
-def forget_unknown(evidence: Evidence, library: PictureLibrary) -> list[str]:
-    """After another bundle was chosen: drops the image and the set that it does not know, and names them."""
+def drop_unknown(evidence: Evidence, library: PictureLibrary) -> list[str]:
+    """For a switch of bundles: drops an image or set that the new one does not know; returns their names."""
     dropped = []
     one, group = sample(), str(st.session_state.get("set", ""))
     if one and not is_known(evidence, library, one):
         set_shared("sample", None)
-        dropped.append("the image `" + one.replace("`", "'") + "`")
+        dropped.append(f"the image {code_span(one)}")
     if group and not chosen_set(evidence):
         set_shared("set", None)
-        dropped.append("the set `" + group.replace("`", "'") + "`")
+        dropped.append(f"the set {code_span(group)}")
     return dropped
 
 
 def is_known(evidence: Evidence, library: PictureLibrary, one: str) -> bool:
-    """Whether a bundle has the image of this id in its tables, or a set on this machine has it."""
+    """Whether an image of this id is in the bundle's tables or in a set on this machine."""
     return find_sample(evidence, one) is not None or bool(library.show([one]).found[0])
 
 
 def refuse_shared(evidence: Evidence) -> str:
-    """Drops what a link says of Eq. 6 and the threshold and cannot be; one line on it, "" where all is well."""
+    """Drops impossible values of Eq. 6 and the threshold that a link gave; one line on them, "" for none."""
     own = evidence.bundle.manifest.score
     if own is None:
         return ""
     most = max(own.k, max_k(evidence))
     misses = {}
-    for key, fits, words in (
+    for key, fits, takes in (
         ("k", lambda value: value == round(value) and 1 <= value <= most, f"a whole number from 1 to {most}"),
         ("alpha", lambda value: 0 <= value <= MAX_ALPHA, f"from 0 to {MAX_ALPHA:g}"),
         ("unit", lambda value: value in (0, 1), "1 or 0"),
     ):
         said = str(st.session_state.get(key, ""))
         if said and not _fits(said, fits):
-            misses[key] = (said, words)
+            misses[key] = (said, takes)
             set_shared(key, None)
     said = str(st.session_state.get("t", ""))
     if said and not _fits(said, lambda value: 0 <= value <= highest_threshold(evidence)):
@@ -113,7 +119,7 @@ def _fits(said: str, fits: Callable[[float], bool]) -> bool:
 
 
 def highest_threshold(evidence: Evidence) -> float:
-    """No score can be above it under the settings in use: every distance and vote at its largest."""
+    """The largest possible score under the settings in use: every distance and vote at its maximum."""
     settings = score_settings(evidence)
     assert settings is not None
     length = 1.0
@@ -128,17 +134,27 @@ def highest_threshold(evidence: Evidence) -> float:
 
 
 def set_shared(key: str, value: object) -> None:
-    """Changes one of `SHARED`, on this page, in the address and on the pages to come; None takes it out."""
+    """Sets one of `SHARED` for all pages and in the address; None takes it out."""
     set_link_value(key, "" if value is None else str(value))
 
 
+def opener(key: str) -> Callable[[], None]:
+    """For the `on_click` of a grid: makes the clicked picture the image in use."""
+
+    def clicked() -> None:
+        if one := st.session_state[key].clicked:
+            set_shared("sample", one)
+
+    return clicked
+
+
 def sample() -> str:
-    """The id of the image that the person is looking at, "" for none."""
+    """The id of the image in use, "" for none."""
     return str(st.session_state.get("sample", ""))
 
 
 def chosen_set(evidence: Evidence) -> str:
-    """The scored set that the person is looking at, "" for none or one that this bundle has not."""
+    """The scored set in use, "" for none or for one that this bundle lacks."""
     try:
         known = evidence.sets
     except MissingPart:
@@ -156,7 +172,7 @@ def max_k(evidence: Evidence) -> int:
 
 
 def score_settings(evidence: Evidence) -> ScoreSettings | None:
-    """k, alpha and normalisation: the person's, else the bundle's own; None without a detector."""
+    """k, alpha and normalisation in use: the person's, else the bundle's own; None without a detector."""
     own = evidence.bundle.manifest.score
     if own is None:
         return None
@@ -171,7 +187,7 @@ def score_settings(evidence: Evidence) -> ScoreSettings | None:
 
 
 def threshold(own: float) -> float:
-    """The threshold that the person has set, else `own`: the one at 95 % ID recall."""
+    """The threshold in use: the person's, else `own`, the one at 95 % ID recall."""
     return _number("t", own)
 
 
@@ -203,7 +219,7 @@ def _back_to_own() -> None:
 
 
 def score_controls(evidence: Evidence, page: str) -> ScoreSettings | None:
-    """k, alpha and normalisation in one row; what is set here holds on every page.
+    """Widgets for k, alpha and normalisation in one row; they hold for every page.
 
     Args:
         evidence: Of the bundle in use.
@@ -220,43 +236,39 @@ def score_controls(evidence: Evidence, page: str) -> ScoreSettings | None:
     most = max(own.k, max_k(evidence))
     for name, value in (("k", settings.k), ("alpha", settings.alpha), ("unit", settings.normalize)):
         st.session_state[f"{page}_{name}"] = value
-    with columns[0]:
-        st.slider(
-            "k, neighbours that count",
-            1,
-            most,
-            key=f"{page}_k",
-            on_change=_changed,
-            args=("k", f"{page}_k"),
-            help=f"Eq. 6 looks at the k nearest. This bundle was measured with k = {own.k}.",
-        )
-    with columns[1]:
-        st.number_input(
-            "α, weight of a vote",
-            0.0,
-            MAX_ALPHA,
-            step=0.01,
-            format="%g",
-            key=f"{page}_alpha",
-            on_change=_changed,
-            args=("alpha", f"{page}_alpha"),
-            help=f"This bundle was measured with α = {own.alpha:g}.",
-        )
-    with columns[2]:
-        st.toggle(
-            "Unit length",
-            key=f"{page}_unit",
-            on_change=_changed,
-            args=("unit", f"{page}_unit"),
-            help="Brings every image's features to length 1 before distances are taken.",
-        )
-    with columns[3]:
-        st.button(
-            "The bundle's own",
-            key=f"{page}_own",
-            on_click=_back_to_own,
-            disabled=settings.is_own,
-            icon=":material/undo:",
-            width="stretch",
-        )
+    columns[0].slider(
+        "k, neighbours that count",
+        1,
+        most,
+        key=f"{page}_k",
+        on_change=_changed,
+        args=("k", f"{page}_k"),
+        help=f"Eq. 6 looks at the k nearest. This bundle was measured with k = {own.k}.",
+    )
+    columns[1].number_input(
+        "α, weight of a vote",
+        0.0,
+        MAX_ALPHA,
+        step=0.01,
+        format="%g",
+        key=f"{page}_alpha",
+        on_change=_changed,
+        args=("alpha", f"{page}_alpha"),
+        help=f"This bundle was measured with α = {own.alpha:g}.",
+    )
+    columns[2].toggle(
+        "Unit length",
+        key=f"{page}_unit",
+        on_change=_changed,
+        args=("unit", f"{page}_unit"),
+        help="Brings every image's features to length 1 before distances are taken.",
+    )
+    columns[3].button(
+        "The bundle's own",
+        key=f"{page}_own",
+        on_click=_back_to_own,
+        disabled=settings.is_own,
+        icon=":material/undo:",
+        width="stretch",
+    )
     return settings

@@ -14,7 +14,7 @@ import streamlit as st
 from sdviz import data
 from sdviz.data import DataError
 from sdviz.ui.cache.worker import Worker
-from sdviz.ui.training.actions import READ_ONLY
+from sdviz.ui.read_only import is_read_only
 
 _ARCHIVES = (".gz", ".zip")
 POLL_SEC = 1.0
@@ -99,7 +99,7 @@ def _take_over(partial: Path, root: Path) -> None:
 
 def can_download(name: str) -> bool:
     """Whether a person may fetch that set from a page."""
-    return name in data.DOWNLOADS and os.environ.get(READ_ONLY, "") in ("", "0")
+    return name in data.DOWNLOADS and not is_read_only()
 
 
 @st.cache_resource(show_spinner=False)

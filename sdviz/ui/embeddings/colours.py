@@ -1,4 +1,4 @@
-"""Ways of colouring the points of Embeddings, and what a point says of itself."""
+"""Ways of colouring the points of Embeddings, and the text of each point's hover card."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ BY_SCORE, BY_VOTES, BY_S, BY_VERDICT = "score", "votes", "S of outliers", "right
 # blue - teal - green - amber, rising in lightness, each to be seen on white and on near-black
 RAMP = ("#3A5FB0", "#2A8C9E", "#55AE5B", "#B9BE3C", "#F2B134")
 _VERDICT_COLOURS = {RIGHT: NEUTRAL_COLOUR, MISSED: "#AA3377", ALARM: "#56B4E9"}
-# of points that a way of colouring says nothing of: close to the background, by theme
+# points without a value: close to the background, by theme
 _PALE, _DIM = "#C9CFD6", "#4A5563"
-# from so many different numbers on they are a ramp, not groups
+# more different numbers than this are a ramp, not groups
 MOST_GROUPS = 12
 
 HELP = {
@@ -37,12 +37,12 @@ HELP = {
 
 
 def colour_points(known: Known, way: str) -> Colouring:
-    """Colours, groups and legend of all points under one of the ways above."""
+    """Colours, groups and legend of all points, for one of `WAYS`."""
     return _WAYS[way](known)
 
 
 def texts_of(known: Known) -> list[str]:
-    """What the hover card says of each point, lines parted by newlines."""
+    """The text of each point's hover card, several lines."""
     p, limit = known.points, known.now.threshold
     scores, votes, verdicts = known.scores, known.votes, known.verdicts
     k = known.settings.k if known.settings else 0
@@ -50,8 +50,8 @@ def texts_of(known: Known) -> list[str]:
     for i, (one, name) in enumerate(zip(p.ids.tolist(), p.sets.tolist(), strict=True)):
         own, cluster = str(known.classes[i]), known.cluster_name(int(p.clusters[i]))
         if name == OUTLIERS:
-            told = known.cluster_name(int(p.told[i]))
-            lines = [f"{cluster}, told {told}" if cluster and told else "SD outlier"]
+            target = known.cluster_name(int(p.target_labels[i]))
+            lines = [f"{cluster}, told {target}" if cluster and target else "SD outlier"]
             if p.start_timesteps[i] >= 0:
                 lines.append(f"S = {p.start_timesteps[i]}")
         else:
@@ -83,7 +83,7 @@ def _rgb(colour: str) -> tuple[int, int, int]:
 
 
 def _grouped(way: str, labels: Sequence[str], order: Sequence[str], colours: Sequence[str]) -> Colouring:
-    """Groups that have points, in this order."""
+    """Colours points by label; groups without points are left out of the legend."""
     names = np.asarray(labels, dtype=str)
     assert set(names.tolist()) <= set(order), "a label without a place in the legend"
     there = [(name, colour) for name, colour in zip(order, colours, strict=True) if (names == name).any()]
@@ -98,13 +98,9 @@ def _grouped(way: str, labels: Sequence[str], order: Sequence[str], colours: Seq
 
 
 def _by_set(known: Known) -> Colouring:
-    sets = list(dict.fromkeys(known.points.sets.tolist()))
-    return _grouped(
-        BY_SET,
-        [known.title_of(one) for one in known.points.sets.tolist()],
-        [known.title_of(one) for one in sets],
-        [known.colour_of(one) for one in sets],
-    )
+    labels = [known.title_of(one) for one in known.points.sets.tolist()]
+    sets = dict.fromkeys(known.points.sets.tolist())
+    return _grouped(BY_SET, labels, [*map(known.title_of, sets)], [*map(known.colour_of, sets)])
 
 
 def _by_cluster(known: Known) -> Colouring:
@@ -114,12 +110,12 @@ def _by_cluster(known: Known) -> Colouring:
 
 
 def _cluster_legend(known: Known) -> tuple[list[str], list[str]]:
-    names = _told_apart(known.names)
+    names = _distinct(known.names)
     return [*names, "unknown"], [*[cluster_colour(c) for c in range(len(names))], _nothing()]
 
 
-def _told_apart(names: Sequence[str]) -> list[str]:
-    """Two clusters may have been given one name."""
+def _distinct(names: Sequence[str]) -> list[str]:
+    """Adds the cluster's number to names that two clusters share."""
     return [f"{name} ({row})" if list(names).count(name) > 1 else name for row, name in enumerate(names)]
 
 
@@ -140,16 +136,12 @@ def _figure_3(known: Known) -> Colouring:
         of_outliers[c if 0 <= c < len(order) - 1 else -1] if name == OUTLIERS else known.title_of(name)
         for name, c in zip(known.points.sets.tolist(), known.points.clusters.tolist(), strict=True)
     ]
-    return _grouped(
-        FIGURE_3,
-        labels,
-        [*[known.title_of(one) for one in sets], *of_outliers],
-        [*[known.colour_of(one) for one in sets], *colours],
-    )
+    titles = [*map(known.title_of, sets), *of_outliers]
+    return _grouped(FIGURE_3, labels, titles, [*map(known.colour_of, sets), *colours])
 
 
 def _by_number(way: str, title: str, values: np.ndarray, nothing: str, whole: bool, unit: str) -> Colouring:
-    """Numbers as a ramp, or as groups where there are only a few whole ones; grey where there is none."""
+    """Colours numbers by a ramp, or as groups where there are few whole numbers; NaN is grey."""
     have = ~np.isnan(values)
     some = np.unique(values[have])
     rgb = np.tile(np.array(_rgb(_nothing()), np.uint8), (len(values), 1))
@@ -157,15 +149,13 @@ def _by_number(way: str, title: str, values: np.ndarray, nothing: str, whole: bo
     if not len(some):
         return Colouring(way, rgb, np.zeros(len(values), np.int64), tuple(without))
     if whole and len(some) <= MOST_GROUPS:
-        colours = [
-            _hex(c) for c in _on_ramp(np.linspace(0, 1, len(some)) if len(some) > 1 else np.array([0.0]))
-        ]
+        colours = [_hex(c) for c in _on_ramp(np.linspace(0, 1, len(some)))]
         labels = np.full(len(values), nothing, dtype=object)
         order = [f"{unit}{int(v)}" for v in some]
         for value, text in zip(some, order, strict=True):
             labels[values == value] = text
         return _grouped(way, labels.tolist(), [*order, nothing], [*colours, _nothing()])
-    # a few far ones would take the whole ramp
+    # a few outlying values would take up the whole ramp
     low, high = np.quantile(values[have], [0.02, 0.98])
     rgb[have] = _on_ramp(np.clip((values[have] - low) / max(high - low, 1e-12), 0, 1))
     groups = (Group("with a score", RAMP[2], int(have.sum())), *without)

@@ -1,4 +1,4 @@
-"""What was lassoed in Embeddings: pictures, counts per set and cluster, export."""
+"""The selected points of Embeddings: pictures, counts per set and cluster, export."""
 
 from __future__ import annotations
 
@@ -14,38 +14,23 @@ import streamlit as st
 from sdviz.analysis.points import OUTLIERS, TRAIN
 from sdviz.evaluation.writing import csv_table
 from sdviz.projection import Layouts, inside, project
+from sdviz.ui.assets import style
 from sdviz.ui.cache.evidence import say_missing
-from sdviz.ui.components import Cell, picture_grid
+from sdviz.ui.components.picture_grid import Cell, picture_grid
 from sdviz.ui.components.scatter import Colouring
 from sdviz.ui.embeddings.colours import texts_of
 from sdviz.ui.embeddings.state import PAGE, Known
 from sdviz.ui.pictures import data_uri, png_bytes
-from sdviz.ui.sample_votes.state import show_pictures
 from sdviz.ui.text import counted
 from sdviz.ui.theme import set_roles
 
 AT_ONCE, PICTURE_PX = 48, 96
 MOST_IN_ZIP = 5_000
-_CSS = """
-<style>
-.chosencounts { border-collapse: collapse; width: 100%; font-size: 14px; line-height: 1.35;
-  font-variant-numeric: tabular-nums; }
-.chosencounts th, .chosencounts td { padding: 4px 8px 4px 0; text-align: left; vertical-align: top;
-  border-bottom: 1px solid rgba(128,140,155,.35); overflow-wrap: anywhere; }
-.chosencounts th { font-weight: 500; opacity: .8; overflow-wrap: normal; }
-.chosencounts th:nth-child(2), .chosencounts td:nth-child(2) { text-align: right; padding-right: 14px;
-  overflow-wrap: normal; }
-.chosencounts td:first-child { width: 32%; }
-.chosencounts td span { display: inline-block; margin-right: 10px; }
-.chosencounts b { font-weight: 600; }
-.chosencounts i { display: inline-block; width: 11px; height: 11px; border-radius: 2px; margin-right: 7px; }
-</style>
-"""
 _IDS, _PAGE = f"{PAGE}_chosen_ids", f"{PAGE}_chosen_page"
 
 
 def chosen_rows(known: Known) -> np.ndarray:
-    """Rows of the points that are selected, int64, in their order; the selection stays over another layout."""
+    """The rows of the selected points, int64, ascending. Another layout keeps the selection."""
     ids = st.session_state.get(_IDS, ())
     return np.flatnonzero(np.isin(known.points.ids, list(ids))) if ids else np.array([], np.int64)
 
@@ -53,7 +38,7 @@ def chosen_rows(known: Known) -> np.ndarray:
 def take_region(
     region: Mapping[str, object] | None, known: Known, layouts: Layouts, layout: str, shown: Colouring
 ) -> None:
-    """Makes the points in the region that was drawn the selection; None empties it.
+    """Selects the points inside a region that was drawn; None empties the selection.
 
     Args:
         region: As `scatter` reports it. One of another layout, or that is not understood, changes nothing.
@@ -81,13 +66,7 @@ def take_region(
 
 
 def show_chosen(known: Known, layouts: Layouts, rows: np.ndarray, lines: Mapping[str, str]) -> str | None:
-    """The selection as a gallery with counts and downloads, or how to make one.
-
-    Args:
-        known: The points.
-        layouts: Where they lie.
-        rows: Of those selected.
-        lines: Where the numbers come from.
+    """The selected rows as a gallery with counts and downloads, or how to select some.
 
     Returns:
         The id of a picture clicked just now, else None.
@@ -103,13 +82,15 @@ def show_chosen(known: Known, layouts: Layouts, rows: np.ndarray, lines: Mapping
     with left:
         clicked = _gallery(known, rows)
     with right:
-        _counts(known, rows)
+        st.markdown("**Counts per set and cluster**")
+        st.html(counts_html(known, rows))
+        st.caption("An OOD image has no cluster: it is counted where the detector's g_in puts it.")
         _downloads(known, layouts, rows, lines)
     return clicked
 
 
 def odd_ones_first(known: Known, rows: np.ndarray) -> np.ndarray:
-    """The same rows: OOD images, then outliers, held-out ID images, and training images last."""
+    """Sorts rows: OOD images, then outliers, held-out ID images, training images."""
     roles = set_roles(known.evidence)
     place = {OUTLIERS: 1, TRAIN: 3} | {name: 2 for name, role in roles.items() if role == "id"}
     return rows[np.argsort([place.get(name, 0) for name in known.points.sets[rows].tolist()], kind="stable")]
@@ -128,15 +109,15 @@ def _gallery(known: Known, rows: np.ndarray) -> str | None:
             page = int(st.number_input(f"Page, 1 to {n_pages}", 1, n_pages, key=_PAGE))
     some = rows[(page - 1) * AT_ONCE : page * AT_ONCE]
     p = known.points
-    pictures = show_pictures(known.library, known.evidence, p.ids[some].tolist())
-    texts = _few_texts(known, some)
+    pictures = known.show_pictures(p.ids[some].tolist())
+    texts = texts_of(known)
     cells = []
     for i, row in enumerate(some.tolist()):
-        first, *rest = texts[i].split("\n")
+        first, *rest = texts[row].split("\n")
         cells.append(
             Cell(
                 data_uri(pictures.images[i]),
-                texts[i].replace("\n", ", "),
+                texts[row].replace("\n", ", "),
                 known.colour_of(str(p.sets[row])),
                 first,
                 rest[0] if len(rest) > 2 else "",
@@ -151,13 +132,8 @@ def _gallery(known: Known, rows: np.ndarray) -> str | None:
     return clicked
 
 
-def _few_texts(known: Known, rows: np.ndarray) -> list[str]:
-    texts = texts_of(known)
-    return [texts[row] for row in rows.tolist()]
-
-
 def counts_of(known: Known, rows: np.ndarray) -> pd.DataFrame:
-    """How many of the selected are of each set and cluster: a row for each cluster, a column for each set."""
+    """Counts the selected points: a row for each cluster, a column for each set, with totals."""
     p = known.points
     clusters = [known.cluster_name(c) or "unknown" for c in p.clusters[rows].tolist()]
     sets = p.sets[rows].tolist()
@@ -169,7 +145,7 @@ def counts_of(known: Known, rows: np.ndarray) -> pd.DataFrame:
 
 
 def counts_html(known: Known, rows: np.ndarray) -> str:
-    """The same to look at: a row for each set, the total first, its clusters as words that wrap."""
+    """The same counts as HTML: a row for each set, the total first."""
     table = counts_of(known, rows)
     lines = []
     # as everywhere: the totals, then ID, OOD sets and outliers in their order
@@ -180,18 +156,11 @@ def counts_html(known: Known, rows: np.ndarray) -> str:
         title = "all selected" if name == "all" else known.title_of(name)
         # the largest first; a name and its number stay together
         parts = column.drop("all").sort_values(ascending=False, kind="stable")
-        words = " ".join(f"<span>{escape(str(c))} <b>{n:,}</b></span>" for c, n in parts.items() if n)
-        lines.append(
-            f"<tr><td>{square}{escape(title)}</td><td><b>{column['all']:,}</b></td><td>{words}</td></tr>"
-        )
+        of = " ".join(f"<span>{escape(str(c))} <b>{n:,}</b></span>" for c, n in parts.items() if n)
+        lines.append(f"<tr><td>{square}{escape(title)}</td><td><b>{column['all']:,}</b></td><td>{of}</td></tr>")
     head = "<tr><th>set</th><th>images</th><th>of which in cluster</th></tr>"
-    return f'{_CSS}<table class="chosencounts"><thead>{head}</thead><tbody>{"".join(lines)}</tbody></table>'
-
-
-def _counts(known: Known, rows: np.ndarray) -> None:
-    st.markdown("**Counts per set and cluster**")
-    st.html(counts_html(known, rows))
-    st.caption("An OOD image has no cluster: it is counted where the detector's g_in puts it.")
+    table = f'<table class="chosencounts"><thead>{head}</thead><tbody>{"".join(lines)}</tbody></table>'
+    return style(__name__) + table
 
 
 def _downloads(known: Known, layouts: Layouts, rows: np.ndarray, lines: Mapping[str, str]) -> None:
@@ -235,7 +204,7 @@ def points_csv(known: Known, layouts: Layouts, rows: np.ndarray, lines: Mapping[
                 known.cluster_name(int(p.clusters[row])),
                 str(known.classes[row]),
                 int(p.start_timesteps[row]) if p.start_timesteps[row] >= 0 else "",
-                known.cluster_name(int(p.told[row])),
+                known.cluster_name(int(p.target_labels[row])),
                 "" if np.isnan(score) else float(score),
                 "" if np.isnan(votes) else int(votes),
                 str(known.verdicts[row]),
@@ -246,10 +215,10 @@ def points_csv(known: Known, layouts: Layouts, rows: np.ndarray, lines: Mapping[
 
 
 def chosen_zip(known: Known, layouts: Layouts, rows: np.ndarray, lines: Mapping[str, str]) -> bytes:
-    """The CSV and a PNG of every selected image that is on this machine, named by its row in the CSV."""
+    """A ZIP of the CSV and a PNG of each selected image on this machine, named by its row in the CSV."""
     stream = io.BytesIO()
     ids = known.points.ids[rows].tolist()
-    pictures = show_pictures(known.library, known.evidence, ids)
+    pictures = known.show_pictures(ids)
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr("selection.csv", points_csv(known, layouts, rows, lines))
         for i, row in enumerate(rows.tolist()):

@@ -1,4 +1,4 @@
-"""What the page Embeddings has on show: points, where they lie, and all that is known of each."""
+"""What Embeddings shows: the points, what is known of each, and their layouts."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from sdviz.analysis.points import OUTLIERS, TRAIN, Points, available_sets, moves
 from sdviz.analysis.rescoring import SetScores
 from sdviz.analysis.stored_layouts import View
 from sdviz.analysis.votes import find_sample
-from sdviz.bundle import Bundle
 from sdviz.projection import Layouts, LayoutSettings, LayoutStore, compute_layouts
 from sdviz.ui.cache import sets_here
 from sdviz.ui.cache.memory import forgets
-from sdviz.ui.cluster_names import display_names
+from sdviz.ui.library import BundleView
 from sdviz.ui.pictures import NEUTRAL_COLOUR
-from sdviz.ui.sample_votes.state import SetsNow, sets_now
+from sdviz.ui.scores import SetsNow, sets_now
 from sdviz.ui.session import ScoreSettings, sample, score_settings
-from sdviz.ui.theme import set_colours, set_titles
+from sdviz.ui.text import code_span
+from sdviz.ui.theme import set_titles
 
 PAGE = "embeddings"
 # what the detector says of an image at the threshold in use
@@ -32,53 +32,33 @@ RIGHT, MISSED, ALARM, UNSCORED = "right", "missed OOD", "false alarm", "not scor
 
 
 @dataclass(frozen=True, eq=False)
-class Known:
+class Known(BundleView):
     """The points on show and what is known of each.
 
     Attributes:
-        bundle: In use.
-        evidence: Its tables.
-        library: Its pictures.
         points: Which images, and their features.
         settings: k, alpha and normalisation of the score; None without a detector.
         now: Scores and threshold under them.
         classes: str (N,), an image's own class, "" where it is unknown and for outliers.
     """
 
-    bundle: Bundle
-    evidence: Evidence
-    library: PictureLibrary
     points: Points
     settings: ScoreSettings | None
     now: SetsNow
     classes: np.ndarray
 
     @cached_property
-    def names(self) -> tuple[str, ...]:
-        """Of the clusters, as shown."""
-        return display_names(self.bundle)
-
-    @cached_property
     def titles(self) -> dict[str, str]:
-        """Of each set, for people."""
+        """The title of each set."""
         return titles_of(self.evidence)
 
-    @cached_property
-    def colours(self) -> dict[str, str]:
-        """Of each set, the same on every page."""
-        return set_colours(self.evidence)
-
     def colour_of(self, name: str) -> str:
-        """A set's."""
+        """The colour of a set."""
         return self.colours.get(name, NEUTRAL_COLOUR)
 
     def title_of(self, name: str) -> str:
-        """A set's, for people."""
+        """The title of a set."""
         return self.titles.get(name, name)
-
-    def cluster_name(self, cluster: int) -> str:
-        """A cluster's, as shown; "" below 0."""
-        return self.names[cluster] if 0 <= cluster < len(self.names) else ""
 
     def _column(self, name: str) -> np.ndarray:
         scores: dict[str, SetScores] = self.now.scores or {}
@@ -91,7 +71,7 @@ class Known:
 
     @cached_property
     def votes(self) -> np.ndarray:
-        """Outliers among the k nearest, float64 (N,), 0..k, NaN where there is no score."""
+        """Votes: outliers among the k nearest, float64 (N,), NaN where there is no score."""
         return self._column("votes")
 
     @cached_property
@@ -101,12 +81,8 @@ class Known:
         limit = self.now.threshold
         if limit is None:
             return found
-        try:
-            id_name = self.evidence.id_set.name
-        except MissingPart:
-            return found
         scored = ~np.isnan(self.scores)
-        is_id, flagged = self.points.sets == id_name, self.scores > limit
+        is_id, flagged = self.points.sets == self.evidence.id_set.name, self.scores > limit
         found[scored] = RIGHT
         found[scored & is_id & flagged] = ALARM
         found[scored & ~is_id & ~flagged] = MISSED
@@ -132,25 +108,26 @@ def _classes(
 
 
 def ids_hash(points: Points) -> str:
-    """A name for these images in this order, 16 hex digits."""
+    """A hash of these images in this order, 16 hex digits."""
     return hashlib.sha256("\n".join(points.ids.tolist()).encode()).hexdigest()[:16]
 
 
-def known_of(bundle: Bundle, evidence: Evidence, library: PictureLibrary, view: View) -> Known:
-    """Draws the points and puts together what is known of them.
+def known_of(evidence: Evidence, library: PictureLibrary, view: View) -> Known:
+    """Chooses the points of a view and collects what is known of them.
 
     Raises:
         MissingPart: The bundle has no features to show.
     """
-    points = _points(bundle.hash, view.through, view.sets, view.n, view.unit_length, view, evidence)
+    bundle_hash = evidence.bundle.hash
+    points = _points(bundle_hash, view.through, view.sets, view.n, view.unit_length, view, evidence)
     settings = score_settings(evidence)
     now = sets_now(evidence, settings) if settings is not None else SetsNow(None, "no detector", {}, None)
-    classes = _classes(bundle.hash, ids_hash(points), sets_here(), points, library)
-    return Known(bundle, evidence, library, points, settings, now, classes)
+    classes = _classes(bundle_hash, ids_hash(points), sets_here(), points, library)
+    return Known(evidence, library, points, settings, now, classes)
 
 
 def titles_of(evidence: Evidence) -> dict[str, str]:
-    """What each set is called for people."""
+    """The title of each set."""
     return set_titles(evidence) | {TRAIN: "train (ID)", OUTLIERS: OUTLIERS}
 
 
@@ -160,7 +137,7 @@ def _moves(bundle_hash: str, _evidence: Evidence) -> bool:
 
 
 def moves_through_training(evidence: Evidence) -> bool:
-    """Whether features of the bundle's snapshots are others in another epoch.
+    """Whether the features of the bundle's snapshots change from epoch to epoch.
 
     Raises:
         MissingPart: It has none.
@@ -169,7 +146,7 @@ def moves_through_training(evidence: Evidence) -> bool:
 
 
 def sets_to_choose(evidence: Evidence, through: bool) -> list[str]:
-    """Those that have points, [] where the bundle has none of this kind."""
+    """The sets that have points in this view."""
     try:
         return available_sets(evidence, through)
     except MissingPart:
@@ -177,11 +154,11 @@ def sets_to_choose(evidence: Evidence, through: bool) -> list[str]:
 
 
 def mark_sample(known: Known, unit_length: bool) -> tuple[int, str]:
-    """The row to ring for the image in use, and a line on it: another one's where it is not among the points.
+    """The point to mark for the image in use, and a line of text about it.
 
     Returns:
-        Its row, else that of the drawn image nearest to it in feature space, -1 where there is neither; and
-        what to say, "" where the image itself is ringed or none is in use.
+        The image's row, else that of the point nearest to it in feature space, -1 where there is neither; and
+        the line, "" where the image itself is marked or none is in use.
     """
     one, p = sample(), known.points
     if not one:
@@ -196,8 +173,10 @@ def mark_sample(known: Known, unit_length: bool) -> tuple[int, str]:
     if unit_length:
         features = features / max(float(np.linalg.norm(features)), 1e-12)
     row = int(((p.features[-1] - features) ** 2).sum(1).argmin())
-    shown = one.replace("`", "'")
-    return row, f"The image in use, `{shown}`, is not among these points: ringed is the one nearest to it."
+    return (
+        row,
+        f"The image in use, {code_span(one)}, is not among these points: ringed is the one nearest to it.",
+    )
 
 
 # --- layouts --------------------------------------------------------------------------------------
@@ -210,13 +189,13 @@ def _store(folder: str) -> LayoutStore:
 
 @forgets
 def _forget(bundle_hash: str) -> None:
-    # few and soon made again: those of other bundles go as well
+    # few, and quickly made again: those of other bundles are dropped as well
     for kept in (_points, _classes, _by_pca):
         kept.clear()
 
 
 def layout_store() -> LayoutStore:
-    """Where layouts are kept: beside the runs."""
+    """The store of layouts, in the folder of runs."""
     return _store(str((runs.runs_root() / ".layouts").absolute()))
 
 
@@ -226,7 +205,7 @@ def _by_pca(key: str, dims: int, _features: np.ndarray) -> Layouts:
 
 
 def by_pca(features: np.ndarray, dims: int) -> Layouts:
-    """A PCA of every epoch, in about a second; kept in memory.
+    """A PCA of every epoch; takes about a second, kept in memory.
 
     Raises:
         ValueError: As `compute_layouts`.

@@ -1,4 +1,4 @@
-"""The page Failures: what is called wrongly at the threshold in use, worst first."""
+"""The page Failures: images on the wrong side of the threshold, worst first."""
 
 from __future__ import annotations
 
@@ -11,36 +11,34 @@ import streamlit as st
 
 from sdviz.analysis import Evidence, MissingPart, PictureLibrary
 from sdviz.analysis.failures import Failures, find_failures, recall_of, threshold_for
-from sdviz.analysis.notes import Note, NotesError, notes_csv, tallies
+from sdviz.analysis.notes import NotesError, notes_csv, tallies
 from sdviz.analysis.provenance import provenance
-from sdviz.bundle import Bundle
-from sdviz.ui.cache.evidence import id_reference, open_evidence, say_missing, set_scores, show_missing_part
-from sdviz.ui.cluster_names import display_names
-from sdviz.ui.components import Cell, picture_grid
+from sdviz.ui.cache.evidence import open_evidence, say_missing, show_missing_part
+from sdviz.ui.components.picture_grid import Cell, picture_grid
 from sdviz.ui.failures.detail import show_detail
 from sdviz.ui.failures.near_duplicates import PAIRS, show_pairs
 from sdviz.ui.failures.rates import show_rates
 from sdviz.ui.failures.state import (
     AT_ONCE,
-    View,
     class_of,
     facts_of,
     notebook,
     page_buttons,
     page_of,
     pictures_of,
+    settings_text,
 )
 from sdviz.ui.links import keep_link_values, restore_link_values, set_link_value
 from sdviz.ui.page import PageContext, show_missing_bundle
 from sdviz.ui.pictures import data_uri
-from sdviz.ui.session import chosen_set, sample, score_controls, score_settings, set_shared, threshold
-from sdviz.ui.text import counted
-from sdviz.ui.theme import set_colours, set_name, set_titles
-from sdviz.ui.training.state import plain
+from sdviz.ui.scores import ScoredSets, scored_sets
+from sdviz.ui.session import chosen_set, opener, sample, score_controls, set_shared
+from sdviz.ui.text import counted, minute, plain
+from sdviz.ui.theme import set_name
 
 SHOWS = "every OOD image that the detector let through and every ID image that it flagged, worst first"
 MISSED, ALARMS, PAIRS_VIEW = "missed", "alarms", "pairs"
-# Stand in the address, but belong to no widget
+# in the address, but of no widget
 SHOW, CLASS, CLUSTER = "f_show", "f_class", "f_cluster"
 OWN = (SHOW, CLASS, CLUSTER, PAIRS)
 EVERY = ""
@@ -58,14 +56,14 @@ def show_failures(context: PageContext) -> None:
     if context.entered:
         restore_link_values(OWN)
     evidence, library = open_evidence(context.bundle)
-    _page(context.bundle, evidence, library)
+    _page(evidence, library)
 
 
 @st.fragment
-def _page(bundle: Bundle, evidence: Evidence, library: PictureLibrary) -> None:
+def _page(evidence: Evidence, library: PictureLibrary) -> None:
     keep_link_values(OWN)
     try:
-        view = _view(bundle, evidence, library)
+        view = _view(evidence, library)
     except MissingPart as error:
         show_missing_part(error, SHOWS)
         return
@@ -80,38 +78,25 @@ def _page(bundle: Bundle, evidence: Evidence, library: PictureLibrary) -> None:
     _notes(view)
 
 
-def _view(bundle: Bundle, evidence: Evidence, library: PictureLibrary) -> View:
-    settings = score_settings(evidence)
-    if settings is None:
-        raise MissingPart("this bundle has no detector: it makes outliers, and calls nothing OOD")
+def _view(evidence: Evidence, library: PictureLibrary) -> ScoredSets:
+    view = scored_sets(
+        evidence, library, "this bundle has no detector: it makes outliers, and calls nothing OOD"
+    )
     if not evidence.ood_sets and not len(evidence.id_set):
         raise MissingPart("this bundle has no scored images")
-    scores = set_scores(evidence, settings)
-    reference = id_reference(evidence, scores)
-    return View(
-        bundle,
-        evidence,
-        library,
-        settings,
-        scores,
-        reference,
-        threshold(reference.threshold),
-        display_names(bundle),
-        set_colours(evidence),
-        set_titles(evidence),
-    )
+    return view
 
 
 # --- controls -------------------------------------------------------------------------------------
 
 
-def _threshold_row(view: View, missed: Failures, alarms: Failures) -> None:
-    """The threshold by the share of ID images that it lets pass, and what that costs."""
+def _threshold_row(view: ScoredSets, missed: Failures, alarms: Failures) -> None:
+    """The slider that sets the threshold by the share of ID images that pass, and what that costs."""
     ordered = view.reference.id_scores
     recall = recall_of(ordered, view.threshold)
     # a threshold from a link may let fewer pass than the slider offers
     lowest = min(LOWEST_RECALL, float(np.floor(recall)))
-    # what passes now, as in the text beside it, also where that is not what was asked for
+    # the share that really passes, as in the text, even where another was asked for
     st.session_state["failures_recall"] = round(recall, 2)
 
     def move() -> None:
@@ -125,7 +110,7 @@ def _threshold_row(view: View, missed: Failures, alarms: Failures) -> None:
             "Held-out ID images that pass, %",
             lowest,
             100.0,
-            # one ID image at least, else a step changes nothing
+            # a step of at least one ID image, else it changes nothing
             step=max(0.5, math.ceil(10_000 / len(ordered)) / 100),
             format="%.2f",
             key="failures_recall",
@@ -140,11 +125,11 @@ def _threshold_row(view: View, missed: Failures, alarms: Failures) -> None:
     )
     with columns[2], st.popover("Advanced", width="stretch"):
         score_controls(view.evidence, "failures")
-        st.caption(f"The score is Eq. 6, now by {view.settings_text}.")
+        st.caption(f"The score is Eq. 6, now by {settings_text(view.settings)}.")
 
 
-def _missed_of_what(view: View, missed: Failures) -> str:
-    """How many OOD images are missed, of test sets and of others apart."""
+def _missed_of_what(view: ScoredSets, missed: Failures) -> str:
+    """How many OOD images are missed, in all and by kind of set."""
     n, wrong = dict.fromkeys(OOD_KINDS, 0), dict.fromkeys(OOD_KINDS, 0)
     for name, one in view.evidence.ood_sets.items():
         kind = one.role if one.role in OOD_KINDS else TESTED
@@ -158,7 +143,7 @@ def _missed_of_what(view: View, missed: Failures) -> str:
     return f"{text}: {', '.join(f'{wrong[kind]:,} of {n[kind]:,} {OOD_KINDS[kind]}' for kind in there)}."
 
 
-def _choose_view(view: View, missed: Failures, alarms: Failures) -> str:
+def _choose_view(view: ScoredSets, missed: Failures, alarms: Failures) -> str:
     labels = {
         MISSED: f"Missed OOD: {len(missed):,}",
         ALARMS: f"False alarms: {len(alarms):,}",
@@ -166,13 +151,13 @@ def _choose_view(view: View, missed: Failures, alarms: Failures) -> str:
     }
     show = str(st.session_state.get(SHOW, ""))
     if show not in labels:
-        # whoever comes with a false alarm wants to see it
+        # a false alarm in use opens the false alarms
         show = ALARMS if sample() in set(alarms.ids.tolist()) else MISSED
     st.session_state["failures_show"] = show
 
     def choose() -> None:
         set_link_value(SHOW, st.session_state["failures_show"])
-        # filters of the other kind pick nothing here
+        # filters of the other view would match nothing here
         set_link_value(CLASS, "")
         set_link_value(CLUSTER, "")
 
@@ -188,8 +173,8 @@ def _choose_view(view: View, missed: Failures, alarms: Failures) -> str:
     return show
 
 
-def _filters(view: View, found: Failures, sets: Sequence[str]) -> tuple[Failures, list[str]]:
-    """Widgets that pick failures by set, class and cluster; what they leave, and the sets."""
+def _filters(view: ScoredSets, found: Failures, sets: Sequence[str]) -> tuple[Failures, list[str]]:
+    """Filters by set, class and cluster; returns the failures left, and the sets."""
     columns = st.columns(3)
     name = chosen_set(view.evidence)
     name = name if name in sets else EVERY
@@ -208,7 +193,7 @@ def _filters(view: View, found: Failures, sets: Sequence[str]) -> tuple[Failures
     for one in np.unique(found.sets).tolist():
         here, facts = found.sets == one, facts_of(view, one)
         classes[here] = facts.classes[found.rows[here]]
-        clusters[here] = [view.cluster_name(int(c)) for c in facts.clusters[found.rows[here]]]
+        clusters[here] = [view.cluster_name(int(c), "unknown") for c in facts.clusters[found.rows[here]]]
     keep = np.ones(len(found), bool)
     for column, label, link, every, values in (
         (columns[1], "Class", CLASS, "every class", classes),
@@ -239,7 +224,7 @@ def _filter(label: str, link: str, every: str, options: list[str]) -> str:
 # --- the list -------------------------------------------------------------------------------------
 
 
-def _failures(view: View, found: Failures, false_alarms: bool) -> None:
+def _failures(view: ScoredSets, found: Failures, false_alarms: bool) -> None:
     sets = [name for name, one in view.evidence.sets.items() if (one.role == "id") == false_alarms]
     if not sets:
         st.info("This bundle has no OOD set with scores: nothing can be missed.")
@@ -257,27 +242,19 @@ def _failures(view: View, found: Failures, false_alarms: bool) -> None:
     show_rates(view, chosen, false_alarms)
 
 
-def _nothing(view: View, found: Failures, sets: Sequence[str], false_alarms: bool) -> None:
-    n = sum(len(view.evidence.sets[name]) for name in sets)
+def _nothing(view: ScoredSets, found: Failures, sets: Sequence[str], false_alarms: bool) -> None:
+    n, limit = sum(len(view.evidence.sets[name]) for name in sets), f"{view.threshold:.4g}"
     if len(found) and np.isin(found.sets, sets).any():
         st.info("No failure has this class and this cluster: take one of the filters back.")
-    elif false_alarms:
-        st.success(
-            f"No false alarm: all {n:,} held-out ID images checked score at or below {view.threshold:.4g}. "
-            "Let fewer ID images pass, with the slider above, to see which come next."
-        )
+        return
+    if false_alarms:
+        why, which = f"No false alarm: all {n:,} held-out ID images checked score at or below {limit}.", "fewer"
     else:
-        st.success(
-            f"Nothing missed: all {n:,} OOD images checked score above {view.threshold:.4g}. "
-            "Let more ID images pass, with the slider above, to see which come next."
-        )
+        why, which = f"Nothing missed: all {n:,} OOD images checked score above {limit}.", "more"
+    st.success(f"{why} Let {which} ID images pass, with the slider above, to see which come next.")
 
 
-def _clicked() -> None:
-    set_shared("sample", st.session_state["failures_grid"].clicked)
-
-
-def _grid(view: View, shown: Failures) -> None:
+def _grid(view: ScoredSets, shown: Failures) -> None:
     page = page_of(shown.ids)
     rows = np.arange(page * AT_ONCE, min(len(shown), (page + 1) * AT_ONCE))
     pictures = pictures_of(view, shown.ids[rows].tolist())
@@ -303,7 +280,8 @@ def _grid(view: View, shown: Failures) -> None:
                 chosen=one == chosen,
             )
         )
-    picture_grid(cells, len(cells), key="failures_grid", size_px=PICTURE_PX, on_click=_clicked)
+    key = "failures_grid"
+    picture_grid(cells, len(cells), key=key, size_px=PICTURE_PX, on_click=opener(key))
     say_missing(pictures.missing, pictures.ways)
     page_buttons(len(shown), page)
     frames = ", ".join(
@@ -322,8 +300,8 @@ def _grid(view: View, shown: Failures) -> None:
 # --- notes ----------------------------------------------------------------------------------------
 
 
-def _notes(view: View) -> None:
-    """How many verdicts of each kind there are, and all of them as a file."""
+def _notes(view: ScoredSets) -> None:
+    """Counts of each verdict, and all notes as a file."""
     try:
         notes = list(notebook().read(view.bundle.hash).values())
     except NotesError as error:
@@ -340,35 +318,20 @@ def _notes(view: View) -> None:
     for column, (verdict, count) in zip(columns, counts.items(), strict=False):
         column.metric(verdict, count)
     lines = provenance(view.bundle)
-    with columns[-1]:
-        st.download_button(
-            "CSV",
-            lambda: notes_csv(notes, lines),
-            f"sdviz-notes-{view.bundle.hash[:10]}.csv",
-            "text/csv",
-            key="failures_export",
-            icon=":material/download:",
-            on_click="ignore",
-            width="stretch",
-        )
-    with st.expander(f"All {len(notes):,}"):
-        _table(view, notes)
-
-
-def _table(view: View, notes: Sequence[Note]) -> None:
-    st.dataframe(
-        pd.DataFrame(
-            {
-                "image": [note.id for note in notes],
-                "set": [note.seen.set for note in notes],
-                "label": [note.seen.label for note in notes],
-                "score": [note.seen.score for note in notes],
-                "threshold": [note.seen.threshold for note in notes],
-                "verdict": [note.verdict for note in notes],
-                "note": [note.text for note in notes],
-                "time": [note.time[:16].replace("T", " ") for note in notes],
-            }
-        ),
-        hide_index=True,
-        key="failures_notes_table",
+    columns[-1].download_button(
+        "CSV",
+        lambda: notes_csv(notes, lines),
+        f"sdviz-notes-{view.bundle.hash[:10]}.csv",
+        "text/csv",
+        key="failures_export",
+        icon=":material/download:",
+        on_click="ignore",
+        width="stretch",
     )
+    header = ("image", "set", "label", "score", "threshold", "verdict", "note", "time")
+    rows = [
+        (n.id, n.seen.set, n.seen.label, n.seen.score, n.seen.threshold, n.verdict, n.text, minute(n.time))
+        for n in notes
+    ]
+    with st.expander(f"All {len(notes):,}"):
+        st.dataframe(pd.DataFrame(rows, columns=header), hide_index=True, key="failures_notes_table")

@@ -12,7 +12,8 @@ from sdviz.analysis.failures import Rate, is_wrong, rates
 from sdviz.analysis.provenance import provenance
 from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.charts.parts import Bars
-from sdviz.ui.failures.state import View, facts_of
+from sdviz.ui.failures.state import facts_of, settings_text
+from sdviz.ui.scores import ScoredSets
 from sdviz.ui.theme import set_name
 
 BY_CLASS, BY_CLUSTER = "by class", "by cluster"
@@ -21,14 +22,8 @@ NO_CLASS = "no class known"
 MOST_LETTERS = 34
 
 
-def show_rates(view: View, sets: Sequence[str], false_alarms: bool) -> None:
-    """A bar for each group of the chosen sets, the worst first.
-
-    Args:
-        view: The settings in use.
-        sets: The sets of the filter, all of one kind.
-        false_alarms: Whether ID images are looked at, else OOD images.
-    """
+def show_rates(view: ScoredSets, sets: Sequence[str], false_alarms: bool) -> None:
+    """A bar for each group of these sets, the worst first. The sets are either all ID or all OOD."""
     what = "False alarms" if false_alarms else "Missed OOD"
     head = st.columns([3, 2], vertical_alignment="bottom")
     head[0].markdown(f"**{what}, share of each group**")
@@ -45,7 +40,7 @@ def show_rates(view: View, sets: Sequence[str], false_alarms: bool) -> None:
     for name in sets:
         facts, total = facts_of(view, name), view.scores[name].total
         if by == BY_CLUSTER:
-            groups = np.array([view.cluster_name(int(one)) for one in facts.clusters], dtype=str)
+            groups = np.array([view.cluster_name(int(one), "unknown") for one in facts.clusters], dtype=str)
         else:
             groups = np.where(facts.classes == "", NO_CLASS, facts.classes)
         found += rates(name, groups, is_wrong(view.evidence.sets[name], total, view.threshold))
@@ -81,7 +76,7 @@ def show_rates(view: View, sets: Sequence[str], false_alarms: bool) -> None:
     )
     show_chart(
         chart,
-        provenance(view.bundle, scores=view.settings_text, threshold=f"{view.threshold:.6g}"),
+        provenance(view.bundle, scores=settings_text(view.settings), threshold=f"{view.threshold:.6g}"),
         key="failures_rates",
         caption=f"{means}, 0 to 100 %, and the counts. A group that stands out is not understood.{more}",
     )
@@ -103,7 +98,7 @@ def show_rates(view: View, sets: Sequence[str], false_alarms: bool) -> None:
 
 
 def _labels(shown: Sequence[Rate], with_set: bool) -> list[str]:
-    """Beside each bar its group, its set and its counts; only a long name loses its middle."""
+    """The label of each bar: group, set and counts. Long names lose their middle."""
     short = [_shortened(rate.name) for rate in shown]
     pairs = [(name, rate.set) for name, rate in zip(short, shown, strict=True)]
     labels = []

@@ -1,8 +1,7 @@
-"""What the lab and its views share: the settings, the pictures on show, and the work on them."""
+"""What the parts of the lab share: the settings, the pictures on show, and how they are made."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,6 +15,7 @@ from sdviz.evaluation import background_psnr
 from sdviz.outliers import Recipe
 from sdviz.ui.cache import DEVICE_LOCK, Edit, Edited, is_looking_ahead, make_edits
 from sdviz.ui.lab.sources import Source
+from sdviz.ui.widgets import time_left
 
 RANDOM_OTHER = "random other"
 ALL_OTHERS = "all others at once"
@@ -26,7 +26,7 @@ Run = Callable[..., list[Edited]]
 
 @dataclass(frozen=True)
 class Settings:
-    """What the controls say.
+    """The values of the controls.
 
     Attributes:
         recipe: S, w, steps, solver, eta, interval, seed.
@@ -39,7 +39,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class LabState:
-    """What a view needs: everything about the pictures on show.
+    """Everything about the pictures on show.
 
     Attributes:
         bundle: Makes the outliers.
@@ -64,9 +64,24 @@ class LabState:
     focus: int
     same: tuple[int, int] | None = None
 
+    @property
+    def source(self) -> Source:
+        """The image that the views are about."""
+        return self.sources[self.focus]
 
-def interval_words(recipe: Recipe) -> str:
-    """Where guidance counts, "" where it counts everywhere."""
+    @property
+    def was(self) -> str:
+        """Its cluster's name."""
+        return self.names[self.source.label]
+
+    @property
+    def target(self) -> str:
+        """The name of its wrong label."""
+        return self.names[int(self.targets[self.focus])]
+
+
+def interval_text(recipe: Recipe) -> str:
+    """The guidance interval in words, "" where guidance is on everywhere."""
     if recipe.guidance_interval is None:
         return ""
     low, high = recipe.guidance_interval
@@ -77,24 +92,11 @@ def runner(bundle: Bundle, status: DeltaGenerator) -> Run:
     """(edits, what is being done, trajectory) -> results, with progress and time left in `status`."""
 
     def run(edits: list[Edit], what: str, trajectory: bool = False) -> list[Edited]:
-        started = time.perf_counter()
         if DEVICE_LOCK.locked() and not is_looking_ahead():
             status.progress(0.0, "Somebody else's pictures are being made; yours come next")
-
-        def on_progress(done: float) -> None:
-            spent = time.perf_counter() - started
-            left = spent / done - spent
-            status.progress(done, f"{what}: {done:.0%}, about {left:.0f} s left")
-
-        return make_edits(bundle, edits, on_progress, trajectory)
+        return make_edits(bundle, edits, time_left(status, what), trajectory)
 
     return run
-
-
-def judge(bundle: Bundle, images: list[np.ndarray]) -> np.ndarray:
-    """The cluster that the bundle's own clusterer sees in each image, int64 (N,)."""
-    with DEVICE_LOCK:
-        return bundle.pseudo_label(np.stack(images))[0]
 
 
 def mean_psnr(made: list[tuple[Source, Edited]]) -> float:

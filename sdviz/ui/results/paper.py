@@ -1,4 +1,4 @@
-"""Results: the paper's Tables 1 to 4, our figure beside each cell that was measured here."""
+"""Results: the paper's Tables 1 to 4, with our figure next to the paper's where one was measured."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import html
 from collections.abc import Mapping, Sequence
 
 import streamlit as st
-from streamlit.delta_generator import DeltaGenerator
 
 from sdviz.analysis.paper_report import system_name
 from sdviz.analysis.paper_tables import PAPER_DATASET, SD_TEST, Ours, PaperTable, other_sets, paper_tables
 from sdviz.analysis.records import BundleRecord, once_each
 from sdviz.bundle import Bundle
-from sdviz.ui.results.html_tables import TABLE_CSS, Cell, Row, boxed, table_html
+from sdviz.ui.results.html_tables import Cell, Row, boxed, show_table, table_html
 from sdviz.ui.results.records import all_records, families, many_lines
 from sdviz.ui.results.state import offer_table
 from sdviz.ui.text import counted
@@ -22,17 +21,25 @@ from sdviz.ui.theme import set_name
 Others = dict[str, dict[tuple[int, float], Ours]]
 
 
-# as wide as the page, so that a table and the button above it end at one edge
-_WIDE_CSS = "<style>.resulttable { width: 100%; }</style>"
+def _table(
+    title: str,
+    header: Sequence[str],
+    rows: list[list[object]],
+    table: str,
+    *,
+    name: str,
+    key: str,
+    lines: Mapping[str, str],
+) -> None:
+    """A table with its title and, at the right, the button that gives it as CSV."""
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        st.markdown(title, width="stretch")
+        offer_table(name, header, rows, lines, key=key)
+    show_table(table, wide=True)
 
 
-def _head() -> DeltaGenerator:
-    """A line for a table's title, with its button at the right."""
-    return st.container(horizontal=True, vertical_alignment="bottom")
-
-
-def ours_words(ours: Ours) -> tuple[str, str]:
-    """A figure of ours and, smaller, what it rests on."""
+def ours_text(ours: Ours) -> tuple[str, str]:
+    """A figure of ours, and how many runs and images it rests on."""
     text = f"{ours.mean:.2f}" + (f" ± {ours.sd:.2f}" if ours.sd is not None else "")
     small = [counted(ours.n_bundles, "run")] if ours.n_bundles > 1 else []
     if ours.interval is not None:
@@ -44,7 +51,7 @@ def ours_words(ours: Ours) -> tuple[str, str]:
 
 
 def paper_html(table: PaperTable) -> str:
-    """One table; every cell twice, the paper's figure and ours, which is empty where nothing was measured."""
+    """One table as HTML: for each cell the paper's figure and ours, empty where nothing was measured."""
     top = "".join(f'<th class="span" colspan="2">{html.escape(column)}</th>' for column in table.columns)
     below = "<th>paper</th><th>ours</th>" * len(table.columns)
     body = []
@@ -58,7 +65,7 @@ def paper_html(table: PaperTable) -> str:
             if ours is None:
                 cells.append('<td class="ours"></td>')
             else:
-                text, small = ours_words(ours)
+                text, small = ours_text(ours)
                 cells.append(f'<td class="ours"><b>{text}</b><small>{html.escape(small)}</small></td>')
         body.append("<tr>" + "".join(cells) + "</tr>")
     return boxed(
@@ -68,7 +75,7 @@ def paper_html(table: PaperTable) -> str:
 
 
 def table_rows(table: PaperTable) -> tuple[list[str], list[list[object]]]:
-    """The same for a file."""
+    """The same as header and rows for a file."""
     rows: list[list[object]] = []
     for row in table.rows:
         for column in table.columns:
@@ -96,7 +103,7 @@ def about_family(records: Sequence[BundleRecord]) -> str:
 
 
 def family_names(groups: Sequence[Sequence[BundleRecord]]) -> list[str]:
-    """A line for each family, no two alike: where they differ in other keys, the names of their bundles too."""
+    """A line for each family; where two would be alike, with the names of their bundles."""
     lines = [about_family(group) for group in groups]
     return [
         f"{line}: {', '.join(one.name for one in group)}" if lines.count(line) > 1 else line
@@ -133,44 +140,42 @@ def show_paper(bundle: Bundle) -> None:
     )
     lines = many_lines(chosen) or {"source": "Yoon et al., Tables 1 to 4"}
     for table in paper_tables(chosen):
-        with _head():
-            st.markdown(f"**Table {table.number}.** {table.title}", width="stretch")
-            offer_table(f"Table {table.number}", *table_rows(table), lines, key=f"results_paper_{table.number}")
-        st.html(TABLE_CSS + _WIDE_CSS + paper_html(table))
+        name = f"Table {table.number}"
+        title = f"**{name}.** {table.title}"
+        _table(
+            title,
+            *table_rows(table),
+            paper_html(table),
+            name=name,
+            key=f"results_paper_{table.number}",
+            lines=lines,
+        )
         for note in table.notes:
             st.caption(note)
-    _others(other_sets(chosen), lines)
+    if others := other_sets(chosen):
+        name = "Measured here on sets that the paper has not"
+        title = f"**{name}**, under their own names: AUROC in %, by the S and w of training"
+        html_table = table_html(*others_table(others))
+        _table(title, *others_rows(others), html_table, name=name, key="results_paper_others", lines=lines)
     for line in problems:
         st.caption(f"Not read: {line}")
 
 
 def others_table(others: Others) -> tuple[list[str], list[Row]]:
-    """A row for each set, a column for each S and w: a cell has ± only over runs of one recipe."""
+    """A row for each set, a column for each S and w; ± is over runs of one recipe."""
     recipes = sorted({recipe for by_recipe in others.values() for recipe in by_recipe})
     rows = []
     for name, by in others.items():
-        cells = [Cell(*ours_words(by[one])) if one in by else "" for one in recipes]
+        cells = [Cell(*ours_text(by[one])) if one in by else "" for one in recipes]
         rows.append(Row([name.replace(SD_TEST, set_name(SD_TEST)), *cells]))
     return ["set", *(f"S = {s}, w = {w:g}" for s, w in recipes)], rows
 
 
 def others_rows(others: Others) -> tuple[list[str], list[list[object]]]:
-    """The same for a file."""
+    """The same as header and rows for a file."""
     rows: list[list[object]] = [
         [name, s, w, ours.mean, "" if ours.sd is None else ours.sd, ours.n_bundles, ours.n_images]
         for name, by_recipe in others.items()
         for (s, w), ours in by_recipe.items()
     ]
     return ["set", "S", "w", "ours", "ours_sd", "ours_runs", "ours_images"], rows
-
-
-def _others(others: Others, lines: Mapping[str, str]) -> None:
-    if not others:
-        return
-    title = "Measured here on sets that the paper has not"
-    with _head():
-        st.markdown(
-            f"**{title}**, under their own names: AUROC in %, by the S and w of training", width="stretch"
-        )
-        offer_table(title, *others_rows(others), lines, key="results_paper_others")
-    st.html(TABLE_CSS + _WIDE_CSS + table_html(*others_table(others)))

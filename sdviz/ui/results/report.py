@@ -1,4 +1,4 @@
-"""Results: everything in one HTML file that needs nothing else."""
+"""Results: the report, one HTML file that needs no other file."""
 
 from __future__ import annotations
 
@@ -6,85 +6,64 @@ import html
 import json
 import re
 from collections.abc import Mapping, Sequence
+from string import Template
 
 import numpy as np
 import streamlit as st
 
 from sdviz import data
-from sdviz.analysis import Evidence, MissingPart, PictureLibrary
+from sdviz.analysis import Evidence, MissingPart
 from sdviz.analysis.curves import histogram
 from sdviz.analysis.paper_tables import PAPER_DATASET, paper_tables
 from sdviz.evaluation.tables import FRECHET_NAMES
+from sdviz.ui.assets import read_asset, style
 from sdviz.ui.charts import Chart
+from sdviz.ui.charts.files import chart_file
 from sdviz.ui.pictures import data_uri
 from sdviz.ui.results.curves import (
-    HISTOGRAM_WORDS,
-    ROC_WORDS,
+    HISTOGRAM_CAPTION,
+    ROC_CAPTION,
     first_sets,
     histogram_chart,
+    precision_caption,
     precision_recall_chart,
-    precision_words,
     roc_chart,
 )
-from sdviz.ui.results.html_tables import TABLE_CSS
-from sdviz.ui.results.maps import k_alpha_chart, map_words
+from sdviz.ui.results.html_tables import table_style
+from sdviz.ui.results.maps import k_alpha_chart, map_caption
 from sdviz.ui.results.methods import (
     first_methods,
+    methods_caption,
     methods_chart,
     methods_html,
-    methods_table_words,
-    methods_words,
+    methods_table_caption,
     near_set,
 )
 from sdviz.ui.results.metric_tables import (
     control_chart,
-    control_table_words,
-    control_words,
+    controls_caption,
     controls_html,
+    controls_table_caption,
+    metrics_caption,
     metrics_html,
-    metrics_words,
 )
 from sdviz.ui.results.paper import about_family, paper_html
 from sdviz.ui.results.records import all_records, families
-from sdviz.ui.results.state import MODE_WORDS, ResultsState, find_results, results_state
-from sdviz.ui.session import score_settings
+from sdviz.ui.results.state import MODE_TITLES, find_results
+from sdviz.ui.scores import ScoredSets
 from sdviz.ui.text import counted
 
 WORST = 12
 PICTURE_PX = 96
 
-_CSS = """
-:root { color-scheme: light; }
-body { font: 15px/1.5 system-ui, sans-serif; color: #1B2430; background: #fff; max-width: 1060px;
-  margin: 0 auto; padding: 28px 24px 60px; }
-h1 { font-size: 26px; margin: 0 0 4px; } h2 { font-size: 19px; margin: 34px 0 6px; }
-p.about { color: #5A6572; margin: 4px 0 10px; }
-table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; margin: 8px 0;
-  width: 100%; }
-th, td { padding: 3px 8px; border-bottom: 1px solid #CBD3DC; text-align: right; vertical-align: top; }
-th { font-weight: 600; } td.text, th.text { text-align: left; overflow-wrap: anywhere; }
-.resulttable td.text { overflow-wrap: break-word; }
-figure { margin: 10px 0 18px; break-inside: avoid; } figure svg { width: 100%; height: auto; }
-.worst { display: flex; flex-wrap: wrap; gap: 12px; }
-.worst figure { margin: 0; width: 110px; font-size: 12px; overflow-wrap: break-word; }
-.worst img { image-rendering: pixelated; width: 96px; height: 96px; border: 2px solid #CBD3DC; }
-pre { font-size: 11px; white-space: pre-wrap; }
-@media print { body { padding: 0; max-width: none; font-size: 12px; } h2 { break-after: avoid; }
-  tr, figure { break-inside: avoid; } details:not([open]) { display: none; } }
-"""
 
-
-def show_report(evidence: Evidence, library: PictureLibrary) -> None:
-    """What the file holds, and the button that makes it."""
-    settings = score_settings(evidence)
-    if settings is None:
-        raise MissingPart("this bundle has no detector: it scores nothing")
-    state = results_state(evidence, settings)
+def show_report(state: ScoredSets) -> None:
+    """Shows what the file holds, and the button that makes it."""
+    bundle, settings = state.bundle, state.settings
     st.markdown(
         "**One HTML file with everything**: metrics, histogram at the threshold in force, ROC and "
-        "precision-recall, "
-        "controls, other methods, the map over k and α, clusters, Frechet distances, the worst failures, and "
-        "where all of it comes from. It opens in any browser, needs no network, and prints."
+        "precision-recall, controls, other methods, the map over k and α, clusters, Frechet distances, the "
+        "worst failures, and where all of it comes from. It opens in any browser, needs no network, and prints."
     )
     with_map = st.toggle(
         "With the map over k and α, on the validation set",
@@ -92,17 +71,17 @@ def show_report(evidence: Evidence, library: PictureLibrary) -> None:
         key="results_report_map",
         help="Takes a few seconds where it has not been looked at yet.",
     )
-    foreign = [name for name in state.scores if not _is_built_in(evidence, name)]
+    foreign = [name for name in state.scores if not _is_built_in(state.evidence, name)]
     if foreign:
         st.caption(
             f"Pictures of {', '.join(foreign)} stay out of it: those sets come from files on this machine. "
             "Their worst images stand there by id."
         )
-    name = evidence.bundle.path.name if evidence.bundle.path else "bundle"
+    name = bundle.path.name if bundle.path else "bundle"
     st.download_button(
         "Report",
-        lambda: report_html(state, library, with_map),
-        f"sdviz-report-{name}-{evidence.bundle.hash[:8]}.html",
+        lambda: report_html(state, with_map),
+        f"sdviz-report-{name}-{bundle.hash[:8]}.html",
         "text/html",
         key="results_report",
         on_click="ignore",
@@ -110,88 +89,75 @@ def show_report(evidence: Evidence, library: PictureLibrary) -> None:
         icon=":material/description:",
     )
     st.caption(
-        f"k = {settings.k}, α = {settings.alpha:g}, features "
-        f"{'of unit length' if settings.normalize else 'as they are'}, threshold {state.t:.6g}: as they "
-        "are on the "
-        "other views now. It is made when you press the button."
+        f"k = {settings.k}, α = {settings.alpha:g}, features {settings.features}, threshold "
+        f"{state.threshold:.6g}: as they are on the other views now. It is made when you press the button."
     )
 
 
-def report_html(state: ResultsState, library: PictureLibrary, with_map: bool = True) -> str:
-    """The whole file.
+def report_html(state: ScoredSets, with_map: bool) -> str:
+    """The whole file, without pictures of sets that come from files.
 
     Args:
         state: Scores, settings and threshold.
-        library: Pictures of the worst images; those of sets from files are not put in.
         with_map: Whether to search neighbours for the map over k and alpha.
     """
-    evidence, bundle = state.evidence, state.evidence.bundle
-    lines = state.lines | {"threshold": f"{state.t!r}; above is called OOD"}
+    evidence, bundle = state.evidence, state.bundle
+    lines = state.provenance | {"threshold": f"{state.threshold!r}; above is called OOD"}
     results = find_results(state)
     title = f"{lines['bundle']}: {lines['trained on']}"
     parts = [
         f"<h1>{html.escape(title)}</h1>",
         '<p class="about">How well scores tell out-of-distribution (OOD) from in-distribution (ID) images. '
-        "A higher "
-        "score is more OOD; ID images are the held-out ones.</p>",
+        "A higher score is more OOD; ID images are the held-out ones.</p>",
         _table(["", ""], [[key, value] for key, value in lines.items()], text=2),
         "<h2>Metrics</h2>",
-        _about(metrics_words(results)),
-        metrics_html(results, state.titles, state.colours),
+        _about(metrics_caption(results)),
+        metrics_html(results, state.colours),
         "<h2>At the threshold</h2>",
         _table(["set", "images", "called OOD", "share called OOD, %", "that is"], _at_threshold(state), text=1),
     ]
     drawn = histogram({n: state.column(n, "both") for n in state.scores}, state.reference.threshold, "log")
     shown = first_sets(state)
-    words = f"{HISTOGRAM_WORDS} Drawn: {', '.join(state.titles[n] for n in shown)}; all sets are counted above."
-    parts.append(_figure(histogram_chart(state, drawn, "share", shown), lines, words))
-    if state.ood_names:
+    drawn_sets = ", ".join(state.titles[n] for n in shown)
+    caption = f"{HISTOGRAM_CAPTION} Drawn: {drawn_sets}; all sets are counted above."
+    parts.append(_figure(histogram_chart(state, drawn, "share", shown), lines, caption))
+    if evidence.ood_sets:
         parts.append("<h2>Curves</h2>")
-        for mode in ("both", "distance"):
-            parts.append(
-                _figure(
-                    roc_chart(state, mode),
-                    lines,
-                    f"ROC by {MODE_WORDS[mode]}. {ROC_WORDS if mode == 'both' else 'Read as the one before.'}",
-                )
-            )
-        parts.append(_figure(precision_recall_chart(state, "both", "OOD"), lines, precision_words("OOD")))
+        for mode, means in (("both", ROC_CAPTION), ("distance", "Read as the one before.")):
+            parts.append(_figure(roc_chart(state, mode), lines, f"ROC by {MODE_TITLES[mode]}. {means}"))
+        parts.append(_figure(precision_recall_chart(state, "both", "OOD"), lines, precision_caption("OOD")))
     parts += _of_the_report(evidence, lines)
     validation = [name for name, one in evidence.ood_sets.items() if one.role == "validation"]
     if with_map and validation:
         try:
             chart = k_alpha_chart(evidence, state.settings, validation)
-            words = f"{map_words(evidence, state.settings, validation)} Only this set may choose settings."
-            parts.append(f"<h2>k and α on the validation set</h2>{_figure(chart, lines, words)}")
+            caption = f"{map_caption(evidence, state.settings, validation)} Only this set may choose settings."
+            parts.append(f"<h2>k and α on the validation set</h2>{_figure(chart, lines, caption)}")
         except MissingPart as error:
             parts.append(f"<p>No map over k and α: {html.escape(str(error))}.</p>")
     parts += _paper(state)
-    parts += _worst(state, library)
+    parts += _worst(state)
     config = json.dumps(bundle.manifest.config, indent=1, sort_keys=True)
     parts.append(
         f"<details><summary>Resolved configuration</summary><pre>{html.escape(config)}</pre></details>"
     )
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(title)}</title><style>{_CSS}</style>{TABLE_CSS}</head>\n<body>\n"
-        + "\n".join(parts)
-        + "\n</body></html>\n"
+    return Template(read_asset(__name__, ".html")).substitute(
+        title=html.escape(title), styles=style(__name__) + table_style(), body="\n".join(parts)
     )
 
 
-def _at_threshold(state: ResultsState) -> list[list[object]]:
+def _at_threshold(state: ScoredSets) -> list[list[object]]:
     rows: list[list[object]] = []
     for name in state.scores:
         scores = state.column(name, "both")
-        n = int((scores > state.t).sum())
+        n = int((scores > state.threshold).sum())
         kind = "FPR, false alarms" if name == state.id_name else "TPR, OOD found"
         rows.append([state.titles[name], len(scores), n, 100 * n / max(1, len(scores)), kind])
     return rows
 
 
 def _of_the_report(evidence: Evidence, lines: Mapping[str, str]) -> list[str]:
-    """Controls, clusters and distances, as report.json has them."""
+    """The parts that report.json holds: controls, other methods, clusters, distances."""
     try:
         report = evidence.report
     except MissingPart as error:
@@ -200,10 +166,10 @@ def _of_the_report(evidence: Evidence, lines: Mapping[str, str]) -> list[str]:
     if report.controls:
         parts += [
             "<h2>Controls</h2>",
-            _figure(control_chart(evidence), lines, control_words(report)),
-            _about(control_table_words(report)),
+            _figure(control_chart(evidence), lines, controls_caption(report)),
+            _about(controls_table_caption(report)),
             *(
-                f"<p><b>By {html.escape(MODE_WORDS[mode])}</b></p>{controls_html(evidence, mode)}"
+                f"<p><b>By {html.escape(MODE_TITLES[mode])}</b></p>{controls_html(evidence, mode)}"
                 for mode in ("both", "distance")
             ),
         ]
@@ -213,9 +179,9 @@ def _of_the_report(evidence: Evidence, lines: Mapping[str, str]) -> list[str]:
             _figure(
                 methods_chart(evidence, near_set(report), first_methods(evidence)),
                 lines,
-                methods_words(evidence),
+                methods_caption(evidence),
             ),
-            _about(methods_table_words(report)),
+            _about(methods_table_caption(report)),
             methods_html(evidence),
         ]
     if report.clusters is not None:
@@ -233,20 +199,19 @@ def _of_the_report(evidence: Evidence, lines: Mapping[str, str]) -> list[str]:
 
 
 def _breakable(text: str) -> str:
-    """Words that hold an id, as HTML: a line may end after its slashes, never within a number."""
+    """Text with an id as HTML: a line may end after a slash, never within a number."""
     return html.escape(text).replace("/", "/<wbr>")
 
 
-def _paper(state: ResultsState) -> list[str]:
-    if state.evidence.bundle.manifest.dataset != PAPER_DATASET:
+def _paper(state: ScoredSets) -> list[str]:
+    if state.bundle.manifest.dataset != PAPER_DATASET:
         return []
     groups = families(all_records()[0])
-    own = next((g for g in groups.values() if any(r.hash == state.evidence.bundle.hash for r in g)), [])
+    own = next((g for g in groups.values() if any(r.hash == state.bundle.hash for r in g)), [])
     if not own:
         return []
     parts = [
         f'<h2>The paper\'s tables</h2><p class="about">Ours: {html.escape(about_family(own))}</p>',
-        TABLE_CSS,
     ]
     for table in paper_tables(own):
         parts.append(f"<p><b>Table {table.number}.</b> {html.escape(table.title)}</p>{paper_html(table)}")
@@ -255,16 +220,16 @@ def _paper(state: ResultsState) -> list[str]:
 
 
 def _is_built_in(evidence: Evidence, name: str) -> bool:
-    """Whether a set's pictures are drawn here or come with scikit-learn: no one else's pictures."""
+    """Whether a set's pictures are drawn here or come with scikit-learn, so that they may go into the file."""
     ids = evidence.sets[name].ids
     return len(ids) > 0 and all(str(one).split("/")[0] in data.BUILT_IN for one in ids)
 
 
-def _worst(state: ResultsState, library: PictureLibrary) -> list[str]:
+def _worst(state: ScoredSets) -> list[str]:
     """The images furthest on the wrong side of the threshold, set by set."""
     parts = ["<h2>Worst failures</h2>"]
     for name, one in state.evidence.sets.items():
-        margin = state.column(name, "both") - state.t
+        margin = state.column(name, "both") - state.threshold
         wrong = margin > 0 if name == state.id_name else margin <= 0
         size = np.where(wrong, np.abs(margin), -1.0)
         rows = np.argsort(-size, kind="stable")[: min(WORST, int(wrong.sum()))]
@@ -277,21 +242,21 @@ def _worst(state: ResultsState, library: PictureLibrary) -> list[str]:
         if not len(rows):
             continue
         ids = one.ids[rows]
-        words = [
+        texts = [
             f"{i}: score {state.column(name, 'both')[r]:.4g}, margin {margin[r]:+.4g}"
             for i, r in zip(ids, rows, strict=True)
         ]
         if not _is_built_in(state.evidence, name):
-            items = "".join(f"<li>{html.escape(w)}</li>" for w in words)
+            items = "".join(f"<li>{html.escape(w)}</li>" for w in texts)
             parts.append(
                 f'<p class="about">This set comes from files; its pictures are left out.</p><ul>{items}</ul>'
             )
             continue
-        found = library.show(ids)
+        found = state.library.show(ids)
         figures = [
             f'<figure><img alt="{html.escape(w)}" src="{data_uri(found.images[i])}">'
             f"<figcaption>{html.escape(str(found.class_names[i]))} {_breakable(w)}</figcaption></figure>"
-            for i, w in enumerate(words)
+            for i, w in enumerate(texts)
             if found.found[i]
         ]
         parts.append(f'<div class="worst">{"".join(figures)}</div>')
@@ -299,21 +264,21 @@ def _worst(state: ResultsState, library: PictureLibrary) -> list[str]:
     return parts
 
 
-def _about(words: str) -> str:
-    return f'<p class="about">{_italics(words)}</p>'
+def _about(text: str) -> str:
+    return f'<p class="about">{_italics(text)}</p>'
 
 
-def _italics(words: str) -> str:
-    """As HTML, with what stands between two asterisks in italics."""
-    return re.sub(r"\*(.+?)\*", r"<i>\1</i>", html.escape(words))
+def _italics(text: str) -> str:
+    """Text as HTML, with *text between asterisks* in italics."""
+    return re.sub(r"\*(.+?)\*", r"<i>\1</i>", html.escape(text))
 
 
 def _figure(chart: Chart, lines: Mapping[str, str], caption: str) -> str:
-    """The chart as SVG in the file itself, without the head that names outside addresses."""
-    svg = chart.picture("svg", lines).decode("utf-8")
+    """The chart as inline SVG, without the metadata that names outside addresses."""
+    svg = chart_file(chart, "svg", lines).decode("utf-8")
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    # a rule of one picture would hold for all of the page
+    # a style rule of one picture would apply to the whole page
     svg = re.sub(r"<style type=\"text/css\">.*?</style>", "", svg, flags=re.DOTALL)
     return f"<figure>{svg}<figcaption>{_italics(caption)}</figcaption></figure>"
 
@@ -322,17 +287,10 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[object]], text: int) -
     """A table whose first `text` columns are words."""
 
     def cell(value: object, i: int, tag: str) -> str:
-        words = (
-            ""
-            if value is None
-            else f"{value:.2f}"
-            if isinstance(value, float)
-            else f"{value:,}"
-            if isinstance(value, int)
-            else str(value)
-        )
+        style = ".2f" if isinstance(value, float) else "," if isinstance(value, int) else ""
+        shown = "" if value is None else format(value, style)
         kind = ' class="text"' if i < text or (tag == "td" and isinstance(value, str)) else ""
-        return f"<{tag}{kind}>{html.escape(words)}</{tag}>"
+        return f"<{tag}{kind}>{html.escape(shown)}</{tag}>"
 
     top = "".join(cell(name, i, "th") for i, name in enumerate(header))
     body = "".join("<tr>" + "".join(cell(v, i, "td") for i, v in enumerate(row)) + "</tr>" for row in rows)

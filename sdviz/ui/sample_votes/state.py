@@ -1,17 +1,16 @@
-"""What the page Sample votes knows of the image on show, and what it keeps of it."""
+"""What Sample votes knows of the image on show."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import streamlit as st
 
-from sdviz.analysis import Evidence, MissingPart, PictureLibrary, Pictures
+from sdviz.analysis import Evidence, MissingPart, PictureLibrary
 from sdviz.analysis.pictures import Way
-from sdviz.analysis.rescoring import SetScores, most_neighbours, stored_scores
+from sdviz.analysis.rescoring import most_neighbours
 from sdviz.analysis.tables import HEADS
 from sdviz.analysis.votes import (
     OUTLIERS,
@@ -21,34 +20,29 @@ from sdviz.analysis.votes import (
     Sample,
     banks_of,
     feature_map,
+    score_parts,
     search_both,
-    take_apart,
 )
 from sdviz.bundle import Banks, Bundle
 from sdviz.detection.score import Neighbourhood, SDScore
 from sdviz.nn.detector import detector_outputs
 from sdviz.ui.cache import DEVICE_LOCK
-from sdviz.ui.cache.evidence import id_reference, needs_search, set_scores, start_search
+from sdviz.ui.cache.evidence import needs_search
 from sdviz.ui.cache.memory import forgets
+from sdviz.ui.library import BundleView
 from sdviz.ui.pictures import NEUTRAL_COLOUR, TRAIN_COLOUR
-from sdviz.ui.session import ScoreSettings, set_shared, threshold
+from sdviz.ui.session import ScoreSettings, set_shared
 from sdviz.ui.theme import OUTLIERS as OUTLIERS_TITLE
 from sdviz.ui.theme import set_colours, set_titles
 
 PAGE = "votes"
-# as long as a person does not notice the wait
-AT_ONCE_SEC = 0.1
 
 
 @dataclass(frozen=True, eq=False)
-class Looked:
-    """All that the page shows of an image.
+class SampleView(BundleView):
+    """Everything that the page shows of an image.
 
     Attributes:
-        bundle: In use.
-        evidence: Its tables.
-        library: Its pictures.
-        names: Of the clusters, for display.
         settings: k, alpha and normalisation.
         sample: The image on show.
         picture: uint8 (H,W,3), grey where there is none.
@@ -63,10 +57,6 @@ class Looked:
         problem: Why it has no score, "" where it has one.
     """
 
-    bundle: Bundle
-    evidence: Evidence
-    library: PictureLibrary
-    names: tuple[str, ...]
     settings: ScoreSettings
     sample: Sample
     picture: np.ndarray
@@ -86,31 +76,23 @@ class Looked:
         return banks_of(self.evidence)
 
 
-def look_at(
-    bundle: Bundle,
+def sample_view(
     evidence: Evidence,
     library: PictureLibrary,
-    names: tuple[str, ...],
     settings: ScoreSettings,
     sample: Sample,
     uploads: Mapping[str, np.ndarray],
-) -> Looked:
-    """Finds out all about an image; computes its features and heads where they are not kept.
+) -> SampleView:
+    """Collects everything about an image; computes its features and heads where the bundle lacks them.
 
-    Args:
-        bundle: In use.
-        evidence: Its tables.
-        library: Its pictures.
-        names: Of the clusters, for display.
-        settings: k, alpha and normalisation.
-        sample: The image.
-        uploads: Pictures of the person's own, by id.
+    `uploads` are the person's own pictures by id.
     """
+    bundle = evidence.bundle
     if sample.id in uploads:
         picture, has_picture, class_name = uploads[sample.id], True, ""
         missing, ways = tuple[str, ...](), tuple[Way, ...]()
     else:
-        shown = show_pictures(library, evidence, [sample.id])
+        shown = BundleView(evidence, library).show_pictures([sample.id])
         picture, has_picture = shown.images[0], bool(shown.found[0])
         class_name, missing, ways = str(shown.class_names[0]), shown.missing, shown.ways
     features, heads = sample.features, sample.heads
@@ -123,13 +105,13 @@ def look_at(
         if features is not None and banks_of(evidence) is not None:
             near = neighbours(evidence, settings, features[None], sample.id)
         as_measured = not needs_search(evidence, settings)
-        parts = take_apart(sample, near, settings.k, settings.alpha, as_measured)
+        parts = score_parts(sample, near, settings.k, settings.alpha, as_measured)
         if parts is None:
             problem = "Neither its features nor its picture are there, so it has no score."
     except (ValueError, MissingPart) as error:
         problem = f"It has no score under these settings: {error}."
-    return Looked(
-        bundle, evidence, library, names, settings, sample, picture, has_picture, class_name, missing, ways,
+    return SampleView(
+        evidence, library, settings, sample, picture, has_picture, class_name, missing, ways,
         features, heads, near, parts, problem,
     )  # fmt: skip
 
@@ -151,7 +133,7 @@ def _search_over_banks(bundle_hash: str, normalize: bool, _evidence: Evidence) -
 
 
 def search_over_banks(evidence: Evidence, normalize: bool) -> SDScore:
-    """The index over this bundle's banks, for any k that pages ask for; kept.
+    """The kNN index over this bundle's banks, for any k that pages offer; kept.
 
     Raises:
         MissingPart: A bundle without banks.
@@ -181,7 +163,7 @@ def _neighbours(
 def neighbours(
     evidence: Evidence, settings: ScoreSettings, features: np.ndarray, id_id: str, outlier_id: str = ""
 ) -> Neighbourhood:
-    """The neighbours of pictures made of one image, as many as any k asks for; kept.
+    """The neighbours of pictures made of one image, enough for any k; kept.
 
     Raises:
         ValueError: No ID image besides itself.
@@ -214,7 +196,7 @@ def _cluster_of(bundle_hash: str, image: np.ndarray, _bundle: Bundle) -> tuple[i
 
 
 def cluster_of(bundle: Bundle, image: np.ndarray) -> tuple[int, float]:
-    """The cluster of a picture and how sure the clusterer is, 0..1, from a bundle with a clusterer."""
+    """The cluster of a picture and its confidence, 0..1. The bundle has a clusterer."""
     return _cluster_of(bundle.hash, image, bundle)
 
 
@@ -224,7 +206,7 @@ def _map_of(bundle_hash: str, normalize: bool, _evidence: Evidence) -> FeatureMa
 
 
 def map_of(evidence: Evidence, normalize: bool) -> FeatureMap:
-    """The plane through this bundle's features; kept.
+    """The projection of this bundle's features on two principal components; kept.
 
     Raises:
         MissingPart: A bundle without banks.
@@ -232,58 +214,13 @@ def map_of(evidence: Evidence, normalize: bool) -> FeatureMap:
     return _map_of(evidence.bundle.hash, normalize, evidence)
 
 
-def show_pictures(library: PictureLibrary, evidence: Evidence, ids: list[str]) -> Pictures:
-    """Pictures by id; outliers that have to be made again wait for the device."""
-    rows = [row for row in map(library.outlier_row, ids) if row is not None]
-    to_make = any(evidence.outliers.png(row) is None for row in rows)
-    lock: AbstractContextManager[object] = DEVICE_LOCK if to_make else nullcontext()
-    with lock:
-        return library.show(ids)
-
-
-@dataclass(frozen=True, eq=False)
-class SetsNow:
-    """What is known of the scored sets under the settings of this moment.
-
-    Attributes:
-        scores: Eq. 6 of each; None while they are searched for, or where they cannot be known.
-        problem: Why they cannot be known, "" else.
-        to_order_by: The same, else the bundle's own scores, else nothing.
-        threshold: The person's, else the one at 95 % ID recall under these settings; None without scores.
-    """
-
-    scores: dict[str, SetScores] | None
-    problem: str
-    to_order_by: dict[str, SetScores]
-    threshold: float | None
-
-
-def sets_now(evidence: Evidence, settings: ScoreSettings) -> SetsNow:
-    """Eq. 6 of every scored set, without a wait that a person would notice."""
-    try:
-        own = stored_scores(evidence)
-    except MissingPart as error:
-        return SetsNow(None, str(error), {}, None)
-    try:
-        if needs_search(evidence, settings):
-            if start_search(evidence, settings.normalize).result(AT_ONCE_SEC) is None:
-                return SetsNow(None, "", own, None)
-        scores = set_scores(evidence, settings)
-        return SetsNow(scores, "", scores, threshold(id_reference(evidence, scores).threshold))
-    except (MissingPart, ValueError) as error:
-        return SetsNow(None, str(error), own, None)
-
-
-# --- words and ways -------------------------------------------------------------------------------
-
-
 def group_titles(evidence: Evidence) -> dict[str, str]:
-    """What each group of images is called."""
+    """The title of each group of images."""
     return set_titles(evidence) | {TRAIN: "train (ID bank)", OUTLIERS: "SD outliers (bank)", "": "your own"}
 
 
 def is_own(one: str) -> bool:
-    """Whether an id is of a picture that a person has uploaded."""
+    """Whether an id is that of an upload."""
     return one.startswith("upload/")
 
 
@@ -300,23 +237,7 @@ def group_colour(evidence: Evidence, group: str) -> str:
 
 
 def open_sample(one: str, group: str | None = None) -> None:
-    """Makes this image the one on show, here and on every page.
-
-    Args:
-        one: Its id.
-        group: Its scored set, where it is picked from one.
-    """
+    """Makes this image the one in use on every page, and its scored set where that is given."""
     set_shared("sample", one)
     if group is not None:
         set_shared("set", group or None)
-
-
-def opener(key: str) -> Callable[[], None]:
-    """For a grid's `on_click`: opens the image that was clicked."""
-
-    def clicked() -> None:
-        one = st.session_state[key].clicked
-        if one:
-            open_sample(one)
-
-    return clicked

@@ -1,4 +1,4 @@
-"""What a run does just now, read from its files again and again: stages, curves, outliers, log."""
+"""The state of a run, read from its files every few seconds: stages, curves, outliers, log."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from sdviz.config.reading import to_yaml
 from sdviz.config.tree import RunConfig
 from sdviz.runs import Run, Status
 from sdviz.runs.reading import curve, latest, metrics, outlier_sample, stages, tail
-from sdviz.ui.components import Cell, picture_grid
-from sdviz.ui.components.stage_strip import STAGE_WORDS, stage_strip
+from sdviz.ui.components.picture_grid import Cell, picture_grid
+from sdviz.ui.components.stage_strip import STAGE_NAMES, stage_strip
 from sdviz.ui.pictures import OUTLIER_COLOUR, data_uri
-from sdviz.ui.text import duration
-from sdviz.ui.training.state import plain, status_of
+from sdviz.ui.text import duration, plain
+from sdviz.ui.training.losses import A_ROW, curve_line, show_curves
+from sdviz.ui.training.state import status_of
 
 N_SAMPLES = 10
-CHARTS_A_ROW = 3
-# a process that has not written for so long is at a long step, or hangs
+# a process that writes nothing for so long is at a long step, or hangs
 QUIET_SEC = 60.0
 # (key in stats.jsonl, its name, its unit)
 MEASURES = (
@@ -31,7 +31,7 @@ MEASURES = (
 
 
 def show_live(run: Run) -> None:
-    """All of it; where a file is damaged, one line in its place."""
+    """Shows all of it; a damaged file gets one line in its place."""
     status = status_of(run)
     if isinstance(status, str):
         return
@@ -42,7 +42,7 @@ def show_live(run: Run) -> None:
         _log(run, status)
         return
     _stages(run, config, status)
-    # pictures first; but while they are still to come, what is there already does not move down for them
+    # pictures come first in a finished run; in an active one they come last, so that nothing moves down
     parts = [lambda: _curves(run.stats(), run.name), lambda: _samples(run)]
     for show in parts if status.is_active else parts[::-1]:
         show()
@@ -69,7 +69,7 @@ def _stages(run: Run, config: RunConfig, status: Status) -> None:
     if status.state == "running" and status.stage:
         steps = f", step {status.step} of {status.total}" if status.total else ""
         eta = f", {duration(status.eta_sec)} left in this stage" if status.eta_sec is not None else ""
-        parts.append(f"now {STAGE_WORDS.get(status.stage, status.stage).lower()}{steps}{eta}")
+        parts.append(f"now {STAGE_NAMES.get(status.stage, status.stage).lower()}{steps}{eta}")
     if spent:
         parts.append(f"{duration(spent)} at work")
     if status.devices:
@@ -82,58 +82,33 @@ def _stages(run: Run, config: RunConfig, status: Status) -> None:
 
 
 def _curves(stats: list[dict[str, Any]], name: str) -> None:
-    """The loss of each stage that has one; other measures as a curve, or as a number while there is but one."""
-    charts: list[tuple[str, str, list[int], list[float]]] = []
-    for stage in dict.fromkeys(line["stage"] for line in stats):
-        steps, values = curve(stats, stage, "loss")
+    """Shows the loss of each stage; other measures as a curve, or as a number while there is only one."""
+    charts: dict[str, tuple[str, list[go.Scatter]]] = {}
+
+    def add(title: str, stage: str, key: str) -> None:
+        steps, values = curve(stats, stage, key)
         if len(steps) > 1:
-            charts.append((f"{STAGE_WORDS.get(stage, stage)}: loss", "step", steps, values))
+            charts[f"curve {name} {title}"] = (
+                f"{title} {values[-1]:.4f}",
+                [curve_line(steps, values, "#8A94A0")],
+            )
+
+    for stage in dict.fromkeys(line["stage"] for line in stats):
+        add(f"{STAGE_NAMES.get(stage, stage)}: loss", stage, "loss")
     numbers: list[tuple[str, str, float]] = []
     for key, title, meaning in MEASURES:
         for stage in dict.fromkeys(line["stage"] for line in stats if key in line):
-            steps, values = curve(stats, stage, key)
-            if len(steps) > 1:
-                charts.append((title, "step", steps, values))
+            add(title, stage, key)
         value = latest(stats, key)
         if value is not None:
             numbers.append((title, meaning, value))
     if not charts and not numbers:
         st.caption("The losses show up here with the first training.")
-    for first in range(0, len(charts), CHARTS_A_ROW):
-        columns = st.columns(CHARTS_A_ROW)
-        for column, (title, x, steps, values) in zip(columns, charts[first:], strict=False):
-            with column:
-                st.plotly_chart(
-                    _figure(title, x, steps, values),
-                    key=f"curve {name} {title}",
-                    width="stretch",
-                    config={"displayModeBar": False},
-                )
-    if numbers:
-        columns = st.columns(CHARTS_A_ROW)
-        for column, (title, meaning, value) in zip(columns, numbers, strict=False):
-            column.metric(title, f"{value:.3f}", help=meaning)
-
-
-def _figure(title: str, x: str, steps: list[int], values: list[float]) -> go.Figure:
-    figure = go.Figure()
-    figure.add_scatter(
-        x=steps,
-        y=values,
-        mode="lines",
-        line={"width": 2, "color": "#8A94A0"},
-        hovertemplate="step %{x}: %{y:.4f}<extra></extra>",
-    )
-    figure.update_layout(
-        height=190,
-        title={"text": f"{title} {values[-1]:.4f}", "font": {"size": 13}, "x": 0, "xanchor": "left"},
-        margin={"l": 8, "r": 8, "t": 30, "b": 8},
-        xaxis={"title": None, "nticks": 5},
-        yaxis={"title": None, "nticks": 5},
-        showlegend=False,
-        uirevision=title,
-    )
-    return figure
+    show_curves(charts, height=190)
+    if not numbers:
+        return
+    for column, (title, meaning, value) in zip(st.columns(A_ROW), numbers, strict=False):
+        column.metric(title, f"{value:.3f}", help=meaning)
 
 
 def _samples(run: Run) -> None:
@@ -141,11 +116,9 @@ def _samples(run: Run) -> None:
     if sample is None or not len(sample.images):
         return
     cells = []
-    for image, label, told in zip(sample.images, sample.labels, sample.told, strict=True):
-        words = f"{label or 'an image'}, told {told or '?'}"
-        cells.append(
-            Cell(data_uri(image), f"outlier: {words}", OUTLIER_COLOUR, label, f"told {told}" if told else "")
-        )
+    for image, label, target in zip(sample.images, sample.labels, sample.told, strict=True):
+        alt = f"outlier: {label or 'an image'}, told {target or '?'}"
+        cells.append(Cell(data_uri(image), alt, OUTLIER_COLOUR, label, f"told {target}" if target else ""))
     st.markdown("**Outliers as they are made**")
     picture_grid(cells, len(cells), key=f"samples {run.name}", size_px=128)
     st.caption(f"The first of the shard made last; {sample.shards} so far.")
@@ -153,7 +126,7 @@ def _samples(run: Run) -> None:
 
 def _log(run: Run, status: Status) -> None:
     log = tail(run.path / "log.txt")
-    # before it has a log, and when it could not say itself what ended it, what it printed tells more
+    # without a log, or when it could not log what ended it, the printed output says more
     printed = tail(run.path / "output.txt", 12) if not log or status.state in ("killed", "failed") else ""
     st.markdown("**Log** (times in UTC)")
     st.code(log or "nothing yet", language=None, height=220 if log.count("\n") > 8 else "content")

@@ -1,10 +1,11 @@
-"""A new run: profile, images, the settings that matter, how long it will take, and the start."""
+"""The form of a new run: profile, images, the main settings, the estimated time, and the start."""
 
 from __future__ import annotations
 
 import json
 from concurrent.futures import Future
 from contextlib import suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -15,30 +16,27 @@ from sdviz import data
 from sdviz.config.nodes import ConfigError
 from sdviz.config.reading import load_config, to_yaml
 from sdviz.config.tree import RunConfig
-from sdviz.runs import Run
+from sdviz.runs import Run, Status
 from sdviz.ui.cache import start_estimate
-from sdviz.ui.components.stage_strip import STAGE_WORDS
+from sdviz.ui.components.stage_strip import STAGE_NAMES
 from sdviz.ui.page import ROOT
-from sdviz.ui.text import about, duration, in_bytes
+from sdviz.ui.text import about, duration, in_bytes, plain
 from sdviz.ui.training import actions
 from sdviz.ui.training.fields import Setting, limits, settings_of, value_of
-from sdviz.ui.training.state import plain, start_and_watch, status_of
+from sdviz.ui.training.state import start_and_watch, status_of
+from sdviz.ui.widgets import KEPT
 
 FOLDER, PARQUET = "a folder of pictures …", "a Parquet file …"
 COLUMNS = 6
-# how long the page waits for an estimate before it shows itself, and how often it asks then
+# seconds that the page waits for an estimate, and between later checks
 AT_ONCE_SEC = 0.3
 POLL_SEC = 0.5
-# what a newcomer wants first
+# shown first, for a newcomer
 FIRST_PROFILES = ("shapes-quick", "shapes-tiny")
 
 
 def show_new_run(found: list[Run]) -> None:
-    """The form.
-
-    Args:
-        found: Every run, to say which of them hold the device.
-    """
+    """Shows the form; `found` is every run, to say which of them use the device."""
     profiles = find_profiles()
     if not profiles:
         st.info(f"There are no profiles: they are YAML files in `{ROOT / 'configs'}`.")
@@ -49,9 +47,8 @@ def show_new_run(found: list[Run]) -> None:
             "Profile",
             list(profiles),
             key="profile",
-            bind="query-params",
-            persist_state="session",
             help="A configuration to begin with: a file in configs/.",
+            **KEPT,
         )
     path = profiles[name]
     try:
@@ -76,19 +73,18 @@ def show_new_run(found: list[Run]) -> None:
         )
     if device != base.device:
         overrides.append(f"device={device}")
-    with columns[3]:
-        title = st.text_input(
-            "Name",
-            base.profile,
-            max_chars=40,
-            key=f"title {name}",
-            persist_state="session",
-            help="Of its folder.",
-        )
+    title = columns[3].text_input(
+        "Name",
+        base.profile,
+        max_chars=40,
+        key=f"title {name}",
+        persist_state="session",
+        help="Of its folder.",
+    )
     if title.strip() and title != base.profile:
         overrides.append(f"profile={json.dumps(title.strip())}")
-    if words := _description(path):
-        st.caption(words)
+    if description := _description(path):
+        st.caption(description)
     top = st.container()
 
     for group, settings in settings_of(base).items():
@@ -129,7 +125,7 @@ def find_profiles() -> dict[str, Path]:
 
 
 def _check_and_start(path: Path, overrides: list[str], found: list[Run], now: bool) -> RunConfig | None:
-    """Says what is wrong, or how long it takes, and offers the start; the configuration, if it is one."""
+    """Says what is wrong, or how long it takes, with the start button; returns a valid configuration."""
     refused = actions.refusal()
     try:
         config = load_config(path, overrides)
@@ -138,18 +134,17 @@ def _check_and_start(path: Path, overrides: list[str], found: list[Run], now: bo
         st.button("Start", icon=":material/play_arrow:", type="primary", key="start", disabled=True)
         return None
     columns = st.columns([1, 4.2], vertical_alignment="center")
-    with columns[0]:
-        st.button(
-            "Start",
-            icon=":material/play_arrow:",
-            type="primary",
-            key="start",
-            disabled=bool(refused),
-            help=refused or "Writes the configuration into a new folder and launches the process.",
-            on_click=start_and_watch,
-            args=(actions.start, config, now),
-            width="stretch",
-        )
+    columns[0].button(
+        "Start",
+        icon=":material/play_arrow:",
+        type="primary",
+        key="start",
+        disabled=bool(refused),
+        help=refused or "Writes the configuration into a new folder and launches the process.",
+        on_click=start_and_watch,
+        args=(actions.start, config, now),
+        width="stretch",
+    )
     with columns[1]:
         estimate = start_estimate(config)
         with suppress(Exception):
@@ -173,20 +168,19 @@ def _say_how_long(estimate: Future[list[tuple[str, float, int]]], was_done: bool
         return
     seconds, size = sum(sec for _, sec, _ in parts), sum(n for *_, n in parts)
     longest = sorted(parts, key=lambda part: -part[1])[:3]
-    words = ", ".join(f"{STAGE_WORDS.get(name, name).lower()} {duration(sec)}" for name, sec, _ in longest)
+    stages = ", ".join(f"{STAGE_NAMES.get(name, name).lower()} {duration(sec)}" for name, sec, _ in longest)
     st.markdown(
-        f"**{about(seconds).capitalize()}** by this machine's speed just now ({words}), "
+        f"**{about(seconds).capitalize()}** by this machine's speed just now ({stages}), "
         f"{in_bytes(size)} on the disk."
     )
 
 
 def _at_work(found: list[Run]) -> list[str]:
-    statuses = [(run.name, status_of(run)) for run in found]
-    return [name for name, status in statuses if not isinstance(status, str) and status.is_active]
+    return [run.name for run in found if isinstance(status := status_of(run), Status) and status.is_active]
 
 
 def _images(profile: str, base: RunConfig) -> str:
-    """The data set's name, in the words of `data.load`."""
+    """The name of the data set, as `data.load` takes it."""
     known = [*data.names(), FOLDER, PARQUET]
     options = list(dict.fromkeys([base.data.id, *known]))
     choice = st.selectbox(
@@ -210,7 +204,7 @@ def _images(profile: str, base: RunConfig) -> str:
 
 
 def _widget(profile: str, setting: Setting, default: Any) -> Any:  # noqa: ANN401
-    """The setting's widget, its range out of the tree."""
+    """The widget of a setting, with its range from the configuration tree."""
     rule = limits(setting.key)
     common: dict[str, Any] = {
         "key": f"{profile} {setting.key}",
@@ -242,7 +236,7 @@ def _widget(profile: str, setting: Setting, default: Any) -> Any:  # noqa: ANN40
 
 
 def _magnitude(value: float) -> int:
-    """The power of ten one below the value's own: 2e-4 steps by 1e-5."""
+    """The exponent of a step for this value: 2e-4 steps by 1e-5."""
     return int(f"{abs(value):e}".partition("e")[2]) - 1
 
 
@@ -257,9 +251,5 @@ def _devices() -> list[str]:
 
 def _description(path: Path) -> str:
     """The comment at the head of a profile."""
-    words = []
-    for line in path.read_text("utf-8").splitlines():
-        if not line.startswith("#"):
-            break
-        words.append(line.lstrip("# "))
-    return " ".join(words)
+    lines = takewhile(lambda line: line.startswith("#"), path.read_text("utf-8").splitlines())
+    return " ".join(line.lstrip("# ") for line in lines)

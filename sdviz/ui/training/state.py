@@ -1,4 +1,4 @@
-"""What the parts of the training page share: which view and run are on show, and what went wrong."""
+"""Shared by the parts of Training: the view and run on show, and what went wrong."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import streamlit as st
 
 from sdviz.config.nodes import ConfigError
 from sdviz.runs import Run, RunError, Status
+from sdviz.ui.text import plain
 
 WATCH, NEW, COMPARE = VIEWS = ("Watch", "New run", "Compare")
 VIEW_KEY, RUN_KEY = "training", "run"
@@ -16,7 +17,7 @@ _PROBLEM_KEY = "training_problem"
 
 
 def take_problem() -> str:
-    """What the last click met with, once; "" where all went well."""
+    """The error of the last click, once; "" for none."""
     return st.session_state.pop(_PROBLEM_KEY, "")
 
 
@@ -31,7 +32,7 @@ def _reporting() -> Iterator[None]:
 
 
 def attempt(action: Callable[..., object], *args: object) -> None:
-    """For `on_click`: does it; what went wrong is one line at the top of the page."""
+    """For `on_click`: calls the action; an error becomes one line at the top of the page."""
     with _reporting():
         action(*args)
 
@@ -42,13 +43,6 @@ def start_and_watch(action: Callable[..., Run], *args: object) -> None:
         run = action(*args)
         st.session_state[RUN_KEY] = run.name
         st.session_state[VIEW_KEY] = WATCH
-
-
-def plain(text: str) -> str:
-    """Text from a file or a folder's name, so that nothing in it is taken for Markdown."""
-    for mark in "\\`*_[]<>$#:~|":
-        text = text.replace(mark, f"\\{mark}")
-    return text
 
 
 def status_of(run: Run) -> Status | str:
@@ -66,5 +60,5 @@ def state_of(run: Run) -> str:
 
 
 def is_starting(status: Status) -> bool:
-    """Whether its process is there but has not got as far as the queue."""
+    """Whether its process has started but not yet reached the queue."""
     return status.state == "queued" and status.queue_place is None

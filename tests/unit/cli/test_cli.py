@@ -18,6 +18,7 @@ from sdviz import data, runs
 from sdviz.bundle import Bundle
 from sdviz.cli import app
 from sdviz.config.reading import load_config
+from tests.patience import patience
 from tests.tiny_runs import write_pictures, write_tiny_config
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -331,6 +332,20 @@ def test_list_without_runs_and_with_a_damaged_one(cli: Callable[..., Result], tm
     assert "status.json is damaged" in cli("list").stdout
 
 
+def test_an_older_run_is_one_line_wherever_it_is_named(cli: Callable[..., Result], tmp_path: Path) -> None:
+    config = write_tiny_config(tmp_path)
+    older = runs.create(load_config(config))
+    tree = json.loads(older.status_file.read_text())
+    del tree["format_version"]
+    older.status_file.write_text(json.dumps(tree))
+    for words in (("resume", "1"), ("stop", "1"), ("run", config, "--from", "1")):
+        line = one_line_error(cli(*words))
+        assert line.startswith(f"{older.path}: made by an older sdviz (format 1, "), line
+        assert line.endswith(f"make it again with: python -m sdviz run {older.path / 'config.yaml'}")
+    assert len(runs.list_runs()) == 1
+    assert "made by an older sdviz (format 1, " in cli("list").stdout
+
+
 # --- start ----------------------------------------------------------------------------------------
 
 
@@ -346,7 +361,9 @@ def test_help_needs_neither_torch_nor_diffusers() -> None:
         "print(result.output)\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=patience(120)
+    )
     assert done.returncode == 0, done.stderr
     for command in ("run", "resume", "stop", "list", "download", "generate"):
         assert command in done.stdout
@@ -358,7 +375,7 @@ def test_python_m_sdviz_is_the_command_line(tmp_path: Path) -> None:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=patience(120),
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: none.yaml: No such file or directory\n"

@@ -21,8 +21,9 @@ from sdviz.data import DataError
 from sdviz.evaluation import read_report
 from sdviz.nn.batches import encode
 from sdviz.pipeline import PipelineError, Workspace, config_hash, read_labels, run_stages, stage_names
-from sdviz.pipeline.clusters import load_backbone, load_encoder
-from sdviz.pipeline.generation import read_sd_test
+from sdviz.pipeline.backbone import load_backbone
+from sdviz.pipeline.encoder import load_encoder
+from sdviz.pipeline.sd_test import read_sd_test
 from sdviz.pipeline.sets import evaluation_sets
 from tests.tiny_runs import OTHER_COLOURS, write_pictures, write_tiny_detector_config
 
@@ -45,7 +46,7 @@ EXTRAS = (
 
 
 @pytest.fixture(scope="module")
-def compared(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+def compared(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A run with a backbone, few sources, SD outliers of held-out images and every method beside it."""
     folder = tmp_path_factory.mktemp("compared")
     path = write_tiny_detector_config(folder)

@@ -1,40 +1,26 @@
 from __future__ import annotations
 
 import csv
-import json
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
-import torch
 from filelock import FileLock
 from PIL import Image
 
 from sdviz import data
 from sdviz.bundle import Bundle
-from sdviz.config.reading import load_config
 from sdviz.data import DataError, ImageSet
-from sdviz.diffusion.training import train_noise_predictor
-from sdviz.nn.phase_means import measure_phases
-from sdviz.nn.unet import build_noise_predictor
+from sdviz.files import leftovers
 from sdviz.pipeline import (
     PipelineError,
-    Workspace,
-    absolute_source,
-    config_hash,
     file_names,
     generate_folder,
-    read_labels,
-    run_stages,
     source_labels,
 )
-from sdviz.pipeline.clusters import make_pseudo_labels
-from sdviz.pipeline.generation import load_noise_predictor
-from tests.tiny_runs import write_pictures, write_tiny_config
+from tests.tiny_runs import write_pictures
 
 CLASSES = ("disk", "ring", "square")
 
@@ -57,13 +43,6 @@ def saved(tiny_bundle: Callable[..., Bundle], tmp_path: Path) -> Bundle:
     return tiny_bundle().save(tmp_path / "bundle")
 
 
-def work_in(
-    folder: Path, config_path: Path, *overrides: str, stop: Callable[[], bool] = lambda: False
-) -> Workspace:
-    folder.mkdir(exist_ok=True)
-    return Workspace(folder, load_config(config_path, overrides), lambda progress: None, stop)
-
-
 def pngs(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.glob("*.png")}
 
@@ -71,181 +50,6 @@ def pngs(folder: Path) -> dict[str, bytes]:
 def manifest(folder: Path) -> list[dict[str, str]]:
     with (folder / "manifest.csv").open(encoding="utf-8", newline="") as stream:
         return list(csv.DictReader(stream))
-
-
-# --- stages ---------------------------------------------------------------------------------------
-
-
-def test_all_stages_end_in_a_bundle_that_works(tmp_path: Path, one_thread: None) -> None:
-    work = work_in(tmp_path / "run", write_tiny_config(tmp_path, clusterer_steps=60))
-    begun: list[tuple[str, bool]] = []
-    assert run_stages(work, lambda stage, complete: begun.append((stage, complete)))
-    assert begun == [("pseudo_labels", False), ("clusterer", False), ("diffusion", False), ("bundle", False)]
-    assert not (work.folder / "diffusion" / "state.pt").exists()
-
-    bundle = Bundle.load(work.folder / "bundle", device="cpu")
-    m = bundle.manifest
-    assert m.class_names == ("blue", "green", "red")
-    assert (m.dataset, m.labels_from, m.image_size) == (work.config.data.id, "ground truth", 8)
-    assert (m.max_train_timestep, m.defaults.start_timestep, m.defaults.solver) == (400, 50, "ddim")
-    assert m.config["diffusion"]["batch_size"] == 4
-    assert m.metrics["images"] == 24
-    assert (m.metrics["diffusion_steps"], m.metrics["diffusion_images_seen"]) == (40, 160)
-    assert 0 < m.metrics["diffusion_loss"] < 1.1
-    assert m.metrics["diffusion_training_sec"] > 0
-    labels, _ = bundle.pseudo_label(work.images.images)
-    assert (labels == work.images.labels).mean() == 1
-    assert bundle.generate(work.images.images[:2], ids=work.images.ids[:2]).outliers.shape == (2, 8, 8, 3)
-
-    # a second time everything is skipped, and a part made otherwise is refused
-    begun.clear()
-    assert run_stages(work, lambda stage, complete: begun.append((stage, complete)))
-    assert begun == [(stage, True) for stage in ("pseudo_labels", "clusterer", "diffusion", "bundle")]
-    other = work_in(work.folder, tmp_path / "tiny.yaml", "clusterer.width=5")
-    with pytest.raises(PipelineError, match="stage clusterer was made with another configuration"):
-        run_stages(other)
-
-
-def test_the_labels_are_a_table_of_ids(tmp_path: Path) -> None:
-    work = work_in(tmp_path / "run", write_tiny_config(tmp_path))
-    make_pseudo_labels(work)
-    table = pq.read_table(work.folder / "pseudo_labels" / "pseudo_labels.parquet")
-    assert table.column_names == ["id", "label", "confidence"]
-    assert table["id"].to_pylist() == work.images.ids.tolist()
-    assert set(table["confidence"].to_pylist()) == {1.0}
-    assert (read_labels(work) == work.images.labels).all()
-    # the folder has another picture now
-    (tmp_path / "pictures" / "red" / "0.png").unlink()
-    with pytest.raises(PipelineError, match="has other images now"):
-        read_labels(work_in(tmp_path / "run", tmp_path / "tiny.yaml"))
-
-
-def test_the_clusterer_is_measured_on_the_test_split(tmp_path: Path, one_thread: None, data_root: Path) -> None:
-    config = write_tiny_config(tmp_path)
-    small = ["data.id=shapes", "data.limit=60", "data.size_px=32", "clusterer.total_steps=2"]
-    work = work_in(tmp_path / "run", config, *small)
-    assert not run_stages(replace(work, should_stop=lambda: (work.folder / "clusterer.done.json").exists()))
-    metrics = json.loads((work.folder / "clusterer.done.json").read_text())["metrics"]
-    assert metrics["clusterer_test_images"] == 4000
-    assert 0 <= metrics["clusterer_accuracy"] <= 1
-
-
-@pytest.mark.parametrize(
-    ("overrides", "expected"),
-    [
-        (["data.id=shapes-empty", "data.size_px=32"], "2000 of 2000 images have no label"),
-        (
-            ["data.id=shapes", "data.size_px=32", "data.limit=5"],
-            "no image of class '.*' among the 5 to train on",
-        ),
-        (["data.id=nothing"], "no data set 'nothing'"),
-        (["data.id=shapes", "data.size_px=32", "data.limit=200", "data.test_split=val"], "not 'val'"),
-        (["diffusion.unet.channels=[8, 8, 8, 8, 8]"], "image size 8 px is not a multiple of 16"),
-    ],
-)
-def test_what_cannot_be_trained_is_found_first(
-    tmp_path: Path, data_root: Path, overrides: list[str], expected: str
-) -> None:
-    work = work_in(tmp_path / "run", write_tiny_config(tmp_path), *overrides)
-    with pytest.raises(ValueError, match=expected):
-        make_pseudo_labels(work)
-
-
-def test_one_class_is_refused(tmp_path: Path) -> None:
-    config = write_tiny_config(tmp_path)
-    for name in ("red", "green"):
-        for path in (tmp_path / "pictures" / name).iterdir():
-            path.unlink()
-        (tmp_path / "pictures" / name).rmdir()
-    with pytest.raises(DataError, match="at least 2 classes, there is 1"):
-        make_pseudo_labels(work_in(tmp_path / "run", config))
-
-
-def test_a_stop_before_a_stage_or_inside_one_leaves_it_undone(tmp_path: Path, one_thread: None) -> None:
-    config = write_tiny_config(tmp_path)
-    folder = tmp_path / "run"
-    assert not run_stages(work_in(folder, config, stop=lambda: True))
-    assert not (folder / "labels.done.json").exists()
-    # stopped in the 6th step of diffusion: resumed from there
-    asked = iter([False] * 8)
-    inside = work_in(
-        folder, config, stop=lambda: (folder / "clusterer.done.json").exists() and not next(asked, None)
-    )
-    asked = iter([True] * 6)
-    assert not run_stages(inside)
-    assert (folder / "clusterer.done.json").exists()
-    assert not (folder / "diffusion.done.json").exists()
-    assert torch.load(folder / "diffusion" / "state.pt", weights_only=True)["step"] == 5
-    assert run_stages(work_in(folder, config))
-
-
-def test_a_finished_training_state_put_in_the_folder_is_taken(tmp_path: Path, one_thread: None) -> None:
-    work = work_in(tmp_path / "run", write_tiny_config(tmp_path, clusterer_steps=2))
-    config, state = work.config.diffusion, tmp_path / "elsewhere" / "state.pt"
-    network = build_noise_predictor(config.unet, 3, 8)
-    averaged, complete = train_noise_predictor(
-        network, work.images.images, work.images.labels, work.schedule, config, state, "cpu"
-    )
-    assert complete
-    (work.folder / "diffusion").mkdir()
-    shutil.copy(state, work.folder / "diffusion" / "state.pt")
-    told: list[str] = []
-    assert run_stages(replace(work, on_progress=lambda p: told.append(p.stage)))
-    assert set(told) == {"clusterer"}
-    bundle = Bundle.load(work.folder / "bundle", device="cpu")
-    assert bundle.manifest.metrics["diffusion_steps"] == 40
-    for name, value in averaged.unet.state_dict().items():
-        assert torch.equal(bundle.noise_predictor.unet.state_dict()[name], value.half().float())
-
-
-def test_the_hash_covers_what_a_stage_depends_on(tmp_path: Path) -> None:
-    path = write_tiny_config(tmp_path)
-    before = load_config(path)
-    wider = load_config(path, ["clusterer.width=5"])
-    assert config_hash(before, "clusterer") != config_hash(wider, "clusterer")
-    assert config_hash(before, "diffusion") == config_hash(wider, "diffusion")
-    assert config_hash(before) != config_hash(wider)
-    assert config_hash(before) == config_hash(load_config(path, ["device=auto"]))
-    for key in ("seed=1", "data.limit=20"):
-        assert config_hash(before, "pseudo_labels") != config_hash(load_config(path, [key]), "pseudo_labels")
-
-
-def test_channel_means_belong_to_the_outliers_and_not_to_the_training(tmp_path: Path) -> None:
-    path = write_tiny_config(tmp_path)
-    unshuffled = ["diffusion.unet.pixel_unshuffle=2"]
-    known, left = (load_config(path, [*unshuffled, f"diffusion.phase_means={x}"]) for x in ("true", "false"))
-    assert config_hash(known, "diffusion") == config_hash(left, "diffusion")
-    for stage in ("outliers", "sd_test", "bundle"):
-        assert config_hash(known, stage) != config_hash(left, stage)
-    # where nothing is unshuffled it changes nothing
-    known, left = (load_config(path, [f"diffusion.phase_means={x}"]) for x in ("true", "false"))
-    assert config_hash(known) == config_hash(left)
-
-
-@pytest.mark.parametrize("known", [True, False])
-def test_a_run_knows_the_channel_means_of_its_images(tmp_path: Path, one_thread: None, known: bool) -> None:
-    path = write_tiny_config(tmp_path, clusterer_steps=2, diffusion_steps=2)
-    overrides = ("diffusion.unet.pixel_unshuffle=2", f"diffusion.phase_means={str(known).lower()}")
-    work = work_in(tmp_path / "run", path, *overrides)
-    assert run_stages(work)
-    bundle = Bundle.load(work.folder / "bundle", device="cpu")
-    expected = measure_phases(work.images.images, 2) if known else None
-    assert bundle.manifest.phases == expected
-    mine, kept = load_noise_predictor(work).phases, bundle.noise_predictor.phases
-    assert (mine is not None) == (kept is not None) == known
-    if mine is not None and kept is not None:
-        assert torch.equal(mine.gain, kept.gain)
-
-
-def test_absolute_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert absolute_source("shapes") == "shapes"
-    assert absolute_source("folder:pets") == f"folder:{tmp_path}/pets"
-    assert absolute_source("parquet:/a/b.parquet") == "parquet:/a/b.parquet"
-    assert absolute_source("folder:") == "folder:"
-
-
-# --- outliers as a folder -------------------------------------------------------------------------
 
 
 def test_every_image_gets_a_png_and_a_line(
@@ -295,13 +99,13 @@ def test_a_second_call_makes_only_what_is_missing_and_the_same(
     (out / names[1]).unlink()
     (out / names[2]).write_bytes(whole[names[2]][:-20])
     (out / names[6]).write_bytes(b"")
-    (out / f"{names[1]}.partial").write_bytes(b"half")
+    (out / f".{names[1].removesuffix('.png')}.{'0' * 32}.partial.png").write_bytes(b"half")
     (out / "manifest.csv").unlink()
     result = generate_folder(saved, images, out, saved.recipe(), batch_size=3)
     assert (result.there, result.made) == (4, 3)
     assert pngs(out) == whole
     assert (out / "manifest.csv").read_bytes() == table
-    assert not list(out.glob("*.partial"))
+    assert not leftovers(out)
     untouched = [name for name in names if name not in (names[1], names[2], names[6])]
     assert all((out / name).stat().st_mtime_ns == stamps[name] for name in untouched)
 
@@ -420,8 +224,6 @@ def test_labels_are_the_sets_own_only_where_the_bundle_learned_them(
     with pytest.raises(PipelineError, match="no clusterer"):
         generate_folder(blind, replace(images, name="digits"), tmp_path / "out", blind.recipe())
 
-
-# --- file names -----------------------------------------------------------------------------------
 
 HOSTILE = [
     "../../etc/passwd",

@@ -1,0 +1,12 @@
+"""The read-only guard: with `SDVIZ_READ_ONLY=1` people can watch but change nothing."""
+
+from __future__ import annotations
+
+import os
+
+READ_ONLY = "SDVIZ_READ_ONLY"
+
+
+def is_read_only() -> bool:
+    """Whether people may only watch here."""
+    return os.environ.get(READ_ONLY, "") not in ("", "0")
