@@ -1,4 +1,4 @@
-"""Feature space on a page: PCA, t-SNE and UMAP with a seed, aligned over epochs, measured and kept on disk."""
+"""Layouts of feature space: PCA, t-SNE and UMAP with a seed, aligned over epochs, measured and kept on disk."""
 
 from .layouts import METHODS, Layouts, LayoutSettings, align, compute_layouts, fewest_points
 from .quality import trustworthiness

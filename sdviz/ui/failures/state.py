@@ -9,7 +9,7 @@ import streamlit as st
 
 from sdviz import data, runs
 from sdviz.analysis import Evidence, MissingPart, PictureLibrary, Pictures
-from sdviz.analysis.failures import seen_as
+from sdviz.analysis.failures import predicted_clusters
 from sdviz.analysis.notes import FILE, NoteBook
 from sdviz.ui.cache import DEVICE_LOCK
 from sdviz.ui.cache.evidence import start_search
@@ -48,7 +48,7 @@ def _facts(bundle_hash: str, name: str, root: str, _evidence: Evidence, _library
         classes = np.array([f"outlier of {name}" if name else "" for name in sources.tolist()], dtype=str)
     else:
         classes = _library.class_names(one.ids)
-    return Facts(classes, seen_as(_evidence, one))
+    return Facts(classes, predicted_clusters(_evidence, one))
 
 
 @forgets

@@ -11,6 +11,7 @@ import pytest
 from sdviz.bundle import Bundle
 from sdviz.ui import cache
 from sdviz.ui.cache import Edit, look_ahead, make_edits, outlier_store
+from tests.patience import patience
 
 
 @pytest.fixture(autouse=True)
@@ -70,14 +71,14 @@ def test_it_gives_way_to_who_asks(edits: tuple[Bundle, list[Edit]], monkeypatch:
             calls.append(step)
             if len(calls) == 3:
                 entered.set()
-                assert may_go_on.wait(60)
+                assert may_go_on.wait(patience(60))
             on_step(part, step, x_t, x_0)
 
         return make(requests, stop_at_the_third)  # type: ignore[arg-type]
 
     monkeypatch.setattr(bundle, "generate_together", slow)
     look_ahead(bundle, [at_s(now, 105), at_s(now, 95)])
-    assert entered.wait(60) and cache.is_looking_ahead()
+    assert entered.wait(patience(60)) and cache.is_looking_ahead()
     monkeypatch.setattr(bundle, "generate_together", make)
     found: list[object] = []
     person = threading.Thread(target=lambda: found.extend(make_edits(bundle, now)))
@@ -85,7 +86,7 @@ def test_it_gives_way_to_who_asks(edits: tuple[Bundle, list[Edit]], monkeypatch:
     person.start()
     wait_until(lambda: cache._ASKED.times > times)
     may_go_on.set()
-    person.join(60)
+    person.join(patience(60))
     assert len(found) == 3
     wait_until(lambda: not cache.is_looking_ahead())
     assert len(calls) == 3 and kept() == 3  # neither guess was ended, nor the second begun

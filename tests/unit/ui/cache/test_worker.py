@@ -8,6 +8,7 @@ import time
 import pytest
 
 from sdviz.ui.cache.worker import Worker
+from tests.patience import patience
 
 
 def test_tasks_run_one_at_a_time_in_their_order() -> None:
@@ -46,7 +47,7 @@ def test_the_program_does_not_wait_for_a_task_when_it_ends() -> None:
         "import time; from sdviz.ui.cache.worker import Worker; w = Worker('slow', in_parts=False); "
         "w.submit(time.sleep, 60); time.sleep(0.1); print('ended', flush=True)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=patience(30))
     assert done.stdout == "ended\n" and done.returncode == 0
 
 
@@ -65,5 +66,5 @@ worker.submit(in_parts)
 worker.submit(print, "another task", flush=True)
 time.sleep(0.1)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=patience(30))
     assert done.stdout == "part ended\n" and done.returncode == 0
