@@ -52,7 +52,7 @@ from sdviz.config.tree import (
 from sdviz.nn.device import device_name
 from sdviz.outliers import Recipe, draw_target_labels, generate_outliers
 from sdviz.pipeline import generate_folder
-from sdviz.pipeline.generate_folder import file_names, source_labels
+from sdviz.pipeline.any_images.generate_folder import file_names, source_labels
 from sdviz.pipeline.labels import write_labels
 from sdviz.pipeline.outliers import make as make_outliers
 from sdviz.pipeline.outliers import read_outliers

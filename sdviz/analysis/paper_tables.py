@@ -8,7 +8,7 @@ own. What was measured on other sets keeps its own name and stands apart.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -261,7 +261,7 @@ def _table(
     number: int,
     title: str,
     columns: Sequence[str],
-    paper: dict[str, Sequence[float | None]],
+    paper: Mapping[str, Sequence[float | None]],
     cells: Iterable[_Cell],
     notes: tuple[str, ...] = (),
 ) -> PaperTable:

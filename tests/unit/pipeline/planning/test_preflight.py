@@ -12,7 +12,7 @@ from sdviz.config.tree import RunConfig
 from sdviz.data import DataError
 from sdviz.nn.encoder import EncoderError
 from sdviz.pipeline import PipelineError, Workspace, estimate, run_stages
-from sdviz.pipeline.preflight import check_run
+from sdviz.pipeline.planning.preflight import check_run
 from tests.tiny_runs import write_tiny_detector_config
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -8,17 +8,17 @@ from dataclasses import dataclass
 
 import torch
 
-from .. import data
-from ..baselines import Baseline
-from ..config.nodes import EncoderConfig, TrainingConfig
-from ..config.tree import RunConfig
-from ..nn.detector import Detector
-from ..nn.device import has_fast_bf16, resolve_device
-from ..nn.encoder import Encoder
-from ..nn.inference import prepare_for_inference
-from ..nn.unet import build_noise_predictor, n_parameters
+from ... import data
+from ...baselines import Baseline
+from ...config.nodes import EncoderConfig, TrainingConfig
+from ...config.tree import RunConfig
+from ...nn.detector import Detector
+from ...nn.device import has_fast_bf16, resolve_device
+from ...nn.encoder import Encoder
+from ...nn.inference import prepare_for_inference
+from ...nn.unet import build_noise_predictor, n_parameters
+from ..outliers import kinds_needed, outlier_recipe
 from .order import stage_names
-from .outliers import kinds_needed, outlier_recipe
 from .preflight import check_run
 
 PROBE_IMAGES = 32
