@@ -11,8 +11,9 @@ from sdviz.analysis import Evidence, MissingPart, PictureLibrary
 from sdviz.analysis.provenance import provenance
 from sdviz.analysis.stored_layouts import USUAL_POINTS, View, figure_3_sets, find_ahead, usual_sets
 from sdviz.bundle import Bundle
-from sdviz.projection import GivenUp, LayoutJob, Layouts, LayoutSettings, fewest_points
+from sdviz.projection import Layouts, LayoutSettings, fewest_points
 from sdviz.ui.cache.evidence import open_evidence, say_missing, show_missing_part
+from sdviz.ui.cache.layouts import GivenUp, LayoutJob
 from sdviz.ui.charts import Chart, offer_downloads
 from sdviz.ui.charts.parts import Points
 from sdviz.ui.components.scatter import TILES_A_SHEET, Colouring, FrameName, scatter, send_pictures

@@ -17,8 +17,9 @@ from sdviz.analysis.rescoring import SetScores
 from sdviz.analysis.stored_layouts import View
 from sdviz.analysis.votes import find_sample
 from sdviz.bundle import Bundle
-from sdviz.projection import Layouts, LayoutSettings, LayoutStore, compute_layouts
+from sdviz.projection import Layouts, LayoutSettings, compute_layouts
 from sdviz.ui.cache import sets_here
+from sdviz.ui.cache.layouts import LayoutStore
 from sdviz.ui.cache.memory import forgets
 from sdviz.ui.cluster_names import display_names
 from sdviz.ui.pictures import NEUTRAL_COLOUR

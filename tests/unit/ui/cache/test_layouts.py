@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sdviz.projection import LayoutSettings, LayoutStore
+from sdviz.projection import LayoutSettings
+from sdviz.ui.cache.layouts import LayoutStore
 
 PCA = LayoutSettings("pca")
 

@@ -5,21 +5,18 @@ from __future__ import annotations
 import os
 import threading
 import time
-import zipfile
 from collections import OrderedDict
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 
-from ..ui.cache.worker import Worker
-from .layouts import Layouts, LayoutSettings, compute_layouts
+from sdviz.projection import SUFFIX, Layouts, LayoutSettings, compute_layouts, read_layouts, write_layouts
+from sdviz.ui.cache.worker import Worker
 
 MAX_BYTES = 256_000_000
 MAX_IN_MEMORY = 24
-SUFFIX = ".layout.npz"
 # a first guess of seconds for one point in one t-SNE, until one was measured here
 _SEC_PER_POINT = 0.004
 
@@ -92,35 +89,6 @@ class LayoutJob:
         """
         assert self.future is not None
         return self.future.result()
-
-
-def read_layouts(path: Path) -> Layouts | None:
-    """Layouts from a file; None where it is not there, cut, or none of ours."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            found = Layouts(file["points"], file["trust"], file["explained"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return None
-    fits = found.points.ndim == 3 and len(found.points) == len(found.trust) == len(found.explained)
-    return found if fits else None
-
-
-def write_layouts(path: Path, layouts: Layouts) -> None:
-    """Writes them whole or not at all; the folder is made.
-
-    Raises:
-        OSError: The disk is full or read-only; nothing is left.
-    """
-    part = path.with_name(f".{path.name}.{uuid4().hex}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as stream:
-            np.savez(stream, points=layouts.points, trust=layouts.trust, explained=layouts.explained)
-        part.replace(path)
-    except OSError:
-        with suppress(OSError):
-            part.unlink()
-        raise
 
 
 class GivenUp(ValueError):
