@@ -42,14 +42,14 @@ MEMORY_QUERIES = (1_000, 10_000)
 
 def draw(kind: str, n: int, dim: int, seed: int) -> np.ndarray:
     """Unit features, float32 (n,dim)."""
-    dice = np.random.default_rng([seed, n])
+    rng = np.random.default_rng([seed, n])
     spread = KINDS[kind]
-    x = dice.standard_normal((n, dim), np.float32)
+    x = rng.standard_normal((n, dim), np.float32)
     if spread is not None:
         centres = np.random.default_rng(0).standard_normal((N_CLUSTERS, dim), np.float32)
         centres /= np.linalg.norm(centres, axis=1, keepdims=True)
         x *= spread
-        x += centres[dice.integers(N_CLUSTERS, size=n)]
+        x += centres[rng.integers(N_CLUSTERS, size=n)]
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     return x
 

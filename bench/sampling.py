@@ -35,13 +35,14 @@ from sdviz import data
 from sdviz.bundle import Bundle
 from sdviz.config import UNetConfig
 from sdviz.diffusion.guidance import GuidedNoise
-from sdviz.diffusion.noise import image_noise
 from sdviz.diffusion.samplers import SAMPLERS
 from sdviz.diffusion.schedule import NoiseSchedule
 from sdviz.nn.device import device_name
 from sdviz.nn.inference import InferenceModel, prepare_for_inference
+from sdviz.nn.pixels import to_images, to_tensor
+from sdviz.nn.randomness import image_noise
 from sdviz.nn.unet import NoisePredictor, build_noise_predictor
-from sdviz.outliers import draw_target_labels, to_images, to_tensor
+from sdviz.outliers import draw_target_labels
 
 N_IMAGES, START_TIMESTEP, GUIDANCE_SCALE, STEPS = 16, 100, 2.0, 10
 REFERENCE_STEPS = START_TIMESTEP

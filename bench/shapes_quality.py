@@ -31,7 +31,8 @@ from sdviz.bundle import Bundle  # noqa: E402
 from sdviz.config import ClustererConfig  # noqa: E402
 from sdviz.evaluation import background_psnr, share_changed  # noqa: E402
 from sdviz.nn.classifier import SmallClassifier  # noqa: E402
-from sdviz.outliers import draw_target_labels, to_tensor  # noqa: E402
+from sdviz.nn.pixels import to_tensor  # noqa: E402
+from sdviz.outliers import draw_target_labels  # noqa: E402
 from sdviz.pipeline import source_labels  # noqa: E402
 from sdviz.scan.classifier_training import train_classifier  # noqa: E402
 from sdviz.scan.metrics import agreement  # noqa: E402

@@ -10,13 +10,15 @@ import torch
 from torch import nn
 
 from ..config import OptimizerConfig, ViewsConfig
+from ..nn.batches import encode
 from ..nn.device import has_fast_bf16, resolve_device
-from ..nn.encoder import Encoder, encode
-from ..nn.loop import cosine_rate, make_optimizer, run_steps, step_dice
+from ..nn.encoder import Encoder
+from ..nn.loop import cosine_rate, make_optimizer, run_steps
+from ..nn.randomness import step_generator
 from ..nn.views import random_views
 from .interface import OnProgress, Reference
 
-# (rows of the images, views of them in [-1,1], the dice of the step) -> the loss
+# (rows of the images, views of them in [-1,1], the generator of the step) -> the loss
 Loss = Callable[[torch.Tensor, torch.Tensor, torch.Generator], torch.Tensor]
 
 
@@ -66,11 +68,11 @@ def train(
     autocast = torch.autocast(where.type, dtype=torch.bfloat16, enabled=has_fast_bf16(where))
 
     def one_step(step: int) -> torch.Tensor:
-        dice = step_dice(reference.seed, step, name)
-        rows = torch.randperm(len(pixels), generator=dice)[:batch].to(where)
+        generator = step_generator(reference.seed, step, name)
+        rows = torch.randperm(len(pixels), generator=generator)[:batch].to(where)
         x = pixels[rows].to(torch.float32) / 127.5 - 1.0
         with autocast:
-            loss = make_loss(rows, random_views(x, views, dice) if augment else x, dice)
+            loss = make_loss(rows, random_views(x, views, generator) if augment else x, generator)
         for group in optimizer.param_groups:
             group["lr"] = cosine_rate(step, total_steps, optimizer_config)
         optimizer.zero_grad(set_to_none=True)

@@ -16,13 +16,15 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from ..diffusion.noise import content_ids
 from ..diffusion.samplers import Callback
 from ..diffusion.schedule import NoiseSchedule
+from ..nn.batches import encode
 from ..nn.classifier import Classifier
 from ..nn.detector import Detector, detector_outputs
 from ..nn.device import resolve_device
-from ..nn.encoder import Encoder, encode
+from ..nn.encoder import Encoder
+from ..nn.pixels import to_tensor
+from ..nn.randomness import content_ids
 from ..outliers import (
     OutlierBatch,
     OutlierRequest,
@@ -32,7 +34,6 @@ from ..outliers import (
     draw_target_labels,
     generate_outliers,
     generate_together,
-    to_tensor,
 )
 from .manifest import MANIFEST, PARTS, Manifest, check_files, check_replaceable, read_manifest, sha256
 from .parts import (

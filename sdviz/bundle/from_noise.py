@@ -10,7 +10,8 @@ import torch
 
 from ..data import ImageSet
 from ..diffusion.from_noise import sample_from_noise
-from ..outliers import SamplingDiverged, to_images
+from ..nn.pixels import to_images
+from ..outliers import SamplingDiverged
 from .core import Bundle
 
 # how their ids begin, where those of a data set begin with its name

@@ -126,11 +126,11 @@ def bootstrap_interval(
     if metric not in _METRICS:
         raise ValueError(f"metric {metric!r} is not one of {', '.join(_METRICS)}")
     id_ranks, ood_ranks, n_ranks = _ranks(id_scores, ood_scores)
-    dice = _dice(n, seed, level)
+    rng = _rng(n, seed, level)
     values = np.empty(n)
     for i in range(n):
-        id_counts = np.bincount(_resampled(id_ranks, dice), minlength=n_ranks)
-        ood_counts = np.bincount(_resampled(ood_ranks, dice), minlength=n_ranks)
+        id_counts = np.bincount(_resampled(id_ranks, rng), minlength=n_ranks)
+        ood_counts = np.bincount(_resampled(ood_ranks, rng), minlength=n_ranks)
         values[i] = _METRICS[metric](id_counts, ood_counts)
     return _interval(values, level)
 
@@ -173,10 +173,10 @@ def paired_bootstrap_auroc_difference(
         if len(a) != len(b):
             raise ValueError(f"{len(a)} {side} scores by a and {len(b)} by b are not of the same images")
     difference = auroc(id_a, ood_a) - auroc(id_b, ood_b)
-    dice = _dice(n, seed, level)
+    rng = _rng(n, seed, level)
     values = np.empty(n)
     for i in range(n):
-        rows = [dice.integers(len(side), size=len(side)) for side in ranks_a]
+        rows = [rng.integers(len(side), size=len(side)) for side in ranks_a]
         counts_a = [np.bincount(r[at], minlength=n_ranks_a) for r, at in zip(ranks_a, rows, strict=True)]
         counts_b = [np.bincount(r[at], minlength=n_ranks_b) for r, at in zip(ranks_b, rows, strict=True)]
         values[i] = _auroc(*counts_a) - _auroc(*counts_b)
@@ -246,7 +246,7 @@ def _counts(id_scores: npt.ArrayLike, ood_scores: npt.ArrayLike) -> tuple[np.nda
     return np.bincount(id_ranks, minlength=n_ranks), np.bincount(ood_ranks, minlength=n_ranks)
 
 
-def _dice(n: int, seed: int, level: float) -> np.random.Generator:
+def _rng(n: int, seed: int, level: float) -> np.random.Generator:
     if n < 1:
         raise ValueError(f"n = {n} resamples is below 1")
     if not 0 < level < 1:
@@ -254,8 +254,8 @@ def _dice(n: int, seed: int, level: float) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-def _resampled(ranks: np.ndarray, dice: np.random.Generator) -> np.ndarray:
-    return ranks[dice.integers(len(ranks), size=len(ranks))]
+def _resampled(ranks: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return ranks[rng.integers(len(ranks), size=len(ranks))]
 
 
 def _interval(values: np.ndarray, level: float) -> tuple[float, float]:

@@ -13,10 +13,11 @@ from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
 
 from ..config import DetectorConfig
+from ..nn.batches import encode
 from ..nn.detector import Detector
 from ..nn.device import has_fast_bf16, resolve_device
-from ..nn.encoder import encode
-from ..nn.loop import LoopReport, TrainingStateError, cosine_rate, make_optimizer, run_steps, step_dice
+from ..nn.loop import LoopReport, TrainingStateError, cosine_rate, make_optimizer, run_steps
+from ..nn.randomness import step_generator
 from ..nn.views import random_views
 from .losses import detector_loss
 
@@ -101,17 +102,17 @@ def train_detector(
         half = last - first
         rows = _deal(n, first, half, config.seed, "ID").to(where)
         others = _deal(len(fakes), first, half, config.seed, "outliers").to(where)
-        dice = step_dice(config.seed, step, "detector")
+        generator = step_generator(config.seed, step, "detector")
         inside = pixels[rows]
         if rebuilt is not None and config.reconstructed_id:
-            swapped = (torch.rand(half, 1, 1, 1, generator=dice) < config.reconstructed_id).to(where)
+            swapped = (torch.rand(half, 1, 1, 1, generator=generator) < config.reconstructed_id).to(where)
             inside = torch.where(swapped, rebuilt[rows], inside)
         x = torch.cat([inside, fakes[others]]).to(torch.float32) / 127.5 - 1.0
         labels = torch.cat([y_in[rows], y_out[others]])
         is_outlier = torch.arange(2 * half, device=where) >= half
         # 3. the loss over views of both
         with autocast:
-            out = detector(random_views(x, config.views, dice))
+            out = detector(random_views(x, config.views, generator))
         heads = (out.g_bin.float(), out.g_in.float(), out.g_out.float())
         loss = detector_loss(*heads, is_outlier, labels, config.outlier_weight)
         for group in optimizer.param_groups:
@@ -179,7 +180,7 @@ def _deal(n: int, first: int, size: int, seed: int, side: str) -> torch.Tensor:
     hands: list[torch.Tensor] = []
     while size > 0:
         deck, place = divmod(first, n)
-        order = torch.randperm(n, generator=step_dice(seed, deck, f"detector's deck of {side}"))
+        order = torch.randperm(n, generator=step_generator(seed, deck, f"detector's deck of {side}"))
         hands.append(order[place : place + size])
         first, size = first + len(hands[-1]), size - len(hands[-1])
     return torch.cat(hands)

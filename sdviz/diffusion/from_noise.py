@@ -7,8 +7,8 @@ from functools import partial
 
 import torch
 
+from ..nn.randomness import image_noise
 from .guidance import GuidedNoise, NoisePrediction
-from .noise import image_noise
 from .samplers import STEPS, Callback, run_steps
 from .schedule import NoiseSchedule
 

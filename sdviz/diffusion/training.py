@@ -23,8 +23,8 @@ from ..config import DiffusionConfig
 from ..nn.device import has_fast_bf16, leave_group_at_exit, resolve_device
 from ..nn.loop import TrainingDiverged, TrainingStateError, read_state
 from ..nn.loop import save_state as write_state
+from ..nn.randomness import derive_seed, step_generator
 from ..nn.unet import NoisePredictor
-from .noise import derive_seed
 from .schedule import NoiseSchedule
 
 REPORT_EVERY_STEPS = 20
@@ -257,15 +257,14 @@ def train_noise_predictor(
             break
 
         # 1. draw the batch: images, t ~ Uniform{0..max_t-1}, noise, dropped conditions
-        # hashed: the CPU's dice take the low 32 bits of a seed and forget the rest
-        dice = torch.Generator(device=where).manual_seed(derive_seed(config.seed, str(step), "batch"))
+        generator = step_generator(config.seed, step, "batch", where)
         torch.manual_seed(derive_seed(config.seed, str(step), f"dropout in process {rank}"))
         n = config.batch_size
-        rows = torch.randint(len(pixels), (n,), generator=dice, device=where)[mine]
-        t = torch.randint(max_t, (n,), generator=dice, device=where)[mine]
-        dropped = (torch.rand(n, generator=dice, device=where) < config.p_uncond)[mine]
-        flipped = (torch.rand(n, generator=dice, device=where) < 0.5)[mine]
-        noise = torch.randn((n, *pixels.shape[1:]), generator=dice, device=where)[mine]
+        rows = torch.randint(len(pixels), (n,), generator=generator, device=where)[mine]
+        t = torch.randint(max_t, (n,), generator=generator, device=where)[mine]
+        dropped = (torch.rand(n, generator=generator, device=where) < config.p_uncond)[mine]
+        flipped = (torch.rand(n, generator=generator, device=where) < 0.5)[mine]
+        noise = torch.randn((n, *pixels.shape[1:]), generator=generator, device=where)[mine]
         x_0 = pixels[rows].to(torch.float32) / 127.5 - 1.0
         if config.random_flip:
             x_0 = torch.where(flipped[:, None, None, None], x_0.flip(-1), x_0)

@@ -8,8 +8,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from .batches import in_batches
 from .device import resolve_device
 from .encoder import Encoder
+from .pixels import scale
 
 
 class DetectorOutputs(NamedTuple):
@@ -56,22 +58,9 @@ class Detector(nn.Module):
         return DetectorOutputs(features, self.g_bin(features), self.g_in(features), self.g_out(features))
 
 
-@torch.no_grad()
 def detector_outputs(
     detector: Detector, images: np.ndarray, device: str | torch.device = "auto", batch_size: int = 256
 ) -> DetectorOutputs:
-    """What a detector in eval mode says of images, as float32 arrays.
-
-    Args:
-        detector: Left on the device.
-        images: uint8 (N,H,W,3).
-        device: Where to compute.
-        batch_size: Images at a time.
-    """
-    where = resolve_device(device)
-    detector = detector.to(where).eval()
-    parts = []
-    for first in range(0, len(images), batch_size):
-        x = torch.tensor(images[first : first + batch_size]).permute(0, 3, 1, 2).to(where, torch.float32)
-        parts.append([one.float().cpu() for one in detector(x / 127.5 - 1.0)])
-    return DetectorOutputs(*(torch.cat(column).numpy() for column in zip(*parts, strict=True)))
+    """Runs a detector in eval mode over images uint8 (N,H,W,3); it stays on the device."""
+    detector = detector.to(resolve_device(device)).eval()
+    return DetectorOutputs(*in_batches(lambda pixels: detector(scale(pixels)), images, device, batch_size))

@@ -6,7 +6,6 @@ import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from huggingface_hub import constants, get_session, hf_hub_url, try_to_load_from_cache
 from safetensors.torch import load_file
@@ -14,7 +13,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..config import EncoderConfig
-from .device import resolve_device
 
 # timm and torchvision take a second each to import: they are there when a network is first built
 if TYPE_CHECKING:
@@ -131,27 +129,6 @@ def build_encoder(config: EncoderConfig) -> Encoder:
     elif config.weights is not None:
         load_weights(encoder.body, Path(config.weights).expanduser())
     return encoder
-
-
-@torch.no_grad()
-def encode(
-    network: nn.Module, images: np.ndarray, device: str | torch.device = "auto", batch_size: int = 256
-) -> np.ndarray:
-    """Outputs of a network in eval mode, float32 (N,D).
-
-    Args:
-        network: Takes float32 (N,3,H,W) in [-1,1]; left on the device.
-        images: uint8 (N,H,W,3).
-        device: Where to compute.
-        batch_size: Images at a time.
-    """
-    where = resolve_device(device)
-    network = network.to(where).eval()
-    parts = []
-    for first in range(0, len(images), batch_size):
-        x = torch.tensor(images[first : first + batch_size]).permute(0, 3, 1, 2).to(where, torch.float32)
-        parts.append(network(x / 127.5 - 1.0).float().cpu())
-    return torch.cat(parts).numpy()
 
 
 def load_weights(module: nn.Module, path: Path) -> None:

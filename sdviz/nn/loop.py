@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import time
@@ -50,13 +49,6 @@ class LoopReport:
     loss: float
     images_per_sec: float
     eta_sec: float
-
-
-def step_dice(seed: int, step: int, purpose: str = "") -> torch.Generator:
-    """A generator on the CPU that depends on these alone, so that a resumed training draws the same."""
-    # hashed, because the CPU's generator takes 32 bits of a seed and forgets the rest
-    digest = hashlib.sha256(f"{seed}\x1f{purpose}\x1f{step}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:4], "little"))
 
 
 def make_optimizer(parameters: Any, config: OptimizerConfig) -> torch.optim.Optimizer:  # noqa: ANN401

@@ -12,15 +12,15 @@ from ..config import ViewsConfig
 FIELD_CELLS = 4
 
 
-def random_views(x: torch.Tensor, config: ViewsConfig, dice: torch.Generator) -> torch.Tensor:
+def random_views(x: torch.Tensor, config: ViewsConfig, generator: torch.Generator) -> torch.Tensor:
     """One random view of each image, drawn for each by itself.
 
-    A view depends on the dice, on the image's row and on how many rows there are; not on the other images.
+    A view depends on the generator, on the image's row and on how many rows there are; not on the other images.
 
     Args:
         x: float32 (N,3,H,W) in [-1,1].
         config: How far views may differ.
-        dice: Where the draws come from, on the CPU; the work is done on the device of `x`.
+        generator: Where the draws come from, on the CPU; the work is done on the device of `x`.
 
     Returns:
         float32 (N,3,H,W) in [-1,1].
@@ -29,11 +29,11 @@ def random_views(x: torch.Tensor, config: ViewsConfig, dice: torch.Generator) ->
 
     def uniform(*shape: int) -> torch.Tensor:
         """Uniform in -1..1."""
-        return (torch.rand(n, *shape, generator=dice) * 2 - 1).to(where)
+        return (torch.rand(n, *shape, generator=generator) * 2 - 1).to(where)
 
     def happens(share: float) -> torch.Tensor:
         """bool (N,1,1,1)."""
-        return (torch.rand(n, 1, 1, 1, generator=dice) < share).to(where)
+        return (torch.rand(n, 1, 1, 1, generator=generator) < share).to(where)
 
     # 1. the window: zoom, place, tilt, flip in one resampling; what lies past the border is mirrored
     low, high = config.area
@@ -52,14 +52,14 @@ def random_views(x: torch.Tensor, config: ViewsConfig, dice: torch.Generator) ->
 
     # 3. a random orthogonal matrix over the colours, about mid-grey: rotations and reflections alike
     if config.colour_matrix_share:
-        q, r = torch.linalg.qr(torch.randn(n, 3, 3, generator=dice))
+        q, r = torch.linalg.qr(torch.randn(n, 3, 3, generator=generator))
         q = (q * torch.diagonal(r, dim1=1, dim2=2).sign()[:, None, :]).to(where)  # uniform over the group
         turned_colours = torch.einsum("nij,njhw->nihw", q, x)
         x = torch.where(happens(config.colour_matrix_share), turned_colours, x)
 
     # 4. a smooth field over the colours
     if config.colour_field:
-        cells = torch.randn(n, 3, FIELD_CELLS, FIELD_CELLS, generator=dice).to(where)
+        cells = torch.randn(n, 3, FIELD_CELLS, FIELD_CELLS, generator=generator).to(where)
         field = F.interpolate(cells, size=x.shape[2:], mode="bilinear", align_corners=True)
         x = x + config.colour_field * (uniform(1, 1, 1) + 1) / 2 * field
 
@@ -67,7 +67,7 @@ def random_views(x: torch.Tensor, config: ViewsConfig, dice: torch.Generator) ->
     grey = (x * x.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1, keepdim=True)
     x = torch.where(happens(config.grey_share), grey.expand_as(x), x)
     if config.noise:
-        x = x + config.noise * torch.randn(x.shape, generator=dice).to(where)
+        x = x + config.noise * torch.randn(x.shape, generator=generator).to(where)
     return x.clamp(-1, 1)
 
 

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 
 from ..diffusion.guidance import GuidedNoise, NoisePrediction
-from ..diffusion.noise import derive_seed, image_noise
 from ..diffusion.samplers import SAMPLERS, STEPS, Callback, Steps
 from ..diffusion.schedule import NoiseSchedule
 from ..diffusion.together import sample_together
+from ..nn.pixels import to_images, to_tensor
+from ..nn.randomness import derive_seed, image_noise
 
 MAX_GUIDANCE_SCALE = 20.0
 
@@ -68,7 +69,7 @@ def _is_real(value: object) -> bool:
 
 
 def _check_range(name: str, value: float, low: float, high: float, whole: bool = False) -> None:
-    # 100.0 is no whole number here: it would seed other dice than 100, and ranges refuse it
+    # 100.0 is no whole number here: it would draw other noise than 100, and ranges refuse it
     if not _is_real(value) or np.isnan(value) or (whole and not isinstance(value, int | np.integer)):
         kind = "a whole number" if whole else "a number"
         raise ValueError(f"{name} = {value!r} is not {kind} in {low}..{high}")
@@ -175,18 +176,6 @@ def check_labels(name: str, labels: np.ndarray, n_classes: int) -> None:
     bad = labels[(labels < 0) | (labels >= n_classes)]
     if len(bad):
         raise ValueError(f"{name}: {int(bad[0])} is outside 0..{n_classes - 1}")
-
-
-def to_tensor(images: np.ndarray, device: torch.device | str = "cpu") -> torch.Tensor:
-    """Converts uint8 (N,H,W,3) to float32 (N,3,H,W) in [-1,1]."""
-    pixels = torch.tensor(np.asarray(images)).permute(0, 3, 1, 2)
-    return pixels.to(device=device, dtype=torch.float32).contiguous() / 127.5 - 1.0
-
-
-def to_images(x: torch.Tensor) -> np.ndarray:
-    """Converts float (N,3,H,W) to uint8 (N,H,W,3), clipped to [-1,1] first."""
-    levels = ((x.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    return levels.permute(0, 2, 3, 1).cpu().contiguous().numpy()
 
 
 def check_images(images: np.ndarray, image_size: int) -> np.ndarray:

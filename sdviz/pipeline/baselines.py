@@ -18,8 +18,9 @@ from ..config import BaselineConfig, RunConfig
 from ..data import ImageSet
 from ..diffusion.training import train_noise_predictor
 from ..evaluation import BaselineScores
+from ..nn.batches import encode
 from ..nn.device import resolve_device
-from ..nn.encoder import Encoder, encode
+from ..nn.encoder import Encoder
 from ..nn.inference import prepare_for_inference
 from ..nn.unet import build_noise_predictor
 from ..outliers import Recipe, generate_outliers

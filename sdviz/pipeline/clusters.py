@@ -18,11 +18,12 @@ from torch import nn
 from .. import data
 from ..config import EncoderConfig, RunConfig
 from ..data import DataError, ImageSet
+from ..nn.batches import encode, predict
 from ..nn.classifier import Classifier, Projection, ScanClassifier, SmallClassifier
-from ..nn.encoder import Encoder, build_encoder, encode
+from ..nn.encoder import Encoder, build_encoder
 from ..nn.unet import build_noise_predictor, n_parameters
 from ..scan.classifier_training import accuracy, train_classifier
-from ..scan.clustering import kmeans_labels, neighbours_of, predict, train_scan, train_self_labels
+from ..scan.clustering import kmeans_labels, neighbours_of, train_scan, train_self_labels
 from ..scan.metrics import agreement
 from ..scan.simclr import train_simclr, train_supervised
 from .workspace import Metrics, Progress, Workspace, read_cluster_names, read_labels, write_labels

@@ -36,9 +36,9 @@ from ..evaluation import (
     inception_features,
     make_report,
 )
+from ..nn.batches import encode, predict
 from ..nn.detector import Detector, detector_outputs
-from ..nn.encoder import Encoder, encode
-from ..scan.clustering import predict
+from ..nn.encoder import Encoder
 from .baselines import baseline_scores
 from .clusters import backbone_config, load_backbone, load_clusterer
 from .generation import kinds_needed, noised_images, outlier_ids, outlier_labels, read_outliers

@@ -26,15 +26,16 @@ from .. import data
 from ..config import JpegConfig, RunConfig
 from ..data import ImageSet
 from ..data.decode import through_jpeg
-from ..diffusion.noise import image_noise
 from ..diffusion.schedule import NoiseSchedule
 from ..diffusion.training import TrainingReport, train_noise_predictor
+from ..nn.batches import predict
 from ..nn.device import resolve_device
 from ..nn.inference import prepare_for_inference
 from ..nn.phase_means import PhaseMeans, PhaseStatistics, measure_phases
+from ..nn.pixels import to_images, to_tensor
+from ..nn.randomness import image_noise
 from ..nn.unet import NoisePredictor, build_noise_predictor
-from ..outliers import Recipe, draw_target_labels, generate_outliers, to_images, to_tensor
-from ..scan.clustering import predict
+from ..outliers import Recipe, draw_target_labels, generate_outliers
 from .clusters import load_clusterer
 from .workspace import (
     Metrics,

@@ -68,9 +68,9 @@ def train_classifier(
         if should_stop is not None and should_stop():
             return None
         # hashed, because the CPU's generator takes 32 bits of a seed and forgets the rest
-        dice = torch.Generator().manual_seed(int(hash_words(np.array([step], np.uint64), seed)[0]) >> 32)
-        rows = torch.randint(len(pixels), (config.batch_size,), generator=dice)
-        x = augment(pixels[rows].to(torch.float32) / 127.5 - 1.0, config, dice).to(where)
+        generator = torch.Generator().manual_seed(int(hash_words(np.array([step], np.uint64), seed)[0]) >> 32)
+        rows = torch.randint(len(pixels), (config.batch_size,), generator=generator)
+        x = augment(pixels[rows].to(torch.float32) / 127.5 - 1.0, config, generator).to(where)
         with autocast:
             logits = model(x)
         loss = F.cross_entropy(logits.float(), targets[rows].to(where))
@@ -102,13 +102,13 @@ def rate_factor(step: int, total_steps: int) -> float:
     return rise * (1 + math.cos(math.pi * step / total_steps)) / 2
 
 
-def augment(x: torch.Tensor, config: ClustererConfig, dice: torch.Generator) -> torch.Tensor:
+def augment(x: torch.Tensor, config: ClustererConfig, generator: torch.Generator) -> torch.Tensor:
     """Shifts, flips and recolours each image by itself.
 
     Args:
         x: float32 (N,3,H,W) in [-1,1], on the CPU.
         config: How much.
-        dice: Where the draws come from.
+        generator: Where the draws come from.
 
     Returns:
         float32 (N,3,H,W) in [-1,1].
@@ -118,18 +118,18 @@ def augment(x: torch.Tensor, config: ClustererConfig, dice: torch.Generator) -> 
     reach = min(config.max_shift_px, height - 1, width - 1)
     if reach:
         padded = F.pad(x, (reach,) * 4, mode="reflect")
-        offsets = torch.randint(2 * reach + 1, (2, n), generator=dice)
+        offsets = torch.randint(2 * reach + 1, (2, n), generator=generator)
         rows = (offsets[0, :, None] + torch.arange(height))[:, None, :, None]
         columns = (offsets[1, :, None] + torch.arange(width))[:, None, None, :]
         x = padded[torch.arange(n)[:, None, None, None], torch.arange(3)[None, :, None, None], rows, columns]
     # 2. flip left and right
     if config.random_flip:
-        flipped = torch.rand(n, generator=dice) < 0.5
+        flipped = torch.rand(n, generator=generator) < 0.5
         x = torch.where(flipped[:, None, None, None], x.flip(-1), x)
     # 3. brightness, contrast about the image's mean, saturation about each pixel's grey
     if config.colour_jitter:
         brightness, contrast, saturation = (
-            1 + config.colour_jitter * (2 * torch.rand(3, n, 1, 1, 1, generator=dice) - 1)
+            1 + config.colour_jitter * (2 * torch.rand(3, n, 1, 1, 1, generator=generator) - 1)
         ).unbind()
         x = (x + 1) * brightness - 1
         mean = x.mean(dim=(1, 2, 3), keepdim=True)

@@ -14,10 +14,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..config import ScanConfig, SelfLabelConfig, ViewsConfig
+from ..nn.batches import encode
 from ..nn.classifier import Projection, ScanClassifier
 from ..nn.device import has_fast_bf16, resolve_device
-from ..nn.encoder import Encoder, encode
-from ..nn.loop import LoopReport, Stateful, cosine_rate, make_optimizer, run_steps, step_dice
+from ..nn.encoder import Encoder
+from ..nn.loop import LoopReport, Stateful, cosine_rate, make_optimizer, run_steps
+from ..nn.randomness import step_generator
 from ..nn.views import random_views
 
 Report = Callable[[LoopReport], None]
@@ -135,11 +137,11 @@ def train_scan(
 
     def one_step(step: int) -> torch.Tensor:
         # images, and one of the neighbours of each
-        dice = step_dice(seed, step, "scan")
-        rows = torch.randperm(len(pixels), generator=dice)[:batch]
-        pick = torch.randint(near.shape[1], (batch,), generator=dice)
+        generator = step_generator(seed, step, "scan")
+        rows = torch.randperm(len(pixels), generator=generator)[:batch]
+        pick = torch.randint(near.shape[1], (batch,), generator=generator)
         x = pixels[torch.cat([rows, near[rows, pick]]).to(where)].to(torch.float32) / 127.5 - 1.0
-        x = random_views(x, views, dice)
+        x = random_views(x, views, generator)
         # the loss of each head, all in one pass through the encoder
         with autocast:
             embedded = model.embed(x)
@@ -208,9 +210,9 @@ def _train_heads(
     for step in range(config.head_steps):
         if should_stop is not None and should_stop():
             return False
-        dice = step_dice(seed, step, "scan heads")
-        rows = torch.randperm(len(z), generator=dice)[:batch]
-        others = near[rows, torch.randint(near.shape[1], (batch,), generator=dice)]
+        generator = step_generator(seed, step, "scan heads")
+        rows = torch.randperm(len(z), generator=generator)[:batch]
+        others = near[rows, torch.randint(near.shape[1], (batch,), generator=generator)]
         loss = scan_losses(heads(z[rows]), heads(z[others]), config.entropy_weight).sum()
         rate = (1 + math.cos(math.pi * step / config.head_steps)) / 2
         optimizer.param_groups[0]["lr"] = config.head_learning_rate * rate
@@ -279,14 +281,16 @@ def train_self_labels(
 
     def one_step(step: int) -> torch.Tensor:
         # 1. what it is sure of
-        dice = step_dice(seed, step, "self-labels")
-        rows = torch.randperm(len(pixels), generator=dice)[:batch].to(where)
+        generator = step_generator(seed, step, "self-labels")
+        rows = torch.randperm(len(pixels), generator=generator)[:batch].to(where)
         x = pixels[rows].to(torch.float32) / 127.5 - 1.0
         model.eval()
         with torch.no_grad(), autocast:
             confidence, targets = model(x).float().softmax(1).max(1)
         sure = confidence > config.threshold
-        strong = random_views(x, views, dice)  # drawn for all: the dice must not depend on who is sure
+        strong = random_views(
+            x, views, generator
+        )  # drawn for all: the generator must not depend on who is sure
         # 2. cross-entropy on views of those, clusters balanced
         model.train()
         with autocast:
@@ -333,13 +337,3 @@ def kmeans_labels(features: np.ndarray, n_clusters: int, seed: int = 0) -> np.nd
         raise ValueError(f"{n_clusters} clusters of {len(features)} images")
     unit = features / np.linalg.norm(features, axis=1, keepdims=True).clip(1e-12)
     return KMeans(n_clusters, n_init=10, random_state=seed).fit_predict(unit).astype(np.int64)
-
-
-@torch.no_grad()
-def predict(
-    model: nn.Module, images: np.ndarray, device: str | torch.device = "auto", batch_size: int = 512
-) -> tuple[np.ndarray, np.ndarray]:
-    """Label int64 (N,) and confidence float32 (N,), the largest probability, of images uint8 (N,H,W,3)."""
-    logits = torch.tensor(encode(model, images, device, batch_size))
-    top = logits.softmax(1).max(1)
-    return top.indices.numpy().astype(np.int64), top.values.numpy()

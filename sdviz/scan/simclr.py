@@ -14,27 +14,10 @@ from ..config import PretrainingConfig, SimCLRConfig, ViewsConfig
 from ..nn.classifier import Projection
 from ..nn.device import has_fast_bf16, resolve_device
 from ..nn.encoder import Encoder
-from ..nn.loop import LoopReport, Stateful, cosine_rate, make_optimizer, run_steps, step_dice
+from ..nn.loop import LoopReport, Stateful, cosine_rate, make_optimizer, run_steps
+from ..nn.losses import nt_xent
+from ..nn.randomness import step_generator
 from ..nn.views import random_views
-
-
-def nt_xent(a: torch.Tensor, b: torch.Tensor, temperature: float) -> torch.Tensor:
-    """The normalised temperature-scaled cross-entropy, Eq. 1 of Chen et al. 2020.
-
-    Args:
-        a: float (N,D), one view of each image.
-        b: float (N,D), the other.
-        temperature: tau.
-
-    Returns:
-        The mean over all 2N views, a scalar.
-    """
-    z = F.normalize(torch.cat([a, b]).float(), dim=1)
-    n = len(a)
-    similarity = z @ z.T / temperature
-    similarity.fill_diagonal_(float("-inf"))
-    partner = torch.arange(2 * n, device=z.device).roll(n)
-    return F.cross_entropy(similarity, partner)
 
 
 def train_simclr(
@@ -81,11 +64,11 @@ def train_simclr(
     batch = min(config.batch_size, len(pixels))
 
     def one_step(step: int) -> torch.Tensor:
-        dice = step_dice(seed, step)
+        generator = step_generator(seed, step, "SimCLR")
         # 2. distinct images: an image twice in a batch would be its own negative
-        rows = torch.randperm(len(pixels), generator=dice)[:batch].to(where)
+        rows = torch.randperm(len(pixels), generator=generator)[:batch].to(where)
         x = pixels[rows].to(torch.float32) / 127.5 - 1.0
-        both = torch.cat([random_views(x, views, dice), random_views(x, views, dice)])
+        both = torch.cat([random_views(x, views, generator), random_views(x, views, generator)])
         # 3. the loss over both views in one pass
         with autocast:
             z = projection(encoder(both))
@@ -160,9 +143,9 @@ def train_supervised(
     last = [float("nan")]
 
     def one_step(step: int) -> torch.Tensor:
-        dice = step_dice(seed, step, "pretraining")
-        rows = torch.randint(len(pixels), (config.batch_size,), generator=dice).to(where)
-        x = random_views(pixels[rows].to(torch.float32) / 127.5 - 1.0, views, dice)
+        generator = step_generator(seed, step, "pretraining")
+        rows = torch.randint(len(pixels), (config.batch_size,), generator=generator).to(where)
+        x = random_views(pixels[rows].to(torch.float32) / 127.5 - 1.0, views, generator)
         with autocast:
             logits = head(encoder(x))
         loss = F.cross_entropy(logits.float(), targets[rows])

@@ -51,10 +51,10 @@ class FakeIt(Baseline):
         nn.init.zeros_(head.bias)
         pool = torch.tensor(reference.outliers).permute(0, 3, 1, 2).contiguous()
 
-        def loss(rows: torch.Tensor, x: torch.Tensor, dice: torch.Generator) -> torch.Tensor:
-            drawn = torch.randint(len(pool), (len(x),), generator=dice)
+        def loss(rows: torch.Tensor, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+            drawn = torch.randint(len(pool), (len(x),), generator=generator)
             other = (pool[drawn].to(torch.float32) / 127.5 - 1.0).to(x.device)
-            flip = (torch.rand(len(x), 1, 1, 1, generator=dice) < 0.5).to(x.device)
+            flip = (torch.rand(len(x), 1, 1, 1, generator=generator) < 0.5).to(x.device)
             other = torch.where(flip, other.flip(3), other)
             logits = head(self._encoder(torch.cat([x, other])))
             is_fake = (torch.arange(2 * len(x), device=x.device) >= len(x)).long()

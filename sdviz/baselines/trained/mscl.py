@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ...config import OptimizerConfig, ViewsConfig
+from ...nn.losses import nt_xent
 from ...nn.views import random_views
 from ..finetuning import encoder_of, features_of, train
 from ..interface import Baseline, BaselineError, OnProgress, Reference, check_settings
@@ -68,8 +69,8 @@ class MSCL(Baseline):
         centre = torch.tensor(unit(features_of(self._encoder, known, reference)).mean(0))
         views = reference.views or ViewsConfig()
 
-        def loss(rows: torch.Tensor, x: torch.Tensor, dice: torch.Generator) -> torch.Tensor:
-            both = torch.cat([random_views(x, views, dice), random_views(x, views, dice)])
+        def loss(rows: torch.Tensor, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+            both = torch.cat([random_views(x, views, generator), random_views(x, views, generator)])
             return mean_shifted_loss(self._encoder(both).float(), centre.to(x.device), self.temperature)
 
         parts: dict[str, nn.Module] = {"encoder": self._encoder}
@@ -105,8 +106,5 @@ def mean_shifted_loss(features: torch.Tensor, centre: torch.Tensor, temperature:
     Returns:
         The mean over all 2N views, a scalar.
     """
-    shifted = F.normalize(F.normalize(features, dim=1) - centre, dim=1)
-    similarity = shifted @ shifted.T / temperature
-    similarity.fill_diagonal_(float("-inf"))
-    n = len(features) // 2
-    return F.cross_entropy(similarity, torch.arange(2 * n, device=features.device).roll(n))
+    first, second = (F.normalize(features, dim=1) - centre).chunk(2)
+    return nt_xent(first, second, temperature)

@@ -45,7 +45,7 @@ class MulticlassAD(Baseline):
         self._encoder = encoder_of(reference)
         head = nn.Linear(self._encoder.feature_dim, int(labels.max()) + 1)
 
-        def loss(rows: torch.Tensor, x: torch.Tensor, dice: torch.Generator) -> torch.Tensor:
+        def loss(rows: torch.Tensor, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
             logits = head(self._encoder(x))
             return F.cross_entropy(logits.float(), labels[rows.cpu()].to(logits.device))
 

@@ -42,7 +42,7 @@ class Rot(Baseline):
         self._encoder, self._device = encoder_of(reference), reference.device
         self._head = nn.Linear(self._encoder.feature_dim, 4)
 
-        def loss(rows: torch.Tensor, x: torch.Tensor, dice: torch.Generator) -> torch.Tensor:
+        def loss(rows: torch.Tensor, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
             turned, turns = quarter_turns(x)
             return F.cross_entropy(self._head(self._encoder(turned)).float(), turns)
 

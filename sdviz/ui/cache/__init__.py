@@ -18,7 +18,8 @@ from sdviz import data
 from sdviz.bundle import MANIFEST, Bundle
 from sdviz.config import RunConfig
 from sdviz.data import ImageSet
-from sdviz.outliers import OutlierRequest, Recipe, to_images
+from sdviz.nn.pixels import to_images
+from sdviz.outliers import OutlierRequest, Recipe
 from sdviz.ui.cache.memory import forgets, in_use
 from sdviz.ui.cache.worker import ENDING, Worker
 

@@ -21,7 +21,8 @@ from sdviz.baselines.trained.mscl import mean_shifted_loss
 from sdviz.baselines.trained.multiclass_ad import MulticlassAD
 from sdviz.baselines.trained.rot import Rot, quarter_turns
 from sdviz.config import ViewsConfig
-from sdviz.nn.encoder import Encoder, encode
+from sdviz.nn.batches import encode
+from sdviz.nn.encoder import Encoder
 
 RNG = np.random.default_rng(0)
 KNOWN = RNG.normal(size=(120, 6)).astype(np.float32)

@@ -15,7 +15,8 @@ from torch import nn
 from sdviz.baselines import BASELINES, MSCL, Baseline, FakeIt, Images, MulticlassAD, Reference, Rot
 from sdviz.baselines.finetuning import Loss
 from sdviz.config import ViewsConfig
-from sdviz.nn.encoder import Encoder, encode
+from sdviz.nn.batches import encode
+from sdviz.nn.encoder import Encoder
 from sdviz.nn.views import random_views
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -67,9 +68,9 @@ def as_tensor(images: np.ndarray) -> torch.Tensor:
     return torch.tensor(images).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def value(of: Handed, images: np.ndarray, dice: int = 0) -> float:
+def value(of: Handed, images: np.ndarray, generator: int = 0) -> float:
     with torch.no_grad():
-        return float(of.loss(ROWS, as_tensor(images), torch.Generator().manual_seed(dice)))
+        return float(of.loss(ROWS, as_tensor(images), torch.Generator().manual_seed(generator)))
 
 
 def logits(of: Handed, images: np.ndarray) -> np.ndarray:
@@ -128,10 +129,10 @@ def test_mscl_contrasts_about_the_centre_at_its_temperature(monkeypatch: pytest.
     assert known is not None
     images = known[ROWS.numpy()]
     of = handed(monkeypatch, MSCL(), on)
-    # the method draws both views by the dice of the step, from images that are not views yet
-    dice = torch.Generator().manual_seed(4)
+    # the method draws both views by the generator of the step, from images that are not views yet
+    generator = torch.Generator().manual_seed(4)
     x = as_tensor(images)
-    views = torch.cat([random_views(x, VIEWS, dice), random_views(x, VIEWS, dice)])
+    views = torch.cat([random_views(x, VIEWS, generator), random_views(x, VIEWS, generator)])
     with torch.no_grad():
         features = of.encoder(views).double().numpy()
     centre = unit(encode(of.encoder, known, "cpu").astype(np.float64)).mean(0)
@@ -140,7 +141,7 @@ def test_mscl_contrasts_about_the_centre_at_its_temperature(monkeypatch: pytest.
     pair = np.arange(12)[::-1].reshape(2, 6)[:, ::-1].ravel()  # 6..11, then 0..5
     want = np.mean([-np.log(exps[i, pair[i]] / (exps[i].sum() - exps[i, i])) for i in range(12)])
     assert not of.augment
-    assert value(of, images, dice=4) == pytest.approx(want, rel=1e-4)
+    assert value(of, images, generator=4) == pytest.approx(want, rel=1e-4)
 
 
 def test_fake_its_head_starts_at_zero(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,10 +21,10 @@ from safetensors.torch import load_file, save_file
 from sdviz import data
 from sdviz.bundle import MANIFEST, Bundle, BundleError, read_manifest
 from sdviz.config import UNetConfig
-from sdviz.diffusion.noise import content_ids
 from sdviz.diffusion.schedule import NoiseSchedule
 from sdviz.nn.classifier import SmallClassifier
 from sdviz.nn.phase_means import measure_phases
+from sdviz.nn.randomness import content_ids
 from sdviz.nn.unet import NoisePredictor
 from sdviz.outliers import OutlierBatch, draw_target_labels
 from tests.full_disk import largest_file

@@ -48,21 +48,21 @@ def unit(x: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("dim", [1, 3, 64, 200])
 @pytest.mark.parametrize(("n", "k"), [(1, 1), (7, 7), (50, 10), (1500, 1), (1500, 10), (1500, 50)])
 def test_it_is_brute_force(n: int, k: int, dim: int, device: str) -> None:
-    dice = np.random.default_rng(n + k + dim)
-    check(dice.normal(size=(60, dim)), dice.normal(size=(n, dim)), k, device)
+    rng = np.random.default_rng(n + k + dim)
+    check(rng.normal(size=(60, dim)), rng.normal(size=(n, dim)), k, device)
 
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("n_queries", [1, 5, 19, 20, 21, 300])
 def test_the_number_of_queries_does_not_matter(n_queries: int, device: str) -> None:
     # faiss goes from differences to matrix products at 20
-    dice = np.random.default_rng(0)
-    check(dice.normal(size=(n_queries, 32)), dice.normal(size=(400, 32)), 5, device)
+    rng = np.random.default_rng(0)
+    check(rng.normal(size=(n_queries, 32)), rng.normal(size=(400, 32)), 5, device)
 
 
 def test_it_is_what_scikit_learn_says() -> None:
-    dice = np.random.default_rng(1)
-    queries, references = dice.normal(size=(100, 16)), dice.normal(size=(800, 16))
+    rng = np.random.default_rng(1)
+    queries, references = rng.normal(size=(100, 16)), rng.normal(size=(800, 16))
     peer = NearestNeighbors(n_neighbors=10, algorithm="kd_tree").fit(references)
     distances, indices = peer.kneighbors(queries)
     mine, rows = NeighbourSearch(references, device="cpu").search(queries, 10)
@@ -87,32 +87,32 @@ def test_it_is_what_scikit_learn_says() -> None:
 def test_near_duplicates_have_their_true_distances(
     spread: float, offset: float, scale: float, device: str
 ) -> None:
-    dice = np.random.default_rng(2)
-    centres = unit(dice.normal(size=(20, 96)))[dice.integers(0, 20, 2500)]
-    features = ((centres + spread * dice.normal(size=centres.shape) + offset) * scale).astype(np.float32)
+    rng = np.random.default_rng(2)
+    centres = unit(rng.normal(size=(20, 96)))[rng.integers(0, 20, 2500)]
+    features = ((centres + spread * rng.normal(size=centres.shape) + offset) * scale).astype(np.float32)
     check(features[:500], features[500:], 10, device)
 
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_one_reference_far_away_does_not_blur_the_others(device: str) -> None:
-    dice = np.random.default_rng(3)
-    references = dice.normal(size=(600, 24))
+    rng = np.random.default_rng(3)
+    references = rng.normal(size=(600, 24))
     references[17] *= 1e7
-    check(dice.normal(size=(50, 24)), references, 10, device)
+    check(rng.normal(size=(50, 24)), references, 10, device)
 
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_a_query_far_away_has_its_neighbours_too(device: str) -> None:
-    dice = np.random.default_rng(4)
-    queries = dice.normal(size=(6, 24)) * np.array([1, 1e4, 1e8, 1e15, 1e30, 1])[:, None]
-    distances, _ = NeighbourSearch(references := dice.normal(size=(600, 24)), device=device).search(queries, 10)
+    rng = np.random.default_rng(4)
+    queries = rng.normal(size=(6, 24)) * np.array([1, 1e4, 1e8, 1e15, 1e30, 1])[:, None]
+    distances, _ = NeighbourSearch(references := rng.normal(size=(600, 24)), device=device).search(queries, 10)
     np.testing.assert_allclose(distances, brute_force(queries, references, 10)[0], rtol=1e-12)
 
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_copies_are_at_distance_0_and_the_earlier_row_comes_first(device: str) -> None:
-    dice = np.random.default_rng(5)
-    references = dice.normal(size=(300, 8)).astype(np.float32)
+    rng = np.random.default_rng(5)
+    references = rng.normal(size=(300, 8)).astype(np.float32)
     references[[40, 50, 250]] = references[10]
     distances, indices = NeighbourSearch(references, device=device).search(references[[10] * 30], 6)
     np.testing.assert_array_equal(indices[:, :4], [[10, 40, 50, 250]] * 30)
@@ -132,10 +132,10 @@ def test_all_features_alike(device: str) -> None:
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_chunks_and_wider_searches_change_nothing(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    dice = np.random.default_rng(6)
+    rng = np.random.default_rng(6)
     # a shell around every query: all distances nearly equal, so that few candidates are never enough
-    queries = 1e-4 * dice.normal(size=(40, 12))
-    references = unit(dice.normal(size=(900, 12)))
+    queries = 1e-4 * rng.normal(size=(40, 12))
+    references = unit(rng.normal(size=(900, 12)))
     whole = NeighbourSearch(references, device=device).search(queries, 10)
     monkeypatch.setattr(knn, "QUERIES_AT_ONCE", 7)
     monkeypatch.setattr(knn, "DIFFERENCES_BYTES", {"cpu": 8 * 12 * 31, "cuda": 8 * 12 * 31})
@@ -163,9 +163,9 @@ class RoughSearch(NeighbourSearch):
 
 @pytest.mark.parametrize("spread", [1e-2, 1e-3, 5e-4, 2e-4, 1e-4])
 def test_the_rounding_that_is_allowed_for_keeps_no_neighbour_out(spread: float) -> None:
-    dice = np.random.default_rng(9)
-    centres = unit(dice.normal(size=(10, 64)))[dice.integers(0, 10, 1200)]
-    features = (centres + spread * dice.normal(size=centres.shape)).astype(np.float32)
+    rng = np.random.default_rng(9)
+    centres = unit(rng.normal(size=(10, 64)))[rng.integers(0, 10, 1200)]
+    features = (centres + spread * rng.normal(size=centres.shape)).astype(np.float32)
     _, indices = RoughSearch(features[200:], device="cpu").search(features[:200], 10)
     np.testing.assert_array_equal(indices, brute_force(features[:200], features[200:], 10)[1])
 
@@ -173,11 +173,11 @@ def test_the_rounding_that_is_allowed_for_keeps_no_neighbour_out(spread: float) 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_cuda_is_exact_with_tf32_switched_on() -> None:
-    dice = np.random.default_rng(7)
+    rng = np.random.default_rng(7)
     before = torch.backends.cuda.matmul.fp32_precision
     torch.backends.cuda.matmul.fp32_precision = "tf32"
     try:
-        check(unit(dice.normal(size=(200, 128))), unit(dice.normal(size=(5000, 128))), 10, "cuda")
+        check(unit(rng.normal(size=(200, 128))), unit(rng.normal(size=(5000, 128))), 10, "cuda")
         assert torch.backends.cuda.matmul.fp32_precision == "tf32"
     finally:
         torch.backends.cuda.matmul.fp32_precision = before
@@ -190,8 +190,8 @@ def test_cuda_is_exact_with_tf32_switched_on() -> None:
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_a_query_passes_over_its_own_row(device: str) -> None:
-    dice = np.random.default_rng(8)
-    references = dice.normal(size=(200, 6))
+    rng = np.random.default_rng(8)
+    references = rng.normal(size=(200, 6))
     ids = [f"set/{i}" for i in range(200)]
     search = NeighbourSearch(references, ids, device)
     _, with_itself = search.search(references, 4)

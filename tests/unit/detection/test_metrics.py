@@ -29,7 +29,7 @@ REFERENCE: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
 
 
 def inputs() -> list[tuple[str, np.ndarray, np.ndarray]]:
-    dice = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     given = [
         ("one of each, right", np.array([0.0]), np.array([1.0])),
         ("one of each, wrong", np.array([1.0]), np.array([0.0])),
@@ -38,14 +38,14 @@ def inputs() -> list[tuple[str, np.ndarray, np.ndarray]]:
         ("apart", np.arange(20.0), np.arange(20.0, 50.0)),
         ("the wrong way", np.arange(20.0, 50.0), np.arange(20.0)),
         ("all tied but one", np.zeros(100), np.r_[np.zeros(99), 1.0]),
-        ("huge", dice.normal(0, 1e300, 200), dice.normal(1e299, 1e300, 300)),
-        ("tiny", dice.normal(0, 1e-300, 200), dice.normal(1e-301, 1e-300, 300)),
-        ("far from 0..1", 1e6 + dice.normal(size=500), 1e6 + 1 + dice.normal(size=400)),
-        ("votes", dice.binomial(10, 0.3, 400).astype(float), dice.binomial(10, 0.5, 300).astype(float)),
+        ("huge", rng.normal(0, 1e300, 200), rng.normal(1e299, 1e300, 300)),
+        ("tiny", rng.normal(0, 1e-300, 200), rng.normal(1e-301, 1e-300, 300)),
+        ("far from 0..1", 1e6 + rng.normal(size=500), 1e6 + 1 + rng.normal(size=400)),
+        ("votes", rng.binomial(10, 0.3, 400).astype(float), rng.binomial(10, 0.5, 300).astype(float)),
     ]
     for n, m in ((1, 50), (50, 1), (19, 21), (20, 20), (40, 100), (1000, 10), (333, 777)):
         for levels in (2, 5, 10**9):
-            scores = [dice.integers(0, levels, size) + shift for size, shift in ((n, 0), (m, levels // 7))]
+            scores = [rng.integers(0, levels, size) + shift for size, shift in ((n, 0), (m, levels // 7))]
             given.append((f"{n} and {m} in {levels} levels", scores[0] * 1.0, scores[1] * 1.0))
     return given
 
@@ -115,19 +115,19 @@ def test_bad_scores_are_refused(name: str, id_scores: list, ood_scores: list, me
 
 @pytest.mark.parametrize("name", ALL)
 def test_the_interval_is_that_of_plain_resampling(name: str) -> None:
-    dice = np.random.default_rng(1)
-    id_scores, ood_scores = dice.normal(0, 1, 150).round(1), dice.normal(1, 1, 80).round(1)
+    rng = np.random.default_rng(1)
+    id_scores, ood_scores = rng.normal(0, 1, 150).round(1), rng.normal(1, 1, 80).round(1)
     low, high = metrics.bootstrap_interval(id_scores, ood_scores, name, n=2000, seed=3)
     metric = getattr(metrics, name)
-    plain = [metric(dice.choice(id_scores, 150), dice.choice(ood_scores, 80)) for _ in range(2000)]
+    plain = [metric(rng.choice(id_scores, 150), rng.choice(ood_scores, 80)) for _ in range(2000)]
     assert (low, high) == pytest.approx(np.quantile(plain, [0.025, 0.975]), abs=0.03)
     assert low < metric(id_scores, ood_scores) < high
 
 
 def test_the_interval_of_the_auroc_has_the_width_that_theory_says() -> None:
     # Hanley and McNeil 1982: standard error of an AUROC of two exponential-like classes
-    dice = np.random.default_rng(2)
-    id_scores, ood_scores = dice.normal(0, 1, 2000), dice.normal(1, 1, 1000)
+    rng = np.random.default_rng(2)
+    id_scores, ood_scores = rng.normal(0, 1, 2000), rng.normal(1, 1, 1000)
     a = metrics.auroc(id_scores, ood_scores)
     q1, q2 = a / (2 - a), 2 * a * a / (1 + a)
     error = np.sqrt((a * (1 - a) + 999 * (q1 - a * a) + 1999 * (q2 - a * a)) / 2_000_000)
@@ -136,8 +136,8 @@ def test_the_interval_of_the_auroc_has_the_width_that_theory_says() -> None:
 
 
 def test_the_same_seed_gives_the_same_interval() -> None:
-    dice = np.random.default_rng(3)
-    scores = dice.normal(size=50), dice.normal(size=50)
+    rng = np.random.default_rng(3)
+    scores = rng.normal(size=50), rng.normal(size=50)
     first, again, other = (metrics.bootstrap_interval(*scores, n=50, seed=s) for s in (1, 1, 2))
     assert first == again != other
     wide, narrow = (metrics.bootstrap_interval(*scores, level=level) for level in (0.99, 0.5))
@@ -145,16 +145,16 @@ def test_the_same_seed_gives_the_same_interval() -> None:
 
 
 def test_a_difference_of_the_same_scores_is_nothing() -> None:
-    dice = np.random.default_rng(4)
-    scores = dice.normal(size=60), dice.normal(size=40)
+    rng = np.random.default_rng(4)
+    scores = rng.normal(size=60), rng.normal(size=40)
     assert metrics.paired_bootstrap_auroc_difference(*scores, *scores) == (0.0, (0.0, 0.0))
     # nor does a change of scale move a rank
     assert metrics.paired_bootstrap_auroc_difference(*scores, *(np.exp(s) for s in scores))[1] == (0.0, 0.0)
 
 
 def test_pairing_sees_a_small_difference_and_knows_its_sign() -> None:
-    dice = np.random.default_rng(5)
-    id_b, ood_b = dice.normal(0, 1, 400), dice.normal(1, 1, 300)
+    rng = np.random.default_rng(5)
+    id_b, ood_b = rng.normal(0, 1, 400), rng.normal(1, 1, 300)
     ood_a = ood_b + 0.1
     difference, (low, high) = metrics.paired_bootstrap_auroc_difference(id_b, ood_a, id_b, ood_b)
     assert difference == pytest.approx(metrics.auroc(id_b, ood_a) - metrics.auroc(id_b, ood_b))
@@ -179,8 +179,8 @@ def test_bad_bootstraps_are_refused() -> None:
 
 
 def test_a_thousand_resamples_take_seconds() -> None:
-    dice = np.random.default_rng(6)
-    scores = [dice.normal(size=size) for size in (4000, 2000, 4000, 2000)]
+    rng = np.random.default_rng(6)
+    scores = [rng.normal(size=size) for size in (4000, 2000, 4000, 2000)]
     started = time.process_time()
     metrics.paired_bootstrap_auroc_difference(*scores)
     assert time.process_time() - started < 5

@@ -30,9 +30,9 @@ def brute_force(
 @pytest.mark.parametrize("n_outliers", [3, 40, 900])
 @pytest.mark.parametrize(("k", "alpha"), [(1, 0.3), (10, 0.3), (10, 0.0), (37, 2.0)])
 def test_it_is_eq_6(k: int, alpha: float, n_outliers: int) -> None:
-    dice = np.random.default_rng(k)
-    known, outliers = dice.normal(size=(300, 6)), dice.normal(0.5, 1, (n_outliers, 6))
-    queries = dice.normal(0.3, 1, (80, 6))
+    rng = np.random.default_rng(k)
+    known, outliers = rng.normal(size=(300, 6)), rng.normal(0.5, 1, (n_outliers, 6))
+    queries = rng.normal(0.3, 1, (80, 6))
     s = SDScore(k, alpha, normalize=False).fit(known, outliers).score(queries)
     totals, votes = brute_force(queries, known, outliers, k, alpha)
     np.testing.assert_allclose(s.total, totals, rtol=1e-5)
@@ -75,8 +75,8 @@ def test_at_the_same_distance_id_comes_before_outlier_and_the_earlier_row_first(
 
 
 def test_an_outlier_that_copies_an_id_image_has_no_vote_before_it() -> None:
-    dice = np.random.default_rng(0)
-    known = dice.normal(size=(400, 33)).astype(np.float32)
+    rng = np.random.default_rng(0)
+    known = rng.normal(size=(400, 33)).astype(np.float32)
     s = SDScore(1).fit(known, known.copy()).score(known + 1e-3)
     assert s.votes.sum() == 0
 
@@ -132,9 +132,9 @@ def test_an_outlier_of_the_bank_is_its_neighbour_neither() -> None:
 
 
 def test_features_are_brought_to_unit_length_or_not() -> None:
-    dice = np.random.default_rng(1)
-    known, outliers, queries = (dice.normal(size=(n, 5)) for n in (60, 50, 20))
-    stretch = dice.uniform(0.1, 100, (60, 1))
+    rng = np.random.default_rng(1)
+    known, outliers, queries = (rng.normal(size=(n, 5)) for n in (60, 50, 20))
+    stretch = rng.uniform(0.1, 100, (60, 1))
     s = SDScore(5).fit(known, outliers).score(queries)
     again = SDScore(5).fit(known * stretch, outliers * 7).score(queries * 1e-3)
     np.testing.assert_allclose(s.total, again.total, rtol=1e-5)
@@ -146,8 +146,8 @@ def test_features_are_brought_to_unit_length_or_not() -> None:
 
 @pytest.mark.parametrize("scale", [1e-30, 1e30])
 def test_tiny_and_huge_features_have_a_length(scale: float) -> None:
-    dice = np.random.default_rng(2)
-    known = dice.normal(size=(30, 5))
+    rng = np.random.default_rng(2)
+    known = rng.normal(size=(30, 5))
     s, t = (SDScore(3).fit(known * f).score(known * f) for f in (1.0, scale))
     np.testing.assert_allclose(s.total, t.total, rtol=1e-4)
 
@@ -158,8 +158,8 @@ def test_a_feature_of_length_0_stays_where_it_is() -> None:
 
 
 def test_any_smaller_k_and_alpha_from_one_search() -> None:
-    dice = np.random.default_rng(3)
-    known, outliers, queries = (dice.normal(size=(n, 4)) for n in (200, 30, 25))
+    rng = np.random.default_rng(3)
+    known, outliers, queries = (rng.normal(size=(n, 4)) for n in (200, 30, 25))
     ids = [f"q{i}" for i in range(25)]
     wide = SDScore(7).fit(known, outliers, id_ids=ids + [f"r{i}" for i in range(175)]).search(queries, ids, 60)
     for k, alpha in ((1, 0.3), (7, 0.1), (60, 1.0)):
@@ -173,11 +173,11 @@ def test_any_smaller_k_and_alpha_from_one_search() -> None:
 
 
 def test_one_image_against_a_bank_is_fast_enough_for_a_slider() -> None:
-    dice = np.random.default_rng(4)
-    fitted = SDScore().fit(dice.normal(size=(20_000, 128)), dice.normal(size=(20_000, 128)))
-    fitted.search(dice.normal(size=(1, 128)), k=100)
+    rng = np.random.default_rng(4)
+    fitted = SDScore().fit(rng.normal(size=(20_000, 128)), rng.normal(size=(20_000, 128)))
+    fitted.search(rng.normal(size=(1, 128)), k=100)
     started = time.process_time()
-    wide = fitted.search(dice.normal(size=(1, 128)), k=100)
+    wide = fitted.search(rng.normal(size=(1, 128)), k=100)
     searched = time.process_time()
     wide.scores(37, 0.5)
     assert searched - started < 0.2 and time.process_time() - searched < 0.05

@@ -53,11 +53,11 @@ class Images:
 
 
 def draw(n: int = 20, m: int = 14, seed: int = 0) -> Images:
-    dice = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
 
     def side(count: int, transpose: bool) -> tuple[np.ndarray, np.ndarray]:
         labels = np.arange(count) % 2
-        images = dice.integers(0, 100, (count, 8, 8, 3))
+        images = rng.integers(0, 100, (count, 8, 8, 3))
         images[labels == 0, :4] += 130
         images[labels == 1, 4:] += 130
         return (images.swapaxes(1, 2) if transpose else images).astype(np.uint8), labels.astype(np.int64)

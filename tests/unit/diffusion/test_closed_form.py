@@ -69,14 +69,14 @@ def sample(
     class_label: int = 0,
     eta: float = 0.0,
 ) -> torch.Tensor:
-    dice = torch.Generator().manual_seed(3)
+    generator = torch.Generator().manual_seed(3)
     return SAMPLERS[sampler](
         GuidedNoise(model, torch.full((len(x),), class_label), null_label, w, SCHEDULE),
         x,
         SCHEDULE.timesteps(s, steps),
         SCHEDULE,
         eta=eta,
-        step_noise=lambda t: torch.randn(x.shape, generator=dice, dtype=torch.float64),
+        step_noise=lambda t: torch.randn(x.shape, generator=generator, dtype=torch.float64),
         clip_x_0=False,
     )
 
@@ -126,9 +126,9 @@ def test_guided_to_the_gaussian_that_eq_3_says(sampler: str, steps: int, eta: fl
 def test_every_point_lands_where_the_guided_ode_says(sampler: str, start_timestep: int) -> None:
     # an edit: images of another class (mean -0.4), noised to S, pulled towards the class as far as S allows
     m_c, m_u, s, w = 0.3, 0.1, 0.2, 2.0
-    dice = torch.Generator().manual_seed(1)
-    x_0 = -0.4 + s * torch.randn(1, 1, 1, N, generator=dice, dtype=torch.float64)
-    noise = torch.randn(x_0.shape, generator=dice, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(1)
+    x_0 = -0.4 + s * torch.randn(1, 1, 1, N, generator=generator, dtype=torch.float64)
+    noise = torch.randn(x_0.shape, generator=generator, dtype=torch.float64)
     x_s = SCHEDULE.add_noise(x_0, noise, start_timestep)
     x = sample(gaussians([m_c, m_u], [s, s]), 1, sampler, x_s, start_timestep, start_timestep, w)
     expected = landing(x_s, start_timestep, (1 + w) * m_c - w * m_u, s)
@@ -165,9 +165,11 @@ def test_guidance_against_the_mixture_lands_between_its_bounds(sampler: str, w: 
         return (1 - a).sqrt() * (x - a.sqrt() * mean) / v
 
     # images of the other class
-    dice = torch.Generator().manual_seed(1)
-    x_0 = -m + s * torch.randn(1, 1, 1, N, generator=dice, dtype=torch.float64)
-    x_s = SCHEDULE.add_noise(x_0, torch.randn(x_0.shape, generator=dice, dtype=torch.float64), start_timestep)
+    generator = torch.Generator().manual_seed(1)
+    x_0 = -m + s * torch.randn(1, 1, 1, N, generator=generator, dtype=torch.float64)
+    x_s = SCHEDULE.add_noise(
+        x_0, torch.randn(x_0.shape, generator=generator, dtype=torch.float64), start_timestep
+    )
     x = sample(model, 1, sampler, x_s, start_timestep, start_timestep, w)
     low, high = (landing(x_s, start_timestep, mean, s) for mean in (m, (1 + 2 * w) * m))
     assert (x > low - 0.01).all()
@@ -180,9 +182,9 @@ def test_guidance_against_the_mixture_lands_between_its_bounds(sampler: str, w: 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize(("s", "k"), [(1, 1), (100, 10), (400, 1), (400, 37), (50, 50)])
 def test_noise_then_denoise_with_a_perfect_model_gives_the_image_back(sampler: str, s: int, k: int) -> None:
-    dice = torch.Generator().manual_seed(0)
-    x_0 = torch.rand(2, 3, 8, 8, generator=dice) * 2 - 1
-    x_s = SCHEDULE.add_noise(x_0, torch.randn(2, 3, 8, 8, generator=dice), s)
+    generator = torch.Generator().manual_seed(0)
+    x_0 = torch.rand(2, 3, 8, 8, generator=generator) * 2 - 1
+    x_s = SCHEDULE.add_noise(x_0, torch.randn(2, 3, 8, 8, generator=generator), s)
     predictions: list[torch.Tensor] = []
 
     def perfect(x: torch.Tensor, t: int) -> torch.Tensor:
@@ -194,7 +196,7 @@ def test_noise_then_denoise_with_a_perfect_model_gives_the_image_back(sampler: s
         x_s,
         SCHEDULE.timesteps(s, k),
         SCHEDULE,
-        step_noise=lambda t: torch.randn(2, 3, 8, 8, generator=dice),
+        step_noise=lambda t: torch.randn(2, 3, 8, 8, generator=generator),
         callback=lambda step, x_t, prediction: predictions.append(prediction),
     )
     assert len(predictions) == k

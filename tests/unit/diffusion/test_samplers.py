@@ -35,14 +35,14 @@ def network(tiny_network: Callable[..., NoisePredictor]) -> NoisePredictor:
 
 
 def start(timesteps: Sequence[int]) -> torch.Tensor:
-    dice = torch.Generator().manual_seed(1)
-    x_0 = torch.rand(2, 3, 8, 8, generator=dice) * 2 - 1
-    return SCHEDULE.add_noise(x_0, torch.randn(2, 3, 8, 8, generator=dice), timesteps[0] + 1)
+    generator = torch.Generator().manual_seed(1)
+    x_0 = torch.rand(2, 3, 8, 8, generator=generator) * 2 - 1
+    return SCHEDULE.add_noise(x_0, torch.randn(2, 3, 8, 8, generator=generator), timesteps[0] + 1)
 
 
 def ours(sampler: Sampler, network: NoisePredictor, timesteps: Sequence[int], **options: object) -> Trajectory:
     """Our trajectory; step noise is drawn in the order of the steps, as diffusers draws it."""
-    dice = torch.Generator().manual_seed(7)
+    generator = torch.Generator().manual_seed(7)
     trajectory: Trajectory = []
     eps_fn = GuidedNoise(network, LABELS, network.null_label, W, SCHEDULE)
     final = sampler(
@@ -50,7 +50,7 @@ def ours(sampler: Sampler, network: NoisePredictor, timesteps: Sequence[int], **
         start(timesteps),
         timesteps,
         SCHEDULE,
-        step_noise=lambda t: torch.randn(2, 3, 8, 8, generator=dice),
+        step_noise=lambda t: torch.randn(2, 3, 8, 8, generator=generator),
         callback=lambda step, x, x_0: trajectory.append((x.clone(), x_0.clone())),
         **options,  # type: ignore[arg-type]
     )
@@ -65,14 +65,14 @@ def theirs(
     **options: object,
 ) -> Trajectory:
     """The loop that diffusers' documentation shows: two calls a step, guidance g = 1 + w, scheduler.step."""
-    dice = torch.Generator().manual_seed(7)
+    generator = torch.Generator().manual_seed(7)
     x = start(timesteps)
     trajectory: Trajectory = []
     for t in timesteps:
         steps = torch.full((2,), t)
         eps_uncond = network(x, steps, torch.full((2,), network.null_label))
         eps = eps_uncond + (1 + W) * (network(x, steps, LABELS) - eps_uncond)
-        result = scheduler.step(eps, t, x, generator=dice, **options)
+        result = scheduler.step(eps, t, x, generator=generator, **options)
         # DPM-Solver keeps its prediction among its outputs
         x_0 = result.get("pred_original_sample")
         trajectory.append((x, x_0 if x_0 is not None else scheduler.model_outputs[-1]))

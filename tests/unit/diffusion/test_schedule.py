@@ -45,8 +45,8 @@ def test_equals_diffusers(length: int) -> None:
 
 def test_add_noise_equals_diffusers(schedule: NoiseSchedule) -> None:
     theirs = DDPMScheduler(1000, beta_start=1e-4, beta_end=0.02, beta_schedule="linear")
-    dice = torch.Generator().manual_seed(0)
-    x_0, noise = torch.randn(5, 3, 4, 4, generator=dice), torch.randn(5, 3, 4, 4, generator=dice)
+    generator = torch.Generator().manual_seed(0)
+    x_0, noise = torch.randn(5, 3, 4, 4, generator=generator), torch.randn(5, 3, 4, 4, generator=generator)
     s = torch.tensor([1, 50, 100, 400, 1000])
     expected = theirs.add_noise(x_0, noise, s - 1)
     torch.testing.assert_close(schedule.add_noise(x_0, noise, s), expected, rtol=0, atol=1e-6)
@@ -63,8 +63,8 @@ def test_no_noising_steps_leave_the_image_alone(schedule: NoiseSchedule) -> None
 
 
 def test_add_noise_keeps_the_variance_of_unit_images(schedule: NoiseSchedule) -> None:
-    dice = torch.Generator().manual_seed(0)
-    x_0, noise = torch.randn(1, 100_000, generator=dice), torch.randn(1, 100_000, generator=dice)
+    generator = torch.Generator().manual_seed(0)
+    x_0, noise = torch.randn(1, 100_000, generator=generator), torch.randn(1, 100_000, generator=generator)
     for s in (10, 100, 500, 1000):
         assert schedule.add_noise(x_0, noise, s).std().item() == pytest.approx(1, abs=0.01)
 

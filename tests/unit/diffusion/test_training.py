@@ -24,8 +24,8 @@ from sdviz.diffusion.training import (
     train_noise_predictor,
 )
 from sdviz.nn.device import has_fast_bf16
+from sdviz.nn.pixels import to_tensor
 from sdviz.nn.unet import NoisePredictor
-from sdviz.outliers import to_tensor
 from tests.full_disk import largest_file
 
 SCHEDULE = NoiseSchedule.linear(1000)
@@ -131,10 +131,10 @@ def test_the_loss_is_eq_1(
 def test_the_loss_falls(
     train: Callable[..., tuple[NoisePredictor, bool]], tiny_network: Callable[..., NoisePredictor], data: Data
 ) -> None:
-    dice = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     x_0, labels = to_tensor(data.images).repeat(20, 1, 1, 1), torch.tensor(data.labels).repeat(20)
-    s = torch.randint(1, 1001, (240,), generator=dice)
-    noise = torch.randn(x_0.shape, generator=dice)
+    s = torch.randint(1, 1001, (240,), generator=generator)
+    noise = torch.randn(x_0.shape, generator=generator)
     x_s = SCHEDULE.add_noise(x_0, noise, s)
 
     @torch.no_grad()

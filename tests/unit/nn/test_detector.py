@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from sdviz.nn.batches import encode
 from sdviz.nn.detector import Detector, detector_outputs
-from sdviz.nn.encoder import Encoder, encode
+from sdviz.nn.encoder import Encoder
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sdviz.config import EncoderConfig
-from sdviz.nn.encoder import Encoder, EncoderError, build_encoder, encode, load_weights
+from sdviz.nn.encoder import Encoder, EncoderError, build_encoder, load_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -112,17 +112,6 @@ def test_pixels_are_normalised_as_the_weights_expect() -> None:
         expected = encoder.body((grey_levels - mean) / std)
         torch.testing.assert_close(encoder(grey_levels * 2 - 1), expected, rtol=1e-3, atol=1e-3)
     assert not {"mean", "std"} & set(encoder.state_dict())
-
-
-def test_encode_takes_grey_levels_in_batches() -> None:
-    encoder = Encoder("small", 4)
-    images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
-    features = encode(encoder, images, "cpu", batch_size=2)
-    assert (features.shape, features.dtype) == ((5, 16), np.float32)
-    assert not encoder.training
-    x = torch.tensor(images).permute(0, 3, 1, 2) / 127.5 - 1
-    with torch.no_grad():
-        np.testing.assert_allclose(features, encoder(x).numpy(), rtol=0, atol=1e-5)
 
 
 # --- building ---------------------------------------------------------------------------------------
@@ -327,16 +316,16 @@ def test_a_missing_file_is_named_with_what_to_put_there(tmp_path: Path) -> None:
 
 
 def test_a_damaged_file_is_refused(trained: Encoder, tmp_path: Path) -> None:
-    dice = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for name, save in (("w.safetensors", save_safetensors), ("w.pth", save_pth)):
         path = tmp_path / name
         save(weights(trained.body), path)
         whole = path.read_bytes()
-        spoilt = [b"", b"text\n", whole[: len(whole) // 2], whole[:-1], *(dice.bytes(300) for _ in range(40))]
+        spoilt = [b"", b"text\n", whole[: len(whole) // 2], whole[:-1], *(rng.bytes(300) for _ in range(40))]
         # pickles cut anywhere, behind a plain start
         plain = pickle.dumps({"a": [1, 2.0, "three"], "b": {"c": (4, b"5")}}, protocol=2)
         spoilt += [plain[:i] for i in range(1, len(plain), 3)] + [
-            b"\x80\x02" + dice.bytes(60) for _ in range(60)
+            b"\x80\x02" + rng.bytes(60) for _ in range(60)
         ]
         for raw in spoilt:
             path.write_bytes(raw)

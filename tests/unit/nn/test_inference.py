@@ -11,11 +11,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from sdviz.config import UNetConfig
-from sdviz.diffusion.noise import content_ids
 from sdviz.diffusion.schedule import NoiseSchedule
 from sdviz.nn import inference
 from sdviz.nn.device import has_fast_bf16
 from sdviz.nn.inference import InferenceModel, has_packed_convolutions, prepare_for_inference
+from sdviz.nn.randomness import content_ids
 from sdviz.nn.unet import NoisePredictor, build_noise_predictor
 from sdviz.outliers import Recipe, generate_outliers
 
@@ -29,11 +29,11 @@ needs_packed = pytest.mark.skipif(not has_packed_convolutions(), reason="needs o
 
 def scatter(model: NoisePredictor) -> NoisePredictor:
     """Draws what a fresh network has at 0 or 1, so that nothing is a no-op."""
-    dice = torch.Generator().manual_seed(3)
+    generator = torch.Generator().manual_seed(3)
     for module in model.modules():
         if isinstance(module, nn.GroupNorm):
-            nn.init.uniform_(module.weight, 0.5, 1.5, generator=dice)
-            nn.init.normal_(module.bias, 0, 0.3, generator=dice)
+            nn.init.uniform_(module.weight, 0.5, 1.5, generator=generator)
+            nn.init.normal_(module.bias, 0, 0.3, generator=generator)
     return model.eval().requires_grad_(False)
 
 
@@ -43,12 +43,12 @@ def network(config: UNetConfig = SMALL, size: int = 16) -> NoisePredictor:
 
 
 def inputs(n: int, size: int = 16, seed: int = 1) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    dice = torch.Generator().manual_seed(seed)
-    x = torch.randn(n, 3, size, size, generator=dice)
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(n, 3, size, size, generator=generator)
     return (
         x,
-        torch.randint(1000, (n,), generator=dice),
-        torch.randint(N_CLASSES + 1, (n,), generator=dice),
+        torch.randint(1000, (n,), generator=generator),
+        torch.randint(N_CLASSES + 1, (n,), generator=generator),
     )
 
 
@@ -174,12 +174,12 @@ def test_blocks_that_are_built_otherwise_stay_as_they_are(other: dict[str, str |
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 0.05)])
 @pytest.mark.parametrize("mean", [0.0, 5.0])
 def test_norm_silu_by_pytorchs_own(dtype: torch.dtype, tolerance: float, mean: float) -> None:
-    dice = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     norm = nn.GroupNorm(4, 8, eps=1e-6)
-    nn.init.uniform_(norm.weight, 0.5, 1.5, generator=dice)
-    nn.init.normal_(norm.bias, generator=dice)
-    x = (torch.randn(3, 8, 8, 8, generator=dice) + mean).to(dtype)
-    shift = torch.randn(3, 8, generator=dice)
+    nn.init.uniform_(norm.weight, 0.5, 1.5, generator=generator)
+    nn.init.normal_(norm.bias, generator=generator)
+    x = (torch.randn(3, 8, 8, 8, generator=generator) + mean).to(dtype)
+    shift = torch.randn(3, 8, generator=generator)
     with torch.no_grad():
         expected = F.silu(norm(x.float() + shift[:, :, None, None]))
         y = inference._NormSiLU(norm)(x, shift)

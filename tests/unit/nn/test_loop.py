@@ -21,8 +21,8 @@ from sdviz.nn.loop import (
     read_state,
     run_steps,
     save_state,
-    step_dice,
 )
+from sdviz.nn.randomness import step_generator
 from tests.full_disk import largest_file
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -44,7 +44,7 @@ class Training:
 
     def one_step(self, step: int) -> torch.Tensor:
         self.steps.append(step)
-        x = torch.randn(8, 3, generator=step_dice(0, step))
+        x = torch.randn(8, 3, generator=step_generator(0, step, "test"))
         loss = F.mse_loss(self.network(x), x.sum(1, keepdim=True)) * self.poison(step)
         self.optimizer.zero_grad()
         loss.backward()
@@ -326,16 +326,7 @@ def test_states_are_read_with_the_keys_that_are_asked_for(tmp_path: Path) -> Non
         read_state(path, {"step", "y"})
 
 
-# --- dice, rates, optimizers ------------------------------------------------------------------------
-
-
-def test_the_dice_depend_on_seed_step_and_purpose_alone() -> None:
-    def draw(*key: object) -> tuple[float, ...]:
-        return tuple(torch.rand(4, generator=step_dice(*key)).tolist())  # type: ignore[arg-type]
-
-    assert draw(1, 2) == draw(1, 2, "")
-    keys = [(s, t, p) for s in (0, 1, 11, 2**32, 2**33 + 1) for t in (0, 1, 11) for p in ("", "a", "1")]
-    assert len({draw(*key) for key in keys}) == len(keys)
+# --- rates, optimizers ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("warmup", [0, 9])

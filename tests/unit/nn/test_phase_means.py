@@ -31,9 +31,9 @@ def means_of(x: torch.Tensor, f: int) -> torch.Tensor:
 
 def smooth_images(n: int, size: int = 16, seed: int = 0) -> np.ndarray:
     """Flat colours with a gradient: no grid in them."""
-    dice = np.random.default_rng(seed)
-    colour = dice.uniform(60, 196, (n, 1, 1, 3))
-    slope = np.linspace(-1, 1, size)[None, :, None, None] * dice.uniform(-40, 40, (n, 1, 1, 1))
+    rng = np.random.default_rng(seed)
+    colour = rng.uniform(60, 196, (n, 1, 1, 3))
+    slope = np.linspace(-1, 1, size)[None, :, None, None] * rng.uniform(-40, 40, (n, 1, 1, 1))
     return np.round(np.broadcast_to(colour + slope, (n, size, size, 3))).astype(np.uint8)
 
 
@@ -43,9 +43,9 @@ def to_x(images: np.ndarray) -> torch.Tensor:
 
 @pytest.fixture
 def statistics() -> PhaseStatistics:
-    dice = np.random.default_rng(5)
-    root = dice.normal(size=(12, 12)) * 0.1
-    return PhaseStatistics(mean=dice.normal(size=12).tolist(), covariance=(root @ root.T).tolist())
+    rng = np.random.default_rng(5)
+    root = rng.normal(size=(12, 12)) * 0.1
+    return PhaseStatistics(mean=rng.normal(size=12).tolist(), covariance=(root @ root.T).tolist())
 
 
 # --- measured ---------------------------------------------------------------------------------------
@@ -102,10 +102,10 @@ def test_is_the_conditional_mean_of_a_joint_gaussian(statistics: PhaseStatistics
 
 def test_no_linear_guess_is_nearer_to_the_noise(statistics: PhaseStatistics) -> None:
     n_pixels, t, n = 16, 199, 40_000
-    dice = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     a = SCHEDULE.alpha_bar(t + 1)
-    m = dice.multivariate_normal(statistics.mean, statistics.covariance, n)
-    noise = dice.normal(size=(n, 12)) / n_pixels**0.5
+    m = rng.multivariate_normal(statistics.mean, statistics.covariance, n)
+    noise = rng.normal(size=(n, 12)) / n_pixels**0.5
     y = a**0.5 * m + (1 - a) ** 0.5 * noise
     fitted = np.linalg.lstsq(y - y.mean(0), noise - noise.mean(0), rcond=None)[0].T
     table = PhaseMeans(statistics, SCHEDULE.alphas_cumprod, n_pixels)
@@ -209,9 +209,9 @@ def grid(x: torch.Tensor) -> float:
 @pytest.mark.parametrize("solver", ["ddpm", "ddim", "dpmpp_2m"])
 def test_no_grid_is_left_in_a_denoised_picture(solver: str) -> None:
     x_0 = to_x(smooth_images(64, seed=1))
-    dice = torch.Generator().manual_seed(0)
-    x_s = SCHEDULE.add_noise(x_0, torch.randn(x_0.shape, generator=dice), 200)
-    steps = {t: torch.randn(x_0.shape, generator=dice) for t in range(1000)}
+    generator = torch.Generator().manual_seed(0)
+    x_s = SCHEDULE.add_noise(x_0, torch.randn(x_0.shape, generator=generator), 200)
+    steps = {t: torch.randn(x_0.shape, generator=generator) for t in range(1000)}
     labels = torch.zeros(64, dtype=torch.int64)
 
     def denoise(table: PhaseMeans | None) -> torch.Tensor:

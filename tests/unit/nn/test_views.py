@@ -74,10 +74,10 @@ def test_the_dice_decide_and_nothing_else() -> None:
     torch.rand(9)
     assert torch.equal(first, random_views(x, EVERYTHING, torch.Generator().manual_seed(3)))
     assert not torch.equal(first, random_views(x, EVERYTHING, torch.Generator().manual_seed(4)))
-    # the dice move on: the next view is another one
-    dice = torch.Generator().manual_seed(3)
-    assert torch.equal(first, random_views(x, EVERYTHING, dice))
-    assert not torch.equal(first, random_views(x, EVERYTHING, dice))
+    # the generator move on: the next view is another one
+    generator = torch.Generator().manual_seed(3)
+    assert torch.equal(first, random_views(x, EVERYTHING, generator))
+    assert not torch.equal(first, random_views(x, EVERYTHING, generator))
 
 
 def test_each_image_is_changed_by_itself() -> None:
@@ -87,7 +87,7 @@ def test_each_image_is_changed_by_itself() -> None:
 
 
 def test_an_image_s_view_does_not_depend_on_the_others_beside_it() -> None:
-    # it does depend on its row and on how many rows there are: they share the dice
+    # it does depend on its row and on how many rows there are: they share the generator
     x, other = pictures(5), pictures(5, seed=1)
     other[2] = x[2]
     a, b = (random_views(one, EVERYTHING, torch.Generator().manual_seed(0)) for one in (x, other))

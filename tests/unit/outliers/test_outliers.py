@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from sdviz.diffusion.guidance import GuidedNoise
-from sdviz.diffusion.noise import image_noise
 from sdviz.diffusion.samplers import SAMPLERS
 from sdviz.diffusion.schedule import NoiseSchedule
+from sdviz.nn.pixels import to_images, to_tensor
+from sdviz.nn.randomness import image_noise
 from sdviz.nn.unet import NoisePredictor
 from sdviz.outliers import (
     OutlierBatch,
@@ -21,8 +22,6 @@ from sdviz.outliers import (
     check_labels,
     draw_target_labels,
     generate_outliers,
-    to_images,
-    to_tensor,
 )
 
 SCHEDULE = NoiseSchedule.linear(1000)
@@ -119,27 +118,6 @@ def test_no_wrong_label_for_an_unknown_one(bad: int) -> None:
 
 
 # --- pixels -----------------------------------------------------------------------------------------
-
-
-def test_every_grey_level_survives_the_way_there_and_back() -> None:
-    images = np.arange(256, dtype=np.uint8).repeat(3).reshape(1, 16, 16, 3)
-    x = to_tensor(images)
-    assert (x.shape, x.dtype) == ((1, 3, 16, 16), torch.float32)
-    assert (x.min().item(), x.max().item()) == (-1, 1)
-    assert (to_images(x) == images).all()
-
-
-def test_channels_and_rows_keep_their_places() -> None:
-    images = np.zeros((1, 4, 4, 3), np.uint8)
-    images[0, 1, 2] = (255, 0, 51)
-    x = to_tensor(images)
-    assert x[0, :, 1, 2].tolist() == pytest.approx([1, -1, -0.6])
-    assert (to_images(x) == images).all()
-
-
-def test_values_beyond_the_range_are_clipped_not_wrapped() -> None:
-    x = torch.tensor([-3.0, 3.0, 0.0]).reshape(1, 3, 1, 1)
-    assert to_images(x).reshape(3).tolist() == [0, 255, 128]
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from sdviz.bundle import Bundle
 from sdviz.config import ConfigError, load_config
 from sdviz.data import DataError
 from sdviz.evaluation import read_report
-from sdviz.nn.encoder import encode
+from sdviz.nn.batches import encode
 from sdviz.pipeline import PipelineError, Workspace, config_hash, read_labels, run_stages, stage_names
 from sdviz.pipeline.baselines import method_of
 from sdviz.pipeline.clusters import load_backbone, load_encoder

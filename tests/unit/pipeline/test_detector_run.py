@@ -20,9 +20,9 @@ from sdviz.bundle import Bundle
 from sdviz.config import JpegConfig, RunConfig, load_config
 from sdviz.data import DataError
 from sdviz.detection.training import train_detector
-from sdviz.diffusion.noise import image_noise
+from sdviz.nn.batches import encode, predict
 from sdviz.nn.classifier import ScanClassifier
-from sdviz.nn.encoder import encode
+from sdviz.nn.randomness import image_noise
 from sdviz.outliers import draw_target_labels
 from sdviz.pipeline import (
     PipelineError,
@@ -35,7 +35,6 @@ from sdviz.pipeline import (
 )
 from sdviz.pipeline.clusters import evenness, load_clusterer, load_encoder, make_encoder, make_pseudo_labels
 from sdviz.pipeline.generation import noised_images, outlier_ids, read_outliers, reencode
-from sdviz.scan.clustering import predict
 from sdviz.scan.metrics import agreement
 from tests.tiny_runs import OTHER_COLOURS, write_pictures, write_tiny_config, write_tiny_detector_config
 

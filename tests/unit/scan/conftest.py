@@ -13,9 +13,9 @@ def coloured() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
     """Makes pictures of a few colours, uint8 (n,8,8,3) with noise on them, and which colour each has."""
 
     def make(n: int = 48, n_colours: int = 3, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        dice = np.random.default_rng(seed)
+        rng = np.random.default_rng(seed)
         labels = np.arange(n) % n_colours
-        pixels = COLOURS[labels][:, None, None] + dice.integers(-30, 31, (n, 8, 8, 3))
+        pixels = COLOURS[labels][:, None, None] + rng.integers(-30, 31, (n, 8, 8, 3))
         return np.clip(pixels, 0, 255).astype(np.uint8), labels.astype(np.int64)
 
     return make

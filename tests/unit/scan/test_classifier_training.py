@@ -14,9 +14,9 @@ TINY = ClustererConfig(width=4, total_steps=60, batch_size=16, max_shift_px=1, c
 @pytest.fixture
 def two_kinds() -> tuple[np.ndarray, np.ndarray]:
     """Bright above or bright below, uint8 (60,8,8,3) and labels; a flip or a colour changes no label."""
-    dice = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     labels = np.arange(60) % 2
-    images = dice.integers(0, 120, (60, 8, 8, 3))
+    images = rng.integers(0, 120, (60, 8, 8, 3))
     images[labels == 0, :4] += 120
     images[labels == 1, 4:] += 120
     return images.astype(np.uint8), labels.astype(np.int64)

@@ -19,9 +19,9 @@ def test_the_example() -> None:
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize(("n_clusters", "n_classes"), [(4, 4), (5, 3), (3, 5), (1, 4), (4, 1)])
 def test_against_scikit_learn_and_every_matching_there_is(n_clusters: int, n_classes: int, seed: int) -> None:
-    dice = np.random.default_rng(seed)
-    classes = dice.integers(0, n_classes, 60)
-    clusters = np.where(dice.random(60) < 0.6, classes % n_clusters, dice.integers(0, n_clusters, 60))
+    rng = np.random.default_rng(seed)
+    classes = rng.integers(0, n_classes, 60)
+    clusters = np.where(rng.random(60) < 0.6, classes % n_clusters, rng.integers(0, n_clusters, 60))
     found = agreement(clusters, classes, n_clusters, n_classes)
     assert found.n_images == 60
     assert found.nmi == pytest.approx(normalized_mutual_info_score(classes, clusters))

@@ -15,19 +15,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from sdviz.config import OptimizerConfig, PretrainingConfig, ScanConfig, SelfLabelConfig, ViewsConfig
+from sdviz.nn.batches import encode, predict
 from sdviz.nn.classifier import Projection, ScanClassifier, build_classifier
-from sdviz.nn.encoder import Encoder, encode
-from sdviz.nn.loop import LoopReport, TrainingStateError, step_dice
+from sdviz.nn.encoder import Encoder
+from sdviz.nn.loop import LoopReport, TrainingStateError
+from sdviz.nn.randomness import step_generator
 from sdviz.nn.views import random_views
 from sdviz.scan import clustering
-from sdviz.scan.clustering import (
-    kmeans_labels,
-    neighbours_of,
-    predict,
-    scan_losses,
-    train_scan,
-    train_self_labels,
-)
+from sdviz.scan.clustering import kmeans_labels, neighbours_of, scan_losses, train_scan, train_self_labels
 from sdviz.scan.metrics import agreement
 from sdviz.scan.simclr import train_supervised
 
@@ -85,8 +80,8 @@ def stop_before(step: int) -> Callable[[], bool]:
 @pytest.mark.parametrize("k", [1, 5, 39])
 def test_neighbours_are_the_most_alike_by_angle(k: int, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clustering, "QUERIES_AT_ONCE", at_once)
-    dice = np.random.default_rng(0)
-    features = (dice.normal(size=(40, 6)) * dice.uniform(0.1, 10, (40, 1))).astype(np.float32)
+    generator = np.random.default_rng(0)
+    features = (generator.normal(size=(40, 6)) * generator.uniform(0.1, 10, (40, 1))).astype(np.float32)
     found = neighbours_of(features, k, "cpu")
     assert (found.shape, found.dtype) == ((40, k), np.int64)
     # 1. by hand
@@ -144,8 +139,8 @@ def test_the_scan_loss_in_closed_form(c: int, weight: float) -> None:
 
 
 def test_the_scan_loss_is_eq_2_for_each_head() -> None:
-    dice = np.random.default_rng(0)
-    a, b = dice.normal(size=(2, 3, 11, 4))
+    generator = np.random.default_rng(0)
+    a, b = generator.normal(size=(2, 3, 11, 4))
     losses = scan_losses(torch.tensor(a), torch.tensor(b), 3.0)
     assert losses.shape == (3,)
     for head in range(3):
@@ -278,11 +273,11 @@ def test_scan_s_views_are_made_in_float32(coloured: Pictures, monkeypatch: pytes
     monkeypatch.setattr(clustering, "has_fast_bf16", lambda device: True)
     train_scan(network, images, near, 3, views, SCAN.model_copy(update={"total_steps": 1}), device="cpu")
     (given,) = seen
-    dice = step_dice(0, 0, "scan")
-    rows = torch.randperm(48, generator=dice)[:24]
-    others = torch.tensor(near)[rows, torch.randint(2, (24,), generator=dice)]
+    generator = step_generator(0, 0, "scan")
+    rows = torch.randperm(48, generator=generator)[:24]
+    others = torch.tensor(near)[rows, torch.randint(2, (24,), generator=generator)]
     x = torch.tensor(images[torch.cat([rows, others])]).permute(0, 3, 1, 2) / 127.5 - 1
-    torch.testing.assert_close(given, random_views(x, views, dice), rtol=0, atol=1e-5)
+    torch.testing.assert_close(given, random_views(x, views, generator), rtol=0, atol=1e-5)
 
 
 def test_scan_stopped_and_resumed_is_bit_for_bit_undisturbed(coloured: Pictures, tmp_path: Path) -> None:
@@ -401,15 +396,15 @@ def test_fewer_images_than_clusters_are_refused(coloured: Pictures) -> None:
         kmeans_labels(np.eye(4, dtype=np.float32), 5)
 
 
-# --- k-means, predictions ---------------------------------------------------------------------------
+# --- k-means ----------------------------------------------------------------------------------------
 
 
 def test_kmeans_is_scikit_learns_on_unit_features() -> None:
-    dice = np.random.default_rng(0)
-    centres = dice.normal(size=(4, 6))
+    generator = np.random.default_rng(0)
+    centres = generator.normal(size=(4, 6))
     truth = np.arange(80) % 4
-    features = (centres[truth] + dice.normal(scale=0.1, size=(80, 6))).astype(np.float32)
-    features *= dice.uniform(0.1, 10, (80, 1)).astype(np.float32)
+    features = (centres[truth] + generator.normal(scale=0.1, size=(80, 6))).astype(np.float32)
+    features *= generator.uniform(0.1, 10, (80, 1)).astype(np.float32)
     found = kmeans_labels(features, 4, seed=3)
     assert found.dtype == np.int64
     assert adjusted_rand_score(truth, found) == 1
@@ -420,17 +415,3 @@ def test_kmeans_is_scikit_learns_on_unit_features() -> None:
     assert adjusted_rand_score(truth, KMeans(4, n_init=10, random_state=0).fit_predict(features)) < 0.9
     features[0] = 0  # no direction, and no error
     assert set(kmeans_labels(features, 4).tolist()) == {0, 1, 2, 3}
-
-
-def test_predict_gives_the_label_and_how_sure(coloured: Pictures) -> None:
-    images, _ = coloured(7)
-    torch.manual_seed(0)
-    model = ScanClassifier(encoder(), 3)
-    labels, confidence = predict(model, images, "cpu", batch_size=3)
-    assert (labels.dtype, confidence.dtype) == (np.int64, np.float32)
-    x = torch.tensor(images).permute(0, 3, 1, 2) / 127.5 - 1
-    with torch.no_grad():
-        p = model.eval()(x).softmax(1)
-    assert (labels == p.argmax(1).numpy()).all()
-    np.testing.assert_allclose(confidence, p.max(1).values.numpy(), atol=1e-5)
-    assert all(1 / 3 <= c <= 1 for c in confidence)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from sdviz.diffusion.noise import content_ids, derive_seed, image_noise
+from sdviz.nn.randomness import content_ids, derive_seed, image_noise, step_generator
 
 SHAPE = (3, 8, 8)
 
@@ -83,3 +83,12 @@ def test_as_many_ids_as_rows() -> None:
     assert image_noise([], SHAPE, 0, "start").shape == (0, *SHAPE)
     with pytest.raises(TypeError):
         image_noise(None, SHAPE, 0, "start")  # type: ignore[arg-type]
+
+
+def test_the_draws_of_a_step_depend_on_seed_step_and_purpose_alone() -> None:
+    def draw(seed: int, step: int, purpose: str) -> tuple[float, ...]:
+        return tuple(torch.rand(4, generator=step_generator(seed, step, purpose)).tolist())
+
+    assert draw(1, 2, "a") == draw(1, 2, "a")
+    keys = [(s, t, p) for s in (0, 1, 11, 2**32, 2**33 + 1) for t in (0, 1, 11) for p in ("", "a", "1")]
+    assert len({draw(*key) for key in keys}) == len(keys)

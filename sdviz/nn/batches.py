@@ -1,0 +1,67 @@
+"""The one loop that runs a network over many images, some at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+from .device import resolve_device
+from .pixels import scale
+
+
+@torch.no_grad()
+def in_batches(
+    function: Callable[[torch.Tensor], Sequence[torch.Tensor]],
+    images: np.ndarray,
+    device: str | torch.device,
+    batch_size: int,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> list[np.ndarray]:
+    """Calls a function on images, some at a time, and joins what it returns.
+
+    Args:
+        function: uint8 (n,3,H,W) on the device -> tensors of n rows each.
+        images: uint8 (N,H,W,3), N at least 1.
+        device: Where to compute.
+        batch_size: Images at a time.
+        on_progress: Called with (images done, images in all).
+
+    Returns:
+        The columns, each with N rows; floats as float32.
+    """
+    where = resolve_device(device)
+    parts = []
+    for first in range(0, len(images), batch_size):
+        # not contiguous: in this order, channels last, convolutions are fastest
+        pixels = torch.tensor(images[first : first + batch_size]).permute(0, 3, 1, 2).to(where)
+        columns = function(pixels)
+        parts.append([one.float().cpu() if one.is_floating_point() else one.cpu() for one in columns])
+        if on_progress is not None:
+            on_progress(min(first + batch_size, len(images)), len(images))
+    return [torch.cat(column).numpy() for column in zip(*parts, strict=True)]
+
+
+def encode(
+    network: nn.Module, images: np.ndarray, device: str | torch.device = "auto", batch_size: int = 256
+) -> np.ndarray:
+    """Outputs of a network in eval mode, float32 (N,D).
+
+    Args:
+        network: Takes float32 (N,3,H,W) in [-1,1]; left on the device.
+        images: uint8 (N,H,W,3), N at least 1.
+        device: Where to compute.
+        batch_size: Images at a time.
+    """
+    network = network.to(resolve_device(device)).eval()
+    return in_batches(lambda pixels: [network(scale(pixels))], images, device, batch_size)[0]
+
+
+def predict(
+    classifier: nn.Module, images: np.ndarray, device: str | torch.device = "auto", batch_size: int = 512
+) -> tuple[np.ndarray, np.ndarray]:
+    """Label int64 (N,) and confidence float32 (N,), the largest probability, of images uint8 (N,H,W,3)."""
+    top = torch.tensor(encode(classifier, images, device, batch_size)).softmax(1).max(1)
+    return top.indices.numpy(), top.values.numpy()

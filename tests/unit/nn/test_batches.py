@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from sdviz.nn.batches import encode, in_batches, predict
+from sdviz.nn.classifier import SmallClassifier
+from sdviz.nn.encoder import Encoder
+
+
+def test_encode_takes_grey_levels_in_batches() -> None:
+    encoder = Encoder("small", 4)
+    images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
+    features = encode(encoder, images, "cpu", batch_size=2)
+    assert (features.shape, features.dtype) == ((5, 16), np.float32)
+    assert not encoder.training
+    x = torch.tensor(images).permute(0, 3, 1, 2) / 127.5 - 1
+    with torch.no_grad():
+        np.testing.assert_allclose(features, encoder(x).numpy(), rtol=0, atol=1e-5)
+
+
+def test_predict_gives_the_label_and_how_sure(tiny_images: Callable[..., np.ndarray]) -> None:
+    images = tiny_images(7)
+    torch.manual_seed(0)
+    model = SmallClassifier(3, 4)
+    labels, confidence = predict(model, images, "cpu", batch_size=3)
+    assert (labels.dtype, confidence.dtype) == (np.int64, np.float32)
+    x = torch.tensor(images).permute(0, 3, 1, 2) / 127.5 - 1
+    with torch.no_grad():
+        p = model.eval()(x).softmax(1)
+    assert (labels == p.argmax(1).numpy()).all()
+    np.testing.assert_allclose(confidence, p.max(1).values.numpy(), atol=1e-5)
+    assert all(1 / 3 <= c <= 1 for c in confidence)
+
+
+def test_columns_stay_in_order_and_progress_ends_at_all(tiny_images: Callable[..., np.ndarray]) -> None:
+    images, reports = tiny_images(5), list[tuple[int, int]]()
+    sums, rows = in_batches(
+        lambda x: (x.double().sum((1, 2, 3)), x[:, 0, 0, 0]), images, "cpu", 2, lambda *n: reports.append(n)
+    )
+    assert (sums == images.sum((1, 2, 3))).all() and sums.dtype == np.float32
+    assert (rows == images[:, 0, 0, 0]).all() and rows.dtype == np.uint8
+    assert reports == [(2, 5), (4, 5), (5, 5)]
