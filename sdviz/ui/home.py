@@ -12,15 +12,14 @@ from sdviz.bundle import Bundle
 from sdviz.data import MissingDataError, torchvision_sets
 from sdviz.nn.device import device_name
 from sdviz.outliers import draw_target_labels
-from sdviz.ui.cache import DEVICE_LOCK, Edit, load_images, make_edits
+from sdviz.ui.cache import Edit, load_images, make_edits
 from sdviz.ui.cluster_names import usual_names
 from sdviz.ui.components import Cell, Words, picture_grid
-from sdviz.ui.lab.state import judge
-from sdviz.ui.page import PageContext, open_page, show_missing_bundle
+from sdviz.ui.outliers import clusters_of
+from sdviz.ui.page import LAB, PageContext, open_page, show_missing_bundle
 from sdviz.ui.pictures import ID_COLOUR, NEUTRAL_COLOUR, OUTLIER_COLOUR, data_uri
-from sdviz.ui.training.state import plain
+from sdviz.ui.text import plain
 
-LAB = "pages/1_Outlier_lab.py"
 N_EXAMPLES = 6
 # Few images hold one of each cluster, as a rule; more are labelled only where they do not
 EXAMPLES_AMONG = (200, 4_000)
@@ -73,8 +72,7 @@ def _find_examples(bundle: Bundle) -> list[Edit]:
         images = load_images(m.dataset, split, limit)
         labels = images.labels
         if _clusters_it(bundle):
-            with DEVICE_LOCK:
-                labels = bundle.pseudo_label(images.images)[0]
+            labels = clusters_of(bundle, images.images)
         members = [np.flatnonzero(labels == c) for c in range(bundle.n_clusters)]
         rows = [int(rows_of[0]) for rows_of in members if len(rows_of)][:N_EXAMPLES]
         if len(rows) == min(N_EXAMPLES, bundle.n_clusters):
@@ -100,12 +98,7 @@ def _no_examples(bundle: Bundle, error: data.DataError) -> str:
 
 
 def _examples(bundle: Bundle, above: DeltaGenerator) -> None:
-    """A few images of the bundle's own data with their outliers, made now at the bundle's defaults.
-
-    Args:
-        bundle: In use.
-        above: Where a line says what they are.
-    """
+    """A few images of the bundle's own data with outliers made now, and a line on what they are in `above`."""
     try:
         edits = first_examples(bundle)
     except data.DataError as error:
@@ -127,19 +120,15 @@ def _examples(bundle: Bundle, above: DeltaGenerator) -> None:
     made = make_edits(bundle, edits, on_progress)
     names, recipe = usual_names(bundle), bundle.recipe()
     sigma = bundle.schedule.sigma(recipe.start_timestep)
-    cells = []
-    for edit in edits:
-        name = names[edit.label]
-        cells.append(Cell(data_uri(edit.image), f"original: {name}", ID_COLOUR, name))
+    was, targets = ([names[getattr(edit, key)] for edit in edits] for key in ("label", "target"))
+    cells = [
+        Cell(data_uri(edit.image), f"original: {name}", ID_COLOUR, name)
+        for edit, name in zip(edits, was, strict=True)
+    ]
     cells += [Cell(data_uri(e.noised), "the same, noised", NEUTRAL_COLOUR) for e in made]
     cells += [
-        Cell(
-            data_uri(e.outlier),
-            f"outlier, told {names[edit.target]}",
-            OUTLIER_COLOUR,
-            f"told {names[edit.target]}",
-        )
-        for e, edit in zip(made, edits, strict=True)
+        Cell(data_uri(e.outlier), f"outlier, told {name}", OUTLIER_COLOUR, f"told {name}")
+        for e, name in zip(made, targets, strict=True)
     ]
     place.empty()
     with place.container():
@@ -150,10 +139,7 @@ def _examples(bundle: Bundle, above: DeltaGenerator) -> None:
             size_px=128,
             row_names=[
                 Words("original", "in-distribution"),
-                Words(
-                    f"noised, S = {recipe.start_timestep}",
-                    f"σ {sigma:.2f}",
-                ),
+                Words(f"noised, S = {recipe.start_timestep}", f"σ {sigma:.2f}"),
                 Words("outlier", f"w = {recipe.guidance_scale:g}"),
             ],
         )
@@ -165,7 +151,7 @@ def _examples(bundle: Bundle, above: DeltaGenerator) -> None:
 @st.cache_data(max_entries=4, show_spinner=False)
 def _seen_in(bundle_hash: str, root: str, _bundle: Bundle, _outliers: list[np.ndarray]) -> np.ndarray:
     """The clusters of the examples' outliers: a bundle and the data decide which these are."""
-    return judge(_bundle, _outliers)
+    return clusters_of(_bundle, _outliers)
 
 
 def _say_what_changed(same: int, n: int) -> None:

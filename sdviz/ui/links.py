@@ -48,11 +48,11 @@ def not_taken(misses: Mapping[str, tuple[str, str]]) -> str:
         misses: By key what the link said, and what would have been taken, in words.
     """
     lines = []
-    for key, (said, words) in misses.items():
+    for key, (said, takes) in misses.items():
         # in a code span, so that nothing in a link is taken for Markdown
         text = said.replace("`", "'").replace("\n", " ")
         text = text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 1] + "…"
-        lines.append(f"{key} = `{text or ' '}` (here: {words})")
+        lines.append(f"{key} = `{text or ' '}` (here: {takes})")
     if not lines:
         return ""
     return f"Not taken from the link: {'; '.join(lines)}. The usual values stand instead."

@@ -16,18 +16,20 @@ from sdviz.bundle import MANIFEST, Bundle, BundleError
 from sdviz.ui.cache import open_bundle
 from sdviz.ui.cache.evidence import open_evidence
 from sdviz.ui.links import not_taken, set_link_value
-from sdviz.ui.session import SHARED, enter_page, forget_scores, forget_unknown, has_score_values, refuse_shared
+from sdviz.ui.session import SHARED, drop_scores, drop_unknown, enter_page, has_score_values, refuse_shared
+from sdviz.ui.widgets import empty_state
 
 ROOT = Path(__file__).resolve().parents[2]
 MAKE_BUNDLE = "python -m sdviz run configs/shapes-quick.yaml"
 
+LAB, EMBEDDINGS, VOTES = "pages/1_Outlier_lab.py", "pages/3_Embeddings.py", "pages/4_Sample_votes.py"
 # (file, name, icon) of each page, in the menu's order
 PAGES = [
     ("app.py", "Home", ":material/home:"),
-    ("pages/1_Outlier_lab.py", "Outlier lab", ":material/science:"),
+    (LAB, "Outlier lab", ":material/science:"),
     ("pages/2_Pseudo_labels.py", "Pseudo-labels", ":material/category:"),
-    ("pages/3_Embeddings.py", "Embeddings", ":material/scatter_plot:"),
-    ("pages/4_Sample_votes.py", "Sample votes", ":material/how_to_vote:"),
+    (EMBEDDINGS, "Embeddings", ":material/scatter_plot:"),
+    (VOTES, "Sample votes", ":material/how_to_vote:"),
     ("pages/5_Failures.py", "Failures", ":material/error_outline:"),
     ("pages/6_Results.py", "Results", ":material/query_stats:"),
     ("pages/7_Training.py", "Training", ":material/model_training:"),
@@ -143,7 +145,7 @@ def _take_bundle(name: str) -> None:
     of_lab = ["the outlier lab's settings"] if set(_BUNDLE_SETTINGS) & set(st.query_params) else []
     for key in _BUNDLE_SETTINGS:
         st.session_state.pop(key, None)
-    st.session_state[_DROPPED] = [*forget_scores(), *of_lab]
+    st.session_state[_DROPPED] = [*drop_scores(), *of_lab]
     set_link_value(_CHOSEN, name, BUNDLE)
 
 
@@ -167,7 +169,7 @@ def _say_what_went(bundle: Bundle) -> None:
     """A toast on what a switch of bundles dropped, a line on values of the link that this one cannot take."""
     dropped = st.session_state.pop(_DROPPED, None)
     if dropped is not None:
-        dropped += forget_unknown(*open_evidence(bundle))
+        dropped += drop_unknown(*open_evidence(bundle))
         if dropped:
             st.toast(f"Dropped with the bundle before: {', '.join(dropped)}.")
     if has_score_values() and (line := refuse_shared(open_evidence(bundle)[0])):
@@ -212,22 +214,15 @@ def _choose_bundle(makes_outliers: bool) -> PageContext:
     return PageContext(bundle, "")
 
 
-LAB_SHOWS = "images beside the outliers made of them, moving with S and w"
-
-
-def show_missing_bundle(context: PageContext, what: str = LAB_SHOWS) -> None:
-    """The empty state of a page that needs a bundle: what would be here, and how to get it.
-
-    Args:
-        context: Of the page.
-        what: The end of "Here you would see ...".
-    """
-    with st.container(border=True):
-        st.markdown(f"**{context.problem}**")
-        st.markdown(
-            f"Here you would see {what}. That needs a *bundle*: a trained system in one folder. "
-            "The shipped one lives in `checkpoints/shapes`. To train a small one yourself (minutes on two "
-            "CPU cores; it can be stopped and resumed):"
-        )
-        st.code(MAKE_BUNDLE, language="bash")
-        st.caption("When it is done, reload this page: the new bundle shows up in the menu at the left.")
+def show_missing_bundle(
+    context: PageContext, what: str = "images beside the outliers made of them, moving with S and w"
+) -> None:
+    """The empty state of a page that needs a bundle; `what` is the end of "Here you would see ..."."""
+    box = empty_state(
+        context.problem,
+        f"Here you would see {what}. That needs a *bundle*: a trained system in one folder. "
+        "The shipped one lives in `checkpoints/shapes`. To train a small one yourself (minutes on two "
+        "CPU cores; it can be stopped and resumed):",
+        MAKE_BUNDLE,
+    )
+    box.caption("When it is done, reload this page: the new bundle shows up in the menu at the left.")

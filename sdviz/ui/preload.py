@@ -11,7 +11,6 @@ from sdviz.ui.cache import make_edits, open_bundle
 from sdviz.ui.cache.evidence import open_evidence
 from sdviz.ui.home import first_examples
 from sdviz.ui.lab.page import first_view
-from sdviz.ui.lab.sources import first_pool
 from sdviz.ui.page import find_bundles, page_icon
 from sdviz.ui.sample_votes.state import map_of, search_over_banks
 
@@ -30,7 +29,6 @@ def open_ahead() -> None:
         return
     bundle = open_bundle(found[0]).load_networks()
     _read_tables(bundle)
-    first_pool(bundle)
     make_edits(bundle, first_examples(bundle) + first_view(bundle))
 
 

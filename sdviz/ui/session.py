@@ -17,6 +17,7 @@ from sdviz.analysis import Evidence, MissingPart, PictureLibrary
 from sdviz.analysis.rescoring import MAX_K
 from sdviz.analysis.votes import find_sample
 from sdviz.ui.links import keep_link_values, not_taken, restore_link_values, set_link_value
+from sdviz.ui.text import code_span
 
 # sample: an image's id; set: a scored set; k, alpha, unit (1 or 0): Eq. 6; t: the threshold; without these four
 # the bundle's own hold; truth: 1 where known classes are shown
@@ -42,6 +43,11 @@ class ScoreSettings:
     normalize: bool
     is_own: bool
 
+    @property
+    def features(self) -> str:
+        """How features are taken, in words."""
+        return "of unit length" if self.normalize else "as they are"
+
 
 def enter_page(entered: bool) -> None:
     """For every page's set-up: puts the shared values back into the address, and takes those of a link."""
@@ -55,24 +61,24 @@ def has_score_values() -> bool:
     return any(st.session_state.get(key, "") for key in OF_SCORES)
 
 
-def forget_scores() -> list[str]:
+def drop_scores() -> list[str]:
     """For another bundle, whose scores are others: drops the threshold and Eq. 6's settings, and names them."""
-    dropped = [words for key, words in OF_SCORES.items() if st.session_state.get(key, "")]
+    dropped = [title for key, title in OF_SCORES.items() if st.session_state.get(key, "")]
     for key in OF_SCORES:
         set_link_value(key, "")
     return dropped
 
 
-def forget_unknown(evidence: Evidence, library: PictureLibrary) -> list[str]:
+def drop_unknown(evidence: Evidence, library: PictureLibrary) -> list[str]:
     """After another bundle was chosen: drops the image and the set that it does not know, and names them."""
     dropped = []
     one, group = sample(), str(st.session_state.get("set", ""))
     if one and not is_known(evidence, library, one):
         set_shared("sample", None)
-        dropped.append("the image `" + one.replace("`", "'") + "`")
+        dropped.append(f"the image {code_span(one)}")
     if group and not chosen_set(evidence):
         set_shared("set", None)
-        dropped.append("the set `" + group.replace("`", "'") + "`")
+        dropped.append(f"the set {code_span(group)}")
     return dropped
 
 
@@ -88,14 +94,14 @@ def refuse_shared(evidence: Evidence) -> str:
         return ""
     most = max(own.k, max_k(evidence))
     misses = {}
-    for key, fits, words in (
+    for key, fits, takes in (
         ("k", lambda value: value == round(value) and 1 <= value <= most, f"a whole number from 1 to {most}"),
         ("alpha", lambda value: 0 <= value <= MAX_ALPHA, f"from 0 to {MAX_ALPHA:g}"),
         ("unit", lambda value: value in (0, 1), "1 or 0"),
     ):
         said = str(st.session_state.get(key, ""))
         if said and not _fits(said, fits):
-            misses[key] = (said, words)
+            misses[key] = (said, takes)
             set_shared(key, None)
     said = str(st.session_state.get("t", ""))
     if said and not _fits(said, lambda value: 0 <= value <= highest_threshold(evidence)):
@@ -220,43 +226,39 @@ def score_controls(evidence: Evidence, page: str) -> ScoreSettings | None:
     most = max(own.k, max_k(evidence))
     for name, value in (("k", settings.k), ("alpha", settings.alpha), ("unit", settings.normalize)):
         st.session_state[f"{page}_{name}"] = value
-    with columns[0]:
-        st.slider(
-            "k, neighbours that count",
-            1,
-            most,
-            key=f"{page}_k",
-            on_change=_changed,
-            args=("k", f"{page}_k"),
-            help=f"Eq. 6 looks at the k nearest. This bundle was measured with k = {own.k}.",
-        )
-    with columns[1]:
-        st.number_input(
-            "α, weight of a vote",
-            0.0,
-            MAX_ALPHA,
-            step=0.01,
-            format="%g",
-            key=f"{page}_alpha",
-            on_change=_changed,
-            args=("alpha", f"{page}_alpha"),
-            help=f"This bundle was measured with α = {own.alpha:g}.",
-        )
-    with columns[2]:
-        st.toggle(
-            "Unit length",
-            key=f"{page}_unit",
-            on_change=_changed,
-            args=("unit", f"{page}_unit"),
-            help="Brings every image's features to length 1 before distances are taken.",
-        )
-    with columns[3]:
-        st.button(
-            "The bundle's own",
-            key=f"{page}_own",
-            on_click=_back_to_own,
-            disabled=settings.is_own,
-            icon=":material/undo:",
-            width="stretch",
-        )
+    columns[0].slider(
+        "k, neighbours that count",
+        1,
+        most,
+        key=f"{page}_k",
+        on_change=_changed,
+        args=("k", f"{page}_k"),
+        help=f"Eq. 6 looks at the k nearest. This bundle was measured with k = {own.k}.",
+    )
+    columns[1].number_input(
+        "α, weight of a vote",
+        0.0,
+        MAX_ALPHA,
+        step=0.01,
+        format="%g",
+        key=f"{page}_alpha",
+        on_change=_changed,
+        args=("alpha", f"{page}_alpha"),
+        help=f"This bundle was measured with α = {own.alpha:g}.",
+    )
+    columns[2].toggle(
+        "Unit length",
+        key=f"{page}_unit",
+        on_change=_changed,
+        args=("unit", f"{page}_unit"),
+        help="Brings every image's features to length 1 before distances are taken.",
+    )
+    columns[3].button(
+        "The bundle's own",
+        key=f"{page}_own",
+        on_click=_back_to_own,
+        disabled=settings.is_own,
+        icon=":material/undo:",
+        width="stretch",
+    )
     return settings

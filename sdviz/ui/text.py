@@ -53,3 +53,20 @@ def ordinal(n: int) -> str:
     """1st, 2nd, 3rd, 4th."""
     ending = "th" if n % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(n % 10, "th")
     return f"{n}{ending}"
+
+
+def plain(text: str) -> str:
+    """Text from a file or a folder's name, so that nothing in it is taken for Markdown."""
+    for mark in "\\`*_[]<>$#:~|":
+        text = text.replace(mark, f"\\{mark}")
+    return text
+
+
+def code_span(text: str, most: int | None = None) -> str:
+    """Text from a link or a file as a Markdown code span of one line and at most `most` characters."""
+    return "`" + text[:most].replace("`", "'").replace("\n", " ") + "`"
+
+
+def minute(time: str) -> str:
+    """An ISO time to the minute, as in 2026-01-31 12:05."""
+    return time[:16].replace("T", " ")

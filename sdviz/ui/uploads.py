@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 import streamlit as st
+from streamlit.runtime.uploaded_file_manager import UploadedFile
+
+TYPES = ["png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff"]
+LIMITS = "Up to 10 MB and 10,000 px a side each; cropped to the middle square and resized."
 
 
 @dataclass
@@ -46,3 +51,10 @@ def kept_uploads(size_px: int) -> KeptUploads:
     """Those of this browser session that were prepared at this size."""
     by_size: dict[int, KeptUploads] = st.session_state.setdefault("uploads", {})
     return by_size.setdefault(size_px, KeptUploads())
+
+
+def picture_uploader(
+    key: str, label: str = LIMITS, on_change: Callable[[], None] | None = None
+) -> list[UploadedFile]:
+    """The field that takes a person's own pictures."""
+    return st.file_uploader(label, TYPES, accept_multiple_files=True, key=key, on_change=on_change)

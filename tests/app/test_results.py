@@ -21,7 +21,7 @@ from sklearn.neighbors import NearestNeighbors
 from streamlit.testing.v1 import AppTest
 
 from sdviz.bundle.manifest import MANIFEST, sha256
-from sdviz.ui.results.curves import HISTOGRAM_WORDS, ROC_WORDS, precision_words
+from sdviz.ui.results.curves import HISTOGRAM_CAPTION, ROC_CAPTION, precision_caption
 
 RESULTS = "pages/6_Results.py"
 # OOD features mixed with those of ID images: no figure is 100 %
@@ -36,7 +36,7 @@ ROLES = {
 # of a number with two decimals, a half rounded either way
 ROUNDED = 0.005 + 1e-9
 MODES = {"both": "total", "distance": "distance", "votes": "votes"}
-MODE_WORDS = {"both": "distance + α · votes", "distance": "distance only", "votes": "votes only"}
+MODE_TITLES = {"both": "distance + α · votes", "distance": "distance only", "votes": "votes only"}
 Open = Callable[..., AppTest]
 Full = Callable[..., Path]
 Read = Callable[[AppTest], list[dict[str, Any]]]
@@ -215,7 +215,7 @@ def test_every_metric_is_the_reports_and_scikit_learns(
     rows = csv_of(files, "sdviz-metrics.csv")
     for name in SETS:
         for mode, by in expected[name].items():
-            (row,) = rows[(rows["set"] == name) & (rows["score by"] == MODE_WORDS[mode])].to_numpy()
+            (row,) = rows[(rows["set"] == name) & (rows["score by"] == MODE_TITLES[mode])].to_numpy()
             assert row[1] == ROLES[name]
             assert [float(row[4]), *(float(v) for v in row[7:])] == pytest.approx(by, abs=1e-9)
             low, high = report["results"][name]["modes"][mode]["auroc_interval"]
@@ -329,7 +329,7 @@ def test_roc_and_precision_recall_are_scikit_learns(full_bundle: Full, open_page
     folder = full_bundle(blend=BLEND)
     t = float(np.median(columns_of(folder)["shapes-novel"]))
     at = show(open_page(RESULTS, {"t": repr(t)}), "ROC")
-    for mode, word in MODE_WORDS.items():
+    for mode, word in MODE_TITLES.items():
         at.segmented_control(key="results_roc_mode").set_value(word).run()
         scores, lines = columns_of(folder, mode), traces(at)
         for name in SETS:
@@ -466,7 +466,7 @@ def test_controls_stand_beside_the_method(full_bundle: Full, open_page: Open, fi
     change_papers(folder, put_controls)
     at = open_page(RESULTS, {"results_view": "Controls"})
     report = report_of(folder)
-    for mode, word in MODE_WORDS.items():
+    for mode, word in MODE_TITLES.items():
         at.segmented_control(key="results_control_mode").set_value(word).run()
         (heat,) = json.loads(at.get("plotly_chart")[0].proto.spec)["data"]
         assert values(heat, "z").ravel().tolist() == pytest.approx([1, 2, 3, -2])
@@ -802,7 +802,7 @@ def test_the_report_is_one_file_with_everything(full_bundle: Full, open_page: Op
     for head in ("Controls", "Clusters", "Worst failures", "k and α on the validation set"):
         assert f"<h2>{head}</h2>" in page
     # the same words and units as on the pages
-    for said in (HISTOGRAM_WORDS, ROC_WORDS, precision_words("OOD"), "The frame is what is in force"):
+    for said in (HISTOGRAM_CAPTION, ROC_CAPTION, precision_caption("OOD"), "The frame is what is in force"):
         assert html.escape(said) in page
     assert "Drawn: test (ID), shapes-novel (near-OOD), shapes-empty (far-OOD);" in page
     assert "log10" not in page

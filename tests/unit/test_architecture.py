@@ -42,6 +42,18 @@ RANKS = {
     "tests": 13,
 }
 MAY_IMPORT_STREAMLIT = {"app", "pages", "sdviz.ui"}
+MAY_IMPORT_PAGES = {"sdviz.ui.preload"}  # opens the first pages at the server's start
+
+MAX_LINES, MAX_MODULES = 450, 20
+# Still to be cut; a name goes as soon as its file is short enough, and none comes
+TOO_LONG = {
+    "sdviz/bundle/core.py",
+    "sdviz/config/tree.py",
+    "sdviz/pipeline/clusters.py",
+    "sdviz/pipeline/generation.py",
+    "sdviz/ui/charts/__init__.py",
+    "sdviz/ui/components/scatter.py",
+}
 
 
 def unit_of(module: str) -> str:
@@ -82,6 +94,73 @@ def violations(source: str, module: str, is_package: bool = False) -> list[str]:
                 found.append(f"{module}:{line} ({unit}, {RANKS[unit]}) imports {target} ({RANKS[target]})")
         elif name.split(".")[0] == "sdviz":
             found.append(f"{module}:{line} imports {target}, which has no rank; give it one in RANKS")
+    return found
+
+
+# The parts of sdviz/ui that are a page each. What two pages need stands in a module of sdviz/ui itself.
+PAGES = {"embeddings", "failures", "home", "lab", "pseudo_labels", "results", "sample_votes", "training"}
+
+
+def page_of(module: str) -> str:
+    """The page that a module of sdviz/ui belongs to, "" where it is none's."""
+    parts = module.split(".")
+    return parts[2] if parts[:2] == ["sdviz", "ui"] and len(parts) > 2 and parts[2] in PAGES else ""
+
+
+def imports_of_other_pages(source: str, module: str, is_package: bool = False) -> list[str]:
+    """What a module of one page, or one that all pages share, imports of another page; one line each."""
+    if not module.startswith("sdviz.ui.") or module in MAY_IMPORT_PAGES:
+        return []
+    own = page_of(module)
+    return [
+        f"{module}:{line} imports {name}, of another page"
+        for line, name in imported_modules(ast.parse(source), module, is_package)
+        if page_of(name) not in ("", own)
+    ]
+
+
+def imports_at_once(tree: ast.AST) -> Iterator[ast.stmt]:
+    """The import statements that run when the module is imported: none of a function, none for types only."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield node
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            yield from imports_at_once(ast.Module(node.orelse, []))
+        elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield from imports_at_once(node)
+
+
+def import_graph(sources: dict[str, tuple[str, bool]]) -> dict[str, set[str]]:
+    """Which module imports which, of those given as name -> (text, is a package).
+
+    `from a import b` is an import of the module a.b where there is one, else of a.
+    """
+    graph: dict[str, set[str]] = {}
+    for module, (source, is_package) in sources.items():
+        body = ast.Module(list(imports_at_once(ast.parse(source))), [])
+        names = {name for _, name in imported_modules(body, module, is_package)}
+        graph[module] = {
+            name if name in sources else name.rpartition(".")[0]
+            for name in names
+            if name in sources or name.rpartition(".")[0] in sources
+        } - {module}
+    return graph
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """A circle of imports, first module last again, from each module at which a walk meets one."""
+    found, done = [], set[str]()
+
+    def walk(module: str, way: list[str]) -> None:
+        if module in way:
+            found.append([*way[way.index(module) :], module])
+        elif module not in done:
+            for target in sorted(graph[module]):
+                walk(target, [*way, module])
+            done.add(module)
+
+    for module in sorted(graph):
+        walk(module, [])
     return found
 
 
@@ -160,6 +239,99 @@ def test_the_checker_lets_a_good_import_pass(module: str, is_package: bool, sour
 def test_a_new_module_is_asked_for_its_rank() -> None:
     (message,) = violations("import numpy", "sdviz.brand_new")
     assert "sdviz.brand_new has no rank yet; give it one in RANKS" in message
+
+
+def test_no_page_imports_another() -> None:
+    files = house_files()
+    pages = {page_of(module) for _, module, _ in files} - {""}
+    assert pages == PAGES
+    found = [
+        v for path, module, pkg in files for v in imports_of_other_pages(path.read_text("utf-8"), module, pkg)
+    ]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("sdviz.ui.lab.page", "from sdviz.ui.results.state import offer_table"),
+        ("sdviz.ui.lab.page", "from sdviz.ui import home"),
+        ("sdviz.ui.home", "from sdviz.ui.lab.page import first_view"),
+        ("sdviz.ui.embeddings.state", "def late():\n    import sdviz.ui.sample_votes.state"),
+        ("sdviz.ui.text", "from .training.state import attempt"),
+        ("sdviz.ui.cache", "from sdviz.ui.lab.sources import Source"),
+    ],
+)
+def test_an_import_of_another_page_is_seen(module: str, source: str) -> None:
+    assert len(imports_of_other_pages(source, module)) == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("sdviz.ui.lab.page", "from sdviz.ui.lab.sources import Source\nfrom sdviz.ui.text import plain"),
+        ("sdviz.ui.home", "from sdviz.ui.page import PageContext\nimport sdviz.data"),
+        (
+            "sdviz.ui.preload",
+            "from sdviz.ui.home import x\nfrom sdviz.ui.lab.page import y",
+        ),
+        ("pages.1_Outlier_lab", "from sdviz.ui.lab.page import show_lab"),
+    ],
+)
+def test_an_import_within_a_page_or_of_what_all_share_passes(module: str, source: str) -> None:
+    assert imports_of_other_pages(source, module) == []
+
+
+def test_no_circle_of_imports() -> None:
+    sources = {module: (path.read_text("utf-8"), pkg) for path, module, pkg in house_files()}
+    graph = import_graph(sources)
+    assert "sdviz.ui.links" in graph["sdviz.ui.page"]
+    assert not circles(graph), "\n".join(" > ".join(one) for one in circles(graph))
+
+
+@pytest.mark.parametrize(
+    "sources",
+    [
+        {"s": "from s import a", "s.a": "from s import b", "s.b": "import s.a"},
+        {"s": "", "s.a": "from .b import x", "s.b": "from .c import x", "s.c": "from . import a"},
+        {"s": "from .a import x", "s.a": "from s import y"},
+        {
+            "s": "",
+            "s.a": "class A:\n    from .b import x",
+            "s.b": "try:\n    from . import a\nexcept ImportError:\n    a = 0",
+        },
+    ],
+)
+def test_a_circle_is_seen(sources: dict[str, str]) -> None:
+    assert circles(import_graph({name: (text, name == "s") for name, text in sources.items()}))
+
+
+@pytest.mark.parametrize(
+    "sources",
+    [
+        {"s": "from .a import x", "s.a": "from .b import x", "s.b": "from numpy import x"},
+        {"s": "", "s.a": "from .b import x", "s.b": "def late():\n    from .a import x"},
+        {"s": "", "s.a": "from .b import x", "s.b": "if TYPE_CHECKING:\n    from .a import x"},
+        {"s": "", "s.a": "from .b import x\nfrom .c import x", "s.b": "from .c import x", "s.c": "import s"},
+    ],
+)
+def test_what_is_no_circle_passes(sources: dict[str, str]) -> None:
+    assert circles(import_graph({name: (text, name == "s") for name, text in sources.items()})) == []
+
+
+def test_no_module_is_too_long() -> None:
+    long = {
+        str(path.relative_to(ROOT))
+        for path in ROOT.glob("sdviz/**/*.py")
+        if len(path.read_text("utf-8").splitlines()) > MAX_LINES
+    }
+    assert long == TOO_LONG
+
+
+def test_no_folder_holds_too_many_modules() -> None:
+    folders = {path.parent for path in ROOT.glob("sdviz/**/*.py")}
+    full = [folder.name for folder in folders if len(list(folder.glob("*.py"))) > MAX_MODULES]
+    assert not full
 
 
 # Runs in a fresh interpreter. An audit hook sees every open(); whose doing it was is decided by the innermost

@@ -14,7 +14,7 @@ import streamlit as st
 from sdviz import data
 from sdviz.data import DataError, torchvision_sets
 from sdviz.ui.cache.worker import Worker
-from sdviz.ui.training.actions import READ_ONLY
+from sdviz.ui.read_only import is_read_only
 
 # of the archives that torchvision fetches
 _BYTES = {"cifar10": 170_498_071, "cifar100": 169_001_437, "svhn": 246_316_179}
@@ -101,7 +101,7 @@ def _take_over(partial: Path, root: Path) -> None:
 
 def can_download(name: str) -> bool:
     """Whether a person may fetch that set from a page."""
-    return name in torchvision_sets.NAMES and os.environ.get(READ_ONLY, "") in ("", "0")
+    return name in torchvision_sets.NAMES and not is_read_only()
 
 
 @st.cache_resource(show_spinner=False)

@@ -18,7 +18,7 @@ from sdviz.ui.cache import DEVICE_LOCK
 from sdviz.ui.cache.memory import forgets, is_in_use
 from sdviz.ui.cache.worker import ENDING, Worker
 from sdviz.ui.session import ScoreSettings
-from sdviz.ui.training.state import plain
+from sdviz.ui.text import plain
 
 # Until somebody asks for its result a search leaves the processor to the page that is just being opened
 _BEGINS_AFTER_SEC = 3.0

@@ -50,8 +50,8 @@ def texts_of(known: Known) -> list[str]:
     for i, (one, name) in enumerate(zip(p.ids.tolist(), p.sets.tolist(), strict=True)):
         own, cluster = str(known.classes[i]), known.cluster_name(int(p.clusters[i]))
         if name == OUTLIERS:
-            told = known.cluster_name(int(p.told[i]))
-            lines = [f"{cluster}, told {told}" if cluster and told else "SD outlier"]
+            target = known.cluster_name(int(p.told[i]))
+            lines = [f"{cluster}, told {target}" if cluster and target else "SD outlier"]
             if p.start_timesteps[i] >= 0:
                 lines.append(f"S = {p.start_timesteps[i]}")
         else:
@@ -98,13 +98,9 @@ def _grouped(way: str, labels: Sequence[str], order: Sequence[str], colours: Seq
 
 
 def _by_set(known: Known) -> Colouring:
-    sets = list(dict.fromkeys(known.points.sets.tolist()))
-    return _grouped(
-        BY_SET,
-        [known.title_of(one) for one in known.points.sets.tolist()],
-        [known.title_of(one) for one in sets],
-        [known.colour_of(one) for one in sets],
-    )
+    labels = [known.title_of(one) for one in known.points.sets.tolist()]
+    sets = dict.fromkeys(known.points.sets.tolist())
+    return _grouped(BY_SET, labels, [*map(known.title_of, sets)], [*map(known.colour_of, sets)])
 
 
 def _by_cluster(known: Known) -> Colouring:
@@ -114,11 +110,11 @@ def _by_cluster(known: Known) -> Colouring:
 
 
 def _cluster_legend(known: Known) -> tuple[list[str], list[str]]:
-    names = _told_apart(known.names)
+    names = _distinct(known.names)
     return [*names, "unknown"], [*[cluster_colour(c) for c in range(len(names))], _nothing()]
 
 
-def _told_apart(names: Sequence[str]) -> list[str]:
+def _distinct(names: Sequence[str]) -> list[str]:
     """Two clusters may have been given one name."""
     return [f"{name} ({row})" if list(names).count(name) > 1 else name for row, name in enumerate(names)]
 
@@ -140,12 +136,8 @@ def _figure_3(known: Known) -> Colouring:
         of_outliers[c if 0 <= c < len(order) - 1 else -1] if name == OUTLIERS else known.title_of(name)
         for name, c in zip(known.points.sets.tolist(), known.points.clusters.tolist(), strict=True)
     ]
-    return _grouped(
-        FIGURE_3,
-        labels,
-        [*[known.title_of(one) for one in sets], *of_outliers],
-        [*[known.colour_of(one) for one in sets], *colours],
-    )
+    titles = [*map(known.title_of, sets), *of_outliers]
+    return _grouped(FIGURE_3, labels, titles, [*map(known.colour_of, sets), *colours])
 
 
 def _by_number(way: str, title: str, values: np.ndarray, nothing: str, whole: bool, unit: str) -> Colouring:
@@ -157,9 +149,7 @@ def _by_number(way: str, title: str, values: np.ndarray, nothing: str, whole: bo
     if not len(some):
         return Colouring(way, rgb, np.zeros(len(values), np.int64), tuple(without))
     if whole and len(some) <= MOST_GROUPS:
-        colours = [
-            _hex(c) for c in _on_ramp(np.linspace(0, 1, len(some)) if len(some) > 1 else np.array([0.0]))
-        ]
+        colours = [_hex(c) for c in _on_ramp(np.linspace(0, 1, len(some)))]
         labels = np.full(len(values), nothing, dtype=object)
         order = [f"{unit}{int(v)}" for v in some]
         for value, text in zip(some, order, strict=True):

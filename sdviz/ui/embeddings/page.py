@@ -10,7 +10,6 @@ import streamlit as st
 from sdviz.analysis import Evidence, MissingPart, PictureLibrary
 from sdviz.analysis.provenance import provenance
 from sdviz.analysis.stored_layouts import USUAL_POINTS, View, figure_3_sets, find_ahead, usual_sets
-from sdviz.bundle import Bundle
 from sdviz.projection import Layouts, LayoutSettings, fewest_points
 from sdviz.ui.cache.evidence import open_evidence, say_missing, show_missing_part
 from sdviz.ui.cache.layouts import GivenUp, LayoutJob
@@ -38,13 +37,15 @@ from sdviz.ui.embeddings.state import (
     titles_of,
 )
 from sdviz.ui.links import put_in_link, take_from_link
-from sdviz.ui.page import PageContext, open_page, show_missing_bundle
+from sdviz.ui.page import VOTES, PageContext, open_page, show_missing_bundle
 from sdviz.ui.session import set_shared
 from sdviz.ui.text import about
+from sdviz.ui.widgets import KEPT, choose_one
 
 SHOWS = "ID images, OOD sets and SD outliers as points in feature space, each with its picture"
 THROUGH, AFTER = "Through training", "After training"
 METHODS = {"t-SNE": "tsne", "UMAP": "umap", "PCA": "pca"}
+TITLES = {method: title for title, method in METHODS.items()}
 ONE, TWO = "One, with a slider", "First and last"
 COUNTS = (500, 1_000, 2_000, 5_000, 10_000, 20_000)
 HEIGHT_PX = 490
@@ -59,15 +60,12 @@ def show_embeddings(context: PageContext) -> None:
         show_missing_bundle(context, SHOWS)
         return
     evidence, library = open_evidence(context.bundle)
-    _page(context.bundle, evidence, library)
+    _page(evidence, library)
 
 
 @st.fragment
-def _page(bundle: Bundle, evidence: Evidence, library: PictureLibrary) -> None:
-    views = {
-        THROUGH: sets_to_choose(evidence, True),
-        AFTER: sets_to_choose(evidence, False),
-    }
+def _page(evidence: Evidence, library: PictureLibrary) -> None:
+    views = {name: sets_to_choose(evidence, name == THROUGH) for name in (THROUGH, AFTER)}
     views = {name: sets for name, sets in views.items() if sets}
     if not views:
         show_missing_part("this bundle has no features: it has no detector, or was never measured", SHOWS)
@@ -77,7 +75,7 @@ def _page(bundle: Bundle, evidence: Evidence, library: PictureLibrary) -> None:
         st.info("Choose at least one set of images, above.")
         return
     try:
-        known = known_of(bundle, evidence, library, wish)
+        known = known_of(evidence, library, wish)
     except MissingPart as error:
         show_missing_part(error, SHOWS)
         return
@@ -97,17 +95,17 @@ def _page(bundle: Bundle, evidence: Evidence, library: PictureLibrary) -> None:
 def _controls(evidence: Evidence, views: dict[str, list[str]]) -> tuple[View, str, str]:
     """Two rows of widgets; what they say stands in the address."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        view = _one_of(
+        view = choose_one(
             "Feature space",
             list(views),
             f"{PAGE}_view",
-            "Through training: a few hundred images of each set, followed from epoch to epoch. After training: "
-            "as many as you like, once.",
+            help="Through training: a few hundred images of each set, followed from epoch to epoch. After "
+            "training: as many as you like, once.",
         )
-        method = _one_of("Method", list(METHODS), f"{PAGE}_method")
-        dims = 3 if _one_of("Dimensions", ["2-D", "3-D"], f"{PAGE}_dims") == "3-D" else 2
+        method = choose_one("Method", list(METHODS), f"{PAGE}_method")
+        dims = 3 if choose_one("Dimensions", ["2-D", "3-D"], f"{PAGE}_dims") == "3-D" else 2
         followed = view == THROUGH and moves_through_training(evidence)
-        panels = _one_of("Epochs", [TWO, ONE], f"{PAGE}_panels") if followed else ONE
+        panels = choose_one("Epochs", [TWO, ONE], f"{PAGE}_panels") if followed else ONE
         st.button(
             "Figure 3",
             key=f"{PAGE}_figure_3",
@@ -142,8 +140,7 @@ def _controls(evidence: Evidence, views: dict[str, list[str]]) -> tuple[View, st
             key=f"{PAGE}_colour",
             width=190,
             help="  \n".join(f"**{name}**: {text}" for name, text in HELP.items()),
-            bind="query-params",
-            persist_state="session",
+            **KEPT,
         )
         with st.popover("Advanced", icon=":material/tune:"):
             n = st.select_slider(
@@ -154,46 +151,24 @@ def _controls(evidence: Evidence, views: dict[str, list[str]]) -> tuple[View, st
                 help="Taken evenly from the sets; a set that has fewer gives all of its images, so more points "
                 "than the sets have change nothing. Through training a few hundred of each set are followed. "
                 "t-SNE and UMAP take minutes for 10,000.",
-                bind="query-params",
-                persist_state="session",
+                **KEPT,
             )
+            about_it = "About how many neighbours a point keeps close."
             perplexity = st.slider(
-                "Perplexity of t-SNE",
-                2,
-                100,
-                30,
-                key=f"{PAGE}_perplexity",
-                help="About how many neighbours a point keeps close.",
-                bind="query-params",
-                persist_state="session",
+                "Perplexity of t-SNE", 2, 100, 30, key=f"{PAGE}_perplexity", help=about_it, **KEPT
             )
+            about_it = "The same for UMAP: few show small groups, many the whole."
             n_neighbors = st.slider(
-                "n_neighbors of UMAP",
-                2,
-                100,
-                15,
-                key=f"{PAGE}_neighbors",
-                help="The same for UMAP: few show small groups, many the whole.",
-                bind="query-params",
-                persist_state="session",
+                "n_neighbors of UMAP", 2, 100, 15, key=f"{PAGE}_neighbors", help=about_it, **KEPT
             )
-            seed = st.number_input(
-                "Seed of the layout",
-                0,
-                9_999,
-                0,
-                key=f"{PAGE}_seed",
-                bind="query-params",
-                persist_state="session",
-            )
+            seed = st.number_input("Seed of the layout", 0, 9_999, 0, key=f"{PAGE}_seed", **KEPT)
             own = evidence.bundle.manifest.score
             unit = st.toggle(
                 "Unit length",
                 own.normalize if own else True,
                 key=f"{PAGE}_unit",
                 help="Brings features to length 1 first. It begins as the score of this bundle takes them.",
-                bind="query-params",
-                persist_state="session",
+                **KEPT,
             )
     layout = LayoutSettings(METHODS[method], dims, float(perplexity), int(n_neighbors), int(seed))
     # in the order of the choice's list, so that the order of clicks changes no layout
@@ -201,33 +176,9 @@ def _controls(evidence: Evidence, views: dict[str, list[str]]) -> tuple[View, st
     return View(view == THROUGH, in_order, int(n), bool(unit), layout), way or BY_SET, panels
 
 
-def _one_of(label: str, options: list[str], key: str, about: str | None = None) -> str:
-    if st.session_state.get(key) not in options:
-        st.session_state.pop(key, None)
-    found = st.segmented_control(
-        label,
-        options,
-        # the same in every run: without it a browser that has been sent no value yet marks none as chosen
-        default=options[0],
-        required=True,
-        key=key,
-        help=about,
-        bind="query-params",
-        persist_state="session",
-    )
-    return str(found or options[0])
-
-
 def _as_figure_3(view: str, sets: tuple[str, ...]) -> None:
-    wanted = {
-        "view": view,
-        "method": "t-SNE",
-        "dims": "2-D",
-        "panels": TWO,
-        "sets": list(sets),
-        "colour": FIGURE_3,
-    }
-    for name, value in wanted.items():
+    wanted = {"view": view, "method": "t-SNE", "dims": "2-D", "panels": TWO, "colour": FIGURE_3}
+    for name, value in (wanted | {"sets": list(sets)}).items():
         st.session_state[f"{PAGE}_{name}"] = value
 
 
@@ -313,15 +264,14 @@ def _layouts(known: Known, wish: View) -> tuple[Layouts, str, LayoutJob | None]:
 
 @st.fragment(run_every=POLL_SEC)
 def _progress(job: LayoutJob, wish: View) -> None:
-    name = next(name for name, method in METHODS.items() if method == wish.layout.method)
     if job.wait(0.0):
         st.rerun()
+    name = TITLES[wish.layout.method]
     if job.waiting:
-        text = f"{name} waits for another layout. Below is a PCA."
-    else:
-        left = max(0.0, job.elapsed_sec / max(job.share, 0.02) - job.elapsed_sec)
-        text = f"{name} is being laid out, {about(left)} to go. Until then you see a PCA."
-    st.progress(job.share if not job.waiting else 0.0, text)
+        st.progress(0.0, f"{name} waits for another layout. Below is a PCA.")
+        return
+    left = max(0.0, job.elapsed_sec / max(job.share, 0.02) - job.elapsed_sec)
+    st.progress(job.share, f"{name} is being laid out, {about(left)} to go. Until then you see a PCA.")
 
 
 def _note(layouts: Layouts, frame: int, method: str) -> str:
@@ -339,18 +289,18 @@ def _caption(known: Known, wish: View, method: str, layouts: Layouts, shown: Col
         "umap": "UMAP keeps neighbours together, and some of what lies between groups",
         "pca": "PCA is a shadow of feature space from its widest side: true distances, much hidden",
     }[method]
-    followed = (
-        " Epochs have one seed and are turned to lie over each other, so that the eye can follow a point."
-        if len(known.points.frames) > 1
-        else ""
-    )
-    if known.points.same_in:
+    p, followed = known.points, ""
+    if p.same_in:
         followed = (
-            f" One picture stands for all {len(known.points.same_in)} epochs followed, which are the same: the "
-            "encoder was frozen, and training reached the heads alone."
+            f" One picture stands for all {len(p.same_in)} epochs followed, which are the same: the encoder "
+            "was frozen, and training reached the heads alone."
+        )
+    elif len(p.frames) > 1:
+        followed = (
+            " Epochs have one seed and are turned to lie over each other, so that the eye can follow a point."
         )
     columns[0].caption(
-        f"{len(known.points):,} images; each point is one, by its {known.points.features.shape[2]} features in "
+        f"{len(p):,} images; each point is one, by its {p.features.shape[2]} features in "
         f"the detector. {what}.{followed} Trustworthiness, 0 to 1: how many of the neighbours on the page are "
         "neighbours in feature space."
     )
@@ -388,12 +338,11 @@ def _save(known: Known, wish: View, method: str, layouts: Layouts, shown: Colour
 
 def _title(known: Known, method: str, shown: Colouring) -> str:
     """Of the figure: "t-SNE of the features after training, coloured by set"."""
-    name = next(name for name, one in METHODS.items() if one == method)
     frame = known.points.frames[-1].removesuffix(" (last)")
     when = frame if len(known.points.frames) == 1 else f"at {frame}"
     when = f"in {frame}" if known.points.same_in else when
     how = shown.name if shown.name == FIGURE_3 else f"by {shown.name}"
-    return f"{name} of the features {when}, coloured {how}"
+    return f"{TITLES[method]} of the features {when}, coloured {how}"
 
 
 def _provenance(known: Known, wish: View, method: str) -> dict[str, str]:
@@ -413,12 +362,11 @@ def _provenance(known: Known, wish: View, method: str) -> dict[str, str]:
 
 def _open(known: Known, one: str) -> None:
     """Goes to Sample votes with this image."""
-    row = np.flatnonzero(known.points.ids == one)
-    if len(row):
-        scored = known.points.scored_rows[row[0]] >= 0
+    for row in np.flatnonzero(known.points.ids == one)[:1]:
+        is_scored = known.points.scored_rows[row] >= 0
         set_shared("sample", one)
-        set_shared("set", str(known.points.sets[row[0]]) if scored else None)
-        open_page("pages/4_Sample_votes.py")
+        set_shared("set", str(known.points.sets[row]) if is_scored else None)
+        open_page(VOTES)
 
 
 # --- pictures for the hover card -------------------------------------------------------------------
@@ -432,11 +380,10 @@ def _send_sheets(known: Known, name: str, said: Lacking) -> None:
         sheet, none = sheet_of(known, name, number, made is None or made.done())
         parts.append(none)
         send_pictures(name, number, sheet, known.bundle.manifest.image_size, key=f"{PAGE}_sheet_{number}")
-    still = False
-    if made is not None and not made.done():
-        still = True
+    are_coming = made is not None and not made.done()
+    if made is not None and are_coming:
         _await_outliers(made)
-    if (now := lacking_in_all(parts, still)) != said:
+    if (now := lacking_in_all(parts, are_coming)) != said:
         st.session_state[f"{PAGE}_lacking"] = {name: now}
         st.rerun()
 

@@ -19,8 +19,8 @@ from sdviz.ui.components import Cell, picture_grid
 from sdviz.ui.components.scatter import Colouring
 from sdviz.ui.embeddings.colours import texts_of
 from sdviz.ui.embeddings.state import PAGE, Known
+from sdviz.ui.library import show_pictures
 from sdviz.ui.pictures import data_uri, png_bytes
-from sdviz.ui.sample_votes.state import show_pictures
 from sdviz.ui.text import counted
 from sdviz.ui.theme import set_roles
 
@@ -81,13 +81,7 @@ def take_region(
 
 
 def show_chosen(known: Known, layouts: Layouts, rows: np.ndarray, lines: Mapping[str, str]) -> str | None:
-    """The selection as a gallery with counts and downloads, or how to make one.
-
-    Args:
-        known: The points.
-        layouts: Where they lie.
-        rows: Of those selected.
-        lines: Where the numbers come from.
+    """The selected rows as a gallery with counts and downloads, or how to select some.
 
     Returns:
         The id of a picture clicked just now, else None.
@@ -103,7 +97,9 @@ def show_chosen(known: Known, layouts: Layouts, rows: np.ndarray, lines: Mapping
     with left:
         clicked = _gallery(known, rows)
     with right:
-        _counts(known, rows)
+        st.markdown("**Counts per set and cluster**")
+        st.html(counts_html(known, rows))
+        st.caption("An OOD image has no cluster: it is counted where the detector's g_in puts it.")
         _downloads(known, layouts, rows, lines)
     return clicked
 
@@ -129,14 +125,14 @@ def _gallery(known: Known, rows: np.ndarray) -> str | None:
     some = rows[(page - 1) * AT_ONCE : page * AT_ONCE]
     p = known.points
     pictures = show_pictures(known.library, known.evidence, p.ids[some].tolist())
-    texts = _few_texts(known, some)
+    texts = texts_of(known)
     cells = []
     for i, row in enumerate(some.tolist()):
-        first, *rest = texts[i].split("\n")
+        first, *rest = texts[row].split("\n")
         cells.append(
             Cell(
                 data_uri(pictures.images[i]),
-                texts[i].replace("\n", ", "),
+                texts[row].replace("\n", ", "),
                 known.colour_of(str(p.sets[row])),
                 first,
                 rest[0] if len(rest) > 2 else "",
@@ -149,11 +145,6 @@ def _gallery(known: Known, rows: np.ndarray) -> str | None:
         "OOD images come first. Borders have the colour of the set. Click a picture to open it in Sample votes."
     )
     return clicked
-
-
-def _few_texts(known: Known, rows: np.ndarray) -> list[str]:
-    texts = texts_of(known)
-    return [texts[row] for row in rows.tolist()]
 
 
 def counts_of(known: Known, rows: np.ndarray) -> pd.DataFrame:
@@ -180,18 +171,10 @@ def counts_html(known: Known, rows: np.ndarray) -> str:
         title = "all selected" if name == "all" else known.title_of(name)
         # the largest first; a name and its number stay together
         parts = column.drop("all").sort_values(ascending=False, kind="stable")
-        words = " ".join(f"<span>{escape(str(c))} <b>{n:,}</b></span>" for c, n in parts.items() if n)
-        lines.append(
-            f"<tr><td>{square}{escape(title)}</td><td><b>{column['all']:,}</b></td><td>{words}</td></tr>"
-        )
+        of = " ".join(f"<span>{escape(str(c))} <b>{n:,}</b></span>" for c, n in parts.items() if n)
+        lines.append(f"<tr><td>{square}{escape(title)}</td><td><b>{column['all']:,}</b></td><td>{of}</td></tr>")
     head = "<tr><th>set</th><th>images</th><th>of which in cluster</th></tr>"
     return f'{_CSS}<table class="chosencounts"><thead>{head}</thead><tbody>{"".join(lines)}</tbody></table>'
-
-
-def _counts(known: Known, rows: np.ndarray) -> None:
-    st.markdown("**Counts per set and cluster**")
-    st.html(counts_html(known, rows))
-    st.caption("An OOD image has no cluster: it is counted where the detector's g_in puts it.")
 
 
 def _downloads(known: Known, layouts: Layouts, rows: np.ndarray, lines: Mapping[str, str]) -> None:

@@ -23,8 +23,9 @@ from sdviz.ui.cache.layouts import LayoutStore
 from sdviz.ui.cache.memory import forgets
 from sdviz.ui.cluster_names import display_names
 from sdviz.ui.pictures import NEUTRAL_COLOUR
-from sdviz.ui.sample_votes.state import SetsNow, sets_now
+from sdviz.ui.scores import SetsNow, sets_now
 from sdviz.ui.session import ScoreSettings, sample, score_settings
+from sdviz.ui.text import code_span
 from sdviz.ui.theme import set_colours, set_titles
 
 PAGE = "embeddings"
@@ -37,8 +38,7 @@ class Known:
     """The points on show and what is known of each.
 
     Attributes:
-        bundle: In use.
-        evidence: Its tables.
+        evidence: The bundle's tables.
         library: Its pictures.
         points: Which images, and their features.
         settings: k, alpha and normalisation of the score; None without a detector.
@@ -46,13 +46,17 @@ class Known:
         classes: str (N,), an image's own class, "" where it is unknown and for outliers.
     """
 
-    bundle: Bundle
     evidence: Evidence
     library: PictureLibrary
     points: Points
     settings: ScoreSettings | None
     now: SetsNow
     classes: np.ndarray
+
+    @property
+    def bundle(self) -> Bundle:
+        """The bundle in use."""
+        return self.evidence.bundle
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -102,12 +106,8 @@ class Known:
         limit = self.now.threshold
         if limit is None:
             return found
-        try:
-            id_name = self.evidence.id_set.name
-        except MissingPart:
-            return found
         scored = ~np.isnan(self.scores)
-        is_id, flagged = self.points.sets == id_name, self.scores > limit
+        is_id, flagged = self.points.sets == self.evidence.id_set.name, self.scores > limit
         found[scored] = RIGHT
         found[scored & is_id & flagged] = ALARM
         found[scored & ~is_id & ~flagged] = MISSED
@@ -137,17 +137,18 @@ def ids_hash(points: Points) -> str:
     return hashlib.sha256("\n".join(points.ids.tolist()).encode()).hexdigest()[:16]
 
 
-def known_of(bundle: Bundle, evidence: Evidence, library: PictureLibrary, view: View) -> Known:
+def known_of(evidence: Evidence, library: PictureLibrary, view: View) -> Known:
     """Draws the points and puts together what is known of them.
 
     Raises:
         MissingPart: The bundle has no features to show.
     """
-    points = _points(bundle.hash, view.through, view.sets, view.n, view.unit_length, view, evidence)
+    bundle_hash = evidence.bundle.hash
+    points = _points(bundle_hash, view.through, view.sets, view.n, view.unit_length, view, evidence)
     settings = score_settings(evidence)
     now = sets_now(evidence, settings) if settings is not None else SetsNow(None, "no detector", {}, None)
-    classes = _classes(bundle.hash, ids_hash(points), sets_here(), points, library)
-    return Known(bundle, evidence, library, points, settings, now, classes)
+    classes = _classes(bundle_hash, ids_hash(points), sets_here(), points, library)
+    return Known(evidence, library, points, settings, now, classes)
 
 
 def titles_of(evidence: Evidence) -> dict[str, str]:
@@ -197,8 +198,10 @@ def mark_sample(known: Known, unit_length: bool) -> tuple[int, str]:
     if unit_length:
         features = features / max(float(np.linalg.norm(features)), 1e-12)
     row = int(((p.features[-1] - features) ** 2).sum(1).argmin())
-    shown = one.replace("`", "'")
-    return row, f"The image in use, `{shown}`, is not among these points: ringed is the one nearest to it."
+    return (
+        row,
+        f"The image in use, {code_span(one)}, is not among these points: ringed is the one nearest to it.",
+    )
 
 
 # --- layouts --------------------------------------------------------------------------------------

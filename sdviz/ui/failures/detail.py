@@ -14,7 +14,6 @@ from sdviz.ui.cache.evidence import say_missing, why_not_found
 from sdviz.ui.cluster_names import cluster_before
 from sdviz.ui.components import Cell, Words, picture_grid
 from sdviz.ui.failures.state import (
-    View,
     class_of,
     facts_of,
     nearest_of,
@@ -22,27 +21,22 @@ from sdviz.ui.failures.state import (
     pictures_of,
     place_of,
     position,
+    settings_text,
 )
-from sdviz.ui.page import open_page
+from sdviz.ui.page import VOTES, open_page
 from sdviz.ui.pictures import NEUTRAL_COLOUR, OUTLIER_COLOUR, TRAIN_COLOUR, data_uri
+from sdviz.ui.scores import ScoredSets
 from sdviz.ui.session import sample, set_shared
-from sdviz.ui.text import short_of_all
+from sdviz.ui.text import code_span, minute, plain, short_of_all
 from sdviz.ui.theme import ROLE_NAMES
-from sdviz.ui.training.state import plain
 
-VOTES = "pages/4_Sample_votes.py"
 BIG_PX = 160
 _MAX_ID_SHOWN = 60
 _PROBLEM = "failures_note_problem"
 
 
-def show_detail(view: View, ids: np.ndarray) -> None:
-    """The image that the person looks at, else the first of the list.
-
-    Args:
-        view: The settings in use.
-        ids: The list on show, for the buttons before and after.
-    """
+def show_detail(view: ScoredSets, ids: np.ndarray) -> None:
+    """The image that the person looks at, else the first of `ids`, the list on show."""
     one = sample() or (str(ids[0]) if len(ids) else "")
     if not one:
         return
@@ -83,28 +77,27 @@ def _steps(ids: np.ndarray) -> None:
     st.caption("Not in this list" if where is None else f"{where + 1:,} of {n:,} in this list")
 
 
-def _image(view: View, one: str) -> Seen | None:
+def _image(view: ScoredSets, one: str) -> Seen | None:
     """An image of a scored set, or one that has no score here; None where there is no such image."""
     place, near = place_of(view, one), nearest_of(view, one)
     pictures = pictures_of(view, [one, *([near.id] if near else [])])
     if place is None and not pictures.found[0] and find_sample(view.evidence, one) is None:
-        shown = one.replace("`", "'").replace("\n", " ")[:_MAX_ID_SHOWN]
         st.warning(
-            f"There is no image `{shown}` in this bundle, nor in a set on this machine: "
+            f"There is no image {code_span(one, _MAX_ID_SHOWN)} in this bundle, nor in a set on this machine: "
             f"{why_not_found(pictures)} Pick any other.",
             icon=":material/image_not_supported:",
         )
         return None
     own_class = class_of(view, one, str(pictures.class_names[0]))
     colour = view.colours.get(place[0], NEUTRAL_COLOUR) if place else NEUTRAL_COLOUR
-    cells = [_cell(pictures.images[0], one, colour, own_class or "class unknown", one)]
+    cells = [Cell(data_uri(pictures.images[0]), one, colour, own_class or "class unknown", one)]
     heads = [Words("this image")]
     if near is not None:
         its_class = str(pictures.class_names[1])
         its_cluster = view.cluster_name(near.cluster)
         text = f"{cluster_before(its_cluster)}{its_cluster}"
         small = f"{near.id}, distance {near.distance:.3f}" + (f", is {its_class}" if its_class else "")
-        cells.append(_cell(pictures.images[1], near.id, TRAIN_COLOUR, text, small))
+        cells.append(Cell(data_uri(pictures.images[1]), near.id, TRAIN_COLOUR, text, small))
         heads.append(Words("nearest training image"))
     _grid(cells, heads, pictures)
     if place is None:
@@ -121,10 +114,10 @@ def _image(view: View, one: str) -> Seen | None:
         f"of {view.settings.k}. From {plain(view.titles.get(name, name))}"
         + (f"; the detector takes it for {plain(view.cluster_name(cluster))}." if cluster >= 0 else ".")
     )
-    return Seen(name, own_class, total, view.threshold, view.settings_text)
+    return Seen(name, own_class, total, view.threshold, settings_text(view.settings))
 
 
-def _say_score(view: View, role: str, total: float) -> None:
+def _say_score(view: ScoredSets, role: str, total: float) -> None:
     above, percentile = total > view.threshold, float(view.reference.percentile(np.array([total]))[0])
     margin = abs(total - view.threshold)
     if role == "id":
@@ -139,52 +132,41 @@ def _say_score(view: View, role: str, total: float) -> None:
     )
 
 
-def _outlier(view: View, one: str, row: int) -> Seen:
+def _outlier(view: ScoredSets, one: str, row: int) -> Seen:
     """An outlier of the bank beside the training image that it was made of."""
     table = view.evidence.outliers
     source = str(table.source_ids[row])
     pictures = pictures_of(view, [one, source])
-    was, told = (view.cluster_name(int(column[row])) for column in (table.labels, table.target_labels))
+    was, target = (view.cluster_name(int(column[row])) for column in (table.labels, table.target_labels))
     recipe = table.recipe(row)
     its_class = str(pictures.class_names[1])
+    text, small = f"{cluster_before(was)}{was}", source + (f", is {its_class}" if its_class else "")
     cells = [
-        _cell(pictures.images[0], one, OUTLIER_COLOUR, f"{was}, told {told}", one),
-        _cell(
-            pictures.images[1],
-            source,
-            TRAIN_COLOUR,
-            f"{cluster_before(was)}{was}",
-            source + (f", is {its_class}" if its_class else ""),
-        ),
+        Cell(data_uri(pictures.images[0]), one, OUTLIER_COLOUR, f"{was}, told {target}", one),
+        Cell(data_uri(pictures.images[1]), source, TRAIN_COLOUR, text, small),
     ]
     _grid(cells, [Words("this outlier"), Words("its source")], pictures)
     st.markdown(
-        f"**SD outlier**: {plain(was)}, told {plain(told)}, at S = {recipe.start_timestep} "
+        f"**SD outlier**: {plain(was)}, told {plain(target)}, at S = {recipe.start_timestep} "
         f"(σ {table.sigma(row):.2f}), w = {recipe.guidance_scale:g}. "
         "It should show another object on the same background."
     )
     return Seen(
         "SD outliers",
-        f"{was}, told {told}",
+        f"{was}, told {target}",
         settings=f"S = {recipe.start_timestep}, w = {recipe.guidance_scale:g}",
     )
 
 
-def _cell(image: np.ndarray, alt: str, colour: str, text: str, small: str) -> Cell:
-    return Cell(data_uri(image), alt, colour, text, small)
-
-
 def _grid(cells: list[Cell], heads: list[Words], pictures: Pictures) -> None:
-    picture_grid(
-        cells, len(cells), key="failures_pair", size_px=BIG_PX, column_names=heads, shrink=True
-    )  # fmt: skip
+    picture_grid(cells, len(cells), key="failures_pair", size_px=BIG_PX, column_names=heads, shrink=True)
     say_missing(pictures.missing, pictures.ways)
 
 
 # --- what people say ------------------------------------------------------------------------------
 
 
-def _note(view: View, one: str, seen: Seen) -> None:
+def _note(view: ScoredSets, one: str, seen: Seen) -> None:
     book, bundle_hash = notebook(), view.bundle.hash
     digest = hashlib.sha256(f"{bundle_hash} {one}".encode()).hexdigest()[:12]
     verdict_key, text_key = f"failures_verdict_{digest}", f"failures_note_{digest}"
@@ -234,6 +216,6 @@ def _note(view: View, one: str, seen: Seen) -> None:
     if problem or why:
         st.caption(f":material/lock: {plain(problem or why)}")
     elif kept:
-        st.caption(f"Kept {kept.time[:16].replace('T', ' ')} UTC beside the runs.")
+        st.caption(f"Kept {minute(kept.time)} UTC beside the runs.")
     else:
         st.caption("A verdict or note is kept beside the runs, for everybody on this machine.")

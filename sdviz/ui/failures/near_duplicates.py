@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
+from contextlib import suppress
 
 import numpy as np
 import streamlit as st
@@ -15,9 +16,10 @@ from sdviz.ui.cache.evidence import say_missing, show_missing_part
 from sdviz.ui.cache.memory import forgets
 from sdviz.ui.components import Cell, Words, picture_grid
 from sdviz.ui.failures.detail import show_detail
-from sdviz.ui.failures.state import View, page_buttons, page_of, pictures_of
+from sdviz.ui.failures.state import page_buttons, page_of, pictures_of
 from sdviz.ui.links import set_link_value
 from sdviz.ui.pictures import TRAIN_COLOUR, data_uri
+from sdviz.ui.scores import ScoredSets
 from sdviz.ui.session import sample, set_shared
 from sdviz.ui.text import percent
 from sdviz.ui.theme import OUTLIERS
@@ -46,7 +48,7 @@ def _forget(bundle_hash: str) -> None:
         kept.pop(key, None)
 
 
-def _pairs(view: View, which: str) -> Pairs:
+def _pairs(view: ScoredSets, which: str) -> Pairs:
     """The pairs of one kind, searched once; with a progress bar, which a cached function would replay.
 
     Raises:
@@ -87,13 +89,13 @@ def _choose() -> None:
     set_link_value(PAIRS, str(st.session_state["failures_pairs"]))
 
 
-def show_pairs(view: View) -> None:
+def show_pairs(view: ScoredSets) -> None:
     """The chooser, the nearest pairs side by side, and one of them in detail."""
     sets = view.evidence.sets
     options = [
         *[name for name, one in sets.items() if one.role != "id"],
         *OUTLIER_KINDS,
-        view.evidence.id_set.name,
+        view.id_name,
     ]
     which = str(st.session_state.get(PAIRS, ""))
     which = which if which in options else options[0]
@@ -119,7 +121,7 @@ def show_pairs(view: View) -> None:
         show_detail(view, pairs.ids)
 
 
-def _say_what(view: View, which: str, pairs: Pairs) -> None:
+def _say_what(view: ScoredSets, which: str, pairs: Pairs) -> None:
     d = pairs.distances
     if not len(d):
         st.info("There is no pair to show.")
@@ -132,7 +134,7 @@ def _say_what(view: View, which: str, pairs: Pairs) -> None:
             if which == SOURCE
             else f" For {percent(float(pairs.is_source.mean()))} of them the nearest is their own source."
         )
-    if usual is not None and which != view.evidence.id_set.name:
+    if usual is not None and which != view.id_name:
         near = int((d < usual).sum())
         text += (
             f" {near:,} nearer than {usual:.3f}, within which half of the held-out ID images have their "
@@ -141,20 +143,18 @@ def _say_what(view: View, which: str, pairs: Pairs) -> None:
     st.caption(text)
 
 
-def _usual_distance(view: View) -> float | None:
-    try:
-        name = view.evidence.id_set.name
-        d = _pairs(view, name).distances
-    except (MissingPart, ValueError):
-        return None
-    return float(np.median(d)) if len(d) else None
+def _usual_distance(view: ScoredSets) -> float | None:
+    with suppress(MissingPart, ValueError):
+        d = _pairs(view, view.id_name).distances
+        return float(np.median(d)) if len(d) else None
+    return None
 
 
 def _clicked() -> None:
     set_shared("sample", st.session_state["failures_pair_grid"].clicked)
 
 
-def _grid(view: View, which: str, pairs: Pairs) -> None:
+def _grid(view: ScoredSets, which: str, pairs: Pairs) -> None:
     if not len(pairs):
         return
     page = page_of(pairs.ids, PAIRS_AT_ONCE)
@@ -184,17 +184,16 @@ def _grid(view: View, which: str, pairs: Pairs) -> None:
     ]
     first = "outlier" if which in OUTLIER_KINDS else which
     second = "its source" if which == SOURCE else "nearest training image"
-    with st.container(border=False):
-        picture_grid(
-            top + below,
-            n,
-            key="failures_pair_grid",
-            size_px=PAIR_PX,
-            row_names=[Words(first, "distance"), Words(second)],
-            head_px=80,
-            on_click=_clicked,
-        )
-        say_missing(pictures.missing, pictures.ways)
+    picture_grid(
+        top + below,
+        n,
+        key="failures_pair_grid",
+        size_px=PAIR_PX,
+        row_names=[Words(first, "distance"), Words(second)],
+        head_px=80,
+        on_click=_clicked,
+    )
+    say_missing(pictures.missing, pictures.ways)
     page_buttons(len(pairs), page, PAIRS_AT_ONCE)
     st.caption(
         "Two pictures, one above the other, whose features lie close together; the number is the Euclidean "

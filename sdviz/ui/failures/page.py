@@ -11,32 +11,30 @@ import streamlit as st
 
 from sdviz.analysis import Evidence, MissingPart, PictureLibrary
 from sdviz.analysis.failures import Failures, find_failures, recall_of, threshold_for
-from sdviz.analysis.notes import Note, NotesError, notes_csv, tallies
+from sdviz.analysis.notes import NotesError, notes_csv, tallies
 from sdviz.analysis.provenance import provenance
-from sdviz.bundle import Bundle
-from sdviz.ui.cache.evidence import id_reference, open_evidence, say_missing, set_scores, show_missing_part
-from sdviz.ui.cluster_names import display_names
+from sdviz.ui.cache.evidence import open_evidence, say_missing, show_missing_part
 from sdviz.ui.components import Cell, picture_grid
 from sdviz.ui.failures.detail import show_detail
 from sdviz.ui.failures.near_duplicates import PAIRS, show_pairs
 from sdviz.ui.failures.rates import show_rates
 from sdviz.ui.failures.state import (
     AT_ONCE,
-    View,
     class_of,
     facts_of,
     notebook,
     page_buttons,
     page_of,
     pictures_of,
+    settings_text,
 )
 from sdviz.ui.links import keep_link_values, restore_link_values, set_link_value
 from sdviz.ui.page import PageContext, show_missing_bundle
 from sdviz.ui.pictures import data_uri
-from sdviz.ui.session import chosen_set, sample, score_controls, score_settings, set_shared, threshold
-from sdviz.ui.text import counted
-from sdviz.ui.theme import set_colours, set_name, set_titles
-from sdviz.ui.training.state import plain
+from sdviz.ui.scores import ScoredSets, scored_sets
+from sdviz.ui.session import chosen_set, sample, score_controls, set_shared
+from sdviz.ui.text import counted, minute, plain
+from sdviz.ui.theme import set_name
 
 SHOWS = "every OOD image that the detector let through and every ID image that it flagged, worst first"
 MISSED, ALARMS, PAIRS_VIEW = "missed", "alarms", "pairs"
@@ -58,14 +56,14 @@ def show_failures(context: PageContext) -> None:
     if context.entered:
         restore_link_values(OWN)
     evidence, library = open_evidence(context.bundle)
-    _page(context.bundle, evidence, library)
+    _page(evidence, library)
 
 
 @st.fragment
-def _page(bundle: Bundle, evidence: Evidence, library: PictureLibrary) -> None:
+def _page(evidence: Evidence, library: PictureLibrary) -> None:
     keep_link_values(OWN)
     try:
-        view = _view(bundle, evidence, library)
+        view = _view(evidence, library)
     except MissingPart as error:
         show_missing_part(error, SHOWS)
         return
@@ -80,32 +78,19 @@ def _page(bundle: Bundle, evidence: Evidence, library: PictureLibrary) -> None:
     _notes(view)
 
 
-def _view(bundle: Bundle, evidence: Evidence, library: PictureLibrary) -> View:
-    settings = score_settings(evidence)
-    if settings is None:
-        raise MissingPart("this bundle has no detector: it makes outliers, and calls nothing OOD")
+def _view(evidence: Evidence, library: PictureLibrary) -> ScoredSets:
+    view = scored_sets(
+        evidence, library, "this bundle has no detector: it makes outliers, and calls nothing OOD"
+    )
     if not evidence.ood_sets and not len(evidence.id_set):
         raise MissingPart("this bundle has no scored images")
-    scores = set_scores(evidence, settings)
-    reference = id_reference(evidence, scores)
-    return View(
-        bundle,
-        evidence,
-        library,
-        settings,
-        scores,
-        reference,
-        threshold(reference.threshold),
-        display_names(bundle),
-        set_colours(evidence),
-        set_titles(evidence),
-    )
+    return view
 
 
 # --- controls -------------------------------------------------------------------------------------
 
 
-def _threshold_row(view: View, missed: Failures, alarms: Failures) -> None:
+def _threshold_row(view: ScoredSets, missed: Failures, alarms: Failures) -> None:
     """The threshold by the share of ID images that it lets pass, and what that costs."""
     ordered = view.reference.id_scores
     recall = recall_of(ordered, view.threshold)
@@ -140,10 +125,10 @@ def _threshold_row(view: View, missed: Failures, alarms: Failures) -> None:
     )
     with columns[2], st.popover("Advanced", width="stretch"):
         score_controls(view.evidence, "failures")
-        st.caption(f"The score is Eq. 6, now by {view.settings_text}.")
+        st.caption(f"The score is Eq. 6, now by {settings_text(view.settings)}.")
 
 
-def _missed_of_what(view: View, missed: Failures) -> str:
+def _missed_of_what(view: ScoredSets, missed: Failures) -> str:
     """How many OOD images are missed, of test sets and of others apart."""
     n, wrong = dict.fromkeys(OOD_KINDS, 0), dict.fromkeys(OOD_KINDS, 0)
     for name, one in view.evidence.ood_sets.items():
@@ -158,7 +143,7 @@ def _missed_of_what(view: View, missed: Failures) -> str:
     return f"{text}: {', '.join(f'{wrong[kind]:,} of {n[kind]:,} {OOD_KINDS[kind]}' for kind in there)}."
 
 
-def _choose_view(view: View, missed: Failures, alarms: Failures) -> str:
+def _choose_view(view: ScoredSets, missed: Failures, alarms: Failures) -> str:
     labels = {
         MISSED: f"Missed OOD: {len(missed):,}",
         ALARMS: f"False alarms: {len(alarms):,}",
@@ -188,7 +173,7 @@ def _choose_view(view: View, missed: Failures, alarms: Failures) -> str:
     return show
 
 
-def _filters(view: View, found: Failures, sets: Sequence[str]) -> tuple[Failures, list[str]]:
+def _filters(view: ScoredSets, found: Failures, sets: Sequence[str]) -> tuple[Failures, list[str]]:
     """Widgets that pick failures by set, class and cluster; what they leave, and the sets."""
     columns = st.columns(3)
     name = chosen_set(view.evidence)
@@ -239,7 +224,7 @@ def _filter(label: str, link: str, every: str, options: list[str]) -> str:
 # --- the list -------------------------------------------------------------------------------------
 
 
-def _failures(view: View, found: Failures, false_alarms: bool) -> None:
+def _failures(view: ScoredSets, found: Failures, false_alarms: bool) -> None:
     sets = [name for name, one in view.evidence.sets.items() if (one.role == "id") == false_alarms]
     if not sets:
         st.info("This bundle has no OOD set with scores: nothing can be missed.")
@@ -257,27 +242,23 @@ def _failures(view: View, found: Failures, false_alarms: bool) -> None:
     show_rates(view, chosen, false_alarms)
 
 
-def _nothing(view: View, found: Failures, sets: Sequence[str], false_alarms: bool) -> None:
-    n = sum(len(view.evidence.sets[name]) for name in sets)
+def _nothing(view: ScoredSets, found: Failures, sets: Sequence[str], false_alarms: bool) -> None:
+    n, limit = sum(len(view.evidence.sets[name]) for name in sets), f"{view.threshold:.4g}"
     if len(found) and np.isin(found.sets, sets).any():
         st.info("No failure has this class and this cluster: take one of the filters back.")
-    elif false_alarms:
-        st.success(
-            f"No false alarm: all {n:,} held-out ID images checked score at or below {view.threshold:.4g}. "
-            "Let fewer ID images pass, with the slider above, to see which come next."
-        )
+        return
+    if false_alarms:
+        why, which = f"No false alarm: all {n:,} held-out ID images checked score at or below {limit}.", "fewer"
     else:
-        st.success(
-            f"Nothing missed: all {n:,} OOD images checked score above {view.threshold:.4g}. "
-            "Let more ID images pass, with the slider above, to see which come next."
-        )
+        why, which = f"Nothing missed: all {n:,} OOD images checked score above {limit}.", "more"
+    st.success(f"{why} Let {which} ID images pass, with the slider above, to see which come next.")
 
 
 def _clicked() -> None:
     set_shared("sample", st.session_state["failures_grid"].clicked)
 
 
-def _grid(view: View, shown: Failures) -> None:
+def _grid(view: ScoredSets, shown: Failures) -> None:
     page = page_of(shown.ids)
     rows = np.arange(page * AT_ONCE, min(len(shown), (page + 1) * AT_ONCE))
     pictures = pictures_of(view, shown.ids[rows].tolist())
@@ -322,7 +303,7 @@ def _grid(view: View, shown: Failures) -> None:
 # --- notes ----------------------------------------------------------------------------------------
 
 
-def _notes(view: View) -> None:
+def _notes(view: ScoredSets) -> None:
     """How many verdicts of each kind there are, and all of them as a file."""
     try:
         notes = list(notebook().read(view.bundle.hash).values())
@@ -340,35 +321,20 @@ def _notes(view: View) -> None:
     for column, (verdict, count) in zip(columns, counts.items(), strict=False):
         column.metric(verdict, count)
     lines = provenance(view.bundle)
-    with columns[-1]:
-        st.download_button(
-            "CSV",
-            lambda: notes_csv(notes, lines),
-            f"sdviz-notes-{view.bundle.hash[:10]}.csv",
-            "text/csv",
-            key="failures_export",
-            icon=":material/download:",
-            on_click="ignore",
-            width="stretch",
-        )
-    with st.expander(f"All {len(notes):,}"):
-        _table(view, notes)
-
-
-def _table(view: View, notes: Sequence[Note]) -> None:
-    st.dataframe(
-        pd.DataFrame(
-            {
-                "image": [note.id for note in notes],
-                "set": [note.seen.set for note in notes],
-                "label": [note.seen.label for note in notes],
-                "score": [note.seen.score for note in notes],
-                "threshold": [note.seen.threshold for note in notes],
-                "verdict": [note.verdict for note in notes],
-                "note": [note.text for note in notes],
-                "time": [note.time[:16].replace("T", " ") for note in notes],
-            }
-        ),
-        hide_index=True,
-        key="failures_notes_table",
+    columns[-1].download_button(
+        "CSV",
+        lambda: notes_csv(notes, lines),
+        f"sdviz-notes-{view.bundle.hash[:10]}.csv",
+        "text/csv",
+        key="failures_export",
+        icon=":material/download:",
+        on_click="ignore",
+        width="stretch",
     )
+    header = ("image", "set", "label", "score", "threshold", "verdict", "note", "time")
+    rows = [
+        (n.id, n.seen.set, n.seen.label, n.seen.score, n.seen.threshold, n.verdict, n.text, minute(n.time))
+        for n in notes
+    ]
+    with st.expander(f"All {len(notes):,}"):
+        st.dataframe(pd.DataFrame(rows, columns=header), hide_index=True, key="failures_notes_table")

@@ -12,7 +12,8 @@ from sdviz.analysis.failures import Rate, is_wrong, rates
 from sdviz.analysis.provenance import provenance
 from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.charts.parts import Bars
-from sdviz.ui.failures.state import View, facts_of
+from sdviz.ui.failures.state import facts_of, settings_text
+from sdviz.ui.scores import ScoredSets
 from sdviz.ui.theme import set_name
 
 BY_CLASS, BY_CLUSTER = "by class", "by cluster"
@@ -21,14 +22,8 @@ NO_CLASS = "no class known"
 MOST_LETTERS = 34
 
 
-def show_rates(view: View, sets: Sequence[str], false_alarms: bool) -> None:
-    """A bar for each group of the chosen sets, the worst first.
-
-    Args:
-        view: The settings in use.
-        sets: The sets of the filter, all of one kind.
-        false_alarms: Whether ID images are looked at, else OOD images.
-    """
+def show_rates(view: ScoredSets, sets: Sequence[str], false_alarms: bool) -> None:
+    """A bar for each group of these sets, which are all ID or all OOD, the worst first."""
     what = "False alarms" if false_alarms else "Missed OOD"
     head = st.columns([3, 2], vertical_alignment="bottom")
     head[0].markdown(f"**{what}, share of each group**")
@@ -81,7 +76,7 @@ def show_rates(view: View, sets: Sequence[str], false_alarms: bool) -> None:
     )
     show_chart(
         chart,
-        provenance(view.bundle, scores=view.settings_text, threshold=f"{view.threshold:.6g}"),
+        provenance(view.bundle, scores=settings_text(view.settings), threshold=f"{view.threshold:.6g}"),
         key="failures_rates",
         caption=f"{means}, 0 to 100 %, and the counts. A group that stands out is not understood.{more}",
     )

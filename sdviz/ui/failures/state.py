@@ -11,55 +11,20 @@ from sdviz import data, runs
 from sdviz.analysis import Evidence, MissingPart, PictureLibrary, Pictures
 from sdviz.analysis.failures import seen_as
 from sdviz.analysis.notes import FILE, NoteBook
-from sdviz.analysis.rescoring import SetScores
-from sdviz.bundle import Bundle
-from sdviz.evaluation import OODReference
 from sdviz.ui.cache import DEVICE_LOCK
 from sdviz.ui.cache.evidence import start_search
 from sdviz.ui.cache.memory import forgets
+from sdviz.ui.scores import ScoredSets
 from sdviz.ui.session import ScoreSettings, sample
 
 AT_ONCE = 24  # whole rows of 4, 6 or 8
 _PAGE = "failures_page"
 
 
-@dataclass(frozen=True, eq=False)
-class View:
-    """The bundle in use under the person's settings.
-
-    Attributes:
-        bundle: In use.
-        evidence: Its tables.
-        library: Its pictures.
-        settings: k, alpha and normalisation.
-        scores: Of every scored set under them.
-        reference: The ID scores among them, in order.
-        threshold: A score above it is called OOD.
-        names: Of the clusters, as shown.
-        colours: Of each set.
-        titles: Of each set, for people.
-    """
-
-    bundle: Bundle
-    evidence: Evidence
-    library: PictureLibrary
-    settings: ScoreSettings
-    scores: dict[str, SetScores]
-    reference: OODReference
-    threshold: float
-    names: tuple[str, ...]
-    colours: dict[str, str]
-    titles: dict[str, str]
-
-    @property
-    def settings_text(self) -> str:
-        """k, alpha and normalisation in words."""
-        s = self.settings
-        return f"k = {s.k}, alpha = {s.alpha:g}, {'unit length' if s.normalize else 'features as they are'}"
-
-    def cluster_name(self, cluster: int) -> str:
-        """Of a cluster as shown; "unknown" below 0."""
-        return self.names[cluster] if 0 <= cluster < len(self.names) else "unknown"
+def settings_text(settings: ScoreSettings) -> str:
+    """k, alpha and normalisation in words."""
+    features = "unit length" if settings.normalize else "features as they are"
+    return f"k = {settings.k}, alpha = {settings.alpha:g}, {features}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +57,7 @@ def _forget(bundle_hash: str) -> None:
     _places.clear(bundle_hash, None)
 
 
-def facts_of(view: View, name: str) -> Facts:
+def facts_of(view: ScoredSets, name: str) -> Facts:
     """Classes and clusters of a scored set's images, kept."""
     return _facts(view.bundle.hash, name, str(data.data_root()), view.evidence, view.library)
 
@@ -102,7 +67,7 @@ def _places(bundle_hash: str, _evidence: Evidence) -> dict[str, tuple[str, int]]
     return {i: (name, row) for name, one in _evidence.sets.items() for row, i in enumerate(one.ids.tolist())}
 
 
-def place_of(view: View, one: str) -> tuple[str, int] | None:
+def place_of(view: ScoredSets, one: str) -> tuple[str, int] | None:
     """The scored set that an image is in, and its row there; None for any other image."""
     return _places(view.bundle.hash, view.evidence).get(one)
 
@@ -123,7 +88,9 @@ class Nearest:
 
 
 @st.cache_data(max_entries=4096, show_spinner=False)
-def _nearest(bundle_hash: str, one: str, normalize: bool, _view: View, _set: str, _row: int) -> Nearest | None:
+def _nearest(
+    bundle_hash: str, one: str, normalize: bool, _view: ScoredSets, _set: str, _row: int
+) -> Nearest | None:
     scored, own = _view.evidence.sets[_set], _view.bundle.manifest.score
     if scored.features is None or own is None:
         return None
@@ -140,7 +107,7 @@ def _nearest(bundle_hash: str, one: str, normalize: bool, _view: View, _set: str
     return Nearest(str(banks.id_ids[at]), int(banks.id_labels[at]), distance)
 
 
-def nearest_of(view: View, one: str) -> Nearest | None:
+def nearest_of(view: ScoredSets, one: str) -> Nearest | None:
     """The nearest training image of a scored image; None in a bundle without what that takes."""
     place = place_of(view, one)
     if place is None:
@@ -151,7 +118,7 @@ def nearest_of(view: View, one: str) -> Nearest | None:
         return None
 
 
-def class_of(view: View, one: str, of_picture: str) -> str:
+def class_of(view: ScoredSets, one: str, of_picture: str) -> str:
     """What stands under a picture: its own class, of an SD outlier in a scored set what it is made of."""
     place = place_of(view, one)
     if place is None or view.evidence.sets[place[0]].role != "sd":
@@ -159,7 +126,7 @@ def class_of(view: View, one: str, of_picture: str) -> str:
     return str(facts_of(view, place[0]).classes[place[1]])
 
 
-def pictures_of(view: View, ids: list[str]) -> Pictures:
+def pictures_of(view: ScoredSets, ids: list[str]) -> Pictures:
     """Pictures of any ids; outliers may have to be made again, on the device."""
     if any(view.library.outlier_row(one) is not None for one in ids):
         with st.spinner("Making outliers again from their sources ..."), DEVICE_LOCK:

@@ -9,7 +9,7 @@ import zipfile
 import numpy as np
 
 from sdviz.outliers import manifest_row
-from sdviz.ui.lab.state import LabState, interval_words
+from sdviz.ui.lab.state import LabState, interval_text
 from sdviz.ui.pictures import contact_sheet, difference, heat_map, png_bytes
 
 
@@ -30,7 +30,7 @@ def export_png(state: LabState) -> bytes:
     ]
     sigma = state.bundle.schedule.sigma(r.start_timestep)
     footer = (
-        f"S={r.start_timestep} (sigma {sigma:.3f}), w={r.guidance_scale:g}{interval_words(r)}, {r.solver}, "
+        f"S={r.start_timestep} (sigma {sigma:.3f}), w={r.guidance_scale:g}{interval_text(r)}, {r.solver}, "
         f"{min(r.num_inference_steps, r.start_timestep)} steps, eta {r.eta:g}, seed {r.seed}, "
         f"bundle {state.bundle.hash[:12]}. Control: the same noise under the right label."
         f"{' Generated: by this network, from noise, no real image.' * state.sources[0].is_generated} sdviz"

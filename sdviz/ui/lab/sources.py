@@ -26,9 +26,8 @@ from sdviz.ui.lab.own_set import (
 )
 from sdviz.ui.links import set_link_value
 from sdviz.ui.pictures import FAR_OOD_COLOUR, ID_COLOUR, NEAR_OOD_COLOUR, NEUTRAL_COLOUR, data_uri
-from sdviz.ui.text import counted
-from sdviz.ui.training.state import plain
-from sdviz.ui.uploads import KeptUploads, kept_uploads
+from sdviz.ui.text import counted, plain
+from sdviz.ui.uploads import KeptUploads, kept_uploads, picture_uploader
 
 UPLOAD = "your own upload"
 ANY_CLASS = "any class"
@@ -117,9 +116,7 @@ def choose_sources(bundle: Bundle) -> list[Source]:
     if picked:
         rows = np.array(picked)
     else:
-        eligible = np.arange(len(pool))
-        if wanted != ANY_CLASS:
-            eligible = np.flatnonzero(pool.labels == pool.class_names.index(wanted))
+        eligible = _of_class(pool, wanted)
         if not len(eligible):
             st.info(f"{name} has no image of the class {plain(wanted)} here: choose another class.")
             return []
@@ -152,23 +149,14 @@ def _which_images(
     return wanted, count, int(draw)
 
 
-def first_pool(bundle: Bundle) -> ImageSet:
-    """The images that the lab offers first: the bundle's own set.
+def first_sources(bundle: Bundle) -> list[Source]:
+    """The images on show when nothing is chosen yet: of the bundle's own set.
 
     Raises:
         DataError: It is not here.
     """
     name = bundle.manifest.dataset
-    return load_images(name, _split_to_show(name), POOL_LIMIT)
-
-
-def first_sources(bundle: Bundle) -> list[Source]:
-    """The images on show when nothing is chosen yet.
-
-    Raises:
-        DataError: As `first_pool`.
-    """
-    pool = first_pool(bundle)
+    pool = load_images(name, _split_to_show(name), POOL_LIMIT)
     return _with_labels(bundle, pool, permutation(len(pool), 0)[:USUAL_COUNT])
 
 
@@ -176,6 +164,13 @@ def _split_to_show(name: str) -> str | None:
     """The test split where there is one: the network was not trained on it."""
     splits = data.splits(name)
     return "test" if "test" in splits else None
+
+
+def _of_class(pool: ImageSet, wanted: str) -> np.ndarray:
+    """The rows of a class, or all of them."""
+    if wanted == ANY_CLASS:
+        return np.arange(len(pool))
+    return np.flatnonzero(pool.labels == pool.class_names.index(wanted))
 
 
 def _asked(pool: ImageSet) -> list[str]:
@@ -204,10 +199,7 @@ def _pick_by_hand(pool: ImageSet, wanted: str) -> list[int]:
 
     label = f"Picked: {len(asked)}" if asked else "Pick"
     with st.popover(label, icon=":material/grid_view:", width="stretch"):
-        eligible = np.arange(len(pool))
-        if wanted != ANY_CLASS:
-            eligible = np.flatnonzero(pool.labels == pool.class_names.index(wanted))
-        shown = eligible[:GALLERY_SIZE]
+        shown = _of_class(pool, wanted)[:GALLERY_SIZE]
         made = " All of them are generated: the network made them from noise." * (pool.name == NAME)
         st.caption(f"Click pictures, up to {MAX_SOURCES}. They stand in for the random draw.{made}")
         cells = [
@@ -234,9 +226,9 @@ def _with_labels(bundle: Bundle, pool: ImageSet, rows: np.ndarray) -> list[Sourc
     m = bundle.manifest
     generated = pool.name == NAME
     own = pool.name == m.dataset and m.labels_from == "ground truth"
-    # without a clusterer a generated image is taken for what it was told to be
-    told = generated and not bundle.has_clusterer
-    if len(rows) and not told and (not own or (labels < 0).any()):
+    # without a clusterer a generated image is taken for the label that it was made under
+    is_labelled = generated and not bundle.has_clusterer
+    if len(rows) and not is_labelled and (not own or (labels < 0).any()):
         if bundle.clusterer is None:
             st.error("This bundle has no clusterer, so it can take only images of the set it was trained on.")
             return []
@@ -276,13 +268,7 @@ def _uploads(bundle: Bundle) -> list[Source]:
         st.error("This bundle has no clusterer, so it cannot name the cluster of an upload.")
         return []
     kept = kept_uploads(bundle.manifest.image_size)
-    files = st.file_uploader(
-        "Up to 10 MB and 10,000 px a side each; cropped to the middle square and resized.",
-        ["png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff"],
-        accept_multiple_files=True,
-        key="uploader",
-        on_change=kept.changed,
-    )
+    files = picture_uploader("uploader", on_change=kept.changed)
     used = files[:MAX_SOURCES]
     chosen, refused = from_uploads([(f.name, f.getvalue()) for f in used], bundle.manifest.image_size)
     kept.take(dict(zip(chosen.ids.tolist(), chosen.images, strict=True)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,6 +14,7 @@ from sdviz.evaluation import background_psnr
 from sdviz.outliers import Recipe
 from sdviz.ui.cache import DEVICE_LOCK, Edit, Edited, is_looking_ahead, make_edits
 from sdviz.ui.lab.sources import Source
+from sdviz.ui.widgets import time_left
 
 RANDOM_OTHER = "random other"
 ALL_OTHERS = "all others at once"
@@ -64,7 +64,7 @@ class LabState:
     same: tuple[int, int] | None = None
 
 
-def interval_words(recipe: Recipe) -> str:
+def interval_text(recipe: Recipe) -> str:
     """Where guidance counts, "" where it counts everywhere."""
     if recipe.guidance_interval is None:
         return ""
@@ -76,24 +76,11 @@ def runner(bundle: Bundle, status: DeltaGenerator) -> Run:
     """(edits, what is being done, trajectory) -> results, with progress and time left in `status`."""
 
     def run(edits: list[Edit], what: str, trajectory: bool = False) -> list[Edited]:
-        started = time.perf_counter()
         if DEVICE_LOCK.locked() and not is_looking_ahead():
             status.progress(0.0, "Somebody else's pictures are being made; yours come next")
-
-        def on_progress(done: float) -> None:
-            spent = time.perf_counter() - started
-            left = spent / done - spent
-            status.progress(done, f"{what}: {done:.0%}, about {left:.0f} s left")
-
-        return make_edits(bundle, edits, on_progress, trajectory)
+        return make_edits(bundle, edits, time_left(status, what), trajectory)
 
     return run
-
-
-def judge(bundle: Bundle, images: list[np.ndarray]) -> np.ndarray:
-    """The cluster that the bundle's own clusterer sees in each image, int64 (N,)."""
-    with DEVICE_LOCK:
-        return bundle.pseudo_label(np.stack(images))[0]
 
 
 def mean_psnr(made: list[tuple[Source, Edited]]) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import plotly.graph_objects as go
@@ -13,17 +14,16 @@ from sdviz.outliers import Recipe
 from sdviz.ui.cache import Edit
 from sdviz.ui.components import Cell, Frame, Words, picture_grid, scrub_strip
 from sdviz.ui.lab.export import export_png, export_zip
-from sdviz.ui.lab.state import LabState, Run, judge, mean_psnr, runner
+from sdviz.ui.lab.state import LabState, Run, mean_psnr, runner
+from sdviz.ui.outliers import clusters_of, s_values
 from sdviz.ui.pictures import CONTROL_COLOUR, NEUTRAL_COLOUR, OUTLIER_COLOUR, data_uri
-from sdviz.ui.text import counted
-from sdviz.ui.training.state import plain
+from sdviz.ui.text import counted, plain
+from sdviz.ui.theme import mark_colour
 
 SCRUB, SHEET, TRAJECTORY, CURVE, DOWNLOAD = "Scrub S", "S x w sheet", "Trajectory", "S curve", "Download"
 SHEET_W = (0.0, 1.0, 2.0, 4.0)
 N_SCRUB_FRAMES = 13
 N_CURVE_POINTS = 9
-# The theme's own text colours, see .streamlit/config.toml: a mark is black or white by theme
-DARK_TEXT, LIGHT_TEXT = "#1B2430", "#E8EDF2"
 
 
 def show_view(state: LabState) -> None:
@@ -36,15 +36,12 @@ def show_view(state: LabState) -> None:
     )
     slot = st.container(height=46, border=False).empty()
     source = state.sources[state.focus]
-    was = state.names[source.label]
-    told = state.names[int(state.targets[state.focus])]
+    was, target = state.names[source.label], state.names[int(state.targets[state.focus])]
     run = runner(state.bundle, slot)
-    {SCRUB: _scrub, SHEET: _sheet, TRAJECTORY: _trajectory, CURVE: _curve, DOWNLOAD: _download}[view](
-        state, run
-    )
+    _VIEWS[view](state, run)
     if view in (SCRUB, SHEET, TRAJECTORY):
         more = " Click another picture above to change it." if len(state.sources) > 1 else ""
-        what = f"{plain(was)}, told {plain(told)}" + ", generated from noise" * source.is_generated
+        what = f"{plain(was)}, told {plain(target)}" + ", generated from noise" * source.is_generated
         slot.caption(f"About image {state.focus + 1} of {len(state.sources)}: {what}.{more}")
     elif view == CURVE:
         slot.caption(f"About {len(state.sources)} images: those shown above.")
@@ -53,20 +50,13 @@ def show_view(state: LabState) -> None:
         slot.caption(f"What is shown above, to keep.{generated}")
 
 
-def s_values(max_s: int, count: int) -> list[int]:
-    """`count` values of S from 0 to max_s, multiples of 5 where there is room."""
-    return sorted(
-        {int(round(v / 5) * 5) if max_s >= 5 * count else int(v) for v in np.linspace(0, max_s, count)}
-    )
-
-
 def _edit(state: LabState, row: int, recipe: Recipe, right: bool = False) -> Edit:
     source = state.sources[row]
     target = source.label if right else int(state.targets[row])
     return Edit(source.id, source.image, source.label, target, recipe)
 
 
-def scrub_edits(bundle: Bundle, edit: Edit) -> tuple[list[int], list[Edit]]:
+def scrub_frames(bundle: Bundle, edit: Edit) -> tuple[list[int], list[Edit]]:
     """S of each frame of the scrub strip, and what to make: the outlier of each, then the control of each."""
     values = s_values(bundle.manifest.max_train_timestep, N_SCRUB_FRAMES)
     wrong = [replace(edit, recipe=replace(edit.recipe, start_timestep=s)) for s in values]
@@ -78,22 +68,22 @@ def _set_s() -> None:
 
 
 def _scrub(state: LabState, run: Run) -> None:
-    values, edits = scrub_edits(state.bundle, _edit(state, state.focus, state.settings.recipe))
+    values, edits = scrub_frames(state.bundle, _edit(state, state.focus, state.settings.recipe))
     made = run(edits, "Making the frames")
     outliers, controls = made[: len(values)], made[len(values) :]
     source, names = state.sources[state.focus], state.names
-    was, told = names[source.label], names[int(state.targets[state.focus])]
+    was, target = names[source.label], names[int(state.targets[state.focus])]
     frames = []
     for s, outlier, control in zip(values, outliers, controls, strict=True):
         pictures = [data_uri(p) for p in (source.image, outlier.noised, outlier.outlier, control.outlier)]
-        what = f"the {source.word} image" if s == 0 else f"{was}, told {told}"
+        what = f"the {source.word} image" if s == 0 else f"{was}, told {target}"
         frames.append(
             Frame(str(s), str(s), f"S = {s}", f"σ = {state.bundle.schedule.sigma(s):.2f}: {what}", pictures)
         )
     panels = [
         (source.word, source.colour),
         ("noised, x_S", NEUTRAL_COLOUR),
-        (f"outlier, told {told}", OUTLIER_COLOUR),
+        (f"outlier, told {target}", OUTLIER_COLOUR),
         (f"control, told {was}", CONTROL_COLOUR),
     ]
     nearest = int(np.abs(np.array(values) - state.settings.recipe.start_timestep).argmin())
@@ -130,14 +120,9 @@ def _sheet(state: LabState, run: Run) -> None:
     ]
     made = run(edits, "Making the sheet")
     r = state.settings.recipe
+    now = (r.guidance_scale, r.start_timestep)
     cells = [
-        Cell(
-            data_uri(m.outlier),
-            f"S={s}, w={w:g}",
-            OUTLIER_COLOUR,
-            id=f"{s}|{w}",
-            chosen=(s, w) == (r.start_timestep, r.guidance_scale),
-        )
+        Cell(data_uri(m.outlier), f"S={s}, w={w:g}", OUTLIER_COLOUR, id=f"{s}|{w}", chosen=(w, s) == now)
         for (w, s), m in zip(grid, made, strict=True)
     ]
     sigma = state.bundle.schedule.sigma
@@ -199,7 +184,7 @@ def _curve(state: LabState, run: Run) -> None:
         ]
     made = run(edits, "Measuring along S")
     labels = np.array([s.label for s in sources])
-    seen = judge(state.bundle, [m.outlier for m in made]).reshape(len(values), 2, n)
+    seen = clusters_of(state.bundle, [m.outlier for m in made]).reshape(len(values), 2, n)
     shift = (seen != labels).mean(2)
     psnr = [
         mean_psnr(list(zip(sources, made[k * 2 * n : k * 2 * n + n], strict=True))) for k in range(len(values))
@@ -224,7 +209,7 @@ def _curve(state: LabState, run: Run) -> None:
         x=current,
         line_width=2,
         line_dash="dash",
-        line_color=LIGHT_TEXT if st.context.theme.type == "dark" else DARK_TEXT,
+        line_color=mark_colour(),
         annotation_text=f"S = {current}",
         annotation_position="top right",
     )
@@ -251,26 +236,22 @@ def _curve(state: LabState, run: Run) -> None:
 
 
 def _download(state: LabState, run: Run) -> None:
-    columns = st.columns([1, 1, 2])
-    columns[0].download_button(
-        "PNG sheet",
-        lambda: export_png(state),
-        "sdviz-outliers.png",
-        "image/png",
-        icon=":material/image:",
-        width="stretch",
-        on_click="ignore",
-    )
-    columns[1].download_button(
-        "ZIP of PNGs and manifest.csv",
-        lambda: export_zip(state),
-        "sdviz-outliers.zip",
-        "application/zip",
-        icon=":material/folder_zip:",
-        width="stretch",
-        on_click="ignore",
-    )
+    for column, label, make, name, mime, icon in zip(
+        st.columns([1, 1, 2]),
+        ("PNG sheet", "ZIP of PNGs and manifest.csv"),
+        (export_png, export_zip),
+        ("sdviz-outliers.png", "sdviz-outliers.zip"),
+        ("image/png", "application/zip"),
+        (":material/image:", ":material/folder_zip:"),
+        strict=False,
+    ):
+        column.download_button(
+            label, partial(make, state), name, mime, icon=icon, width="stretch", on_click="ignore"
+        )
     st.caption(
         "The ZIP holds each original, noised image, outlier and control at its own size. The manifest names "
         "source id, labels, S, sigma, w, guidance interval, solver, steps, eta, seed and the bundle's hash."
     )
+
+
+_VIEWS = {SCRUB: _scrub, SHEET: _sheet, TRAJECTORY: _trajectory, CURVE: _curve, DOWNLOAD: _download}

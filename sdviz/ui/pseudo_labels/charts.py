@@ -14,22 +14,14 @@ from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.charts.parts import Bars
 from sdviz.ui.cluster_names import cluster_before
 from sdviz.ui.pictures import ID_COLOUR, NEUTRAL_COLOUR
+from sdviz.ui.text import plain
 from sdviz.ui.theme import cluster_colour
-from sdviz.ui.training.state import plain
 
 
 def show_charts(
     bundle: Bundle, labels: PseudoLabels, facts: ClusterFacts, names: Sequence[str], cluster: int
 ) -> None:
-    """How big each cluster is, and how sure its images are.
-
-    Args:
-        bundle: Whose clusters these are.
-        labels: Of the training images.
-        facts: Of each cluster.
-        names: As shown.
-        cluster: The chosen one; below 0 all of them.
-    """
+    """How big each cluster is, and how sure its images are; of the chosen cluster, below 0 of all of them."""
     if not len(labels.ids):
         return
     columns = st.columns(2, gap="medium")
@@ -37,7 +29,7 @@ def show_charts(
         st.markdown("**Size of each cluster**")
         even = len(labels.ids) / len(names)
         colours = [
-            cluster_colour(one) if cluster in (one, -1) or cluster < 0 else NEUTRAL_COLOUR
+            cluster_colour(one) if cluster == one or cluster < 0 else NEUTRAL_COLOUR
             for one in range(len(names))
         ]
         show_chart(

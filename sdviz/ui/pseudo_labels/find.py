@@ -17,14 +17,13 @@ from sdviz.ui.cache import DEVICE_LOCK
 from sdviz.ui.cache.evidence import why_not_found
 from sdviz.ui.cluster_names import cluster_before, names_file, usual_names
 from sdviz.ui.components import Cell, picture_grid
-from sdviz.ui.page import open_page
+from sdviz.ui.page import VOTES, open_page
 from sdviz.ui.pictures import data_uri
 from sdviz.ui.session import sample, set_shared
-from sdviz.ui.text import percent
+from sdviz.ui.text import percent, plain
 from sdviz.ui.theme import cluster_colour
-from sdviz.ui.training.state import plain
+from sdviz.ui.uploads import picture_uploader
 
-VOTES = "pages/4_Sample_votes.py"
 MAX_UPLOADS = 8
 _PROBLEM = "pseudo_labels_problem"
 # the field, and what was typed there in vain beside the sample of that moment
@@ -102,7 +101,7 @@ def show_found(
             cluster, sure = int(labels.labels[row]), float(labels.confidence[row])
             of = facts.sizes[cluster]
             says = (
-                f"{_in_words(names[cluster])}, {percent(sure, 2)} sure: place "
+                f"{_bold_name(names[cluster])}, {percent(sure, 2)} sure: place "
                 f"{facts.rank[row] + 1:,} of {of:,} in its cluster, the surest first. A training image."
             )
         elif not pictures.found[0]:
@@ -112,13 +111,11 @@ def show_found(
         else:
             image = pictures.images[0]
             cluster, sure = _name_cluster(bundle.hash, image.tobytes(), image.shape, bundle)
-            says = f"{_in_words(names[cluster])}, {percent(sure, 2)} sure: the clusterer was asked."
+            says = f"{_bold_name(names[cluster])}, {percent(sure, 2)} sure: the clusterer was asked."
         columns = st.columns([1.5, 3.7, 2.6], vertical_alignment="center")
         with columns[0]:
-            picture = data_uri(pictures.images[0]) if pictures.found[0] else ""
-            picture_grid(
-                [Cell(picture, one, cluster_colour(cluster))], 1, key="pseudo_labels_found", size_px=96
-            )
+            cell = Cell(data_uri(pictures.images[0]) if pictures.found[0] else "", one, cluster_colour(cluster))
+            picture_grid([cell], 1, key="pseudo_labels_found", size_px=96)
         columns[1].markdown(f"{plain(one)}: {says}")
         with columns[2]:
             go = st.button(
@@ -133,7 +130,7 @@ def show_found(
         open_page(VOTES)
 
 
-def _in_words(name: str) -> str:
+def _bold_name(name: str) -> str:
     return f"{cluster_before(name)}**{plain(name)}**"
 
 
@@ -146,12 +143,8 @@ def upload_field(bundle: Bundle, names: Sequence[str]) -> None:
         if bundle.clusterer is None:
             st.caption("This bundle has no clusterer, so it cannot name the cluster of an upload.")
             return
-        files = st.file_uploader(
-            f"Up to {MAX_UPLOADS} pictures; cropped to the middle square and resized.",
-            ["png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff"],
-            accept_multiple_files=True,
-            key="pseudo_labels_upload",
-        )
+        limits = f"Up to {MAX_UPLOADS} pictures; cropped to the middle square and resized."
+        files = picture_uploader("pseudo_labels_upload", limits)
         chosen, refused = from_uploads(
             [(f.name, f.getvalue()) for f in files[:MAX_UPLOADS]], bundle.manifest.image_size
         )
@@ -193,11 +186,7 @@ def rename_field(bundle: Bundle, cluster: int, names: Sequence[str]) -> None:
             return
         if not st.session_state.get(_PROBLEM):
             st.session_state["pseudo_labels_name"] = names[cluster]
-        st.text_input(
-            f"What {plain(usual[cluster])} is called here",
-            key="pseudo_labels_name",
-            on_change=give,
-        )
+        st.text_input(f"What {plain(usual[cluster])} is called here", key="pseudo_labels_name", on_change=give)
         st.button(
             "The bundle's own name",
             key="pseudo_labels_own_name",

@@ -15,7 +15,7 @@ from sdviz.bundle import Bundle
 from sdviz.ui.cache import sets_here
 from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.charts.parts import Heat
-from sdviz.ui.training.state import plain
+from sdviz.ui.text import plain
 
 
 @st.cache_data(max_entries=2, show_spinner="Reading the known classes ...")

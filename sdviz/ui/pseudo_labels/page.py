@@ -21,10 +21,9 @@ from sdviz.ui.pictures import data_uri
 from sdviz.ui.pseudo_labels.charts import show_charts
 from sdviz.ui.pseudo_labels.find import find_field, rename_field, show_found, upload_field
 from sdviz.ui.pseudo_labels.known_classes import known_classes, show_truth
-from sdviz.ui.session import set_shared
-from sdviz.ui.text import counted, ordinal, percent
+from sdviz.ui.session import sample, set_shared
+from sdviz.ui.text import counted, ordinal, percent, plain
 from sdviz.ui.theme import cluster_colour
-from sdviz.ui.training.state import plain
 
 SHOWS = "each cluster of the training images: its size, its surest and least sure images, what is in it"
 # Stands in the address, but belongs to no widget: the cluster's number
@@ -146,7 +145,7 @@ def _summary(bundle: Bundle, clusters: Clusters) -> None:
     st.caption(
         f"{n:,} training image{'s' * (n != 1)} in {counted(len(sizes), 'cluster')}, labels from "
         f"{bundle.manifest.labels_from}: {sizes.min():,} to {sizes.max():,} images each. "
-        f"The clusterer is at least 99 % sure of {percent(sure, 1)} of them."
+        f"The clusterer is at least 99 % sure of {percent(sure)} of them."
     )
 
 
@@ -171,18 +170,12 @@ def _overview(library: PictureLibrary, clusters: Clusters, names: Sequence[str])
     pictures = _pictures(library, clusters, rows)
     places = iter(range(len(pictures.images)))
     cells = [
-        Cell("", "", "transparent")
-        if row < 0
-        else _cell(
-            clusters, pictures, next(places), row, names, "", f"{percent(clusters.labels.confidence[row], 2)}"
-        )
+        Cell("", "", "transparent") if row < 0 else _cell(clusters, pictures, next(places), row, names)
         for row in rows
     ]
-    mean = clusters.facts.mean_confidence
+    sizes, mean = clusters.facts.sizes, clusters.facts.mean_confidence
     heads = [
-        Words(names[c], f"{clusters.facts.sizes[c]:,} images")
-        if not clusters.facts.sizes[c]
-        else Words(names[c], f"{clusters.facts.sizes[c]:,} images, {percent(mean[c], 1)} sure on average")
+        Words(names[c], f"{sizes[c]:,} images" + (f", {percent(mean[c])} sure on average" if sizes[c] else ""))
         for c in shown
     ]
     # over each picture, so that it holds as well where the columns of a narrow window stand in two blocks
@@ -206,11 +199,7 @@ def _overview(library: PictureLibrary, clusters: Clusters, names: Sequence[str])
 
 
 def _one_cluster(
-    library: PictureLibrary,
-    clusters: Clusters,
-    names: Sequence[str],
-    cluster: int,
-    classes: np.ndarray | None,
+    library: PictureLibrary, clusters: Clusters, names: Sequence[str], cluster: int, classes: np.ndarray | None
 ) -> None:
     """The surest and the least sure images of one cluster."""
     order = clusters.facts.order[cluster].tolist()
@@ -230,8 +219,7 @@ def _one_cluster(
         cells = []
         for row in rows:
             note = "" if classes is None else f"is {classes[row]}" if classes[row] else "class unknown"
-            text = f"{percent(clusters.labels.confidence[row], 2)}"
-            cells.append(_cell(clusters, pictures, at, row, names, note, text))
+            cells.append(_cell(clusters, pictures, at, row, names, note))
             at += 1
         key = f"pseudo_labels_{'sure' if title == 'Surest' else 'unsure'}"
         picture_grid(cells, len(cells), key=key, size_px=PICTURE_PX, on_click=partial(_clicked, key))
@@ -242,25 +230,14 @@ def _one_cluster(
 
 
 def _cell(
-    clusters: Clusters,
-    pictures: Pictures,
-    at: int,
-    row: int,
-    names: Sequence[str],
-    note: str,
-    text: str,
+    clusters: Clusters, pictures: Pictures, at: int, row: int, names: Sequence[str], note: str = ""
 ) -> Cell:
+    """The picture at that place of `pictures`, which is of that row, with its confidence."""
     one, cluster = str(clusters.labels.ids[row]), int(clusters.labels.labels[row])
-    name = cluster_before(names[cluster]) + names[cluster]
-    return Cell(
-        data_uri(pictures.images[at]),
-        f"{one}, {name}, {percent(clusters.labels.confidence[row], 2)} sure",
-        cluster_colour(cluster),
-        text,
-        note,
-        id=one,
-        chosen=one == st.session_state.get("sample", ""),
-    )
+    sure = percent(clusters.labels.confidence[row], 2)
+    alt = f"{one}, {cluster_before(names[cluster])}{names[cluster]}, {sure} sure"
+    picture = data_uri(pictures.images[at])
+    return Cell(picture, alt, cluster_colour(cluster), sure, note, id=one, chosen=one == sample())
 
 
 def _pictures(library: PictureLibrary, clusters: Clusters, rows: Sequence[int]) -> Pictures:

@@ -14,10 +14,11 @@ from sdviz.detection import metrics
 from sdviz.evaluation.tables import METRIC_NAMES
 from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.charts.parts import Line
-from sdviz.ui.results.html_tables import TABLE_CSS, Row, table_html
+from sdviz.ui.results.html_tables import TABLE_CSS, Row, between, percent, table_html
 from sdviz.ui.results.records import all_records, find_columns, many_lines
-from sdviz.ui.results.state import offer_table
+from sdviz.ui.results.state import caption_with_table
 from sdviz.ui.theme import ROLE_NAMES, set_name
+from sdviz.ui.widgets import empty_state
 
 MOST = 4
 # hues that mean no set of images: a bundle is neither ID nor OOD
@@ -37,10 +38,8 @@ def compare_rows(records: Sequence[BundleRecord]) -> tuple[list[str], list[list[
     for role, title in ROLE_NAMES.items():
         means = [mean_auroc(one, role) for one in records]
         if any(mean is not None for mean in means):
-            about.append((f"{title} mean AUROC", ["" if m is None else f"{100 * m:.2f}" for m in means]))
-    for name in names:
-        about.append((f"AUROC, {set_name(name)}", [_auroc(one, name) for one in records]))
-    for key in ("fpr95_id_recall", "fpr95_ood_recall"):
+            about.append((f"{title} mean AUROC", [percent(mean) for mean in means]))
+    for key in ("auroc", "fpr95_id_recall", "fpr95_ood_recall"):
         for name in names:
             title = f"{METRIC_NAMES[key]}, {set_name(name)}"
             about.append((title, [_measure(one, name, key) for one in records]))
@@ -52,20 +51,12 @@ def _score(one: BundleRecord) -> str:
     return f"{score.k}, {score.alpha:g}" if score is not None else "no detector"
 
 
-def _auroc(one: BundleRecord, name: str) -> str:
-    if one.report is None or name not in one.report.results:
-        return ""
-    found = one.report.results[name].modes["both"]
-    text = f"{100 * found.auroc:.2f}"
-    if found.auroc_interval is not None:
-        text += f" ({100 * found.auroc_interval[0]:.2f} to {100 * found.auroc_interval[1]:.2f})"
-    return text
-
-
 def _measure(one: BundleRecord, name: str, key: str) -> str:
     if one.report is None or name not in one.report.results:
         return ""
-    return f"{100 * getattr(one.report.results[name].modes['both'], key):.2f}"
+    found = one.report.results[name].modes["both"]
+    interval = between(found.auroc_interval) if key == "auroc" else ""
+    return percent(getattr(found, key)) + (f" ({interval})" if interval else "")
 
 
 def show_compare(bundle: Bundle) -> None:
@@ -93,14 +84,16 @@ def show_compare(bundle: Bundle) -> None:
     header, rows = compare_rows(chosen)
     _overlay(chosen, lines)
     st.html(TABLE_CSS + table_html(header, [Row([str(cell) for cell in row]) for row in rows]))
-    columns = st.columns([5, 1.2], vertical_alignment="center")
-    columns[0].caption(
+    caption_with_table(
         "Each by its own k and α, from its report.json, in %; in brackets 95 % intervals over images. The two "
-        "FPR95 differ, as *Metrics* says. Figures of bundles with other "
-        "training data are of other ID images and do not compare."
+        "FPR95 differ, as *Metrics* says. Figures of bundles with other training data are of other ID images "
+        "and do not compare.",
+        "Bundles compared",
+        header,
+        rows,
+        lines,
+        key="results_compare_csv",
     )
-    with columns[1]:
-        offer_table("Bundles compared", header, rows, lines, key="results_compare_csv")
     if len(chosen) > 1:
         _differences(chosen)
     for line in problems:
@@ -109,13 +102,13 @@ def show_compare(bundle: Bundle) -> None:
 
 def _overlay(chosen: Sequence[BundleRecord], lines: dict[str, str]) -> None:
     measured = [one for one in chosen if one.report is not None]
-    of_all = [set(one.report.results) for one in measured if one.report is not None]
-    common = [name for name in (measured[0].report.results if measured and measured[0].report else ())]
-    common = [name for name in common if all(name in one for one in of_all)]
+    of_all = [one.report.results for one in measured if one.report is not None]
+    common = [name for name in of_all[0] if all(name in one for one in of_all)] if of_all else []
     if not common:
-        with st.container(border=True):
-            st.markdown("**These bundles share no OOD set.**")
-            st.markdown("Here you would see their ROC curves on one set, on top of each other.")
+        empty_state(
+            "These bundles share no OOD set.",
+            "Here you would see their ROC curves on one set, on top of each other.",
+        )
         return
     if st.session_state.get("results_common") not in common:
         st.session_state.pop("results_common", None)

@@ -20,25 +20,27 @@ from sdviz.detection import metrics
 from sdviz.ui.charts import Chart, offer_downloads, show_chart
 from sdviz.ui.charts.parts import Line, Mark
 from sdviz.ui.components.threshold import Height, threshold_chart
-from sdviz.ui.results.state import MODE_WORDS, ResultsState, offer_table
+from sdviz.ui.results.state import MODE_TITLES, offer_table
+from sdviz.ui.scores import ScoredSets
 from sdviz.ui.session import set_shared
+from sdviz.ui.widgets import choose_one, empty_state
 
 SCALES: dict[str, Scale] = {"Logarithmic": "log", "Around the threshold": "near", "Linear": "linear"}
 HEIGHTS: dict[str, Height] = {"Share of each set": "share", "Counts": "count", "Counts, log": "log"}
 CHART_KEY = "results_threshold"
 # what is seen, the same on the page and in the report
-HISTOGRAM_WORDS = (
+HISTOGRAM_CAPTION = (
     "How often each score occurs in each set. Every image to the right of the line is called OOD. The fewer "
     "colours overlap, the better ID and OOD are told apart."
 )
-ROC_WORDS = (
+ROC_CAPTION = (
     "As the threshold falls, more OOD images are found (up) and more ID images are flagged by mistake (right). "
     "A perfect score goes straight up at the left; chance is the dashed diagonal. AUROC is the area below: the "
     "share of pairs in which the OOD image scores higher. The dot is where the threshold stands."
 )
 
 
-def precision_words(positive: str) -> str:
+def precision_caption(positive: str) -> str:
     """What the curves of precision and recall are; `positive` is "OOD" or "ID"."""
     return (
         f"Of the images called {positive}, how many are (precision), against how many of all {positive} images "
@@ -55,11 +57,13 @@ def _take_threshold() -> None:
         set_shared("t", repr(float(said.t)))
 
 
-def show_histogram(state: ResultsState) -> None:
+def show_histogram(state: ScoredSets) -> None:
     """Scores of every set, the threshold to drag, and what it lets through."""
     left, right = st.columns(2)
-    scale = SCALES[_choice(left, "Score axis", list(SCALES), "results_axis")]
-    height = HEIGHTS[_choice(right, "Bars", list(HEIGHTS), "results_bars")]
+    with left:
+        scale = SCALES[choose_one("Score axis", list(SCALES), "results_axis")]
+    with right:
+        height = HEIGHTS[choose_one("Bars", list(HEIGHTS), "results_bars")]
     scores = {name: state.column(name, "both") for name in state.scores}
     drawn = histogram(scores, state.reference.threshold, scale)
     # by bundle: another one has other sets
@@ -79,7 +83,7 @@ def show_histogram(state: ResultsState) -> None:
     threshold_chart(
         drawn,
         scores,
-        threshold=state.t,
+        threshold=state.threshold,
         own_threshold=state.reference.threshold,
         titles=state.titles,
         colours=state.colours,
@@ -92,24 +96,28 @@ def show_histogram(state: ResultsState) -> None:
     )
     columns = st.columns([4, 1.3, 1.1], vertical_alignment="center")
     columns[0].caption(
-        f"{HISTOGRAM_WORDS} Drag the line, or use the arrow keys on it. "
+        f"{HISTOGRAM_CAPTION} Drag the line, or use the arrow keys on it. "
         f'"Around the threshold" ends at {NEAR_THRESHOLDS:g} times the threshold of 95 % ID recall.'
     )
     with columns[1]:
-        offer_table("All scores", *_score_rows(state), state.lines, key="results_scores", label="All scores")
+        offer_table(
+            "All scores", *_score_rows(state), state.provenance, key="results_scores", label="All scores"
+        )
     with columns[2]:
         chart = histogram_chart(state, drawn, height, shown)
-        offer_downloads(chart, state.lines | {"threshold": f"{state.t:.6g}"}, key="results_histogram")
+        offer_downloads(
+            chart, state.provenance | {"threshold": f"{state.threshold:.6g}"}, key="results_histogram"
+        )
 
 
-def first_sets(state: ResultsState) -> list[str]:
+def first_sets(state: ScoredSets) -> list[str]:
     """The sets that are drawn until a person chooses: ID, the near ones and the first far one; more are mud."""
     roles = {name: one.role for name, one in state.evidence.sets.items()}
     far = [name for name in state.scores if roles[name] == "far"]
     return [name for name in state.scores if roles[name] in ("id", "near") or name in far[:1]]
 
 
-def histogram_chart(state: ResultsState, drawn: Histogram, height: Height, shown: Collection[str]) -> Chart:
+def histogram_chart(state: ScoredSets, drawn: Histogram, height: Height, shown: Collection[str]) -> Chart:
     """The histogram of some sets as a chart for files."""
     parts = []
     for name, counts in drawn.counts.items():
@@ -118,19 +126,24 @@ def histogram_chart(state: ResultsState, drawn: Histogram, height: Height, shown
         y = 100 * counts / max(1, len(state.scores[name].total)) if height == "share" else counts
         colour, title = state.colours[name], state.titles[name]
         parts.append(Line(title, drawn.edges, np.append(y, y[-1]), colour, steps=True, fill=True))
-    share = 100 * float((state.column(state.id_name, "both") <= state.t).mean())
+    share = 100 * float((state.column(state.id_name, "both") <= state.threshold).mean())
     return Chart(
         "Scores, set by set",
         "score of Eq. 6, higher is more OOD",
         "share of the set (%)" if height == "share" else "images",
         parts,
-        (Mark(max(state.t, drawn.edges[0]), f"threshold {state.t:.4g}: {share:.2f} % of ID pass"),),
+        (
+            Mark(
+                max(state.threshold, drawn.edges[0]),
+                f"threshold {state.threshold:.4g}: {share:.2f} % of ID pass",
+            ),
+        ),
         log_x=drawn.is_log,
         log_y=height == "log",
     )
 
 
-def _score_rows(state: ResultsState) -> tuple[list[str], list[list[object]]]:
+def _score_rows(state: ScoredSets) -> tuple[list[str], list[list[object]]]:
     rows: list[list[object]] = []
     for name, one in state.evidence.sets.items():
         s = state.scores[name]
@@ -139,62 +152,45 @@ def _score_rows(state: ResultsState) -> tuple[list[str], list[list[object]]]:
     return ["set", "role", "id", "label", "distance", "votes", "total"], rows
 
 
-def _choice(place: object, label: str, options: list[str], key: str) -> str:
-    chosen: str = place.segmented_control(  # type: ignore[attr-defined]
-        label,
-        options,
-        default=options[0],
-        required=True,
-        key=key,
-        bind="query-params",
-        persist_state="session",
-    )
-    return chosen
-
-
-# --------------------------------------------------------------------------------------------------
-# Curves
-# --------------------------------------------------------------------------------------------------
-
 WHOLE, CORNER = "Whole", "The corner, up to 10 % false alarms"
 
 
-def show_roc(state: ResultsState) -> None:
+def show_roc(state: ScoredSets) -> None:
     """ROC of each OOD set."""
     if _no_ood(state):
         return
     left, right = st.columns([1.12, 1])
-    mode = _mode(left, state, "results_roc_mode")
-    part = _choice(right, "Part", [WHOLE, CORNER], "results_roc_part")
+    with left:
+        mode = _mode(state, "results_roc_mode")
+    with right:
+        part = choose_one("Part", [WHOLE, CORNER], "results_roc_part")
     chart = roc_chart(state, mode)
     if part == CORNER:
         chart = replace(chart, x_range=(-0.1, 10.0))
-    lines = state.lines | {"score by": MODE_WORDS[mode]}
+    lines = state.provenance | {"score by": MODE_TITLES[mode]}
     if mode == "both":
-        lines |= {"threshold, the dots": f"{state.t:.6g}"}
-    show_chart(
-        chart,
-        lines,
-        key="results_roc",
-        caption=ROC_WORDS,
-    )
+        lines |= {"threshold, the dots": f"{state.threshold:.6g}"}
+    show_chart(chart, lines, key="results_roc", caption=ROC_CAPTION)
 
 
-def roc_chart(state: ResultsState, mode: str) -> Chart:
+def roc_chart(state: ScoredSets, mode: str) -> Chart:
     """ROC of each OOD set, in %."""
     known = state.column(state.id_name, mode)
     lines = [Line("chance", np.array([0.0, 100.0]), np.array([0.0, 100.0]), "#8A94A0", dash=True)]
-    for name in state.ood_names:
+    for name in state.evidence.ood_sets:
         ood = state.column(name, mode)
         x, y = roc_curve(known, ood)
         title = f"{state.titles[name]}: AUROC {100 * metrics.auroc(known, ood):.2f} %"
         lines.append(Line(title, 100 * x, 100 * y, state.colours[name]))
         if mode == "both":
-            at = 100 * np.array([(known > state.t).mean()]), 100 * np.array([(ood > state.t).mean()])
+            at = (
+                100 * np.array([(known > state.threshold).mean()]),
+                100 * np.array([(ood > state.threshold).mean()]),
+            )
             lines.append(
                 Line(f"{name} at the threshold", *at, state.colours[name], markers=True, in_legend=False)
             )
-    return roc_frame(f"ROC, {MODE_WORDS[mode]}", lines)
+    return roc_frame(f"ROC, {MODE_TITLES[mode]}", lines)
 
 
 def roc_frame(title: str, lines: list[Line]) -> Chart:
@@ -203,27 +199,29 @@ def roc_frame(title: str, lines: list[Line]) -> Chart:
     return Chart(title, *axes, lines, x_range=(-1, 101), y_range=(-1, 101), height=460)
 
 
-def show_precision_recall(state: ResultsState) -> None:
+def show_precision_recall(state: ScoredSets) -> None:
     """Precision over recall of each OOD set."""
     if _no_ood(state):
         return
     left, right = st.columns([1.12, 1])
-    mode = _mode(left, state, "results_pr_mode")
-    positive = _choice(right, "To be found", ["OOD", "ID"], "results_pr_positive")
+    with left:
+        mode = _mode(state, "results_pr_mode")
+    with right:
+        positive = choose_one("To be found", ["OOD", "ID"], "results_pr_positive")
     show_chart(
         precision_recall_chart(state, mode, positive),
-        state.lines | {"score by": MODE_WORDS[mode]},
+        state.provenance | {"score by": MODE_TITLES[mode]},
         key="results_pr",
-        caption=precision_words(positive),
+        caption=precision_caption(positive),
     )
 
 
-def precision_recall_chart(state: ResultsState, mode: str, positive: str) -> Chart:
+def precision_recall_chart(state: ScoredSets, mode: str, positive: str) -> Chart:
     """Precision over recall, in %; `positive` is "OOD" or "ID"."""
     known = state.column(state.id_name, mode)
     find = metrics.aupr_out if positive == "OOD" else metrics.aupr_in
     lines = []
-    for name in state.ood_names:
+    for name in state.evidence.ood_sets:
         ood = state.column(name, mode)
         recall, precision = precision_recall_curve(known, ood, "ood" if positive == "OOD" else "id")
         title = (
@@ -243,7 +241,7 @@ def precision_recall_chart(state: ResultsState, mode: str, positive: str) -> Cha
             )
         )
     return Chart(
-        f"Precision and recall, {positive} to be found, {MODE_WORDS[mode]}",
+        f"Precision and recall, {positive} to be found, {MODE_TITLES[mode]}",
         "recall (%)",
         "precision (%)",
         lines,
@@ -253,21 +251,18 @@ def precision_recall_chart(state: ResultsState, mode: str, positive: str) -> Cha
     )
 
 
-def _mode(place: object, state: ResultsState, key: str) -> str:
+def _mode(state: ScoredSets, key: str) -> str:
     has_votes = any(bool(one.votes.any()) for one in state.scores.values())
-    words = [MODE_WORDS[mode] for mode in MODE_WORDS if has_votes or mode != "votes"]
-    chosen = _choice(place, "Score by", words, key)
-    return next(mode for mode, word in MODE_WORDS.items() if word == chosen)
+    titles = [title for mode, title in MODE_TITLES.items() if has_votes or mode != "votes"]
+    chosen = choose_one("Score by", titles, key)
+    return next(mode for mode, title in MODE_TITLES.items() if title == chosen)
 
 
-def _no_ood(state: ResultsState) -> bool:
-    if state.ood_names:
-        return False
-    with st.container(border=True):
-        st.markdown("**This bundle measured no OOD set.**")
-        st.markdown(
-            "Here you would see one curve for each. Name sets under `evaluation.near` and `evaluation.far` "
-            "in the "
-            "configuration of a run."
+def _no_ood(state: ScoredSets) -> bool:
+    if not state.evidence.ood_sets:
+        empty_state(
+            "This bundle measured no OOD set.",
+            "Here you would see one curve for each. Name sets under `evaluation.near` and `evaluation.far` in "
+            "the configuration of a run.",
         )
-    return True
+    return not state.evidence.ood_sets

@@ -129,6 +129,11 @@ def short_role(role: str) -> str:
     return "SD outliers" if role == "sd" else ROLE_NAMES[role]
 
 
+def shares(*values: float | None) -> list[float | None]:
+    """Shares of 0..1 in %, for a file; None stays."""
+    return [None if value is None else 100 * value for value in values]
+
+
 def percent(value: float | None, sign: bool = False) -> str:
     """A share of 0..1 as a number of %, "" for None."""
     return "" if value is None else format(100 * value, "+.2f" if sign else ".2f")

@@ -11,7 +11,7 @@ import yaml
 from sdviz.analysis import Evidence, MissingPart
 from sdviz.analysis.curves import k_alpha_map
 from sdviz.analysis.provenance import provenance
-from sdviz.analysis.records import RecipeMap, once_each, recipe_map
+from sdviz.analysis.records import BundleRecord, RecipeMap, once_each, recipe_map
 from sdviz.bundle import Bundle
 from sdviz.ui.cache.evidence import find_rescorer
 from sdviz.ui.charts import Chart, show_chart
@@ -19,10 +19,11 @@ from sdviz.ui.charts.parts import Heat
 from sdviz.ui.page import ROOT
 from sdviz.ui.results.html_tables import TABLE_CSS, Row, table_html
 from sdviz.ui.results.records import all_records, many_lines
-from sdviz.ui.results.state import MODE_WORDS
+from sdviz.ui.results.state import MODE_TITLES, NO_DETECTOR
 from sdviz.ui.session import ScoreSettings, score_settings, set_shared
 from sdviz.ui.text import counted
 from sdviz.ui.theme import ROLE_NAMES, set_name, set_titles
+from sdviz.ui.widgets import KEPT, empty_state
 
 KS = (1, 2, 5, 10, 20, 50)
 ALPHAS = (0.0, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
@@ -71,7 +72,7 @@ def k_alpha_chart(evidence: Evidence, settings: ScoreSettings, names: Sequence[s
     )
 
 
-def interval_words(evidence: Evidence, names: Sequence[str]) -> str:
+def interval_text(evidence: Evidence, names: Sequence[str]) -> str:
     """The AUROC intervals of those sets, by report.json: what differences must be read against."""
     try:
         report = evidence.report
@@ -95,13 +96,13 @@ def interval_words(evidence: Evidence, names: Sequence[str]) -> str:
     )
 
 
-def map_words(evidence: Evidence, settings: ScoreSettings, names: Sequence[str]) -> str:
+def map_caption(evidence: Evidence, settings: ScoreSettings, names: Sequence[str]) -> str:
     """What the map over k and alpha is."""
     titles = set_titles(evidence)
     return (
         f"AUROC of Eq. 6 on {', '.join(titles[n] for n in names)} against held-out ID images, features "
-        f"{'of unit length' if settings.normalize else 'as they are'}. α = 0 is the distance alone. The frame "
-        f"is what is in force. {interval_words(evidence, names)}"
+        f"{settings.features}. α = 0 is the distance alone. The frame "
+        f"is what is in force. {interval_text(evidence, names)}"
     )
 
 
@@ -109,7 +110,7 @@ def show_k_alpha(evidence: Evidence) -> None:
     """The map on the validation sets; on a test set only when asked for, with a warning."""
     settings = score_settings(evidence)
     if settings is None:
-        raise MissingPart("this bundle has no detector: it scores nothing")
+        raise MissingPart(NO_DETECTOR)
     sets = evidence.ood_sets
     validation = [name for name, one in sets.items() if one.role == "validation"]
     tests = [name for name in sets if name not in validation]
@@ -133,25 +134,21 @@ def show_k_alpha(evidence: Evidence) -> None:
     elif validation:
         names = validation
     else:
-        with st.container(border=True):
-            st.markdown("**This bundle has no validation set.**")
-            st.markdown(
-                "Here you would see how AUROC moves with k and α on OOD images that are kept for choosing "
-                "settings. "
-                "Name such a set under `evaluation.validation` in the configuration of a run: settings "
-                "that are chosen "
-                "on a test set make its figure too good."
-            )
+        empty_state(
+            "This bundle has no validation set.",
+            "Here you would see how AUROC moves with k and α on OOD images that are kept for choosing "
+            "settings. Name such a set under `evaluation.validation` in the configuration of a run: settings "
+            "that are chosen on a test set make its figure too good.",
+        )
         return
     chart = k_alpha_chart(evidence, settings, names)
     heat = chart.parts[0]
     assert isinstance(heat, Heat)
-    features = "of unit length" if settings.normalize else "as they are"
     show_chart(
         chart,
-        provenance(evidence.bundle, features=features, measured_on=", ".join(names)),
+        provenance(evidence.bundle, features=settings.features, measured_on=", ".join(names)),
         key="results_k_alpha",
-        caption=map_words(evidence, settings, names),
+        caption=map_caption(evidence, settings, names),
     )
     if on_test and tests:
         return
@@ -180,16 +177,11 @@ def _take(k: int, alpha: float) -> None:
     set_shared("t", None)
 
 
-# --------------------------------------------------------------------------------------------------
-# S x w
-# --------------------------------------------------------------------------------------------------
-
-
 def recipe_chart(found: RecipeMap, role: str, mode: str) -> Chart:
     """Mean AUROC over S and w, in %."""
     heat = Heat("AUROC (%)", [str(s) for s in found.s], [f"{w:g}" for w in found.w], 100 * found.mean, ".2f")
     return Chart(
-        f"AUROC over S and w, {ROLE_NAMES[role]}, {MODE_WORDS[mode]}",
+        f"AUROC over S and w, {ROLE_NAMES[role]}, {MODE_TITLES[mode]}",
         "S, noising steps",
         "w, guidance scale",
         [heat],
@@ -208,7 +200,7 @@ def profile_of(bundle: Bundle) -> str:
     return "CONFIG"
 
 
-def _found_words(n_all: int, n_fit: int, n_recipes: int) -> str:
+def _how_many_count(n_all: int, n_fit: int, n_recipes: int) -> str:
     begins = f"Of {counted(n_all, 'bundle')} on this machine "
     if not n_fit:
         return begins + "none counts here: this one was never measured."
@@ -223,72 +215,64 @@ def show_recipe_map(bundle: Bundle) -> None:
     records, problems = all_records()
     own = next((one for one in records if one.hash == bundle.hash), None)
     same_data = [one for one in records if one.manifest.dataset == bundle.manifest.dataset and one.report]
-    fit = [one for one in same_data if own is not None and one.family == own.family]
+    family = [one for one in same_data if own is not None and one.family == own.family]
     # a copy of a run's bundle is no second run, nor is the same run made again
-    fit = once_each(fit)
+    fit = once_each(family)
     roles = [
         role for role in ("near", "far", "validation") if any(r.report and role in r.report.means for r in fit)
     ]
     recipes = {one.recipe for one in fit if one.recipe is not None}
     if len(recipes) < 2 or not roles:
-        with st.container(border=True):
-            said = _found_words(len({one.hash for one in records}), len(fit), len(recipes))
-            st.markdown(f"**It takes runs with different S or w.** {said}")
-            st.markdown(
-                "Here you would see how AUROC moves with the recipe of the outliers, as in the paper's "
-                "Table 2. A run "
-                "that takes over everything but outliers and detector from another one costs a part of its "
-                "time:"
-            )
-            st.code(
-                f"python -m sdviz run {profile_of(bundle)} --from RUN "
-                "--set outliers.start_timestep=200 --set outliers.guidance_scale=3",
-                language="bash",
-                wrap_lines=True,
-            )
+        said = _how_many_count(len({one.hash for one in records}), len(fit), len(recipes))
+        box = st.container(border=True)
+        box.markdown(f"**It takes runs with different S or w.** {said}")
+        box.markdown(
+            "Here you would see how AUROC moves with the recipe of the outliers, as in the paper's Table 2. A "
+            "run that takes over everything but outliers and detector from another one costs a part of its "
+            "time:"
+        )
+        box.code(
+            f"python -m sdviz run {profile_of(bundle)} --from RUN "
+            "--set outliers.start_timestep=200 --set outliers.guidance_scale=3",
+            language="bash",
+            wrap_lines=True,
+        )
     else:
-        words = [ROLE_NAMES[role] for role in roles]
-        chosen = st.segmented_control(
-            "Measured on",
-            words,
-            default=words[0],
-            key="results_recipe_role",
-            bind="query-params",
-            persist_state="session",
-        )
-        role = next((r for r in roles if ROLE_NAMES[r] == chosen), roles[0])
-        found = recipe_map(fit, role)
-        if role != "validation":
-            st.warning(
-                "**These are test sets.** To choose S and w, look at the validation sets: what is chosen "
-                "on a test "
-                "set makes its figure too good.",
-                icon=":material/warning:",
-            )
-        most = int(found.n.max())
-        show_chart(
-            recipe_chart(found, role, "both"),
-            many_lines(fit),
-            key="results_recipes",
-            caption=f"Mean AUROC over the {ROLE_NAMES[role]} sets of {counted(len(fit), 'bundle')} on "
-            f"{bundle.manifest.dataset} that differ in S, w and seeds only"
-            + (
-                f"; up to {most} seeds in a cell"
-                if most > 1
-                else "; one run in each cell, so spread is unknown"
-            )
-            + ". Empty: no such run.",
-        )
-        _cells(found)
-    others = len(same_data) - len([one for one in same_data if own is not None and one.family == own.family])
+        _recipes(bundle, fit, roles)
+    others = len(same_data) - len(family)
     if others:
         st.caption(
-            f"{counted(others, 'other bundle')} on {bundle.manifest.dataset} left out: they differ from "
-            "this one in "
-            "more than S, w and seeds. *Compare* shows in what."
+            f"{counted(others, 'other bundle')} on {bundle.manifest.dataset} left out: they differ from this "
+            "one in more than S, w and seeds. *Compare* shows in what."
         )
     for line in problems:
         st.caption(f"Not read: {line}")
+
+
+def _recipes(bundle: Bundle, fit: list[BundleRecord], roles: list[str]) -> None:
+    """The map of the sets of one role, which the person chooses."""
+    titles = [ROLE_NAMES[role] for role in roles]
+    chosen = st.segmented_control("Measured on", titles, default=titles[0], key="results_recipe_role", **KEPT)
+    role = next((role for role in roles if ROLE_NAMES[role] == chosen), roles[0])
+    found = recipe_map(fit, role)
+    if role != "validation":
+        st.warning(
+            "**These are test sets.** To choose S and w, look at the validation sets: what is chosen on a test "
+            "set makes its figure too good.",
+            icon=":material/warning:",
+        )
+    most = int(found.n.max())
+    spread = f"up to {most} seeds in a cell" if most > 1 else "one run in each cell, so spread is unknown"
+    show_chart(
+        recipe_chart(found, role, "both"),
+        many_lines(fit),
+        key="results_recipes",
+        caption=f"Mean AUROC over the {ROLE_NAMES[role]} sets of {counted(len(fit), 'bundle')} on "
+        f"{bundle.manifest.dataset} that differ in S, w and seeds only; {spread}. Empty: no such run.",
+    )
+    if (found.n > 1).any():
+        header = ["S", "w", "AUROC (%)", "± over seeds", "runs"]
+        st.html(TABLE_CSS + table_html(header, cell_rows(found), text=0))
 
 
 def cell_rows(found: RecipeMap) -> list[Row]:
@@ -301,9 +285,3 @@ def cell_rows(found: RecipeMap) -> list[Row]:
                 spread = "" if np.isnan(sd) else f"{100 * sd:.2f}"
                 rows.append(Row([str(s), f"{w:g}", f"{100 * found.mean[i, j]:.2f}", spread, str(n)]))
     return rows
-
-
-def _cells(found: RecipeMap) -> None:
-    if (found.n > 1).any():
-        header = ["S", "w", "AUROC (%)", "± over seeds", "runs"]
-        st.html(TABLE_CSS + table_html(header, cell_rows(found), text=0))

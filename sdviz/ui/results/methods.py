@@ -10,16 +10,16 @@ import streamlit as st
 from sdviz.analysis import Evidence
 from sdviz.analysis.curves import roc_curve
 from sdviz.analysis.methods import Method, methods_of
-from sdviz.analysis.provenance import provenance
 from sdviz.evaluation.report import ModeMetrics, Report
 from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.charts.parts import Dash, Line
 from sdviz.ui.links import put_in_link, take_from_link
 from sdviz.ui.pictures import OUTLIER_COLOUR
 from sdviz.ui.results.curves import roc_frame
-from sdviz.ui.results.html_tables import TABLE_CSS, Cell, Row, between, percent, short_role, table_html
-from sdviz.ui.results.state import offer_table
+from sdviz.ui.results.html_tables import TABLE_CSS, Cell, Row, between, percent, shares, short_role, table_html
+from sdviz.ui.results.state import caption_with_table, report_provenance
 from sdviz.ui.theme import ROLE_NAMES, set_name
+from sdviz.ui.widgets import empty_state
 
 OURS = "SD outliers"
 HEADER = ["method", "set", "role", "AUROC", "from", "to", "FPR95 at 95 % ID recall", "FPR95 at 95 % OOD recall"]
@@ -39,10 +39,9 @@ def method_rows(evidence: Evidence) -> list[list[object]]:
     rows: list[list[object]] = []
     for title, results in _systems(evidence):
         for name, m in results.items():
-            low, high = (None, None) if m.auroc_interval is None else m.auroc_interval
-            values = (m.auroc, low, high, m.fpr95_id_recall, m.fpr95_ood_recall)
-            role = ROLE_NAMES[evidence.report.results[name].role]
-            rows.append([title, name, role, *(None if v is None else 100 * v for v in values)])
+            interval = m.auroc_interval or (None, None)
+            values = shares(m.auroc, *interval, m.fpr95_id_recall, m.fpr95_ood_recall)
+            rows.append([title, name, ROLE_NAMES[evidence.report.results[name].role], *values])
     return rows
 
 
@@ -141,7 +140,7 @@ def first_methods(evidence: Evidence) -> list[Method]:
     return sorted(methods_of(evidence), key=lambda one: -one.result.results[near].auroc)[:DRAWN_FIRST]
 
 
-def methods_words(evidence: Evidence) -> str:
+def methods_caption(evidence: Evidence) -> str:
     """What the curves are."""
     n = len(first_methods(evidence))
     return (
@@ -150,7 +149,7 @@ def methods_words(evidence: Evidence) -> str:
     )
 
 
-def methods_table_words(report: Report) -> str:
+def methods_table_caption(report: Report) -> str:
     """What the table is."""
     return (
         f"AUROC in %, from report.json with the bundle's own k = {report.score.k}, α = {report.score.alpha:g}; "
@@ -163,22 +162,16 @@ def show_methods(evidence: Evidence) -> None:
     """A table of all methods, and their curves on one set."""
     report = evidence.report
     if not report.baselines:
-        with st.container(border=True):
-            st.markdown("**This bundle was measured without other methods.**")
-            st.markdown(
-                "Here you would see DN2, kNN, SSD, Multi-class AD, MSCL, Fake-it, Rot and others on the same "
-                "images, clusters and networks. A run that takes over everything else from another one costs a "
-                "part of its time:"
-            )
-            st.code(
-                "python -m sdviz run CONFIG --from RUN --set 'evaluation.baselines=[dn2, knn, ssd, msp]'",
-                language="bash",
-                wrap_lines=True,
-            )
+        empty_state(
+            "This bundle was measured without other methods.",
+            "Here you would see DN2, kNN, SSD, Multi-class AD, MSCL, Fake-it, Rot and others on the same "
+            "images, clusters and networks. A run that takes over everything else from another one costs a "
+            "part of its time:",
+            "python -m sdviz run CONFIG --from RUN --set 'evaluation.baselines=[dn2, knn, ssd, msp]'",
+        )
         return
     methods = methods_of(evidence)
-    score = report.score
-    lines = provenance(evidence.bundle, k=score.k, alpha=f"{score.alpha:g}")
+    lines = report_provenance(evidence)
     left, right = st.columns([1, 2.2], vertical_alignment="bottom")
     with left:
         key, names = "results_methods_set", list(report.results)
@@ -189,23 +182,21 @@ def show_methods(evidence: Evidence) -> None:
         put_in_link(key, [name], names[:1])
     first = first_methods(evidence)
     titles = [one.title for one in methods]
-    with right:
-        chosen = st.multiselect(
-            "Methods beside ours",
-            titles,
-            default=[one.title for one in first],
-            key="results_methods_drawn",
-        )
+    chosen = right.multiselect(
+        "Methods beside ours", titles, [one.title for one in first], key="results_methods_drawn"
+    )
     show_chart(
         methods_chart(evidence, name, [one for one in methods if one.title in chosen]),
         lines,
         key="results_methods",
-        caption=methods_words(evidence),
+        caption=methods_caption(evidence),
     )
     st.html(TABLE_CSS + methods_html(evidence))
-    columns = st.columns([5, 1.2], vertical_alignment="center")
-    columns[0].caption(
-        methods_table_words(report),
+    caption_with_table(
+        methods_table_caption(report),
+        "Other methods",
+        HEADER,
+        method_rows(evidence),
+        lines,
+        key="results_methods_table_csv",
     )
-    with columns[1]:
-        offer_table("Other methods", HEADER, method_rows(evidence), lines, key="results_methods_table_csv")

@@ -2,93 +2,85 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import streamlit as st
 
 from sdviz.analysis import Evidence
 from sdviz.analysis.curves import MODES, Results
-from sdviz.analysis.provenance import provenance
 from sdviz.evaluation import Report
+from sdviz.evaluation.report import MeanMetrics, ModeMetrics
 from sdviz.evaluation.tables import CONTROL_NAMES, METRIC_NAMES, MODE_NAMES
 from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.charts.parts import Heat
-from sdviz.ui.results.html_tables import TABLE_CSS, Cell, Row, between, percent, short_role, table_html
-from sdviz.ui.results.state import MODE_WORDS, ResultsState, find_results, offer_table
+from sdviz.ui.results.html_tables import TABLE_CSS, Cell, Row, between, percent, shares, short_role, table_html
+from sdviz.ui.results.state import MODE_TITLES, caption_with_table, find_results, report_provenance
+from sdviz.ui.scores import ScoredSets
 from sdviz.ui.theme import ROLE_NAMES, set_name
+from sdviz.ui.widgets import choose_one, empty_state
 
+KEYS = list(METRIC_NAMES)
 HEADER = ["set", "role", "images", "score by", "AUROC", "from", "to", *list(METRIC_NAMES.values())[1:]]
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """One line of the table: a set, or the mean of a role's sets, by one mode."""
+
+    role: str
+    set: str  # "" for a mean
+    n: int  # images, or sets of a mean
+    mode: str
+    values: ModeMetrics | MeanMetrics
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        return self.values.auroc_interval if isinstance(self.values, ModeMetrics) else None
+
+
+def _measured(results: Results) -> Iterator[_Measured]:
+    """Role by role each set by each mode, then the means."""
+    for role, means in results.means.items():
+        for name, one in results.results.items():
+            if one.role == role:
+                yield from (_Measured(role, name, one.n, m, one.modes[m]) for m in MODES if m in one.modes)
+        yield from (_Measured(role, "", means[m].n_sets, m, means[m]) for m in MODES if m in means)
 
 
 def metric_rows(results: Results) -> list[list[object]]:
     """One row for each set and mode, then the means of each role; shares in %, None where there is none."""
-    rows: list[list[object]] = []
-    for role, modes in results.means.items():
-        of_role = {name: one for name, one in results.results.items() if one.role == role}
-        for name, one in of_role.items():
-            for mode in MODES:
-                if mode not in one.modes:
-                    continue
-                m = one.modes[mode]
-                low, high = (None, None) if m.auroc_interval is None else m.auroc_interval
-                rows.append(
-                    [
-                        name,
-                        ROLE_NAMES[role],
-                        one.n,
-                        MODE_WORDS[mode],
-                        *(None if v is None else 100 * v for v in (m.auroc, low, high)),
-                        *(100 * getattr(m, key) for key in list(METRIC_NAMES)[1:]),
-                    ]
-                )
-        for mode in MODES:
-            if mode in modes:
-                mean = modes[mode]
-                rest = [100 * getattr(mean, key) for key in list(METRIC_NAMES)[1:]]
-                rows.append(
-                    [
-                        f"mean of {mean.n_sets}",
-                        ROLE_NAMES[role],
-                        None,
-                        MODE_WORDS[mode],
-                        100 * mean.auroc,
-                        None,
-                        None,
-                        *rest,
-                    ]
-                )
-    return rows
+    return [
+        [
+            one.set or f"mean of {one.n}",
+            ROLE_NAMES[one.role],
+            one.n if one.set else None,
+            MODE_TITLES[one.mode],
+            *shares(one.values.auroc, *(one.interval or (None, None))),
+            *shares(*(getattr(one.values, key) for key in KEYS[1:])),
+        ]
+        for one in _measured(results)
+    ]
 
 
-def metrics_html(results: Results, titles: Mapping[str, str], colours: Mapping[str, str]) -> str:
+def metrics_html(results: Results, colours: Mapping[str, str]) -> str:
     """The same as a table to look at, a part for each role."""
-    keys = list(METRIC_NAMES)
     rows: list[Row] = []
-    for role, means in results.means.items():
-        rows.append(Row([ROLE_NAMES[role]], "group"))
-        of_role = {name: one for name, one in results.results.items() if one.role == role}
-        for name, one in of_role.items():
-            modes = [mode for mode in MODES if mode in one.modes]
-            for mode in modes:
-                m = one.modes[mode]
-                first = mode == modes[0]
-                rows.append(
-                    Row(
-                        [
-                            Cell(set_name(name), colour=colours.get(name, "")) if first else "",
-                            MODE_NAMES[mode],
-                            f"{one.n:,}" if first else "",
-                            Cell(percent(m.auroc), between(m.auroc_interval)),
-                            *(percent(getattr(m, key)) for key in keys[1:]),
-                        ]
-                    )
-                )
-        for mode in MODES:
-            if mode in means and len(of_role) > 1:
-                name = f"mean of {means[mode].n_sets} sets" if mode == "both" else ""
-                values = [percent(getattr(means[mode], key)) for key in keys]
-                rows.append(Row([name, MODE_NAMES[mode], "", *values], "strong"))
+    role = name = ""
+    for one in _measured(results):
+        if one.role != role:
+            rows.append(Row([ROLE_NAMES[one.role]], "group"))
+        rest = [percent(getattr(one.values, key)) for key in KEYS[1:]]
+        if one.set:
+            first = (one.role, one.set) != (role, name)
+            cell = Cell(set_name(one.set), colour=colours.get(one.set, "")) if first else ""
+            auroc = Cell(percent(one.values.auroc), between(one.interval))
+            rows.append(Row([cell, MODE_NAMES[one.mode], f"{one.n:,}" if first else "", auroc, *rest]))
+        elif sum(result.role == one.role for result in results.results.values()) > 1:
+            title = f"mean of {one.n} sets" if one.mode == "both" else ""
+            rows.append(Row([title, MODE_NAMES[one.mode], "", percent(one.values.auroc), *rest], "strong"))
+        role, name = one.role, one.set
     header = ["set", "score by", "images", "AUROC, 95 % interval", *list(METRIC_NAMES.values())[1:]]
     return table_html(header, rows, text=2)
 
@@ -101,7 +93,7 @@ def _of_sets(n: int) -> str:
     return f"The mean of {n} sets, each counting the same." if n > 1 else "Of the one set of this kind."
 
 
-def metrics_words(results: Results) -> str:
+def metrics_caption(results: Results) -> str:
     """What the table of metrics is, and how its columns differ."""
     source = (
         "from report.json, measured when the bundle was made"
@@ -116,7 +108,7 @@ def metrics_words(results: Results) -> str:
     )
 
 
-def show_metrics(state: ResultsState) -> None:
+def show_metrics(state: ScoredSets) -> None:
     """Near and far at a glance, then the whole table."""
     results = find_results(state)
     if not results.results:
@@ -128,17 +120,16 @@ def show_metrics(state: ResultsState) -> None:
     ]
     for column, (label, value, n) in zip(st.columns(max(4, len(tiles))), tiles, strict=False):
         column.metric(label, f"{100 * value:.2f} %", help=_of_sets(n))
-    rows = metric_rows(results)
-    st.html(TABLE_CSS + metrics_html(results, state.titles, state.colours))
-    columns = st.columns([5, 1.2], vertical_alignment="center")
-    columns[0].caption(metrics_words(results))
-    with columns[1]:
-        offer_table("Metrics", HEADER, rows, state.lines, key="results_metrics_csv")
+    st.html(TABLE_CSS + metrics_html(results, state.colours))
+    caption_with_table(
+        metrics_caption(results),
+        "Metrics",
+        HEADER,
+        metric_rows(results),
+        state.provenance,
+        key="results_metrics_csv",
+    )
 
-
-# --------------------------------------------------------------------------------------------------
-# Controls
-# --------------------------------------------------------------------------------------------------
 
 CONTROL_HEADER = [
     "set",
@@ -174,23 +165,10 @@ def control_rows(evidence: Evidence) -> list[list[object]]:
                 found = one.differences.get(name, {}).get(mode)
                 if found is None or mode not in result.modes:
                     continue
-                low, high = (None, None) if found.interval is None else found.interval
-                values = (
-                    result.modes[mode].auroc,
-                    one.results[name].modes[mode].auroc,
-                    found.auroc,
-                    low,
-                    high,
-                )
-                rows.append(
-                    [
-                        name,
-                        ROLE_NAMES[result.role],
-                        MODE_WORDS[mode],
-                        CONTROL_NAMES.get(control, control),
-                        *(None if v is None else 100 * v for v in values),
-                    ]
-                )
+                ours, its = result.modes[mode].auroc, one.results[name].modes[mode].auroc
+                values = shares(ours, its, found.auroc, *(found.interval or (None, None)))
+                title = CONTROL_NAMES.get(control, control)
+                rows.append([name, ROLE_NAMES[result.role], MODE_TITLES[mode], title, *values])
     return rows
 
 
@@ -211,8 +189,8 @@ def controls_html(evidence: Evidence, mode: str) -> str:
                 cells.append("")
                 continue
             interval = between(found.interval, sign=True)
-            ahead = percent(found.auroc, sign=True) + (f" ({interval})" if interval else "")
-            cells.append(Cell(percent(one.results[name].modes[mode].auroc), ahead))
+            difference = percent(found.auroc, sign=True) + (f" ({interval})" if interval else "")
+            cells.append(Cell(percent(one.results[name].modes[mode].auroc), difference))
         rows.append(Row(cells))
     return table_html(["set", "SD outliers", *(CONTROL_NAMES.get(c, c) for c in controls)], rows)
 
@@ -230,7 +208,7 @@ def control_chart(evidence: Evidence, mode: str = "both") -> Chart:
     titles = [set_name(one) for one in sets]
     heat = Heat("points of AUROC", titles, names, z, "+.2f", signed=True, from_top=True)
     return Chart(
-        f"SD outliers minus each control, {MODE_WORDS[mode]}",
+        f"SD outliers minus each control, {MODE_TITLES[mode]}",
         "OOD set",
         "control",
         [heat],
@@ -238,7 +216,7 @@ def control_chart(evidence: Evidence, mode: str = "both") -> Chart:
     )
 
 
-def control_words(report: Report) -> str:
+def controls_caption(report: Report) -> str:
     """What the map of differences is, and what each control is; names in *italics*."""
     kinds = "; ".join(f"*{CONTROL_NAMES[c]}*: {_WHAT[c]}" for c in report.controls if c in _WHAT)
     return (
@@ -247,7 +225,7 @@ def control_words(report: Report) -> str:
     )
 
 
-def control_table_words(report: Report) -> str:
+def controls_table_caption(report: Report) -> str:
     """What the table of controls is."""
     return (
         f"AUROC in %, from report.json with the bundle's own k = {report.score.k}, α = {report.score.alpha:g}; "
@@ -261,38 +239,24 @@ def show_controls(evidence: Evidence) -> None:
     """What stands beside the method: the same scores without what it claims to be the cause."""
     report = evidence.report
     if not report.controls:
-        with st.container(border=True):
-            st.markdown("**This bundle was measured without controls.**")
-            st.markdown(
-                "Here you would see what the same scores reach without detector training, with outliers "
-                "under the "
-                "right label, and with noise alone. Name them under `evaluation.controls` in the "
-                "configuration of a run."
-            )
+        empty_state(
+            "This bundle was measured without controls.",
+            "Here you would see what the same scores reach without detector training, with outliers under the "
+            "right label, and with noise alone. Name them under `evaluation.controls` in the configuration of "
+            "a run.",
+        )
         return
-    score = report.score
-    lines = provenance(evidence.bundle, k=score.k, alpha=f"{score.alpha:g}")
-    words = [MODE_WORDS[mode] for mode in MODES if any(mode in one.modes for one in report.results.values())]
-    chosen = st.segmented_control(
-        "Score by",
-        words,
-        default=words[0],
-        required=True,
-        key="results_control_mode",
-        bind="query-params",
-        persist_state="session",
-    )
-    mode = next(m for m, word in MODE_WORDS.items() if word == chosen)
-    show_chart(
-        control_chart(evidence, mode),
-        lines,
-        key="results_controls",
-        caption=control_words(report),
-    )
+    lines = report_provenance(evidence)
+    titles = [MODE_TITLES[mode] for mode in MODES if any(mode in one.modes for one in report.results.values())]
+    chosen = choose_one("Score by", titles, "results_control_mode")
+    mode = next(mode for mode, title in MODE_TITLES.items() if title == chosen)
+    show_chart(control_chart(evidence, mode), lines, key="results_controls", caption=controls_caption(report))
     st.html(TABLE_CSS + controls_html(evidence, mode))
-    columns = st.columns([5, 1.2], vertical_alignment="center")
-    columns[0].caption(
-        control_table_words(report),
+    caption_with_table(
+        controls_table_caption(report),
+        "Controls",
+        CONTROL_HEADER,
+        control_rows(evidence),
+        lines,
+        key="results_controls_table_csv",
     )
-    with columns[1]:
-        offer_table("Controls", CONTROL_HEADER, control_rows(evidence), lines, key="results_controls_table_csv")

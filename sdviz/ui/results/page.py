@@ -17,8 +17,10 @@ from sdviz.ui.results.methods import show_methods
 from sdviz.ui.results.metric_tables import show_controls, show_metrics
 from sdviz.ui.results.paper import show_paper
 from sdviz.ui.results.report import show_report
-from sdviz.ui.results.state import ResultsState, results_state
+from sdviz.ui.results.state import NO_DETECTOR
+from sdviz.ui.scores import ScoredSets, scored_sets
 from sdviz.ui.session import score_controls
+from sdviz.ui.widgets import choose_one
 
 HISTOGRAM, ROC, PRECISION, METRICS = "Histogram", "ROC", "Precision-recall", "Metrics"
 CONTROLS, METHODS = "Controls", "Methods"
@@ -27,11 +29,12 @@ VIEWS = (HISTOGRAM, ROC, PRECISION, METRICS, CONTROLS, METHODS, K_ALPHA, RECIPES
 VIEW_KEY = "results_view"
 SHOWS = "how far the scores of ID and OOD images lie apart, with a threshold to drag, ROC curves and metrics"
 
-_BY_SETTINGS: dict[str, Callable[[ResultsState], None]] = {
+_OF_SCORES: dict[str, Callable[[ScoredSets], None]] = {
     HISTOGRAM: show_histogram,
     ROC: show_roc,
     PRECISION: show_precision_recall,
     METRICS: show_metrics,
+    REPORT: show_report,
 }
 _OF_EVIDENCE: dict[str, Callable[[Evidence], None]] = {
     CONTROLS: show_controls,
@@ -56,27 +59,15 @@ def show_results(context: PageContext) -> None:
 @st.fragment
 def _results(bundle: Bundle) -> None:
     evidence, library = open_evidence(bundle)
-    view = st.segmented_control(
-        "View",
-        VIEWS,
-        default=HISTOGRAM,
-        required=True,
-        key=VIEW_KEY,
-        bind="query-params",
-        persist_state="session",
-        label_visibility="collapsed",
-    )
+    view = choose_one("View", VIEWS, VIEW_KEY, label_visibility="collapsed")
     try:
-        if view in _BY_SETTINGS:
-            settings = score_controls(evidence, "results")
-            if settings is None:
-                raise MissingPart("this bundle has no detector: it scores nothing")  # noqa: TRY301
-            _BY_SETTINGS[view](results_state(evidence, settings))
+        if view in _OF_SCORES:
+            if view != REPORT:
+                score_controls(evidence, "results")
+            _OF_SCORES[view](scored_sets(evidence, library, NO_DETECTOR))
         elif view in _OF_EVIDENCE:
             _OF_EVIDENCE[view](evidence)
-        elif view == REPORT:
-            show_report(evidence, library)
-        elif view in _OF_BUNDLES:
+        else:
             _OF_BUNDLES[view](bundle)
     except MissingPart as error:
         show_missing_part(error, SHOWS)

@@ -6,7 +6,6 @@ import html
 from collections.abc import Mapping, Sequence
 
 import streamlit as st
-from streamlit.delta_generator import DeltaGenerator
 
 from sdviz.analysis.paper_report import system_name
 from sdviz.analysis.paper_tables import PAPER_DATASET, SD_TEST, Ours, PaperTable, other_sets, paper_tables
@@ -26,12 +25,24 @@ Others = dict[str, dict[tuple[int, float], Ours]]
 _WIDE_CSS = "<style>.resulttable { width: 100%; }</style>"
 
 
-def _head() -> DeltaGenerator:
-    """A line for a table's title, with its button at the right."""
-    return st.container(horizontal=True, vertical_alignment="bottom")
+def _table(
+    title: str,
+    header: Sequence[str],
+    rows: list[list[object]],
+    table: str,
+    *,
+    name: str,
+    key: str,
+    lines: Mapping[str, str],
+) -> None:
+    """A table with its title and, at the right, the button that gives it as CSV."""
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        st.markdown(title, width="stretch")
+        offer_table(name, header, rows, lines, key=key)
+    st.html(TABLE_CSS + _WIDE_CSS + table)
 
 
-def ours_words(ours: Ours) -> tuple[str, str]:
+def ours_text(ours: Ours) -> tuple[str, str]:
     """A figure of ours and, smaller, what it rests on."""
     text = f"{ours.mean:.2f}" + (f" ± {ours.sd:.2f}" if ours.sd is not None else "")
     small = [counted(ours.n_bundles, "run")] if ours.n_bundles > 1 else []
@@ -58,7 +69,7 @@ def paper_html(table: PaperTable) -> str:
             if ours is None:
                 cells.append('<td class="ours"></td>')
             else:
-                text, small = ours_words(ours)
+                text, small = ours_text(ours)
                 cells.append(f'<td class="ours"><b>{text}</b><small>{html.escape(small)}</small></td>')
         body.append("<tr>" + "".join(cells) + "</tr>")
     return boxed(
@@ -133,13 +144,23 @@ def show_paper(bundle: Bundle) -> None:
     )
     lines = many_lines(chosen) or {"source": "Yoon et al., Tables 1 to 4"}
     for table in paper_tables(chosen):
-        with _head():
-            st.markdown(f"**Table {table.number}.** {table.title}", width="stretch")
-            offer_table(f"Table {table.number}", *table_rows(table), lines, key=f"results_paper_{table.number}")
-        st.html(TABLE_CSS + _WIDE_CSS + paper_html(table))
+        name = f"Table {table.number}"
+        title = f"**{name}.** {table.title}"
+        _table(
+            title,
+            *table_rows(table),
+            paper_html(table),
+            name=name,
+            key=f"results_paper_{table.number}",
+            lines=lines,
+        )
         for note in table.notes:
             st.caption(note)
-    _others(other_sets(chosen), lines)
+    if others := other_sets(chosen):
+        name = "Measured here on sets that the paper has not"
+        title = f"**{name}**, under their own names: AUROC in %, by the S and w of training"
+        html_table = table_html(*others_table(others))
+        _table(title, *others_rows(others), html_table, name=name, key="results_paper_others", lines=lines)
     for line in problems:
         st.caption(f"Not read: {line}")
 
@@ -149,7 +170,7 @@ def others_table(others: Others) -> tuple[list[str], list[Row]]:
     recipes = sorted({recipe for by_recipe in others.values() for recipe in by_recipe})
     rows = []
     for name, by in others.items():
-        cells = [Cell(*ours_words(by[one])) if one in by else "" for one in recipes]
+        cells = [Cell(*ours_text(by[one])) if one in by else "" for one in recipes]
         rows.append(Row([name.replace(SD_TEST, set_name(SD_TEST)), *cells]))
     return ["set", *(f"S = {s}, w = {w:g}" for s, w in recipes)], rows
 
@@ -162,15 +183,3 @@ def others_rows(others: Others) -> tuple[list[str], list[list[object]]]:
         for (s, w), ours in by_recipe.items()
     ]
     return ["set", "S", "w", "ours", "ours_sd", "ours_runs", "ours_images"], rows
-
-
-def _others(others: Others, lines: Mapping[str, str]) -> None:
-    if not others:
-        return
-    title = "Measured here on sets that the paper has not"
-    with _head():
-        st.markdown(
-            f"**{title}**, under their own names: AUROC in %, by the S and w of training", width="stretch"
-        )
-        offer_table(title, *others_rows(others), lines, key="results_paper_others")
-    st.html(TABLE_CSS + _WIDE_CSS + table_html(*others_table(others)))

@@ -11,43 +11,43 @@ import numpy as np
 import streamlit as st
 
 from sdviz import data
-from sdviz.analysis import Evidence, MissingPart, PictureLibrary
+from sdviz.analysis import Evidence, MissingPart
 from sdviz.analysis.curves import histogram
 from sdviz.analysis.paper_tables import PAPER_DATASET, paper_tables
 from sdviz.evaluation.tables import FRECHET_NAMES
 from sdviz.ui.charts import Chart
 from sdviz.ui.pictures import data_uri
 from sdviz.ui.results.curves import (
-    HISTOGRAM_WORDS,
-    ROC_WORDS,
+    HISTOGRAM_CAPTION,
+    ROC_CAPTION,
     first_sets,
     histogram_chart,
+    precision_caption,
     precision_recall_chart,
-    precision_words,
     roc_chart,
 )
 from sdviz.ui.results.html_tables import TABLE_CSS
-from sdviz.ui.results.maps import k_alpha_chart, map_words
+from sdviz.ui.results.maps import k_alpha_chart, map_caption
 from sdviz.ui.results.methods import (
     first_methods,
+    methods_caption,
     methods_chart,
     methods_html,
-    methods_table_words,
-    methods_words,
+    methods_table_caption,
     near_set,
 )
 from sdviz.ui.results.metric_tables import (
     control_chart,
-    control_table_words,
-    control_words,
+    controls_caption,
     controls_html,
+    controls_table_caption,
+    metrics_caption,
     metrics_html,
-    metrics_words,
 )
 from sdviz.ui.results.paper import about_family, paper_html
 from sdviz.ui.results.records import all_records, families
-from sdviz.ui.results.state import MODE_WORDS, ResultsState, find_results, results_state
-from sdviz.ui.session import score_settings
+from sdviz.ui.results.state import MODE_TITLES, find_results
+from sdviz.ui.scores import ScoredSets
 from sdviz.ui.text import counted
 
 WORST = 12
@@ -74,17 +74,13 @@ pre { font-size: 11px; white-space: pre-wrap; }
 """
 
 
-def show_report(evidence: Evidence, library: PictureLibrary) -> None:
+def show_report(state: ScoredSets) -> None:
     """What the file holds, and the button that makes it."""
-    settings = score_settings(evidence)
-    if settings is None:
-        raise MissingPart("this bundle has no detector: it scores nothing")
-    state = results_state(evidence, settings)
+    bundle, settings = state.bundle, state.settings
     st.markdown(
         "**One HTML file with everything**: metrics, histogram at the threshold in force, ROC and "
-        "precision-recall, "
-        "controls, other methods, the map over k and α, clusters, Frechet distances, the worst failures, and "
-        "where all of it comes from. It opens in any browser, needs no network, and prints."
+        "precision-recall, controls, other methods, the map over k and α, clusters, Frechet distances, the "
+        "worst failures, and where all of it comes from. It opens in any browser, needs no network, and prints."
     )
     with_map = st.toggle(
         "With the map over k and α, on the validation set",
@@ -92,17 +88,17 @@ def show_report(evidence: Evidence, library: PictureLibrary) -> None:
         key="results_report_map",
         help="Takes a few seconds where it has not been looked at yet.",
     )
-    foreign = [name for name in state.scores if not _is_built_in(evidence, name)]
+    foreign = [name for name in state.scores if not _is_built_in(state.evidence, name)]
     if foreign:
         st.caption(
             f"Pictures of {', '.join(foreign)} stay out of it: those sets come from files on this machine. "
             "Their worst images stand there by id."
         )
-    name = evidence.bundle.path.name if evidence.bundle.path else "bundle"
+    name = bundle.path.name if bundle.path else "bundle"
     st.download_button(
         "Report",
-        lambda: report_html(state, library, with_map),
-        f"sdviz-report-{name}-{evidence.bundle.hash[:8]}.html",
+        lambda: report_html(state, with_map),
+        f"sdviz-report-{name}-{bundle.hash[:8]}.html",
         "text/html",
         key="results_report",
         on_click="ignore",
@@ -110,63 +106,54 @@ def show_report(evidence: Evidence, library: PictureLibrary) -> None:
         icon=":material/description:",
     )
     st.caption(
-        f"k = {settings.k}, α = {settings.alpha:g}, features "
-        f"{'of unit length' if settings.normalize else 'as they are'}, threshold {state.t:.6g}: as they "
-        "are on the "
-        "other views now. It is made when you press the button."
+        f"k = {settings.k}, α = {settings.alpha:g}, features {settings.features}, threshold "
+        f"{state.threshold:.6g}: as they are on the other views now. It is made when you press the button."
     )
 
 
-def report_html(state: ResultsState, library: PictureLibrary, with_map: bool = True) -> str:
-    """The whole file.
+def report_html(state: ScoredSets, with_map: bool) -> str:
+    """The whole file, without pictures of sets that come from files.
 
     Args:
         state: Scores, settings and threshold.
-        library: Pictures of the worst images; those of sets from files are not put in.
         with_map: Whether to search neighbours for the map over k and alpha.
     """
-    evidence, bundle = state.evidence, state.evidence.bundle
-    lines = state.lines | {"threshold": f"{state.t!r}; above is called OOD"}
+    evidence, bundle = state.evidence, state.bundle
+    lines = state.provenance | {"threshold": f"{state.threshold!r}; above is called OOD"}
     results = find_results(state)
     title = f"{lines['bundle']}: {lines['trained on']}"
     parts = [
         f"<h1>{html.escape(title)}</h1>",
         '<p class="about">How well scores tell out-of-distribution (OOD) from in-distribution (ID) images. '
-        "A higher "
-        "score is more OOD; ID images are the held-out ones.</p>",
+        "A higher score is more OOD; ID images are the held-out ones.</p>",
         _table(["", ""], [[key, value] for key, value in lines.items()], text=2),
         "<h2>Metrics</h2>",
-        _about(metrics_words(results)),
-        metrics_html(results, state.titles, state.colours),
+        _about(metrics_caption(results)),
+        metrics_html(results, state.colours),
         "<h2>At the threshold</h2>",
         _table(["set", "images", "called OOD", "share called OOD, %", "that is"], _at_threshold(state), text=1),
     ]
     drawn = histogram({n: state.column(n, "both") for n in state.scores}, state.reference.threshold, "log")
     shown = first_sets(state)
-    words = f"{HISTOGRAM_WORDS} Drawn: {', '.join(state.titles[n] for n in shown)}; all sets are counted above."
-    parts.append(_figure(histogram_chart(state, drawn, "share", shown), lines, words))
-    if state.ood_names:
+    drawn_sets = ", ".join(state.titles[n] for n in shown)
+    caption = f"{HISTOGRAM_CAPTION} Drawn: {drawn_sets}; all sets are counted above."
+    parts.append(_figure(histogram_chart(state, drawn, "share", shown), lines, caption))
+    if evidence.ood_sets:
         parts.append("<h2>Curves</h2>")
-        for mode in ("both", "distance"):
-            parts.append(
-                _figure(
-                    roc_chart(state, mode),
-                    lines,
-                    f"ROC by {MODE_WORDS[mode]}. {ROC_WORDS if mode == 'both' else 'Read as the one before.'}",
-                )
-            )
-        parts.append(_figure(precision_recall_chart(state, "both", "OOD"), lines, precision_words("OOD")))
+        for mode, means in (("both", ROC_CAPTION), ("distance", "Read as the one before.")):
+            parts.append(_figure(roc_chart(state, mode), lines, f"ROC by {MODE_TITLES[mode]}. {means}"))
+        parts.append(_figure(precision_recall_chart(state, "both", "OOD"), lines, precision_caption("OOD")))
     parts += _of_the_report(evidence, lines)
     validation = [name for name, one in evidence.ood_sets.items() if one.role == "validation"]
     if with_map and validation:
         try:
             chart = k_alpha_chart(evidence, state.settings, validation)
-            words = f"{map_words(evidence, state.settings, validation)} Only this set may choose settings."
-            parts.append(f"<h2>k and α on the validation set</h2>{_figure(chart, lines, words)}")
+            caption = f"{map_caption(evidence, state.settings, validation)} Only this set may choose settings."
+            parts.append(f"<h2>k and α on the validation set</h2>{_figure(chart, lines, caption)}")
         except MissingPart as error:
             parts.append(f"<p>No map over k and α: {html.escape(str(error))}.</p>")
     parts += _paper(state)
-    parts += _worst(state, library)
+    parts += _worst(state)
     config = json.dumps(bundle.manifest.config, indent=1, sort_keys=True)
     parts.append(
         f"<details><summary>Resolved configuration</summary><pre>{html.escape(config)}</pre></details>"
@@ -180,11 +167,11 @@ def report_html(state: ResultsState, library: PictureLibrary, with_map: bool = T
     )
 
 
-def _at_threshold(state: ResultsState) -> list[list[object]]:
+def _at_threshold(state: ScoredSets) -> list[list[object]]:
     rows: list[list[object]] = []
     for name in state.scores:
         scores = state.column(name, "both")
-        n = int((scores > state.t).sum())
+        n = int((scores > state.threshold).sum())
         kind = "FPR, false alarms" if name == state.id_name else "TPR, OOD found"
         rows.append([state.titles[name], len(scores), n, 100 * n / max(1, len(scores)), kind])
     return rows
@@ -200,10 +187,10 @@ def _of_the_report(evidence: Evidence, lines: Mapping[str, str]) -> list[str]:
     if report.controls:
         parts += [
             "<h2>Controls</h2>",
-            _figure(control_chart(evidence), lines, control_words(report)),
-            _about(control_table_words(report)),
+            _figure(control_chart(evidence), lines, controls_caption(report)),
+            _about(controls_table_caption(report)),
             *(
-                f"<p><b>By {html.escape(MODE_WORDS[mode])}</b></p>{controls_html(evidence, mode)}"
+                f"<p><b>By {html.escape(MODE_TITLES[mode])}</b></p>{controls_html(evidence, mode)}"
                 for mode in ("both", "distance")
             ),
         ]
@@ -213,9 +200,9 @@ def _of_the_report(evidence: Evidence, lines: Mapping[str, str]) -> list[str]:
             _figure(
                 methods_chart(evidence, near_set(report), first_methods(evidence)),
                 lines,
-                methods_words(evidence),
+                methods_caption(evidence),
             ),
-            _about(methods_table_words(report)),
+            _about(methods_table_caption(report)),
             methods_html(evidence),
         ]
     if report.clusters is not None:
@@ -237,11 +224,11 @@ def _breakable(text: str) -> str:
     return html.escape(text).replace("/", "/<wbr>")
 
 
-def _paper(state: ResultsState) -> list[str]:
-    if state.evidence.bundle.manifest.dataset != PAPER_DATASET:
+def _paper(state: ScoredSets) -> list[str]:
+    if state.bundle.manifest.dataset != PAPER_DATASET:
         return []
     groups = families(all_records()[0])
-    own = next((g for g in groups.values() if any(r.hash == state.evidence.bundle.hash for r in g)), [])
+    own = next((g for g in groups.values() if any(r.hash == state.bundle.hash for r in g)), [])
     if not own:
         return []
     parts = [
@@ -260,11 +247,11 @@ def _is_built_in(evidence: Evidence, name: str) -> bool:
     return len(ids) > 0 and all(str(one).split("/")[0] in data.BUILT_IN for one in ids)
 
 
-def _worst(state: ResultsState, library: PictureLibrary) -> list[str]:
+def _worst(state: ScoredSets) -> list[str]:
     """The images furthest on the wrong side of the threshold, set by set."""
     parts = ["<h2>Worst failures</h2>"]
     for name, one in state.evidence.sets.items():
-        margin = state.column(name, "both") - state.t
+        margin = state.column(name, "both") - state.threshold
         wrong = margin > 0 if name == state.id_name else margin <= 0
         size = np.where(wrong, np.abs(margin), -1.0)
         rows = np.argsort(-size, kind="stable")[: min(WORST, int(wrong.sum()))]
@@ -287,7 +274,7 @@ def _worst(state: ResultsState, library: PictureLibrary) -> list[str]:
                 f'<p class="about">This set comes from files; its pictures are left out.</p><ul>{items}</ul>'
             )
             continue
-        found = library.show(ids)
+        found = state.library.show(ids)
         figures = [
             f'<figure><img alt="{html.escape(w)}" src="{data_uri(found.images[i])}">'
             f"<figcaption>{html.escape(str(found.class_names[i]))} {_breakable(w)}</figcaption></figure>"
@@ -322,17 +309,10 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[object]], text: int) -
     """A table whose first `text` columns are words."""
 
     def cell(value: object, i: int, tag: str) -> str:
-        words = (
-            ""
-            if value is None
-            else f"{value:.2f}"
-            if isinstance(value, float)
-            else f"{value:,}"
-            if isinstance(value, int)
-            else str(value)
-        )
+        style = ".2f" if isinstance(value, float) else "," if isinstance(value, int) else ""
+        shown = "" if value is None else format(value, style)
         kind = ' class="text"' if i < text or (tag == "td" and isinstance(value, str)) else ""
-        return f"<{tag}{kind}>{html.escape(words)}</{tag}>"
+        return f"<{tag}{kind}>{html.escape(shown)}</{tag}>"
 
     top = "".join(cell(name, i, "th") for i, name in enumerate(header))
     body = "".join("<tr>" + "".join(cell(v, i, "td") for i, v in enumerate(row)) + "</tr>" for row in rows)

@@ -1,101 +1,33 @@
-"""What the views of Results share: scores under the settings in force, their threshold, names and colours."""
+"""What the views of Results share: the measures of every set, and tables as files."""
 
 from __future__ import annotations
 
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
-import numpy as np
 import streamlit as st
 
-from sdviz.analysis import Evidence
+from sdviz.analysis import Evidence, MissingPart
 from sdviz.analysis.curves import Results, reported, results_of
 from sdviz.analysis.provenance import provenance
-from sdviz.analysis.rescoring import SetScores
-from sdviz.analysis.tables import MissingPart
-from sdviz.evaluation import OODReference
-from sdviz.ui.cache.evidence import id_reference, set_scores
 from sdviz.ui.charts import file_name
-from sdviz.ui.session import ScoreSettings, threshold
-from sdviz.ui.theme import set_colours, set_titles
+from sdviz.ui.scores import ScoredSets
 
-MODE_WORDS = {"both": "distance + α · votes", "distance": "distance only", "votes": "votes only"}
+MODE_TITLES = {"both": "distance + α · votes", "distance": "distance only", "votes": "votes only"}
 # intervals under settings that no report was made with
 BOOTSTRAP = 200
 
 
-@dataclass(frozen=True, eq=False)
-class ResultsState:
-    """Scores as the person has set them.
-
-    Attributes:
-        evidence: Of the bundle in use.
-        settings: k, alpha, normalisation.
-        scores: Eq. 6 of every set.
-        id_name: The held-out ID images.
-        reference: Their scores in order, and the threshold at 95 % ID recall.
-        t: The threshold in force; above is called OOD.
-        titles: What each set is called.
-        colours: Of each set.
-        lines: Where the numbers come from.
-    """
-
-    evidence: Evidence
-    settings: ScoreSettings
-    scores: dict[str, SetScores]
-    id_name: str
-    reference: OODReference
-    t: float
-    titles: dict[str, str]
-    colours: dict[str, str]
-    lines: dict[str, str]
-
-    @property
-    def ood_names(self) -> list[str]:
-        """The OOD sets, in the order of the scores."""
-        return list(self.evidence.ood_sets)
-
-    def column(self, name: str, mode: str) -> np.ndarray:
-        """One set's scores by "both", "distance" or "votes", float64 (N,)."""
-        one = self.scores[name]
-        return np.asarray({"both": one.total, "distance": one.distance, "votes": one.votes}[mode], np.float64)
-
-
-def results_state(evidence: Evidence, settings: ScoreSettings) -> ResultsState:
-    """Scores everything, from a search that is done once for each normalisation.
-
-    Raises:
-        MissingPart: The bundle lacks what that needs.
-    """
-    id_name = evidence.id_set.name
-    scores = set_scores(evidence, settings)
-    reference = id_reference(evidence, scores)
-    lines = provenance(evidence.bundle, k=settings.k, alpha=f"{settings.alpha:g}", features=_features(settings))
-    return ResultsState(
-        evidence,
-        settings,
-        scores,
-        id_name,
-        reference,
-        threshold(reference.threshold),
-        set_titles(evidence),
-        set_colours(evidence),
-        lines,
-    )
-
-
-def _features(settings: ScoreSettings) -> str:
-    return "of unit length" if settings.normalize else "as they are"
+NO_DETECTOR = "this bundle has no detector: it scores nothing"
 
 
 @st.cache_data(max_entries=32, show_spinner="Measuring every set, with intervals ...")
-def _measured(bundle_hash: str, k: int, alpha: float, normalize: bool, _state: ResultsState) -> Results:
+def _measured(bundle_hash: str, k: int, alpha: float, normalize: bool, _state: ScoredSets) -> Results:
     return results_of(_state.evidence, _state.scores, BOOTSTRAP)
 
 
-def find_results(state: ResultsState) -> Results:
+def find_results(state: ScoredSets) -> Results:
     """Every metric: report.json's own under the bundle's settings, else computed once and kept."""
     if state.settings.is_own:
         try:
@@ -104,6 +36,16 @@ def find_results(state: ResultsState) -> Results:
             pass
     s = state.settings
     return _measured(state.evidence.bundle.hash, s.k, s.alpha, s.normalize, state)
+
+
+def report_provenance(evidence: Evidence) -> dict[str, str]:
+    """Where the numbers of report.json come from, which has the bundle's own k and alpha.
+
+    Raises:
+        MissingPart: No report.
+    """
+    score = evidence.report.score
+    return provenance(evidence.bundle, k=score.k, alpha=f"{score.alpha:g}")
 
 
 def table_csv(
@@ -139,3 +81,19 @@ def offer_table(
         on_click="ignore",
         icon=":material/download:",
     )
+
+
+def caption_with_table(
+    caption: str,
+    title: str,
+    header: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    lines: Mapping[str, str],
+    *,
+    key: str,
+) -> None:
+    """What a table is, and beside it the button that gives it as CSV."""
+    columns = st.columns([5, 1.2], vertical_alignment="center")
+    columns[0].caption(caption)
+    with columns[1]:
+        offer_table(title, header, rows, lines, key=key)

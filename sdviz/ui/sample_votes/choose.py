@@ -21,24 +21,23 @@ from sdviz.analysis.votes import (
     scored_sets,
     telling_sample,
 )
-from sdviz.bundle import Bundle
 from sdviz.data.uploads import from_uploads
 from sdviz.ui.components import Cell, picture_grid
+from sdviz.ui.library import show_pictures
 from sdviz.ui.pictures import data_uri
 from sdviz.ui.sample_votes.state import (
     PAGE,
-    SetsNow,
     group_colour,
     group_titles,
     is_own,
     open_sample,
     opener,
-    show_pictures,
     source_of,
 )
+from sdviz.ui.scores import SetsNow
 from sdviz.ui.session import chosen_set, sample
-from sdviz.ui.training.state import plain
-from sdviz.ui.uploads import KeptUploads, kept_uploads
+from sdviz.ui.text import code_span, plain
+from sdviz.ui.uploads import KeptUploads, kept_uploads, picture_uploader
 
 STRIP_SIZE, STRIP_PX = 13, 64
 GALLERY_SIZE = 60
@@ -47,21 +46,22 @@ _MAX_ID_SHOWN = 60
 
 
 def choose_sample(
-    bundle: Bundle, evidence: Evidence, library: PictureLibrary, now: SetsNow
+    evidence: Evidence, library: PictureLibrary, now: SetsNow
 ) -> tuple[Sample | None, Mapping[str, np.ndarray]]:
     """The row of widgets that choose an image, and the strip of those beside it.
 
     Returns:
         The image, None where there is none to show, and the person's own pictures by id.
     """
-    uploads = kept_uploads(bundle.manifest.image_size)
+    size_px = evidence.bundle.manifest.image_size
+    uploads = kept_uploads(size_px)
     pictures = uploads.all()
     chosen, note, is_another = _resolve(evidence, library, pictures, now)
     groups = group_ids(evidence)
     titles = group_titles(evidence)
     options = [*groups, *([OTHER] if pictures or (chosen is not None and chosen.group == OTHER) else [])]
     if chosen is None or not options:
-        _upload(uploads, bundle.manifest.image_size)
+        _upload(uploads, size_px)
         return None, uploads.all()
     is_scored = chosen.group in scored_sets(evidence)
     foreign = source_of(chosen.id) if chosen.group == OTHER and not is_own(chosen.id) else ""
@@ -95,17 +95,14 @@ def choose_sample(
         ids, totals = _in_order(evidence, now, groups, pictures, chosen, chosen.group, order)
         at = int(np.flatnonzero(ids == chosen.id)[0]) if chosen.id in ids else 0
         _ask_for_id(chosen)
-        _gallery(evidence, library, ids, totals, chosen, at)
-        _upload(uploads, bundle.manifest.image_size)
-        for words, icon, step in (
-            ("Previous", ":material/chevron_left:", -1),
-            ("Next", ":material/chevron_right:", 1),
-        ):
+        _gallery(evidence, library, ids, totals, chosen, at, pictures)
+        _upload(uploads, size_px)
+        for name, icon, step in (("Previous", "chevron_left", -1), ("Next", "chevron_right", 1)):
             there = 0 <= at + step < len(ids)
             st.button(
-                icon,
-                key=f"{PAGE}_{words.lower()}",
-                help=f"{words} image in this order",
+                f":material/{icon}:",
+                key=f"{PAGE}_{name.lower()}",
+                help=f"{name} image in this order",
                 disabled=not there,
                 on_click=open_sample,
                 args=(str(ids[at + step]) if there else "", chosen.group if is_scored else None),
@@ -132,16 +129,10 @@ def _resolve(
         The image, a line on what became of the wish, and whether another image was wished for.
     """
     asked = sample().strip()
-    # in a code span, so that nothing in a link is taken for Markdown
-    shown = "`" + asked[:_MAX_ID_SHOWN].replace("`", "'").replace("\n", " ") + "`"
-
-    def first() -> tuple[Sample | None, str]:
-        return telling_sample(
-            evidence, {name: one.total for name, one in now.to_order_by.items()}, now.threshold
-        )
-
+    shown = code_span(asked, _MAX_ID_SHOWN)
+    totals = {name: one.total for name, one in now.to_order_by.items()}
     if not asked:
-        one, what = first()
+        one, what = telling_sample(evidence, totals, now.threshold)
         return one, f"No image chosen yet: this is {what}. Pick any other." if one else "", False
     if asked in pictures:
         return Sample(asked, OTHER, "", -1), "", False
@@ -153,14 +144,14 @@ def _resolve(
         return find_sample(evidence, names[0]), f"{shown} is part of one id only, this one's.", False
     if n > 1:
         such = ", ".join(f"`{one}`" for one in names)
-        return first()[0], f"{n:,} ids contain {shown}, such as {such}. Say which.", True
-    if not asked.startswith("upload/") and library.show([asked]).found[0]:
-        return Sample(asked, OTHER, "", -1), "None of the bundle's own: its features are computed here.", False
-    if asked.startswith("upload/"):
+        note = f"{n:,} ids contain {shown}, such as {such}. Say which."
+    elif is_own(asked):
         note = f"{shown} was an upload in another browser session. Upload it again to see it."
+    elif library.show([asked]).found[0]:
+        return Sample(asked, OTHER, "", -1), "None of the bundle's own: its features are computed here.", False
     else:
         note = f"{shown} is no image of this bundle, nor of a set on this machine."
-    return first()[0], note, True
+    return telling_sample(evidence, totals, now.threshold)[0], note, True
 
 
 def _in_order(
@@ -250,6 +241,7 @@ def _gallery(
     totals: np.ndarray,
     chosen: Sample,
     at: int,
+    pictures: Mapping[str, np.ndarray],
 ) -> None:
     """More of the same group, drawn only while it is open."""
     box = st.popover("Gallery", icon=":material/grid_view:", key=f"{PAGE}_gallery_box", on_change="rerun")
@@ -264,16 +256,8 @@ def _gallery(
                 st.session_state[key] = at // GALLERY_SIZE + 1
             page = st.number_input(f"Page, 1 to {n_pages}", 1, n_pages, key=key)
         rows = slice((page - 1) * GALLERY_SIZE, page * GALLERY_SIZE)
-        uploads: Mapping[str, np.ndarray] = kept_uploads(evidence.bundle.manifest.image_size).all()
-        _thumbnails(
-            evidence,
-            library,
-            ids[rows],
-            totals[rows],
-            chosen,
-            f"{PAGE}_gallery",
-            uploads if chosen.group == OTHER else {},
-        )
+        key = f"{PAGE}_gallery"
+        _thumbnails(evidence, library, ids[rows], totals[rows], chosen, key, pictures)
 
 
 @st.cache_data(max_entries=16, show_spinner=False)
@@ -299,13 +283,7 @@ def _upload(kept: KeptUploads, size_px: int) -> None:
             open_sample(new[-1])
 
     with st.popover("Upload", icon=":material/upload:"):
-        st.file_uploader(
-            "Up to 10 MB and 10,000 px a side each; cropped to the middle square and resized.",
-            ["png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff"],
-            accept_multiple_files=True,
-            key=key,
-            on_change=changed,
-        )
+        picture_uploader(key, on_change=changed)
         now, refused = prepare()
         kept.take(now)
         for line in refused:

@@ -6,12 +6,12 @@ import streamlit as st
 
 from sdviz.bundle import Bundle
 from sdviz.ui.cache.evidence import open_evidence, show_missing_part, start_search
-from sdviz.ui.cluster_names import display_names
 from sdviz.ui.page import PageContext, show_missing_bundle
 from sdviz.ui.sample_votes.choose import choose_sample
 from sdviz.ui.sample_votes.outlier import show_outlier
 from sdviz.ui.sample_votes.parts import show_heads, show_neighbours, show_place, show_verdict
-from sdviz.ui.sample_votes.state import PAGE, look_at, sets_now
+from sdviz.ui.sample_votes.state import PAGE, sample_view
+from sdviz.ui.scores import sets_now
 from sdviz.ui.session import score_controls, score_settings
 
 SHOWS = "one image, its neighbours among training images and outliers, and the score that they make"
@@ -35,21 +35,21 @@ def _page(bundle: Bundle) -> None:
     settings = score_settings(evidence)
     assert settings is not None
     now = sets_now(evidence, settings)
-    sample, uploads = choose_sample(bundle, evidence, library, now)
+    sample, uploads = choose_sample(evidence, library, now)
     score_controls(evidence, PAGE)
     if sample is None:
         show_missing_part("this bundle has neither scores nor banks of features", SHOWS)
         return
-    look = look_at(bundle, evidence, library, display_names(bundle), settings, sample, uploads)
-    show_verdict(look, now)
-    show_neighbours(look)
+    view = sample_view(evidence, library, settings, sample, uploads)
+    show_verdict(view, now)
+    show_neighbours(view)
     left, right = st.columns(2, gap="large")
     with left:
-        show_heads(look)
+        show_heads(view)
     with right:
-        show_place(look)
-    show_outlier(look, now.threshold)
-    if look.banks is not None:
+        show_place(view)
+    show_outlier(view, now.threshold)
+    if view.banks is not None:
         # so that another k moves the verdict at once
         start_search(evidence, settings.normalize)
         start_search(evidence, not settings.normalize)

@@ -15,26 +15,26 @@ from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.charts.parts import Bars, Points
 from sdviz.ui.cluster_names import cluster_before
 from sdviz.ui.components import Cell, Words, picture_grid
-from sdviz.ui.page import open_page
+from sdviz.ui.library import show_pictures
+from sdviz.ui.page import EMBEDDINGS, open_page
 from sdviz.ui.pictures import ID_COLOUR, OUTLIER_COLOUR, TRAIN_COLOUR, data_uri
 from sdviz.ui.sample_votes.state import (
     PAGE,
-    Looked,
-    SetsNow,
+    SampleView,
     group_colour,
     group_titles,
     is_own,
     map_of,
     opener,
-    show_pictures,
     source_of,
 )
+from sdviz.ui.scores import SetsNow
 from sdviz.ui.session import has_own_threshold, set_shared
-from sdviz.ui.text import counted, ordinal, short_of_all
+from sdviz.ui.text import counted, ordinal, plain, short_of_all
 from sdviz.ui.theme import mark_colour
-from sdviz.ui.training.state import plain
 
 BIG_PX, NEIGHBOUR_PX = 192, 96
+FREE_PLACE = Cell("", "", "transparent")
 POLL_SEC = 0.4
 
 _CSS = """
@@ -59,57 +59,48 @@ _CSS = """
 # --- the verdict ----------------------------------------------------------------------------------
 
 
-def show_verdict(look: Looked, now: SetsNow) -> None:
+def show_verdict(view: SampleView, now: SetsNow) -> None:
     """The picture, its score by Eq. 6 taken apart, and what the score means."""
     st.html(_CSS)
     row = st.container(horizontal=True, gap="medium")
     left, right = row.container(width=BIG_PX + 22), row.container(width="stretch")
     with left:
-        _picture(look)
+        _picture(view)
     with right:
-        if look.parts is None:
-            st.info(look.problem)
+        if view.parts is None:
+            st.info(view.problem)
             return
-        _sentence(look, now.threshold, now.problem)
-        _sum(look, now.threshold)
+        _sentence(view, now.threshold, now.problem)
+        _sum(view, now.threshold)
         if now.scores is not None:
-            _places(look, now.scores)
+            _places(view, now.scores)
         elif not now.problem:
-            _wait(look)
+            _wait(view)
 
 
-def _picture(look: Looked) -> None:
-    s = look.sample
-    picture_grid(
-        [
-            Cell(
-                data_uri(look.picture) if look.has_picture else "",
-                s.id,
-                group_colour(look.evidence, s.group),
-            )
-        ],
-        1,
-        key=f"{PAGE}_picture",
-        size_px=BIG_PX,
-    )
-    title = group_titles(look.evidence).get(s.group, s.group)
+def _picture(view: SampleView) -> None:
+    s = view.sample
+    picture = data_uri(view.picture) if view.has_picture else ""
+    cell = Cell(picture, s.id, group_colour(view.evidence, s.group))
+    picture_grid([cell], 1, key=f"{PAGE}_picture", size_px=BIG_PX)
+    title = group_titles(view.evidence).get(s.group, s.group)
     if s.group == OTHER:
         title = "an image of your own" if is_own(s.id) else f"{source_of(s.id)}, no set of this bundle"
-    st.caption("  \n".join([plain(title), *_about(look)]))
-    if not look.has_picture:
-        reasons = missing_lines(look.missing, look.ways) or ["its set is not on this machine."]
+    st.caption("  \n".join([plain(title), *_about(view)]))
+    if not view.has_picture:
+        reasons = missing_lines(view.missing, view.ways) or ["its set is not on this machine."]
         st.caption(" ".join(["No picture:", *reasons]))
 
 
-def _about(look: Looked) -> list[str]:
+def _about(view: SampleView) -> list[str]:
     """What is known of the image itself, line by line."""
-    s, lines = look.sample, []
-    if look.class_name:
-        lines.append(f"class: {plain(look.class_name)}")
-    if s.group == TRAIN and look.banks is not None:
-        lines.append(_in_cluster(look.names[int(look.banks.id_labels[s.row])]))
+    s, lines = view.sample, []
+    if view.class_name:
+        lines.append(f"class: {plain(view.class_name)}")
+    if s.group == TRAIN and view.banks is not None:
+        lines.append(_in_cluster(view.names[int(view.banks.id_labels[s.row])]))
     if s.group == OUTLIERS:
-        lines += [plain(text) for text in outlier_words(look, s.row) if text]
+        lines += [plain(text) for text in outlier_text(view, s.row) if text]
     return lines
 
 
@@ -117,24 +108,24 @@ def _in_cluster(name: str) -> str:
     return f"cluster: {plain(name)}" if cluster_before(name) else plain(name)
 
 
-def outlier_words(look: Looked, row: int) -> tuple[str, str]:
+def outlier_text(view: SampleView, row: int) -> tuple[str, str]:
     """What an outlier of the bank was and was told, as "cross, told crescent", and its S and w."""
-    banks = look.banks
+    banks = view.banks
     assert banks is not None
-    was = look.names[int(banks.outlier_labels[row])]
+    was = view.names[int(banks.outlier_labels[row])]
     try:
-        table = look.evidence.outliers
+        table = view.evidence.outliers
         recipe = table.recipe(row)
-        told = look.names[int(table.target_labels[row])]
+        target = view.names[int(table.target_labels[row])]
     except MissingPart:
         return f"of {was}", ""
     how = f"S {recipe.start_timestep} (σ {table.sigma(row):.2f}), w {recipe.guidance_scale:g}"
-    return f"{was}, told {told}", how
+    return f"{was}, told {target}", how
 
 
-def _sentence(look: Looked, limit: float | None, why: str) -> None:
-    assert look.parts is not None
-    total, role = look.parts.total, look.sample.role
+def _sentence(view: SampleView, limit: float | None, why: str) -> None:
+    assert view.parts is not None
+    total, role = view.parts.total, view.sample.role
     if limit is None:
         st.markdown(f"### Score {total:.4f}")
         if why:
@@ -159,9 +150,9 @@ def _sentence(look: Looked, limit: float | None, why: str) -> None:
     st.markdown(f"Its score of **{total:.4f}** is {side} the threshold of **{limit:.4f}** {what}.")
 
 
-def _sum(look: Looked, limit: float | None) -> None:
+def _sum(view: SampleView, limit: float | None) -> None:
     """Eq. 6 written out with this image's numbers."""
-    parts, k = look.parts, look.settings.k
+    parts, k = view.parts, view.settings.k
     assert parts is not None
     terms = (
         ("", f"{parts.distance:.4f}", "distance part", f"Σ d² over the {k} nearest ID images, from 0 up"),
@@ -186,13 +177,13 @@ def _sum(look: Looked, limit: float | None) -> None:
     )
 
 
-def _places(look: Looked, scores: dict[str, SetScores]) -> None:
-    assert look.parts is not None
-    shares = shares_below({name: one.total for name, one in scores.items()}, look.parts.total)
-    titles = group_titles(look.evidence)
+def _places(view: SampleView, scores: dict[str, SetScores]) -> None:
+    assert view.parts is not None
+    shares = shares_below({name: one.total for name, one in scores.items()}, view.parts.total)
+    titles = group_titles(view.evidence)
     rows = "".join(
         f"<span>{escape(titles.get(name, name))}</span>"
-        f'<div class="bar"><div style="width:{share:.2f}%;background:{group_colour(look.evidence, name)}">'
+        f'<div class="bar"><div style="width:{share:.2f}%;background:{group_colour(view.evidence, name)}">'
         f"</div></div><b>{short_of_all(share)}</b>"
         for name, share in shares.items()
     )
@@ -200,9 +191,9 @@ def _places(look: Looked, scores: dict[str, SetScores]) -> None:
     st.caption("How much of each set it is more OOD than: the share of its scores that lie below this one.")
 
 
-def _wait(look: Looked) -> None:
+def _wait(view: SampleView) -> None:
     """Shows how far the search for the threshold is, and draws the page anew when it is done."""
-    search = start_search(look.evidence, look.settings.normalize)
+    search = start_search(view.evidence, view.settings.normalize)
 
     def wait() -> None:
         if search.is_done:
@@ -215,24 +206,24 @@ def _wait(look: Looked) -> None:
 # --- neighbours -----------------------------------------------------------------------------------
 
 
-def show_neighbours(look: Looked) -> None:
+def show_neighbours(view: SampleView) -> None:
     """The k nearest ID images, and the k nearest of ID images and outliers together."""
-    banks, near, k = look.banks, look.near, look.settings.k
+    banks, near, k = view.banks, view.near, view.settings.k
     if banks is None:
         st.info("This bundle has no banks of features, so it knows no neighbours.")
         return
-    if near is None or look.parts is None:
+    if near is None or view.parts is None:
         return
     s = near.scores(k, 0.0)
     id_rows, id_d = s.id_indices[0].tolist(), s.id_distances[0]
-    shown = show_pictures(look.library, look.evidence, banks.id_ids[id_rows].tolist())
+    shown = show_pictures(view.library, view.evidence, banks.id_ids[id_rows].tolist())
     st.markdown(f"##### The {k} nearest ID images make the distance part")
     cells = [
         Cell(
             data_uri(shown.images[i]) if shown.found[i] else "",
             f"{ordinal(i + 1)}: {banks.id_ids[row]}",
             TRAIN_COLOUR,
-            look.names[int(banks.id_labels[row])],
+            view.names[int(banks.id_labels[row])],
             f"d {id_d[i]:.3f}, d² {id_d[i] ** 2:.4f}",
             id=str(banks.id_ids[row]),
         )
@@ -243,14 +234,14 @@ def show_neighbours(look: Looked) -> None:
     )
     st.caption(
         "Training images in the order of their distance d between features, with the cluster of each; "
-        f"the d² add up to {look.parts.distance:.4f}. Click one to open it."
+        f"the d² add up to {view.parts.distance:.4f}. Click one to open it."
     )
     say_missing(shown.missing, shown.ways)
-    _show_mixed(look, k, shown.missing)
+    _show_mixed(view, k, shown.missing)
 
 
-def _show_mixed(look: Looked, k: int, said: tuple[str, ...]) -> None:
-    banks, near = look.banks, look.near
+def _show_mixed(view: SampleView, k: int, said: tuple[str, ...]) -> None:
+    banks, near = view.banks, view.near
     assert banks is not None and near is not None
     s = near.scores(k, 0.0)
     votes = int(s.votes[0])
@@ -260,40 +251,26 @@ def _show_mixed(look: Looked, k: int, said: tuple[str, ...]) -> None:
         return
     neighbours = list(zip(s.mixed_indices[0].tolist(), s.mixed_is_outlier[0].tolist(), strict=True))
     ids = [str((banks.outlier_ids if out else banks.id_ids)[row]) for row, out in neighbours]
-    sources = _sources(look, [row for row, out in neighbours if out])
-    shown = show_pictures(look.library, look.evidence, [*ids, *sources.values()])
-    picture = {
-        one: data_uri(shown.images[i]) if shown.found[i] else ""
-        for i, one in enumerate([*ids, *sources.values()])
-    }
+    sources = _sources(view, [row for row, out in neighbours if out])
+    shown = show_pictures(view.library, view.evidence, [*ids, *sources.values()])
+    images = zip([*ids, *sources.values()], shown.images, shown.found, strict=True)
+    picture = {one: data_uri(image) if found else "" for one, image, found in images}
     above, below = [], []
     for i, (row, out) in enumerate(neighbours):
         d = f"d {s.mixed_distances[0, i]:.3f}"
         if out:
-            words, how = outlier_words(look, row)
-            above.append(
-                Cell(
-                    picture[ids[i]],
-                    f"vote: {ids[i]}",
-                    OUTLIER_COLOUR,
-                    f"✓ vote: {words}",
-                    f"{d}, {how}",
-                    id=ids[i],
-                )
-            )
-            source = sources.get(row)
-            below.append(
-                Cell(picture[source], source, TRAIN_COLOUR, "its source", id=source)
-                if source
-                else Cell("", "", "transparent")
-            )
+            what, how = outlier_text(view, row)
+            alt, colour, text, small = f"vote: {ids[i]}", OUTLIER_COLOUR, f"✓ vote: {what}", f"{d}, {how}"
         else:
-            name = look.names[int(banks.id_labels[row])]
-            above.append(Cell(picture[ids[i]], ids[i], TRAIN_COLOUR, name, d, id=ids[i]))
-            below.append(Cell("", "", "transparent"))
-    first = next((outlier_words(look, row)[0] for row, out in neighbours if out), "")
-    was, is_told, _ = first.partition(", told ")
-    example = f" “{plain(first)}” was made of an image of {plain(was)}." if is_told else ""
+            alt, colour, text, small = ids[i], TRAIN_COLOUR, view.names[int(banks.id_labels[row])], d
+        above.append(Cell(picture[ids[i]], alt, colour, text, small, id=ids[i]))
+        source = sources.get(row, "") if out else ""
+        below.append(
+            Cell(picture[source], source, TRAIN_COLOUR, "its source", id=source) if source else FREE_PLACE
+        )
+    first = next((outlier_text(view, row)[0] for row, out in neighbours if out), "")
+    was, has_target, _ = first.partition(", told ")
+    example = f" “{plain(first)}” was made of an image of {plain(was)}." if has_target else ""
     key = f"{PAGE}_near_mixed"
     has_sources = bool(votes and sources)
     picture_grid(
@@ -311,9 +288,9 @@ def _show_mixed(look: Looked, k: int, said: tuple[str, ...]) -> None:
     say_missing([line for line in shown.missing if line not in said], shown.ways)
 
 
-def _sources(look: Looked, rows: list[int]) -> dict[int, str]:
+def _sources(view: SampleView, rows: list[int]) -> dict[int, str]:
     try:
-        return {row: str(look.evidence.outliers.source_ids[row]) for row in rows}
+        return {row: str(view.evidence.outliers.source_ids[row]) for row in rows}
     except MissingPart:
         return {}
 
@@ -321,76 +298,76 @@ def _sources(look: Looked, rows: list[int]) -> dict[int, str]:
 # --- heads and place ------------------------------------------------------------------------------
 
 
-def show_heads(look: Looked) -> None:
+def show_heads(view: SampleView) -> None:
     """What the three heads say, as probabilities."""
     st.markdown("##### What the detector's three heads say")
-    if not look.heads:
+    if not view.heads:
         st.caption("The heads' outputs are not kept for it, and without its picture they cannot be computed.")
         return
-    outlier = 100 * float(probabilities(look.heads["g_bin"])[1])
-    g_in, g_out = (100 * probabilities(look.heads[name]) for name in ("g_in", "g_out"))
+    outlier = 100 * float(probabilities(view.heads["g_bin"])[1])
+    g_in, g_out = (100 * probabilities(view.heads[name]) for name in ("g_in", "g_out"))
     st.markdown(
         f"**g_bin**: {outlier:.1f} % outlier, {100 - outlier:.1f} % ID  \n"
-        f"**g_in**, if it were ID: {plain(look.names[int(g_in.argmax())])}, {g_in.max():.1f} %  \n"
-        f"**g_out**, if it were an outlier: of {plain(look.names[int(g_out.argmax())])}, {g_out.max():.1f} %"
+        f"**g_in**, if it were ID: {plain(view.names[int(g_in.argmax())])}, {g_in.max():.1f} %  \n"
+        f"**g_out**, if it were an outlier: of {plain(view.names[int(g_out.argmax())])}, {g_out.max():.1f} %"
     )
     chart = Chart(
-        f"Heads for {look.sample.id}",
+        f"Heads for {view.sample.id}",
         "cluster",
         "probability, %",
-        [Bars("g_in", look.names, g_in, ID_COLOUR), Bars("g_out", look.names, g_out, OUTLIER_COLOUR)],
+        [Bars("g_in", view.names, g_in, ID_COLOUR), Bars("g_out", view.names, g_out, OUTLIER_COLOUR)],
         y_range=(0, 105),
         height=340,
     )
     show_chart(
         chart,
-        provenance(look.bundle, image=look.sample.id),
+        provenance(view.bundle, image=view.sample.id),
         key=f"{PAGE}_heads",
         caption="Softmax of the heads' outputs. They trained the features; the score itself does not use them.",
     )
 
 
-def show_place(look: Looked) -> None:
+def show_place(view: SampleView) -> None:
     """Where the image and its neighbours lie in the plane of the features' two main directions."""
     st.markdown("##### Where it lies among all")
-    banks, near = look.banks, look.near
-    if banks is None or near is None or look.parts is None:
+    banks, near = view.banks, view.near
+    if banks is None or near is None or view.parts is None:
         st.caption("Without banks of features there is no map.")
         return
     try:
-        plane = map_of(look.evidence, look.settings.normalize)
+        plane = map_of(view.evidence, view.settings.normalize)
     except MissingPart as error:
         st.caption(f"No map: {error}.")
         return
-    titles = group_titles(look.evidence)
+    titles = group_titles(view.evidence)
     parts = [
         Points(
             titles.get(name, name),
             xy[:, 0],
             xy[:, 1],
-            group_colour(look.evidence, name),
+            group_colour(view.evidence, name),
             5,
             texts=plane.ids[name].tolist(),
         )
         for name, xy in plane.places.items()
     ]
-    s = near.scores(look.settings.k, 0.0)
+    s = near.scores(view.settings.k, 0.0)
     rows, out = s.mixed_indices[0], s.mixed_is_outlier[0]
-    for words, chosen, features, ids, colour in (
+    for title, chosen, features, ids, colour in (
         ("nearest: ID", rows[~out], banks.id_features, banks.id_ids, TRAIN_COLOUR),
         ("nearest: votes", rows[out], banks.outlier_features, banks.outlier_ids, OUTLIER_COLOUR),
     ):
         if len(chosen):
             xy = plane.place(features[chosen])
-            parts.append(Points(words, xy[:, 0], xy[:, 1], colour, 9, True, texts=ids[chosen].tolist()))
-    assert look.features is not None
-    xy = plane.place(look.features[None])
+            parts.append(Points(title, xy[:, 0], xy[:, 1], colour, 9, True, texts=ids[chosen].tolist()))
+    assert view.features is not None
+    xy = plane.place(view.features[None])
     parts.append(
-        Points("this image", xy[:, 0], xy[:, 1], mark_colour(), 15, True, "star", texts=[look.sample.id])
+        Points("this image", xy[:, 0], xy[:, 1], mark_colour(), 15, True, "star", texts=[view.sample.id])
     )
     shares = 100 * plane.explained
     chart = Chart(
-        f"Place of {look.sample.id}",
+        f"Place of {view.sample.id}",
         f"1st principal component, {shares[0]:.0f} %",
         f"2nd, {shares[1]:.0f} %",
         parts,
@@ -399,11 +376,11 @@ def show_place(look: Looked) -> None:
     n = sum(len(xy) for xy in plane.places.values())
     show_chart(
         chart,
-        provenance(look.bundle, image=look.sample.id, k=look.settings.k, unit_length=look.settings.normalize),
+        provenance(view.bundle, image=view.sample.id, k=view.settings.k, unit_length=view.settings.normalize),
         key=f"{PAGE}_map",
         caption=f"The star is this image, ringed are its k nearest of both banks. {n:,} images stand for all. "
         "Two axes are a shadow: what is close here need not be a neighbour.",
     )
     if st.button("Open it in Embeddings", key=f"{PAGE}_embeddings", icon=":material/scatter_plot:"):
-        set_shared("sample", look.sample.id)
-        open_page("pages/3_Embeddings.py")
+        set_shared("sample", view.sample.id)
+        open_page(EMBEDDINGS)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import streamlit as st
 
-from sdviz.analysis import Evidence, MissingPart, PictureLibrary, Pictures
+from sdviz.analysis import Evidence, MissingPart, PictureLibrary
 from sdviz.analysis.pictures import Way
-from sdviz.analysis.rescoring import SetScores, most_neighbours, stored_scores
+from sdviz.analysis.rescoring import most_neighbours
 from sdviz.analysis.tables import HEADS
 from sdviz.analysis.votes import (
     OUTLIERS,
@@ -28,27 +28,25 @@ from sdviz.bundle import Banks, Bundle
 from sdviz.detection.score import Neighbourhood, SDScore
 from sdviz.nn.detector import detector_outputs
 from sdviz.ui.cache import DEVICE_LOCK
-from sdviz.ui.cache.evidence import id_reference, needs_search, set_scores, start_search
+from sdviz.ui.cache.evidence import needs_search
 from sdviz.ui.cache.memory import forgets
+from sdviz.ui.cluster_names import display_names
+from sdviz.ui.library import show_pictures
 from sdviz.ui.pictures import NEUTRAL_COLOUR, TRAIN_COLOUR
-from sdviz.ui.session import ScoreSettings, set_shared, threshold
+from sdviz.ui.session import ScoreSettings, set_shared
 from sdviz.ui.theme import OUTLIERS as OUTLIERS_TITLE
 from sdviz.ui.theme import set_colours, set_titles
 
 PAGE = "votes"
-# as long as a person does not notice the wait
-AT_ONCE_SEC = 0.1
 
 
 @dataclass(frozen=True, eq=False)
-class Looked:
+class SampleView:
     """All that the page shows of an image.
 
     Attributes:
-        bundle: In use.
-        evidence: Its tables.
+        evidence: The bundle's tables.
         library: Its pictures.
-        names: Of the clusters, for display.
         settings: k, alpha and normalisation.
         sample: The image on show.
         picture: uint8 (H,W,3), grey where there is none.
@@ -63,10 +61,8 @@ class Looked:
         problem: Why it has no score, "" where it has one.
     """
 
-    bundle: Bundle
     evidence: Evidence
     library: PictureLibrary
-    names: tuple[str, ...]
     settings: ScoreSettings
     sample: Sample
     picture: np.ndarray
@@ -81,31 +77,33 @@ class Looked:
     problem: str
 
     @property
+    def bundle(self) -> Bundle:
+        """The bundle in use."""
+        return self.evidence.bundle
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Of the clusters, as shown."""
+        return display_names(self.bundle)
+
+    @property
     def banks(self) -> Banks | None:
         """The reference features."""
         return banks_of(self.evidence)
 
 
-def look_at(
-    bundle: Bundle,
+def sample_view(
     evidence: Evidence,
     library: PictureLibrary,
-    names: tuple[str, ...],
     settings: ScoreSettings,
     sample: Sample,
     uploads: Mapping[str, np.ndarray],
-) -> Looked:
+) -> SampleView:
     """Finds out all about an image; computes its features and heads where they are not kept.
 
-    Args:
-        bundle: In use.
-        evidence: Its tables.
-        library: Its pictures.
-        names: Of the clusters, for display.
-        settings: k, alpha and normalisation.
-        sample: The image.
-        uploads: Pictures of the person's own, by id.
+    `uploads` are the person's own pictures by id.
     """
+    bundle = evidence.bundle
     if sample.id in uploads:
         picture, has_picture, class_name = uploads[sample.id], True, ""
         missing, ways = tuple[str, ...](), tuple[Way, ...]()
@@ -128,8 +126,8 @@ def look_at(
             problem = "Neither its features nor its picture are there, so it has no score."
     except (ValueError, MissingPart) as error:
         problem = f"It has no score under these settings: {error}."
-    return Looked(
-        bundle, evidence, library, names, settings, sample, picture, has_picture, class_name, missing, ways,
+    return SampleView(
+        evidence, library, settings, sample, picture, has_picture, class_name, missing, ways,
         features, heads, near, parts, problem,
     )  # fmt: skip
 
@@ -232,51 +230,6 @@ def map_of(evidence: Evidence, normalize: bool) -> FeatureMap:
     return _map_of(evidence.bundle.hash, normalize, evidence)
 
 
-def show_pictures(library: PictureLibrary, evidence: Evidence, ids: list[str]) -> Pictures:
-    """Pictures by id; outliers that have to be made again wait for the device."""
-    rows = [row for row in map(library.outlier_row, ids) if row is not None]
-    to_make = any(evidence.outliers.png(row) is None for row in rows)
-    lock: AbstractContextManager[object] = DEVICE_LOCK if to_make else nullcontext()
-    with lock:
-        return library.show(ids)
-
-
-@dataclass(frozen=True, eq=False)
-class SetsNow:
-    """What is known of the scored sets under the settings of this moment.
-
-    Attributes:
-        scores: Eq. 6 of each; None while they are searched for, or where they cannot be known.
-        problem: Why they cannot be known, "" else.
-        to_order_by: The same, else the bundle's own scores, else nothing.
-        threshold: The person's, else the one at 95 % ID recall under these settings; None without scores.
-    """
-
-    scores: dict[str, SetScores] | None
-    problem: str
-    to_order_by: dict[str, SetScores]
-    threshold: float | None
-
-
-def sets_now(evidence: Evidence, settings: ScoreSettings) -> SetsNow:
-    """Eq. 6 of every scored set, without a wait that a person would notice."""
-    try:
-        own = stored_scores(evidence)
-    except MissingPart as error:
-        return SetsNow(None, str(error), {}, None)
-    try:
-        if needs_search(evidence, settings):
-            if start_search(evidence, settings.normalize).result(AT_ONCE_SEC) is None:
-                return SetsNow(None, "", own, None)
-        scores = set_scores(evidence, settings)
-        return SetsNow(scores, "", scores, threshold(id_reference(evidence, scores).threshold))
-    except (MissingPart, ValueError) as error:
-        return SetsNow(None, str(error), own, None)
-
-
-# --- words and ways -------------------------------------------------------------------------------
-
-
 def group_titles(evidence: Evidence) -> dict[str, str]:
     """What each group of images is called."""
     return set_titles(evidence) | {TRAIN: "train (ID bank)", OUTLIERS: "SD outliers (bank)", "": "your own"}
@@ -300,12 +253,7 @@ def group_colour(evidence: Evidence, group: str) -> str:
 
 
 def open_sample(one: str, group: str | None = None) -> None:
-    """Makes this image the one on show, here and on every page.
-
-    Args:
-        one: Its id.
-        group: Its scored set, where it is picked from one.
-    """
+    """Makes this image the one on show, here and on every page; and its scored set, where that is given."""
     set_shared("sample", one)
     if group is not None:
         set_shared("set", group or None)

@@ -9,8 +9,8 @@ import streamlit as st
 from sdviz import runs
 from sdviz.config import RunConfig
 from sdviz.runs import Run, RunError, Status
+from sdviz.ui.read_only import READ_ONLY, is_read_only
 
-READ_ONLY = "SDVIZ_READ_ONLY"
 ALLOW_REMOTE = "SDVIZ_ALLOW_REMOTE_RUNS"
 # how long a click waits for a run to end; one whose step takes longer ends by itself
 STOP_WAIT_SEC = 3.0
@@ -18,7 +18,7 @@ STOP_WAIT_SEC = 3.0
 
 def refusal() -> str:
     """Why runs can only be watched here, one line; "" where they can be started, stopped and deleted."""
-    if os.environ.get(READ_ONLY, "") not in ("", "0"):
+    if is_read_only():
         return f"Read-only: runs can be watched here, not started, stopped or deleted ({READ_ONLY} is set)."
     if not _serves_this_machine_only() and os.environ.get(ALLOW_REMOTE, "") in ("", "0"):
         return (

@@ -4,33 +4,29 @@ from __future__ import annotations
 
 from typing import Any
 
-import plotly.graph_objects as go
 import streamlit as st
 
 from sdviz.config import ConfigError, RunConfig
 from sdviz.runs import Run
 from sdviz.runs.reading import curve, differences, metrics
 from sdviz.ui.components.stage_strip import STAGE_WORDS
-from sdviz.ui.training.state import plain, state_of
+from sdviz.ui.text import plain
+from sdviz.ui.training.losses import curve_line, show_curves
+from sdviz.ui.training.state import state_of
+from sdviz.ui.widgets import KEPT, empty_state
 
 # two hues that mean no set of images: a run is neither ID nor OOD
-COLOURS = ("#56B4E9", "#CC79A7")
-DASHES = ("solid", "dash")
+STYLES = (("#56B4E9", "A", "solid"), ("#CC79A7", "B", "dash"))
 
 
 def show_compare(found: list[Run]) -> None:
-    """Two choosers, the differences, the measures, the losses.
-
-    Args:
-        found: Every run, the newest first.
-    """
+    """Two choosers, the differences, the measures, the losses; of every run, the newest first."""
     if len(found) < 2:
-        with st.container(border=True):
-            st.markdown("**It takes two runs to compare.**")
-            st.markdown(
-                "Here you would see which settings two runs differ in, what each of them measured, and their "
-                "losses in one picture. Start another one under *New run* with one setting changed."
-            )
+        empty_state(
+            "It takes two runs to compare.",
+            "Here you would see which settings two runs differ in, what each of them measured, and their "
+            "losses in one picture. Start another one under *New run* with one setting changed.",
+        )
         return
     names = [run.name for run in found]
     columns = st.columns(2)
@@ -39,9 +35,7 @@ def show_compare(found: list[Run]) -> None:
         if st.session_state.get(key) not in names:
             st.session_state.pop(key, None)
         with column:
-            name = st.selectbox(
-                f"Run {key.upper()}", names, index, key=key, bind="query-params", persist_state="session"
-            )
+            name = st.selectbox(f"Run {key.upper()}", names, index, key=key, **KEPT)
             run = found[names.index(name)]
             st.caption(state_of(run))
             chosen.append(run)
@@ -105,37 +99,16 @@ def _losses(chosen: list[Run]) -> None:
     if not drawn:
         return
     st.markdown("**Losses** (A solid, B dashed)")
-    for first in range(0, len(drawn), 3):
-        for column, (stage, curves) in zip(st.columns(3), drawn[first:], strict=False):
-            with column:
-                st.plotly_chart(
-                    _figure(STAGE_WORDS.get(stage, stage), curves),
-                    key=f"compare {stage}",
-                    width="stretch",
-                    config={"displayModeBar": False},
-                )
-
-
-def _figure(title: str, curves: list[tuple[list[int], list[float]]]) -> go.Figure:
-    figure = go.Figure()
-    for (steps, values), letter, colour, dash in zip(curves, "AB", COLOURS, DASHES, strict=True):
-        figure.add_scatter(
-            x=steps,
-            y=values,
-            name=letter,
-            mode="lines",
-            line={"width": 2, "color": colour, "dash": dash},
-            hovertemplate=f"{letter}, step %{{x}}: %{{y:.4f}}<extra></extra>",
-        )
-    figure.update_layout(
+    show_curves(
+        {
+            f"compare {stage}": (
+                STAGE_WORDS.get(stage, stage),
+                [curve_line(*one, *style) for one, style in zip(curves, STYLES, strict=True)],
+            )
+            for stage, curves in drawn
+        },
         height=220,
-        title={"text": title, "font": {"size": 13}, "x": 0, "xanchor": "left"},
-        margin={"l": 8, "r": 8, "t": 30, "b": 8},
-        xaxis={"title": None, "nticks": 5},
-        yaxis={"title": None, "nticks": 5},
-        showlegend=False,
     )
-    return figure
 
 
 def _shown(value: Any) -> str:  # noqa: ANN401

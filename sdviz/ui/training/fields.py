@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
 
@@ -13,7 +12,7 @@ from pydantic.fields import FieldInfo
 from sdviz.config import Node, RunConfig
 
 # a border that is not in the range itself is left by this much
-_BESIDE = 1e-9
+_OPEN_BORDER = 1e-9
 
 
 @dataclass(frozen=True)
@@ -110,26 +109,25 @@ def limits(key: str) -> Limits:
     kinds = [kind for kind in get_args(field.annotation) if kind is not type(None)]
     optional = type(None) in get_args(field.annotation)
     kind = kinds[0] if optional and len(kinds) == 1 else field.annotation
-    words = field.description or ""
     if get_origin(kind) is Literal:
-        return Limits("choice", optional, choices=get_args(kind), description=words)
+        return Limits("choice", optional, choices=get_args(kind), description=field.description or "")
     names: dict[Any, Any] = {int: "int", float: "float", bool: "bool", str: "text"}
     if kind not in names:
         raise KeyError(key)
-    beside = 1 if kind is int else _BESIDE
+    step = 1 if kind is int else _OPEN_BORDER
     low: float | None = None
     high: float | None = None
-    for rule in _rules(field):
+    for rule in field.metadata:
         match rule:
             case Ge(ge=border):
                 low = border  # type: ignore[assignment]
             case Gt(gt=border):
-                low = border + beside  # type: ignore[operator]
+                low = border + step  # type: ignore[operator]
             case Le(le=border):
                 high = border  # type: ignore[assignment]
             case Lt(lt=border):
-                high = border - beside  # type: ignore[operator]
-    return Limits(names[kind], optional, low, high, (), words)
+                high = border - step  # type: ignore[operator]
+    return Limits(names[kind], optional, low, high, (), field.description or "")
 
 
 def value_of(config: RunConfig, key: str) -> Any:  # noqa: ANN401
@@ -184,8 +182,3 @@ def _field(key: str) -> FieldInfo:
     if field is None or node is not None:
         raise KeyError(key)
     return field
-
-
-def _rules(field: FieldInfo) -> Iterator[object]:
-    """Ge, Gt, Le and Lt of a field, also of one that may be None."""
-    yield from field.metadata

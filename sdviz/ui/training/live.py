@@ -14,11 +14,11 @@ from sdviz.runs.reading import curve, latest, metrics, outlier_sample, stages, t
 from sdviz.ui.components import Cell, picture_grid
 from sdviz.ui.components.stage_strip import STAGE_WORDS, stage_strip
 from sdviz.ui.pictures import OUTLIER_COLOUR, data_uri
-from sdviz.ui.text import duration
-from sdviz.ui.training.state import plain, status_of
+from sdviz.ui.text import duration, plain
+from sdviz.ui.training.losses import A_ROW, curve_line, show_curves
+from sdviz.ui.training.state import status_of
 
 N_SAMPLES = 10
-CHARTS_A_ROW = 3
 # a process that has not written for so long is at a long step, or hangs
 QUIET_SEC = 60.0
 # (key in stats.jsonl, its name, its unit)
@@ -81,57 +81,32 @@ def _stages(run: Run, config: RunConfig, status: Status) -> None:
 
 def _curves(stats: list[dict[str, Any]], name: str) -> None:
     """The loss of each stage that has one; other measures as a curve, or as a number while there is but one."""
-    charts: list[tuple[str, str, list[int], list[float]]] = []
-    for stage in dict.fromkeys(line["stage"] for line in stats):
-        steps, values = curve(stats, stage, "loss")
+    charts: dict[str, tuple[str, list[go.Scatter]]] = {}
+
+    def add(title: str, stage: str, key: str) -> None:
+        steps, values = curve(stats, stage, key)
         if len(steps) > 1:
-            charts.append((f"{STAGE_WORDS.get(stage, stage)}: loss", "step", steps, values))
+            charts[f"curve {name} {title}"] = (
+                f"{title} {values[-1]:.4f}",
+                [curve_line(steps, values, "#8A94A0")],
+            )
+
+    for stage in dict.fromkeys(line["stage"] for line in stats):
+        add(f"{STAGE_WORDS.get(stage, stage)}: loss", stage, "loss")
     numbers: list[tuple[str, str, float]] = []
     for key, title, meaning in MEASURES:
         for stage in dict.fromkeys(line["stage"] for line in stats if key in line):
-            steps, values = curve(stats, stage, key)
-            if len(steps) > 1:
-                charts.append((title, "step", steps, values))
+            add(title, stage, key)
         value = latest(stats, key)
         if value is not None:
             numbers.append((title, meaning, value))
     if not charts and not numbers:
         st.caption("The losses show up here with the first training.")
-    for first in range(0, len(charts), CHARTS_A_ROW):
-        columns = st.columns(CHARTS_A_ROW)
-        for column, (title, x, steps, values) in zip(columns, charts[first:], strict=False):
-            with column:
-                st.plotly_chart(
-                    _figure(title, x, steps, values),
-                    key=f"curve {name} {title}",
-                    width="stretch",
-                    config={"displayModeBar": False},
-                )
-    if numbers:
-        columns = st.columns(CHARTS_A_ROW)
-        for column, (title, meaning, value) in zip(columns, numbers, strict=False):
-            column.metric(title, f"{value:.3f}", help=meaning)
-
-
-def _figure(title: str, x: str, steps: list[int], values: list[float]) -> go.Figure:
-    figure = go.Figure()
-    figure.add_scatter(
-        x=steps,
-        y=values,
-        mode="lines",
-        line={"width": 2, "color": "#8A94A0"},
-        hovertemplate="step %{x}: %{y:.4f}<extra></extra>",
-    )
-    figure.update_layout(
-        height=190,
-        title={"text": f"{title} {values[-1]:.4f}", "font": {"size": 13}, "x": 0, "xanchor": "left"},
-        margin={"l": 8, "r": 8, "t": 30, "b": 8},
-        xaxis={"title": None, "nticks": 5},
-        yaxis={"title": None, "nticks": 5},
-        showlegend=False,
-        uirevision=title,
-    )
-    return figure
+    show_curves(charts, height=190)
+    if not numbers:
+        return
+    for column, (title, meaning, value) in zip(st.columns(A_ROW), numbers, strict=False):
+        column.metric(title, f"{value:.3f}", help=meaning)
 
 
 def _samples(run: Run) -> None:
@@ -139,11 +114,9 @@ def _samples(run: Run) -> None:
     if sample is None or not len(sample.images):
         return
     cells = []
-    for image, label, told in zip(sample.images, sample.labels, sample.told, strict=True):
-        words = f"{label or 'an image'}, told {told or '?'}"
-        cells.append(
-            Cell(data_uri(image), f"outlier: {words}", OUTLIER_COLOUR, label, f"told {told}" if told else "")
-        )
+    for image, label, target in zip(sample.images, sample.labels, sample.told, strict=True):
+        alt = f"outlier: {label or 'an image'}, told {target or '?'}"
+        cells.append(Cell(data_uri(image), alt, OUTLIER_COLOUR, label, f"told {target}" if target else ""))
     st.markdown("**Outliers as they are made**")
     picture_grid(cells, len(cells), key=f"samples {run.name}", size_px=128)
     st.caption(f"The first of the shard made last; {sample.shards} so far.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from concurrent.futures import Future
 from contextlib import suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,15 @@ import torch
 
 from sdviz import data
 from sdviz.config import ConfigError, RunConfig, load_config, to_yaml
-from sdviz.runs import Run
+from sdviz.runs import Run, Status
 from sdviz.ui.cache import start_estimate
 from sdviz.ui.components.stage_strip import STAGE_WORDS
 from sdviz.ui.page import ROOT
-from sdviz.ui.text import about, duration, in_bytes
+from sdviz.ui.text import about, duration, in_bytes, plain
 from sdviz.ui.training import actions
 from sdviz.ui.training.fields import Setting, limits, settings_of, value_of
-from sdviz.ui.training.state import plain, start_and_watch, status_of
+from sdviz.ui.training.state import start_and_watch, status_of
+from sdviz.ui.widgets import KEPT
 
 FOLDER, PARQUET = "a folder of pictures …", "a Parquet file …"
 COLUMNS = 6
@@ -32,11 +34,7 @@ FIRST_PROFILES = ("shapes-quick", "shapes-tiny")
 
 
 def show_new_run(found: list[Run]) -> None:
-    """The form.
-
-    Args:
-        found: Every run, to say which of them hold the device.
-    """
+    """The form; `found` is every run, to say which of them hold the device."""
     profiles = find_profiles()
     if not profiles:
         st.info(f"There are no profiles: they are YAML files in `{ROOT / 'configs'}`.")
@@ -47,9 +45,8 @@ def show_new_run(found: list[Run]) -> None:
             "Profile",
             list(profiles),
             key="profile",
-            bind="query-params",
-            persist_state="session",
             help="A configuration to begin with: a file in configs/.",
+            **KEPT,
         )
     path = profiles[name]
     try:
@@ -74,19 +71,18 @@ def show_new_run(found: list[Run]) -> None:
         )
     if device != base.device:
         overrides.append(f"device={device}")
-    with columns[3]:
-        title = st.text_input(
-            "Name",
-            base.profile,
-            max_chars=40,
-            key=f"title {name}",
-            persist_state="session",
-            help="Of its folder.",
-        )
+    title = columns[3].text_input(
+        "Name",
+        base.profile,
+        max_chars=40,
+        key=f"title {name}",
+        persist_state="session",
+        help="Of its folder.",
+    )
     if title.strip() and title != base.profile:
         overrides.append(f"profile={json.dumps(title.strip())}")
-    if words := _description(path):
-        st.caption(words)
+    if description := _description(path):
+        st.caption(description)
     top = st.container()
 
     for group, settings in settings_of(base).items():
@@ -136,18 +132,17 @@ def _check_and_start(path: Path, overrides: list[str], found: list[Run], now: bo
         st.button("Start", icon=":material/play_arrow:", type="primary", key="start", disabled=True)
         return None
     columns = st.columns([1, 4.2], vertical_alignment="center")
-    with columns[0]:
-        st.button(
-            "Start",
-            icon=":material/play_arrow:",
-            type="primary",
-            key="start",
-            disabled=bool(refused),
-            help=refused or "Writes the configuration into a new folder and launches the process.",
-            on_click=start_and_watch,
-            args=(actions.start, config, now),
-            width="stretch",
-        )
+    columns[0].button(
+        "Start",
+        icon=":material/play_arrow:",
+        type="primary",
+        key="start",
+        disabled=bool(refused),
+        help=refused or "Writes the configuration into a new folder and launches the process.",
+        on_click=start_and_watch,
+        args=(actions.start, config, now),
+        width="stretch",
+    )
     with columns[1]:
         estimate = start_estimate(config)
         with suppress(Exception):
@@ -171,16 +166,15 @@ def _say_how_long(estimate: Future[list[tuple[str, float, int]]], was_done: bool
         return
     seconds, size = sum(sec for _, sec, _ in parts), sum(n for *_, n in parts)
     longest = sorted(parts, key=lambda part: -part[1])[:3]
-    words = ", ".join(f"{STAGE_WORDS.get(name, name).lower()} {duration(sec)}" for name, sec, _ in longest)
+    stages = ", ".join(f"{STAGE_WORDS.get(name, name).lower()} {duration(sec)}" for name, sec, _ in longest)
     st.markdown(
-        f"**{about(seconds).capitalize()}** by this machine's speed just now ({words}), "
+        f"**{about(seconds).capitalize()}** by this machine's speed just now ({stages}), "
         f"{in_bytes(size)} on the disk."
     )
 
 
 def _at_work(found: list[Run]) -> list[str]:
-    statuses = [(run.name, status_of(run)) for run in found]
-    return [name for name, status in statuses if not isinstance(status, str) and status.is_active]
+    return [run.name for run in found if isinstance(status := status_of(run), Status) and status.is_active]
 
 
 def _images(profile: str, base: RunConfig) -> str:
@@ -255,9 +249,5 @@ def _devices() -> list[str]:
 
 def _description(path: Path) -> str:
     """The comment at the head of a profile."""
-    words = []
-    for line in path.read_text("utf-8").splitlines():
-        if not line.startswith("#"):
-            break
-        words.append(line.lstrip("# "))
-    return " ".join(words)
+    lines = takewhile(lambda line: line.startswith("#"), path.read_text("utf-8").splitlines())
+    return " ".join(line.lstrip("# ") for line in lines)

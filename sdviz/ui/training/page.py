@@ -11,6 +11,7 @@ from sdviz.ui.training.compare import show_compare
 from sdviz.ui.training.new_run import show_new_run
 from sdviz.ui.training.state import COMPARE, NEW, VIEW_KEY, VIEWS, WATCH, take_problem
 from sdviz.ui.training.watch import show_watch
+from sdviz.ui.widgets import KEPT, empty_state
 
 
 def show_training(context: PageContext) -> None:
@@ -28,9 +29,8 @@ def show_training(context: PageContext) -> None:
         default=None if VIEW_KEY in st.session_state else (WATCH if found else NEW),
         required=True,
         key=VIEW_KEY,
-        bind="query-params",
-        persist_state="session",
         label_visibility="collapsed",
+        **KEPT,
     )
     if view == NEW:
         show_new_run(found)
@@ -43,16 +43,15 @@ def show_training(context: PageContext) -> None:
 
 
 def _no_runs() -> None:
-    with st.container(border=True):
-        st.markdown("**There is no run yet.**")
-        st.markdown(
-            "Here you would see each stage of a run with its bar and the time left, the losses falling, "
-            "the first outliers as they are made, and the log. A run goes on when the browser is closed, "
-            "can be stopped and resumed, and ends in a bundle that the other pages open."
-        )
-        st.button("Start one", icon=":material/add:", type="primary", on_click=_to_new)
-        st.caption("Or on the command line:")
-        st.code("python -m sdviz run configs/shapes-tiny.yaml", language="bash")
+    box = empty_state(
+        "There is no run yet.",
+        "Here you would see each stage of a run with its bar and the time left, the losses falling, "
+        "the first outliers as they are made, and the log. A run goes on when the browser is closed, "
+        "can be stopped and resumed, and ends in a bundle that the other pages open.",
+    )
+    box.button("Start one", icon=":material/add:", type="primary", on_click=_to_new)
+    box.caption("Or on the command line:")
+    box.code("python -m sdviz run configs/shapes-tiny.yaml", language="bash")
 
 
 def _to_new() -> None:

@@ -9,6 +9,7 @@ import streamlit as st
 
 from sdviz.config import ConfigError
 from sdviz.runs import Run, RunError, Status
+from sdviz.ui.text import plain
 
 WATCH, NEW, COMPARE = VIEWS = ("Watch", "New run", "Compare")
 VIEW_KEY, RUN_KEY = "training", "run"
@@ -42,13 +43,6 @@ def start_and_watch(action: Callable[..., Run], *args: object) -> None:
         run = action(*args)
         st.session_state[RUN_KEY] = run.name
         st.session_state[VIEW_KEY] = WATCH
-
-
-def plain(text: str) -> str:
-    """Text from a file or a folder's name, so that nothing in it is taken for Markdown."""
-    for mark in "\\`*_[]<>$#:~|":
-        text = text.replace(mark, f"\\{mark}")
-    return text
 
 
 def status_of(run: Run) -> Status | str:

@@ -8,13 +8,13 @@ from sdviz import runs
 from sdviz.bundle import MANIFEST
 from sdviz.runs import Run, Status
 from sdviz.runs.reading import folder_bytes
-from sdviz.ui.page import choose_bundle, open_page
-from sdviz.ui.text import in_bytes, ordinal
+from sdviz.ui.page import LAB, choose_bundle, open_page
+from sdviz.ui.text import in_bytes, ordinal, plain
 from sdviz.ui.training import actions
 from sdviz.ui.training.live import show_live
-from sdviz.ui.training.state import RUN_KEY, attempt, is_starting, plain, state_of, status_of
+from sdviz.ui.training.state import RUN_KEY, attempt, is_starting, state_of, status_of
+from sdviz.ui.widgets import KEPT
 
-LAB = "pages/1_Outlier_lab.py"
 REFRESH_SEC = 2.0
 _GO_KEY = "training_open_lab"
 ICONS = {
@@ -30,11 +30,7 @@ ICONS = {
 
 
 def show_watch(found: list[Run]) -> None:
-    """The runs at the left, the chosen one beside them.
-
-    Args:
-        found: Every run, the newest first; not empty.
-    """
+    """All runs at the left, the newest first, and the chosen one beside them; there is at least one."""
     if st.session_state.pop(_GO_KEY, False):
         open_page(LAB)
     states = {run.name: state_of(run) for run in found}
@@ -47,10 +43,9 @@ def show_watch(found: list[Run]) -> None:
             "Runs, the newest first",
             names,
             key=RUN_KEY,
-            bind="query-params",
-            persist_state="session",
             format_func=plain,  # the browser knows an option by this: it must not change with the state
             captions=[f"{ICONS[states[run.name]]} {_caption(run)}" for run in found],
+            **KEPT,
         )
     run = next(one for one in found if one.name == chosen)
     with columns[1]:
@@ -89,40 +84,37 @@ def _head(run: Run, status: Status) -> None:
     refused = actions.refusal() or None
     st.markdown(f"### {ICONS[status.state]} {plain(run.name)}")
     columns = st.columns([1.25, 1.25, 1.6, 1.25, 1.5], vertical_alignment="center")
-    with columns[0]:
-        st.button(
-            "Stop",
-            icon=":material/stop:",
-            key="stop",
-            disabled=not status.is_active or refused is not None,
-            help=refused or "Ends it before its next step, with its state saved.",
-            on_click=attempt,
-            args=(actions.stop, run.name),
-            width="stretch",
-        )
-    with columns[1]:
-        st.button(
-            "Start" if status.state == "new" else "Resume",
-            icon=":material/play_arrow:",
-            key="resume",
-            disabled=status.is_active or status.state == "done" or refused is not None,
-            help=refused or "Goes on from where it was left; stages that are complete are skipped.",
-            on_click=attempt,
-            args=(actions.resume, run.name),
-            width="stretch",
-        )
-    with columns[2]:
-        st.button(
-            "Open in the lab",
-            icon=":material/science:",
-            key="open_lab",
-            type="primary" if status.state == "done" else "secondary",
-            disabled=not (run.bundle / MANIFEST).is_file(),
-            help="Makes its bundle the one in use, on every page.",
-            on_click=_open_in_lab,
-            args=(run.name,),
-            width="stretch",
-        )
+    columns[0].button(
+        "Stop",
+        icon=":material/stop:",
+        key="stop",
+        disabled=not status.is_active or refused is not None,
+        help=refused or "Ends it before its next step, with its state saved.",
+        on_click=attempt,
+        args=(actions.stop, run.name),
+        width="stretch",
+    )
+    columns[1].button(
+        "Start" if status.state == "new" else "Resume",
+        icon=":material/play_arrow:",
+        key="resume",
+        disabled=status.is_active or status.state == "done" or refused is not None,
+        help=refused or "Goes on from where it was left; stages that are complete are skipped.",
+        on_click=attempt,
+        args=(actions.resume, run.name),
+        width="stretch",
+    )
+    columns[2].button(
+        "Open in the lab",
+        icon=":material/science:",
+        key="open_lab",
+        type="primary" if status.state == "done" else "secondary",
+        disabled=not (run.bundle / MANIFEST).is_file(),
+        help="Makes its bundle the one in use, on every page.",
+        on_click=_open_in_lab,
+        args=(run.name,),
+        width="stretch",
+    )
     with columns[3]:
         _delete(run, status.is_active, refused)
     _say(status)

@@ -34,7 +34,7 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> Known:
     bundle = Bundle.load(save_cut_bundle(tmp_path_factory.mktemp("cut") / "b", n_id=60, n_per_set=20), "cpu")
     evidence = Evidence(bundle)
     sets = ("train", "test", "digits", "SD outliers")
-    return known_of(bundle, evidence, PictureLibrary(evidence), View(False, sets, 500, True, LayoutSettings()))
+    return known_of(evidence, PictureLibrary(evidence), View(False, sets, 500, True, LayoutSettings()))
 
 
 @pytest.fixture(scope="module")

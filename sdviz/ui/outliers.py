@@ -1,0 +1,55 @@
+"""What the pages that make outliers share: the sliders of S and w, values of S to try, clusters of pictures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import streamlit as st
+
+from sdviz.bundle import Bundle
+from sdviz.ui.cache import DEVICE_LOCK
+
+S_STEP = 5
+W_MIN, W_MAX, W_STEP = -1.0, 8.0, 0.25
+
+
+def s_slider(bundle: Bundle, key: str, **more: Any) -> int:  # noqa: ANN401
+    """The slider of S, as far as the bundle was trained; `more` are arguments of `st.slider`."""
+    return st.slider(
+        "S, noising steps",
+        0,
+        bundle.manifest.max_train_timestep,
+        bundle.manifest.defaults.start_timestep,
+        S_STEP,
+        key=key,
+        help="How far the image is noised before it is denoised again. More steps leave less of it.",
+        **more,
+    )
+
+
+def w_slider(bundle: Bundle, key: str, **more: Any) -> float:  # noqa: ANN401
+    """The slider of w; `more` are arguments of `st.slider`."""
+    return st.slider(
+        "w, guidance",
+        W_MIN,
+        W_MAX,
+        float(bundle.manifest.defaults.guidance_scale),
+        W_STEP,
+        key=key,
+        help="Eq. 3: (1+w) ε(x, wrong label) - w ε(x, no label).",
+        **more,
+    )
+
+
+def s_values(max_s: int, count: int) -> list[int]:
+    """`count` values of S from 0 to max_s, multiples of 5 where there is room."""
+    return sorted(
+        {int(round(v / 5) * 5) if max_s >= 5 * count else int(v) for v in np.linspace(0, max_s, count)}
+    )
+
+
+def clusters_of(bundle: Bundle, images: list[np.ndarray] | np.ndarray) -> np.ndarray:
+    """The cluster that the bundle's clusterer sees in each picture, uint8 (H,W,3) each: int64 (N,)."""
+    with DEVICE_LOCK:
+        return bundle.pseudo_label(np.asarray(images))[0]

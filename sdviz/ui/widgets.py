@@ -1,0 +1,50 @@
+"""Widgets that several pages draw alike."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+
+# for a widget whose value stands in the address and stays when the page is left
+KEPT: dict[str, Any] = {"bind": "query-params", "persist_state": "session"}
+
+
+def choose_one(label: str, options: Sequence[str], key: str, **more: Any) -> str:  # noqa: ANN401
+    """A segmented control of which one option is always chosen, the first until a person takes another.
+
+    `more` are arguments of `st.segmented_control`. A value of another bundle that is no option here is dropped.
+    """
+    if st.session_state.get(key) not in options:
+        st.session_state.pop(key, None)
+    # the default is the same in every run: without it a browser that has been sent no value yet marks none
+    found = st.segmented_control(label, options, default=options[0], required=True, key=key, **KEPT, **more)
+    return str(found or options[0])
+
+
+def empty_state(title: str, text: str, command: str = "") -> DeltaGenerator:
+    """A box for a part of a page that has nothing to show: what would be here, and what brings it.
+
+    Returns:
+        The box, for more lines.
+    """
+    box = st.container(border=True)
+    box.markdown(f"**{title}**")
+    box.markdown(text)
+    if command:
+        box.code(command, language="bash", wrap_lines=True)
+    return box
+
+
+def time_left(place: DeltaGenerator, what: str) -> Callable[[float], None]:
+    """A callback that takes the share done, 0..1, and shows it with the time left in `place`."""
+    started = time.perf_counter()
+
+    def on_progress(done: float) -> None:
+        spent = time.perf_counter() - started
+        place.progress(done, f"{what}: {done:.0%}, about {spent / done - spent:.0f} s left")
+
+    return on_progress
