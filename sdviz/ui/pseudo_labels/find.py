@@ -17,6 +17,7 @@ from sdviz.ui.cache import DEVICE_LOCK
 from sdviz.ui.cache.evidence import why_not_found
 from sdviz.ui.cluster_names import cluster_before, names_file, usual_names
 from sdviz.ui.components import Cell, picture_grid
+from sdviz.ui.outliers import cluster_of
 from sdviz.ui.page import VOTES, open_page
 from sdviz.ui.pictures import data_uri
 from sdviz.ui.session import sample, set_shared
@@ -73,13 +74,6 @@ def _full_id(wanted: str, ids: np.ndarray) -> str:
     return wanted if wanted in ending or not len(ending) else str(ending[0])
 
 
-@st.cache_data(max_entries=256, show_spinner=False)
-def _name_cluster(bundle_hash: str, image: bytes, shape: tuple[int, ...], _bundle: Bundle) -> tuple[int, float]:
-    with DEVICE_LOCK:
-        labels, confidence = _bundle.pseudo_label(np.frombuffer(image, np.uint8).reshape(1, *shape))
-    return int(labels[0]), float(confidence[0])
-
-
 def show_found(
     bundle: Bundle,
     library: PictureLibrary,
@@ -109,8 +103,7 @@ def show_found(
         elif bundle.clusterer is None:
             says = "no training image, and this bundle has no clusterer that could name its cluster."
         else:
-            image = pictures.images[0]
-            cluster, sure = _name_cluster(bundle.hash, image.tobytes(), image.shape, bundle)
+            cluster, sure = cluster_of(bundle, pictures.images[0])
             says = f"{_bold_name(names[cluster])}, {percent(sure, 2)} sure: the clusterer was asked."
         columns = st.columns([1.5, 3.7, 2.6], vertical_alignment="center")
         with columns[0]:
@@ -154,7 +147,7 @@ def upload_field(bundle: Bundle, names: Sequence[str]) -> None:
             st.caption(f"Only the first {MAX_UPLOADS} of {len(files)} files are used.")
         cells = []
         for one, image in zip(chosen.ids.tolist(), chosen.images, strict=True):
-            cluster, sure = _name_cluster(bundle.hash, image.tobytes(), image.shape, bundle)
+            cluster, sure = cluster_of(bundle, image)
             alt = f"{one}, {cluster_before(names[cluster])}{names[cluster]}"
             cells.append(
                 Cell(data_uri(image), alt, cluster_colour(cluster), names[cluster], f"{percent(sure, 1)} sure")

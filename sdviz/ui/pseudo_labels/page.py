@@ -13,6 +13,7 @@ from sdviz.analysis import Evidence, MissingPart, PictureLibrary, Pictures, Pseu
 from sdviz.analysis.clusters import ClusterFacts, cluster_facts
 from sdviz.bundle import Bundle
 from sdviz.ui.cache.evidence import open_evidence, say_missing, show_missing_part
+from sdviz.ui.cache.kept import kept
 from sdviz.ui.cluster_names import TRUTH, cluster_before, display_names, with_known_classes
 from sdviz.ui.components import Cell, Words, picture_grid
 from sdviz.ui.links import keep_link_values, restore_link_values, set_link_value
@@ -50,10 +51,10 @@ class Clusters:
     row_of: dict[str, int]
 
 
-@st.cache_resource(max_entries=2, show_spinner=False)
-def _clusters(bundle_hash: str, _evidence: Evidence) -> Clusters:
-    labels = _evidence.pseudo_labels
-    facts = cluster_facts(labels, _evidence.bundle.n_clusters)
+@kept("pseudo-labels")
+def _clusters(evidence: Evidence) -> Clusters:
+    labels = evidence.pseudo_labels
+    facts = cluster_facts(labels, evidence.bundle.n_clusters)
     return Clusters(labels, facts, {one: row for row, one in enumerate(labels.ids.tolist())})
 
 
@@ -66,7 +67,7 @@ def show_pseudo_labels(context: PageContext) -> None:
         restore_link_values((CLUSTER, TRUTH))
     evidence, library = open_evidence(context.bundle)
     try:
-        clusters = _clusters(context.bundle.hash, evidence)
+        clusters = _clusters(evidence)
     except (MissingPart, ValueError) as error:
         show_missing_part(str(error), SHOWS)
         return

@@ -22,6 +22,7 @@ from sdviz.analysis.votes import (
     telling_sample,
 )
 from sdviz.data.uploads import from_uploads
+from sdviz.ui.cache.kept import kept
 from sdviz.ui.components import Cell, picture_grid
 from sdviz.ui.library import show_pictures
 from sdviz.ui.pictures import data_uri
@@ -260,7 +261,7 @@ def _gallery(
         _thumbnails(evidence, library, ids[rows], totals[rows], chosen, key, pictures)
 
 
-@st.cache_data(max_entries=16, show_spinner=False)
+@kept("uploads")
 def _prepared(name: str, file_bytes: bytes, size_px: int) -> tuple[str, np.ndarray | None, str]:
     """The id and the picture of a file, or why it is none."""
     made, refused = from_uploads([(name, file_bytes)], size_px)
