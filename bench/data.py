@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from sdviz.data import shapes
+from sdviz.data.sources import shapes
 
 N_IMAGES = 2_000
 N_PEER_IMAGES = 300
@@ -103,7 +103,7 @@ def draw_with_pillow(index: int) -> np.ndarray:
 
 
 def _draw_ours(rows: np.ndarray) -> np.ndarray:
-    return shapes.load("shapes", "train", rows).images
+    return shapes.SOURCE.load("shapes", "train", lambda n: rows, SIZE_PX, "raise", pictures=True).images
 
 
 def _draw_peer(rows: np.ndarray) -> np.ndarray:
@@ -125,7 +125,7 @@ def main() -> None:
         peer.append(_images_per_sec(_draw_peer, np.arange(N_PEER_IMAGES) + repetition * N_PEER_IMAGES))
     # the first of each warms up
     mine, theirs = statistics.median(ours[1:]), statistics.median(peer[1:])
-    print(f"sdviz.data.shapes, in batches        {mine:8.0f} images/s (bar: {BAR_IMAGES_PER_SEC})")
+    print(f"sdviz.data.sources.shapes, in batches        {mine:8.0f} images/s (bar: {BAR_IMAGES_PER_SEC})")
     print(f"PIL.ImageDraw, one image at a time   {theirs:8.0f} images/s")
     print(f"ratio                                {mine / theirs:8.1f}")
 

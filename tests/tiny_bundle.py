@@ -8,7 +8,7 @@ import torch
 
 from sdviz.bundle import Bundle, Defaults, make_manifest
 from sdviz.config import UNetConfig
-from sdviz.data import shapes
+from sdviz.data.sources import shapes
 from sdviz.diffusion.schedule import NoiseSchedule
 from sdviz.nn.classifier import SmallClassifier
 from sdviz.nn.unet import build_noise_predictor

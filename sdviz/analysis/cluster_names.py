@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+
+from ..files import write_atomically
 
 FILE = "cluster_names.json"
 MAX_LENGTH = 40
@@ -70,9 +71,7 @@ def rename(file: Path, bundle_hash: str, cluster: int, name: str, usual: tuple[s
             everything[bundle_hash] = {str(one): given[one] for one in sorted(given)}
             if not given:
                 del everything[bundle_hash]
-            partial = file.with_name(file.name + ".partial")
-            partial.write_text(json.dumps(everything, indent=1, ensure_ascii=False) + "\n", "utf-8")
-            os.replace(partial, file)
+            write_atomically(file, json.dumps(everything, indent=1, ensure_ascii=False) + "\n")
     except Timeout as error:
         raise NamesError(f"{file} is held by somebody else: try again") from error
     except OSError as error:

@@ -9,7 +9,7 @@ import numpy as np
 from ..scan.metrics import ClusterAgreement, agreement
 from .tables import PseudoLabels
 
-N_BINS = 20
+_N_BINS = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,17 +71,13 @@ def cluster_facts(labels: PseudoLabels, n_clusters: int) -> ClusterFacts:
     return ClusterFacts(sizes, mean, order, rank)
 
 
-def confidence_histogram(confidence: np.ndarray, n_bins: int = N_BINS) -> tuple[np.ndarray, np.ndarray]:
-    """How many images are how confident.
-
-    Args:
-        confidence: (N,), 0..1.
-        n_bins: Bins of equal width over 0..1; the last one takes 1 as well.
+def confidence_histogram(confidence: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Counts confidences (N,) in 20 bins of equal width over 0..1; the last one takes 1 as well.
 
     Returns:
-        Edges float64 (n_bins+1,) and counts int64 (n_bins,).
+        Edges float64 (21,) and counts int64 (20,).
     """
-    counts, edges = np.histogram(np.clip(confidence.astype(np.float64), 0, 1), n_bins, (0.0, 1.0))
+    counts, edges = np.histogram(np.clip(confidence.astype(np.float64), 0, 1), _N_BINS, (0.0, 1.0))
     return edges, counts.astype(np.int64)
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from ..detection import metrics
-from ..evaluation.report import MeanMetrics, ModeMetrics, SetResult
+from ..evaluation.report import MeanMetrics, SetResult
 from ..evaluation.sets import mean_metrics, measure
 from .rescoring import Rescorer, SetScores
 from .tables import Evidence, MissingPart
@@ -153,9 +153,7 @@ class Results:
     n_bootstrap: int
 
 
-def results_of(
-    evidence: Evidence, scores: Mapping[str, SetScores], bootstrap: int = 200, seed: int = 0
-) -> Results:
+def results_of(evidence: Evidence, scores: Mapping[str, SetScores], bootstrap: int) -> Results:
     """Every metric of every OOD set against the held-out ID images, by each mode.
 
     Without outliers in the bank there is no mode "votes", as in report.json.
@@ -164,7 +162,6 @@ def results_of(
         evidence: Whose sets these are.
         scores: Eq. 6 of every set, under any settings.
         bootstrap: Resamples of the AUROC intervals, 0 for none.
-        seed: Of the resamples.
 
     Raises:
         MissingPart: No scores or no held-out ID images.
@@ -183,7 +180,7 @@ def results_of(
                     np.asarray(getattr(scores[id_name], column), np.float64),
                     np.asarray(getattr(scores[name], column), np.float64),
                     bootstrap,
-                    seed,
+                    seed=0,
                 )
                 for mode, column in columns.items()
             },
@@ -201,12 +198,6 @@ def reported(evidence: Evidence) -> Results:
     """
     report = evidence.report
     return Results(dict(report.results), dict(report.means), True, report.bootstrap.n)
-
-
-def metric_of(results: Results, name: str, mode: str) -> ModeMetrics | None:
-    """One set by one mode; None where it was not measured."""
-    one = results.results.get(name)
-    return one.modes.get(mode) if one is not None else None
 
 
 def k_alpha_map(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..detection.knn import NeighbourSearch
+from ..detection.knn import NeighbourSearch, unit_length
 from .tables import Evidence, MissingPart
 
 QUERIES_AT_ONCE = 1024
@@ -113,10 +113,7 @@ def _check_some(n: int) -> None:
 def _ready(features: np.ndarray, normalize: bool) -> np.ndarray:
     """float32 (N,D), of unit length where that is asked for, as Eq. 6 takes them."""
     rows = np.asarray(features, np.float32)
-    if not normalize:
-        return rows
-    lengths = np.sqrt(np.einsum("nd,nd->n", rows, rows, dtype=np.float64))
-    return (rows / np.where(lengths > 0, lengths, 1.0)[:, None]).astype(np.float32)
+    return unit_length(rows) if normalize else rows
 
 
 def _nearest(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import sqlite3
 from collections.abc import Mapping, Sequence
@@ -13,6 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+
+from ..evaluation.writing import csv_table
 
 FILE = "notes.sqlite"
 VERDICTS = ("really OOD", "label wrong", "semantics kept", "nuisance lost")
@@ -206,30 +206,23 @@ def tallies(notes: Sequence[Note]) -> dict[str, int]:
 def notes_csv(notes: Sequence[Note], provenance: Mapping[str, str]) -> str:
     """Every note in one table, `COLUMNS`, below lines that begin with #: where they come from, and tallies.
 
-    `pandas.read_csv(comment="#")` passes over those lines. A cell that a spreadsheet would take for a formula
+    A cell that a spreadsheet would take for a formula
     gets an apostrophe in front.
     """
-    stream = io.StringIO(newline="")
-    for key, value in provenance.items():
-        stream.write(f"# {_one_line(key)}: {_one_line(value)}\n")
-    for verdict, count in tallies(notes).items():
-        stream.write(f"# tally, {verdict}: {count}\n")
-    # texts in quotes, so that a # in one begins no comment
-    writer = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
-    writer.writerow(COLUMNS)
+    lines = dict(provenance) | {f"tally, {verdict}": str(count) for verdict, count in tallies(notes).items()}
+    rows = []
     for note in notes:
         seen = note.seen
-        texts = [_harmless(t) for t in (note.id, seen.set, seen.label)]
-        writer.writerow(
+        rows.append(
             [
-                *texts,
+                *map(_harmless, (note.id, seen.set, seen.label)),
                 "" if seen.score is None else seen.score,
                 "" if seen.threshold is None else seen.threshold,
                 _called(seen),
-                *[_harmless(t) for t in (note.verdict, note.text, note.time, seen.settings)],
+                *map(_harmless, (note.verdict, note.text, note.time, seen.settings)),
             ]
         )
-    return stream.getvalue()
+    return csv_table(COLUMNS, rows, lines, quote_texts=True)
 
 
 def _called(seen: Seen) -> str:
@@ -240,7 +233,3 @@ def _called(seen: Seen) -> str:
 
 def _harmless(text: str) -> str:
     return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
-
-
-def _one_line(text: str) -> str:
-    return " ".join(str(text).split())

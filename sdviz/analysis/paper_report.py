@@ -1,18 +1,24 @@
-"""The paper's four tables as a page of Markdown: figures that runs measured, and the paper's beside them."""
+"""The paper's four tables as a page of Markdown: what runs measured, next to the paper's own figures."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ..evaluation.report import ModeMetrics, Report
-from ..evaluation.tables import CONTROL_NAMES, FRECHET_NAMES, METRIC_NAMES, MODE_NAMES, markdown_table
+from ..evaluation.report import Measured, ModeMetrics, Report
+from ..evaluation.tables import CONTROL_NAMES, FRECHET_NAMES, METRIC_NAMES, MODE_NAMES
+from ..evaluation.writing import markdown_table, spread_text
 from .paper_tables import PAPER_DATASET, SD_TEST, WHOLE, PaperTable, paper_tables
 from .records import NO_MATTER, RECIPE, BundleRecord, differing_keys
 
 OURS = "**SD outliers**"
+# S and w of the paper's Table 1
+_USUAL = (100, 2.0)
+# by set
+Metrics = dict[str, ModeMetrics]
 
 
 class PaperPageError(ValueError):
@@ -65,7 +71,7 @@ def paper_page(records: Sequence[BundleRecord], command: str) -> str:
         *_controls(systems),
     ]
     if records[0].manifest.dataset == PAPER_DATASET:
-        parts += ["## The paper's own figures", *_beside_the_paper(systems)]
+        parts += ["## The paper's own figures", *_compared_with_the_paper(systems)]
     parts += ["## Where it comes from", markdown_table(*_provenance(records))]
     return "\n\n".join(parts) + "\n"
 
@@ -73,15 +79,16 @@ def paper_page(records: Sequence[BundleRecord], command: str) -> str:
 # --- systems ----------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
 class _System:
     """Runs of one kind: the same networks and labels; they differ in S, w and seeds."""
 
-    def __init__(self, name: str, records: list[BundleRecord]) -> None:
-        self.name, self.records = name, records
+    name: str
+    records: list[BundleRecord]
 
-    def at(self, s: int, w: float) -> list[Report]:
-        """The reports of runs with those outliers."""
-        return [one.report for one in self.records if one.recipe == (s, w) and one.report is not None]
+    def at(self, recipe: tuple[int, float]) -> list[Report]:
+        """The reports of runs with that S and w."""
+        return [one.report for one in self.records if one.recipe == recipe and one.report is not None]
 
     @property
     def recipes(self) -> list[tuple[int, float]]:
@@ -89,12 +96,9 @@ class _System:
         return sorted({one.recipe for one in self.records if one.recipe is not None})
 
     @property
-    def main(self) -> list[Report]:
-        """The runs of Table 1: S = 100, w = 2 where there are any, else the recipe with most runs."""
-        usual = self.at(100, 2.0)
-        if usual:
-            return usual
-        return max((self.at(*one) for one in self.recipes), key=len, default=[])
+    def main_recipe(self) -> tuple[int, float] | None:
+        """Of the runs in Table 1: S = 100, w = 2 where there are any, else the one with most runs."""
+        return _USUAL if self.at(_USUAL) else max(self.recipes, key=lambda one: len(self.at(one)), default=None)
 
 
 def _systems(records: Iterable[BundleRecord]) -> list[_System]:
@@ -170,38 +174,41 @@ def _run_rows(systems: Sequence[_System]) -> Rows:
     return head, rows
 
 
+def _methods(reports: Sequence[Report], with_controls: bool) -> list[tuple[str, list[Metrics]]]:
+    """Our score, the controls and the other methods: a title, and by set what each run that has it measured."""
+    found = [
+        (f"{OURS}, distance + votes", [_of_mode(r, "both") for r in reports]),
+        ("the same, distance alone", [_of_mode(r, "distance") for r in reports]),
+    ]
+    if with_controls:
+        for key in dict.fromkeys(key for r in reports for key in r.controls):
+            of_run = [_of_mode(r.controls[key], "both") for r in reports if key in r.controls]
+            found.append((f"control: {CONTROL_NAMES.get(key, key)}", of_run))
+    for key, title in {key: one.title for r in reports for key, one in r.baselines.items()}.items():
+        found.append((title, [r.baselines[key].results for r in reports if key in r.baselines]))
+    return [(title, [one for one in of_run if one]) for title, of_run in found]
+
+
 def _table_1(systems: Sequence[_System]) -> list[str]:
     parts = []
     for system in systems:
-        reports = system.main
-        if not reports:
+        if system.main_recipe is None:
             continue
+        s, w = system.main_recipe
+        reports = system.at(system.main_recipe)
         names = _sets(reports, ("near", "far", "validation"))
         means = [role for role in ("near", "far") if sum(r == role for _, r in names) > 1]
         head = ["method", "seeds", *(f"{name} ({role}, {_n_images(reports, name)})" for name, role in names)]
         head += [f"mean of {role}" for role in means]
         rows = []
-        systems_here: list[tuple[str, Callable[[Report], Any]]] = [
-            (f"{OURS}, distance + votes", lambda r: _of_mode(r, "both")),
-            ("the same, distance alone", lambda r: _of_mode(r, "distance")),
-        ]
-        for control in dict.fromkeys(c for r in reports for c in r.controls):
-            title = f"control: {CONTROL_NAMES.get(control, control)}"
-            systems_here.append((title, lambda r, c=control: _of_mode(r.controls.get(c), "both")))  # type: ignore[misc]
-        titles = {key: one.title for r in reports for key, one in r.baselines.items()}
-        for key, title in titles.items():
-            systems_here.append((title, lambda r, k=key: r.baselines[k].results if k in r.baselines else None))  # type: ignore[misc]
-        for title, of in systems_here:
-            found = [metrics for metrics in map(of, reports) if metrics]
-            cells = [_cell([m[name] for m in found if name in m]) for name, _ in names]
-            cells += [_mean_cell(found, [name for name, r in names if r == role]) for role in means]
-            rows.append([title, str(len(found)), *cells])
-        s, w = _recipe(system, reports)
+        for title, of_run in _methods(reports, with_controls=True):
+            cells = [_cell(of_run, name) for name, _ in names]
+            cells += [_mean_cell(of_run, [name for name, r in names if r == role]) for role in means]
+            rows.append([title, str(len(of_run)), *cells])
         parts += [f"### {system.name}; S = {s}, w = {w:g}", markdown_table(head, rows)]
         both = [_of_mode(r, "both") for r in reports]
         measures = [
-            [f"{name} ({role})", *(_cell([m[name] for m in both if name in m], key) for key in METRIC_NAMES)]
-            for name, role in names
+            [f"{name} ({role})", *(_cell(both, name, key) for key in METRIC_NAMES)] for name, role in names
         ]
         parts += [
             "All measures of our own score, %:",
@@ -217,10 +224,10 @@ def _table_2(systems: Sequence[_System]) -> list[str]:
             continue
         all_s = sorted({s for s, _ in system.recipes})
         all_w = sorted({w for _, w in system.recipes})
-        some = [r for one in system.recipes for r in system.at(*one)]
+        both = {(s, w): [_of_mode(r, "both") for r in system.at((s, w))] for s in all_s for w in all_w}
         rows = [
-            [f"w = {w:g}", f"{name} ({role})", *(_cell(_both(system.at(s, w), name)) for s in all_s)]
-            for name, role in _sets(some, ("near", "validation"))
+            [f"w = {w:g}", f"{name} ({role})", *(_cell(both[s, w], name) for s in all_s)]
+            for name, role in _sets(_all_reports(system, system.recipes), ("near", "validation"))
             for w in all_w
         ]
         parts += [f"### {system.name}", markdown_table(["w", "set", *(f"S = {s}" for s in all_s)], rows)]
@@ -230,29 +237,24 @@ def _table_2(systems: Sequence[_System]) -> list[str]:
 def _table_3(systems: Sequence[_System]) -> list[str]:
     parts = []
     for system in systems:
-        at_2 = [(s, w) for s, w in system.recipes if w == 2.0]
-        recipes = at_2 or system.recipes
+        recipes = [(s, w) for s, w in system.recipes if w == _USUAL[1]] or system.recipes
         if not recipes:
             continue
         head = ["", "", *(f"S = {s}, w = {w:g}" for s, w in recipes)]
-        some = [r for one in recipes for r in system.at(*one)]
+        some = _all_reports(system, recipes)
         rows = []
         for name, role in _sets(some, ("near",)):
-            for mode, word in MODE_NAMES.items():
-                cells = [
-                    _cell([m[name] for r in system.at(*one) if name in (m := _of_mode(r, mode))])
-                    for one in recipes
-                ]
-                rows.append([f"AUROC, {name} ({role})", word, *cells])
+            for mode, by in MODE_NAMES.items():
+                cells = [_cell([_of_mode(r, mode) for r in system.at(one)], name) for one in recipes]
+                rows.append([f"AUROC, {name} ({role})", by, *cells])
         for distance in dict.fromkeys(d for r in some for d in r.frechet):
-            for key, word in FRECHET_NAMES.items():
-                values = [
-                    [getattr(r.frechet[distance], key) for r in system.at(*one) if distance in r.frechet]
-                    for one in recipes
-                ]
-                cells = [_spread([v for v in of if v is not None], 4) for of in values]
+            for key, between in FRECHET_NAMES.items():
+                cells = []
+                for one in recipes:
+                    found = [getattr(r.frechet[distance], key) for r in system.at(one) if distance in r.frechet]
+                    cells.append(spread_text([value for value in found if value is not None], 4))
                 if any(cells):
-                    rows.append([distance, word, *cells])
+                    rows.append([distance, between, *cells])
         parts += [f"### {system.name}", markdown_table(head, rows)]
     if parts:
         parts.append(
@@ -266,20 +268,13 @@ def _table_3(systems: Sequence[_System]) -> list[str]:
 def _table_4(systems: Sequence[_System]) -> list[str]:
     rows = []
     for system in systems:
-        for recipe in system.recipes:
-            reports = [r for r in system.at(*recipe) if SD_TEST in r.results]
+        for s, w in system.recipes:
+            reports = [r for r in system.at((s, w)) if SD_TEST in r.results]
             if not reports:
                 continue
-            trained = f"S = {recipe[0]}, w = {recipe[1]:g}"
-            n = _n_images(reports, SD_TEST)
-            rows.append([f"{OURS}, distance + votes", system.name, trained, n, _cell(_both(reports, SD_TEST))])
-            distances = [_of_mode(r, "distance")[SD_TEST] for r in reports]
-            rows.append(["the same, distance alone", system.name, trained, n, _cell(distances)])
-            for key in dict.fromkeys(k for r in reports for k in r.baselines):
-                found = [r.baselines[key] for r in reports if key in r.baselines]
-                rows.append(
-                    [found[0].title, system.name, trained, n, _cell([b.results[SD_TEST] for b in found])]
-                )
+            where = [system.name, f"S = {s}, w = {w:g}", _n_images(reports, SD_TEST)]
+            for title, of_run in _methods(reports, with_controls=False):
+                rows.append([title, *where, _cell(of_run, SD_TEST)])
     if not rows:
         return ["Not measured: name `evaluation.sd_test` in a run's configuration."]
     return [
@@ -292,7 +287,7 @@ def _table_4(systems: Sequence[_System]) -> list[str]:
 def _controls(systems: Sequence[_System]) -> list[str]:
     rows = []
     for system in systems:
-        for report in system.main:
+        for report in system.at(system.main_recipe) if system.main_recipe else []:
             for name, role in _sets([report], ("near", "far", "validation", "sd")):
                 for control, one in report.controls.items():
                     d = one.differences[name]["both"]
@@ -313,7 +308,7 @@ def _controls(systems: Sequence[_System]) -> list[str]:
     ]
 
 
-def _beside_the_paper(systems: Sequence[_System]) -> list[str]:
+def _compared_with_the_paper(systems: Sequence[_System]) -> list[str]:
     parts = [
         "The paper's networks are far larger, and its CIFAR-100 has 10,000 images; where ours is a part of"
         " them, the cell says so. Each row of ours is of one kind of network.",
@@ -365,14 +360,12 @@ def _provenance(records: Sequence[BundleRecord]) -> Rows:
 # --- cells ------------------------------------------------------------------------------------------------
 
 
-def _of_mode(measured: Any, mode: str) -> dict[str, ModeMetrics]:  # noqa: ANN401 - a Measured, or None
-    if measured is None:
-        return {}
+def _of_mode(measured: Measured, mode: str) -> Metrics:
     return {name: one.modes[mode] for name, one in measured.results.items() if mode in one.modes}
 
 
-def _both(reports: Sequence[Report], name: str) -> list[ModeMetrics]:
-    return [m[name] for r in reports if name in (m := _of_mode(r, "both"))]
+def _all_reports(system: _System, recipes: Sequence[tuple[int, float]]) -> list[Report]:
+    return [report for one in recipes for report in system.at(one)]
 
 
 def _sets(reports: Sequence[Report], roles: Sequence[str]) -> list[tuple[str, str]]:
@@ -388,28 +381,17 @@ def _n_images(reports: Sequence[Report], name: str) -> str:
     return f"{text} of {whole:,} images" if counts and counts[0] < whole else f"{text} images"
 
 
-def _recipe(system: _System, reports: Sequence[Report]) -> tuple[int, float]:
-    return next(one for one in system.recipes if system.at(*one) == list(reports))
-
-
-def _cell(found: Sequence[ModeMetrics], key: str = "auroc") -> str:
-    if not found:
-        return ""
-    text = _spread([100 * getattr(one, key) for one in found], 1)
+def _cell(of_run: Sequence[Metrics], name: str, key: str = "auroc") -> str:
+    """One measure on one set over the runs that have it, in %."""
+    found = [metrics[name] for metrics in of_run if name in metrics]
+    text = spread_text([100 * getattr(one, key) for one in found], 1)
     intervals = [one.auroc_interval for one in found if one.auroc_interval is not None]
-    if key == "auroc" and len(intervals) == len(found):
+    if found and key == "auroc" and len(intervals) == len(found):
         low, high = 100 * np.mean(intervals, axis=0)
         text += f" ({low:.1f} to {high:.1f})"
     return text
 
 
-def _mean_cell(found: Sequence[dict[str, ModeMetrics]], names: Sequence[str]) -> str:
-    whole = [[m[name].auroc for name in names] for m in found if all(name in m for name in names)]
-    return _spread([100 * float(np.mean(one)) for one in whole], 1)
-
-
-def _spread(values: Sequence[float], digits: int) -> str:
-    if not values:
-        return ""
-    mean = f"{np.mean(values):.{digits}f}"
-    return mean if len(values) == 1 else f"{mean} ± {np.std(values, ddof=1):.{digits}f}"
+def _mean_cell(of_run: Sequence[Metrics], names: Sequence[str]) -> str:
+    whole = [[m[name].auroc for name in names] for m in of_run if all(name in m for name in names)]
+    return spread_text([100 * float(np.mean(one)) for one in whole], 1)

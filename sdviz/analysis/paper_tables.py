@@ -8,13 +8,13 @@ own. What was measured on other sets keeps its own name and stands apart.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ..evaluation.report import BaselineResult
+from ..evaluation.report import BaselineResult, ModeMetrics, Report
 from .records import BundleRecord
 
 PAPER_DATASET = "cifar10"
@@ -61,9 +61,13 @@ _TABLE_2 = {
     4.0: (97.7, 97.7, 98.0, 97.8, 97.6),
 }
 _DISTANCE_ONLY = (97.2, 97.5, 97.7, 97.6, 97.3)
+_FID = (4.45, 5.95, 6.88, 7.85, 7.59)
 # S and w of Table 4: of the outliers that the detector is trained with, and of those of the test set
 _TRAINED_4, _TESTED_4 = (100, 1.8), (150, 4.0)
-_FID = (4.45, 5.95, 6.88, 7.85, 7.59)
+_TABLE_4 = {"Multi-class AD": 74.3, "Fake-it": 81.4, "SD outliers (the paper)": 98.2}
+
+# a row, a column, and what was measured for that cell
+_Cell = tuple[str, str, "Ours | None"]
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,7 @@ class PaperTable:
     rows: tuple[str, ...]
     columns: tuple[str, ...]
     paper: dict[tuple[str, str], float]
-    ours: dict[tuple[str, str], Ours] = field(default_factory=dict)
+    ours: dict[tuple[str, str], Ours]
     notes: tuple[str, ...] = ()
 
 
@@ -117,37 +121,67 @@ def paper_tables(records: Iterable[BundleRecord] = ()) -> tuple[PaperTable, ...]
         records: Bundles that belong together (`BundleRecord.family`): those of one cell are averaged. Any that
             were not trained on `cifar10`, or never measured, count nowhere.
     """
-    fit = [one for one in records if _is_candidate(one)]
+    fit = _candidates(records)
     return _table_1(fit), _table_2(fit), _table_3(fit), _table_4(fit)
 
 
 def other_sets(records: Iterable[BundleRecord]) -> dict[str, dict[tuple[int, float], Ours]]:
-    """What `cifar10` bundles measured on sets that no table of the paper's has: AUROC, %.
+    """What `cifar10` bundles measured on sets that no table of the paper has: AUROC, %.
 
     Args:
         records: As in `paper_tables`.
 
     Returns:
         By the sets' own names, then by the S and w that a detector was trained with, rising: runs of another
-        recipe are no other seed. Behind the name of a validation set stands "(validation)"; SD outliers of
-        held-out images are a set for each S and w that they were made with.
+        recipe are no other seed. The name of a validation set ends in "(validation)"; SD outliers of held-out
+        images are a set for each S and w that they were made with.
     """
     found: dict[str, dict[tuple[int, float], Ours]] = {}
-    fit = [one for one in records if _is_candidate(one)]
-    roles = {name: one.role for r in fit if r.report is not None for name, one in r.report.results.items()}
+    fit = _candidates(records)
+    roles = {name: one.role for record in fit for name, one in _report(record).results.items()}
     for name, role in roles.items():
         if name in REPORT_NAMES.values():
             continue
-        title = f"{name} (validation)" if role == "validation" else name
-        apart = {title: fit}
+        by_title = {f"{name} (validation)" if role == "validation" else name: fit}
         if name == SD_TEST:
-            apart = _by_sd_test([one for one in fit if not _is_of_table_4(one)])
-        for one, of_set in apart.items():
-            for recipe in sorted({r.recipe for r in of_set if r.recipe is not None}):
-                ours = _auroc(_made_with(of_set, *recipe), name, "both")
+            by_title = _by_sd_test([one for one in fit if not _is_of_table_4(one)])
+        for title, of_set in by_title.items():
+            for recipe in _recipes(of_set):
+                ours = _auroc(_made_with(of_set, *recipe), name)
                 if ours is not None:
-                    found.setdefault(one, {})[recipe] = ours
+                    found.setdefault(title, {})[recipe] = ours
     return found
+
+
+# --------------------------------------------------------------------------------------------------
+# Which bundles belong in which row
+# --------------------------------------------------------------------------------------------------
+
+
+def _candidates(records: Iterable[BundleRecord]) -> list[BundleRecord]:
+    return [one for one in records if one.manifest.dataset == PAPER_DATASET and one.report is not None]
+
+
+def _report(record: BundleRecord) -> Report:
+    assert record.report is not None
+    return record.report
+
+
+def _made_with(records: Sequence[BundleRecord], s: int, w: float) -> list[BundleRecord]:
+    return [one for one in records if one.recipe == (s, w)]
+
+
+def _recipes(records: Sequence[BundleRecord]) -> list[tuple[int, float]]:
+    return sorted({one.recipe for one in records if one.recipe is not None})
+
+
+def _with_labels(records: Sequence[BundleRecord], source: str) -> list[BundleRecord]:
+    return [one for one in records if _labels(one) == source]
+
+
+def _labels(record: BundleRecord) -> str:
+    labels = (record.manifest.config or {}).get("labels")
+    return str(labels.get("source", "")) if isinstance(labels, dict) else ""
 
 
 def _by_sd_test(records: Sequence[BundleRecord]) -> dict[str, list[BundleRecord]]:
@@ -162,13 +196,15 @@ def _by_sd_test(records: Sequence[BundleRecord]) -> dict[str, list[BundleRecord]
     }
 
 
-def _is_candidate(record: BundleRecord) -> bool:
-    return record.manifest.dataset == PAPER_DATASET and record.report is not None
+def _sd_test(record: BundleRecord) -> tuple[int, float] | None:
+    """S and w of the SD outliers of held-out images that a bundle was measured on."""
+    found = ((record.manifest.config or {}).get("evaluation") or {}).get("sd_test")
+    return (found["start_timestep"], found["guidance_scale"]) if found else None
 
 
-def _labels(record: BundleRecord) -> str:
-    labels = (record.manifest.config or {}).get("labels")
-    return str(labels.get("source", "")) if isinstance(labels, dict) else ""
+def _is_of_table_4(record: BundleRecord) -> bool:
+    """Whether it was measured on SD outliers as the paper's: of clusters by SCAN, by its S and w."""
+    return _labels(record) == "scan" and _sd_test(record) == _TESTED_4
 
 
 def _network(record: BundleRecord, network: str = "backbone") -> str:
@@ -187,12 +223,13 @@ def _own_row(title: str, network: str) -> str:
     return f"{title}, network of ours: {network}"
 
 
-def _by_row(records: Sequence[BundleRecord], row: str, title: str) -> dict[str, list[BundleRecord]]:
-    """Those of the paper's network in the paper's row, the others in rows of our own."""
+def _by_row(records: Sequence[BundleRecord], row: str, title: str = "") -> dict[str, list[BundleRecord]]:
+    """Those of the paper's network in the paper's row, others in rows of our own, named by `title` or `row`."""
     found: dict[str, list[BundleRecord]] = {}
     for one in records:
         network = _network(one)
-        found.setdefault(row if network == _PAPER_OWN else _own_row(title, network), []).append(one)
+        own = row if network == _PAPER_OWN else _own_row(title or row, network)
+        found.setdefault(own, []).append(one)
     return found
 
 
@@ -206,93 +243,94 @@ def _row_of_method(record: BundleRecord, key: str, title: str, rows: Sequence[st
     return row if row in rows else _own_row(title, network)
 
 
-def _made_with(records: Sequence[BundleRecord], s: int, w: float) -> list[BundleRecord]:
-    return [one for one in records if one.recipe is not None and one.recipe == (s, w)]
-
-
-def _table_1(records: Sequence[BundleRecord]) -> PaperTable:
-    columns = ("CIFAR-100", "SVHN", "LSUN")
-    paper = {
-        (row, column): value
-        for row, values in _TABLE_1
-        for column, value in zip(columns, values, strict=True)
-        if value is not None
-    }
-    # the paper's S and w of this table
-    own = _made_with(records, 100, 2.0)
-    ours: dict[tuple[str, str], Ours] = {}
-    for row, title, source in (
-        (OURS_ROW, "SD outliers", "scan"),
-        (TRUTH_ROW, TRUTH_ROW, "ground_truth"),
-    ):
-        for own_row, of_row in _by_row([one for one in own if _labels(one) == source], row, title).items():
-            for column, name in REPORT_NAMES.items():
-                _put(ours, (own_row, column), _auroc(of_row, name, "both"))
-    papers = tuple(row for row, _ in _TABLE_1)
-    for key, title in {key: b.title for one in own for key, b in _baselines(one).items()}.items():
-        for row in dict.fromkeys(_row_of_method(one, key, title, papers) for one in own):
-            of_row = [one for one in own if _row_of_method(one, key, title, papers) == row]
-            for column, name in REPORT_NAMES.items():
-                _put(ours, (row, column), _auroc_of_baseline(of_row, key, name))
-    title = "AUROC (%) by method; SD outliers with S = 100, w = 2"
-    return PaperTable(1, title, _with_own(papers, ours), columns, paper, ours)
-
-
-def _table_2(records: Sequence[BundleRecord]) -> PaperTable:
-    columns = tuple(f"S = {s}" for s in _S)
-    paper = {
-        (f"w = {w:g}", c): v for w, values in _TABLE_2.items() for c, v in zip(columns, values, strict=True)
-    }
-    ours: dict[tuple[str, str], Ours] = {}
-    scan = [one for one in records if _labels(one) == "scan"]
-    for w in _TABLE_2:
-        for s, column in zip(_S, columns, strict=True):
-            for row, fit in _by_row(_made_with(scan, s, w), f"w = {w:g}", f"w = {w:g}").items():
-                _put(ours, (row, column), _auroc(fit, "cifar100", "both"))
-    rows = _with_own([f"w = {w:g}" for w in _TABLE_2], ours)
-    return PaperTable(2, "AUROC (%) on CIFAR-100 over S and w", rows, columns, paper, ours)
-
-
-def _table_3(records: Sequence[BundleRecord]) -> PaperTable:
-    columns = tuple(f"S = {s}" for s in _S)
-    by = {
-        "AUROC (%), distance only": ("distance", _DISTANCE_ONLY),
-        "AUROC (%), distance + vote": ("both", _TABLE_2[2.0]),
-    }
-    paper: dict[tuple[str, str], float] = {}
-    ours: dict[tuple[str, str], Ours] = {}
-    scan = [one for one in records if _labels(one) == "scan"]
-    fid = "FID of the outliers"
-    for i, (s, column) in enumerate(zip(_S, columns, strict=True)):
-        fit = _made_with(scan, s, 2.0)
-        for row, (mode, values) in by.items():
-            paper[row, column] = values[i]
-            for own_row, of_row in _by_row(fit, row, row).items():
-                _put(ours, (own_row, column), _auroc(of_row, "cifar100", mode))
-        paper[fid, column] = _FID[i]
-        for own_row in dict.fromkeys(_fid_row(one, fid) for one in fit):
-            distances = [
-                one.report.frechet["FID"].outliers_to_train
-                for one in fit
-                if _fid_row(one, fid) == own_row and one.report and "FID" in one.report.frechet
-            ]
-            _put(ours, (own_row, column), _spread(distances))
-    title = (
-        "Score and picture quality over S, w = 2, on CIFAR-100; FID of plain sampling is 2.97, of Fake-it 45"
-    )
-    return PaperTable(3, title, _with_own([*by, fid], ours), columns, paper, ours)
-
-
-def _fid_row(record: BundleRecord, row: str) -> str:
-    """Of the outliers' pictures: what counts is the U-Net."""
+def _fid_row(record: BundleRecord) -> str:
+    """FID is of the outliers' pictures: what counts is the U-Net."""
+    row = "FID of the outliers"
     unet = ((record.manifest.config or {}).get("diffusion") or {}).get("unet") or {}
     arch = unet.get("arch", "?")
     return row if arch == "ddpm" and not unet.get("channels") else f"{row}, U-Net of ours: {arch}"
 
 
-def _with_own(rows: Sequence[str], ours: Iterable[tuple[str, str]]) -> tuple[str, ...]:
+# --------------------------------------------------------------------------------------------------
+# The tables
+# --------------------------------------------------------------------------------------------------
+
+
+def _table(
+    number: int,
+    title: str,
+    columns: Sequence[str],
+    paper: dict[str, Sequence[float | None]],
+    cells: Iterable[_Cell],
+    notes: tuple[str, ...] = (),
+) -> PaperTable:
     """The paper's rows, then those of our own that hold a figure."""
-    return tuple(dict.fromkeys([*rows, *(row for row, _ in ours)]))
+    of_paper = {
+        (row, column): value
+        for row, values in paper.items()
+        for column, value in zip(columns, values, strict=True)
+        if value is not None
+    }
+    ours = {(row, column): found for row, column, found in cells if found is not None}
+    rows = tuple(dict.fromkeys([*paper, *(row for row, _ in ours)]))
+    return PaperTable(number, title, rows, tuple(columns), of_paper, ours, notes)
+
+
+def _table_1(records: Sequence[BundleRecord]) -> PaperTable:
+    own = _made_with(records, 100, 2.0)  # the paper's S and w of this table
+    papers = [row for row, _ in _TABLE_1]
+
+    def cells() -> Iterator[_Cell]:
+        for row, title, source in (
+            (OURS_ROW, "SD outliers", "scan"),
+            (TRUTH_ROW, TRUTH_ROW, "ground_truth"),
+        ):
+            for own_row, of_row in _by_row(_with_labels(own, source), row, title).items():
+                for column, name in REPORT_NAMES.items():
+                    yield own_row, column, _auroc(of_row, name)
+        for key, title in {key: b.title for one in own for key, b in _baselines(one).items()}.items():
+            row_of = [_row_of_method(one, key, title, papers) for one in own]
+            for row in dict.fromkeys(row_of):
+                of_row = [one for one, its in zip(own, row_of, strict=True) if its == row]
+                for column, name in REPORT_NAMES.items():
+                    yield row, column, _auroc_of_baseline(of_row, key, name)
+
+    title = "AUROC (%) by method; SD outliers with S = 100, w = 2"
+    return _table(1, title, ("CIFAR-100", "SVHN", "LSUN"), dict(_TABLE_1), cells())
+
+
+def _table_2(records: Sequence[BundleRecord]) -> PaperTable:
+    scan = _with_labels(records, "scan")
+    cells = (
+        (row, f"S = {s}", _auroc(fit, "cifar100"))
+        for w in _TABLE_2
+        for s in _S
+        for row, fit in _by_row(_made_with(scan, s, w), f"w = {w:g}").items()
+    )
+    paper = {f"w = {w:g}": values for w, values in _TABLE_2.items()}
+    return _table(2, "AUROC (%) on CIFAR-100 over S and w", [f"S = {s}" for s in _S], paper, cells)
+
+
+def _table_3(records: Sequence[BundleRecord]) -> PaperTable:
+    scan = _with_labels(records, "scan")
+    rows = {"AUROC (%), distance only": "distance", "AUROC (%), distance + vote": "both"}
+
+    def cells() -> Iterator[_Cell]:
+        for s in _S:
+            fit = _made_with(scan, s, 2.0)
+            for row, mode in rows.items():
+                for own_row, of_row in _by_row(fit, row).items():
+                    yield own_row, f"S = {s}", _auroc(of_row, "cifar100", mode)
+            for own_row in dict.fromkeys(map(_fid_row, fit)):
+                reports = [_report(one) for one in fit if _fid_row(one) == own_row]
+                distances = [r.frechet["FID"].outliers_to_train for r in reports if "FID" in r.frechet]
+                yield own_row, f"S = {s}", _mean(distances)
+
+    paper = dict(zip([*rows, "FID of the outliers"], (_DISTANCE_ONLY, _TABLE_2[2.0], _FID), strict=True))
+    title = (
+        "Score and picture quality over S, w = 2, on CIFAR-100; FID of plain sampling is 2.97, of Fake-it 45"
+    )
+    return _table(3, title, [f"S = {s}" for s in _S], paper, cells())
 
 
 def _table_4(records: Sequence[BundleRecord]) -> PaperTable:
@@ -301,20 +339,19 @@ def _table_4(records: Sequence[BundleRecord]) -> PaperTable:
     Our own cell asks for the paper's S and w in training as well; other methods are not trained with them.
     """
     column = "SD outliers of CIFAR-10 test images"
-    values = {"Multi-class AD": 74.3, "Fake-it": 81.4, "SD outliers (the paper)": 98.2}
-    title = "AUROC (%) with SD outliers as the test set (S = 150, w = 4; trained with S = 100, w = 1.8)"
     fit = [one for one in records if _is_of_table_4(one)]
     own = _made_with(fit, *_TRAINED_4)
-    recipes = {one.recipe for one in fit if one.recipe is not None}
-    shown = own or max((_made_with(fit, *recipe) for recipe in sorted(recipes)), key=len, default=[])
-    ours: dict[tuple[str, str], Ours] = {}
-    for row, of_row in _by_row(own, "SD outliers (the paper)", "SD outliers").items():
-        _put(ours, (row, column), _auroc(of_row, SD_TEST, "both"))
-    for title_of, key in (("Multi-class AD", "multiclass_ad"), ("Fake-it", "fake_it")):
-        for row, of_row in _by_row(shown, title_of, title_of).items():
-            _put(ours, (row, column), _auroc_of_baseline(of_row, key, SD_TEST))
+    shown = own or max((_made_with(fit, *recipe) for recipe in _recipes(fit)), key=len, default=[])
+
+    def cells() -> Iterator[_Cell]:
+        for row, of_row in _by_row(own, "SD outliers (the paper)", "SD outliers").items():
+            yield row, column, _auroc(of_row, SD_TEST)
+        for title, key in (("Multi-class AD", "multiclass_ad"), ("Fake-it", "fake_it")):
+            for row, of_row in _by_row(shown, title).items():
+                yield row, column, _auroc_of_baseline(of_row, key, SD_TEST)
+
     notes = []
-    found = _auroc(shown, SD_TEST, "both")
+    found = _auroc(shown, SD_TEST)
     if not own and found is not None and shown[0].recipe is not None:
         spread = f" ± {found.sd:.2f}" if found.sd is not None else ""
         if found.interval is not None:
@@ -324,56 +361,45 @@ def _table_4(records: Sequence[BundleRecord]) -> PaperTable:
             f"No figure of our own method stands in it: our detector was trained with S = {s}, w = {w:g}, the "
             f"paper's with S = 100, w = 1.8. As it is, ours reaches {found.mean:.2f}{spread} on this set."
         )
-    paper = {(row, column): v for row, v in values.items()}
-    return PaperTable(4, title, _with_own(list(values), ours), (column,), paper, ours, tuple(notes))
+    title = "AUROC (%) with SD outliers as the test set (S = 150, w = 4; trained with S = 100, w = 1.8)"
+    paper = {row: (value,) for row, value in _TABLE_4.items()}
+    return _table(4, title, [column], paper, cells(), tuple(notes))
 
 
-def _is_of_table_4(record: BundleRecord) -> bool:
-    """Whether it was measured on SD outliers as the paper's: of clusters by SCAN, by its S and w."""
-    return _labels(record) == "scan" and _sd_test(record) == _TESTED_4
-
-
-def _sd_test(record: BundleRecord) -> tuple[int, float] | None:
-    """S and w of the SD outliers of held-out images that a bundle was measured on."""
-    found = ((record.manifest.config or {}).get("evaluation") or {}).get("sd_test")
-    return (found["start_timestep"], found["guidance_scale"]) if found else None
+# --------------------------------------------------------------------------------------------------
+# A figure of ours
+# --------------------------------------------------------------------------------------------------
 
 
 def _baselines(record: BundleRecord) -> dict[str, BaselineResult]:
-    return record.report.baselines if record.report is not None else {}
+    return _report(record).baselines
+
+
+def _auroc(records: Sequence[BundleRecord], name: str, mode: str = "both") -> Ours | None:
+    """Our score on one set, over the bundles that measured it."""
+    results = [_report(one).results[name] for one in records if name in _report(one).results]
+    return _figure([(one.n, one.modes[mode]) for one in results if mode in one.modes], name)
 
 
 def _auroc_of_baseline(records: Sequence[BundleRecord], key: str, name: str) -> Ours | None:
-    """One method on one set, over the bundles that were measured beside it."""
+    """Another method on one set, over the bundles that measured it."""
     found = [
-        (one.report.results[name].n, _baselines(one)[key].results[name])
+        (_report(one).results[name].n, _baselines(one)[key].results[name])
         for one in records
-        if one.report is not None and key in _baselines(one) and name in _baselines(one)[key].results
+        if key in _baselines(one) and name in _baselines(one)[key].results
     ]
+    return _figure(found, name)
+
+
+def _figure(found: Sequence[tuple[int, ModeMetrics]], name: str) -> Ours | None:
+    """The mean AUROC of (images, measures) of several bundles on one set, in %."""
     interval = found[0][1].auroc_interval if len(found) == 1 else None
     percent = (100 * interval[0], 100 * interval[1]) if interval is not None else None
-    n = min((n for n, _ in found), default=0)
-    return _spread([100 * metrics.auroc for _, metrics in found], percent, n, WHOLE.get(name, 0))
+    n_images = min((n for n, _ in found), default=0)
+    return _mean([100 * metrics.auroc for _, metrics in found], percent, n_images, WHOLE.get(name, 0))
 
 
-def _put(ours: dict[tuple[str, str], Ours], cell: tuple[str, str], found: Ours | None) -> None:
-    if found is not None:
-        ours[cell] = found
-
-
-def _auroc(records: Sequence[BundleRecord], name: str, mode: str) -> Ours | None:
-    found = [
-        (one.report.results[name], one.report.results[name].modes[mode])
-        for one in records
-        if one.report is not None and name in one.report.results and mode in one.report.results[name].modes
-    ]
-    interval = found[0][1].auroc_interval if len(found) == 1 else None
-    percent = (100 * interval[0], 100 * interval[1]) if interval is not None else None
-    n = min((result.n for result, _ in found), default=0)
-    return _spread([100 * metrics.auroc for _, metrics in found], percent, n, WHOLE.get(name, 0))
-
-
-def _spread(
+def _mean(
     values: Sequence[float], interval: tuple[float, float] | None = None, n_images: int = 0, whole: int = 0
 ) -> Ours | None:
     if not values:

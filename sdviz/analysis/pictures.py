@@ -17,7 +17,6 @@ from .. import data
 from ..bundle import BundleError
 from ..data import MissingDataError
 from ..data.decode import through_jpeg
-from ..data.torchvision_sets import NAMES as CAN_BE_FETCHED
 from ..outliers import Recipe
 from .same_images import find_images
 from .tables import Evidence, MissingPart
@@ -76,7 +75,7 @@ def way_to_get(name: str, split: str | None = None) -> str:
         name: Of the set, without a path.
         split: The one that is wanted, if one is.
     """
-    if name in CAN_BE_FETCHED:
+    if name in data.DOWNLOADS:
         return f"`python -m sdviz download {name}` fetches it"
     part = "" if split in (None, "all") else f"_{split}"
     return f"put `{name}{part}.parquet` in `{data.data_root()}`, or in another `SDVIZ_DATA`"

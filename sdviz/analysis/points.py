@@ -11,6 +11,7 @@ from .tables import Evidence, MissingPart, ScoredSet
 
 TRAIN, OUTLIERS = "train", "SD outliers"
 _SNAPSHOT_OUTLIERS = "outlier"
+_EPOCHS_SHOWN = 6
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,15 +44,14 @@ class Points:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def spread(self, per_point: dict[str, np.ndarray], fill: float = np.nan) -> np.ndarray:
-        """A column of the scored sets, put to these points, float64 (N,).
+    def spread(self, by_set: dict[str, np.ndarray]) -> np.ndarray:
+        """A column of the scored sets for these points, float64 (N,), NaN for images of no such set.
 
         Args:
-            per_point: By set, its values in the set's own order.
-            fill: For an image that is not in one of these sets.
+            by_set: Values in each set's own order.
         """
-        found = np.full(len(self), fill)
-        for name, values in per_point.items():
+        found = np.full(len(self), np.nan)
+        for name, values in by_set.items():
             here = (self.sets == name) & (self.scored_rows >= 0)
             found[here] = values[self.scored_rows[here]]
         return found
@@ -81,15 +81,15 @@ def available_sets(evidence: Evidence, through_training: bool) -> list[str]:
     return [TRAIN] * bool(len(banks.id_ids)) + scored + [OUTLIERS] * bool(len(banks.outlier_ids))
 
 
-def final_points(evidence: Evidence, sets: Sequence[str], n: int, normalize: bool, seed: int = 0) -> Points:
+def final_points(evidence: Evidence, sets: Sequence[str], n: int, normalize: bool) -> Points:
     """Points of the finished detector's feature space.
 
     Args:
         evidence: Whose.
         sets: Of `available_sets`, drawn in this order.
-        n: How many points in all, shared out evenly over the sets; a small set's rest goes to the others.
+        n: How many points in all, shared out evenly over the sets; a small set's rest goes to the others. With
+            more points the same ones stay and others join them.
         normalize: Whether to bring features to length 1.
-        seed: Fixes which images are drawn. With more points the same ones stay and others join them.
 
     Raises:
         MissingPart: The bundle has no banks.
@@ -108,7 +108,7 @@ def final_points(evidence: Evidence, sets: Sequence[str], n: int, normalize: boo
     shares = shared_out(n, [len(ids) for ids, _ in sources.values()])
     ids, features, names, rows = [], [], [], []
     for (name, (all_ids, all_features)), share in zip(sources.items(), shares, strict=True):
-        order = np.random.default_rng(seed).permutation(len(all_ids))
+        order = np.random.default_rng(0).permutation(len(all_ids))
         taken = np.sort(order[:share])
         ids.append(all_ids[taken])
         features.append(all_features[taken])
@@ -127,19 +127,17 @@ def final_points(evidence: Evidence, sets: Sequence[str], n: int, normalize: boo
     )
 
 
-def snapshot_points(
-    evidence: Evidence, sets: Sequence[str], n: int, normalize: bool, epochs: int = 6
-) -> Points:
-    """The images that were followed through detector training.
+def snapshot_points(evidence: Evidence, sets: Sequence[str], n: int, normalize: bool) -> Points:
+    """The images that were followed through detector training, in six epochs at most.
 
-    Where they stay in one place, as with a frozen encoder, one frame stands for every epoch.
+    These are the first, the last and those evenly between. Where the images stay in one place, as with a frozen
+    encoder, one frame stands for every epoch.
 
     Args:
         evidence: Whose.
         sets: Of `available_sets`.
         n: How many points at most, evenly taken from each set.
         normalize: Whether to bring features to length 1.
-        epochs: How many epochs at most: the first, the last and those evenly between.
 
     Raises:
         MissingPart: The bundle has no snapshots.
@@ -151,7 +149,7 @@ def snapshot_points(
     kept = [np.flatnonzero(names == one)[:share] for one, share in zip(present, shares, strict=True)]
     rows = np.concatenate(kept) if kept else np.array([], int)
     last = len(stack) - 1
-    chosen = np.unique(np.linspace(0, last, min(max(1, epochs), len(stack))).round().astype(int))
+    chosen = np.unique(np.linspace(0, last, min(_EPOCHS_SHOWN, len(stack))).round().astype(int))
     if last > 1 and len(chosen) > 2:
         chosen[1] = 1  # "early in training" is its first epoch
     frames = tuple(

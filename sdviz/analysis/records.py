@@ -160,20 +160,19 @@ class RecipeMap:
     n: np.ndarray
 
 
-def recipe_map(records: Sequence[BundleRecord], role: str, mode: str = "both") -> RecipeMap:
+def recipe_map(records: Sequence[BundleRecord], role: str) -> RecipeMap:
     """Mean AUROC of a role's sets over S and w.
 
     Args:
         records: That belong together; those without a recipe, or that did not measure such sets, are left out.
         role: "near", "far" or "validation".
-        mode: "both", "distance" or "votes".
 
     Returns:
         AUROC, 0..1; a map without cells where no record fits.
     """
     cells: dict[tuple[int, float], list[float]] = {}
     for one in records:
-        value = mean_auroc(one, role, mode)
+        value = mean_auroc(one, role)
         if one.recipe is not None and value is not None:
             cells.setdefault(one.recipe, []).append(value)
     s, w = sorted({key[0] for key in cells}), sorted({key[1] for key in cells})
@@ -187,10 +186,10 @@ def recipe_map(records: Sequence[BundleRecord], role: str, mode: str = "both") -
     return RecipeMap(s, w, mean, sd, n)
 
 
-def mean_auroc(record: BundleRecord, role: str, mode: str = "both") -> float | None:
-    """The mean AUROC over a role's sets, 0..1; None where there are none."""
+def mean_auroc(record: BundleRecord, role: str) -> float | None:
+    """The mean AUROC by both terms of Eq. 6 over a role's sets, 0..1; None where there are none."""
     means = record.report.means.get(role) if record.report is not None else None
-    return means[mode].auroc if means and mode in means else None
+    return means["both"].auroc if means and "both" in means else None
 
 
 def differing_keys(records: Sequence[BundleRecord]) -> dict[str, list[object]]:

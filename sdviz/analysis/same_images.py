@@ -8,21 +8,17 @@ its place among the images of that class in the original order (`nth`, from 0). 
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .. import data
 from ..bundle import Bundle
 from ..data import DataError, Found, ImageSet
 from ..data.decode import through_jpeg
-from ..data.parquet import same_images_table
 
 SAME_IMAGES = "same_images.parquet"
 
@@ -81,28 +77,6 @@ def find_images(
         found = Found(found.images, found.found, found.labels, classes.astype(str), found.missing)
     missing = () if found.found.all() else found.missing
     return Found(found.images, found.found, found.labels, found.class_names, missing)
-
-
-def add_same_images(folder: Path, files: Mapping[tuple[str, str], Path]) -> Bundle:
-    """Puts `same_images.parquet` into a saved bundle, which gets another hash by it.
-
-    Args:
-        folder: The bundle's.
-        files: The Parquet file of each (set, split) that the bundle's ids are of.
-
-    Returns:
-        The bundle as it now stands.
-
-    Raises:
-        DataError: As `same_images_table`.
-    """
-    whole = Bundle.load(folder, "cpu")
-    with tempfile.TemporaryDirectory() as name:
-        parts = {one: Path(shutil.copy(path, name)) for one, path in whole.parts.items()}
-        tables = [same_images_table(path, *of) for of, path in files.items()]
-        parts[SAME_IMAGES] = Path(name) / SAME_IMAGES
-        pq.write_table(pa.concat_tables(tables), parts[SAME_IMAGES], compression="zstd")
-        return whole.with_parts(parts).save(folder)
 
 
 @lru_cache(maxsize=2)

@@ -108,9 +108,6 @@ def find_ahead(evidence: Evidence, points: Points, unit_length: bool, layout: La
     file = file_of(evidence, points, unit_length, layout)
     found = read_layouts(file) if file is not None else None
     wanted = (*points.features.shape[:2], layout.dims)
-    if found is not None and points.same_in and len(found.points) == len(points.same_in):
-        # made when every epoch was laid out by itself
-        found = Layouts(found.points[-1:], found.trust[-1:], found.explained[-1:])
     return found if found is not None and found.points.shape == wanted else None
 
 

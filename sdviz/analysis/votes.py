@@ -10,6 +10,7 @@ from sklearn.decomposition import PCA
 
 from ..bundle import Banks
 from ..data.imageset import permutation
+from ..detection.knn import unit_length
 from ..detection.score import Neighbourhood, SDScore
 from .rescoring import SetScores
 from .tables import Evidence, MissingPart, ScoredSet
@@ -108,17 +109,17 @@ def sample_at(evidence: Evidence, group: str, row: int) -> Sample:
     return Sample(str(banks.outlier_ids[row]), OUTLIERS, "outlier", row, banks.outlier_features[row])
 
 
-def matching_ids(evidence: Evidence, text: str, at_most: int = 5) -> tuple[list[str], int]:
+def matching_ids(evidence: Evidence, text: str) -> tuple[list[str], int]:
     """The ids that are this text, else those that contain it.
 
     Returns:
-        The first `at_most`, and how many there are.
+        The first five, and how many there are.
     """
     everything = list(dict.fromkeys(one for ids in group_ids(evidence).values() for one in ids.tolist()))
     if text in everything:
         return [text], 1
     found = [one for one in everything if text in one]
-    return found[:at_most], len(found)
+    return found[:5], len(found)
 
 
 def ordered(total: np.ndarray, threshold: float, is_id: bool, order: str) -> np.ndarray:
@@ -179,12 +180,6 @@ def probabilities(logits: np.ndarray) -> np.ndarray:
     """Softmax of one head's logits, float64 (C,)."""
     e = np.exp(np.asarray(logits, np.float64) - float(np.max(logits)))
     return np.asarray(e / e.sum())
-
-
-def unit_length(features: np.ndarray) -> np.ndarray:
-    """Rows (N,D) of length 1; a row of length 0 stays as it is."""
-    lengths = np.linalg.norm(features.astype(np.float64), axis=1, keepdims=True)
-    return (features / np.where(lengths > 0, lengths, 1.0)).astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -13,11 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
-from ..diffusion.samplers import Callback
+from ..diffusion.sampling import Callback
 from ..diffusion.schedule import NoiseSchedule
+from ..files import replacing_folder
 from ..nn.batches import encode
 from ..nn.classifier import Classifier
 from ..nn.detector import Detector, detector_outputs
@@ -36,7 +33,7 @@ from ..outliers import (
     generate_outliers,
     generate_together,
 )
-from .manifest import MANIFEST, PARTS, Manifest, check_files, check_replaceable, read_manifest, sha256
+from .manifest import PARTS, Manifest, check_files, check_replaceable, read_manifest
 from .parts import (
     Banks,
     load_clusterer,
@@ -46,14 +43,16 @@ from .parts import (
     load_schedule,
     read_banks,
 )
+from .saving import write_folder
 
-# diffusers takes seconds to import: it is there when the U-Net is first wanted, and not before
+# diffusers takes seconds to import, so it is imported when the U-Net is first used
 if TYPE_CHECKING:
     from ..detection.score import SDScore
     from ..nn.inference import InferenceModel
     from ..nn.unet import NoisePredictor
 
-Later: TypeAlias = Callable[[], Any]  # loads a network
+LABELLED_AT_ONCE = 512
+Loader: TypeAlias = Callable[[], Any]  # loads a network
 
 
 class Bundle:
@@ -71,11 +70,11 @@ class Bundle:
     def __init__(
         self,
         manifest: Manifest,
-        noise_predictor: NoisePredictor | Later,
+        noise_predictor: NoisePredictor | Loader,
         schedule: NoiseSchedule,
-        clusterer: Classifier | Later | None = None,
-        encoder: Encoder | Later | None = None,
-        detector: Detector | Later | None = None,
+        clusterer: Classifier | Loader | None = None,
+        encoder: Encoder | Loader | None = None,
+        detector: Detector | Loader | None = None,
         parts: Mapping[str, Path] | None = None,
         path: Path | None = None,
         hash: str = "",
@@ -83,24 +82,13 @@ class Bundle:
     ) -> None:
         """Puts one together; nothing is checked before `save`.
 
-        Args:
-            manifest: As the attribute; so with schedule, path and hash.
-            noise_predictor: The U-Net, float32, on the CPU; this and the other networks may be what loads them
-                when they are first wanted.
-            schedule: Its noise schedule.
-            clusterer: None in a bundle without one, and so below.
-            encoder: The network before detector training.
-            detector: f, g_bin, g_in and g_out.
-            parts: None for none.
-            path: None for a bundle in memory.
-            hash: "" for a bundle in memory.
-            device: None for the CPU.
+        Each network may be given as a function that loads it when it is first used.
         """
         self.manifest, self.schedule = manifest, schedule
         self.parts: Mapping[str, Path] = {} if parts is None else parts
         self.path, self.hash = path, hash
         self.device = torch.device("cpu") if device is None else device
-        self._networks: dict[str, nn.Module | Later | None] = {
+        self._networks: dict[str, nn.Module | Loader | None] = {
             "noise_predictor": noise_predictor,
             "clusterer": clusterer,
             "encoder": encoder,
@@ -119,8 +107,7 @@ class Bundle:
         Args:
             path: The folder.
             device: "auto" takes CUDA, then MPS, then the CPU.
-            lazy: Leaves each network for when it is first wanted: for those who only look at tables, to whom
-                diffusers and timm are seconds of waiting. One that does not fit is refused at that time.
+            lazy: Loads each network at its first use, and refuses one that does not fit then.
 
         Raises:
             BundleError: A missing, changed, foreign or pickled file, named in the message.
@@ -152,10 +139,7 @@ class Bundle:
         return bundle
 
     def load_networks(self) -> Bundle:
-        """Loads what was left for later.
-
-        Returns:
-            Itself.
+        """Loads the networks that are not loaded yet; returns the bundle itself.
 
         Raises:
             BundleError: A network that is not this bundle's.
@@ -172,14 +156,7 @@ class Bundle:
             return found
 
     def with_parts(self, parts: Mapping[str, Path]) -> Bundle:
-        """The same networks with other tables and features.
-
-        Args:
-            parts: As `parts`; all that it shall have.
-
-        Returns:
-            A bundle in memory; `save` puts it on disk.
-        """
+        """A bundle in memory with the same networks, and these tables and features only."""
         networks = (self.noise_predictor, self.schedule, self.clusterer, self.encoder, self.detector)
         return Bundle(self.manifest, *networks, dict(parts))
 
@@ -198,63 +175,12 @@ class Bundle:
         """
         path = Path(path).resolve()
         check_replaceable(path)
-        partial = path.with_name(path.name + ".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        try:
-            self._write(partial)
+        with replacing_folder(path) as partial:
+            write_folder(self, partial)
             saved = Bundle.load(partial, device=str(self.device))
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
-        if path.exists():
-            old = path.with_name(path.name + ".old")
-            shutil.rmtree(old, ignore_errors=True)
-            os.replace(path, old)
-            os.replace(partial, path)
-            shutil.rmtree(old)
-        else:
-            os.replace(partial, path)
         saved.path = path
         saved.parts = {name: path / name for name in saved.parts}
         return saved
-
-    def _write(self, folder: Path) -> None:
-        from diffusers import DDPMScheduler, UNet2DModel
-
-        # 1. the parts; float16 halves the folder, and loading widens it again
-        unet = self.noise_predictor.unet.to("cpu")
-        # where it was once loaded from is nobody's business
-        config = {key: value for key, value in unet.config.items() if key != "_name_or_path"}
-        half = UNet2DModel.from_config(config)
-        half.load_state_dict(unet.state_dict())
-        half.half().save_pretrained(folder / "unet")
-        betas = self.schedule.betas
-        DDPMScheduler(
-            num_train_timesteps=len(self.schedule),
-            beta_start=round(float(betas[0]), 8),
-            beta_end=round(float(betas[-1]), 8),
-            beta_schedule="linear",
-        ).save_pretrained(folder / "scheduler")
-        if self.clusterer is not None:
-            _save_weights(self.clusterer, folder / "clusterer.safetensors")
-        if self.encoder is not None:
-            _save_weights(self.encoder, folder / "encoder.safetensors")
-        if self.detector is not None:
-            _save_weights(self.detector, folder / "detector.safetensors")
-        for name, source in self.parts.items():
-            shutil.copyfile(source, folder / name)
-
-        # 2. the manifest over them
-        files = {p.relative_to(folder).as_posix(): sha256(p) for p in sorted(folder.rglob("*")) if p.is_file()}
-        network = self.encoder if self.encoder is not None else self.detector and self.detector.encoder
-        about = {
-            "files": files,
-            "clusterer": dict(self.clusterer.config) if self.clusterer is not None else None,
-            "encoder": dict(network.config) if network is not None else None,
-        }
-        manifest = self.manifest.model_copy(update=about)
-        (folder / MANIFEST).write_text(json.dumps(manifest.model_dump(mode="json"), indent=1) + "\n")
 
     # --- use --------------------------------------------------------------------------------------
 
@@ -294,17 +220,17 @@ class Bundle:
 
     @property
     def has_clusterer(self) -> bool:
-        """Whether it can name clusters; asks no network to be loaded, and so below."""
+        """Whether it can name clusters; this loads no network."""
         return self._networks["clusterer"] is not None
 
     @property
     def has_detector(self) -> bool:
-        """Whether it has a detector."""
+        """Whether it has a detector; this loads no network."""
         return self._networks["detector"] is not None
 
     @property
     def inference(self) -> InferenceModel:
-        """The noise predictor as the device runs it best, made at the first use."""
+        """The noise predictor in its fastest form on the device, made at the first use."""
         from ..nn.inference import prepare_for_inference
 
         if self._ready is None:
@@ -340,12 +266,11 @@ class Bundle:
         return recipe
 
     @torch.no_grad()
-    def pseudo_label(self, images: np.ndarray, batch_size: int = 512) -> tuple[np.ndarray, np.ndarray]:
+    def pseudo_label(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The cluster of each image.
 
         Args:
             images: uint8 (N,H,W,3).
-            batch_size: Images at a time.
 
         Returns:
             labels int64 (N,) in 0..C-1 and confidence float32 (N,) in 0..1 (the largest probability).
@@ -358,8 +283,8 @@ class Bundle:
             raise ValueError("this bundle has no clusterer: give the labels")
         clusterer = self.clusterer.to(self.device).eval()
         parts = [
-            clusterer(to_tensor(images[i : i + batch_size], self.device)).softmax(1).max(1)
-            for i in range(0, len(images), batch_size)
+            clusterer(to_tensor(images[i : i + LABELLED_AT_ONCE], self.device)).softmax(1).max(1)
+            for i in range(0, len(images), LABELLED_AT_ONCE)
         ]
         confidence = torch.cat([p.values for p in parts]).float().cpu().numpy()
         return torch.cat([p.indices for p in parts]).cpu().numpy().astype(np.int64), confidence
@@ -437,7 +362,7 @@ class Bundle:
             guidance_scale: w of Eq. 3.
             target_labels: int (N,), the condition, used as it is; None draws by Eq. 2.
             num_inference_steps: K.
-            solver: "ddpm", "ddim" or "dpmpp_2m".
+            solver: A name in `SAMPLERS`.
             eta: DDIM's share of fresh noise, 0..1.
             guidance_interval: (sigma_lo, sigma_hi); guidance counts only between them.
             seed: With an image's id, it fixes its noise and wrong label.
@@ -505,16 +430,6 @@ class Bundle:
 def _check_length(name: str, column: np.ndarray, n: int) -> None:
     if column.shape != (n,):
         raise ValueError(f"{name}: shape {column.shape}, but there are {n} images")
-
-
-def _save_weights(module: nn.Module, file: Path) -> None:
-    """To the last bit: a table of weights that float16 holds without loss is kept so, any other in float32."""
-    state = {key: value.cpu().contiguous() for key, value in module.state_dict().items()}
-    for key, value in state.items():
-        half = value.half()
-        if value.dtype == torch.float32 and value.any() and torch.equal(half.float(), value):
-            state[key] = half
-    save_file(state, file)
 
 
 def _int_column(name: str, values: np.ndarray | Sequence[int], n: int) -> np.ndarray:

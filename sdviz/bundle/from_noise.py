@@ -1,4 +1,4 @@
-"""Images that a bundle's own U-Net makes from noise, for where the images it was trained on are not at hand."""
+"""Generates images from pure noise with a bundle's U-Net, for use where its training images are missing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..nn.pixels import to_images
 from ..outliers import SamplingDiverged
 from .core import Bundle
 
-# how their ids begin, where those of a data set begin with its name
+# their ids begin with it, as those of a data set begin with its name
 NAME = "from-noise"
 STEPS = 50
 GUIDANCE_SCALE = 1.0
@@ -22,7 +22,7 @@ BATCH_SIZE = 20
 
 
 def knows_whole_schedule(bundle: Bundle) -> bool:
-    """Whether the U-Net was trained up to T, where nothing but noise is left: else it cannot begin there."""
+    """Whether the U-Net was trained up to T, so that it can start from pure noise."""
     return bundle.manifest.max_train_timestep >= len(bundle.schedule)
 
 
@@ -30,27 +30,23 @@ def images_from_noise(
     bundle: Bundle,
     per_cluster: int,
     *,
-    seed: int = 0,
-    num_inference_steps: int = STEPS,
-    guidance_scale: float = GUIDANCE_SCALE,
     turn: AbstractContextManager[object] | None = None,
     on_progress: Callable[[float], None] | None = None,
 ) -> ImageSet:
-    """Samples images under each cluster's label, from noise alone.
+    """Samples images under each cluster's label from pure noise.
+
+    An id has bundle, cluster and number in it and fixes the noise: an image is the same for every
+    `per_cluster`, up to rounding.
 
     Args:
         bundle: One that `knows_whole_schedule`.
         per_cluster: Images of each cluster.
-        seed: With an image's id, it fixes its noise. An id has bundle, cluster and number in it:
-            an image is the same whatever `per_cluster`, up to rounding.
-        num_inference_steps: Steps of DDIM.
-        guidance_scale: w of Eq. 3.
-        turn: Held for each call of the network and no longer, such as a lock around the device; None for none.
-        on_progress: Called with 0..1 after each of them. What it raises ends the sampling.
+        turn: Held during each call of the network, such as a lock on the device.
+        on_progress: Called with 0..1 after each step. What it raises ends the sampling.
 
     Returns:
-        per_cluster * C images, one of each cluster, then the next of each; their labels are the clusters that
-        they were sampled under, whatever came of it.
+        per_cluster * C images: one of each cluster, then the next of each. Labels are the clusters that they
+        were sampled under.
 
     Raises:
         ValueError: A bundle that knows only a part of the schedule, or `per_cluster` below 1.
@@ -86,7 +82,7 @@ def images_from_noise(
         def tell(step: int, x_t: object, x_0: object, first: int = first) -> None:
             if on_progress is not None:
                 n = min(BATCH_SIZE, len(ids) - first)
-                on_progress((first + n * (step + 1) / num_inference_steps) / len(ids))
+                on_progress((first + n * (step + 1) / STEPS) / len(ids))
 
         x_0 = sample_from_noise(
             in_turn,
@@ -95,9 +91,8 @@ def images_from_noise(
             ids[rows].tolist(),
             m.image_size,
             m.n_clusters,
-            num_inference_steps=num_inference_steps,
-            guidance_scale=guidance_scale,
-            seed=seed,
+            num_inference_steps=STEPS,
+            guidance_scale=GUIDANCE_SCALE,
             callback=tell,
         )
         if not torch.isfinite(x_0).all():

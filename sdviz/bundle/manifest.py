@@ -1,4 +1,4 @@
-"""bundle.json: what is in a bundle, and the check that it is what it says."""
+"""bundle.json: what is in a bundle, and the checks of its files."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .. import __version__
+from ..files import FORMAT_VERSION, other_format
 from ..nn.phase_means import PhaseStatistics
 from ..outliers import Recipe
 
-FORMAT_VERSION = 1
 MANIFEST = "bundle.json"
 UNET_WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 # tables and features that pages read; a bundle may lack any of them
@@ -41,7 +41,7 @@ class BundleError(ValueError):
 
 
 class Defaults(BaseModel):
-    """What `Bundle.generate` does when it is not told."""
+    """The recipe of `Bundle.generate` where none is given."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -72,7 +72,7 @@ class Manifest(BaseModel):
         labels_from: Where the training labels came from: "ground truth", "SCAN", ...
         image_size: Height and width in pixels.
         pixel_unshuffle: Factor of the U-Net's pixel-unshuffle, 1 for none.
-        phases: The channel means of its training images, for a U-Net that shall not guess them.
+        phases: The channel means of the training images; None for a U-Net that predicts them itself.
         max_train_timestep: The largest S that the U-Net was trained for.
         defaults: Recipe used where none is given.
         clusterer: What `build_classifier` needs to build the clusterer, where there is one.
@@ -128,7 +128,7 @@ def read_manifest(path: Path) -> tuple[Manifest, str]:
     tree = parse_json(file, raw)
     version = tree.get("format_version")
     if version != FORMAT_VERSION:
-        raise BundleError(f"{file}: format version {version}, this sdviz reads {FORMAT_VERSION}")
+        raise BundleError(other_format(file, version, "python -m sdviz run"))
     try:
         manifest = Manifest.model_validate(tree)
     except ValidationError as error:
@@ -183,7 +183,7 @@ def names_in(path: Path) -> set[str]:
 
 
 def check_replaceable(path: Path) -> None:
-    """Raises BundleError where `Bundle.save` would take away more than a bundle."""
+    """Raises BundleError where `Bundle.save` would replace more than a bundle."""
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
     try:

@@ -12,7 +12,7 @@ import typer
 from .common import EXIT_FAILED, app, checking, fail, mistakes_in_one_line
 
 BENCH = Path(__file__).resolve().parents[2] / "bench"
-# in the order of what they cost; the quality of the shipped bundle is no matter of speed and takes an hour
+# the cheap ones first; bench/shapes_quality.py measures no speed and takes an hour
 SCRIPTS = ("data", "knn", "sampling", "outliers", "training", "pages")
 
 

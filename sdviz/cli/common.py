@@ -9,7 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
 import typer
 from typer.core import TyperGroup
@@ -21,6 +21,16 @@ EXIT_FAILED = 1
 EXIT_MISTAKE = 2
 EXIT_STOPPED = 128 + signal.SIGINT
 PLAIN_LINE_EVERY_SEC = 10.0
+
+# options that several commands have
+Source = Annotated[
+    str,
+    typer.Option(metavar="SRC", help="NAME, NAME:SPLIT (as shapes:test), folder:, parquet:, npz: or npy:PATH."),
+]
+Limit = Annotated[int | None, typer.Option(min=1, help="At most so many images, a fixed random choice.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave undecodable pictures out.")]
+Json = Annotated[bool, typer.Option("--json", help="The result as one JSON object.")]
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
@@ -44,7 +54,7 @@ class _OneLineGroup(TyperGroup):
 
 app = typer.Typer(
     name="sdviz",
-    help="Semantic-discrepant outliers: train their maker, and make them.",
+    help="Semantic-discrepant (SD) outliers: train what makes them, make them, score images.",
     cls=_OneLineGroup,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -52,9 +62,9 @@ app = typer.Typer(
 
 
 def mistakes_in_one_line(command: Command) -> Command:
-    """What a user or the machine did wrong is one line on stderr and an exit code, not a traceback.
+    """Prints an error as one line on stderr and sets the exit code; there is no traceback.
 
-    Only errors that the package raises for a user to read, and those of the operating system.
+    This holds for errors that the package raises for a user to read, and for those of the operating system.
     """
 
     @functools.wraps(command)
@@ -66,7 +76,7 @@ def mistakes_in_one_line(command: Command) -> Command:
         except (ConfigError, Mistake) as error:
             fail(str(error), EXIT_MISTAKE)
         except BrokenPipeError:
-            raise  # whoever read stdout has enough: typer ends quietly
+            raise  # stdout was closed, as by `head`: typer ends quietly
         except OSError as error:
             fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), EXIT_FAILED)
         except KeyboardInterrupt:
@@ -76,12 +86,12 @@ def mistakes_in_one_line(command: Command) -> Command:
 
 
 class Mistake(Exception):
-    """A ValueError that speaks to the user."""
+    """What a user did wrong, in one line."""
 
 
 @contextmanager
 def checking() -> Iterator[None]:
-    """Around what checks the user's words: a ValueError there is his mistake, anywhere else it is our fault."""
+    """Turns a ValueError into a Mistake; for the lines that check what the user typed."""
     try:
         yield
     except ValueError as error:

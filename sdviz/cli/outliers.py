@@ -9,7 +9,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .common import EXIT_STOPPED, Mistake, app, checking, fail, load_images, mistakes_in_one_line, progress_bar
+from .common import (
+    EXIT_STOPPED,
+    Device,
+    Json,
+    Limit,
+    Mistake,
+    SkipBad,
+    Source,
+    app,
+    checking,
+    fail,
+    load_images,
+    mistakes_in_one_line,
+    progress_bar,
+)
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
@@ -20,44 +34,39 @@ if TYPE_CHECKING:
 @mistakes_in_one_line
 def generate(
     bundle: Annotated[Path, typer.Option(help="A bundle's folder.")],
-    images: Annotated[
-        str,
-        typer.Option(
-            metavar="SRC", help="NAME, NAME:SPLIT (as shapes:test), folder:, parquet:, npz: or npy:PATH."
-        ),
-    ],
-    out: Annotated[Path, typer.Option(help="Where the PNGs and manifest.csv go.")],
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="At most so many images, a fixed random choice.")
-    ] = None,
+    images: Source,
+    out: Annotated[Path, typer.Option(help="Folder for the PNGs and manifest.csv.")],
+    limit: Limit = None,
     start_timestep: Annotated[
         int | None,
-        typer.Option("--start-timestep", "-S", help="Noising steps; this and w, K: None is the bundle's."),
+        typer.Option("--start-timestep", "-S", help="S, noising steps; S, w and K default to the bundle's."),
     ] = None,
     guidance_scale: Annotated[
-        float | None, typer.Option("--guidance-scale", "-w", help="0 is conditional, above exaggerates.")
+        float | None,
+        typer.Option("--guidance-scale", "-w", help="w of Eq. 3; 0 is plain conditional sampling."),
     ] = None,
-    steps: Annotated[int | None, typer.Option("--steps", help="Network calls from x_S to x_0.")] = None,
-    solver: Annotated[str | None, typer.Option(help="ddpm, ddim or dpmpp_2m.")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="K, network calls from x_S to x_0.")] = None,
+    solver: Annotated[str | None, typer.Option(help="Such as ddim; an unknown one gets the list.")] = None,
     eta: Annotated[float, typer.Option(help="DDIM's share of fresh noise, 0..1.")] = 0.0,
     interval: Annotated[
-        str | None, typer.Option(metavar="LO,HI", help="Guide only where sigma lies between these.")
+        str | None, typer.Option(metavar="LO,HI", help="Guide only while sigma lies between these two.")
     ] = None,
     target: Annotated[
-        str, typer.Option(help="random: a wrong class each; right: the own class, the control; or a class.")
+        str,
+        typer.Option(help="random: a wrong class for each; right: its own class (the control); or a class."),
     ] = "random",
-    seed: Annotated[int, typer.Option(help="Of noise and wrong classes.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of noise and wrong classes.")] = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 64,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave undecodable pictures out.")] = False,
+    device: Device = "auto",
+    skip_bad: SkipBad = False,
     form: Annotated[
         str,
         typer.Option(
             "--format",
-            help="folder of PNGs; npz or parquet write one file beside them, which later calls keep in step.",
+            help="folder: PNGs alone; npz or parquet: one more file, which later calls keep up to date.",
         ),
     ] = "folder",
-    json_: Annotated[bool, typer.Option("--json", help="The result as one JSON object.")] = False,
+    json_: Json = False,
 ) -> None:
     """Makes an outlier of each image; called again it makes only what is missing."""
     from ..bundle import Bundle

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..files import write_atomically
 from .common import (
     EXIT_FAILED,
     EXIT_STOPPED,
@@ -26,8 +27,11 @@ if TYPE_CHECKING:
     from ..pipeline import Progress
     from ..runs import Run, Status
 
-NOW = "Do not wait for another run on the same device."
-UNTIL = "The last stage to run; `resume` goes on behind it."
+RunName = Annotated[str, typer.Argument(help="The run's number, name or folder.")]
+Now = Annotated[bool, typer.Option("--now", help="Do not wait for another run on the same device.")]
+Until = Annotated[
+    str | None, typer.Option(metavar="STAGE", help="The last stage to run; `resume` goes on after it.")
+]
 
 
 @app.command()
@@ -38,19 +42,20 @@ def run(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replaces one value, as in a.b=c.")
     ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = None,
-    now: Annotated[bool, typer.Option("--now", help=NOW)] = False,
-    until: Annotated[str | None, typer.Option(metavar="STAGE", help=UNTIL)] = None,
+    now: Now = False,
+    until: Until = None,
     take_from: Annotated[
         str | None,
-        typer.Option("--from", metavar="RUN", help="Takes over that run's stages that would be alike."),
+        typer.Option("--from", metavar="RUN", help="Copies that run's stages that would come out alike."),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Shows configuration, stages, time and disk, and starts nothing.")
+        bool,
+        typer.Option("--dry-run", help="Shows configuration, stages, time and disk space; starts nothing."),
     ] = False,
 ) -> None:
-    """Trains by a configuration, in a new folder under runs/ (or SDVIZ_RUNS), and ends in a bundle.
+    """Trains by a configuration in a new folder under runs/ (or SDVIZ_RUNS) and ends in a bundle.
 
-    While another run is at work on the same device it waits, in the order in which they were asked for.
+    It waits while another run works on the same device; runs start in the order they were asked for.
     """
     from ..config import load_config
 
@@ -62,6 +67,8 @@ def run(
     with checking():
         resolve_device(settings.device)
         source = runs.find(take_from) if take_from is not None else None
+        if source is not None:
+            source.status()  # refuses a run of another format
         _check_stage(until, settings)
         if dry_run:
             _show_plan(settings)
@@ -84,15 +91,15 @@ def _check_stage(until: str | None, config: RunConfig) -> None:
 
 
 def _show_plan(config: RunConfig) -> None:
-    """The resolved tree as YAML, then the stages as comments in it: the whole is a configuration again."""
+    """Prints the configuration as YAML and the stages as comments, so that the output is a configuration."""
     from ..config import to_yaml
     from ..nn.device import device_name, resolve_device
     from ..pipeline import estimate, stage_names, without_absent_sets
 
     typer.echo(to_yaml(config))
-    # before the estimate, which needs the images: what would be done is known without them
+    # before the estimate: it needs the images, the list of stages does not
     typer.echo(f"# stages: {', '.join(stage_names(config))}")
-    # who asks for the time shall not have to fetch the OOD sets first
+    # an estimate needs no OOD sets on this machine
     config, absent = without_absent_sets(config)
     for how_to_get in absent.values():
         typer.echo(f"# left out below, and the run would not start: {how_to_get}")
@@ -107,11 +114,11 @@ def _show_plan(config: RunConfig) -> None:
 @app.command()
 @mistakes_in_one_line
 def resume(
-    run: Annotated[str, typer.Argument(help="The run's number, name or folder.")],
-    now: Annotated[bool, typer.Option("--now", help=NOW)] = False,
-    until: Annotated[str | None, typer.Option(metavar="STAGE", help=UNTIL)] = None,
+    run: RunName,
+    now: Now = False,
+    until: Until = None,
 ) -> None:
-    """Goes on with a run that was cancelled, killed or failed; stages that are complete are skipped."""
+    """Resumes a run that was cancelled, killed or failed; complete stages are skipped."""
     from .. import runs
 
     with checking():
@@ -124,7 +131,7 @@ def _execute(run: Run, now: bool, until: str | None) -> None:
     from .. import runs
     from ..pipeline import is_main_process
 
-    if not is_main_process():  # of an `accelerate launch`; the main one does the talking
+    if not is_main_process():  # of an `accelerate launch`: the main process alone prints
         done = runs.execute(run, now=now, until=until).state == "done" or _is_complete(run, until)
         raise typer.Exit(0 if done else EXIT_STOPPED)
     go_on = f"go on with: python -m sdviz resume {run.name}"
@@ -163,8 +170,8 @@ def _is_complete(run: Run, until: str | None) -> bool:
 
 @app.command()
 @mistakes_in_one_line
-def stop(run: Annotated[str, typer.Argument(help="The run's number, name or folder.")]) -> None:
-    """Stops a run within one step, with its state saved; or takes it out of the queue."""
+def stop(run: RunName) -> None:
+    """Stops a run within one step and saves its state; or takes it out of the queue."""
     from .. import runs
 
     with checking():
@@ -217,14 +224,16 @@ def list_(
 @app.command()
 @mistakes_in_one_line
 def report(
-    run: Annotated[list[str], typer.Argument(help="Runs by number, name or folder; several differ in seeds.")],
-    out: Annotated[Path | None, typer.Option(help="Write the tables there, as Markdown.")] = None,
+    run: Annotated[
+        list[str], typer.Argument(help="Runs by number, name or folder; several must differ in seeds.")
+    ],
+    out: Annotated[Path | None, typer.Option(help="Write the tables to this file, as Markdown.")] = None,
     json_: Annotated[bool, typer.Option("--json", help="The reports as one JSON list.")] = False,
     paper: Annotated[
-        bool, typer.Option(help="The paper's Tables 1 to 4; runs may differ in networks, labels, S and w, too.")
+        bool, typer.Option(help="The paper's Tables 1 to 4; runs may also differ in networks, labels, S and w.")
     ] = False,
 ) -> None:
-    """Shows what runs reached: AUROC of each OOD set with its spread, beside the controls."""
+    """Shows what runs reached: the AUROC of each OOD set with its spread, and the controls."""
     from .. import runs
     from ..analysis.paper_report import paper_page
     from ..analysis.records import read_record
@@ -253,14 +262,12 @@ def report(
     elif out is None:
         typer.echo(text)
     if out is not None:
-        from ..pipeline import write_atomically
-
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(out, text)
 
 
 def _same_seeds(first: Run, second: Run) -> str:
-    """What two runs of the same seeds differ in, and what shows them; "" where nothing that matters."""
+    """Says what two runs of the same seeds differ in and what shows them; "" for nothing."""
     from ..analysis.records import NO_MATTER, differing_settings
 
     configs = [one.config().model_dump(mode="json") for one in (first, second)]
@@ -281,11 +288,13 @@ def _same_seeds(first: Run, second: Run) -> str:
 @app.command()
 @mistakes_in_one_line
 def download(
-    name: Annotated[str, typer.Argument(help="cifar10, cifar100, svhn, or sd-outliers: the paper's own.")],
+    name: Annotated[
+        str, typer.Argument(help="As cifar10, or sd-outliers: the paper's own. An unknown name lists all.")
+    ],
 ) -> None:
-    """Fetches a data set into the data root (SDVIZ_DATA, else data/); sd-outliers goes on after a break.
+    """Fetches a data set into the data root (SDVIZ_DATA, else data/); sd-outliers resumes after a break.
 
-    SDVIZ_ZENODO is the address of another records API than Zenodo's, for a mirror of sd-outliers.
+    For a mirror of sd-outliers, SDVIZ_ZENODO is the address of its records API.
     """
     from .. import data
     from ..data import zenodo

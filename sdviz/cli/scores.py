@@ -1,4 +1,4 @@
-"""The commands on a bundle that is there: score images, lay its features out ahead."""
+"""Commands that read a bundle: score, layouts."""
 
 from __future__ import annotations
 
@@ -9,31 +9,36 @@ from typing import Annotated
 
 import typer
 
-from .common import Mistake, app, checking, load_images, mistakes_in_one_line, progress_bar
+from .common import (
+    Device,
+    Json,
+    Limit,
+    Mistake,
+    SkipBad,
+    Source,
+    app,
+    checking,
+    load_images,
+    mistakes_in_one_line,
+    progress_bar,
+)
 
 
 @app.command()
 @mistakes_in_one_line
 def score(
     bundle: Annotated[Path, typer.Option(help="A bundle's folder; it needs a detector.")],
-    images: Annotated[
-        str,
-        typer.Option(
-            metavar="SRC", help="NAME, NAME:SPLIT (as shapes:test), folder:, parquet:, npz: or npy:PATH."
-        ),
-    ],
-    out: Annotated[Path, typer.Option(help="Where the table goes: .csv, or .parquet.")],
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="At most so many images, a fixed random choice.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave undecodable pictures out.")] = False,
-    json_: Annotated[bool, typer.Option("--json", help="The result as one JSON object.")] = False,
+    images: Source,
+    out: Annotated[Path, typer.Option(help="The table to write: .csv or .parquet.")],
+    limit: Limit = None,
+    device: Device = "auto",
+    skip_bad: SkipBad = False,
+    json_: Json = False,
 ) -> None:
-    """Scores images by Eq. 6: how far each is out of distribution, why, and against which ID images.
+    """Scores images by Eq. 6: how far each is out of distribution, and its nearest ID images.
 
-    The table has id, score, distance, votes, nearest_ids, percentile (the share of held-out ID images in %
-    that the image is more OOD than) and flag (above the threshold that 95 % of them pass).
+    The table has id, score, distance, votes, nearest_ids, percentile (how many % of the held-out ID images
+    are less OOD) and flag (whether the score is above the threshold that 95 % of those images pass).
     """
     from ..bundle import Bundle
     from ..pipeline import PipelineError
@@ -68,9 +73,9 @@ def score(
 def layouts(
     bundle: Annotated[Path, typer.Option(help="A bundle's folder.")],
 ) -> None:
-    """Makes the t-SNE and UMAP that the page Embeddings shows first, so that nobody waits for them there.
+    """Makes the t-SNE and UMAP layouts that the page Embeddings shows first.
 
-    Minutes. They stand beside the bundle, in .layouts; those that are there already are not made again.
+    This takes minutes. The files go to .layouts next to the bundle; those that exist are not made again.
     """
     from ..analysis import Evidence
     from ..analysis.stored_layouts import View, make_ahead

@@ -275,7 +275,7 @@ class OutliersConfig(Node):
     start_timestep: int | None = Field(None, ge=0)
     guidance_scale: float | None = Field(None, ge=-1, le=20)
     num_inference_steps: int | None = Field(None, ge=1, le=1000)
-    solver: Literal["ddpm", "ddim", "dpmpp_2m"] | None = None
+    solver: Literal["ddim", "ddpm", "dpmpp_2m"] | None = None
     eta: float = Field(0.0, ge=0, le=1)
     guidance_interval: tuple[float, float] | None = None
     jpeg: JpegConfig | None = Field(None, description="for ID images that went through JPEG")
@@ -449,7 +449,7 @@ class DefaultsConfig(Node):
     start_timestep: int = Field(100, ge=0)
     guidance_scale: float = Field(2.0, ge=-1, le=20)
     num_inference_steps: int = Field(10, ge=1, le=1000)
-    solver: Literal["ddpm", "ddim", "dpmpp_2m"] = "dpmpp_2m"
+    solver: Literal["ddim", "ddpm", "dpmpp_2m"] = "dpmpp_2m"
 
 
 class BundleConfig(Node):

@@ -13,30 +13,32 @@ Names:
     parquet:PATH, folder:PATH, npz:PATH, npy:PATH: a file or folder anywhere, with one split.
 
 The data root is the environment variable SDVIZ_DATA, else `data/` under the working directory; it is read
-at every call.
+at every call. Each kind of sets is one file in `sdviz.data.sources`.
 """
 
 from __future__ import annotations
 
 import difflib
-import os
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from . import arrays, digits, folder, parquet, shapes, torchvision_sets, zenodo
 from .decode import one_line
 from .imageset import DataError, ImageSet, MissingDataError, OnError, chosen_rows, permutation
-from .lookup import Found
-from .lookup import look_up as _look_up
+from .lookup import Found, look_up
+from .source import Source, data_root
+from .sources import SOURCES, sources_of
 from .uploads import from_uploads, prepare_upload
 
 __all__ = [
+    "BUILT_IN",
+    "DOWNLOADS",
+    "OWN_KINDS",
     "DataError",
     "Found",
     "ImageSet",
     "MissingDataError",
+    "all_splits",
     "count",
     "data_root",
     "download",
@@ -52,16 +54,12 @@ __all__ = [
     "splits",
 ]
 
-BUILT_IN = (*shapes.SIZES, "digits")
-
-
-# how the name of a folder or file of one's own begins
-OWN_KINDS = ("folder:", "parquet:", "npz:", "npy:")
-
-
-def data_root() -> Path:
-    """Where sets that are not built in are looked for."""
-    return Path(os.environ.get("SDVIZ_DATA") or "data")
+# sets that every machine has
+BUILT_IN = tuple(name for source in SOURCES for name in source.built_in)
+# how the names of files and folders anywhere begin
+OWN_KINDS = tuple(prefix for source in SOURCES for prefix in source.prefixes)
+# sets that `download` fetches -> bytes
+DOWNLOADS = {name: n for source in SOURCES for name, n in source.downloads.items()}
 
 
 def load(
@@ -70,7 +68,7 @@ def load(
     limit: int | None = None,
     seed: int = 0,
     on_error: OnError = "raise",
-    size_px: int = shapes.SIZE_PX,
+    size_px: int = 32,
 ) -> ImageSet:
     """Loads a set.
 
@@ -99,28 +97,11 @@ def load(
     if on_error not in ("raise", "skip"):
         raise DataError(f'on_error must be "raise" or "skip", not {on_error!r}')
 
-    if name in BUILT_IN and size_px != shapes.SIZE_PX:
-        raise DataError(f"{name} has images of {shapes.SIZE_PX} px and no other size, not {size_px}")
-    split = _choose_split(name, split)
-    if name == "digits":
-        return digits.load(chosen_rows(digits.N_IMAGES, limit, seed))
-    if name in shapes.SIZES:
-        rows = None if limit is None else chosen_rows(shapes.SIZES[name][split], limit, seed)
-        return shapes.load(name, split, rows)
-    path = _own_path(name, "folder:")
-    if path is not None:
-        return folder.load(path, name, limit, seed, size_px, on_error)
-    path = _own_path(name, "parquet:")
-    if path is not None:
-        prefix = f"parquet/{path.stem}"
-        return parquet.load(path, name, split, prefix, True, limit, seed, size_px, on_error)
-    path = _array_file(name)
-    if path is not None:
-        return arrays.load(path, name, limit, seed, size_px)
-    path = parquet.files_under(data_root()).get(name, {}).get(split)
-    if path is not None:
-        return parquet.load(path, name, split, f"{name}/{split}", False, limit, seed, size_px, on_error)
-    return torchvision_sets.load(name, split, data_root(), limit, seed, size_px)
+    for source in sources_of(name):
+        if source.size_px not in (None, size_px):
+            raise DataError(f"{name} has images of {source.size_px} px and no other size, not {size_px}")
+    source, split = _source_and_split(name, split)
+    return source.load(name, split, lambda n: chosen_rows(n, limit, seed), size_px, on_error, pictures=True)
 
 
 def count(name: str, split: str | None = None, limit: int | None = None) -> int:
@@ -129,35 +110,14 @@ def count(name: str, split: str | None = None, limit: int | None = None) -> int:
     Raises:
         MissingDataError, DataError: As `load`.
     """
-    split = _choose_split(name, split)
-    own_folder, own_file = _own_path(name, "folder:"), _own_path(name, "parquet:")
-    found = parquet.files_under(data_root()).get(name, {}).get(split)
-    if name == "digits":
-        n = digits.N_IMAGES
-    elif name in shapes.SIZES:
-        n = shapes.SIZES[name][split]
-    elif own_folder is not None:
-        n = folder.count(own_folder, name)
-    elif own_file is not None:
-        n = parquet.count(own_file)
-    elif (array_file := _array_file(name)) is not None:
-        n = arrays.count(array_file, name)
-    elif found is not None:
-        n = parquet.count(found)
-    else:
-        n = len(torchvision_sets.load(name, split, data_root(), None, 0, shapes.SIZE_PX))
+    source, split = _source_and_split(name, split)
+    n = source.count(name, split)
     return n if limit is None else min(n, limit)
 
 
 def names() -> tuple[str, ...]:
     """Every name that `load` takes on this machine without a path: the built-in ones, then those present."""
-    root = data_root()
-    found = {
-        name
-        for name, files in parquet.files_under(root).items()
-        if any(parquet.has_images(path) for path in files.values())
-    }
-    found.update(name for name in torchvision_sets.NAMES if torchvision_sets.present_splits(name, root))
+    found = {name for source in SOURCES for name in source.names()}
     return (*BUILT_IN, *sorted(found - set(BUILT_IN)))
 
 
@@ -170,40 +130,52 @@ def splits(name: str) -> tuple[str, ...]:
     present = _present_splits(name)
     if not present:
         raise MissingDataError(_how_to_get(name, None))
-    return present
+    return tuple(present)
+
+
+def all_splits(name: str) -> tuple[str, ...]:
+    """The splits that a set of `DOWNLOADS` has where it is complete."""
+    return _downloader(name).all_splits(name)
 
 
 def masks(ids: np.ndarray) -> np.ndarray:
-    """The object masks of drawn images, bool (N,32,32), see `sdviz.data.shapes.masks`."""
-    return shapes.masks(ids)
+    """The object masks of drawn images.
 
+    Args:
+        ids: str (N,), of sets that have masks.
 
-def look_up(
-    ids: np.ndarray | Sequence[str],
-    sources: Iterable[str] = (),
-    size_px: int = shapes.SIZE_PX,
-    pictures: bool = True,
-) -> Found:
-    """Finds images by their ids under the data root: see `sdviz.data.lookup.look_up`."""
-    return _look_up(ids, data_root(), sources, size_px, pictures)
+    Returns:
+        bool (N,H,W), True on the object.
+
+    Raises:
+        DataError: An id of another set, or of no image.
+    """
+    ids = np.asarray(ids, dtype=str)
+    (source,) = (one for one in SOURCES if one.has_masks)
+    return source.masks(ids)
 
 
 def has_masks(name: str) -> bool:
     """Whether `masks` takes the ids of this set."""
-    return name in shapes.SIZES
+    return any(source.has_masks for source in sources_of(name))
 
 
-def download(name: str) -> Path:
-    """Fetches cifar10, cifar100 or svhn through torchvision, train and test, and returns the data root.
+def download(name: str, root: Path | None = None) -> Path:
+    """Fetches a set of `DOWNLOADS`, train and test, into a folder and returns the folder.
+
+    Args:
+        name: Of the set.
+        root: The folder; None takes the data root.
 
     Raises:
         DataError: Another name, or a download that failed.
     """
-    if name not in torchvision_sets.NAMES:
-        able = ", ".join((*torchvision_sets.NAMES, *zenodo.RECORDS))
-        raise DataError(f"{name!r} cannot be downloaded; {able} can")
-    root = data_root()
-    torchvision_sets.download(name, root)
+    if name not in DOWNLOADS:
+        from .zenodo import RECORDS
+
+        raise DataError(f"{name!r} cannot be downloaded; {', '.join((*DOWNLOADS, *RECORDS))} can")
+    root = root or data_root()
+    _downloader(name).download(name, root)
     return root
 
 
@@ -215,58 +187,37 @@ def parse_source(text: str) -> tuple[str, str | None]:
     return name, split or None
 
 
-def _own_path(name: str, kind: str) -> Path | None:
-    if not name.startswith(kind):
-        return None
-    if name == kind:
-        raise DataError(f"{name} needs a path, as in {kind}PATH")
-    return Path(name.removeprefix(kind)).expanduser()
+def _downloader(name: str) -> Source:
+    return next(source for source in SOURCES if name in source.downloads)
 
 
-def _array_file(name: str) -> Path | None:
-    return next((path for kind in arrays.KINDS if (path := _own_path(name, f"{kind}:")) is not None), None)
+def _present_splits(name: str) -> dict[str, Source]:
+    """The splits on this machine and where each is read from; none for a name that is not here."""
+    found: dict[str, Source] = {}
+    for source in sources_of(name):
+        for split in source.splits(name):
+            found.setdefault(split, source)
+    return found
 
 
-def _present_splits(name: str) -> tuple[str, ...]:
-    """The splits on this machine, none for a name that is not here; a path is not looked at."""
-    if name in shapes.SIZES:
-        return shapes.splits(name)
-    if name == "digits":
-        return (digits.SPLIT,)
-    if _own_path(name, "folder:") is not None:
-        return (folder.SPLIT,)
-    path = _own_path(name, "parquet:")
-    if path is not None:
-        return (parquet.name_and_split(path)[1],)
-    if _array_file(name) is not None:
-        return (arrays.SPLIT,)
-    root = data_root()
-    found = list(parquet.files_under(root).get(name, {}))
-    if name in torchvision_sets.NAMES:
-        found += [one for one in torchvision_sets.present_splits(name, root) if one not in found]
-    return tuple(found)
-
-
-def _choose_split(name: str, split: str | None) -> str:
+def _source_and_split(name: str, split: str | None) -> tuple[Source, str]:
     present = _present_splits(name)
     if not present:
         raise MissingDataError(_how_to_get(name, split))
-    if split in present:
-        return split
-    if split is None and len(present) == 1:
-        return present[0]
-    if split is None and "train" in present:
-        return "train"
-    there = f"the split{'' if len(present) == 1 else 's'} {', '.join(present)}"
     if split is None:
-        raise DataError(f"{name} has {there}: name one")
-    if name in torchvision_sets.NAMES and split in torchvision_sets.all_splits(name):
+        split = next(iter(present)) if len(present) == 1 else "train"
+        if split not in present:
+            raise DataError(f"{name} has the splits {', '.join(present)}: name one")
+    if split in present:
+        return present[split], split
+    there = f"the split{'' if len(present) == 1 else 's'} {', '.join(present)}"
+    if name in DOWNLOADS and split in all_splits(name):
         raise MissingDataError(f"{name} has only {there} here: {_ways(name, split)}")
     raise DataError(f"{name} has only {there}, not {split!r}")
 
 
 def _ways(name: str, split: str | None) -> str:
-    file = f"{name}_{split}.parquet" if split in torchvision_sets.all_splits(name) else f"{name}_train.parquet"
+    file = f"{name}_{split if split in all_splits(name) else 'train'}.parquet"
     return (
         f"run `python -m sdviz download {name}`, or put {file} in {data_root()}, or set SDVIZ_DATA to the"
         f" folder that has it"
@@ -274,12 +225,13 @@ def _ways(name: str, split: str | None) -> str:
 
 
 def _how_to_get(name: str, split: str | None) -> str:
-    if name in torchvision_sets.NAMES:
+    if name in DOWNLOADS:
         return f"{name} is not on this machine: {_ways(name, split)}"
-    known = sorted({*names(), *torchvision_sets.NAMES})
+    known = sorted({*names(), *DOWNLOADS})
     near = difflib.get_close_matches(name, known) or known
     shown = one_line(name)
     return (
         f"no data set {shown!r}; nearest: {', '.join(near)}; or put {shown}.parquet in {data_root()}, or set"
-        f" SDVIZ_DATA to the folder that has it, or give a path (parquet:PATH, folder:PATH, npz:PATH, npy:PATH)"
+        f" SDVIZ_DATA to the folder that has it, or give a path"
+        f" ({', '.join(f'{prefix}PATH' for prefix in OWN_KINDS)})"
     )

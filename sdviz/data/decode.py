@@ -196,10 +196,10 @@ class ImageStack:
         return self._images[good], good
 
 
-def one_line(text: str, at_most: int = 120) -> str:
-    """`text` fit for a one-line message: no control characters, not too long."""
+def one_line(text: str) -> str:
+    """`text` without control characters and line breaks, cut to 120 characters."""
     flat = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return flat if len(flat) <= at_most else f"{flat[: at_most - 1]}…"
+    return flat if len(flat) <= 120 else f"{flat[:119]}…"
 
 
 def through_jpeg(images: np.ndarray, quality: int, subsampling: str) -> np.ndarray:

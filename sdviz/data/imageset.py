@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -94,6 +95,11 @@ def checked_labels(
     if names is None:
         names = tuple(str(i) for i in range(int(values.max()) + 1))
     return values.astype(np.int64), names
+
+
+def short_hash(content: bytes) -> str:
+    """The first 12 hex digits of the SHA-256."""
+    return hashlib.sha256(content).hexdigest()[:12]
 
 
 def permutation(n: int, seed: int) -> np.ndarray:

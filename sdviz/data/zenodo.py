@@ -14,8 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import arrays, folder
 from .imageset import DataError
+from .sources import SOURCES
 
 API = "https://zenodo.org/api/records"
 # name here -> record there
@@ -47,9 +47,7 @@ class RecordFile:
     address: str
 
 
-def download(
-    name: str, root: Path, on_progress: OnProgress | None = None, api: str | None = None
-) -> tuple[Path, ...]:
+def download(name: str, root: Path, on_progress: OnProgress | None = None) -> tuple[Path, ...]:
     """Fetches every file of a record into `root/name`, and unpacks its archives there.
 
     A file that is there and has its checksum is kept; one that was cut off goes on where it stopped.
@@ -58,7 +56,6 @@ def download(
         name: Of `RECORDS`.
         root: The data root.
         on_progress: Told (file, bytes there, bytes in all) as they come.
-        api: Where records are asked for; None takes SDVIZ_ZENODO, else Zenodo itself.
 
     Returns:
         What can be opened: files, and folders of unpacked archives.
@@ -67,7 +64,7 @@ def download(
         DataError: No network, a record that is not understood, or a file that is not what its checksum says.
     """
     there: list[Path] = []
-    files = list_files(RECORDS[name], api)
+    files = list_files(RECORDS[name])
     unpacked_as = _folder_names([file.name for file in files])
     for file in files:
         path = root / name / file.name
@@ -84,25 +81,23 @@ def how_to_open(path: Path) -> tuple[str, ...]:
     Returns:
         Names as `sdviz.data.load` takes them, as in "npz:PATH"; of a folder one or more. Else one sentence.
     """
-    kinds = (*arrays.KINDS, "parquet")
-    if not path.is_dir():
-        ending = path.suffix.lower().removeprefix(".")
-        if ending in kinds:
-            return (f"{ending}:{path}",)
-        return (f"{path}: sdviz does not open {f'.{ending} files' if ending else 'files without an ending'}",)
-    found = [f"folder:{path}"] if folder.holds_pictures(path) else []
     inside = sorted(one for one in path.rglob("*") if one.is_file() and not one.name.startswith("."))
-    found += [f"{one.suffix.lower()[1:]}:{one}" for one in inside if one.suffix.lower()[1:] in kinds]
-    return tuple(found) or (f"{path}: a folder without anything that sdviz opens",)
+    found = tuple(name for one in (path, *inside) for source in SOURCES if (name := source.name_of(one)))
+    if found:
+        return found
+    if path.is_dir():
+        return (f"{path}: a folder without anything that sdviz opens",)
+    ending = path.suffix.lower()
+    return (f"{path}: sdviz does not open {f'{ending} files' if ending else 'files without an ending'}",)
 
 
-def list_files(record: str, api: str | None = None) -> tuple[RecordFile, ...]:
-    """The files of a record, by the records API.
+def list_files(record: str) -> tuple[RecordFile, ...]:
+    """The files of a record, by the records API at SDVIZ_ZENODO, else at Zenodo.
 
     Raises:
         DataError: As `download`.
     """
-    address = f"{(api or os.environ.get('SDVIZ_ZENODO') or API).rstrip('/')}/{record}"
+    address = f"{(os.environ.get('SDVIZ_ZENODO') or API).rstrip('/')}/{record}"
     try:
         with urllib.request.urlopen(address, timeout=_TIMEOUT_SEC) as answer:
             text = answer.read()

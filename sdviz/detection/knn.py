@@ -204,6 +204,31 @@ class NeighbourSearch:
         return np.where(known, at, -1), np.where(known, self._id_counts[at], 0)
 
 
+def nearest_others(
+    features: np.ndarray, k: int, rows: np.ndarray | None = None, device: str | torch.device = "auto"
+) -> np.ndarray:
+    """The k nearest other rows of a set to its own rows, int64 (R,k), nearest first.
+
+    Args:
+        features: float (N,D).
+        k: At most N - 1.
+        rows: int (R,), whose neighbours are asked for; None takes all.
+        device: Where to search.
+
+    Raises:
+        ValueError: k outside 1..N-1, a NaN or infinity.
+    """
+    ids = np.arange(len(features)).astype(str)
+    asked = slice(None) if rows is None else rows
+    return NeighbourSearch(features, ids, device).search(features[asked], k, ids[asked])[1]
+
+
+def unit_length(features: np.ndarray) -> np.ndarray:
+    """Features float (...,D) brought to length 1, float32; one of length 0 stays as it is."""
+    lengths = np.sqrt(np.einsum("...d,...d->...", features, features, dtype=np.float64))
+    return (features / np.where(lengths > 0, lengths, 1.0)[..., None]).astype(np.float32)
+
+
 def check_features(name: str, features: np.ndarray) -> np.ndarray:
     """Features as float32 (N,D), C-contiguous.
 

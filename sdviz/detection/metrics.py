@@ -26,10 +26,16 @@ def auroc(id_scores: npt.ArrayLike, ood_scores: npt.ArrayLike) -> float:
         ValueError: No scores on one side, not one row of them, or a NaN; so everywhere in this module.
 
     Example:
-        >>> auroc([0.1, 0.2, 0.3], [0.3, 0.9])
-        0.9166666666666666
+        >>> auroc([1, 2, 3, 4], [4, 9])
+        0.9375
     """
-    return _auroc(*_counts(id_scores, ood_scores))
+    # slow to import
+    from sklearn.metrics import roc_auc_score
+
+    # of the ranks: infinite scores have theirs, and scikit-learn would refuse them
+    id_ranks, ood_ranks, _ = _ranks(id_scores, ood_scores)
+    is_ood = np.repeat([False, True], [len(id_ranks), len(ood_ranks)])
+    return float(roc_auc_score(is_ood, np.concatenate([id_ranks, ood_ranks])))
 
 
 def fpr_at_95_id_recall(id_scores: npt.ArrayLike, ood_scores: npt.ArrayLike) -> float:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from .knn import NeighbourSearch, check_features
+from .knn import NeighbourSearch, check_features, unit_length
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,10 +188,7 @@ class SDScore:
     def _ready(self, name: str, features: np.ndarray) -> np.ndarray:
         """float32 (N,D), of unit length where that is asked for."""
         rows = check_features(name, features)
-        if not self.normalize:
-            return rows
-        lengths = np.sqrt(np.einsum("nd,nd->n", rows, rows, dtype=np.float64))
-        return (rows / np.where(lengths > 0, lengths, 1.0)[:, None]).astype(np.float32)
+        return unit_length(rows) if self.normalize else rows
 
 
 def _check_alpha(alpha: float) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
 
 from ..config import DetectorConfig
+from ..files import replacing
 from ..nn.batches import encode
 from ..nn.detector import Detector
 from ..nn.device import has_fast_bf16, resolve_device
@@ -159,9 +159,8 @@ def snapshot_path(state_path: Path, epoch: int) -> Path:
 
 def _save_snapshot(path: Path, features: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    save_arrays({"features": features}, partial)
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        save_arrays({"features": features}, partial)
 
 
 def _read_snapshot(state_path: Path | None, epoch: int) -> np.ndarray:

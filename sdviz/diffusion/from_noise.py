@@ -1,15 +1,15 @@
-"""Images out of nothing but noise: the network's own, with no image to begin from."""
+"""Generates images from pure noise, with no image to begin from."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 
 from ..nn.randomness import image_noise
 from .guidance import GuidedNoise, NoisePrediction
-from .samplers import STEPS, Callback, run_steps
+from .samplers import SAMPLERS
+from .sampling import Callback
 from .schedule import NoiseSchedule
 
 
@@ -27,15 +27,15 @@ def sample_from_noise(
     seed: int = 0,
     callback: Callback | None = None,
 ) -> torch.Tensor:
-    """Samples from x_T, which is noise alone, down to x_0, under the given labels.
+    """Samples from x_T, pure noise, to x_0 under the given labels.
 
-    Only a network that was trained on every timestep of the schedule makes images of it.
+    Needs a network that was trained on every timestep of the schedule.
 
     Args:
         model: The noise predictor, on the device of `class_labels`.
         schedule: Its noise schedule; sampling begins at its end, T.
         class_labels: int64 (N,), the condition of each image.
-        ids: Of the images, N: with the seed they fix the noise of each, whatever batch it is in.
+        ids: N; with the seed they fix the noise of each image, whatever batch it is in.
         image_size: Height and width in pixels.
         null_label: The model's null token.
         num_inference_steps: K, network calls from x_T to x_0.
@@ -60,6 +60,6 @@ def sample_from_noise(
     # 1. abar_T is nearly 0, so that x_T is taken for standard normal (Ho et al. 2020, Algorithm 2)
     x = image_noise(ids, shape, seed, "start").to(device)
     # 2. all the way down, guided by Eq. 3
-    steps = partial(STEPS[solver], x, schedule.timesteps(len(schedule), num_inference_steps), schedule)
     guided = GuidedNoise(model, class_labels, null_label, guidance_scale, schedule)
-    return run_steps(steps(step_noise=step_noise, callback=callback), guided)
+    timesteps = schedule.timesteps(len(schedule), num_inference_steps)
+    return SAMPLERS[solver](guided, x, timesteps, schedule, step_noise=step_noise, callback=callback)

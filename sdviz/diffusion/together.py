@@ -1,4 +1,4 @@
-"""Several samplings side by side, whatever their timesteps and guidance: one network call a step for all."""
+"""Several samplings of one network at once, whatever their solvers, timesteps and guidance."""
 
 from __future__ import annotations
 
@@ -7,44 +7,31 @@ from collections.abc import Sequence
 import torch
 
 from .guidance import GuidedNoise
-from .samplers import Steps
+from .sampling import Sampling, sample
 
 # A small batch costs the network nearly what a larger one costs; beyond this many rows it only takes memory
 MAX_ROWS = 128
 
 
-@torch.no_grad()
-def sample_together(runs: Sequence[tuple[GuidedNoise, Steps]], max_rows: int = MAX_ROWS) -> list[torch.Tensor]:
-    """Runs samplings to their ends in lockstep.
+def sample_together(
+    runs: Sequence[tuple[GuidedNoise, Sampling]], max_rows: int = MAX_ROWS
+) -> list[torch.Tensor]:
+    """Runs samplings to their ends with one network call a step for all.
 
     Args:
-        runs: The guided prediction and the steps of each; all of one network.
+        runs: The guided prediction of each, and what to sample; all of one network.
         max_rows: Rows of one call; more are split over several.
 
     Returns:
         x_0 of each, float32 (N_i,3,H,W): what each alone would give, to rounding.
     """
-    done: dict[int, torch.Tensor] = {}
-    asked: dict[int, tuple[torch.Tensor, int]] = {}
 
-    def advance(i: int, answer: torch.Tensor | None) -> None:
-        steps = runs[i][1]
-        try:
-            asked[i] = next(steps) if answer is None else steps.send(answer)
-        except StopIteration as end:
-            asked.pop(i, None)
-            done[i] = end.value
-
-    for i in range(len(runs)):
-        advance(i, None)
-    while asked:
-        turn = list(asked)
-        inputs = [runs[i][0].inputs(*asked[i]) for i in turn]
+    def predict(asked: list[tuple[int, torch.Tensor, int]]) -> list[torch.Tensor]:
+        inputs = [runs[i][0].inputs(x, t) for i, x, t in asked]
         parts = [torch.cat(column).split(max_rows) for column in zip(*inputs, strict=True)]
-        model = runs[turn[0]][0].model
+        model = runs[0][0].model
         answers = torch.cat([model(*rows) for rows in zip(*parts, strict=True)])
         shares = answers.split([len(x) for x, _, _ in inputs])
-        for i, share in zip(turn, shares, strict=True):
-            x, t = asked[i]
-            advance(i, runs[i][0].combine(share.to(x.dtype), t))
-    return [done[i] for i in range(len(runs))]
+        return [runs[i][0].combine(s.to(x.dtype), t) for (i, x, t), s in zip(asked, shares, strict=True)]
+
+    return sample([sampling for _, sampling in runs], predict)

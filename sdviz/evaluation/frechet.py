@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from ..nn.device import resolve_device
 
 INCEPTION_URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
 FID = "FID"
+_BATCH_SIZE = 64
 
 
 class InceptionError(ValueError):
@@ -117,8 +117,6 @@ def inception_features(
     images: np.ndarray,
     weights_path: str | Path,
     device: str | torch.device = "auto",
-    batch_size: int = 64,
-    on_progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
     """Pooled features of the Inception network of 2015-12-05, which FID is defined by; float32 (N,2048).
 
@@ -129,8 +127,6 @@ def inception_features(
         images: uint8 (N,H,W,3).
         weights_path: torch-fidelity's weights file; only tensors are read from it, never code.
         device: Where to compute.
-        batch_size: Images at a time.
-        on_progress: Told (images done, images in all).
 
     Raises:
         InceptionError: torch-fidelity or the weights are not there, or they are damaged or another network's.
@@ -139,11 +135,9 @@ def inception_features(
     network = _inception(path).to(resolve_device(device))
     parts = [np.empty((0, 2048), np.float32)]
     with torch.no_grad():
-        for first in range(0, len(images), batch_size):
-            x = torch.tensor(np.asarray(images[first : first + batch_size])).permute(0, 3, 1, 2)
+        for first in range(0, len(images), _BATCH_SIZE):
+            x = torch.tensor(np.asarray(images[first : first + _BATCH_SIZE])).permute(0, 3, 1, 2)
             parts.append(network(x.to(resolve_device(device)))[0].float().cpu().numpy())
-            if on_progress is not None:
-                on_progress(min(first + batch_size, len(images)), len(images))
     return np.concatenate(parts)
 
 

@@ -348,16 +348,6 @@ def report_keys() -> dict[str, str]:
     return dict(_keys(Report, ""))
 
 
-def report_keys_markdown() -> str:
-    """`report_keys` as the table in docs/report.md; keys that a control shares with the method stand once."""
-    rows = [
-        f"| `{key}` | {meaning} |"
-        for key, meaning in report_keys().items()
-        if not key.startswith("controls.<control>.") or key.startswith("controls.<control>.differences")
-    ]
-    return "\n".join(["| key | meaning |", "|---|---|", *rows]) + "\n"
-
-
 def _keys(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str]]:
     for name, field in model.model_fields.items():
         path = f"{prefix}{name}"

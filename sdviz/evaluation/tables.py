@@ -1,12 +1,11 @@
-"""Tables over runs: mean and spread over seeds, the controls beside the method."""
+"""Tables over runs: mean and spread over seeds, with the controls."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-import numpy as np
-
 from .report import MeanMetrics, Measured, ModeMetrics, Report, ReportError
+from .writing import markdown_table, spread_text
 
 MODE_NAMES = {"distance": "distance only", "votes": "votes only", "both": "both"}
 CONTROL_NAMES = {
@@ -185,7 +184,7 @@ def _difference_rows(reports: Sequence[Report], labels: Sequence[str]) -> Rows:
     for name, result in reports[0].results.items():
         for control in reports[0].controls:
             found = [r.controls[control].differences[name]["both"] for r in reports]
-            mean = _spread([100 * one.auroc for one in found], sign="+")
+            mean = spread_text([100 * one.auroc for one in found], 2, "+")
             every = [
                 f"{100 * one.auroc:+.2f}" + (_between(one.interval, "+") if one.interval else "")
                 for one in found
@@ -219,7 +218,7 @@ def _frechet_rows(reports: Sequence[Report]) -> Rows:
         cells = []
         for key in FRECHET_NAMES:
             values = [getattr(r.frechet[name], key) for r in reports]
-            cells.append("-" if None in values else _spread(values, digits=4))
+            cells.append("-" if None in values else spread_text(values, 4))
         rows.append([name, counts, *cells])
     return ["distance", "images", *FRECHET_NAMES.values()], rows
 
@@ -252,7 +251,7 @@ def _cell(found: Sequence[ModeMetrics | MeanMetrics | None], key: str) -> str:
     known = [one for one in found if one is not None]
     if not known:
         return "-"
-    text = _spread([100 * getattr(one, key) for one in known])
+    text = spread_text([100 * getattr(one, key) for one in known], 2)
     if len(known) == 1 and key == "auroc" and isinstance(known[0], ModeMetrics) and known[0].auroc_interval:
         text += _between(known[0].auroc_interval)
     return text
@@ -260,20 +259,9 @@ def _cell(found: Sequence[ModeMetrics | MeanMetrics | None], key: str) -> str:
 
 def _percent(values: Sequence[float | None]) -> str:
     known = [100 * value for value in values if value is not None]
-    return _spread(known) if known else "-"
-
-
-def _spread(values: Sequence[float], digits: int = 2, sign: str = "") -> str:
-    mean = f"{np.mean(values):{sign}.{digits}f}"
-    return mean if len(values) == 1 else f"{mean} ± {np.std(values, ddof=1):.{digits}f}"
+    return spread_text(known, 2) or "-"
 
 
 def _between(interval: tuple[float, float], sign: str = "") -> str:
     low, high = (f"{100 * bound:{sign}.2f}" for bound in interval)
     return f" ({low} to {high})"
-
-
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table as Markdown; a | in a cell is escaped."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

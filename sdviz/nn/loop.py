@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import torch
 from torch import nn
 
 from ..config import OptimizerConfig
+from ..files import replacing
 
 REPORT_EVERY_STEPS = 20
 
@@ -166,16 +166,13 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
         OSError: It cannot be written; the old one stays.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
     try:
-        with partial.open("wb") as stream:
+        with replacing(path) as partial, partial.open("wb") as stream:
             torch.save(state, stream)
     except (OSError, RuntimeError) as error:
-        partial.unlink(missing_ok=True)
         # torch may report its own confusion, and the full disk only as what went before
         reason = error if isinstance(error, OSError) else error.__context__ or error
         raise OSError(f"{path} cannot be written: {reason}") from error
-    os.replace(partial, path)
 
 
 def read_state(path: Path, keys: set[str]) -> dict[str, Any]:

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from ..diffusion.guidance import GuidedNoise, NoisePrediction
-from ..diffusion.samplers import STEPS, Callback, Steps
+from ..diffusion.samplers import SAMPLERS
+from ..diffusion.sampling import Callback, Sampling
 from ..diffusion.schedule import NoiseSchedule
 from ..diffusion.together import sample_together
 from ..nn.pixels import to_images, to_tensor
@@ -228,7 +229,7 @@ def _denoise(
 ) -> list[list[Outlier]]:
     """Makes groups of one recipe each, in one batch."""
     started = time.perf_counter()
-    runs: list[tuple[GuidedNoise, Steps]] = []
+    runs: list[tuple[GuidedNoise, Sampling]] = []
     noised: list[torch.Tensor] = []
     predictions: list[list[np.ndarray]] = [[] for _ in groups]
 
@@ -251,7 +252,8 @@ def _denoise(
         if recipe.start_timestep:
             x = schedule.add_noise(x, noise("start"), recipe.start_timestep)
         noised.append(x)
-        steps = STEPS[recipe.solver](
+        sampling = Sampling(
+            SAMPLERS[recipe.solver],
             x,
             schedule.timesteps(recipe.start_timestep, recipe.num_inference_steps),
             schedule,
@@ -259,7 +261,7 @@ def _denoise(
             step_noise=partial(_step_noise, noise),
             callback=partial(on_step, i),
         )
-        runs.append((guided, steps))
+        runs.append((guided, sampling))
 
     # 2. guided denoising (Eq. 3), all groups in lockstep
     finished = sample_together(runs)

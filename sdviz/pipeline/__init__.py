@@ -1,37 +1,20 @@
 """The stages of a run, file to file; and outliers of any images as a folder of PNGs.
 
-A run's folder holds one folder for each stage and, once it is complete, `<stage>.done.json` beside it:
+Each stage is a module: its docstring says what it reads and writes, `depends_on` what of the configuration its
+result depends on, and `make` does the work. `order` says which stages a run has, `stages` runs them.
 
-    encoder         encoder.safetensors, projection.safetensors      the network before detector training
-    pseudo_labels   pseudo_labels.parquet (id, label, confidence)     and, from SCAN, clusterer.safetensors
-    clusterer       clusterer.safetensors                             where labels did not come from SCAN
-    diffusion       unet/                                             a `diffusers.UNet2DModel`
-    outliers        wrong/, right/ (shards of pictures), outliers.parquet
-    detector        detector.safetensors, snapshots.*                 f, g_bin, g_in, g_out
-    features        features.safetensors, ood_features.safetensors    and no_training/, the same of the encoder
-    controls        right_label/, noise/, ...                         features of detectors trained otherwise
-    evaluation      scores.parquet, report.json
-    bundle          a `sdviz.bundle.Bundle`
-
-state.pt, *.state.pt and *.partial are there while a stage is in training.
+A run's folder holds a folder for each stage, called as the stage is, and beside it `<stage>.done.json` once it
+is complete. state.pt and *.state.pt are there while a stage is in training.
 """
 
 from .archive import FORMATS, pack_folder
 from .estimate import StageEstimate, estimate
 from .generate_folder import GeneratedFolder, Target, file_names, generate_folder, source_labels
+from .labels import read_labels
+from .order import stage_names
 from .sets import without_absent_sets
-from .stages import STAGES, adopt_stages, config_hash, run_stages, stage_names
-from .workspace import (
-    Metrics,
-    PipelineError,
-    Progress,
-    Workspace,
-    absolute_source,
-    from_main,
-    is_main_process,
-    read_labels,
-    write_atomically,
-)
+from .stages import STAGES, adopt_stages, config_hash, run_stages
+from .workspace import Metrics, PipelineError, Progress, Workspace, absolute_source, from_main, is_main_process
 
 __all__ = [
     "FORMATS",
@@ -57,5 +40,4 @@ __all__ = [
     "source_labels",
     "stage_names",
     "without_absent_sets",
-    "write_atomically",
 ]

@@ -1,4 +1,4 @@
-"""A folder of outliers as one file that others can train on without sdviz, with checksums of everything."""
+"""Packs a folder of outliers into one file to train on without sdviz, with checksums."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import csv
 import hashlib
 import io
 import json
-import os
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
@@ -15,8 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from ..files import replacing, write_atomically
 from .generate_folder import MANIFEST, RECIPE
-from .workspace import PipelineError, write_atomically
+from .workspace import PipelineError
 
 Format: TypeAlias = Literal["folder", "npz", "parquet"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -25,7 +25,7 @@ PACKED = "outliers"
 
 
 def pack_folder(out: Path, form: Format, class_names: tuple[str, ...]) -> tuple[Path, ...]:
-    """Writes what `generate_folder` made in another format beside it, and `SHA256SUMS` over all of it.
+    """Writes what `generate_folder` made in another format next to it, and `SHA256SUMS` over all of it.
 
     A file of either format that is there already is written again, so that it holds what manifest.csv lists.
 
@@ -76,10 +76,8 @@ def _npz(path: Path, rows: list[dict[str, str]], blobs: list[bytes], class_names
         "source_ids": np.array([row["source_id"] for row in rows], dtype=str),
         "class_names": np.array(class_names, dtype=str),
     }
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as stream:
+    with replacing(path) as partial, partial.open("wb") as stream:
         np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
-    os.replace(partial, path)
 
 
 def _parquet(path: Path, rows: list[dict[str, str]], blobs: list[bytes], class_names: tuple[str, ...]) -> None:
@@ -92,9 +90,8 @@ def _parquet(path: Path, rows: list[dict[str, str]], blobs: list[bytes], class_n
             "source_id": pa.array([row["source_id"] for row in rows], pa.string()),
         }
     ).replace_schema_metadata({"class_names": json.dumps(class_names)})
-    partial = path.with_name(path.name + ".partial")
-    pq.write_table(table, partial)
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        pq.write_table(table, partial)
 
 
 _PACKERS = {"npz": _npz, "parquet": _parquet}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from functools import cached_property
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
-from safetensors.numpy import save_file as save_arrays
 
 from ..baselines import BASELINES, Baseline, Images, Reference
 from ..baselines.interface import OnProgress
@@ -24,10 +22,16 @@ from ..nn.encoder import Encoder
 from ..nn.inference import prepare_for_inference
 from ..nn.unet import build_noise_predictor
 from ..outliers import Recipe, generate_outliers
-from .clusters import load_backbone, load_clusterer, load_encoder
-from .generation import add_phase_means, outlier_recipe, reencode
+from . import clusterer, detector, encoder
+from .backbone import load_backbone
+from .clusterer import load_clusterer
+from .diffusion import add_phase_means
+from .encoder import load_encoder
+from .labels import read_cluster_names, read_labels, source_labels
+from .outliers import outlier_recipe
 from .sets import NamedSet, evaluation_sets
-from .workspace import Metrics, Progress, Workspace, read_cluster_names, read_labels, source_labels
+from .shards import reencode
+from .workspace import Metrics, Progress, Settings, Workspace, write_arrays
 
 # Fake-it's generator is one that has hardly learned; `generator_steps` says otherwise
 EARLY_STEPS = 300
@@ -38,7 +42,13 @@ class _Stopped(Exception):
     """Somebody asked the run to stop while a method was at work."""
 
 
-def make_baselines(work: Workspace) -> Metrics | None:
+def depends_on(config: RunConfig) -> Settings:
+    """The detector's images and settings, both networks, the clusterer, and which methods there are."""
+    networks = detector.depends_on(config) | encoder.depends_on(config) | clusterer.depends_on(config)
+    return networks | config.evaluation.model_dump(mode="json", include={"baselines"})
+
+
+def make(work: Workspace) -> Metrics | None:
     """Stage `baselines`: every method of `evaluation.baselines` on the run's own images and networks.
 
     Each is fitted on `work.sources` and scores every set; its scores lie in baselines/<key>.safetensors, one
@@ -68,9 +78,7 @@ def make_baselines(work: Workspace) -> Metrics | None:
             scores = _fit_and_score(work, seen, one, out, tell_or_stop)
         except _Stopped:
             return None
-        partial = path.with_name(path.name + ".partial")
-        save_arrays({name: np.ascontiguousarray(column) for name, column in scores.items()}, partial)
-        os.replace(partial, path)
+        write_arrays(path, scores)
         tell(1.0)
     return {"baselines": len(wanted)}
 
@@ -217,7 +225,5 @@ def _early_fakes(work: Workspace, steps: int, out: Path, tell: OnProgress) -> np
         tell(0.7 + 0.3 * min(1.0, (first + _AT_ONCE) / len(made)))
     if work.config.outliers.jpeg is not None:
         made = reencode(made, work.config.outliers.jpeg)
-    partial = kept.with_name(kept.name + ".partial")
-    save_arrays({"images": made}, partial)
-    os.replace(partial, kept)
+    write_arrays(kept, {"images": made})
     return made

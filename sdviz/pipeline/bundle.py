@@ -1,9 +1,8 @@
-"""The last stage: everything in one folder."""
+"""Stage `bundle`: everything in one folder, a `sdviz.bundle.Bundle`."""
 
 from __future__ import annotations
 
 import io
-import os
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,21 +16,30 @@ from torch import nn
 from .. import data
 from ..bundle import Bundle, Defaults, make_manifest
 from ..bundle.manifest import ScoreDefaults
-from ..data import DataError, torchvision_sets
-from ..data.parquet import files_under, same_images_table
-from .clusters import load_backbone, load_clusterer
-from .detecting import load_detector
-from .generation import load_noise_predictor, phase_statistics, read_outliers
-from .workspace import Metrics, Workspace, labels_path, read_cluster_names, read_labels, read_metrics
+from ..config import RunConfig
+from ..data import DataError
+from ..data.sources.named_parquet import files_under
+from ..data.sources.parquet import same_images_table
+from .backbone import load_backbone
+from .clusterer import load_clusterer
+from .detector import load_detector
+from .diffusion import load_noise_predictor, phase_statistics
+from .labels import labels_path, read_cluster_names, read_labels
+from .order import stage_names
+from .outliers import read_outliers
+from .workspace import Metrics, Settings, Workspace, read_metrics, write_table
 
 Net = TypeVar("Net", bound=nn.Module)
 SOURCES = {"ground_truth": "ground truth", "scan": "SCAN", "kmeans": "k-means", "file": "a file"}
 
 
-def make_bundle(work: Workspace) -> Metrics:
-    """Stage `bundle`: what the pages open, and what scores anyone's images."""
-    from .stages import stage_names
+def depends_on(config: RunConfig) -> Settings:
+    """The whole configuration but the device."""
+    return config.model_dump(mode="json", exclude={"device"})
 
+
+def make(work: Workspace) -> Metrics:
+    """Writes what the pages open and what scores anyone's images."""
     config, names = work.config, display_names(work)
     predictor = load_noise_predictor(work)
     metrics: Metrics = {}
@@ -138,7 +146,7 @@ def _parts_of_a_detector(work: Workspace) -> dict[str, Path]:
 def _original_order(work: Workspace) -> dict[str, Path]:
     """same_images.parquet, where torchvision has the images of a file in another order."""
     name, tables = work.images.name, []
-    if name not in torchvision_sets.NAMES:
+    if name not in data.DOWNLOADS:
         return {}
     files = files_under(data.data_root()).get(name, {})
     for images in (work.images, work.test):
@@ -152,7 +160,7 @@ def _original_order(work: Workspace) -> dict[str, Path]:
     if not tables:
         return {}
     path = work.stage_folder("packed") / "same_images.parquet"
-    _replace_table(pa.concat_tables(tables), path)
+    write_table(pa.concat_tables(tables), path)
     return {"same_images.parquet": path}
 
 
@@ -167,7 +175,7 @@ def _write_feature_rows(work: Workspace, path: Path) -> None:
             "id": [*work.sources.ids.tolist(), *outliers],
         }
     )
-    _replace_table(table, path)
+    write_table(table, path)
 
 
 def _write_outliers_with_pictures(work: Workspace, path: Path) -> None:
@@ -177,16 +185,10 @@ def _write_outliers_with_pictures(work: Workspace, path: Path) -> None:
     kept = work.config.bundle.outlier_pictures
     n_kept = len(pictures) if kept is None else min(kept, len(pictures))
     blobs = [_png(pictures[i]) if i < n_kept else None for i in range(len(pictures))]
-    _replace_table(table.append_column("png", pa.array(blobs, pa.binary())), path)
+    write_table(table.append_column("png", pa.array(blobs, pa.binary())), path)
 
 
 def _png(image: np.ndarray) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(image).save(stream, "PNG")
     return stream.getvalue()
-
-
-def _replace_table(table: pa.Table, path: Path) -> None:
-    partial = path.with_name(path.name + ".partial")
-    pq.write_table(table, partial, compression="zstd")
-    os.replace(partial, path)

@@ -1,4 +1,4 @@
-"""How long a run will take and how much it will write, from one step of each training on this machine."""
+"""Estimates the time and disk space of a run from one training step of each network on this machine."""
 
 from __future__ import annotations
 
@@ -16,13 +16,11 @@ from ..nn.encoder import Encoder
 from ..nn.inference import prepare_for_inference
 from ..nn.unet import build_noise_predictor, n_parameters
 from .baselines import EARLY_STEPS, method_of
-from .generation import kinds_needed, outlier_recipe
+from .order import stage_names
+from .outliers import kinds_needed, outlier_recipe
 from .preflight import check_run
-from .stages import stage_names
 
 PROBE_IMAGES = 32
-# an optimizer's state and the averaged copy, beside the weights
-STATE_COPIES = 4
 
 
 @dataclass(frozen=True)
@@ -135,10 +133,10 @@ def _training_sec(config: EncoderConfig, train_sec: float) -> float:
 
 
 def _baseline_images(config: BaselineConfig, n_fit: int, n_asked: int) -> float:
-    """How many images' training a method costs; a look at one is a third of that."""
+    """How many images' training a method costs; scoring one costs a third of that."""
     per_epoch = {"multiclass_ad": 1, "mscl": 2, "fake_it": 2, "rot": 4}.get(config.method, 0)
-    looks = (4 if config.method == "rot" else 1) * (n_fit + n_asked) / 3
-    return per_epoch * float(getattr(method_of(config), "epochs", 0)) * n_fit + looks
+    scored = (4 if config.method == "rot" else 1) * (n_fit + n_asked) / 3
+    return per_epoch * float(getattr(method_of(config), "epochs", 0)) * n_fit + scored
 
 
 def _train_step(network: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, device: torch.device) -> None:
@@ -153,7 +151,7 @@ def _forward(network: torch.nn.Module, x: torch.Tensor) -> None:
 
 
 def _per_image(work: Callable[[], object], device: torch.device) -> float:
-    """Seconds for an image: the quicker of two tries behind a first one that warms up."""
+    """Seconds for an image: the faster of two tries, after one that warms up."""
     times = []
     for _ in range(3):
         started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Outliers of any images as a folder of PNGs with a manifest, made once and added to later."""
+"""Makes outliers of any images as a folder of PNGs with a manifest; later calls add to it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import csv
 import hashlib
 import io
 import json
-import os
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -20,8 +19,9 @@ from PIL import Image
 
 from ..bundle import Bundle
 from ..data import DataError, ImageSet
+from ..files import remove_leftovers, replacing, write_atomically
 from ..outliers import Recipe, check_labels, draw_target_labels, manifest_row
-from .workspace import PipelineError, write_atomically
+from .workspace import PipelineError
 
 RECIPE = "recipe.json"
 MANIFEST = "manifest.csv"
@@ -94,8 +94,7 @@ def generate_folder(
     except Timeout as error:
         raise PipelineError(f"{out}: another process is making outliers in it") from error
     with held:
-        for leftover in out.glob("*.partial"):
-            leftover.unlink()
+        remove_leftovers(out)
         present = np.array([_is_whole(out / name, bundle.manifest.image_size) for name in names])
         there = int(present.sum())
         shards = [slice(i, i + batch_size) for i in range(0, len(images), batch_size)]
@@ -212,7 +211,7 @@ def _claim(out: Path, asked: dict[str, Any], recipe: Recipe) -> None:
     out.mkdir(parents=True, exist_ok=True)
     file = out / RECIPE
     if not file.is_file():
-        if any(not p.name.startswith(".") and p.name != f"{RECIPE}.partial" for p in out.iterdir()):
+        if any(not p.name.startswith(".") for p in out.iterdir()):
             raise PipelineError(f"{out} is not empty and not a folder of outliers: name another")
         write_atomically(file, json.dumps(asked, indent=1) + "\n")
         return
@@ -234,16 +233,15 @@ def _is_whole(path: Path, size_px: int) -> bool:
         blob = path.read_bytes()
         with Image.open(io.BytesIO(blob), formats=["PNG"]) as image:
             image.load()
-            # Pillow forgives a cut behind the last pixel
+            # Pillow accepts a file that is cut after the last pixel
             return blob.endswith(_PNG_END) and image.size == (size_px, size_px) and image.mode == "RGB"
     except (OSError, SyntaxError, ValueError):
         return False
 
 
 def _write_png(path: Path, image: np.ndarray) -> None:
-    partial = path.with_name(path.name + ".partial")
-    Image.fromarray(image).save(partial, "PNG")
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        Image.fromarray(image).save(partial, "PNG")
 
 
 def _write_manifest(out: Path, rows: list[dict[str, str | int | float]]) -> None:
@@ -258,9 +256,7 @@ def _write_manifest(out: Path, rows: list[dict[str, str | int | float]]) -> None
         lines += earlier
     if not lines:
         return
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8", newline="") as stream:
+    with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, fieldnames=list(lines[0]), extrasaction="ignore")
         writer.writeheader()
         writer.writerows(lines)
-    os.replace(partial, path)

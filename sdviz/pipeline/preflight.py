@@ -1,4 +1,4 @@
-"""What would end a run hours in, found before its first stage."""
+"""Checks before the first stage for what would end a run hours later."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from .. import data
 from ..config import EncoderConfig, RunConfig
 from ..evaluation import InceptionError, check_inception
 from ..nn.encoder import Encoder, EncoderError
-from .clusters import read_label_table
+from .labels import read_label_table
 from .sets import check_sets
 from .workspace import PipelineError
 
-# the stages that read sets besides the training images
+# the stages that read other sets than the training images
 _READ_SETS = {"pseudo_labels", "detector", "features", "controls", "evaluation"}
 
 
 def check_run(config: RunConfig, stages: Collection[str], n_images: int) -> None:
-    """Refuses what would fail in a later stage, as far as it can be known now.
+    """Refuses what would fail in a later stage.
 
     Args:
         config: The run's.
@@ -56,7 +56,7 @@ def _check_encoder(
     try:
         with torch.no_grad():
             network(torch.zeros(1, 3, px, px))
-    except (AssertionError, RuntimeError, ValueError) as error:  # each network has its own words for it
+    except (AssertionError, RuntimeError, ValueError) as error:  # each network raises its own
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         where = f"{key}.input_px" if encoder.input_px else "data.size_px"
         raise EncoderError(

@@ -1,8 +1,7 @@
-"""Scores of anyone's images by a bundle, as a table."""
+"""Scores images by a bundle, as a table."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import pyarrow.parquet as pq
 from ..bundle import Bundle
 from ..data import ImageSet
 from ..evaluation import OODReference, ood_reference, score_table
+from ..files import replacing
 from .workspace import PipelineError
 
 IMAGES_AT_ONCE = 1024
@@ -84,9 +84,8 @@ def write_scores(table: pa.Table, path: Path) -> None:
     """
     check_table_name(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    if path.suffix.lower() == ".parquet":
-        pq.write_table(table, partial)
-    else:
-        pyarrow.csv.write_csv(table, partial)
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        if path.suffix.lower() == ".parquet":
+            pq.write_table(table, partial)
+        else:
+            pyarrow.csv.write_csv(table, partial)

@@ -11,8 +11,9 @@ import numpy as np
 from .. import data
 from ..config import RunConfig
 from ..data import DataError, ImageSet, MissingDataError
-from .generation import SD_TEST, read_sd_test
-from .workspace import Workspace, absolute_source
+from . import sd_test
+from .sd_test import SD_TEST, read_sd_test
+from .workspace import Settings, Workspace, absolute_source
 
 Role = Literal["id", "near", "far", "validation", "sd"]
 
@@ -132,3 +133,10 @@ def check_sets(config: RunConfig) -> None:
                 raise DataError(f"evaluation: {name} and {seen[key]} are the same images, and have two roles")
         seen[key] = name
         class_rows(images, e.classes.get(name, ()))
+
+
+def depends_on(config: RunConfig) -> Settings:
+    """What of the configuration decides which images `evaluation_sets` gives."""
+    named = {"near", "far", "validation", "classes", "sd_test", "limit", "seed"}
+    own: Settings = {"sets": config.evaluation.model_dump(mode="json", include=named)}
+    return own if config.evaluation.sd_test is None else own | sd_test.depends_on(config)

@@ -1,4 +1,4 @@
-"""Which stages a run has, in which order, and what each depends on."""
+"""The registry of stages, and what runs them in order."""
 
 from __future__ import annotations
 
@@ -6,156 +6,68 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 from ..config import RunConfig
-from ..data import DataError
-from .baselines import make_baselines
-from .bundle import make_bundle
-from .clusters import make_backbone, make_clusterer, make_encoder, make_pseudo_labels
-from .detecting import make_controls, make_detector, make_evaluation, make_features
-from .generation import CONTROLS_OF_REBUILT, kinds_needed, make_noise_predictor, make_outliers, make_sd_test
-from .preflight import check_run
-from .workspace import (
-    Metrics,
-    PipelineError,
-    Workspace,
-    from_main,
-    is_main_process,
-    test_split,
-    tree_hash,
-    write_atomically,
+from ..files import FORMAT_VERSION, write_atomically
+from . import (
+    backbone,
+    baselines,
+    bundle,
+    clusterer,
+    controls,
+    detector,
+    diffusion,
+    encoder,
+    evaluation,
+    features,
+    outliers,
+    pseudo_labels,
+    sd_test,
 )
+from .order import stage_names
+from .preflight import check_run
+from .workspace import Metrics, PipelineError, Settings, Workspace, from_main, is_main_process, tree_hash
 
-STAGES: dict[str, Callable[[Workspace], Metrics | None]] = {
-    "encoder": make_encoder,
-    "pseudo_labels": make_pseudo_labels,
-    "clusterer": make_clusterer,
-    "diffusion": make_noise_predictor,
-    "outliers": make_outliers,
-    "sd_test": make_sd_test,
-    "backbone": make_backbone,
-    "detector": make_detector,
-    "features": make_features,
-    "controls": make_controls,
-    "baselines": make_baselines,
-    "evaluation": make_evaluation,
-    "bundle": make_bundle,
-}
+
+class Stage(Protocol):
+    """What the module of a stage has."""
+
+    __name__: str
+
+    def make(self, work: Workspace) -> Metrics | None:
+        """Does the work in the run's folder; what it measured, or None where it was stopped."""
+        ...
+
+    def depends_on(self, config: RunConfig) -> Settings:
+        """The part of the configuration that the stage's result depends on, as a plain tree."""
+        ...
+
+
+_MODULES: tuple[Stage, ...] = (
+    encoder,
+    pseudo_labels,
+    clusterer,
+    diffusion,
+    outliers,
+    sd_test,
+    backbone,
+    detector,
+    features,
+    controls,
+    baselines,
+    evaluation,
+    bundle,
+)
+# a stage is called as its module is; `order.stage_names` says which of them a run has
+STAGES = {one.__name__.rpartition(".")[2]: one for one in _MODULES}
 # under `accelerate launch` all processes work at these; the main one alone does the rest
-_SHARED_STAGES = {"diffusion", "outliers", "sd_test"}
-
-_ENCODER = {"data", "seed", "views", "encoder"}
-_LABELS = _ENCODER | {"labels"}
-_OUTLIERS = _LABELS | {"diffusion", "defaults", "outliers"}
-_DETECTOR = _OUTLIERS | {"detector"}
-# the branches of the configuration that a stage's result depends on
-_DEPENDS_ON = {
-    "encoder": _ENCODER,
-    "pseudo_labels": _LABELS,
-    "clusterer": _LABELS | {"clusterer"},
-    "diffusion": _LABELS | {"diffusion"},
-    "outliers": _OUTLIERS,
-    "sd_test": _OUTLIERS,
-    "backbone": {"data", "seed", "views"},
-    "detector": _DETECTOR,
-    "features": _DETECTOR,
-    "controls": _DETECTOR,
-    "baselines": _DETECTOR,
-    "evaluation": _DETECTOR | {"evaluation"},
-    "bundle": _DETECTOR | {"profile", "clusterer", "evaluation", "bundle"},
-}
-_SETS = {"near", "far", "validation", "classes", "sd_test", "limit", "seed"}
-# of evaluation, the first stages need to know only which pictures will be wanted
-_OF_EVALUATION = {
-    "outliers": {"controls"},
-    "sd_test": {"sd_test", "seed"},
-    "detector": _SETS,
-    "features": _SETS,
-    "controls": _SETS | {"controls"},
-    "baselines": _SETS | {"baselines"},
-}
-# keys that were added later, and what they are where nobody sets them
-_ADDED: dict[tuple[str, ...], object] = {
-    ("encoder", "pretraining", "views"): None,
-    ("outliers", "limit"): None,
-    ("diffusion", "phase_means"): False,
-    ("detector", "backbone"): None,
-    ("evaluation", "classes"): {},
-    ("evaluation", "sd_test"): None,
-    ("evaluation", "baselines"): [],
-    ("bundle", "weights"): "float32",
-}
-
-
-def stage_names(config: RunConfig) -> tuple[str, ...]:
-    """The stages of a run with that configuration, in order."""
-    left_out = set()
-    if config.encoder is None:
-        left_out.add("encoder")
-    if config.detector is None or config.detector.backbone is None:
-        left_out.add("backbone")
-    if config.evaluation.sd_test is None:
-        left_out.add("sd_test")
-    if not config.evaluation.baselines:
-        left_out.add("baselines")
-    if config.labels.source == "scan":
-        left_out.add("clusterer")
-    if config.detector is None:
-        left_out |= {"outliers", "sd_test", "detector", "features", "controls", "baselines", "evaluation"}
-    elif not config.evaluation.controls:
-        left_out.add("controls")
-    return tuple(name for name in STAGES if name not in left_out)
+_SHARED = {"diffusion", "outliers", "sd_test"}
 
 
 def config_hash(config: RunConfig, stage: str = "bundle") -> str:
-    """SHA-256 of the part of the configuration that a stage depends on; the device is in none.
-
-    What was added later stands in it only where it is unusual, so that older runs keep their hashes.
-    """
-    tree = config.model_dump(mode="json", include=_DEPENDS_ON[stage])
-    # a detector's test images are missing from its training set: without one, a set is trained on whole
-    if config.detector is None and stage != "bundle" and _has_no_test_split(config):
-        tree["data"]["holdout"] = None
-    # labels that are given know no encoder
-    if config.labels.source not in ("scan", "kmeans") and stage in ("pseudo_labels", "clusterer", "diffusion"):
-        tree = {key: value for key, value in tree.items() if key not in ("views", "encoder")}
-    if stage in _OF_EVALUATION:
-        tree["evaluation"] = config.evaluation.model_dump(mode="json", include=_OF_EVALUATION[stage])
-    if stage == "backbone" and config.detector is not None and config.detector.backbone is not None:
-        tree["backbone"] = config.detector.backbone.model_dump(mode="json")
-    if "diffusion" in tree and (stage == "diffusion" or config.diffusion.unet.unshuffle_factor == 1):
-        # training knows nothing of it, and where nothing is unshuffled there is nothing to know
-        tree["diffusion"].pop("phase_means")
-    _drop_unset(tree)
-    # pictures under the right label are made for a control or for the detector, and have features then
-    rebuilt = "right" in kinds_needed(config)
-    if stage == "outliers":
-        for_controls = bool(CONTROLS_OF_REBUILT & set(config.evaluation.controls))
-        # as it stood there when these were all the controls
-        tree["evaluation"]["controls"] = ["no_training", "right_label", "noise"] if for_controls else []
-        if rebuilt and not for_controls:
-            tree["outliers"]["rebuilt"] = True
-    if stage == "features" and not rebuilt:
-        tree["outliers"]["rebuilt"] = False
-    return tree_hash(tree)
-
-
-def _drop_unset(tree: dict[str, Any]) -> None:
-    """Takes the later keys out of a tree where they are as if they were not there."""
-    for path, unset in _ADDED.items():
-        node = tree
-        for key in path[:-1]:
-            node = node.get(key) or {}
-        if node.get(path[-1], unset) == unset:
-            node.pop(path[-1], None)
-
-
-def _has_no_test_split(config: RunConfig) -> bool:
-    try:
-        return test_split(config.data) is None
-    except DataError:  # its stages are complete, or will say so themselves
-        return False
+    """SHA-256 of the part of the configuration that a stage depends on; the device is in none."""
+    return tree_hash({"format_version": FORMAT_VERSION} | STAGES[stage].depends_on(config))
 
 
 def run_stages(
@@ -181,10 +93,10 @@ def run_stages(
     if until is not None and until not in names:
         raise PipelineError(f"no stage {until!r} in this run; it has {', '.join(names)}")
     for name in names:
-        marker = work.folder / f"{name}.done.json"
+        marker = _marker(work.folder, name)
         wanted = config_hash(work.config, name)
         if from_main(marker.is_file(), work.config.device):
-            if json.loads(marker.read_text("utf-8"))["config_sha256"] != wanted:
+            if _hash_in(marker) != wanted:
                 raise PipelineError(f"{work.folder}: stage {name} was made with another configuration")
             if on_stage is not None:
                 on_stage(name, True)
@@ -198,14 +110,14 @@ def run_stages(
         if main and not checked:
             check_run(work.config, names[names.index(name) :], len(work.images))
             checked = True
-        metrics = STAGES[name](work) if main or name in _SHARED_STAGES else None
+        metrics = STAGES[name].make(work) if main or name in _SHARED else None
         if main and metrics is not None:
             text = json.dumps({"config_sha256": wanted, "metrics": metrics}, indent=1)
             write_atomically(marker, text + "\n")
             # the resume state is several times as large as what the stage made
             for state in (work.folder / name).rglob("*state.pt"):
                 state.unlink()
-        # behind the marker: no other process goes on, or ends, before it is there
+        # after the marker is written: no other process goes on, or ends, before it is there
         if not from_main(metrics is not None, work.config.device):
             return False
         if name == until and name != names[-1]:
@@ -214,7 +126,7 @@ def run_stages(
 
 
 def adopt_stages(folder: Path, other: Path, config: RunConfig) -> list[str]:
-    """Takes over from another run's folder every complete stage that this configuration would make alike.
+    """Copies from another run every complete stage that this configuration would make alike.
 
     Args:
         folder: Of the new run.
@@ -226,13 +138,21 @@ def adopt_stages(folder: Path, other: Path, config: RunConfig) -> list[str]:
     """
     taken = []
     for name in stage_names(config):
-        marker = other / f"{name}.done.json"
-        if not marker.is_file() or (folder / marker.name).exists():
-            continue
-        if json.loads(marker.read_text("utf-8"))["config_sha256"] != config_hash(config, name):
+        marker, own = _marker(other, name), _marker(folder, name)
+        if not marker.is_file() or own.exists() or _hash_in(marker) != config_hash(config, name):
             continue
         if (other / name).is_dir():
             shutil.copytree(other / name, folder / name, dirs_exist_ok=True)
-        write_atomically(folder / marker.name, marker.read_text("utf-8"))
+        write_atomically(own, marker.read_bytes())
         taken.append(name)
     return taken
+
+
+def _marker(folder: Path, stage: str) -> Path:
+    """The file that says that a stage is complete."""
+    return folder / f"{stage}.done.json"
+
+
+def _hash_in(marker: Path) -> str:
+    found: str = json.loads(marker.read_text("utf-8"))["config_sha256"]
+    return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,15 +16,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
+from safetensors.numpy import save_file as save_arrays
+from safetensors.torch import save_file
+from torch import nn
 
 from .. import data
 from ..config import DataConfig, RunConfig
 from ..data import DataError, ImageSet
 from ..diffusion.schedule import NoiseSchedule
+from ..files import replacing
 from ..nn.device import leave_group_at_exit, resolve_device
 from ..nn.loop import LoopReport
 
 Metrics = dict[str, Any]
+Settings = dict[str, Any]
 Shared = TypeVar("Shared", bool, str)
 
 
@@ -40,7 +45,7 @@ class Progress:
         stage: Its name.
         step: Steps done.
         total: Steps in all.
-        share: 0..1; ahead of step / total where a time limit ends the stage first.
+        share: 0..1; more than step / total where a time limit ends the stage first.
         eta_sec: Seconds to the stage's end; None where unknown.
         values: What was measured: loss, learning rate, images a second, ...
     """
@@ -103,7 +108,7 @@ class Workspace:
             return images, data.load(d.id, split, on_error=d.on_error, size_px=d.size_px)
         if self.config.detector is None:
             return images, None
-        # by a hash of the id: a picture that is added later moves no other one
+        # by a hash of the id: a new picture changes the side of no other
         draws = [
             int.from_bytes(hashlib.sha256(f"holdout {one}".encode()).digest()[:4], "big") for one in images.ids
         ]
@@ -137,7 +142,7 @@ class Workspace:
         def report(r: LoopReport) -> None:
             step = before + r.step
             eta = r.eta_sec
-            if r.total_steps > r.step:  # the loops behind it are taken to be as quick
+            if r.total_steps > r.step:  # later loops are taken to be as fast
                 eta *= (total - step) / (r.total_steps - r.step)
             values = {"loss": r.loss, "images_per_sec": r.images_per_sec}
             self.on_progress(Progress(stage, step, total, step / total, eta, values))
@@ -177,47 +182,6 @@ def from_main(value: Shared, device: str) -> Shared:
     return broadcast_object_list([value])[0]
 
 
-def write_labels(work: Workspace, labels: np.ndarray, confidence: np.ndarray, names: tuple[str, ...]) -> None:
-    """Writes pseudo_labels/pseudo_labels.parquet: id, label, confidence; the names are in its metadata."""
-    table = pa.table({"id": work.images.ids.tolist(), "label": labels, "confidence": confidence})
-    table = table.replace_schema_metadata({"cluster_names": json.dumps(names)})
-    partial = work.stage_folder("pseudo_labels") / "pseudo_labels.parquet.partial"
-    pq.write_table(table, partial)
-    os.replace(partial, labels_path(work))
-
-
-def labels_path(work: Workspace) -> Path:
-    """Where the training labels are."""
-    return work.folder / "pseudo_labels" / "pseudo_labels.parquet"
-
-
-def read_labels(work: Workspace) -> np.ndarray:
-    """The training labels y~, int64 (N,), row by row with `work.images`.
-
-    Raises:
-        PipelineError: The data set has other images now.
-    """
-    table = pq.read_table(labels_path(work))
-    if table["id"].to_pylist() != work.images.ids.tolist():
-        raise PipelineError(f"{work.images.name} has other images now than when {work.folder} was begun")
-    return table["label"].to_numpy().astype(np.int64)
-
-
-def source_labels(work: Workspace) -> np.ndarray:
-    """The training labels y~ of `work.sources`, int64 (N,), row by row.
-
-    Raises:
-        PipelineError: As `read_labels`.
-    """
-    return read_labels(work)[work.source_rows]
-
-
-def read_cluster_names(work: Workspace) -> tuple[str, ...]:
-    """A name for each cluster."""
-    metadata = pq.read_schema(labels_path(work)).metadata or {}
-    return tuple(json.loads(metadata[b"cluster_names"]))
-
-
 def read_metrics(work: Workspace, stage: str) -> Metrics:
     """What a complete stage measured."""
     return json.loads((work.folder / f"{stage}.done.json").read_text("utf-8"))["metrics"]
@@ -237,8 +201,40 @@ def absolute_source(name: str) -> str:
     return name
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Puts a file in place whole: a reader sees the old one or the new one."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, "utf-8")
-    os.replace(partial, path)
+def branches(config: RunConfig, *names: str) -> Settings:
+    """These branches of the configuration as a plain tree."""
+    return config.model_dump(mode="json", include=set(names))
+
+
+def training_images(config: RunConfig) -> Settings:
+    """What of the configuration decides which images a run trains on."""
+    tree = branches(config, "data", "seed")
+    # without a detector, a set without a test split is trained on whole
+    if config.detector is None and _has_no_test_split(config.data):
+        tree["data"]["holdout"] = None
+    return tree
+
+
+def _has_no_test_split(config: DataConfig) -> bool:
+    try:
+        return test_split(config) is None
+    except DataError:  # the set is not on this machine: the stages are complete, or will say so themselves
+        return False
+
+
+def write_table(table: pa.Table, path: Path) -> None:
+    """Puts a table in place whole, as Parquet."""
+    with replacing(path) as partial:
+        pq.write_table(table, partial, compression="zstd")
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Puts arrays in place whole, as safetensors."""
+    with replacing(path) as partial:
+        save_arrays({key: np.ascontiguousarray(array) for key, array in arrays.items()}, partial)
+
+
+def write_network(network: nn.Module, path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Puts a network's weights in place whole, as safetensors."""
+    with replacing(path) as partial:
+        save_file({key: value.contiguous() for key, value in network.state_dict().items()}, partial, metadata)

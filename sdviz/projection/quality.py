@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.spatial import cKDTree
+
+from ..detection.knn import nearest_others
 
 _ROWS_AT_ONCE = 256
 MAX_QUERIES = 2_000
@@ -34,7 +35,7 @@ def trustworthiness(
     rows = np.arange(n) if n <= max_queries else np.linspace(0, n - 1, max_queries).astype(int)
     wide = features.astype(np.float64)
     lengths = np.einsum("ij,ij->i", wide, wide)
-    near = _nearest(points.astype(np.float64), rows, k)
+    near = nearest_others(points, k, rows)
     penalty = 0.0
     for first in range(0, len(rows), _ROWS_AT_ONCE):
         block = slice(first, first + _ROWS_AT_ONCE)
@@ -47,12 +48,3 @@ def trustworthiness(
             rank = np.searchsorted(ordered, wanted) + 1
             penalty += np.maximum(rank - k, 0).sum()
     return float(1.0 - penalty * 2.0 / (len(rows) * k * (2.0 * n - 3.0 * k - 1.0)))
-
-
-def _nearest(points: np.ndarray, rows: np.ndarray, k: int) -> np.ndarray:
-    """The k nearest others of some points, int64 (R,k), in any order."""
-    found = cKDTree(points).query(points[rows], k + 1)[1]
-    # a point is its own nearest, unless so many lie on the same place that it is not among them
-    own = found == rows[:, None]
-    own[~own.any(1), -1] = True
-    return np.asarray(found[~own].reshape(len(rows), k))

@@ -1,4 +1,4 @@
-"""A run's process, from outside: started, stopped."""
+"""Starts and stops the process of a run."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ import psutil
 from .folder import Run, check_own, ledger, runs_root
 from .status import RunError, Status, identity, living_process, write_status
 
-# what the pages' own work goes before
+# the pages' own work comes first
 NICENESS = 5
 _PACKAGE = Path(__file__).resolve().parents[2]
 
 
 def launch(run: Run, now: bool = False) -> None:
-    """Starts a process of its own that does the run's work, from where it was left, and returns at once.
+    """Starts or resumes a run in a process of its own and returns at once.
 
-    It is `python -m sdviz resume <run>` in a session of its own: it lives on when this process ends. What
-    it prints goes to output.txt in the run's folder.
+    The process is `python -m sdviz resume <run>` in a session of its own, so it outlives this one. It prints to
+    output.txt in the run's folder.
 
     Args:
         run: A run that is not at work.
@@ -58,7 +58,7 @@ def launch(run: Run, now: bool = False) -> None:
                 start_new_session=True,
                 env=os.environ | {"SDVIZ_RUNS": str(runs_root().resolve()), "PYTHONPATH": search},
             )
-        # its place in the queue counts from here, not from when it has imported everything
+        # it is in the queue from now on, before it has imported everything
         with suppress(psutil.NoSuchProcess):
             found = psutil.Process(process.pid)
             found.nice(NICENESS)
@@ -73,7 +73,7 @@ def launch(run: Run, now: bool = False) -> None:
                 **identity(found),
             )
             write_status(run.status_file, status)
-    # takes note of its end, or a dead process would stay in the system's list
+    # waits for its end, or a zombie process would stay
     threading.Thread(target=process.wait, name=f"wait for {run.name}", daemon=True).start()
 
 
@@ -101,7 +101,7 @@ def stop(run: Run, wait_sec: float = 60.0) -> Status:
     deadline = time.monotonic() + wait_sec
     while (status := run.status()).is_active and time.monotonic() < deadline:
         time.sleep(0.1)
-    if status.state == "killed":  # it had not come far enough to listen, and could not say so itself
+    if status.state == "killed":  # it ended before it listened to signals, and wrote nothing
         with ledger():
             status = replace(run.status(), state="cancelled", error=None, updated=time.time())
             write_status(run.status_file, status)

@@ -16,6 +16,7 @@ from typing import Any
 from filelock import FileLock
 
 from ..config import RunConfig, load_config, to_yaml
+from ..files import write_atomically
 from .status import RunError, Status, read_status, write_status
 
 
@@ -46,10 +47,7 @@ class Run:
         Raises:
             ConfigError: The file was broken by hand.
         """
-        path = self.path / "config.yaml"
-        # it names every key: where this one is missing the run is older than it, and goes on as it began
-        older = path.is_file() and b"phase_means:" not in path.read_bytes()
-        return load_config(path, ["diffusion.phase_means=false"] if older else [])
+        return load_config(self.path / "config.yaml")
 
     def status(self) -> Status:
         """What status.json says, checked against the process that it names.
@@ -58,10 +56,6 @@ class Run:
             RunError: No such file, or a damaged one.
         """
         return read_status(self.status_file)
-
-    def is_running(self) -> bool:
-        """Whether its file says so and that very process lives."""
-        return self.status().state == "running"
 
     def stats(self) -> list[dict[str, Any]]:
         """The lines of stats.jsonl: stage, step, total and what was measured.
@@ -115,7 +109,7 @@ def create(config: RunConfig) -> Run:
 
 
 def _make_folder(config: RunConfig) -> Path:
-    from ..pipeline import absolute_source, config_hash, write_atomically
+    from ..pipeline import absolute_source, config_hash
 
     root = runs_root()
     # a run may be resumed from another directory

@@ -1,8 +1,7 @@
-"""One run a device: the others wait, in the order in which they were asked for.
+"""One run per device; the others wait in the order in which they were asked for.
 
-There is no queue but the runs' own status files, and no keeper: a waiting process looks every second
-whether a living one holds one of its devices or was there before it. Runs in one runs' folder know of
-each other; two folders do not.
+The queue is the runs' own status files: a waiting process looks every second whether a living run holds one of
+its devices or was there before it. Runs in another runs' folder are not seen.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from ..nn.device import resolve_device
 from .folder import Run, list_runs
 from .status import RunError, Status
 
-LOOK_EVERY_SEC = 1.0
+POLL_EVERY_SEC = 1.0
 
 
 def devices_of(device: str) -> tuple[str, ...]:
@@ -37,11 +36,11 @@ def devices_of(device: str) -> tuple[str, ...]:
     return tuple(f"cuda:{visible[i] if i < len(visible) and visible[i] else i}" for i in indices)
 
 
-def runs_ahead(run: Run, status: Status) -> list[Run]:
-    """The runs that this one has to wait for: those at work on its devices, then those asked for before.
+def runs_before(run: Run, status: Status) -> list[Run]:
+    """The runs that this one waits for: those at work on its devices, then those that were asked for before it.
 
     Args:
-        run: The one that asks; it is not ahead of itself.
+        run: The one that asks; it does not wait for itself.
         status: With its devices and when it was submitted; None is "just now".
     """
     working: list[Run] = []
@@ -52,7 +51,7 @@ def runs_ahead(run: Run, status: Status) -> list[Run]:
             continue
         try:
             theirs = other.status()
-        except RunError:  # a damaged folder stands in nobody's way
+        except RunError:  # nobody waits for a damaged folder
             continue
         if not theirs.is_active or theirs.host != socket.gethostname():
             continue

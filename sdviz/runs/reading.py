@@ -1,4 +1,4 @@
-"""What there is to see of a run, from its files alone: whoever watches does not disturb it."""
+"""Reads what a run's files show; this does not disturb the run."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from .folder import Run
 from .status import Status
 
 TAIL_BYTES = 64 * 1024
+MAX_POINTS = 400
 StageState = Literal["done", "running", "failed", "cancelled", "killed", "waiting"]
 
 
@@ -66,23 +67,20 @@ def tail(path: Path, n_lines: int = 40) -> str:
         return ""
 
 
-def curve(
-    stats: list[dict[str, Any]], stage: str, key: str, n_points: int = 400
-) -> tuple[list[int], list[float]]:
-    """(steps, values) of what a stage measured, thinned out to about `n_points`.
+def curve(stats: list[dict[str, Any]], stage: str, key: str) -> tuple[list[int], list[float]]:
+    """(steps, values) of what a stage measured, thinned out to at most `MAX_POINTS`; the last one stays.
 
     Args:
         stats: `Run.stats()`.
         stage: A stage's name.
         key: "loss", "cluster_accuracy", ...
-        n_points: How many at most, the last one always among them.
     """
     points = [
         (line["step"], float(line[key]))
         for line in stats
         if line["stage"] == stage and isinstance(line.get(key), int | float)
     ]
-    every = max(1, -(-len(points) // n_points))
+    every = max(1, -(-len(points) // MAX_POINTS))
     points = points[::-1][::every][::-1]
     return [step for step, _ in points], [value for _, value in points]
 
@@ -112,7 +110,7 @@ class OutlierSample:
 
 def outlier_sample(run: Run, n: int) -> OutlierSample | None:
     """The first `n` outliers of the shard made last, None before the first."""
-    shards = sorted((run.path / "outliers" / "wrong").glob("*.safetensors"))
+    shards = sorted((run.path / "outliers" / "wrong").glob("[!.]*.safetensors"))
     for path in sorted(shards, key=_changed, reverse=True):
         try:
             arrays = load_file(path)
@@ -123,12 +121,12 @@ def outlier_sample(run: Run, n: int) -> OutlierSample | None:
             continue
         rows = int(path.stem) + np.arange(len(images)) if path.stem.isdecimal() else np.zeros(0, int)
         names, labels = _labels(run)
-        words = dict(enumerate(names))
-        sources = [words.get(int(labels[r % len(labels)]), "") if len(labels) else "" for r in rows]
+        name_of = dict(enumerate(names))
+        sources = [name_of.get(int(labels[r % len(labels)]), "") if len(labels) else "" for r in rows]
         return OutlierSample(
             images,
             sources or [""] * len(images),
-            [words.get(int(t), "") for t in targets],
+            [name_of.get(int(t), "") for t in targets],
             len(shards),
         )
     return None
@@ -152,7 +150,7 @@ def _changed(path: Path) -> float:
 
 
 def metrics(run: Run, config: RunConfig) -> dict[str, float | int]:
-    """What the complete stages measured, in their order; of two of one name the later one."""
+    """What the complete stages measured; where two stages use one name, the later value counts."""
     from ..pipeline import stage_names
 
     found: dict[str, float | int] = {}

@@ -1,4 +1,4 @@
-"""Why a run failed, in words for the person who has to do something about it."""
+"""Says in one line why a run failed and what helps."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from ..config import RunConfig
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # as torch, cuBLAS and the operating system put it
-_MEMORY_WORDS = ("out of memory", "can't allocate memory", "cannot allocate memory", "alloc_failed")
-_SPACE_WORDS = ("no space left on device", "disk quota exceeded", "file too large")
+_MEMORY_PHRASES = ("out of memory", "can't allocate memory", "cannot allocate memory", "alloc_failed")
+_SPACE_PHRASES = ("no space left on device", "disk quota exceeded", "file too large")
 # what takes the memory in each stage
 _TO_LOWER = {
     "encoder": ("encoder.pretraining.batch_size", "encoder.simclr.batch_size"),
@@ -35,10 +35,10 @@ def reason(error: BaseException, stage: str, config: RunConfig) -> str:
         config: The run's, to name the value that is too large.
     """
     first_line = next(iter(str(error).strip().splitlines()), "")
-    if _is(error, (MemoryError,), "OutOfMemoryError", (errno.ENOMEM,), _MEMORY_WORDS):
+    if _is(error, (MemoryError,), "OutOfMemoryError", (errno.ENOMEM,), _MEMORY_PHRASES):
         what = " or ".join(_settings(stage, config)) or "data.limit"
         return f"out of memory in stage {stage}: start a new run with a lower {what}, or on another device"
-    if _is(error, (), "", _NO_SPACE, _SPACE_WORDS):
+    if _is(error, (), "", _NO_SPACE, _SPACE_PHRASES):
         where = getattr(error, "filename", None)
         return f"no space left on the disk{f' for {where}' if where else ''}: make room, then resume"
     if "PytorchStreamWriter" in first_line:
@@ -54,13 +54,13 @@ def _is(
     kinds: tuple[type[BaseException], ...],
     name: str,
     numbers: tuple[int, ...],
-    words: tuple[str, ...],
+    phrases: tuple[str, ...],
 ) -> bool:
     return (
         isinstance(error, kinds)
         or type(error).__name__ == name
         or (isinstance(error, OSError) and error.errno in numbers)
-        or any(word in str(error).lower() for word in words)
+        or any(phrase in str(error).lower() for phrase in phrases)
     )
 
 

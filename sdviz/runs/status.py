@@ -12,6 +12,8 @@ from typing import Any, Literal
 import psutil
 from pydantic import TypeAdapter, ValidationError
 
+from ..files import FORMAT_VERSION, other_format, write_atomically
+
 RunState = Literal["new", "queued", "running", "cancelled", "failed", "done", "killed"]
 
 
@@ -44,6 +46,7 @@ class Status:
         waits_for: Names of the runs before it, only while queued.
         error: Why it failed or what ended it, one line.
         updated: When this was written, seconds since 1970.
+        format_version: Of the run's folder.
     """
 
     state: RunState
@@ -64,6 +67,7 @@ class Status:
     waits_for: tuple[str, ...] = ()
     error: str | None = None
     updated: float = field(default_factory=time.time)
+    format_version: int = FORMAT_VERSION
 
     @property
     def is_active(self) -> bool:
@@ -78,17 +82,19 @@ def read_status(path: Path) -> Status:
     """The file's content, checked against the process that it names.
 
     Raises:
-        RunError: No such file, or a damaged one.
+        RunError: No such file, a damaged one, or one of another format version.
     """
     try:
         tree = json.loads(path.read_text("utf-8"))
-        if isinstance(tree, dict) and tree.get("state") == "stopped":  # so it was called once
-            tree["state"] = "new" if tree.get("pid") is None else "cancelled"
         status = _CHECK.validate_python(tree)
     except FileNotFoundError as error:
         raise RunError(f"{path.parent} has no {path.name}: not a run") from error
     except (OSError, ValueError, ValidationError) as error:
         raise RunError(f"{path} is damaged") from error
+    version = tree.get("format_version", 1)
+    if version != FORMAT_VERSION:
+        command = f"python -m sdviz run {path.with_name('config.yaml')}"
+        raise RunError(other_format(path.parent, version, command))
     if status.is_active and living_process(status) is None:
         return replace(
             status, state="killed", eta_sec=None, queue_place=None, waits_for=(), error=_why_it_is_gone(status)
@@ -98,8 +104,6 @@ def read_status(path: Path) -> Status:
 
 def write_status(path: Path, status: Status) -> None:
     """Replaces the file."""
-    from ..pipeline import write_atomically
-
     write_atomically(path, json.dumps(asdict(status), indent=1) + "\n")
 
 

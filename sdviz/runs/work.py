@@ -1,4 +1,4 @@
-"""A run's work, done in this process, with its files kept on the way."""
+"""Does a run's work in this process and keeps its files up to date."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from ..config import RunConfig
+from ..files import remove_leftovers
 from .folder import Run, ledger
 from .reasons import reason
 from .status import RunError, Status, identity, write_status
@@ -38,11 +39,11 @@ def execute(
     now: bool = False,
     until: str | None = None,
 ) -> Status:
-    """Does a run's work in this process, from where it was left, until it is done, cancelled or failed.
+    """Runs or resumes a run in this process until it is done, cancelled or failed.
 
-    It waits first until no other run is at work on its device. SIGTERM and Ctrl-C end the waiting, and
-    the work before the next step, with its state saved. Under `accelerate launch` every process calls
-    this, and the main one keeps the files.
+    It first waits until no other run works on its device. SIGTERM and Ctrl-C end the waiting; they end the work
+    before the next step, with the state saved. Under `accelerate launch` every process calls this, and the main
+    one writes the files.
 
     Args:
         run: A run that `create` made.
@@ -141,9 +142,7 @@ class _Recorder:
     def work(self, now: bool, on_wait: Callable[[Status], None] | None, until: str | None) -> Status:
         from ..pipeline import Workspace, run_stages
 
-        for leftover in self.run.path.rglob("*.partial"):
-            if not leftover.is_dir():  # a bundle's is a folder, and its own writer clears it
-                leftover.unlink(missing_ok=True)
+        remove_leftovers(self.run.path)
         try:
             if not self._wait_for_device(now, on_wait):
                 self._update(state="cancelled", queue_place=None, waits_for=())
@@ -157,7 +156,7 @@ class _Recorder:
                 complete = run_stages(work, self._on_stage, until)
             self._update(state="done" if complete else "cancelled", eta_sec=None)
             self.run.log(self.status.state)
-        # whatever ends a run stands in its files, and the status returned says so: nothing is swallowed
+        # nothing is swallowed: the run's files and the returned status say what ended it
         except (Exception, KeyboardInterrupt) as error:
             self._fail(error)
         (self.run.path / ".reserve").unlink(missing_ok=True)
@@ -166,33 +165,31 @@ class _Recorder:
     def _wait_for_device(self, now: bool, on_wait: Callable[[Status], None] | None) -> bool:
         """Queues until it is this run's turn; False where it was stopped before."""
         from ..pipeline import from_main
-        from .queue import LOOK_EVERY_SEC, runs_ahead
+        from .queue import POLL_EVERY_SEC, runs_before
 
         waits_for: tuple[str, ...] | None = None
         while not self.stop.is_set():
             with ledger():  # two that wait for one device cannot both see it free
-                ahead = () if now else tuple(run.name for run in runs_ahead(self.run, self.status))
-                if not ahead:
+                before = () if now else tuple(run.name for run in runs_before(self.run, self.status))
+                if not before:
                     self._update(state="running", queue_place=None, waits_for=())
-                elif ahead != waits_for:
-                    self._update(state="queued", queue_place=len(ahead), waits_for=ahead)
-            from_main("wait" if ahead else "go", self.config.device)
-            if not ahead:
+                elif before != waits_for:
+                    self._update(state="queued", queue_place=len(before), waits_for=before)
+            from_main("wait" if before else "go", self.config.device)
+            if not before:
                 return True
-            if ahead != waits_for:
-                waits_for = ahead
+            if before != waits_for:
+                waits_for = before
                 if on_wait is not None:
                     on_wait(self.status)
-            self.stop.wait(LOOK_EVERY_SEC)
+            self.stop.wait(POLL_EVERY_SEC)
         from_main("stop", self.config.device)
         return False
 
     def _fail(self, error: BaseException) -> None:
         # 1. make room: a full disk has to be able to say so
         (self.run.path / ".reserve").unlink(missing_ok=True)
-        for leftover in self.run.path.rglob("*.partial"):
-            if not leftover.is_dir():  # a bundle's is a folder, and its own writer clears it
-                leftover.unlink(missing_ok=True)
+        remove_leftovers(self.run.path)
         # 2. say why
         if isinstance(error, KeyboardInterrupt):  # a second Ctrl-C, which does not wait for the step's end
             self._update(state="cancelled", eta_sec=None)

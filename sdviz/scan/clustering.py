@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..config import ScanConfig, SelfLabelConfig, ViewsConfig
+from ..detection.knn import unit_length
 from ..nn.batches import encode
 from ..nn.classifier import Projection, ScanClassifier
 from ..nn.device import has_fast_bf16, resolve_device
@@ -23,37 +24,6 @@ from ..nn.randomness import step_generator
 from ..nn.views import random_views
 
 Report = Callable[[LoopReport], None]
-QUERIES_AT_ONCE = 1024
-
-
-def neighbours_of(features: np.ndarray, k: int, device: str = "auto") -> np.ndarray:
-    """The k images most like each image, by the inner product of unit features; itself left out.
-
-    Args:
-        features: float32 (N,D).
-        k: At most N - 1.
-        device: Where to compute.
-
-    Returns:
-        int64 (N,k), nearest first.
-
-    Raises:
-        ValueError: k outside 1..N-1, or features that are not finite.
-    """
-    n = len(features)
-    if not 1 <= k < n:
-        raise ValueError(f"neighbours = {k} is outside 1..{n - 1}, with {n} images")
-    if not np.isfinite(features).all():
-        raise ValueError("neighbours: a feature is NaN or infinite")
-    where = resolve_device(device)
-    z = F.normalize(torch.tensor(features, dtype=torch.float32, device=where), dim=1)
-    found = torch.empty((n, k), dtype=torch.int64)
-    for first in range(0, n, QUERIES_AT_ONCE):
-        similarity = z[first : first + QUERIES_AT_ONCE] @ z.T
-        rows = torch.arange(len(similarity), device=where)
-        similarity[rows, rows + first] = float("-inf")
-        found[first : first + len(similarity)] = similarity.topk(k, dim=1).indices.cpu()
-    return found.numpy()
 
 
 def scan_losses(anchors: torch.Tensor, neighbours: torch.Tensor, entropy_weight: float) -> torch.Tensor:
@@ -96,7 +66,7 @@ def train_scan(
     Args:
         encoder: Where to start; left as it is.
         images: uint8 (N,H,W,3).
-        neighbours: int64 (N,k), from `neighbours_of`.
+        neighbours: int64 (N,k), the rows of the images most like each, nearest first.
         n_clusters: C.
         views: What views may differ in.
         config: How to train.
@@ -335,5 +305,5 @@ def kmeans_labels(features: np.ndarray, n_clusters: int, seed: int = 0) -> np.nd
     """
     if len(features) < n_clusters:
         raise ValueError(f"{n_clusters} clusters of {len(features)} images")
-    unit = features / np.linalg.norm(features, axis=1, keepdims=True).clip(1e-12)
-    return KMeans(n_clusters, n_init=10, random_state=seed).fit_predict(unit).astype(np.int64)
+    found = KMeans(n_clusters, n_init=10, random_state=seed).fit_predict(unit_length(features))
+    return found.astype(np.int64)

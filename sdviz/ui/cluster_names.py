@@ -1,4 +1,4 @@
-"""What clusters are called on the pages: the bundle's names, or those that people gave them here."""
+"""Names of clusters on the pages: the bundle's own, or those that people gave on Pseudo-labels."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ _NUMBERED = re.compile(r"^(cluster \d+), .+$")
 
 
 def names_file() -> Path:
-    """Where given names are kept: beside the runs, by bundle, never in a bundle."""
+    """The file of given names: in the folder of runs, never in a bundle."""
     return runs.runs_root() / names.FILE
 
 
 def with_known_classes() -> bool:
-    """Whether the person has let pages compare clusters with the images' own classes, on Pseudo-labels."""
+    """Whether the person has switched on "Known classes" on Pseudo-labels."""
     return st.session_state.get(TRUTH, "") == "1"
 
 
 def plain_names(bundle: Bundle) -> tuple[str, ...]:
-    """The bundle's own names, of those by number the number alone: which class a cluster often is, goes."""
+    """The bundle's own names without a hint at classes: "cluster 5" for "cluster 5, often bird"."""
     return tuple(_NUMBERED.sub(r"\1", name) for name in bundle.class_names)
 
 
 def usual_names(bundle: Bundle) -> tuple[str, ...]:
-    """A name for each cluster, the bundle's own; without known classes none says which class it often is."""
+    """The bundle's name of each cluster; it hints at classes only where these are switched on."""
     return bundle.class_names if with_known_classes() else plain_names(bundle)
 
 
 def display_names(bundle: Bundle) -> tuple[str, ...]:
-    """A name for each cluster, as given on the page Pseudo-labels, else its usual one."""
+    """The name of each cluster: the one given on Pseudo-labels, else the usual one."""
     return names.shown_names(usual_names(bundle), names.read_names(names_file(), bundle.hash))
 
 
 def cluster_before(name: str, word: str = "cluster ") -> str:
-    """What stands before a cluster's name in a sentence: nothing where that itself begins with "cluster"."""
+    """The word to put before a cluster's name in a sentence; "" where the name begins with "cluster"."""
     return "" if name.lower().startswith("cluster") else word

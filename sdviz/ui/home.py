@@ -1,4 +1,4 @@
-"""The landing page below its title."""
+"""The landing page, below its title."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from streamlit.delta_generator import DeltaGenerator
 from sdviz import data
 from sdviz.analysis.pictures import way_to_get
 from sdviz.bundle import Bundle
-from sdviz.data import MissingDataError, torchvision_sets
+from sdviz.data import MissingDataError
 from sdviz.nn.device import device_name
 from sdviz.outliers import OutlierRequest, draw_target_labels
 from sdviz.ui.cache import load_images, make_outliers
 from sdviz.ui.cache.kept import kept
 from sdviz.ui.cluster_names import usual_names
-from sdviz.ui.components import Cell, Words, picture_grid
+from sdviz.ui.components.picture_grid import Cell, Label, picture_grid
 from sdviz.ui.outliers import clusters_of
 from sdviz.ui.page import LAB, PageContext, open_page, show_missing_bundle
 from sdviz.ui.pictures import ID_COLOUR, NEUTRAL_COLOUR, OUTLIER_COLOUR, data_uri
 from sdviz.ui.text import plain
 
 N_EXAMPLES = 6
-# Few images hold one of each cluster, as a rule; more are labelled only where they do not
+# the first 200 images usually hold each cluster; more are labelled only where they do not
 EXAMPLES_AMONG = (200, 4_000)
 WAIT = "Making six outliers with the bundle"
 
 
 def show_home(context: PageContext) -> None:
-    """The way into the lab, examples, and what is in use."""
+    """Shows the way into the lab, examples, and the bundle, data and device in use."""
     columns = st.columns([1.2, 3], vertical_alignment="center")
     with columns[0]:
         if st.button("Open the outlier lab", icon=":material/science:", type="primary", width="stretch"):
@@ -48,13 +48,13 @@ def _of_how_many(bundle: Bundle) -> str:
 
 
 def _clusters_it(bundle: Bundle) -> bool:
-    """Whether what the examples are called comes from the bundle's clusterer, not from the data's labels."""
+    """Whether the examples are named by the bundle's clusterer and not by the data's labels."""
     return bundle.clusterer is not None and bundle.manifest.labels_from != "ground truth"
 
 
 @kept("examples")
 def first_examples(bundle: Bundle) -> list[OutlierRequest]:
-    """What the landing page makes outliers of: the first test image of each of the first clusters.
+    """The images of the examples: the first test image of each of the first clusters.
 
     Raises:
         DataError: The bundle's own data is not here.
@@ -79,19 +79,19 @@ def first_examples(bundle: Bundle) -> list[OutlierRequest]:
 
 
 def _no_examples(bundle: Bundle, error: data.DataError) -> str:
-    """Why there are none, and how to get the set."""
+    """Why there are no examples, and how to get the set."""
     name = bundle.manifest.dataset
     if not isinstance(error, MissingDataError):
         return f"No examples here: {plain(str(error))}."
     way = way_to_get(name)
-    if name in torchvision_sets.NAMES:
-        files = " and ".join(f"`{name}_{split}.parquet`" for split in torchvision_sets.all_splits(name))
+    if name in data.DOWNLOADS:
+        files = " and ".join(f"`{name}_{split}.parquet`" for split in data.all_splits(name))
         way += f"; or put {files} in `{data.data_root()}`"
     return f"No examples here: `{name}` is not on this machine. {way[:1].upper()}{way[1:]}."
 
 
 def _examples(bundle: Bundle, above: DeltaGenerator) -> None:
-    """A few images of the bundle's own data with outliers made now, and a line on what they are in `above`."""
+    """Shows a few images with outliers made now; a line about them goes into `above`."""
     try:
         requests = first_examples(bundle)
     except data.DataError as error:
@@ -131,9 +131,9 @@ def _examples(bundle: Bundle, above: DeltaGenerator) -> None:
             key="examples",
             size_px=128,
             row_names=[
-                Words("original", "in-distribution"),
-                Words(f"noised, S = {recipe.start_timestep}", f"σ {sigma:.2f}"),
-                Words("outlier", f"w = {recipe.guidance_scale:g}"),
+                Label("original", "in-distribution"),
+                Label(f"noised, S = {recipe.start_timestep}", f"σ {sigma:.2f}"),
+                Label("outlier", f"w = {recipe.guidance_scale:g}"),
             ],
         )
         if bundle.clusterer is not None:
@@ -143,7 +143,7 @@ def _examples(bundle: Bundle, above: DeltaGenerator) -> None:
 
 @kept("clusters of examples")
 def _clusters_of_examples(bundle: Bundle, outliers: list[np.ndarray]) -> np.ndarray:
-    """The clusters of the examples' outliers: the bundle and the data decide which these are."""
+    """The clusters of the examples' outliers; bundle and data root fix which outliers these are."""
     return clusters_of(bundle, outliers)
 
 

@@ -1,17 +1,58 @@
-"""Pictures of a bundle's images by id."""
+"""A bundle as pages show it: its tables and pictures, with the names and colours of what is in them."""
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import cached_property
 
 from sdviz.analysis import Evidence, PictureLibrary, Pictures
+from sdviz.bundle import Bundle
 from sdviz.ui.cache import DEVICE_LOCK
+from sdviz.ui.cluster_names import display_names
+from sdviz.ui.theme import set_colours, set_titles
 
 
-def show_pictures(library: PictureLibrary, evidence: Evidence, ids: list[str]) -> Pictures:
-    """Pictures by id; outliers that have to be made again wait for the device."""
-    rows = [row for row in map(library.outlier_row, ids) if row is not None]
-    to_make = any(evidence.outliers.png(row) is None for row in rows)
-    lock: AbstractContextManager[object] = DEVICE_LOCK if to_make else nullcontext()
-    with lock:
-        return library.show(ids)
+@dataclass(frozen=True, eq=False)
+class BundleView:
+    """A bundle in use.
+
+    Attributes:
+        evidence: Its tables.
+        library: Its pictures.
+    """
+
+    evidence: Evidence
+    library: PictureLibrary
+
+    @property
+    def bundle(self) -> Bundle:
+        """The bundle itself."""
+        return self.evidence.bundle
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The clusters' names, as shown."""
+        return display_names(self.bundle)
+
+    @cached_property
+    def titles(self) -> dict[str, str]:
+        """The title of each set."""
+        return set_titles(self.evidence)
+
+    @cached_property
+    def colours(self) -> dict[str, str]:
+        """The colour of each set, the same on every page."""
+        return set_colours(self.evidence)
+
+    def cluster_name(self, cluster: int, unknown: str = "") -> str:
+        """The name of a cluster, as shown; `unknown` below 0."""
+        return self.names[cluster] if 0 <= cluster < len(self.names) else unknown
+
+    def show_pictures(self, ids: list[str]) -> Pictures:
+        """Pictures by id. Outliers that no file keeps are made again, which waits for the device."""
+        rows = [row for row in map(self.library.outlier_row, ids) if row is not None]
+        to_make = any(self.evidence.outliers.png(row) is None for row in rows)
+        lock: AbstractContextManager[object] = DEVICE_LOCK if to_make else nullcontext()
+        with lock:
+            return self.library.show(ids)

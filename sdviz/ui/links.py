@@ -1,7 +1,7 @@
-"""What a link to a page says: refused values get a line, and what is no widget stands in it as well.
+"""Values in the address of a page: those of widgets, refused ones, and those that belong to no widget.
 
-Widgets bind themselves to the address with `bind="query-params"`. A value that they cannot take they drop
-in silence; `asked_by_link` before and `refused` after them find it out.
+Widgets bind themselves to the address with `bind="query-params"` and silently drop a value that they cannot
+take; `asked_by_link` before and `refused` after them find such values.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _MAX_SHOWN = 40
 
 
 def asked_by_link(keys: Iterable[str]) -> dict[str, list[str]]:
-    """What the address says about each widget that this browser session has not drawn yet."""
+    """The values in the address of each widget that this browser session has not drawn yet."""
     asked = {key: st.query_params.get_all(key) for key in keys if key not in st.session_state}
     return {key: values for key, values in asked.items() if values}
 
@@ -24,7 +24,7 @@ def refused(
     allowed: Mapping[str, str],
     shown_as: Mapping[str, Mapping[str, str]] | None = None,
 ) -> str:
-    """One line on what the link asked for in vain, "" where it got all of it.
+    """One line on the values of a link that widgets refused, "" for none.
 
     Args:
         asked: As `asked_by_link`; a widget that is still not drawn is left for the run that draws it.
@@ -70,7 +70,7 @@ def _is_what_was_asked(values: list[str], taken: object) -> bool:
 
 
 def set_link_value(key: str, value: str, name: str = "") -> None:
-    """Puts a value that is no widget's into the address; "" takes it out.
+    """Puts a value that belongs to no widget into the address; "" takes it out.
 
     Args:
         key: Of the value in the session's state.
@@ -78,7 +78,7 @@ def set_link_value(key: str, value: str, name: str = "") -> None:
         name: Of the value in the address, where it is not `key`.
     """
     name = name or key
-    # what stands there already is not sent once more
+    # an unchanged value is not sent again
     if value and st.query_params.get_all(name) != [value]:
         st.query_params[name] = value
     elif not value:
@@ -87,22 +87,22 @@ def set_link_value(key: str, value: str, name: str = "") -> None:
 
 
 def restore_link_values(keys: Iterable[str]) -> None:
-    """Puts them back into the address, which the menu empties on the way to another page and back."""
+    """Puts the kept values back into the address, which the menu empties when pages change."""
     kept = {key: str(st.session_state.get(key, "")) for key in keys if key not in st.query_params}
     if found := {key: value for key, value in kept.items() if value}:
         st.query_params.update(found)
 
 
 def keep_link_values(keys: Iterable[str]) -> None:
-    """Remembers them as the address has them now, which the browser's back button changes as well."""
+    """Keeps these values as the address has them now; the browser's back button changes it too."""
     for key in keys:
         st.session_state[key] = st.query_params.get(key, "")
 
 
 def take_from_link(key: str, options: Sequence[str], many: bool = False) -> None:
-    """Before a widget is drawn that shows names for ids: takes what a link says, which has the ids.
+    """Before a widget is drawn that shows names for ids: sets it to the ids in the address.
 
-    A widget bound to the address would put the names there.
+    Such a widget cannot be bound to the address, or the names would stand there.
 
     Args:
         key: Of the widget, and of its value in the address.
@@ -116,7 +116,7 @@ def take_from_link(key: str, options: Sequence[str], many: bool = False) -> None
 
 
 def put_in_link(key: str, values: Sequence[str], usual: Sequence[str]) -> None:
-    """After it is drawn: puts the ids that it holds into the address, none where they are the usual ones."""
+    """After the widget is drawn: puts its ids into the address, none where they are the usual ones."""
     wanted = [] if list(values) == list(usual) else list(values) or [""]
     if st.query_params.get_all(key) == wanted:
         return

@@ -1,4 +1,4 @@
-"""What the pages that make outliers share: the sliders of S and w, values of S to try, clusters of pictures."""
+"""Shared by the pages that make outliers: sliders of S and w, values of S to try, clusters of pictures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ W_MIN, W_MAX, W_STEP = -1.0, 8.0, 0.25
 
 
 def s_slider(bundle: Bundle, key: str, **more: Any) -> int:  # noqa: ANN401
-    """The slider of S, as far as the bundle was trained; `more` are arguments of `st.slider`."""
+    """The slider of S, up to the bundle's largest; `more` are arguments of `st.slider`."""
     return st.slider(
         "S, noising steps",
         0,
@@ -59,6 +59,6 @@ def cluster_of(bundle: Bundle, image: np.ndarray) -> tuple[int, float]:
 
 
 def clusters_of(bundle: Bundle, images: list[np.ndarray] | np.ndarray) -> np.ndarray:
-    """The cluster that the bundle's clusterer sees in each picture, uint8 (H,W,3) each: int64 (N,)."""
+    """The cluster of each picture by the bundle's clusterer, int64 (N,), of pictures uint8 (N,H,W,3)."""
     with DEVICE_LOCK:
         return bundle.pseudo_label(np.asarray(images))[0]

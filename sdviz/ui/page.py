@@ -1,4 +1,4 @@
-"""What every page starts with: title, menu, the bundle in use."""
+"""The shared start of every page: title, menu, the bundle in use."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from PIL import Image
 
 from sdviz import __version__, runs
 from sdviz.bundle import MANIFEST, Bundle, BundleError
+from sdviz.ui.assets import read_asset, style
 from sdviz.ui.cache import open_bundle
 from sdviz.ui.cache.evidence import open_evidence
 from sdviz.ui.cache.kept import kept
@@ -35,34 +36,7 @@ PAGES = [
     ("pages/7_Training.py", "Training", ":material/model_training:"),
 ]
 
-_CSS = """
-<style>
-.block-container { padding: 3.3rem 2.5rem 3rem; max-width: 1500px; }
-h1 { font-size: 1.75rem !important; padding: 0 0 .1rem !important; }
-[data-testid="stSidebarContent"] { padding-top: .2rem; }
-[data-testid="stMetricValue"] { font-size: 1.5rem; }
-[data-testid="stMultiSelectTagsContainer"] { flex-wrap: wrap; overflow: visible; mask-image: none; }
-.stMultiSelect [role="group"] { max-height: none; height: auto; }
-/* as low as the segmented controls beside it */
-.st-key-embeddings_figure_3 button { height: 2rem; min-height: 2rem; }
-</style>
-"""
 
-# Streamlit adds to the browser's history whenever the server changes the address, as for each value that a page
-# takes over from the one before. Here an entry is a page: within one, the address changes in place
-_ONE_ENTRY_A_PAGE = """
-<script>
-if (!window.sdvizOneEntryAPage) {
-  window.sdvizOneEntryAPage = true;
-  const push = window.history.pushState.bind(window.history);
-  window.history.pushState = (state, title, url) => {
-    const same = new URL(url ?? '', document.baseURI).pathname === window.location.pathname;
-    if (same) window.history.replaceState(state, title, url);
-    else push(state, title, url);
-  };
-}
-</script>
-"""
 BUNDLE = "bundle"
 
 
@@ -83,7 +57,7 @@ class PageContext:
 
 @kept("icon")
 def page_icon() -> Image.Image:
-    """A blue disk that dissolves to green: drawn here, since a named icon would come from the network."""
+    """A blue disk that turns green. It is drawn here: a named icon would come from the network."""
     y, x = np.mgrid[0:32, 0:32] - 15.5
     inside = np.hypot(x, y) < 14
     pixels = np.zeros((32, 32, 4), np.uint8)
@@ -95,7 +69,7 @@ def page_icon() -> Image.Image:
 def find_bundles() -> dict[str, Path]:
     """Name and folder of each bundle: the shipped ones, then those of finished runs.
 
-    The first is opened first: `shapes`, whose images every machine draws itself. `SDVIZ_CHECKPOINTS` and
+    `shapes` is first, whose images every machine draws itself: it is opened first. `SDVIZ_CHECKPOINTS` and
     `SDVIZ_RUNS` move the two places.
     """
     shipped = Path(os.environ.get("SDVIZ_CHECKPOINTS", ROOT / "checkpoints"))
@@ -105,7 +79,7 @@ def find_bundles() -> dict[str, Path]:
 
 
 def setup_page(title: str, idea: str, makes_outliers: bool = False) -> PageContext:
-    """The shared start of every page: configuration, menu, bundle chooser, title and one-line idea.
+    """Sets a page up: configuration, menu, bundle chooser, title and one-line idea.
 
     Args:
         title: The page's name.
@@ -115,7 +89,7 @@ def setup_page(title: str, idea: str, makes_outliers: bool = False) -> PageConte
     st.set_page_config(
         page_title=f"{title} - sdviz", page_icon=page_icon(), layout="wide", initial_sidebar_state=250
     )
-    st.html(_CSS)
+    st.html(style(__name__))
     entered = st.session_state.get("page_on_show") != title
     st.session_state["page_on_show"] = title
     with st.sidebar:
@@ -125,7 +99,7 @@ def setup_page(title: str, idea: str, makes_outliers: bool = False) -> PageConte
             st.page_link(file, label=name, icon=icon)
         st.divider()
         context = _choose_bundle(makes_outliers)
-        st.html(_ONE_ENTRY_A_PAGE, unsafe_allow_javascript=True)
+        st.html(f"<script>{read_asset(__name__, '.js')}</script>", unsafe_allow_javascript=True)
     enter_page(entered)
     st.title(title)
     st.markdown(idea)
@@ -134,9 +108,9 @@ def setup_page(title: str, idea: str, makes_outliers: bool = False) -> PageConte
     return replace(context, entered=entered)
 
 
-# What a bundle has its own defaults or names for: kept on a switch, it would mean something else
+# settings for which each bundle has its own defaults or names: a switch of bundles drops them
 _BUNDLE_SETTINGS = ("S", "w", "target", "steps", "solver", "interval", "data", "class")
-# the bundle that was chosen or that a link named, and what another one in its place put an end to
+# keys of the bundle that was chosen or named by a link, and of what a switch dropped
 _CHOSEN, _DROPPED = "bundle_chosen", "bundle_dropped"
 
 
@@ -150,10 +124,10 @@ def _take_bundle(name: str) -> None:
 
 
 def open_page(file: str) -> None:
-    """Goes to another page of the menu, with the bundle in use and what all pages share.
+    """Opens another page of the menu, with the bundle in use and what all pages share.
 
-    `st.switch_page` changes the link, which it refuses while a widget's value stands in it: those of this
-    page are left out, and the widgets of the next page write theirs anew.
+    `st.switch_page` cannot change the address while a widget's value stands in it: the widgets of this
+    page are left out, and those of the next page write their own values.
     """
     carried = {key: st.query_params[key] for key in (BUNDLE, *SHARED) if key in st.query_params}
     st.switch_page(file, query_params=carried)
@@ -166,7 +140,7 @@ def choose_bundle(name: str) -> None:
 
 
 def _say_what_went(bundle: Bundle) -> None:
-    """A toast on what a switch of bundles dropped, a line on values of the link that this one cannot take."""
+    """A toast on what a switch of bundles dropped, and a line on refused values of the link."""
     dropped = st.session_state.pop(_DROPPED, None)
     if dropped is not None:
         dropped += drop_unknown(*open_evidence(bundle))
@@ -183,7 +157,7 @@ def _choose_bundle(makes_outliers: bool) -> PageContext:
         return PageContext(None, "There is no trained network on this machine yet.")
     asked, kept = st.query_params.get(BUNDLE, ""), str(st.session_state.get(_CHOSEN, ""))
     name = next((one for one in (asked, kept) if one in bundles), next(iter(bundles)))
-    # the first there is stays out of the link until somebody has chosen it or a link has named it
+    # the default bundle stays out of the address until somebody chooses it or a link names it
     set_link_value(_CHOSEN, name if name in (asked, kept) else "", BUNDLE)
     st.session_state["bundle"] = name
 

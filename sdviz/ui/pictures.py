@@ -1,4 +1,4 @@
-"""Pictures as the pages show and export them: data URIs, heat maps, contact sheets."""
+"""Pictures as pages show and export them: data URIs, heat maps, contact sheets."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def png_bytes(image: np.ndarray) -> bytes:
 
 
 def data_uri(image: np.ndarray) -> str:
-    """The image, uint8 (H,W,3), as a `data:` address at its own size: the page enlarges it unblurred."""
+    """The image, uint8 (H,W,3), as a `data:` address of its own size; the page enlarges it without blur."""
     return "data:image/png;base64," + base64.b64encode(png_bytes(image)).decode("ascii")
 
 

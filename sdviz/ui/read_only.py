@@ -1,4 +1,4 @@
-"""The guard against changes by guests: `SDVIZ_READ_ONLY=1` lets people watch and change nothing."""
+"""The read-only guard: with `SDVIZ_READ_ONLY=1` people can watch but change nothing."""
 
 from __future__ import annotations
 

@@ -10,61 +10,35 @@ import numpy as np
 from sdviz.analysis import Evidence, MissingPart, PictureLibrary
 from sdviz.analysis.provenance import provenance
 from sdviz.analysis.rescoring import SetScores, stored_scores
-from sdviz.bundle import Bundle
 from sdviz.evaluation import OODReference
 from sdviz.ui.cache.evidence import id_reference, needs_search, set_scores, start_search
-from sdviz.ui.cluster_names import display_names
+from sdviz.ui.library import BundleView
 from sdviz.ui.session import ScoreSettings, score_settings, threshold
-from sdviz.ui.theme import set_colours, set_titles
 
 # as long as a person does not notice the wait
 AT_ONCE_SEC = 0.1
 
 
 @dataclass(frozen=True, eq=False)
-class ScoredSets:
-    """Every scored set of a bundle under the settings in use.
+class ScoredSets(BundleView):
+    """A bundle with every scored set under the settings in use.
 
     Attributes:
-        evidence: The bundle's tables.
-        library: Its pictures.
         settings: k, alpha and normalisation.
         scores: Eq. 6 of each set.
         reference: The held-out ID scores in order, and the threshold at 95 % ID recall.
         threshold: In use; a score above it is called OOD.
     """
 
-    evidence: Evidence
-    library: PictureLibrary
     settings: ScoreSettings
     scores: dict[str, SetScores]
     reference: OODReference
     threshold: float
 
     @property
-    def bundle(self) -> Bundle:
-        """The bundle in use."""
-        return self.evidence.bundle
-
-    @property
     def id_name(self) -> str:
         """The set of held-out ID images."""
         return self.evidence.id_set.name
-
-    @cached_property
-    def names(self) -> tuple[str, ...]:
-        """Of the clusters, as shown."""
-        return display_names(self.bundle)
-
-    @cached_property
-    def titles(self) -> dict[str, str]:
-        """Of each set, for people."""
-        return set_titles(self.evidence)
-
-    @cached_property
-    def colours(self) -> dict[str, str]:
-        """Of each set, the same on every page."""
-        return set_colours(self.evidence)
 
     @cached_property
     def provenance(self) -> dict[str, str]:
@@ -76,13 +50,9 @@ class ScoredSets:
         """One set's scores by "both", "distance" or "votes", float64 (N,)."""
         return np.asarray(getattr(self.scores[name], "total" if mode == "both" else mode), np.float64)
 
-    def cluster_name(self, cluster: int) -> str:
-        """Of a cluster as shown; "unknown" below 0."""
-        return self.names[cluster] if 0 <= cluster < len(self.names) else "unknown"
-
 
 def scored_sets(evidence: Evidence, library: PictureLibrary, why_not: str) -> ScoredSets:
-    """Scores everything, from a search that is done once for each normalisation.
+    """Scores every set; other settings than the bundle's own may need a search, done once.
 
     Raises:
         MissingPart: The bundle lacks what that needs; `why_not` where it has no detector.
@@ -113,7 +83,7 @@ class SetsNow:
 
 
 def sets_now(evidence: Evidence, settings: ScoreSettings) -> SetsNow:
-    """Eq. 6 of every scored set, without a wait that a person would notice."""
+    """Eq. 6 of every scored set, as far as it is known without a wait."""
     try:
         own = stored_scores(evidence)
     except MissingPart as error:

@@ -1,7 +1,7 @@
-"""What goes with a person from page to page and stands in the address: sample, k, alpha, threshold.
+"""Values that pages share and the address holds: the image in use, its set, k, alpha, threshold.
 
-They are no widget's own values, which a page that does not draw the widget would forget: widgets show them
-and report changes through `set_shared`.
+They belong to no widget, since Streamlit drops the value of a widget that a page does not draw: widgets show
+them and report changes through `set_shared`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sdviz.ui.text import code_span
 # sample: an image's id; set: a scored set; k, alpha, unit (1 or 0): Eq. 6; t: the threshold; without these four
 # the bundle's own hold; truth: 1 where known classes are shown
 SHARED = ("sample", "set", "k", "alpha", "unit", "t", "truth")
-# another bundle was measured with its own
+# each bundle has its own values of these
 OF_SCORES = {"t": "the threshold", "k": "k", "alpha": "α", "unit": "unit length on or off"}
 MAX_ALPHA = 10.0
 
@@ -50,7 +50,7 @@ class ScoreSettings:
 
 
 def enter_page(entered: bool) -> None:
-    """For every page's set-up: puts the shared values back into the address, and takes those of a link."""
+    """For the set-up of every page: puts the shared values back into the address and takes those of a link."""
     if entered:
         restore_link_values(SHARED)
     keep_link_values(SHARED)
@@ -62,7 +62,7 @@ def has_score_values() -> bool:
 
 
 def drop_scores() -> list[str]:
-    """For another bundle, whose scores are others: drops the threshold and Eq. 6's settings, and names them."""
+    """For a switch of bundles: drops the threshold and the settings of Eq. 6; returns their names."""
     dropped = [title for key, title in OF_SCORES.items() if st.session_state.get(key, "")]
     for key in OF_SCORES:
         set_link_value(key, "")
@@ -70,7 +70,7 @@ def drop_scores() -> list[str]:
 
 
 def drop_unknown(evidence: Evidence, library: PictureLibrary) -> list[str]:
-    """After another bundle was chosen: drops the image and the set that it does not know, and names them."""
+    """For a switch of bundles: drops an image or set that the new one does not know; returns their names."""
     dropped = []
     one, group = sample(), str(st.session_state.get("set", ""))
     if one and not is_known(evidence, library, one):
@@ -83,12 +83,12 @@ def drop_unknown(evidence: Evidence, library: PictureLibrary) -> list[str]:
 
 
 def is_known(evidence: Evidence, library: PictureLibrary, one: str) -> bool:
-    """Whether a bundle has the image of this id in its tables, or a set on this machine has it."""
+    """Whether an image of this id is in the bundle's tables or in a set on this machine."""
     return find_sample(evidence, one) is not None or bool(library.show([one]).found[0])
 
 
 def refuse_shared(evidence: Evidence) -> str:
-    """Drops what a link says of Eq. 6 and the threshold and cannot be; one line on it, "" where all is well."""
+    """Drops impossible values of Eq. 6 and the threshold that a link gave; one line on them, "" for none."""
     own = evidence.bundle.manifest.score
     if own is None:
         return ""
@@ -119,7 +119,7 @@ def _fits(said: str, fits: Callable[[float], bool]) -> bool:
 
 
 def highest_threshold(evidence: Evidence) -> float:
-    """No score can be above it under the settings in use: every distance and vote at its largest."""
+    """The largest possible score under the settings in use: every distance and vote at its maximum."""
     settings = score_settings(evidence)
     assert settings is not None
     length = 1.0
@@ -134,17 +134,27 @@ def highest_threshold(evidence: Evidence) -> float:
 
 
 def set_shared(key: str, value: object) -> None:
-    """Changes one of `SHARED`, on this page, in the address and on the pages to come; None takes it out."""
+    """Sets one of `SHARED` for all pages and in the address; None takes it out."""
     set_link_value(key, "" if value is None else str(value))
 
 
+def opener(key: str) -> Callable[[], None]:
+    """For the `on_click` of a grid: makes the clicked picture the image in use."""
+
+    def clicked() -> None:
+        if one := st.session_state[key].clicked:
+            set_shared("sample", one)
+
+    return clicked
+
+
 def sample() -> str:
-    """The id of the image that the person is looking at, "" for none."""
+    """The id of the image in use, "" for none."""
     return str(st.session_state.get("sample", ""))
 
 
 def chosen_set(evidence: Evidence) -> str:
-    """The scored set that the person is looking at, "" for none or one that this bundle has not."""
+    """The scored set in use, "" for none or for one that this bundle lacks."""
     try:
         known = evidence.sets
     except MissingPart:
@@ -162,7 +172,7 @@ def max_k(evidence: Evidence) -> int:
 
 
 def score_settings(evidence: Evidence) -> ScoreSettings | None:
-    """k, alpha and normalisation: the person's, else the bundle's own; None without a detector."""
+    """k, alpha and normalisation in use: the person's, else the bundle's own; None without a detector."""
     own = evidence.bundle.manifest.score
     if own is None:
         return None
@@ -177,7 +187,7 @@ def score_settings(evidence: Evidence) -> ScoreSettings | None:
 
 
 def threshold(own: float) -> float:
-    """The threshold that the person has set, else `own`: the one at 95 % ID recall."""
+    """The threshold in use: the person's, else `own`, the one at 95 % ID recall."""
     return _number("t", own)
 
 
@@ -209,7 +219,7 @@ def _back_to_own() -> None:
 
 
 def score_controls(evidence: Evidence, page: str) -> ScoreSettings | None:
-    """k, alpha and normalisation in one row; what is set here holds on every page.
+    """Widgets for k, alpha and normalisation in one row; they hold for every page.
 
     Args:
         evidence: Of the bundle in use.

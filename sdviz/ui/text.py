@@ -1,4 +1,4 @@
-"""Small texts that several modules of the pages write."""
+"""Small pieces of text that several pages write."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 
 def counted(number: int, one: str) -> str:
-    """The number with its noun, in the plural where it is not 1."""
+    """A number with its noun, in the plural where it is not 1."""
     return f"{number:,} {one}{'s' * (number != 1)}"
 
 
@@ -16,7 +16,7 @@ def percent(share: float, digits: int = 1) -> str:
 
 
 def short_of_all(share: float) -> str:
-    """A share in % of 0..100 as in 98.7 %, which is 100.0 only where it is all and 0.0 where it is none."""
+    """A share of 0..100 as in 98.7 %; it reads 100.0 only for all and 0.0 only for none."""
     tenths = round(share, 1)
     if tenths != share and tenths in (0.0, 100.0):
         return f"{max(0.01, math.floor(100 * share) / 100):.2f} %"
@@ -31,7 +31,7 @@ def duration(seconds: float) -> str:
 
 
 def about(seconds: float) -> str:
-    """A time to come, no more exact than it is known: "under a minute", "about 12 min", "about 3 h 10 min"."""
+    """A rough time: "under a minute", "about 12 min", "about 3 h 10 min"."""
     minutes = round(seconds / 60)
     if seconds < 50:
         return "under a minute"
@@ -56,7 +56,7 @@ def ordinal(n: int) -> str:
 
 
 def plain(text: str) -> str:
-    """Text from a file or a folder's name, so that nothing in it is taken for Markdown."""
+    """Escapes text from a file or a name, so that nothing in it is taken for Markdown."""
     for mark in "\\`*_[]<>$#:~|":
         text = text.replace(mark, f"\\{mark}")
     return text

@@ -1,4 +1,4 @@
-"""The one look: a colour for each set that means the same on every page, and what themes share."""
+"""Colours and titles of sets and clusters, the same on every page, and the layout of plots."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ROLE_NAMES = {
     "outlier": "outlier",
 }
 _NEAR_SHADES = (NEAR_OOD_COLOUR, "#A83F00", "#F08A4B")
-# shades of orange alone cannot be told apart: sienna, sand and wine can, by the colour-blind too
+# shades of orange alone are hard to tell apart; sienna, sand and wine are not, for the colour-blind too
 _FAR_SHADES = (FAR_OOD_COLOUR, "#A0522D", "#E3D36A", "#9A3A68", "#B87700")
 _VALIDATION_SHADES = ("#CC79A7", "#A14F7F", "#E3A9C9")
 # the place of a built-in set in its part's shades, whichever other sets a bundle has
@@ -59,19 +59,19 @@ def is_dark() -> bool:
 
 
 def mark_colour() -> str:
-    """Of thresholds and other marks: black or white by theme."""
+    """The colour of thresholds and other marks: black or white by theme."""
     return LIGHT_TEXT if is_dark() else DARK_TEXT
 
 
 def role_colours(roles: Mapping[str, str]) -> dict[str, str]:
-    """A colour for each set, by the part it plays: a built-in set's own shade, else the next that is free.
+    """A colour for each set by its role: a built-in set's own shade, else the next free one.
 
     Args:
         roles: Role by set, "id", "near", "far", "validation" or "sd", in the order of the configuration.
     """
     shades = {"near": _NEAR_SHADES, "far": _FAR_SHADES, "validation": _VALIDATION_SHADES, "sd": _SD_SHADES}
     colours, taken = {}, dict[str, list[int]]()
-    # those with a shade of their own first, so that no other set has it
+    # sets with their own shade come first, so that no other set takes it
     for name in sorted(roles, key=lambda one: _base(one) not in _OWN_SHADE):
         if roles[name] == "id":
             colours[name] = ID_COLOUR
@@ -91,7 +91,7 @@ def _base(name: str) -> str:
 
 
 def set_roles(evidence: Evidence) -> dict[str, str]:
-    """The part that each set plays, in the order of the configuration; those that were not scored as well."""
+    """The role of each set, in the order of the configuration, with those that were not scored."""
     config = evidence.bundle.manifest.config or {}
     evaluation = config.get("evaluation") or {}
     named = {name: role for role in _OOD_ROLES for name in evaluation.get(role) or []}
@@ -99,20 +99,20 @@ def set_roles(evidence: Evidence) -> dict[str, str]:
         scored = {name: one.role for name, one in evidence.sets.items()}
     except MissingPart:
         scored = {}
-    # what was measured counts, where a bundle's configuration is of another opinion
+    # the measured role counts where the configuration says another
     return {"test": "id"} | {name: scored.get(name, role) for name, role in named.items()} | scored
 
 
 def set_colours(evidence: Evidence) -> dict[str, str]:
     """The colour of each set of a bundle, of `OUTLIERS` and of `TRAIN`, the same on every page.
 
-    A set that has no scores, or is not there, moves no other one's colour.
+    A set without scores, or that is not there, does not change the colour of another.
     """
     return role_colours(set_roles(evidence))
 
 
 def set_titles(evidence: Evidence) -> dict[str, str]:
-    """What each set is called for people: "test (ID)", "shapes-novel (near-OOD)"."""
+    """The title of each set with its role: "test (ID)", "shapes-novel (near-OOD)"."""
     return {
         name: set_name(name) if name in _SET_NAMES else f"{name} ({ROLE_NAMES.get(role, role)})"
         for name, role in set_roles(evidence).items()
@@ -120,7 +120,7 @@ def set_titles(evidence: Evidence) -> dict[str, str]:
 
 
 def set_name(name: str) -> str:
-    """What a set is called for people without its role; in files and links it keeps its id."""
+    """The title of a set without its role; files and links have its id."""
     return _SET_NAMES.get(name, name)
 
 
@@ -130,7 +130,7 @@ def cluster_colour(cluster: int) -> str:
 
 
 def tidy(figure: go.Figure, height: int = 360, legend: bool = True) -> go.Figure:
-    """Margins, legend on top, and nothing that jumps: what every plot of the pages has alike."""
+    """Sets margins, legend and height of a plot, the same on every page."""
     figure.update_layout(
         height=height,
         margin={"l": 10, "r": 10, "t": 34 if legend else 12, "b": 10},

@@ -1,4 +1,4 @@
-"""Uploaded pictures that outlive the uploader, which Streamlit empties when its page is left."""
+"""Uploaded pictures, kept when their page is left: Streamlit empties the uploader then."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ class KeptUploads:
     before: dict[str, np.ndarray] = field(default_factory=dict)
 
     def take(self, chosen: dict[str, np.ndarray]) -> None:
-        """Takes note of what the uploader holds in this run.
+        """Records what the uploader holds in this run.
 
-        A person who empties it calls `changed` first, so an empty one that has not been changed is a new one.
+        An empty uploader is a new one, unless `changed` was called before: then a person has emptied it.
         """
         if not chosen:
             self.before = self.all()
         self.now = chosen
 
     def changed(self) -> None:
-        """To be called when a person adds files to the uploader or takes some away."""
+        """For `on_change`: a person has added files or taken some away."""
         self.now = {}
 
     def clear(self) -> None:
-        """Forgets what is kept from before."""
+        """Drops the pictures kept from before."""
         self.before = {}
 
     def all(self) -> dict[str, np.ndarray]:
-        """What is new, then what was kept; the same picture once."""
+        """New pictures, then kept ones; each picture once."""
         return self.now | {i: image for i, image in self.before.items() if i not in self.now}
 
 
 def kept_uploads(size_px: int) -> KeptUploads:
-    """Those of this browser session that were prepared at this size."""
+    """The pictures of this browser session that were prepared at this size."""
     by_size: dict[int, KeptUploads] = st.session_state.setdefault("uploads", {})
     return by_size.setdefault(size_px, KeptUploads())
 

@@ -14,19 +14,19 @@ KEPT: dict[str, Any] = {"bind": "query-params", "persist_state": "session"}
 
 
 def choose_one(label: str, options: Sequence[str], key: str, **more: Any) -> str:  # noqa: ANN401
-    """A segmented control of which one option is always chosen, the first until a person takes another.
+    """A segmented control with one option always chosen, the first at the start.
 
-    `more` are arguments of `st.segmented_control`. A value of another bundle that is no option here is dropped.
+    `more` are arguments of `st.segmented_control`. A kept value that is no option any more is dropped.
     """
     if st.session_state.get(key) not in options:
         st.session_state.pop(key, None)
-    # the default is the same in every run: without it a browser that has been sent no value yet marks none
+    # without a default a browser that has no value yet would mark no option
     found = st.segmented_control(label, options, default=options[0], required=True, key=key, **KEPT, **more)
     return str(found or options[0])
 
 
 def empty_state(title: str, text: str, command: str = "") -> DeltaGenerator:
-    """A box for a part of a page that has nothing to show: what would be here, and what brings it.
+    """A box in place of a part that has nothing to show: what would be here, and how to get it.
 
     Returns:
         The box, for more lines.

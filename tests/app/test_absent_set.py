@@ -24,7 +24,6 @@ from sdviz import data
 from sdviz.analysis.pictures import Way, way_to_get
 from sdviz.bundle import Bundle
 from sdviz.bundle.from_noise import images_from_noise
-from sdviz.data import torchvision_sets
 from sdviz.ui.cache.evidence import missing_lines
 from sdviz.ui.lab.own_set import FROM_NOISE
 from tests.cut_bundle import change_table
@@ -178,7 +177,7 @@ def test_a_download_that_fails_is_one_line_and_leaves_nothing(
         (root / "cifar-10-python.tar.gz").write_bytes(b"a part")
         raise data.DataError(f"{name} could not be downloaded to {root}: no\nnetwork")
 
-    monkeypatch.setattr(torchvision_sets, "download", no_network)
+    monkeypatch.setattr(data, "download", no_network)
     root = tmp_path / "new" / "data"
     monkeypatch.setenv("SDVIZ_DATA", str(root))
     shipped(dataset="cifar10")
@@ -199,7 +198,7 @@ def test_without_a_network_the_line_says_so(
     def no_network(name: str, root: Path) -> None:
         raise data.DataError("lost on the way") from URLError("Name or service not known")
 
-    monkeypatch.setattr(torchvision_sets, "download", no_network)
+    monkeypatch.setattr(data, "download", no_network)
     shipped(dataset="cifar10")
     at = open_page(LAB)
     at.button(key="download_set").click().run()
@@ -218,7 +217,7 @@ def test_a_download_brings_the_set_and_the_lab_shows_it(
             time.sleep(0.05)
         write_set(folder, name)
 
-    monkeypatch.setattr(torchvision_sets, "download", fetch)
+    monkeypatch.setattr(data, "download", fetch)
     shipped(dataset="cifar10")
     at = open_page(LAB)
     at.button(key="download_set").click().run()

@@ -23,7 +23,7 @@ from sdviz import runs
 from sdviz.config import load_config
 from sdviz.runs import Run, RunError
 from sdviz.runs.status import identity, write_status
-from sdviz.ui.training.page import actions
+from sdviz.ui.training import actions
 from tests.tiny_bundle import save_tiny_bundle
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -78,7 +78,7 @@ FAINT = """() => {
     const words = [...e.childNodes].filter(n => n.nodeType === 3).map(n => n.textContent.trim()).join('');
     if (!words || !e.checkVisibility({visibilityProperty: true, opacityProperty: true})) return;
     if (e.closest('style, script, defs, header, .heatmap-label, .token')) return;
-    // the numbers of a map stand on its colours; tests/unit/ui/charts/test_charts.py measures them
+    // the numbers of a map stand on its colours; tests/unit/ui/charts/test_plotly_figure.py measures them
     if (e.closest('.annotation') && e.closest('.js-plotly-plot')?.querySelector('.heatmaplayer image')) return;
     if (e.closest(':disabled, [aria-disabled=true]')) return;
     const label = e.closest('[data-testid=stWidgetLabel], label');

@@ -15,13 +15,14 @@ import pytest
 import torch
 
 from sdviz import runs
-from sdviz.bundle import Bundle, core
+from sdviz.bundle import Bundle, saving
 from sdviz.config import load_config
 from sdviz.detection.score import SDScore
+from sdviz.files import leftovers
 from sdviz.nn.detector import Detector
 from sdviz.nn.encoder import Encoder
 from sdviz.nn.unet import NoisePredictor
-from sdviz.pipeline import STAGES, detecting, stage_names
+from sdviz.pipeline import STAGES, evaluation, stage_names
 from sdviz.runs import Run
 from tests.full_disk import largest_file
 from tests.tiny_runs import OTHER_COLOURS, write_pictures, write_tiny_detector_config
@@ -41,10 +42,10 @@ WORK: dict[str, tuple[Any, str, int]] = {
     "controls": (Detector, "forward", 4),
     "baselines": (Encoder, "forward", 4),
     "evaluation": (SDScore, "score", 2),
-    "bundle": (core, "_save_weights", 2),
+    "bundle": (saving, "save_weights", 2),
 }
 # it asks no network that could answer NaN, but reads what others have answered
-WORK_WITH_NUMBERS = WORK | {"evaluation": (detecting, "load_arrays", 2)}
+WORK_WITH_NUMBERS = WORK | {"evaluation": (evaluation, "load_arrays", 2)}
 PAGE_BYTES = 4096
 # the stages that a run has only where it is told so
 MORE = (
@@ -134,7 +135,7 @@ def fails_and_goes_on(
     assert f"stage {stage}\n" in log and "Traceback" in log
     assert finished(run, stage) == before
     assert not list(run.path.glob("*.done.json"))[len(NAMES[: NAMES.index(stage)]) :]
-    assert not [p for p in run.path.rglob("*.partial") if p.is_file()]
+    assert not leftovers(run.path)
     assert not (run.path / ".reserve").exists()
 
     status = runs.execute(run)
@@ -222,14 +223,14 @@ def small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
 @contextmanager
 def stage_of(name: str, around: Callable[[], AbstractContextManager[Any]]) -> Iterator[None]:
     """While the stage works, something is so."""
-    work = STAGES[name]
+    make = STAGES[name].make
 
     def within(workspace: Any) -> Any:  # noqa: ANN401
         with around():
-            return work(workspace)
+            return make(workspace)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(STAGES, name, within)
+        patch.setattr(STAGES[name], "make", within)
         yield
 
 

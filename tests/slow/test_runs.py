@@ -15,6 +15,7 @@ import pytest
 from sdviz import runs
 from sdviz.bundle import Bundle
 from sdviz.config import load_config
+from sdviz.files import leftovers
 from tests.tiny_runs import write_tiny_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -64,7 +65,7 @@ def test_a_killed_run_is_not_running_and_resumed_it_gives_the_same(root: Path, t
     process = start("run", config)
     for stage, step in (("clusterer", 20), ("diffusion", 60), ("diffusion", 200)):
         wait_for_step(name, stage, step, process)
-        assert runs.find("2").is_running()
+        assert runs.find("2").status().state == "running"
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
         assert runs.find("2").status().state == "killed"
@@ -123,7 +124,7 @@ def test_a_file_system_that_takes_no_more_ends_as_failed(root: Path, tmp_path: P
     status = run.status()
     assert (status.state, status.stage) == ("failed", "diffusion")
     assert status.error
-    assert not list(run.path.rglob("*.partial"))
+    assert not leftovers(run.path)
     assert (run.path / "clusterer.done.json").is_file()
     json.loads((run.path / "status.json").read_text())
 

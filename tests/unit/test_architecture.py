@@ -51,8 +51,6 @@ TOO_LONG = {
     "sdviz/config/tree.py",
     "sdviz/pipeline/clusters.py",
     "sdviz/pipeline/generation.py",
-    "sdviz/ui/charts/__init__.py",
-    "sdviz/ui/components/scatter.py",
 }
 
 
@@ -186,10 +184,10 @@ def test_imports_run_one_way() -> None:
     ("module", "source"),
     [
         ("sdviz.nn.unet", "from sdviz.bundle import Bundle"),
-        ("sdviz.nn.unet", "import sdviz.data.shapes"),
+        ("sdviz.nn.unet", "import sdviz.data.sources.shapes"),
         ("sdviz.nn.unet", "from .. import data"),
         ("sdviz.nn.unet", "from ..data.imageset import ImageSet"),
-        ("sdviz.data.shapes", "from sdviz import nn as networks"),
+        ("sdviz.data.sources.shapes", "from sdviz import nn as networks"),
         ("sdviz.config", "from . import data"),
         ("sdviz.config", "from .data import load"),
         ("sdviz.diffusion.training", "from ..detection import metrics"),
@@ -220,7 +218,7 @@ def test_the_checker_sees_a_forbidden_import(module: str, source: str) -> None:
             "import torch\nfrom ..config import UNetConfig\nfrom .device import x",
         ),
         ("sdviz.data", True, "from .imageset import ImageSet\nfrom . import shapes"),
-        ("sdviz.data.shapes", False, "from . import imageset\nfrom sdviz.config import Node"),
+        ("sdviz.data.sources.shapes", False, "from . import imageset\nfrom sdviz.config import Node"),
         ("sdviz.bundle", False, "from . import __version__, data, outliers\nimport sdviz"),
         (
             "sdviz.ui.page",

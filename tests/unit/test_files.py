@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
-from sdviz.files import replacing, write_atomically
+from sdviz.files import leftovers, remove_leftovers, replacing, write_atomically
 
 
 def test_text_and_bytes_take_the_place_of_what_was_there(tmp_path: Path) -> None:
@@ -32,3 +33,16 @@ def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
         partial.write_text("new", "utf-8")
         assert path.read_text("utf-8") == "old" and partial.suffix == ".txt"
     assert path.read_text("utf-8") == "new"
+
+
+def test_what_killed_writers_left_is_found_and_removed(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "deep" / "a.tar.gz") as partial:
+        partial.write_bytes(b"half")
+        shutil.copy(partial, kept := partial.with_name(partial.name.replace(".a.", ".b.")))
+        raise KeyboardInterrupt
+    for other in (".hidden", "a.partial", "a.partial.txt"):
+        (tmp_path / other).write_text("not ours")
+    assert leftovers(tmp_path) == [kept]
+    remove_leftovers(tmp_path)
+    assert sorted(p.name for p in tmp_path.rglob("*")) == [".hidden", "a.partial", "a.partial.txt", "deep"]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...detection.knn import unit_length
 from ..interface import Baseline, OnProgress, Reference, check_settings
-from ..neighbours import nearest_squares, unit
+from ..neighbours import nearest_squares
 
 
 class KNN(Baseline):
@@ -24,10 +25,12 @@ class KNN(Baseline):
 
     def _fit(self, known: np.ndarray, reference: Reference, on_progress: OnProgress | None) -> None:
         """Keeps the features at length 1."""
-        self._features = unit(known)
+        self._features = unit_length(known)
         self._ids = reference.known.ids
 
     def _score(self, queries: np.ndarray, ids: np.ndarray | None) -> np.ndarray:
         """Distances, float64 (N,)."""
         k = min(self.k, max(1, len(self._features) - 1))
-        return np.sqrt(nearest_squares(self.key, self._features, unit(queries), k, self._ids, ids)[:, -1])
+        return np.sqrt(
+            nearest_squares(self.key, self._features, unit_length(queries), k, self._ids, ids)[:, -1]
+        )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...detection.knn import unit_length
 from ..interface import Baseline, BaselineError, OnProgress, Reference
-from ..neighbours import unit
 
 
 class SSD(Baseline):
@@ -20,7 +20,7 @@ class SSD(Baseline):
 
     def _fit(self, known: np.ndarray, reference: Reference, on_progress: OnProgress | None) -> None:
         """Mean and covariance of the features at length 1."""
-        features = unit(known).astype(np.float64)
+        features = unit_length(known).astype(np.float64)
         if len(features) < 2:
             raise BaselineError(f"{self.key}: a covariance needs at least 2 ID images")
         self._mean = features.mean(0)
@@ -28,5 +28,5 @@ class SSD(Baseline):
 
     def _score(self, queries: np.ndarray, ids: np.ndarray | None) -> np.ndarray:
         """Squared distances, float64 (N,)."""
-        centred = unit(queries).astype(np.float64) - self._mean
+        centred = unit_length(queries).astype(np.float64) - self._mean
         return np.einsum("nd,de,ne->n", centred, self._precision, centred, optimize=True)

@@ -8,11 +8,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from ...config import OptimizerConfig, ViewsConfig
+from ...detection.knn import unit_length
 from ...nn.losses import nt_xent
 from ...nn.views import random_views
 from ..finetuning import encoder_of, features_of, train
 from ..interface import Baseline, BaselineError, OnProgress, Reference, check_settings
-from ..neighbours import check_neighbours, nearest_squares, unit
+from ..neighbours import check_neighbours, nearest_squares
 
 
 class MSCL(Baseline):
@@ -66,7 +67,7 @@ class MSCL(Baseline):
         self._encoder.freeze(min(self.frozen_blocks, len(self._encoder.blocks)))
         if not any(one.requires_grad for one in self._encoder.parameters()):
             raise BaselineError(f"{self.key}: frozen_blocks {self.frozen_blocks} leaves nothing to train")
-        centre = torch.tensor(unit(features_of(self._encoder, known, reference)).mean(0))
+        centre = torch.tensor(unit_length(features_of(self._encoder, known, reference)).mean(0))
         views = reference.views or ViewsConfig()
 
         def loss(rows: torch.Tensor, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -87,11 +88,11 @@ class MSCL(Baseline):
             on_progress=on_progress,
         )
         self._reference = reference
-        self._known = unit(features_of(self._encoder, known, reference))
+        self._known = unit_length(features_of(self._encoder, known, reference))
 
     def _score(self, queries: np.ndarray, ids: np.ndarray | None) -> np.ndarray:
         """Sums of squared distances, float64 (N,)."""
-        features = unit(features_of(self._encoder, queries, self._reference))
+        features = unit_length(features_of(self._encoder, queries, self._reference))
         return nearest_squares(self.key, self._known, features, self.k, self._reference.known.ids, ids).sum(1)
 
 

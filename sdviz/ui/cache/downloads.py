@@ -9,13 +9,11 @@ from pathlib import Path
 from urllib.error import HTTPError, URLError
 
 from sdviz import data
-from sdviz.data import DataError, torchvision_sets
+from sdviz.data import DataError
 from sdviz.ui.cache.background import Task, start
 from sdviz.ui.cache.kept import store
 from sdviz.ui.read_only import is_read_only
 
-# of the archives that torchvision downloads
-_BYTES = {"cifar10": 170_498_071, "cifar100": 169_001_437, "svhn": 246_316_179}
 _ARCHIVES = (".gz", ".zip")
 POLL_SEC = 1.0
 
@@ -53,7 +51,7 @@ class Download:
     @property
     def progress(self) -> tuple[float, str]:
         """The share done, 0..1, and a line that says it."""
-        there, total = 0, _BYTES[self.name]
+        there, total = 0, data.DOWNLOADS[self.name]
         folder = self._partial
         if folder is not None:
             for path in folder.rglob("*"):
@@ -71,7 +69,7 @@ class Download:
                 prefix=f".{self.name}-", dir=self._root, ignore_cleanup_errors=True
             ) as name:
                 self._partial = Path(name)
-                torchvision_sets.download(self.name, self._partial)
+                data.download(self.name, self._partial)
                 _take_over(self._partial, self._root)
         except (DataError, OSError) as error:
             for folder in new:
@@ -98,7 +96,7 @@ def _take_over(partial: Path, root: Path) -> None:
 
 def can_download(name: str) -> bool:
     """Whether a person may fetch that set from a page."""
-    return name in torchvision_sets.NAMES and not is_read_only()
+    return name in data.DOWNLOADS and not is_read_only()
 
 
 def download_of(name: str) -> Download | None:

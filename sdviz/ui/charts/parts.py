@@ -50,7 +50,7 @@ class Bars:
         y: (N,).
         colour: One, or one for each bar.
         in_steps: Whether the names are steps of a scale: where there is no room some may be left out.
-        lying: Whether the bars lie, each beside its whole name: for many or long names. Not beside other parts.
+        lying: Whether the bars lie, each with its whole name at the left: for many or long names.
     """
 
     name: str
@@ -72,9 +72,8 @@ class Points:
         colour: Of their faces.
         size_px: Across, on the page.
         ringed: With an edge in the colour of text, so that they stand out.
-        symbol: "circle", "star", "cross" or "diamond".
+        symbol: "circle" or "star".
         texts: Shown when the mouse is on one, str (N,); none for "".
-        ids: What a click on each reports, str (N,); empty where nothing may be clicked.
     """
 
     name: str
@@ -83,9 +82,8 @@ class Points:
     colour: str
     size_px: int = 6
     ringed: bool = False
-    symbol: str = "circle"
+    symbol: Literal["circle", "star"] = "circle"
     texts: Sequence[str] = ()
-    ids: Sequence[str] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +123,7 @@ class Mark:
 
     Attributes:
         at: Where.
-        text: Beside it.
+        text: Next to it.
         upright: On the x axis; else on the y axis.
     """
 

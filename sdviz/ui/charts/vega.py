@@ -1,22 +1,20 @@
-"""Bars and points as Vega-Lite draws them, whose script is smaller than plotly's: pages open sooner with it."""
+"""Bars and points on the page, drawn by Vega-Lite."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from sdviz.ui.charts.parts import Bars, Mark, Points
+from sdviz.ui.assets import style
+from sdviz.ui.charts.chart import Chart
+from sdviz.ui.charts.parts import Bars, Points
 from sdviz.ui.theme import mark_colour
 
-if TYPE_CHECKING:
-    from sdviz.ui.charts import Chart
-
-STAR = "M0,-1L.23,-.31L.95,-.31L.36,.12L.59,.81L0,.38L-.59,.81L-.36,.12L-.95,-.31L-.23,-.31Z"
-_SHAPES = {"circle": "circle", "star": STAR, "cross": "cross", "diamond": "diamond"}
+_STAR = "M0,-1L.23,-.31L.95,-.31L.36,.12L.59,.81L0,.38L-.59,.81L-.36,.12L-.95,-.31L-.23,-.31Z"
 # of a logarithmic axis: half of one image, so that a bar of one is seen
 _LOG_FLOOR = 0.5
 # more letters below an axis than fit side by side on half a page are turned
@@ -30,42 +28,39 @@ def vega_lite(chart: Chart) -> tuple[pd.DataFrame, dict[str, Any]]:
         chart: Without lines and heat maps.
 
     Returns:
-        Columns series, x, y, text and colour; and what `streamlit.vega_lite_chart` takes beside it.
+        Columns series, x, y, text and colour; and what `streamlit.vega_lite_chart` takes with it.
     """
-    parts: Sequence[Any] = chart.parts
+    parts = _parts(chart)
     table = pd.concat([_rows(part) for part in parts], ignore_index=True)
     if chart.log_y:
         table = table[table["y"] > 0]
-    layers = []
-    for i, part in enumerate(parts):
-        layer = _bars(part, chart, len(parts)) if isinstance(part, Bars) else _points(part, chart)
+    layers = [_bars(part, chart) if isinstance(part, Bars) else _points(part, chart) for part in parts]
+    for part, layer in zip(parts, layers, strict=True):
         layer["transform"] = [{"filter": {"field": "series", "equal": part.name}}]
-        if i == 0 and not isinstance(part, Bars):
-            layer["params"] = [{"name": "view", "select": "interval", "bind": "scales"}]
-        layer["encoding"]["color"] = _colour(parts, part)
-        layers.append(layer)
-    layers += [_mark(one) for one in chart.marks]
+        layer["encoding"]["color"] = _colour(parts)
+    if isinstance(parts[0], Points):
+        layers[0]["params"] = [{"name": "view", "select": "interval", "bind": "scales"}]
     return table, {"height": chart.height, "layer": layers}
 
 
 def legend(chart: Chart) -> str:
-    """The names of several parts with their colours, HTML that wraps as words do; "" for one part."""
-    if len(chart.parts) < 2:
+    """The names of several parts with their colours, HTML that wraps as a text does; "" for one part."""
+    parts = _parts(chart)
+    if len(parts) < 2:
         return ""
-    names = [
-        f'<span style="white-space:nowrap">{_sign(part)}{escape(part.name)}</span>'
-        for part in chart.parts
-        if isinstance(part, Bars | Points)
-    ]
-    return f'<div style="display:flex;flex-wrap:wrap;gap:.1rem .9rem;font-size:.8rem">{"".join(names)}</div>'
+    names = [f"<span>{_sign(part)}{escape(part.name)}</span>" for part in parts]
+    return f'{style(__name__)}<div class="chartlegend">{"".join(names)}</div>'
+
+
+def _parts(chart: Chart) -> list[Bars | Points]:
+    return [part for part in chart.parts if isinstance(part, Bars | Points)]
 
 
 def _sign(part: Bars | Points) -> str:
     """A part's own sign in the legend: a star for a star, else a disc."""
     if isinstance(part, Points) and part.symbol == "star":
-        return f'<span style="margin-right:.3em;color:{part.colour}">★</span>'
-    disc = "display:inline-block;width:.7em;height:.7em;border-radius:50%;margin-right:.35em"
-    return f'<span style="{disc};background:{part.colour}"></span>'
+        return f'<b style="color:{part.colour}">★</b>'
+    return f'<i style="background:{part.colour}"></i>'
 
 
 def _rows(part: Bars | Points) -> pd.DataFrame:
@@ -76,19 +71,18 @@ def _rows(part: Bars | Points) -> pd.DataFrame:
     )
 
 
-def _colour(parts: Sequence[Any], part: Bars | Points) -> dict[str, Any]:
+def _colour(parts: Sequence[Bars | Points]) -> dict[str, Any]:
     if len(parts) == 1:
         return {"field": "colour", "type": "nominal", "scale": None}
-    domain = [one.name for one in parts]
     return {
         "field": "series",
         "type": "nominal",
-        "scale": {"domain": domain, "range": [one.colour for one in parts]},
+        "scale": {"domain": [one.name for one in parts], "range": [one.colour for one in parts]},
         "legend": None,  # Vega-Lite's own is cut where the page is narrow: see `legend`
     }
 
 
-def _bars(part: Bars, chart: Chart, n_series: int) -> dict[str, Any]:
+def _bars(part: Bars, chart: Chart) -> dict[str, Any]:
     names = [str(one) for one in part.x]
     turned = sum(map(len, names)) > _LETTERS_IN_A_ROW and not part.in_steps
     overlap = "greedy" if part.in_steps else False
@@ -109,7 +103,7 @@ def _bars(part: Bars, chart: Chart, n_series: int) -> dict[str, Any]:
     }
     if chart.log_y:
         encoding["y2"] = {"datum": _LOG_FLOOR}
-    if n_series > 1:
+    if len(chart.parts) > 1:
         encoding["xOffset"] = {"field": "series", "sort": None}
     if part.lying:
         encoding["x"]["axis"] = {"labelAngle": 0, "labelLimit": 0, "labelOverlap": False}
@@ -122,15 +116,15 @@ def _points(part: Points, chart: Chart) -> dict[str, Any]:
     mark: dict[str, Any] = {
         "type": "point",
         "filled": True,
-        "shape": _SHAPES[part.symbol],
+        "shape": _STAR if part.symbol == "star" else "circle",
         "size": part.size_px**2,
         "opacity": 1.0 if part.ringed else 0.65,
     }
     if part.ringed:
         mark |= {"stroke": mark_colour(), "strokeWidth": 1.5}
     encoding = {
-        "x": _axis("x", chart.x_title, chart.x_range, False, False),
-        "y": _axis("y", chart.y_title, chart.y_range, chart.log_y, False),
+        "x": _axis("x", chart.x_title, None, False, False),
+        "y": _axis("y", chart.y_title, None, False, False),
         "tooltip": [
             {"field": "text", "type": "nominal", "title": "id"},
             {"field": "series", "type": "nominal", "title": "group"},
@@ -146,11 +140,3 @@ def _axis(field: str, title: str, ends: tuple[float, float] | None, log: bool, z
     if ends is not None:
         scale["domain"] = list(ends)
     return {"field": field, "type": "quantitative", "title": title, "scale": scale}
-
-
-def _mark(mark: Mark) -> dict[str, Any]:
-    where = {"x" if mark.upright else "y": {"datum": mark.at}}
-    return {
-        "mark": {"type": "rule", "color": mark_colour(), "strokeDash": [6, 4], "size": 2, "tooltip": mark.text},
-        "encoding": where,
-    }

@@ -1,4 +1,4 @@
-"""Ways of colouring the points of Embeddings, and what a point says of itself."""
+"""Ways of colouring the points of Embeddings, and the text of each point's hover card."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ BY_SCORE, BY_VOTES, BY_S, BY_VERDICT = "score", "votes", "S of outliers", "right
 # blue - teal - green - amber, rising in lightness, each to be seen on white and on near-black
 RAMP = ("#3A5FB0", "#2A8C9E", "#55AE5B", "#B9BE3C", "#F2B134")
 _VERDICT_COLOURS = {RIGHT: NEUTRAL_COLOUR, MISSED: "#AA3377", ALARM: "#56B4E9"}
-# of points that a way of colouring says nothing of: close to the background, by theme
+# points without a value: close to the background, by theme
 _PALE, _DIM = "#C9CFD6", "#4A5563"
-# from so many different numbers on they are a ramp, not groups
+# more different numbers than this are a ramp, not groups
 MOST_GROUPS = 12
 
 HELP = {
@@ -37,12 +37,12 @@ HELP = {
 
 
 def colour_points(known: Known, way: str) -> Colouring:
-    """Colours, groups and legend of all points under one of the ways above."""
+    """Colours, groups and legend of all points, for one of `WAYS`."""
     return _WAYS[way](known)
 
 
 def texts_of(known: Known) -> list[str]:
-    """What the hover card says of each point, lines parted by newlines."""
+    """The text of each point's hover card, several lines."""
     p, limit = known.points, known.now.threshold
     scores, votes, verdicts = known.scores, known.votes, known.verdicts
     k = known.settings.k if known.settings else 0
@@ -83,7 +83,7 @@ def _rgb(colour: str) -> tuple[int, int, int]:
 
 
 def _grouped(way: str, labels: Sequence[str], order: Sequence[str], colours: Sequence[str]) -> Colouring:
-    """Groups that have points, in this order."""
+    """Colours points by label; groups without points are left out of the legend."""
     names = np.asarray(labels, dtype=str)
     assert set(names.tolist()) <= set(order), "a label without a place in the legend"
     there = [(name, colour) for name, colour in zip(order, colours, strict=True) if (names == name).any()]
@@ -115,7 +115,7 @@ def _cluster_legend(known: Known) -> tuple[list[str], list[str]]:
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
-    """Two clusters may have been given one name."""
+    """Adds the cluster's number to names that two clusters share."""
     return [f"{name} ({row})" if list(names).count(name) > 1 else name for row, name in enumerate(names)]
 
 
@@ -141,7 +141,7 @@ def _figure_3(known: Known) -> Colouring:
 
 
 def _by_number(way: str, title: str, values: np.ndarray, nothing: str, whole: bool, unit: str) -> Colouring:
-    """Numbers as a ramp, or as groups where there are only a few whole ones; grey where there is none."""
+    """Colours numbers by a ramp, or as groups where there are few whole numbers; NaN is grey."""
     have = ~np.isnan(values)
     some = np.unique(values[have])
     rgb = np.tile(np.array(_rgb(_nothing()), np.uint8), (len(values), 1))
@@ -155,7 +155,7 @@ def _by_number(way: str, title: str, values: np.ndarray, nothing: str, whole: bo
         for value, text in zip(some, order, strict=True):
             labels[values == value] = text
         return _grouped(way, labels.tolist(), [*order, nothing], [*colours, _nothing()])
-    # a few far ones would take the whole ramp
+    # a few outlying values would take up the whole ramp
     low, high = np.quantile(values[have], [0.02, 0.98])
     rgb[have] = _on_ramp(np.clip((values[have] - low) / max(high - low, 1e-12), 0, 1))
     groups = (Group("with a score", RAMP[2], int(have.sum())), *without)

@@ -1,4 +1,4 @@
-"""The pictures of Embeddings' hover card, in sheets; outliers that no file keeps are made behind the page."""
+"""Pictures for the hover card of Embeddings; outliers that no file keeps are made in the background."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from sdviz.analysis.pictures import Way
 from sdviz.analysis.points import OUTLIERS
 from sdviz.ui.cache.background import DEVICE_LOCK, Task, start
 from sdviz.ui.cache.kept import kept, sets_here
-from sdviz.ui.components.scatter import TILES_A_SHEET, picture_sheet
+from sdviz.ui.components.picture_sheets import TILES_A_SHEET, picture_sheet
 from sdviz.ui.embeddings.state import Known, ids_hash
 
-# of outliers, that are made again: seconds on two CPU cores
+# outliers to make again at most: seconds on two CPU cores
 MOST_MADE = 400
 _MADE_AT_ONCE = 8
-# Nobody waits for all of them: a page that is being opened, or asked for more, goes first
+# nobody waits for all of them: other pages come first
 _BEGIN_AFTER_SEC, _REST_SHARE = 4.0, 1.0
 
 
@@ -42,7 +42,7 @@ class Lacking:
 
 
 def lacking_in_all(parts: Sequence[Lacking], are_coming: bool) -> Lacking:
-    """What several sheets lack together."""
+    """The points without a picture in several sheets."""
     return Lacking(
         tuple(row for one in parts for row in one.rows),
         are_coming,
@@ -52,7 +52,7 @@ def lacking_in_all(parts: Sequence[Lacking], are_coming: bool) -> Lacking:
 
 
 def name_of_pictures(known: Known) -> str:
-    """A name for the pictures of these points: another one once a set has come to this machine, or has gone."""
+    """A name for the pictures of these points. It changes when a set comes to this machine or leaves it."""
     here = hashlib.sha256(sets_here().encode()).hexdigest()
     return f"{known.bundle.hash[:12]}-{ids_hash(known.points)}-{here[:8]}"
 

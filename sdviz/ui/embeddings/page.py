@@ -1,4 +1,4 @@
-"""The page Embeddings: feature space on a page, before training and after."""
+"""The page Embeddings: a 2-D or 3-D view of feature space, through training or after it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from sdviz.ui.cache.evidence import open_evidence, say_missing, show_missing_par
 from sdviz.ui.cache.layouts import LayoutJob
 from sdviz.ui.charts import Chart, offer_downloads
 from sdviz.ui.charts.parts import Points
-from sdviz.ui.components.scatter import TILES_A_SHEET, Colouring, FrameName, scatter, send_pictures
+from sdviz.ui.components.picture_sheets import TILES_A_SHEET, send_pictures
+from sdviz.ui.components.scatter import Colouring, FrameName, scatter
 from sdviz.ui.embeddings.colours import BY_SET, FIGURE_3, HELP, WAYS, colour_points, edges_of, texts_of
 from sdviz.ui.embeddings.hover_pictures import (
     Lacking,
@@ -48,7 +49,7 @@ TITLES = {method: title for title, method in METHODS.items()}
 ONE, TWO = "One, with a slider", "First and last"
 COUNTS = (500, 1_000, 2_000, 5_000, 10_000, 20_000)
 HEIGHT_PX = 490
-# a layout that is there sooner than this needs no progress bar
+# a layout that is done sooner needs no progress bar
 AT_ONCE_SEC = 0.2
 POLL_SEC = 0.5
 
@@ -92,7 +93,7 @@ def _page(evidence: Evidence, library: PictureLibrary) -> None:
 
 
 def _controls(evidence: Evidence, views: dict[str, list[str]]) -> tuple[View, str, str]:
-    """Two rows of widgets; what they say stands in the address."""
+    """Draws two rows of widgets; their values stand in the address."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
         view = choose_one(
             "Feature space",
@@ -170,7 +171,7 @@ def _controls(evidence: Evidence, views: dict[str, list[str]]) -> tuple[View, st
                 **KEPT,
             )
     layout = LayoutSettings(METHODS[method], dims, float(perplexity), int(n_neighbors), int(seed))
-    # in the order of the choice's list, so that the order of clicks changes no layout
+    # in the order of the list, so that the order of clicks does not change the layout
     in_order = tuple(one for one in choices if one in sets)
     return View(view == THROUGH, in_order, int(n), bool(unit), layout), way or BY_SET, panels
 
@@ -206,7 +207,7 @@ def _points(known: Known, wish: View, way: str, panels: str) -> None:
         if job is not None:
             _progress(job, wish)
         marked, about_it = mark_sample(known, wish.unit_length)
-        clicked, _ = scatter(
+        clicked = scatter(
             layouts.points,
             key=key,
             layout=name,
@@ -238,11 +239,11 @@ def _points(known: Known, wish: View, way: str, panels: str) -> None:
 
 
 def _layouts(known: Known, wish: View) -> tuple[Layouts, str, LayoutJob | None]:
-    """What to show now: the layout that was asked for, or a PCA and the job that is at it."""
+    """The layout that was asked for; while it is computed, a PCA and the running job."""
     features, settings = known.points.features, wish.layout
     if settings.method == "pca":
         return by_pca(features, settings.dims), "pca", None
-    # looked for in every run: small files, and they may have been made since the last
+    # checked in every run: the files are small and may have been made since the last
     found = find_ahead(known.evidence, known.points, wish.unit_length, settings)
     if found is not None:
         return found, settings.method, None
@@ -308,7 +309,7 @@ def _caption(known: Known, wish: View, method: str, layouts: Layouts, shown: Col
 
 
 def _save(known: Known, wish: View, method: str, layouts: Layouts, shown: Colouring) -> None:
-    """The last epoch as a figure; all epochs as numbers."""
+    """Offers the last epoch as a figure, and all epochs as a table."""
     lines = _provenance(known, wish, method)
     xy = layouts.points[-1]
     chart = Chart(
@@ -336,7 +337,7 @@ def _save(known: Known, wish: View, method: str, layouts: Layouts, shown: Colour
 
 
 def _title(known: Known, method: str, shown: Colouring) -> str:
-    """Of the figure: "t-SNE of the features after training, coloured by set"."""
+    """The figure's title, as in "t-SNE of the features after training, coloured by set"."""
     frame = known.points.frames[-1].removesuffix(" (last)")
     when = frame if len(known.points.frames) == 1 else f"at {frame}"
     when = f"in {frame}" if known.points.same_in else when
@@ -360,7 +361,7 @@ def _provenance(known: Known, wish: View, method: str) -> dict[str, str]:
 
 
 def _open(known: Known, one: str) -> None:
-    """Goes to Sample votes with this image."""
+    """Opens this image on Sample votes."""
     for row in np.flatnonzero(known.points.ids == one)[:1]:
         is_scored = known.points.scored_rows[row] >= 0
         set_shared("sample", one)
@@ -372,7 +373,7 @@ def _open(known: Known, one: str) -> None:
 
 
 def _send_sheets(known: Known, name: str, said: Lacking) -> None:
-    """Brings the pictures after the points are drawn, so that nobody waits for them."""
+    """Sends the pictures after the points are drawn, so that nobody waits for them."""
     made = outliers_made(known, name)
     parts: list[Lacking] = []
     for number in range(-(-len(known.points) // TILES_A_SHEET)):

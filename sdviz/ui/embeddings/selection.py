@@ -1,8 +1,7 @@
-"""What was lassoed in Embeddings: pictures, counts per set and cluster, export."""
+"""The selected points of Embeddings: pictures, counts per set and cluster, export."""
 
 from __future__ import annotations
 
-import csv
 import io
 import zipfile
 from collections.abc import Mapping
@@ -13,39 +12,25 @@ import pandas as pd
 import streamlit as st
 
 from sdviz.analysis.points import OUTLIERS, TRAIN
+from sdviz.evaluation.writing import csv_table
 from sdviz.projection import Layouts, inside, project
+from sdviz.ui.assets import style
 from sdviz.ui.cache.evidence import say_missing
-from sdviz.ui.components import Cell, picture_grid
+from sdviz.ui.components.picture_grid import Cell, picture_grid
 from sdviz.ui.components.scatter import Colouring
 from sdviz.ui.embeddings.colours import texts_of
 from sdviz.ui.embeddings.state import PAGE, Known
-from sdviz.ui.library import show_pictures
 from sdviz.ui.pictures import data_uri, png_bytes
 from sdviz.ui.text import counted
 from sdviz.ui.theme import set_roles
 
 AT_ONCE, PICTURE_PX = 48, 96
 MOST_IN_ZIP = 5_000
-_CSS = """
-<style>
-.chosencounts { border-collapse: collapse; width: 100%; font-size: 14px; line-height: 1.35;
-  font-variant-numeric: tabular-nums; }
-.chosencounts th, .chosencounts td { padding: 4px 8px 4px 0; text-align: left; vertical-align: top;
-  border-bottom: 1px solid rgba(128,140,155,.35); overflow-wrap: anywhere; }
-.chosencounts th { font-weight: 500; opacity: .8; overflow-wrap: normal; }
-.chosencounts th:nth-child(2), .chosencounts td:nth-child(2) { text-align: right; padding-right: 14px;
-  overflow-wrap: normal; }
-.chosencounts td:first-child { width: 32%; }
-.chosencounts td span { display: inline-block; margin-right: 10px; }
-.chosencounts b { font-weight: 600; }
-.chosencounts i { display: inline-block; width: 11px; height: 11px; border-radius: 2px; margin-right: 7px; }
-</style>
-"""
 _IDS, _PAGE = f"{PAGE}_chosen_ids", f"{PAGE}_chosen_page"
 
 
 def chosen_rows(known: Known) -> np.ndarray:
-    """Rows of the points that are selected, int64, in their order; the selection stays over another layout."""
+    """The rows of the selected points, int64, ascending. Another layout keeps the selection."""
     ids = st.session_state.get(_IDS, ())
     return np.flatnonzero(np.isin(known.points.ids, list(ids))) if ids else np.array([], np.int64)
 
@@ -53,7 +38,7 @@ def chosen_rows(known: Known) -> np.ndarray:
 def take_region(
     region: Mapping[str, object] | None, known: Known, layouts: Layouts, layout: str, shown: Colouring
 ) -> None:
-    """Makes the points in the region that was drawn the selection; None empties it.
+    """Selects the points inside a region that was drawn; None empties the selection.
 
     Args:
         region: As `scatter` reports it. One of another layout, or that is not understood, changes nothing.
@@ -105,7 +90,7 @@ def show_chosen(known: Known, layouts: Layouts, rows: np.ndarray, lines: Mapping
 
 
 def odd_ones_first(known: Known, rows: np.ndarray) -> np.ndarray:
-    """The same rows: OOD images, then outliers, held-out ID images, and training images last."""
+    """Sorts rows: OOD images, then outliers, held-out ID images, training images."""
     roles = set_roles(known.evidence)
     place = {OUTLIERS: 1, TRAIN: 3} | {name: 2 for name, role in roles.items() if role == "id"}
     return rows[np.argsort([place.get(name, 0) for name in known.points.sets[rows].tolist()], kind="stable")]
@@ -124,7 +109,7 @@ def _gallery(known: Known, rows: np.ndarray) -> str | None:
             page = int(st.number_input(f"Page, 1 to {n_pages}", 1, n_pages, key=_PAGE))
     some = rows[(page - 1) * AT_ONCE : page * AT_ONCE]
     p = known.points
-    pictures = show_pictures(known.library, known.evidence, p.ids[some].tolist())
+    pictures = known.show_pictures(p.ids[some].tolist())
     texts = texts_of(known)
     cells = []
     for i, row in enumerate(some.tolist()):
@@ -148,7 +133,7 @@ def _gallery(known: Known, rows: np.ndarray) -> str | None:
 
 
 def counts_of(known: Known, rows: np.ndarray) -> pd.DataFrame:
-    """How many of the selected are of each set and cluster: a row for each cluster, a column for each set."""
+    """Counts the selected points: a row for each cluster, a column for each set, with totals."""
     p = known.points
     clusters = [known.cluster_name(c) or "unknown" for c in p.clusters[rows].tolist()]
     sets = p.sets[rows].tolist()
@@ -160,7 +145,7 @@ def counts_of(known: Known, rows: np.ndarray) -> pd.DataFrame:
 
 
 def counts_html(known: Known, rows: np.ndarray) -> str:
-    """The same to look at: a row for each set, the total first, its clusters as words that wrap."""
+    """The same counts as HTML: a row for each set, the total first."""
     table = counts_of(known, rows)
     lines = []
     # as everywhere: the totals, then ID, OOD sets and outliers in their order
@@ -174,7 +159,8 @@ def counts_html(known: Known, rows: np.ndarray) -> str:
         of = " ".join(f"<span>{escape(str(c))} <b>{n:,}</b></span>" for c, n in parts.items() if n)
         lines.append(f"<tr><td>{square}{escape(title)}</td><td><b>{column['all']:,}</b></td><td>{of}</td></tr>")
     head = "<tr><th>set</th><th>images</th><th>of which in cluster</th></tr>"
-    return f'{_CSS}<table class="chosencounts"><thead>{head}</thead><tbody>{"".join(lines)}</tbody></table>'
+    table = f'<table class="chosencounts"><thead>{head}</thead><tbody>{"".join(lines)}</tbody></table>'
+    return style(__name__) + table
 
 
 def _downloads(known: Known, layouts: Layouts, rows: np.ndarray, lines: Mapping[str, str]) -> None:
@@ -204,20 +190,14 @@ def _downloads(known: Known, layouts: Layouts, rows: np.ndarray, lines: Mapping[
 
 
 def points_csv(known: Known, layouts: Layouts, rows: np.ndarray, lines: Mapping[str, str]) -> str:
-    """Points as a table: what is known of each, and its place in every epoch.
-
-    Lines at the top that begin with # say where it comes from; `pandas.read_csv(comment="#")` passes over them.
-    """
-    stream = io.StringIO(newline="")
-    for key, value in lines.items():
-        stream.write(f"# {key}: {value}\n")
-    writer = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+    """Points as a table: what is known of each, and its place in every epoch."""
     p, axes = known.points, "xyz"[: layouts.points.shape[2]]
     places = [f"{axis} {name}" for name in p.frames for axis in axes]
-    writer.writerow(["id", "set", "cluster", "class", "S", "told", "score", "votes", "verdict", *places])
+    header = ["id", "set", "cluster", "class", "S", "told", "score", "votes", "verdict", *places]
+    values: list[list[object]] = []
     for row in rows.tolist():
         score, votes = known.scores[row], known.votes[row]
-        writer.writerow(
+        values.append(
             [
                 str(p.ids[row]),
                 str(p.sets[row]),
@@ -231,14 +211,14 @@ def points_csv(known: Known, layouts: Layouts, rows: np.ndarray, lines: Mapping[
                 *[float(v) for v in layouts.points[:, row].ravel()],
             ]
         )
-    return stream.getvalue()
+    return csv_table(header, values, lines, quote_texts=True)
 
 
 def chosen_zip(known: Known, layouts: Layouts, rows: np.ndarray, lines: Mapping[str, str]) -> bytes:
-    """The CSV and a PNG of every selected image that is on this machine, named by its row in the CSV."""
+    """A ZIP of the CSV and a PNG of each selected image on this machine, named by its row in the CSV."""
     stream = io.BytesIO()
     ids = known.points.ids[rows].tolist()
-    pictures = show_pictures(known.library, known.evidence, ids)
+    pictures = known.show_pictures(ids)
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr("selection.csv", points_csv(known, layouts, rows, lines))
         for i, row in enumerate(rows.tolist()):

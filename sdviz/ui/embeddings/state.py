@@ -1,4 +1,4 @@
-"""What the page Embeddings has on show: points, where they lie, and all that is known of each."""
+"""What Embeddings shows: the points, what is known of each, and their layouts."""
 
 from __future__ import annotations
 
@@ -15,16 +15,15 @@ from sdviz.analysis.points import OUTLIERS, TRAIN, Points, available_sets, moves
 from sdviz.analysis.rescoring import SetScores
 from sdviz.analysis.stored_layouts import View
 from sdviz.analysis.votes import find_sample
-from sdviz.bundle import Bundle
 from sdviz.projection import Layouts, LayoutSettings, compute_layouts
 from sdviz.ui.cache.kept import kept
 from sdviz.ui.cache.layouts import LayoutStore
-from sdviz.ui.cluster_names import display_names
+from sdviz.ui.library import BundleView
 from sdviz.ui.pictures import NEUTRAL_COLOUR
 from sdviz.ui.scores import SetsNow, sets_now
 from sdviz.ui.session import ScoreSettings, sample, score_settings
 from sdviz.ui.text import code_span
-from sdviz.ui.theme import set_colours, set_titles
+from sdviz.ui.theme import set_titles
 
 PAGE = "embeddings"
 # what the detector says of an image at the threshold in use
@@ -32,56 +31,33 @@ RIGHT, MISSED, ALARM, UNSCORED = "right", "missed OOD", "false alarm", "not scor
 
 
 @dataclass(frozen=True, eq=False)
-class Known:
+class Known(BundleView):
     """The points on show and what is known of each.
 
     Attributes:
-        evidence: The bundle's tables.
-        library: Its pictures.
         points: Which images, and their features.
         settings: k, alpha and normalisation of the score; None without a detector.
         now: Scores and threshold under them.
         classes: str (N,), an image's own class, "" where it is unknown and for outliers.
     """
 
-    evidence: Evidence
-    library: PictureLibrary
     points: Points
     settings: ScoreSettings | None
     now: SetsNow
     classes: np.ndarray
 
-    @property
-    def bundle(self) -> Bundle:
-        """The bundle in use."""
-        return self.evidence.bundle
-
-    @cached_property
-    def names(self) -> tuple[str, ...]:
-        """Of the clusters, as shown."""
-        return display_names(self.bundle)
-
     @cached_property
     def titles(self) -> dict[str, str]:
-        """Of each set, for people."""
+        """The title of each set."""
         return titles_of(self.evidence)
 
-    @cached_property
-    def colours(self) -> dict[str, str]:
-        """Of each set, the same on every page."""
-        return set_colours(self.evidence)
-
     def colour_of(self, name: str) -> str:
-        """A set's."""
+        """The colour of a set."""
         return self.colours.get(name, NEUTRAL_COLOUR)
 
     def title_of(self, name: str) -> str:
-        """A set's, for people."""
+        """The title of a set."""
         return self.titles.get(name, name)
-
-    def cluster_name(self, cluster: int) -> str:
-        """A cluster's, as shown; "" below 0."""
-        return self.names[cluster] if 0 <= cluster < len(self.names) else ""
 
     def _column(self, name: str) -> np.ndarray:
         scores: dict[str, SetScores] = self.now.scores or {}
@@ -94,7 +70,7 @@ class Known:
 
     @cached_property
     def votes(self) -> np.ndarray:
-        """Outliers among the k nearest, float64 (N,), 0..k, NaN where there is no score."""
+        """Votes: outliers among the k nearest, float64 (N,), NaN where there is no score."""
         return self._column("votes")
 
     @cached_property
@@ -127,12 +103,12 @@ def _classes(points: Points, evidence: Evidence, library: PictureLibrary) -> np.
 
 
 def ids_hash(points: Points) -> str:
-    """A name for these images in this order, 16 hex digits."""
+    """A hash of these images in this order, 16 hex digits."""
     return hashlib.sha256("\n".join(points.ids.tolist()).encode()).hexdigest()[:16]
 
 
 def known_of(evidence: Evidence, library: PictureLibrary, view: View) -> Known:
-    """Draws the points and puts together what is known of them.
+    """Chooses the points of a view and collects what is known of them.
 
     Raises:
         MissingPart: The bundle has no features to show.
@@ -145,13 +121,13 @@ def known_of(evidence: Evidence, library: PictureLibrary, view: View) -> Known:
 
 
 def titles_of(evidence: Evidence) -> dict[str, str]:
-    """What each set is called for people."""
+    """The title of each set."""
     return set_titles(evidence) | {TRAIN: "train (ID)", OUTLIERS: OUTLIERS}
 
 
 @kept("moving features")
 def moves_through_training(evidence: Evidence) -> bool:
-    """Whether features of the bundle's snapshots are others in another epoch.
+    """Whether the features of the bundle's snapshots change from epoch to epoch.
 
     Raises:
         MissingPart: It has none.
@@ -160,7 +136,7 @@ def moves_through_training(evidence: Evidence) -> bool:
 
 
 def sets_to_choose(evidence: Evidence, through: bool) -> list[str]:
-    """Those that have points, [] where the bundle has none of this kind."""
+    """The sets that have points in this view."""
     try:
         return available_sets(evidence, through)
     except MissingPart:
@@ -168,11 +144,11 @@ def sets_to_choose(evidence: Evidence, through: bool) -> list[str]:
 
 
 def mark_sample(known: Known, unit_length: bool) -> tuple[int, str]:
-    """The row to ring for the image in use, and a line on it: another one's where it is not among the points.
+    """The point to mark for the image in use, and a line of text about it.
 
     Returns:
-        Its row, else that of the drawn image nearest to it in feature space, -1 where there is neither; and
-        what to say, "" where the image itself is ringed or none is in use.
+        The image's row, else that of the point nearest to it in feature space, -1 where there is neither; and
+        the line, "" where the image itself is marked or none is in use.
     """
     one, p = sample(), known.points
     if not one:
@@ -202,13 +178,13 @@ def _store(folder: Path) -> LayoutStore:
 
 
 def layout_store() -> LayoutStore:
-    """Where layouts are kept: beside the runs."""
+    """The store of layouts, in the folder of runs."""
     return _store((runs.runs_root() / ".layouts").absolute())
 
 
 @kept("PCA")
 def by_pca(features: np.ndarray, dims: int) -> Layouts:
-    """A PCA of every epoch, in about a second.
+    """A PCA of every epoch; takes about a second.
 
     Raises:
         ValueError: As `compute_layouts`.

@@ -1,4 +1,4 @@
-"""One image on the page Failures: its score, the training image beside it, what people say about it."""
+"""One image on the page Failures: its score, the nearest training image, verdict and note."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sdviz.analysis.notes import VERDICTS, NotesError, Seen
 from sdviz.analysis.votes import find_sample
 from sdviz.ui.cache.evidence import say_missing, why_not_found
 from sdviz.ui.cluster_names import cluster_before
-from sdviz.ui.components import Cell, Words, picture_grid
+from sdviz.ui.components.picture_grid import Cell, Label, picture_grid
 from sdviz.ui.failures.state import (
     class_of,
     facts_of,
@@ -36,7 +36,7 @@ _PROBLEM = "failures_note_problem"
 
 
 def show_detail(view: ScoredSets, ids: np.ndarray) -> None:
-    """The image that the person looks at, else the first of `ids`, the list on show."""
+    """Shows the image in use, else the first of `ids`, the list on show."""
     one = sample() or (str(ids[0]) if len(ids) else "")
     if not one:
         return
@@ -54,7 +54,7 @@ def show_detail(view: ScoredSets, ids: np.ndarray) -> None:
 
 
 def _steps(ids: np.ndarray) -> None:
-    """Buttons to the image before and after, J and K on the keyboard."""
+    """Buttons for the next and the previous image, J and K on the keyboard."""
     at, n = position(ids), len(ids)
     before = at - 1 if at is not None else -1
     after = at + 1 if at is not None else (1 if not sample() else 0)
@@ -78,7 +78,7 @@ def _steps(ids: np.ndarray) -> None:
 
 
 def _image(view: ScoredSets, one: str) -> Seen | None:
-    """An image of a scored set, or one that has no score here; None where there is no such image."""
+    """Shows an image of a scored set, or one without a score; None where there is no such image."""
     place, near = place_of(view, one), nearest_of(view, one)
     pictures = pictures_of(view, [one, *([near.id] if near else [])])
     if place is None and not pictures.found[0] and find_sample(view.evidence, one) is None:
@@ -91,14 +91,14 @@ def _image(view: ScoredSets, one: str) -> Seen | None:
     own_class = class_of(view, one, str(pictures.class_names[0]))
     colour = view.colours.get(place[0], NEUTRAL_COLOUR) if place else NEUTRAL_COLOUR
     cells = [Cell(data_uri(pictures.images[0]), one, colour, own_class or "class unknown", one)]
-    heads = [Words("this image")]
+    heads = [Label("this image")]
     if near is not None:
         its_class = str(pictures.class_names[1])
         its_cluster = view.cluster_name(near.cluster)
         text = f"{cluster_before(its_cluster)}{its_cluster}"
         small = f"{near.id}, distance {near.distance:.3f}" + (f", is {its_class}" if its_class else "")
         cells.append(Cell(data_uri(pictures.images[1]), near.id, TRAIN_COLOUR, text, small))
-        heads.append(Words("nearest training image"))
+        heads.append(Label("nearest training image"))
     _grid(cells, heads, pictures)
     if place is None:
         st.info("This image is in none of the scored sets: it has no score at this threshold.")
@@ -133,7 +133,7 @@ def _say_score(view: ScoredSets, role: str, total: float) -> None:
 
 
 def _outlier(view: ScoredSets, one: str, row: int) -> Seen:
-    """An outlier of the bank beside the training image that it was made of."""
+    """Shows an outlier of the bank and the training image that it was made of."""
     table = view.evidence.outliers
     source = str(table.source_ids[row])
     pictures = pictures_of(view, [one, source])
@@ -145,7 +145,7 @@ def _outlier(view: ScoredSets, one: str, row: int) -> Seen:
         Cell(data_uri(pictures.images[0]), one, OUTLIER_COLOUR, f"{was}, told {target}", one),
         Cell(data_uri(pictures.images[1]), source, TRAIN_COLOUR, text, small),
     ]
-    _grid(cells, [Words("this outlier"), Words("its source")], pictures)
+    _grid(cells, [Label("this outlier"), Label("its source")], pictures)
     st.markdown(
         f"**SD outlier**: {plain(was)}, told {plain(target)}, at S = {recipe.start_timestep} "
         f"(σ {table.sigma(row):.2f}), w = {recipe.guidance_scale:g}. "
@@ -158,7 +158,7 @@ def _outlier(view: ScoredSets, one: str, row: int) -> Seen:
     )
 
 
-def _grid(cells: list[Cell], heads: list[Words], pictures: Pictures) -> None:
+def _grid(cells: list[Cell], heads: list[Label], pictures: Pictures) -> None:
     picture_grid(cells, len(cells), key="failures_pair", size_px=BIG_PX, column_names=heads, shrink=True)
     say_missing(pictures.missing, pictures.ways)
 

@@ -1,4 +1,4 @@
-"""Near-duplicates on the page Failures: pictures that lie close to a training image."""
+"""Near-duplicates on the page Failures: images close to a training image in feature space."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from sdviz.analysis.duplicates import Pairs, ood_pairs, outlier_pairs, source_pa
 from sdviz.ui.cache.background import DEVICE_LOCK, let_others_compute
 from sdviz.ui.cache.evidence import say_missing, show_missing_part
 from sdviz.ui.cache.kept import kept
-from sdviz.ui.components import Cell, Words, picture_grid
+from sdviz.ui.components.picture_grid import Cell, Label, picture_grid
 from sdviz.ui.failures.detail import show_detail
 from sdviz.ui.failures.state import page_buttons, page_of, pictures_of
 from sdviz.ui.links import set_link_value
 from sdviz.ui.pictures import TRAIN_COLOUR, data_uri
 from sdviz.ui.scores import ScoredSets
-from sdviz.ui.session import sample, set_shared
+from sdviz.ui.session import opener, sample
 from sdviz.ui.text import percent
 from sdviz.ui.theme import OUTLIERS
 
@@ -121,10 +121,6 @@ def _usual_distance(view: ScoredSets) -> float | None:
     return None
 
 
-def _clicked() -> None:
-    set_shared("sample", st.session_state["failures_pair_grid"].clicked)
-
-
 def _grid(view: ScoredSets, which: str, pairs: Pairs) -> None:
     if not len(pairs):
         return
@@ -160,9 +156,9 @@ def _grid(view: ScoredSets, which: str, pairs: Pairs) -> None:
         n,
         key="failures_pair_grid",
         size_px=PAIR_PX,
-        row_names=[Words(first, "distance"), Words(second)],
+        row_names=[Label(first, "distance"), Label(second)],
         head_px=80,
-        on_click=_clicked,
+        on_click=opener("failures_pair_grid"),
     )
     say_missing(pictures.missing, pictures.ways)
     page_buttons(len(pairs), page, PAIRS_AT_ONCE)

@@ -1,4 +1,4 @@
-"""The page Failures: what is called wrongly at the threshold in use, worst first."""
+"""The page Failures: images on the wrong side of the threshold, worst first."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sdviz.analysis.failures import Failures, find_failures, recall_of, threshol
 from sdviz.analysis.notes import NotesError, notes_csv, tallies
 from sdviz.analysis.provenance import provenance
 from sdviz.ui.cache.evidence import open_evidence, say_missing, show_missing_part
-from sdviz.ui.components import Cell, picture_grid
+from sdviz.ui.components.picture_grid import Cell, picture_grid
 from sdviz.ui.failures.detail import show_detail
 from sdviz.ui.failures.near_duplicates import PAIRS, show_pairs
 from sdviz.ui.failures.rates import show_rates
@@ -32,13 +32,13 @@ from sdviz.ui.links import keep_link_values, restore_link_values, set_link_value
 from sdviz.ui.page import PageContext, show_missing_bundle
 from sdviz.ui.pictures import data_uri
 from sdviz.ui.scores import ScoredSets, scored_sets
-from sdviz.ui.session import chosen_set, sample, score_controls, set_shared
+from sdviz.ui.session import chosen_set, opener, sample, score_controls, set_shared
 from sdviz.ui.text import counted, minute, plain
 from sdviz.ui.theme import set_name
 
 SHOWS = "every OOD image that the detector let through and every ID image that it flagged, worst first"
 MISSED, ALARMS, PAIRS_VIEW = "missed", "alarms", "pairs"
-# Stand in the address, but belong to no widget
+# in the address, but of no widget
 SHOW, CLASS, CLUSTER = "f_show", "f_class", "f_cluster"
 OWN = (SHOW, CLASS, CLUSTER, PAIRS)
 EVERY = ""
@@ -91,12 +91,12 @@ def _view(evidence: Evidence, library: PictureLibrary) -> ScoredSets:
 
 
 def _threshold_row(view: ScoredSets, missed: Failures, alarms: Failures) -> None:
-    """The threshold by the share of ID images that it lets pass, and what that costs."""
+    """The slider that sets the threshold by the share of ID images that pass, and what that costs."""
     ordered = view.reference.id_scores
     recall = recall_of(ordered, view.threshold)
     # a threshold from a link may let fewer pass than the slider offers
     lowest = min(LOWEST_RECALL, float(np.floor(recall)))
-    # what passes now, as in the text beside it, also where that is not what was asked for
+    # the share that really passes, as in the text, even where another was asked for
     st.session_state["failures_recall"] = round(recall, 2)
 
     def move() -> None:
@@ -110,7 +110,7 @@ def _threshold_row(view: ScoredSets, missed: Failures, alarms: Failures) -> None
             "Held-out ID images that pass, %",
             lowest,
             100.0,
-            # one ID image at least, else a step changes nothing
+            # a step of at least one ID image, else it changes nothing
             step=max(0.5, math.ceil(10_000 / len(ordered)) / 100),
             format="%.2f",
             key="failures_recall",
@@ -129,7 +129,7 @@ def _threshold_row(view: ScoredSets, missed: Failures, alarms: Failures) -> None
 
 
 def _missed_of_what(view: ScoredSets, missed: Failures) -> str:
-    """How many OOD images are missed, of test sets and of others apart."""
+    """How many OOD images are missed, in all and by kind of set."""
     n, wrong = dict.fromkeys(OOD_KINDS, 0), dict.fromkeys(OOD_KINDS, 0)
     for name, one in view.evidence.ood_sets.items():
         kind = one.role if one.role in OOD_KINDS else TESTED
@@ -151,13 +151,13 @@ def _choose_view(view: ScoredSets, missed: Failures, alarms: Failures) -> str:
     }
     show = str(st.session_state.get(SHOW, ""))
     if show not in labels:
-        # whoever comes with a false alarm wants to see it
+        # a false alarm in use opens the false alarms
         show = ALARMS if sample() in set(alarms.ids.tolist()) else MISSED
     st.session_state["failures_show"] = show
 
     def choose() -> None:
         set_link_value(SHOW, st.session_state["failures_show"])
-        # filters of the other kind pick nothing here
+        # filters of the other view would match nothing here
         set_link_value(CLASS, "")
         set_link_value(CLUSTER, "")
 
@@ -174,7 +174,7 @@ def _choose_view(view: ScoredSets, missed: Failures, alarms: Failures) -> str:
 
 
 def _filters(view: ScoredSets, found: Failures, sets: Sequence[str]) -> tuple[Failures, list[str]]:
-    """Widgets that pick failures by set, class and cluster; what they leave, and the sets."""
+    """Filters by set, class and cluster; returns the failures left, and the sets."""
     columns = st.columns(3)
     name = chosen_set(view.evidence)
     name = name if name in sets else EVERY
@@ -193,7 +193,7 @@ def _filters(view: ScoredSets, found: Failures, sets: Sequence[str]) -> tuple[Fa
     for one in np.unique(found.sets).tolist():
         here, facts = found.sets == one, facts_of(view, one)
         classes[here] = facts.classes[found.rows[here]]
-        clusters[here] = [view.cluster_name(int(c)) for c in facts.clusters[found.rows[here]]]
+        clusters[here] = [view.cluster_name(int(c), "unknown") for c in facts.clusters[found.rows[here]]]
     keep = np.ones(len(found), bool)
     for column, label, link, every, values in (
         (columns[1], "Class", CLASS, "every class", classes),
@@ -254,10 +254,6 @@ def _nothing(view: ScoredSets, found: Failures, sets: Sequence[str], false_alarm
     st.success(f"{why} Let {which} ID images pass, with the slider above, to see which come next.")
 
 
-def _clicked() -> None:
-    set_shared("sample", st.session_state["failures_grid"].clicked)
-
-
 def _grid(view: ScoredSets, shown: Failures) -> None:
     page = page_of(shown.ids)
     rows = np.arange(page * AT_ONCE, min(len(shown), (page + 1) * AT_ONCE))
@@ -284,7 +280,8 @@ def _grid(view: ScoredSets, shown: Failures) -> None:
                 chosen=one == chosen,
             )
         )
-    picture_grid(cells, len(cells), key="failures_grid", size_px=PICTURE_PX, on_click=_clicked)
+    key = "failures_grid"
+    picture_grid(cells, len(cells), key=key, size_px=PICTURE_PX, on_click=opener(key))
     say_missing(pictures.missing, pictures.ways)
     page_buttons(len(shown), page)
     frames = ", ".join(
@@ -304,7 +301,7 @@ def _grid(view: ScoredSets, shown: Failures) -> None:
 
 
 def _notes(view: ScoredSets) -> None:
-    """How many verdicts of each kind there are, and all of them as a file."""
+    """Counts of each verdict, and all notes as a file."""
     try:
         notes = list(notebook().read(view.bundle.hash).values())
     except NotesError as error:

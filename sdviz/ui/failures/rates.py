@@ -23,7 +23,7 @@ MOST_LETTERS = 34
 
 
 def show_rates(view: ScoredSets, sets: Sequence[str], false_alarms: bool) -> None:
-    """A bar for each group of these sets, which are all ID or all OOD, the worst first."""
+    """A bar for each group of these sets, the worst first. The sets are either all ID or all OOD."""
     what = "False alarms" if false_alarms else "Missed OOD"
     head = st.columns([3, 2], vertical_alignment="bottom")
     head[0].markdown(f"**{what}, share of each group**")
@@ -40,7 +40,7 @@ def show_rates(view: ScoredSets, sets: Sequence[str], false_alarms: bool) -> Non
     for name in sets:
         facts, total = facts_of(view, name), view.scores[name].total
         if by == BY_CLUSTER:
-            groups = np.array([view.cluster_name(int(one)) for one in facts.clusters], dtype=str)
+            groups = np.array([view.cluster_name(int(one), "unknown") for one in facts.clusters], dtype=str)
         else:
             groups = np.where(facts.classes == "", NO_CLASS, facts.classes)
         found += rates(name, groups, is_wrong(view.evidence.sets[name], total, view.threshold))
@@ -98,7 +98,7 @@ def show_rates(view: ScoredSets, sets: Sequence[str], false_alarms: bool) -> Non
 
 
 def _labels(shown: Sequence[Rate], with_set: bool) -> list[str]:
-    """Beside each bar its group, its set and its counts; only a long name loses its middle."""
+    """The label of each bar: group, set and counts. Long names lose their middle."""
     short = [_shortened(rate.name) for rate in shown]
     pairs = [(name, rate.set) for name, rate in zip(short, shown, strict=True)]
     labels = []

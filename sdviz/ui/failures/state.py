@@ -1,4 +1,4 @@
-"""What the page Failures works on: scores under the settings in use, facts about images, the list on show."""
+"""What the parts of Failures share: facts about images, notes, and the place in the list on show."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _places(evidence: Evidence) -> dict[str, tuple[str, int]]:
 
 
 def place_of(view: ScoredSets, one: str) -> tuple[str, int] | None:
-    """The scored set that an image is in, and its row there; None for any other image."""
+    """The scored set of an image and its row there; None for any other image."""
     return _places(view.evidence).get(one)
 
 
@@ -94,7 +94,7 @@ def _nearest(view: ScoredSets, one: str, name: str, row: int) -> Nearest | None:
 
 
 def nearest_of(view: ScoredSets, one: str) -> Nearest | None:
-    """The nearest training image of a scored image; None in a bundle without what that takes."""
+    """The nearest training image of a scored image; None where the bundle cannot tell."""
     place = place_of(view, one)
     if place is None:
         return None
@@ -105,7 +105,7 @@ def nearest_of(view: ScoredSets, one: str) -> Nearest | None:
 
 
 def class_of(view: ScoredSets, one: str, of_picture: str) -> str:
-    """What stands under a picture: its own class, of an SD outlier in a scored set what it is made of."""
+    """The text under a picture: its own class; for an SD outlier in a scored set, the class of its source."""
     place = place_of(view, one)
     if place is None or view.evidence.sets[place[0]].role != "sd":
         return of_picture
@@ -113,26 +113,26 @@ def class_of(view: ScoredSets, one: str, of_picture: str) -> str:
 
 
 def pictures_of(view: ScoredSets, ids: list[str]) -> Pictures:
-    """Pictures of any ids; outliers may have to be made again, on the device."""
+    """Pictures by id. Outliers may have to be made again, on the device."""
     if any(view.library.outlier_row(one) is not None for one in ids):
-        with st.spinner("Making outliers again from their sources ..."), DEVICE_LOCK:
-            return view.library.show(ids)
+        with st.spinner("Making outliers again from their sources ..."):
+            return view.show_pictures(ids)
     return view.library.show(ids)
 
 
 def notebook() -> NoteBook:
-    """The notes of this machine, beside the runs."""
+    """The notes of this machine, in the folder of runs."""
     return NoteBook(runs.runs_root() / FILE)
 
 
 def position(ids: np.ndarray) -> int | None:
-    """Where the shared sample stands in the list on show, None where it does not."""
+    """The place of the image in use in the list on show; None where it is not in it."""
     at = np.flatnonzero(ids == sample())
     return int(at[0]) if len(at) else None
 
 
 def page_of(ids: np.ndarray, at_once: int = AT_ONCE) -> int:
-    """The page of the list on show: where the person turned to, or, once the sample changed, where that is."""
+    """The page of the list: the one last turned to, or the page of the image in use once that changed."""
     page, when = st.session_state.get(_PAGE, (0, ""))
     at = position(ids)
     if at is not None and when != sample():
@@ -143,12 +143,12 @@ def page_of(ids: np.ndarray, at_once: int = AT_ONCE) -> int:
 
 
 def turn_to(page: int) -> None:
-    """For `on_click`: another page of the list on show."""
+    """For `on_click`: turns to a page of the list."""
     st.session_state[_PAGE] = (page, sample())
 
 
 def page_buttons(n: int, page: int, at_once: int = AT_ONCE) -> None:
-    """Which part of a list is on show, and buttons for the parts before and after."""
+    """Buttons to turn the pages of a list, and the range on show."""
     if n <= at_once:
         return
     columns = st.columns([1, 1, 3], vertical_alignment="center")

@@ -13,7 +13,7 @@ from sdviz.ui.outliers import s_slider, w_slider
 
 
 def what_a_link_takes(bundle: Bundle) -> dict[str, str]:
-    """Each parameter of the address and what it may be, in words."""
+    """Each parameter of the address and the values it may have, in words."""
     max_s = bundle.manifest.max_train_timestep
     return {
         "data": "a set of this machine",
@@ -35,7 +35,7 @@ def what_a_link_takes(bundle: Bundle) -> dict[str, str]:
 
 
 def show_controls(bundle: Bundle) -> Settings:
-    """The row of widgets, the rare ones under Advanced."""
+    """Draws the row of widgets, the rare ones under Advanced."""
     columns = st.columns([2.9, 2.5, 2.0, 1.6], vertical_alignment="top")
     with columns[0]:
         s = s_slider(bundle, "S", bind="query-params")
@@ -53,20 +53,20 @@ def show_controls(bundle: Bundle) -> Settings:
         )
         st.caption("the label it is denoised under")
     with columns[3]:
-        st.markdown("<div style='height:1.75rem'></div>", unsafe_allow_html=True)
+        st.space(28)  # px: the height of a label
         with st.popover("Advanced", width="stretch"):
             advanced = _advanced(bundle, s, w)
     return Settings(advanced, target)
 
 
 def other_names(bundle: Bundle) -> dict[str, str]:
-    """The name on show of each cluster, by every name that it has with known classes and without them."""
+    """The name on show by each name that a cluster has, with known classes or without."""
     shown = usual_names(bundle)
     return dict(zip((*bundle.class_names, *plain_names(bundle)), (*shown, *shown), strict=True))
 
 
 def _take_other_name(bundle: Bundle) -> None:
-    """A target that a link, or this page before the switch of known classes, calls by its other name."""
+    """Takes a wrong label that a link names by the cluster's other name."""
     asked = st.session_state.get("target", st.query_params.get("target", ""))
     shown = other_names(bundle).get(asked, asked)
     if shown != asked:

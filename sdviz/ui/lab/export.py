@@ -1,4 +1,4 @@
-"""What a person takes away from the lab: a labelled PNG sheet, or a ZIP of PNGs with their manifest."""
+"""Downloads of the lab: a labelled PNG sheet, or a ZIP of PNGs with their manifest."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def export_png(state: LabState) -> bytes:
 
 
 def export_zip(state: LabState) -> bytes:
-    """Original, noised image, outlier and control of each source at their own size, and manifest.csv."""
+    """A ZIP of original, noised image, outlier and control of each source at its own size, and manifest.csv."""
     r, stream = state.settings.recipe, io.BytesIO()
     lines: list[dict[str, str | int | float]] = []
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:

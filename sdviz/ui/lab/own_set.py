@@ -1,4 +1,4 @@
-"""The bundle's own data set where it is not on this machine: how to get it, and what stands in for it."""
+"""For a bundle whose own data set is not on this machine: how to get it, and images from noise in its place."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from sdviz.ui.cache.downloads import POLL_SEC, Download, can_download, download_
 from sdviz.ui.cache.kept import kept
 
 FROM_NOISE = "made from noise by this network"
-# of each cluster, fewer where there are many clusters: a large network takes seconds for one on a CPU
+# images a cluster, and in all: a large network takes seconds for one on a CPU
 _PER_CLUSTER, _AT_MOST = 4, 48
-# a tiny network is done sooner than a page with a progress bar on it
+# a tiny network is done before a progress bar would show
 AT_ONCE_SEC = 0.5
 _AWAITED = "lab_awaited_set"
 
 
 def is_here(name: str) -> bool:
-    """Whether a set is on this machine; a folder's or file's path is not looked at."""
+    """Whether a named set is on this machine."""
     try:
         return bool(data.splits(name))
     except MissingDataError:
@@ -30,12 +30,12 @@ def is_here(name: str) -> bool:
 
 
 def offers_from_noise(bundle: Bundle) -> bool:
-    """Whether images that the network makes from noise stand in for its own set."""
+    """Whether the lab offers images from noise in place of the bundle's own set."""
     return not is_here(bundle.manifest.dataset) and knows_whole_schedule(bundle)
 
 
 def say_where_own_set_is(bundle: Bundle) -> None:
-    """One line where the bundle's own set is not here, and a button that fetches it where one can."""
+    """Says how to get the bundle's own set where it is missing, with a download button where that can be."""
     name = bundle.manifest.dataset
     if is_here(name):
         return
@@ -70,7 +70,7 @@ def say_where_own_set_is(bundle: Bundle) -> None:
 
 
 def take_awaited_set(sets: list[str], own: str) -> None:
-    """Before "Images from" is drawn: chooses the set that was waited for, once it is there.
+    """Chooses the downloaded set once it is there. Call it before "Images from" is drawn.
 
     Args:
         sets: That can be chosen.
@@ -112,7 +112,7 @@ def from_noise(bundle: Bundle) -> Task[ImageSet]:
 
 
 def show_pool_from_noise(bundle: Bundle) -> ImageSet | None:
-    """The images, or None and a progress bar while they are being made, or why they could not be."""
+    """The images; None while they are made, with a progress bar, or where that failed, with the reason."""
     making = from_noise(bundle)
     if not making.wait(AT_ONCE_SEC):
         st.fragment(_await_images, run_every=POLL_SEC)(making)

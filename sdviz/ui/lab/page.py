@@ -1,8 +1,7 @@
-"""The outlier lab: its controls, the side-by-side grid and the views of one image."""
+"""The page Outlier lab: the grid of outliers and controls, and the numbers under it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +13,7 @@ from sdviz.nn.device import device_name
 from sdviz.outliers import Outlier, OutlierRequest, Recipe, draw_target_labels
 from sdviz.ui.cache import make_next
 from sdviz.ui.cluster_names import usual_names
-from sdviz.ui.components import Cell, Words, picture_grid
+from sdviz.ui.components.picture_grid import Cell, Label, picture_grid
 from sdviz.ui.lab.controls import other_names, show_controls, what_a_link_takes
 from sdviz.ui.lab.sources import Source, choose_sources, first_sources
 from sdviz.ui.lab.state import (
@@ -35,7 +34,7 @@ from sdviz.ui.pictures import CONTROL_COLOUR, NEUTRAL_COLOUR, OUTLIER_COLOUR, da
 from sdviz.ui.text import counted
 
 PICTURE_PX = 128
-# Stand in the address, but belong to no widget
+# in the address, but of no widget
 NO_WIDGETS = ("pick", "focus")
 _SHIFT_HELP = {
     "shift, outlier": "Outliers that the bundle's own clusterer no longer calls what the original was.",
@@ -68,7 +67,7 @@ def show_lab(context: PageContext) -> None:
 @st.fragment
 def _lab(bundle: Bundle, sources: list[Source]) -> None:
     keep_link_values(NO_WIDGETS)
-    # the controls come first, images or not: a widget that is not drawn forgets its value
+    # the controls are drawn even without images: a widget that is not drawn loses its value
     settings = show_controls(bundle)
     if not sources:
         return
@@ -96,10 +95,12 @@ def _lab(bundle: Bundle, sources: list[Source]) -> None:
             made = run(_pairs(sources, targets, settings.recipe), "Denoising")
             pick, right = made[:n], made[n:]
             wrong = list(enumerate(pick))
-            _show_pairs(bundle, sources, settings, targets, pick, right, focus)
-        same = _show_numbers(bundle, sources, wrong, list(enumerate(right)))
+        state = LabState(bundle, names, sources, settings, targets, pick, right, focus)
+        if settings.target != ALL_OTHERS:
+            _show_pairs(state)
+        state = replace(state, same=_show_numbers(state, wrong))
     _status_line(status, bundle, settings, made)
-    show_view(LabState(bundle, names, sources, settings, targets, pick, right, focus, same))
+    show_view(state)
     if settings.target != ALL_OTHERS:
         make_next(bundle, [_pairs(sources, targets, r) for r in _next_recipes(bundle, settings.recipe)])
 
@@ -113,7 +114,7 @@ def _pairs(sources: list[Source], targets: np.ndarray, recipe: Recipe) -> list[O
 
 
 def _next_recipes(bundle: Bundle, now: Recipe) -> list[Recipe]:
-    """Those one step of a slider away."""
+    """The recipes one slider step away."""
     s, w = now.start_timestep, now.guidance_scale
     near = [replace(now, start_timestep=s + step) for step in (S_STEP, -S_STEP)]
     near += [replace(now, guidance_scale=w + step) for step in (W_STEP, -W_STEP)]
@@ -122,7 +123,7 @@ def _next_recipes(bundle: Bundle, now: Recipe) -> list[Recipe]:
 
 
 def first_view(bundle: Bundle) -> list[OutlierRequest]:
-    """What the page makes when it is opened with nothing chosen yet.
+    """The pictures that the page makes when it is opened with nothing chosen.
 
     Raises:
         DataError: The bundle's own data is not here.
@@ -149,36 +150,18 @@ def _status_line(status: DeltaGenerator, bundle: Bundle, settings: Settings, mad
         )
 
 
-def _heads(bundle: Bundle, sources: list[Source]) -> list[Words]:
-    return [
-        Words(s.title, ", ".join(filter(None, (f"taken for {usual_names(bundle)[s.label]}", s.label_note))))
-        if s.title
-        else Words(usual_names(bundle)[s.label], s.label_note or s.id.rsplit("/", 1)[-1][:14])
-        for s in sources
-    ]
-
-
-def _show_pairs(
-    bundle: Bundle,
-    sources: list[Source],
-    settings: Settings,
-    targets: np.ndarray,
-    outliers: list[Outlier],
-    controls: list[Outlier],
-    focus: int,
-) -> None:
-    """Original, outlier, control, noised, difference: a column for each image."""
-    r = settings.recipe
+def _show_pairs(state: LabState) -> None:
+    """Shows original, outlier, control, noised image and difference, a column for each image."""
+    bundle, sources, r, names = state.bundle, state.sources, state.settings.recipe, state.names
     sigma = bundle.schedule.sigma(r.start_timestep)
-    names = usual_names(bundle)
     facts = f"S {r.start_timestep}, σ {sigma:.2f}, w {r.guidance_scale:g}{interval_text(r)}"
     solver, device = SOLVERS[r.solver].split(",")[0], bundle.device.type.upper()
     # at w = -1 only the unconditional prediction is left, whatever the label
     unlabelled = r.guidance_scale == -1
     columns: list[tuple[Cell, ...]] = []
-    for i, (source, out, control) in enumerate(zip(sources, outliers, controls, strict=True)):
+    for i, (source, out, control) in enumerate(zip(sources, state.outliers, state.controls, strict=True)):
         was, place = names[source.label], str(i)
-        wrong, right = ("nothing", "nothing") if unlabelled else (names[int(targets[i])], was)
+        wrong, right = ("nothing", "nothing") if unlabelled else (names[int(state.targets[i])], was)
         ms = 1000 * out.elapsed_sec
         how = f"{solver}, {counted(out.network_calls, 'call')}, {ms:.0f} ms, {device}"
         heat = heat_map(difference(source.image, out.image))
@@ -191,28 +174,45 @@ def _show_pairs(
         )
         columns.append(
             (
-                Cell(data_uri(source.image), texts[0], source.colour, id=place, chosen=i == focus),
-                Cell(data_uri(out.image), texts[1], OUTLIER_COLOUR, f"told {wrong}", "", place, i == focus),
+                Cell(data_uri(source.image), texts[0], source.colour, id=place, chosen=i == state.focus),
+                Cell(
+                    data_uri(out.image),
+                    texts[1],
+                    OUTLIER_COLOUR,
+                    f"told {wrong}",
+                    "",
+                    place,
+                    i == state.focus,
+                ),
                 Cell(data_uri(control.image), texts[2], CONTROL_COLOUR, f"told {right}", id=place),
                 Cell(data_uri(out.noised), texts[3], NEUTRAL_COLOUR),
                 Cell(data_uri(heat), texts[4], NEUTRAL_COLOUR, facts, how),
             )
         )
     rows = [
-        Words(sources[0].word, sources[0].role),
-        Words("outlier", "no label" if unlabelled else "wrong label"),
-        Words("control", "no label" if unlabelled else _right_label(sources)),
-        Words("noised", f"x_S at S={r.start_timestep}"),
-        Words("difference", f"{sources[0].word} to outlier; yellow is half the range"),
+        Label(sources[0].word, sources[0].role),
+        Label("outlier", "no label" if unlabelled else "wrong label"),
+        Label("control", "no label" if unlabelled else _right_label(sources)),
+        Label("noised", f"x_S at S={r.start_timestep}"),
+        Label("difference", f"{sources[0].word} to outlier; yellow is half the range"),
+    ]
+    _grid("grid", [cell for row in zip(*columns, strict=True) for cell in row], rows, bundle, sources)
+
+
+def _grid(key: str, cells: list[Cell], rows: list[Label], bundle: Bundle, sources: list[Source]) -> None:
+    """Draws a column for each source; a click chooses the one that the views below show."""
+
+    def choose() -> None:
+        set_link_value("focus", str(int(st.session_state[key].clicked) + 1))
+
+    heads = [
+        Label(s.title, ", ".join(filter(None, (f"taken for {usual_names(bundle)[s.label]}", s.label_note))))
+        if s.title
+        else Label(usual_names(bundle)[s.label], s.label_note or s.id.rsplit("/", 1)[-1][:14])
+        for s in sources
     ]
     picture_grid(
-        [cell for row in zip(*columns, strict=True) for cell in row],
-        len(sources),
-        key="grid",
-        size_px=PICTURE_PX,
-        row_names=rows,
-        column_names=_heads(bundle, sources),
-        on_click=_focus_setter("grid"),
+        cells, len(sources), key=key, size_px=PICTURE_PX, row_names=rows, column_names=heads, on_click=choose
     )
 
 
@@ -221,7 +221,7 @@ def _right_label(sources: list[Source]) -> str:
 
 
 def _focus(count: int) -> int:
-    """Row of the image that the views below are about; the address counts from 1."""
+    """The row of the image that the views below show; the address counts from 1."""
     asked = st.query_params.get("focus", "")
     if asked.isdecimal() and 1 <= int(asked) <= count:
         return int(asked) - 1
@@ -230,17 +230,10 @@ def _focus(count: int) -> int:
     return 0
 
 
-def _focus_setter(key: str) -> Callable[[], None]:
-    def choose() -> None:
-        set_link_value("focus", str(int(st.session_state[key].clicked) + 1))
-
-    return choose
-
-
 def _show_all_targets(
     bundle: Bundle, sources: list[Source], settings: Settings, run: Run, focus: int
 ) -> list[Outlier]:
-    """Every image under every label; the right one is the control. Returns them source by source."""
+    """Shows every image under every label, the right one as control; returns the results source by source."""
     names = usual_names(bundle)
     requests = [
         OutlierRequest(s.id, s.image, s.label, target, settings.recipe)
@@ -248,7 +241,7 @@ def _show_all_targets(
         for target in range(len(names))
     ]
     made = run(requests, "Denoising under every label")
-    rows = [Words(sources[0].word, sources[0].role), *(Words(f"told {n}") for n in names)]
+    rows = [Label(sources[0].word, sources[0].role), *(Label(f"told {n}") for n in names)]
     cells = [
         Cell(data_uri(s.image), f"{s.word}: {names[s.label]}", s.colour, id=str(i), chosen=i == focus)
         for i, s in enumerate(sources)
@@ -265,26 +258,17 @@ def _show_all_targets(
                     id=str(i),
                 )
             )
-    picture_grid(
-        cells,
-        len(sources),
-        key="grid_all",
-        size_px=PICTURE_PX,
-        row_names=rows,
-        column_names=_heads(bundle, sources),
-        on_click=_focus_setter("grid_all"),
-    )
+    _grid("grid_all", cells, rows, bundle, sources)
     return made
 
 
-def _show_numbers(
-    bundle: Bundle, sources: list[Source], wrong: list[tuple[int, Outlier]], right: list[tuple[int, Outlier]]
-) -> tuple[int, int] | None:
-    """Shift and background PSNR of outliers and controls, given as (row of the source, result).
+def _show_numbers(state: LabState, wrong: list[tuple[int, Outlier]]) -> tuple[int, int] | None:
+    """Shows shift and background PSNR of outliers, given as (row of the source, result), and of controls.
 
     Returns:
         As `LabState.same`.
     """
+    bundle, sources, right = state.bundle, state.sources, list(enumerate(state.controls))
     columns, same = st.columns(4), None
     if bundle.clusterer is not None:
         for column, made, name in zip(columns, (wrong, right), _SHIFT_HELP, strict=False):

@@ -1,4 +1,4 @@
-"""Choosing the source images of the lab: a random draw, by class, by hand, or an upload."""
+"""The source images of the lab: drawn at random, by class, picked by hand, or uploaded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sdviz.data.imageset import permutation
 from sdviz.data.uploads import from_uploads
 from sdviz.ui.cache import DEVICE_LOCK, load_images
 from sdviz.ui.cluster_names import usual_names
-from sdviz.ui.components import Cell, picture_grid
+from sdviz.ui.components.picture_grid import Cell, picture_grid
 from sdviz.ui.lab.own_set import (
     FROM_NOISE,
     offers_from_noise,
@@ -34,7 +34,7 @@ ANY_CLASS = "any class"
 MAX_SOURCES = 16
 USUAL_COUNT = 6
 MAX_DRAW = 9_999
-# Enough to draw from, and quick to decode where a set is a file of 50,000 JPEGs
+# enough to draw from, and quick to decode from a file of 50,000 JPEGs
 POOL_LIMIT = 4_000
 GALLERY_SIZE = 60
 GENERATED = "by this network, from noise: no real image"
@@ -68,12 +68,12 @@ class Source:
 
     @property
     def word(self) -> str:
-        """What the image is called beside its outlier."""
+        """The name of the image's row: "original" or "generated"."""
         return "generated" if self.is_generated else "original"
 
 
 def choose_sources(bundle: Bundle) -> list[Source]:
-    """The row of widgets that choose the images; empty where nothing is chosen yet."""
+    """Draws the widgets that choose the images, and returns the images; empty where none is chosen yet."""
     say_where_own_set_is(bundle)
     columns = st.columns([2.1, 2.0, 1.9, 1.5, 1.5], vertical_alignment="bottom")
     names = data.names()
@@ -94,7 +94,7 @@ def choose_sources(bundle: Bundle) -> list[Source]:
     if name == FROM_NOISE:
         made = show_pool_from_noise(bundle)
         if made is None:
-            # a widget that is not drawn meanwhile would forget what a link says
+            # a widget that is not drawn in the meantime would lose the value of a link
             _which_images(columns, usual_names(bundle), picked=False)
             return []
         pool = replace(made, class_names=usual_names(bundle))
@@ -127,7 +127,7 @@ def choose_sources(bundle: Bundle) -> list[Source]:
 def _which_images(
     columns: list[DeltaGenerator], class_names: tuple[str, ...], picked: bool
 ) -> tuple[str, int, int]:
-    """Class, number and draw, as the widgets say; images picked by hand stand in for number and draw."""
+    """Class, number and draw; images picked by hand replace number and draw."""
     with columns[1]:
         options = [ANY_CLASS, *class_names]
         wanted = st.selectbox("Class", options, key="class", bind="query-params", disabled=len(options) == 1)
@@ -150,7 +150,7 @@ def _which_images(
 
 
 def first_sources(bundle: Bundle) -> list[Source]:
-    """The images on show when nothing is chosen yet: of the bundle's own set.
+    """The images of the bundle's own set that are shown when nothing is chosen yet.
 
     Raises:
         DataError: It is not here.
@@ -161,7 +161,7 @@ def first_sources(bundle: Bundle) -> list[Source]:
 
 
 def _split_to_show(name: str) -> str | None:
-    """The test split where there is one: the network was not trained on it."""
+    """The test split where there is one, which the network was not trained on."""
     splits = data.splits(name)
     return "test" if "test" in splits else None
 
@@ -174,7 +174,7 @@ def _of_class(pool: ImageSet, wanted: str) -> np.ndarray:
 
 
 def _asked(pool: ImageSet) -> list[str]:
-    """The ids picked by hand: kept in the URL, so that a link reopens the same pictures."""
+    """The ids picked by hand, as the address has them; unknown ids are dropped from it."""
     known, asked = set(pool.ids.tolist()), st.query_params.get("pick", "")
     there = [i for i in dict.fromkeys(asked.split(",")) if i in known][:MAX_SOURCES]
     if ",".join(there) != asked:
@@ -187,7 +187,7 @@ def _back_to_the_draw() -> None:
 
 
 def _pick_by_hand(pool: ImageSet, wanted: str) -> list[int]:
-    """A gallery in a popover; returns rows of the pool, in the order picked."""
+    """A gallery in a popover; returns the picked rows of the pool, in the order picked."""
     row_of = {image_id: row for row, image_id in enumerate(pool.ids.tolist())}
     asked = _asked(pool)
 
@@ -220,7 +220,7 @@ def _pick_by_hand(pool: ImageSet, wanted: str) -> list[int]:
 
 
 def _with_labels(bundle: Bundle, pool: ImageSet, rows: np.ndarray) -> list[Source]:
-    """Labels of the bundle's own kind: the set's where the bundle was trained on them, else predicted."""
+    """Sources with labels: the set's own where the bundle was trained on them, else predicted ones."""
     images = pool.images[rows]
     labels, notes = pool.labels[rows].copy(), [""] * len(rows)
     m = bundle.manifest
@@ -255,7 +255,7 @@ def _with_labels(bundle: Bundle, pool: ImageSet, rows: np.ndarray) -> list[Sourc
 
 
 def _role(name: str, dataset: str) -> tuple[str, str]:
-    """What a set is to a bundle trained on `dataset`, and its colour."""
+    """The role of a set for a bundle trained on `dataset`, and its colour."""
     if name == dataset:
         return "ID", ID_COLOUR
     if dataset == "shapes" and name.startswith("shapes-novel"):
@@ -291,7 +291,7 @@ def _uploads(bundle: Bundle) -> list[Source]:
 
 
 def _say_what_became_of_them(kept: KeptUploads, n_files: int, n_usable: int, n_pictures: int) -> None:
-    """A line for each thing that a person would else wonder about: kept, shown once, too many."""
+    """Says how many uploads were kept, shown once, or left out."""
     if kept.before:
         columns = st.columns([5, 1], vertical_alignment="center")
         columns[0].caption(f"{counted(len(kept.before), 'uploaded picture')} kept from before.")

@@ -1,4 +1,4 @@
-"""What the lab and its views share: the settings, the pictures on show, and the work on them."""
+"""What the parts of the lab share: the settings, the pictures on show, and how they are made."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from sdviz import data
 from sdviz.bundle import Bundle
+from sdviz.diffusion.samplers import SAMPLERS
 from sdviz.evaluation import background_psnr
 from sdviz.outliers import Outlier, OutlierRequest, Recipe
 from sdviz.ui.cache import DEVICE_LOCK, is_making_next, make_outliers
@@ -18,14 +19,14 @@ from sdviz.ui.widgets import time_left
 
 RANDOM_OTHER = "random other"
 ALL_OTHERS = "all others at once"
-SOLVERS = {"ddim": "DDIM", "dpmpp_2m": "DPM-Solver++(2M)", "ddpm": "DDPM, ancestral"}
+SOLVERS = {one.key: one.title for one in SAMPLERS.values()}
 
 Run = Callable[..., list[Outlier]]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the controls say.
+    """The values of the controls.
 
     Attributes:
         recipe: S, w, steps, solver, eta, interval, seed.
@@ -38,7 +39,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class LabState:
-    """What a view needs: everything about the pictures on show.
+    """Everything about the pictures on show.
 
     Attributes:
         bundle: Makes the outliers.
@@ -63,9 +64,24 @@ class LabState:
     focus: int
     same: tuple[int, int] | None = None
 
+    @property
+    def source(self) -> Source:
+        """The image that the views are about."""
+        return self.sources[self.focus]
+
+    @property
+    def was(self) -> str:
+        """Its cluster's name."""
+        return self.names[self.source.label]
+
+    @property
+    def target(self) -> str:
+        """The name of its wrong label."""
+        return self.names[int(self.targets[self.focus])]
+
 
 def interval_text(recipe: Recipe) -> str:
-    """Where guidance counts, "" where it counts everywhere."""
+    """The guidance interval in words, "" where guidance is on everywhere."""
     if recipe.guidance_interval is None:
         return ""
     low, high = recipe.guidance_interval

@@ -11,7 +11,8 @@ import streamlit as st
 
 from sdviz.bundle import Bundle
 from sdviz.outliers import OutlierRequest, Recipe
-from sdviz.ui.components import Cell, Frame, Words, picture_grid, scrub_strip
+from sdviz.ui.components.picture_grid import Cell, Label, picture_grid
+from sdviz.ui.components.scrub_strip import Frame, scrub_strip
 from sdviz.ui.lab.export import export_png, export_zip
 from sdviz.ui.lab.state import LabState, Run, mean_psnr, runner
 from sdviz.ui.outliers import clusters_of, s_values
@@ -26,7 +27,7 @@ N_CURVE_POINTS = 9
 
 
 def show_view(state: LabState) -> None:
-    """One view at a time, so that only what is looked at is computed."""
+    """Shows the chosen view; the others are not computed."""
     masked = state.sources[0].has_mask and state.bundle.clusterer is not None
     options = [SCRUB, SHEET, TRAJECTORY, *([CURVE] if masked else []), DOWNLOAD]
     st.divider()
@@ -34,18 +35,16 @@ def show_view(state: LabState) -> None:
         "Look closer", options, default=SCRUB, key="view", bind="query-params", required=True
     )
     slot = st.container(height=46, border=False).empty()
-    source = state.sources[state.focus]
-    was, target = state.names[source.label], state.names[int(state.targets[state.focus])]
-    run = runner(state.bundle, slot)
-    _VIEWS[view](state, run)
+    _VIEWS[view](state, runner(state.bundle, slot))
+    is_generated = state.source.is_generated
     if view in (SCRUB, SHEET, TRAJECTORY):
         more = " Click another picture above to change it." if len(state.sources) > 1 else ""
-        what = f"{plain(was)}, told {plain(target)}" + ", generated from noise" * source.is_generated
+        what = f"{plain(state.was)}, told {plain(state.target)}" + ", generated from noise" * is_generated
         slot.caption(f"About image {state.focus + 1} of {len(state.sources)}: {what}.{more}")
     elif view == CURVE:
         slot.caption(f"About {len(state.sources)} images: those shown above.")
     else:
-        generated = " The network generated the images from noise: they are no real ones." * source.is_generated
+        generated = " The network generated the images from noise: they are no real ones." * is_generated
         slot.caption(f"What is shown above, to keep.{generated}")
 
 
@@ -56,7 +55,7 @@ def _request(state: LabState, row: int, recipe: Recipe, right: bool = False) -> 
 
 
 def scrub_frames(bundle: Bundle, request: OutlierRequest) -> tuple[list[int], list[OutlierRequest]]:
-    """S of each frame of the scrub strip, and what to make: the outlier of each, then the control of each."""
+    """S of each frame of the scrub strip, and what to make for them: the outliers, then the controls."""
     values = s_values(bundle.manifest.max_train_timestep, N_SCRUB_FRAMES)
     wrong = [replace(request, recipe=replace(request.recipe, start_timestep=s)) for s in values]
     return values, wrong + [replace(one, target_label=one.label) for one in wrong]
@@ -70,8 +69,7 @@ def _scrub(state: LabState, run: Run) -> None:
     values, requests = scrub_frames(state.bundle, _request(state, state.focus, state.settings.recipe))
     made = run(requests, "Making the frames")
     outliers, controls = made[: len(values)], made[len(values) :]
-    source, names = state.sources[state.focus], state.names
-    was, target = names[source.label], names[int(state.targets[state.focus])]
+    source, was, target = state.source, state.was, state.target
     frames = []
     for s, outlier, control in zip(values, outliers, controls, strict=True):
         pictures = [data_uri(p) for p in (source.image, outlier.noised, outlier.image, control.image)]
@@ -94,7 +92,7 @@ def _scrub(state: LabState, run: Run) -> None:
 
 
 def _what_to_watch(state: LabState) -> str:
-    """Only what the outliers on show bear out."""
+    """What to watch for, as far as the outliers on show bear it out."""
     if state.same is None or 2 * state.same[0] <= state.same[1]:
         return "Watch the object go before the background does."
     same, n = state.same
@@ -131,8 +129,8 @@ def _sheet(state: LabState, run: Run) -> None:
         key="sheet",
         size_px=128,
         shrink=True,
-        row_names=[Words(f"w = {w:g}", "conditional" if w == 0 else "") for w in SHEET_W],
-        column_names=[Words(f"S = {s}", f"σ {sigma(s):.2f}") for s in s_row],
+        row_names=[Label(f"w = {w:g}", "conditional" if w == 0 else "") for w in SHEET_W],
+        column_names=[Label(f"S = {s}", f"σ {sigma(s):.2f}") for s in s_row],
         on_click=_set_s_and_w,
     )
     st.caption("The same noise in every cell. A click takes that S and w to the sliders.")
@@ -159,10 +157,10 @@ def _trajectory(state: LabState, run: Run) -> None:
         len(shown) + 1,
         key="trajectory",
         size_px=96,
-        row_names=[Words("outlier", "wrong label"), Words("control", "right label")],
+        row_names=[Label("outlier", "wrong label"), Label("control", "right label")],
         column_names=[
-            Words("x_S", f"σ {sigma(r.start_timestep):.2f}"),
-            *(Words(f"step {i + 1}", f"t={timesteps[i]}, σ {sigma(timesteps[i] + 1):.2f}") for i in shown),
+            Label("x_S", f"σ {sigma(r.start_timestep):.2f}"),
+            *(Label(f"step {i + 1}", f"t={timesteps[i]}, σ {sigma(timesteps[i] + 1):.2f}") for i in shown),
         ],
     )
     st.caption(

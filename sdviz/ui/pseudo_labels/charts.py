@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import streamlit as st
 
-from sdviz.analysis import PseudoLabels
-from sdviz.analysis.clusters import ClusterFacts, confidence_histogram
+from sdviz.analysis.clusters import confidence_histogram
 from sdviz.analysis.provenance import provenance
-from sdviz.bundle import Bundle
 from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.charts.parts import Bars
-from sdviz.ui.cluster_names import cluster_before
 from sdviz.ui.pictures import ID_COLOUR, NEUTRAL_COLOUR
+from sdviz.ui.pseudo_labels.state import Clusters
 from sdviz.ui.text import plain
 from sdviz.ui.theme import cluster_colour
 
 
-def show_charts(
-    bundle: Bundle, labels: PseudoLabels, facts: ClusterFacts, names: Sequence[str], cluster: int
-) -> None:
-    """How big each cluster is, and how sure its images are; of the chosen cluster, below 0 of all of them."""
+def show_charts(clusters: Clusters, cluster: int) -> None:
+    """Charts of the clusters' sizes and of confidence, of one cluster or, below 0, of all."""
+    bundle, labels, names = clusters.bundle, clusters.labels, clusters.names
     if not len(labels.ids):
         return
     columns = st.columns(2, gap="medium")
@@ -37,7 +32,7 @@ def show_charts(
                 "Size of each cluster",
                 "cluster",
                 "training images",
-                [Bars("images", list(names), facts.sizes, colours)],
+                [Bars("images", list(names), clusters.facts.sizes, colours)],
                 height=300,
             ),
             provenance(bundle),
@@ -46,7 +41,7 @@ def show_charts(
             "hold two kinds of object, one that is empty was never used.",
         )
     with columns[1]:
-        of = "all images" if cluster < 0 else cluster_before(names[cluster], "the cluster ") + names[cluster]
+        of = "all images" if cluster < 0 else clusters.title(cluster, "the cluster ")
         st.markdown("**Confidence**")
         edges, counts = confidence_histogram(
             labels.confidence if cluster < 0 else labels.confidence[labels.labels == cluster]

@@ -1,25 +1,19 @@
-"""Which cluster an image is in, by its id or an upload, and what the cluster is called."""
+"""Finds the cluster of an image by its id or from an upload, and renames clusters."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 
 import numpy as np
 import streamlit as st
 
-from sdviz.analysis import PictureLibrary, Pictures, PseudoLabels
 from sdviz.analysis.cluster_names import NamesError, rename
-from sdviz.analysis.clusters import ClusterFacts
-from sdviz.bundle import Bundle
 from sdviz.data.uploads import from_uploads
-from sdviz.ui.cache import DEVICE_LOCK
 from sdviz.ui.cache.evidence import why_not_found
 from sdviz.ui.cluster_names import cluster_before, names_file, usual_names
-from sdviz.ui.components import Cell, picture_grid
+from sdviz.ui.components.picture_grid import Cell, picture_grid
 from sdviz.ui.outliers import cluster_of
 from sdviz.ui.page import VOTES, open_page
 from sdviz.ui.pictures import data_uri
+from sdviz.ui.pseudo_labels.state import Clusters
 from sdviz.ui.session import sample, set_shared
 from sdviz.ui.text import percent, plain
 from sdviz.ui.theme import cluster_colour
@@ -27,21 +21,22 @@ from sdviz.ui.uploads import picture_uploader
 
 MAX_UPLOADS = 8
 _PROBLEM = "pseudo_labels_problem"
-# the field, and what was typed there in vain beside the sample of that moment
+# the field, and an id that was not found with the image in use at that moment
 _FIND, _IN_VAIN = "pseudo_labels_find", "pseudo_labels_in_vain"
 
 
 # --- by id ----------------------------------------------------------------------------------------
 
 
-def find_field(library: PictureLibrary, ids: np.ndarray) -> None:
-    """Where an id is typed; what is found becomes the sample of every page, and an empty field closes it."""
+def find_field(clusters: Clusters) -> None:
+    """The field for an id. The image found becomes the one in use on every page; an empty field closes it."""
+    ids = clusters.labels.ids
 
     def find() -> None:
         wanted = str(st.session_state[_FIND]).strip()
         one = _full_id(wanted, ids) if wanted else ""
         st.session_state[_IN_VAIN] = ("", "")
-        if not wanted or one in ids or _pictures(library, one).found[0]:
+        if not wanted or one in ids or clusters.show_pictures([one]).found[0]:
             set_shared("sample", one or None)
         else:
             set_shared("sample", None)
@@ -57,45 +52,33 @@ def find_field(library: PictureLibrary, ids: np.ndarray) -> None:
     )
 
 
-def _pictures(library: PictureLibrary, one: str) -> Pictures:
-    """Of one image; an outlier may have to be made again, on the device."""
-    with DEVICE_LOCK if library.outlier_row(one) is not None else nullcontext():
-        return library.show([one])
-
-
 def _close() -> None:
     st.session_state[_FIND], st.session_state[_IN_VAIN] = "", ("", "")
     set_shared("sample", None)
 
 
 def _full_id(wanted: str, ids: np.ndarray) -> str:
-    """The first training image whose id ends so, else what was typed."""
+    """The first training id that ends in the text, else the text."""
     ending = ids[np.char.endswith(ids, wanted)] if len(ids) else ids
     return wanted if wanted in ending or not len(ending) else str(ending[0])
 
 
-def show_found(
-    bundle: Bundle,
-    library: PictureLibrary,
-    labels: PseudoLabels,
-    facts: ClusterFacts,
-    row_of: Mapping[str, int],
-    names: Sequence[str],
-) -> None:
-    """The sample that the person looks at: its picture, its cluster, how sure, and the way to its votes."""
-    # what was looked for in vain is nobody's sample; it is on show until another one is chosen
+def show_found(clusters: Clusters) -> None:
+    """Shows the image in use: its picture, cluster, confidence, and a button to its votes."""
+    # an id that was not found is not the image in use; it is shown until another is chosen
     in_vain, then = st.session_state.get(_IN_VAIN, ("", ""))
     one = in_vain if in_vain and then == sample() else sample()
     if not one:
         return
+    bundle, labels, facts = clusters.bundle, clusters.labels, clusters.facts
     with st.container(border=True):
-        pictures = _pictures(library, one)
-        row, cluster = row_of.get(one), -1
+        pictures = clusters.show_pictures([one])
+        row, cluster = clusters.row_of.get(one), -1
         if row is not None:
             cluster, sure = int(labels.labels[row]), float(labels.confidence[row])
             of = facts.sizes[cluster]
             says = (
-                f"{_bold_name(names[cluster])}, {percent(sure, 2)} sure: place "
+                f"{_bold_name(clusters.names[cluster])}, {percent(sure, 2)} sure: place "
                 f"{facts.rank[row] + 1:,} of {of:,} in its cluster, the surest first. A training image."
             )
         elif not pictures.found[0]:
@@ -104,7 +87,7 @@ def show_found(
             says = "no training image, and this bundle has no clusterer that could name its cluster."
         else:
             cluster, sure = cluster_of(bundle, pictures.images[0])
-            says = f"{_bold_name(names[cluster])}, {percent(sure, 2)} sure: the clusterer was asked."
+            says = f"{_bold_name(clusters.names[cluster])}, {percent(sure, 2)} sure: the clusterer was asked."
         columns = st.columns([1.5, 3.7, 2.6], vertical_alignment="center")
         with columns[0]:
             cell = Cell(data_uri(pictures.images[0]) if pictures.found[0] else "", one, cluster_colour(cluster))
@@ -130,8 +113,9 @@ def _bold_name(name: str) -> str:
 # --- by upload ------------------------------------------------------------------------------------
 
 
-def upload_field(bundle: Bundle, names: Sequence[str]) -> None:
+def upload_field(clusters: Clusters) -> None:
     """A popover that names the cluster of the person's own pictures."""
+    bundle = clusters.bundle
     with st.popover("Upload", icon=":material/upload:", width="content"):
         if bundle.clusterer is None:
             st.caption("This bundle has no clusterer, so it cannot name the cluster of an upload.")
@@ -148,10 +132,8 @@ def upload_field(bundle: Bundle, names: Sequence[str]) -> None:
         cells = []
         for one, image in zip(chosen.ids.tolist(), chosen.images, strict=True):
             cluster, sure = cluster_of(bundle, image)
-            alt = f"{one}, {cluster_before(names[cluster])}{names[cluster]}"
-            cells.append(
-                Cell(data_uri(image), alt, cluster_colour(cluster), names[cluster], f"{percent(sure, 1)} sure")
-            )
+            name, alt = clusters.names[cluster], f"{one}, {clusters.title(cluster)}"
+            cells.append(Cell(data_uri(image), alt, cluster_colour(cluster), name, f"{percent(sure)} sure"))
         if cells:
             picture_grid(cells, len(cells), key="pseudo_labels_uploaded", size_px=96)
         st.caption(
@@ -162,15 +144,15 @@ def upload_field(bundle: Bundle, names: Sequence[str]) -> None:
 # --- names ----------------------------------------------------------------------------------------
 
 
-def rename_field(bundle: Bundle, cluster: int, names: Sequence[str]) -> None:
+def rename_field(clusters: Clusters, cluster: int) -> None:
     """A popover that gives the chosen cluster a name for display."""
-    usual = usual_names(bundle)
+    usual, names = usual_names(clusters.bundle), clusters.names
 
     def give(name: str | None = None) -> None:
         st.session_state[_PROBLEM] = ""
         text = str(st.session_state["pseudo_labels_name"]) if name is None else name
         try:
-            rename(names_file(), bundle.hash, cluster, text, usual)
+            rename(names_file(), clusters.bundle.hash, cluster, text, usual)
         except NamesError as error:
             st.session_state[_PROBLEM] = str(error)
 

@@ -1,8 +1,6 @@
-"""Clusters beside the images' own classes, on the page Pseudo-labels: shown on demand, used for nothing."""
+"""Clusters against the images' own classes on Pseudo-labels; shown on demand, used for nothing."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import numpy as np
 import streamlit as st
@@ -15,6 +13,7 @@ from sdviz.bundle import Bundle
 from sdviz.ui.cache.kept import kept
 from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.charts.parts import Heat
+from sdviz.ui.pseudo_labels.state import Clusters
 from sdviz.ui.text import plain
 
 
@@ -29,17 +28,11 @@ def _against(bundle: Bundle, clusters: np.ndarray, classes: np.ndarray) -> Again
     return against_classes(clusters, classes, bundle.n_clusters)
 
 
-def show_truth(bundle: Bundle, clusters: np.ndarray, classes: np.ndarray, names: Sequence[str]) -> None:
-    """Accuracy, NMI and ARI, and what is in each cluster.
-
-    Args:
-        bundle: Whose clusters these are.
-        clusters: int64 (N,) of the training images.
-        classes: str (N,), see `known_classes`.
-        names: Of the clusters, as shown.
-    """
+def show_truth(clusters: Clusters, classes: np.ndarray) -> None:
+    """Shows accuracy, NMI, ARI and the confusion matrix against the training images' classes, str (N,)."""
+    bundle, names = clusters.bundle, clusters.names
     st.subheader("Against the known classes")
-    found = _against(bundle, clusters, classes)
+    found = _against(bundle, clusters.labels.labels, classes)
     if found is None:
         st.info(
             "No class of a training image is known on this machine: the set has no labels, or is not here. "

@@ -1,28 +1,26 @@
-"""The page Pseudo-labels: the clusters, their surest and least sure images, and what is in them."""
+"""The page Pseudo-labels: the clusters, with their most and least certain images."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import streamlit as st
 
 from sdviz.analysis import Evidence, MissingPart, PictureLibrary, Pictures, PseudoLabels
 from sdviz.analysis.clusters import ClusterFacts, cluster_facts
-from sdviz.bundle import Bundle
 from sdviz.ui.cache.evidence import open_evidence, say_missing, show_missing_part
 from sdviz.ui.cache.kept import kept
-from sdviz.ui.cluster_names import TRUTH, cluster_before, display_names, with_known_classes
-from sdviz.ui.components import Cell, Words, picture_grid
+from sdviz.ui.cluster_names import TRUTH, with_known_classes
+from sdviz.ui.components.picture_grid import Cell, Label, picture_grid
 from sdviz.ui.links import keep_link_values, restore_link_values, set_link_value
 from sdviz.ui.page import PageContext, show_missing_bundle
 from sdviz.ui.pictures import data_uri
 from sdviz.ui.pseudo_labels.charts import show_charts
 from sdviz.ui.pseudo_labels.find import find_field, rename_field, show_found, upload_field
 from sdviz.ui.pseudo_labels.known_classes import known_classes, show_truth
-from sdviz.ui.session import sample, set_shared
+from sdviz.ui.pseudo_labels.state import Clusters
+from sdviz.ui.session import opener, sample
 from sdviz.ui.text import counted, ordinal, percent, plain
 from sdviz.ui.theme import cluster_colour
 
@@ -36,26 +34,15 @@ OF_ONE = 20
 ROWS_AT_ONCE = 20
 
 
-@dataclass(frozen=True)
-class Clusters:
-    """What the page shows, put together once.
-
-    Attributes:
-        labels: Of the training images.
-        facts: Of each cluster.
-        row_of: The row of each training image by its id.
-    """
-
-    labels: PseudoLabels
-    facts: ClusterFacts
-    row_of: dict[str, int]
+# labels, facts and the row of each id
+Found = tuple[PseudoLabels, ClusterFacts, dict[str, int]]
 
 
 @kept("pseudo-labels")
-def _clusters(evidence: Evidence) -> Clusters:
+def _found(evidence: Evidence) -> Found:
     labels = evidence.pseudo_labels
     facts = cluster_facts(labels, evidence.bundle.n_clusters)
-    return Clusters(labels, facts, {one: row for row, one in enumerate(labels.ids.tolist())})
+    return labels, facts, {one: row for row, one in enumerate(labels.ids.tolist())}
 
 
 def show_pseudo_labels(context: PageContext) -> None:
@@ -67,28 +54,29 @@ def show_pseudo_labels(context: PageContext) -> None:
         restore_link_values((CLUSTER, TRUTH))
     evidence, library = open_evidence(context.bundle)
     try:
-        clusters = _clusters(evidence)
+        found = _found(evidence)
     except (MissingPart, ValueError) as error:
         show_missing_part(str(error), SHOWS)
         return
-    _page(context.bundle, evidence, library, clusters)
+    _page(evidence, library, found)
 
 
 @st.fragment
-def _page(bundle: Bundle, evidence: Evidence, library: PictureLibrary, clusters: Clusters) -> None:
+def _page(evidence: Evidence, library: PictureLibrary, found: Found) -> None:
     keep_link_values((CLUSTER, TRUTH))
-    names = display_names(bundle)
-    cluster, with_truth = _controls(bundle, library, clusters, names)
-    _summary(bundle, clusters)
-    show_found(bundle, library, clusters.labels, clusters.facts, clusters.row_of, names)
+    # made in every run: a name may have been given since
+    clusters = Clusters(evidence, library, *found)
+    cluster, with_truth = _controls(clusters)
+    _summary(clusters)
+    show_found(clusters)
     classes = known_classes(evidence, clusters.labels.ids) if with_truth else None
     if cluster == ALL:
-        _overview(library, clusters, names)
+        _overview(clusters)
     else:
-        _one_cluster(library, clusters, names, cluster, classes)
-    show_charts(bundle, clusters.labels, clusters.facts, names, cluster)
+        _one_cluster(clusters, cluster, classes)
+    show_charts(clusters, cluster)
     if classes is not None:
-        show_truth(bundle, clusters.labels.labels, classes, names)
+        show_truth(clusters, classes)
 
 
 def chosen_cluster(n_clusters: int) -> int:
@@ -106,25 +94,24 @@ def _choose_truth() -> None:
     set_link_value(TRUTH, "1" if st.session_state["pseudo_labels_truth"] else "")
 
 
-def _controls(
-    bundle: Bundle, library: PictureLibrary, clusters: Clusters, names: Sequence[str]
-) -> tuple[int, bool]:
-    cluster = chosen_cluster(bundle.n_clusters)
+def _controls(clusters: Clusters) -> tuple[int, bool]:
+    n = clusters.bundle.n_clusters
+    cluster = chosen_cluster(n)
     st.session_state["pseudo_labels_cluster"] = cluster
     st.session_state["pseudo_labels_truth"] = with_known_classes()
-    # one row, and where the window is too narrow for it two: no text is cut
+    # one row, or two in a narrow window: no text is cut
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.selectbox(
             "Cluster",
-            [ALL, *range(bundle.n_clusters)],
-            format_func=lambda one: "all clusters" if one == ALL else names[one],
+            [ALL, *range(n)],
+            format_func=lambda one: "all clusters" if one == ALL else clusters.names[one],
             key="pseudo_labels_cluster",
             on_change=_choose_cluster,
             width=200,
         )
-        find_field(library, clusters.labels.ids)
-        upload_field(bundle, names)
-        rename_field(bundle, cluster, names)
+        find_field(clusters)
+        upload_field(clusters)
+        rename_field(clusters, cluster)
         st.toggle(
             "Known classes",
             key="pseudo_labels_truth",
@@ -137,7 +124,7 @@ def _controls(
     return cluster, st.session_state["pseudo_labels_truth"]
 
 
-def _summary(bundle: Bundle, clusters: Clusters) -> None:
+def _summary(clusters: Clusters) -> None:
     sizes, n = clusters.facts.sizes, len(clusters.labels.ids)
     if not n:
         st.info("This bundle has no training image in its table of pseudo-labels.")
@@ -145,19 +132,15 @@ def _summary(bundle: Bundle, clusters: Clusters) -> None:
     sure = float((clusters.labels.confidence >= 0.99).mean())
     st.caption(
         f"{n:,} training image{'s' * (n != 1)} in {counted(len(sizes), 'cluster')}, labels from "
-        f"{bundle.manifest.labels_from}: {sizes.min():,} to {sizes.max():,} images each. "
+        f"{clusters.bundle.manifest.labels_from}: {sizes.min():,} to {sizes.max():,} images each. "
         f"The clusterer is at least 99 % sure of {percent(sure)} of them."
     )
 
 
-def _clicked(key: str) -> None:
-    set_shared("sample", st.session_state[key].clicked)
-
-
-def _overview(library: PictureLibrary, clusters: Clusters, names: Sequence[str]) -> None:
-    """A row for each cluster: its surest images, then its least sure ones."""
+def _overview(clusters: Clusters) -> None:
+    """Shows a row for each cluster: its most certain images, then its least certain ones."""
+    names, first = clusters.names, 0
     n = len(names)
-    first = 0
     if n > ROWS_AT_ONCE:
         pages = [f"{i + 1} to {min(i + ROWS_AT_ONCE, n)}" for i in range(0, n, ROWS_AT_ONCE)]
         page = st.selectbox("Clusters", pages, key="pseudo_labels_rows", width=200)
@@ -168,20 +151,19 @@ def _overview(library: PictureLibrary, clusters: Clusters, names: Sequence[str])
         order = clusters.facts.order[cluster].tolist()
         sure, unsure = order[:IN_A_ROW], order[IN_A_ROW:][-IN_A_ROW:]
         rows += sure + [-1] * (IN_A_ROW - len(sure)) + [-1] * (IN_A_ROW - len(unsure)) + unsure
-    pictures = _pictures(library, clusters, rows)
+    pictures = _pictures(clusters, rows)
     places = iter(range(len(pictures.images)))
     cells = [
-        Cell("", "", "transparent") if row < 0 else _cell(clusters, pictures, next(places), row, names)
-        for row in rows
+        Cell("", "", "transparent") if row < 0 else _cell(clusters, pictures, next(places), row) for row in rows
     ]
     sizes, mean = clusters.facts.sizes, clusters.facts.mean_confidence
     heads = [
-        Words(names[c], f"{sizes[c]:,} images" + (f", {percent(mean[c])} sure on average" if sizes[c] else ""))
+        Label(names[c], f"{sizes[c]:,} images" + (f", {percent(mean[c])} sure on average" if sizes[c] else ""))
         for c in shown
     ]
-    # over each picture, so that it holds as well where the columns of a narrow window stand in two blocks
-    tops = [Words("surest", ordinal(i + 1)) for i in range(IN_A_ROW)]
-    tops += [Words("least sure", ordinal(IN_A_ROW - i)) for i in range(IN_A_ROW)]
+    # over each picture, since a narrow window shows the columns in two blocks
+    tops = [Label("surest", ordinal(i + 1)) for i in range(IN_A_ROW)]
+    tops += [Label("least sure", ordinal(IN_A_ROW - i)) for i in range(IN_A_ROW)]
     picture_grid(
         cells,
         2 * IN_A_ROW,
@@ -190,7 +172,7 @@ def _overview(library: PictureLibrary, clusters: Clusters, names: Sequence[str])
         row_names=heads,
         column_names=tops,
         head_px=132,
-        on_click=partial(_clicked, "pseudo_labels_overview"),
+        on_click=opener("pseudo_labels_overview"),
     )
     st.caption(
         f"Each row is a cluster, by the {IN_A_ROW} images that the clusterer is surest of and the {IN_A_ROW} "
@@ -199,19 +181,15 @@ def _overview(library: PictureLibrary, clusters: Clusters, names: Sequence[str])
     )
 
 
-def _one_cluster(
-    library: PictureLibrary, clusters: Clusters, names: Sequence[str], cluster: int, classes: np.ndarray | None
-) -> None:
-    """The surest and the least sure images of one cluster."""
+def _one_cluster(clusters: Clusters, cluster: int, classes: np.ndarray | None) -> None:
+    """Shows the most and the least certain images of one cluster."""
     order = clusters.facts.order[cluster].tolist()
     if not order:
-        st.info(
-            f"No training image is in {cluster_before(names[cluster], 'the cluster ')}{plain(names[cluster])}."
-        )
+        st.info(f"No training image is in {plain(clusters.title(cluster, 'the cluster '))}.")
         return
     half = min(OF_ONE, -(-len(order) // 2))
     parts = [("Surest", order[:half]), ("Least sure", order[half:][-OF_ONE:][::-1])]
-    pictures = _pictures(library, clusters, [row for _, rows in parts for row in rows])
+    pictures = _pictures(clusters, [row for _, rows in parts for row in rows])
     at = 0
     for title, rows in parts:
         if not rows:
@@ -220,28 +198,26 @@ def _one_cluster(
         cells = []
         for row in rows:
             note = "" if classes is None else f"is {classes[row]}" if classes[row] else "class unknown"
-            cells.append(_cell(clusters, pictures, at, row, names, note))
+            cells.append(_cell(clusters, pictures, at, row, note))
             at += 1
         key = f"pseudo_labels_{'sure' if title == 'Surest' else 'unsure'}"
-        picture_grid(cells, len(cells), key=key, size_px=PICTURE_PX, on_click=partial(_clicked, key))
+        picture_grid(cells, len(cells), key=key, size_px=PICTURE_PX, on_click=opener(key))
     st.caption(
         "Images by the clusterer's confidence, in percent under each. The least sure ones are where two "
         "clusters meet, or where an image does not show what its neighbours show. Click one to read about it."
     )
 
 
-def _cell(
-    clusters: Clusters, pictures: Pictures, at: int, row: int, names: Sequence[str], note: str = ""
-) -> Cell:
+def _cell(clusters: Clusters, pictures: Pictures, at: int, row: int, note: str = "") -> Cell:
     """The picture at that place of `pictures`, which is of that row, with its confidence."""
     one, cluster = str(clusters.labels.ids[row]), int(clusters.labels.labels[row])
     sure = percent(clusters.labels.confidence[row], 2)
-    alt = f"{one}, {cluster_before(names[cluster])}{names[cluster]}, {sure} sure"
+    alt = f"{one}, {clusters.title(cluster)}, {sure} sure"
     picture = data_uri(pictures.images[at])
     return Cell(picture, alt, cluster_colour(cluster), sure, note, id=one, chosen=one == sample())
 
 
-def _pictures(library: PictureLibrary, clusters: Clusters, rows: Sequence[int]) -> Pictures:
-    pictures = library.show(clusters.labels.ids[[row for row in rows if row >= 0]])
+def _pictures(clusters: Clusters, rows: Sequence[int]) -> Pictures:
+    pictures = clusters.library.show(clusters.labels.ids[[row for row in rows if row >= 0]])
     say_missing(pictures.missing, pictures.ways)
     return pictures

@@ -14,7 +14,7 @@ from sdviz.detection import metrics
 from sdviz.evaluation.tables import METRIC_NAMES
 from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.charts.parts import Line
-from sdviz.ui.results.html_tables import TABLE_CSS, Row, between, percent, table_html
+from sdviz.ui.results.html_tables import Row, between, percent, show_table, table_html
 from sdviz.ui.results.records import all_records, find_columns, many_lines
 from sdviz.ui.results.state import caption_with_table
 from sdviz.ui.theme import ROLE_NAMES, set_name
@@ -26,7 +26,7 @@ COLOURS = ("#56B4E9", "#CC79A7", "#332288", "#999933")
 
 
 def compare_rows(records: Sequence[BundleRecord]) -> tuple[list[str], list[list[object]]]:
-    """What each bundle is and reached: one row a measure, one column a bundle; in %, "" where it has none."""
+    """Facts and measures, a row for each, a column for each bundle; in %, "" where it has none."""
     names = dict.fromkeys(name for one in records if one.report for name in one.report.results)
     about: list[tuple[str, list[object]]] = [
         ("trained on", [one.manifest.dataset for one in records]),
@@ -60,7 +60,7 @@ def _measure(one: BundleRecord, name: str, key: str) -> str:
 
 
 def show_compare(bundle: Bundle) -> None:
-    """A chooser, the table, and ROC curves on one set that they share."""
+    """Shows a chooser, ROC curves on a set that the bundles share, and the table."""
     records, problems = all_records()
     by_name = {one.name: one for one in records}
     key = "results_bundles"
@@ -83,7 +83,7 @@ def show_compare(bundle: Bundle) -> None:
     lines = many_lines(chosen)
     header, rows = compare_rows(chosen)
     _overlay(chosen, lines)
-    st.html(TABLE_CSS + table_html(header, [Row([str(cell) for cell in row]) for row in rows]))
+    show_table(table_html(header, [Row([str(cell) for cell in row]) for row in rows]))
     caption_with_table(
         "Each by its own k and α, from its report.json, in %; in brackets 95 % intervals over images. The two "
         "FPR95 differ, as *Metrics* says. Figures of bundles with other training data are of other ID images "

@@ -28,7 +28,7 @@ from sdviz.ui.widgets import choose_one, empty_state
 SCALES: dict[str, Scale] = {"Logarithmic": "log", "Around the threshold": "near", "Linear": "linear"}
 HEIGHTS: dict[str, Height] = {"Share of each set": "share", "Counts": "count", "Counts, log": "log"}
 CHART_KEY = "results_threshold"
-# what is seen, the same on the page and in the report
+# captions, the same on the page and in the report
 HISTOGRAM_CAPTION = (
     "How often each score occurs in each set. Every image to the right of the line is called OOD. The fewer "
     "colours overlap, the better ID and OOD are told apart."
@@ -41,7 +41,7 @@ ROC_CAPTION = (
 
 
 def precision_caption(positive: str) -> str:
-    """What the curves of precision and recall are; `positive` is "OOD" or "ID"."""
+    """The caption of the curves of precision and recall; `positive` is "OOD" or "ID"."""
     return (
         f"Of the images called {positive}, how many are (precision), against how many of all {positive} images "
         f"are found (recall). The area below is AUPR-{'out' if positive == 'OOD' else 'in'}. It depends on how "
@@ -58,7 +58,7 @@ def _take_threshold() -> None:
 
 
 def show_histogram(state: ScoredSets) -> None:
-    """Scores of every set, the threshold to drag, and what it lets through."""
+    """Shows the scores of every set, with the threshold to drag and what it lets through."""
     left, right = st.columns(2)
     with left:
         scale = SCALES[choose_one("Score axis", list(SCALES), "results_axis")]
@@ -66,7 +66,7 @@ def show_histogram(state: ScoredSets) -> None:
         height = HEIGHTS[choose_one("Bars", list(HEIGHTS), "results_bars")]
     scores = {name: state.column(name, "both") for name in state.scores}
     drawn = histogram(scores, state.reference.threshold, scale)
-    # by bundle: another one has other sets
+    # the key is by bundle: another one has other sets
     shown = st.pills(
         "Sets drawn",
         list(scores),
@@ -111,7 +111,7 @@ def show_histogram(state: ScoredSets) -> None:
 
 
 def first_sets(state: ScoredSets) -> list[str]:
-    """The sets that are drawn until a person chooses: ID, the near ones and the first far one; more are mud."""
+    """The sets drawn first: ID, the near ones and the first far one. More cannot be told apart."""
     roles = {name: one.role for name, one in state.evidence.sets.items()}
     far = [name for name in state.scores if roles[name] == "far"]
     return [name for name in state.scores if roles[name] in ("id", "near") or name in far[:1]]

@@ -1,4 +1,4 @@
-"""Tables of Results as HTML: every head in full, two-line cells, the same on the page and in the report."""
+"""Tables of Results as HTML, the same on the page and in the report."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import streamlit as st
+
+from sdviz.ui.assets import style
 from sdviz.ui.theme import ROLE_NAMES
 
 # a short line's dashes from the left, as plotly and matplotlib draw them
@@ -18,29 +21,6 @@ _LINES = {
 }
 # a number, and the mark of the best one before it: they stay on one line
 _NUMBER = re.compile(r"(▲ )?[+-]?[\d.,]+")
-# the colours of the text follow the theme of the page
-TABLE_CSS = """
-<style>
-.resultbox { overflow-x: auto; max-width: 100%; margin: 2px 0 12px; }
-.resulttable { border-collapse: collapse; font-size: 14px; font-variant-numeric: tabular-nums; }
-.resulttable th, .resulttable td { padding: 4px 10px; border-bottom: 1px solid rgba(128,140,155,.35);
-  text-align: right; vertical-align: top; }
-.resulttable th { font-weight: 500; opacity: .8; vertical-align: bottom; max-width: 150px; line-height: 1.25; }
-.resulttable th.span { text-align: center; max-width: none; }
-.resulttable .text { text-align: left; }
-.resulttable td.text + td.text { white-space: nowrap; }
-.resulttable tr.group td { font-weight: 600; padding-top: 14px; text-align: left; }
-.resulttable tr.strong td { font-weight: 600; }
-.resulttable td.ours { background: rgba(0,158,115,.10); min-width: 74px; }
-.resulttable td.ours b { font-weight: 600; }
-.resulttable small { display: block; opacity: .75; font-size: 11.5px; font-weight: 400; }
-.resulttable .whole { white-space: nowrap; }
-@media (max-width: 1200px) { .resulttable th, .resulttable td { padding: 4px 6px; }
-  .resulttable td.ours { min-width: 44px; } }
-.resulttable i { display: inline-block; width: 11px; height: 11px; border-radius: 2px; margin-right: 8px; }
-.resulttable i.line { width: 28px; height: 3px; border-radius: 0; vertical-align: middle; }
-</style>
-"""
 
 
 @dataclass(frozen=True)
@@ -71,6 +51,16 @@ class Row:
 
     cells: Sequence[Cell | str]
     kind: str = ""
+
+
+def table_style() -> str:
+    """The rules of these tables as a `<style>` element."""
+    return style(__name__)
+
+
+def show_table(table: str, wide: bool = False) -> None:
+    """Puts a table into the page; `wide` makes it as wide as the page, as a button above it is."""
+    st.html(table_style() + (f'<div class="wideresults">{table}</div>' if wide else table))
 
 
 def boxed(table: str) -> str:
@@ -105,7 +95,7 @@ def _kind(i: int, text: int) -> str:
 
 
 def _cell(cell: Cell | str, breaks: bool = False) -> str:
-    """What stands in a cell; with `breaks` or a colour a line may end within a name."""
+    """The HTML of a cell; with `breaks` or a colour a line may end within a name."""
     if isinstance(cell, str):
         cell = Cell(cell)
     words = html.escape(cell.text)
@@ -125,7 +115,7 @@ def _cell(cell: Cell | str, breaks: bool = False) -> str:
 
 
 def short_role(role: str) -> str:
-    """A role where there is little room."""
+    """The short name of a role."""
     return "SD outliers" if role == "sd" else ROLE_NAMES[role]
 
 

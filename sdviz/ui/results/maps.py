@@ -1,4 +1,4 @@
-"""Results: AUROC over k and alpha, and over the recipes S and w of finished runs."""
+"""Results: maps of AUROC over k and alpha, and over S and w of finished runs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sdviz.ui.cache.kept import kept
 from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.charts.parts import Heat
 from sdviz.ui.page import ROOT
-from sdviz.ui.results.html_tables import TABLE_CSS, Row, table_html
+from sdviz.ui.results.html_tables import Row, show_table, table_html
 from sdviz.ui.results.records import all_records, many_lines
 from sdviz.ui.results.state import MODE_TITLES, NO_DETECTOR
 from sdviz.ui.session import ScoreSettings, score_settings, set_shared
@@ -38,7 +38,7 @@ def _map(
 
 
 def shown_ks(evidence: Evidence, settings: ScoreSettings) -> tuple[int, ...]:
-    """The values of k that this bundle's banks allow, its own and the one in force among them."""
+    """The values of k to show, as far as the banks allow; with the bundle's own and the one in force."""
     most = find_rescorer(evidence, settings.normalize).max_k
     own = evidence.bundle.manifest.score
     wanted = {*KS, settings.k} | ({own.k} if own is not None else set())
@@ -46,7 +46,7 @@ def shown_ks(evidence: Evidence, settings: ScoreSettings) -> tuple[int, ...]:
 
 
 def shown_alphas(settings: ScoreSettings) -> tuple[float, ...]:
-    """The values of alpha, the one in force among them."""
+    """The values of alpha to show, with the one in force."""
     by_name = {f"{alpha:g}": alpha for alpha in (*ALPHAS, settings.alpha)}
     return tuple(sorted(by_name.values()))
 
@@ -69,7 +69,7 @@ def k_alpha_chart(evidence: Evidence, settings: ScoreSettings, names: Sequence[s
 
 
 def interval_text(evidence: Evidence, names: Sequence[str]) -> str:
-    """The AUROC intervals of those sets, by report.json: what differences must be read against."""
+    """The AUROC intervals of those sets from report.json, against which differences must be read."""
     try:
         report = evidence.report
     except MissingPart:
@@ -93,7 +93,7 @@ def interval_text(evidence: Evidence, names: Sequence[str]) -> str:
 
 
 def map_caption(evidence: Evidence, settings: ScoreSettings, names: Sequence[str]) -> str:
-    """What the map over k and alpha is."""
+    """The caption of the map over k and alpha."""
     titles = set_titles(evidence)
     return (
         f"AUROC of Eq. 6 on {', '.join(titles[n] for n in names)} against held-out ID images, features "
@@ -103,7 +103,7 @@ def map_caption(evidence: Evidence, settings: ScoreSettings, names: Sequence[str
 
 
 def show_k_alpha(evidence: Evidence) -> None:
-    """The map on the validation sets; on a test set only when asked for, with a warning."""
+    """Shows the map on the validation sets, or on a test set when asked for, with a warning."""
     settings = score_settings(evidence)
     if settings is None:
         raise MissingPart(NO_DETECTOR)
@@ -207,12 +207,12 @@ def _how_many_count(n_all: int, n_fit: int, n_recipes: int) -> str:
 
 
 def show_recipe_map(bundle: Bundle) -> None:
-    """AUROC of finished runs that differ from the bundle in use in S, w and seeds alone."""
+    """Shows AUROC of finished runs that differ from the bundle in use only in S, w and seeds."""
     records, problems = all_records()
     own = next((one for one in records if one.hash == bundle.hash), None)
     same_data = [one for one in records if one.manifest.dataset == bundle.manifest.dataset and one.report]
     family = [one for one in same_data if own is not None and one.family == own.family]
-    # a copy of a run's bundle is no second run, nor is the same run made again
+    # a copy of a bundle, or the same run made again, is no second run
     fit = once_each(family)
     roles = [
         role for role in ("near", "far", "validation") if any(r.report and role in r.report.means for r in fit)
@@ -246,7 +246,7 @@ def show_recipe_map(bundle: Bundle) -> None:
 
 
 def _recipes(bundle: Bundle, fit: list[BundleRecord], roles: list[str]) -> None:
-    """The map of the sets of one role, which the person chooses."""
+    """Shows the map for the sets of one role, which the person chooses."""
     titles = [ROLE_NAMES[role] for role in roles]
     chosen = st.segmented_control("Measured on", titles, default=titles[0], key="results_recipe_role", **KEPT)
     role = next((role for role in roles if ROLE_NAMES[role] == chosen), roles[0])
@@ -268,7 +268,7 @@ def _recipes(bundle: Bundle, fit: list[BundleRecord], roles: list[str]) -> None:
     )
     if (found.n > 1).any():
         header = ["S", "w", "AUROC (%)", "± over seeds", "runs"]
-        st.html(TABLE_CSS + table_html(header, cell_rows(found), text=0))
+        show_table(table_html(header, cell_rows(found), text=0))
 
 
 def cell_rows(found: RecipeMap) -> list[Row]:

@@ -1,4 +1,4 @@
-"""Results: other methods on the same images, beside ours."""
+"""Results: other methods and ours on the same images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sdviz.ui.charts.parts import Dash, Line
 from sdviz.ui.links import put_in_link, take_from_link
 from sdviz.ui.pictures import OUTLIER_COLOUR
 from sdviz.ui.results.curves import roc_frame
-from sdviz.ui.results.html_tables import TABLE_CSS, Cell, Row, between, percent, shares, short_role, table_html
+from sdviz.ui.results.html_tables import Cell, Row, between, percent, shares, short_role, show_table, table_html
 from sdviz.ui.results.state import caption_with_table, report_provenance
 from sdviz.ui.theme import ROLE_NAMES, set_name
 from sdviz.ui.widgets import empty_state
@@ -24,8 +24,8 @@ from sdviz.ui.widgets import empty_state
 OURS = "SD outliers"
 HEADER = ["method", "set", "role", "AUROC", "from", "to", "FPR95 at 95 % ID recall", "FPR95 at 95 % OOD recall"]
 DRAWN_FIRST = 4
-# hues that no set has, which the colour-blind tell apart and both themes show; the dash tells the rest. Ours
-# is wide, in the green of SD outliers
+# hues that no set has, told apart by the colour-blind and visible in both themes; more methods differ by dash.
+# Ours is wide, in the green of SD outliers
 COLOURS = ("#7A5BD6", "#1299BC", "#8C8C1E")
 DASHES: tuple[Dash | None, ...] = (None, "dash", "dot", "dashdot")
 
@@ -52,7 +52,7 @@ def _systems(evidence: Evidence) -> list[tuple[str, dict[str, ModeMetrics]]]:
 
 
 def methods_html(evidence: Evidence) -> str:
-    """AUROC of each method on each set, and the means over the sets of a role; the best of a column is marked.
+    """AUROC of each method on each set, with means over the sets of a role; ▲ marks the best of a column.
 
     Raises:
         MissingPart: As `method_rows`.
@@ -122,7 +122,7 @@ def methods_chart(evidence: Evidence, name: str, methods: Sequence[Method]) -> C
 
 
 def line_of(row: int) -> tuple[str, Dash | None]:
-    """Colour and dash of the method in that row of the table, ours being the first; a dash of None is solid."""
+    """Colour and dash of the method in that row of the table; row 0 is ours, a dash of None is solid."""
     if row == 0:
         return OUTLIER_COLOUR, None
     dash, colour = divmod(row - 1, len(COLOURS))
@@ -130,18 +130,18 @@ def line_of(row: int) -> tuple[str, Dash | None]:
 
 
 def near_set(report: Report) -> str:
-    """The set by which methods are chosen to be drawn: the first near one, else the first."""
+    """The set by which the methods drawn first are chosen: the first near one, else the first."""
     return next((n for n, one in report.results.items() if one.role == "near"), next(iter(report.results)))
 
 
 def first_methods(evidence: Evidence) -> list[Method]:
-    """The methods that are drawn until a person chooses: the best on `near_set`."""
+    """The methods drawn first: the best on `near_set`."""
     near = near_set(evidence.report)
     return sorted(methods_of(evidence), key=lambda one: -one.result.results[near].auroc)[:DRAWN_FIRST]
 
 
 def methods_caption(evidence: Evidence) -> str:
-    """What the curves are."""
+    """The caption of the curves."""
     n = len(first_methods(evidence))
     return (
         "Every method saw the same images, and where it needs them the same clusters and networks. First "
@@ -150,7 +150,7 @@ def methods_caption(evidence: Evidence) -> str:
 
 
 def methods_table_caption(report: Report) -> str:
-    """What the table is."""
+    """The caption of the table."""
     return (
         f"AUROC in %, from report.json with the bundle's own k = {report.score.k}, α = {report.score.alpha:g}; "
         "below it the 95 % bootstrap interval over images. ▲ is the highest of a column: where intervals "
@@ -159,7 +159,7 @@ def methods_table_caption(report: Report) -> str:
 
 
 def show_methods(evidence: Evidence) -> None:
-    """A table of all methods, and their curves on one set."""
+    """Shows ROC curves on one set, and a table of all methods."""
     report = evidence.report
     if not report.baselines:
         empty_state(
@@ -191,7 +191,7 @@ def show_methods(evidence: Evidence) -> None:
         key="results_methods",
         caption=methods_caption(evidence),
     )
-    st.html(TABLE_CSS + methods_html(evidence))
+    show_table(methods_html(evidence))
     caption_with_table(
         methods_table_caption(report),
         "Other methods",

@@ -1,4 +1,4 @@
-"""Results: every metric of every set, and the controls beside the method."""
+"""Results: every metric of every set, and the controls."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sdviz.evaluation.report import MeanMetrics, ModeMetrics
 from sdviz.evaluation.tables import CONTROL_NAMES, METRIC_NAMES, MODE_NAMES
 from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.charts.parts import Heat
-from sdviz.ui.results.html_tables import TABLE_CSS, Cell, Row, between, percent, shares, short_role, table_html
+from sdviz.ui.results.html_tables import Cell, Row, between, percent, shares, short_role, show_table, table_html
 from sdviz.ui.results.state import MODE_TITLES, caption_with_table, find_results, report_provenance
 from sdviz.ui.scores import ScoredSets
 from sdviz.ui.theme import ROLE_NAMES, set_name
@@ -41,7 +41,7 @@ class _Measured:
 
 
 def _measured(results: Results) -> Iterator[_Measured]:
-    """Role by role each set by each mode, then the means."""
+    """The lines of the table: for each role its sets by each mode, then the means."""
     for role, means in results.means.items():
         for name, one in results.results.items():
             if one.role == role:
@@ -65,7 +65,7 @@ def metric_rows(results: Results) -> list[list[object]]:
 
 
 def metrics_html(results: Results, colours: Mapping[str, str]) -> str:
-    """The same as a table to look at, a part for each role."""
+    """The same rows as HTML, a part for each role."""
     rows: list[Row] = []
     role = name = ""
     for one in _measured(results):
@@ -94,7 +94,7 @@ def _of_sets(n: int) -> str:
 
 
 def metrics_caption(results: Results) -> str:
-    """What the table of metrics is, and how its columns differ."""
+    """The caption of the table of metrics: where it comes from, how its columns differ."""
     source = (
         "from report.json, measured when the bundle was made"
         if results.from_report
@@ -109,7 +109,7 @@ def metrics_caption(results: Results) -> str:
 
 
 def show_metrics(state: ScoredSets) -> None:
-    """Near and far at a glance, then the whole table."""
+    """Shows the mean AUROC of each role, then the whole table."""
     results = find_results(state)
     if not results.results:
         st.info("This bundle measured no OOD set.")
@@ -120,7 +120,7 @@ def show_metrics(state: ScoredSets) -> None:
     ]
     for column, (label, value, n) in zip(st.columns(max(4, len(tiles))), tiles, strict=False):
         column.metric(label, f"{100 * value:.2f} %", help=_of_sets(n))
-    st.html(TABLE_CSS + metrics_html(results, state.colours))
+    show_table(metrics_html(results, state.colours))
     caption_with_table(
         metrics_caption(results),
         "Metrics",
@@ -173,7 +173,7 @@ def control_rows(evidence: Evidence) -> list[list[object]]:
 
 
 def controls_html(evidence: Evidence, mode: str) -> str:
-    """The same by one mode to look at: the method's AUROC and each control's, the difference below."""
+    """The same by one mode as HTML: the method's AUROC and each control's, the difference below."""
     report = evidence.report
     controls = list(report.controls)
     rows = []
@@ -217,7 +217,7 @@ def control_chart(evidence: Evidence, mode: str = "both") -> Chart:
 
 
 def controls_caption(report: Report) -> str:
-    """What the map of differences is, and what each control is; names in *italics*."""
+    """The caption of the map of differences, with what each control is; names in *italics*."""
     kinds = "; ".join(f"*{CONTROL_NAMES[c]}*: {_WHAT[c]}" for c in report.controls if c in _WHAT)
     return (
         "How many points of AUROC the SD outliers are ahead of each control on the same images; below 0 the "
@@ -226,7 +226,7 @@ def controls_caption(report: Report) -> str:
 
 
 def controls_table_caption(report: Report) -> str:
-    """What the table of controls is."""
+    """The caption of the table of controls."""
     return (
         f"AUROC in %, from report.json with the bundle's own k = {report.score.k}, α = {report.score.alpha:g}; "
         "below each control how many points the SD outliers are ahead, with the paired 95 % bootstrap interval "
@@ -236,7 +236,7 @@ def controls_table_caption(report: Report) -> str:
 
 
 def show_controls(evidence: Evidence) -> None:
-    """What stands beside the method: the same scores without what it claims to be the cause."""
+    """Shows the controls: the same scores without what the method claims to be the cause."""
     report = evidence.report
     if not report.controls:
         empty_state(
@@ -251,7 +251,7 @@ def show_controls(evidence: Evidence) -> None:
     chosen = choose_one("Score by", titles, "results_control_mode")
     mode = next(mode for mode, title in MODE_TITLES.items() if title == chosen)
     show_chart(control_chart(evidence, mode), lines, key="results_controls", caption=controls_caption(report))
-    st.html(TABLE_CSS + controls_html(evidence, mode))
+    show_table(controls_html(evidence, mode))
     caption_with_table(
         controls_table_caption(report),
         "Controls",

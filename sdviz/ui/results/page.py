@@ -1,4 +1,4 @@
-"""The page Results: its views, of which only the chosen one is computed."""
+"""The page Results; only the chosen view is computed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Results: the paper's Tables 1 to 4, our figure beside each cell that was measured here."""
+"""Results: the paper's Tables 1 to 4, with our figure next to the paper's where one was measured."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sdviz.analysis.paper_report import system_name
 from sdviz.analysis.paper_tables import PAPER_DATASET, SD_TEST, Ours, PaperTable, other_sets, paper_tables
 from sdviz.analysis.records import BundleRecord, once_each
 from sdviz.bundle import Bundle
-from sdviz.ui.results.html_tables import TABLE_CSS, Cell, Row, boxed, table_html
+from sdviz.ui.results.html_tables import Cell, Row, boxed, show_table, table_html
 from sdviz.ui.results.records import all_records, families, many_lines
 from sdviz.ui.results.state import offer_table
 from sdviz.ui.text import counted
@@ -19,10 +19,6 @@ from sdviz.ui.theme import set_name
 
 # by set, then by the S and w of training
 Others = dict[str, dict[tuple[int, float], Ours]]
-
-
-# as wide as the page, so that a table and the button above it end at one edge
-_WIDE_CSS = "<style>.resulttable { width: 100%; }</style>"
 
 
 def _table(
@@ -39,11 +35,11 @@ def _table(
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.markdown(title, width="stretch")
         offer_table(name, header, rows, lines, key=key)
-    st.html(TABLE_CSS + _WIDE_CSS + table)
+    show_table(table, wide=True)
 
 
 def ours_text(ours: Ours) -> tuple[str, str]:
-    """A figure of ours and, smaller, what it rests on."""
+    """A figure of ours, and how many runs and images it rests on."""
     text = f"{ours.mean:.2f}" + (f" ± {ours.sd:.2f}" if ours.sd is not None else "")
     small = [counted(ours.n_bundles, "run")] if ours.n_bundles > 1 else []
     if ours.interval is not None:
@@ -55,7 +51,7 @@ def ours_text(ours: Ours) -> tuple[str, str]:
 
 
 def paper_html(table: PaperTable) -> str:
-    """One table; every cell twice, the paper's figure and ours, which is empty where nothing was measured."""
+    """One table as HTML: for each cell the paper's figure and ours, empty where nothing was measured."""
     top = "".join(f'<th class="span" colspan="2">{html.escape(column)}</th>' for column in table.columns)
     below = "<th>paper</th><th>ours</th>" * len(table.columns)
     body = []
@@ -79,7 +75,7 @@ def paper_html(table: PaperTable) -> str:
 
 
 def table_rows(table: PaperTable) -> tuple[list[str], list[list[object]]]:
-    """The same for a file."""
+    """The same as header and rows for a file."""
     rows: list[list[object]] = []
     for row in table.rows:
         for column in table.columns:
@@ -107,7 +103,7 @@ def about_family(records: Sequence[BundleRecord]) -> str:
 
 
 def family_names(groups: Sequence[Sequence[BundleRecord]]) -> list[str]:
-    """A line for each family, no two alike: where they differ in other keys, the names of their bundles too."""
+    """A line for each family; where two would be alike, with the names of their bundles."""
     lines = [about_family(group) for group in groups]
     return [
         f"{line}: {', '.join(one.name for one in group)}" if lines.count(line) > 1 else line
@@ -166,7 +162,7 @@ def show_paper(bundle: Bundle) -> None:
 
 
 def others_table(others: Others) -> tuple[list[str], list[Row]]:
-    """A row for each set, a column for each S and w: a cell has ± only over runs of one recipe."""
+    """A row for each set, a column for each S and w; ± is over runs of one recipe."""
     recipes = sorted({recipe for by_recipe in others.values() for recipe in by_recipe})
     rows = []
     for name, by in others.items():
@@ -176,7 +172,7 @@ def others_table(others: Others) -> tuple[list[str], list[Row]]:
 
 
 def others_rows(others: Others) -> tuple[list[str], list[list[object]]]:
-    """The same for a file."""
+    """The same as header and rows for a file."""
     rows: list[list[object]] = [
         [name, s, w, ours.mean, "" if ours.sd is None else ours.sd, ours.n_bundles, ours.n_images]
         for name, by_recipe in others.items()

@@ -1,4 +1,4 @@
-"""Bundles on paper, kept: manifests and reports of every bundle of this machine, none of their networks."""
+"""Manifests and reports of every bundle on this machine, kept, without their networks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def find_record(path: Path, name: str) -> BundleRecord:
 
 @kept("columns")
 def find_columns(record: BundleRecord) -> dict[str, dict[str, np.ndarray]]:
-    """Its scores; four bundles are kept.
+    """The scores of a bundle; kept for four bundles.
 
     Raises:
         BundleError: As `read_columns`.
@@ -49,7 +49,7 @@ def all_records() -> tuple[list[BundleRecord], list[str]]:
 
 
 def families(records: list[BundleRecord]) -> dict[str, list[BundleRecord]]:
-    """Those that differ in S, w and seeds only, together."""
+    """Groups bundles that differ only in S, w and seeds."""
     found: dict[str, list[BundleRecord]] = {}
     for one in records:
         found.setdefault(one.family, []).append(one)
@@ -57,7 +57,7 @@ def families(records: list[BundleRecord]) -> dict[str, list[BundleRecord]]:
 
 
 def many_lines(records: list[BundleRecord]) -> dict[str, str]:
-    """Where numbers of several bundles come from."""
+    """Where the numbers of several bundles come from, a line for each."""
     lines = {}
     for one in records:
         report = one.report

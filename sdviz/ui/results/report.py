@@ -1,4 +1,4 @@
-"""Results: everything in one HTML file that needs nothing else."""
+"""Results: the report, one HTML file that needs no other file."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import html
 import json
 import re
 from collections.abc import Mapping, Sequence
+from string import Template
 
 import numpy as np
 import streamlit as st
@@ -15,7 +16,9 @@ from sdviz.analysis import Evidence, MissingPart
 from sdviz.analysis.curves import histogram
 from sdviz.analysis.paper_tables import PAPER_DATASET, paper_tables
 from sdviz.evaluation.tables import FRECHET_NAMES
+from sdviz.ui.assets import read_asset, style
 from sdviz.ui.charts import Chart
+from sdviz.ui.charts.files import chart_file
 from sdviz.ui.pictures import data_uri
 from sdviz.ui.results.curves import (
     HISTOGRAM_CAPTION,
@@ -26,7 +29,7 @@ from sdviz.ui.results.curves import (
     precision_recall_chart,
     roc_chart,
 )
-from sdviz.ui.results.html_tables import TABLE_CSS
+from sdviz.ui.results.html_tables import table_style
 from sdviz.ui.results.maps import k_alpha_chart, map_caption
 from sdviz.ui.results.methods import (
     first_methods,
@@ -53,29 +56,9 @@ from sdviz.ui.text import counted
 WORST = 12
 PICTURE_PX = 96
 
-_CSS = """
-:root { color-scheme: light; }
-body { font: 15px/1.5 system-ui, sans-serif; color: #1B2430; background: #fff; max-width: 1060px;
-  margin: 0 auto; padding: 28px 24px 60px; }
-h1 { font-size: 26px; margin: 0 0 4px; } h2 { font-size: 19px; margin: 34px 0 6px; }
-p.about { color: #5A6572; margin: 4px 0 10px; }
-table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; margin: 8px 0;
-  width: 100%; }
-th, td { padding: 3px 8px; border-bottom: 1px solid #CBD3DC; text-align: right; vertical-align: top; }
-th { font-weight: 600; } td.text, th.text { text-align: left; overflow-wrap: anywhere; }
-.resulttable td.text { overflow-wrap: break-word; }
-figure { margin: 10px 0 18px; break-inside: avoid; } figure svg { width: 100%; height: auto; }
-.worst { display: flex; flex-wrap: wrap; gap: 12px; }
-.worst figure { margin: 0; width: 110px; font-size: 12px; overflow-wrap: break-word; }
-.worst img { image-rendering: pixelated; width: 96px; height: 96px; border: 2px solid #CBD3DC; }
-pre { font-size: 11px; white-space: pre-wrap; }
-@media print { body { padding: 0; max-width: none; font-size: 12px; } h2 { break-after: avoid; }
-  tr, figure { break-inside: avoid; } details:not([open]) { display: none; } }
-"""
-
 
 def show_report(state: ScoredSets) -> None:
-    """What the file holds, and the button that makes it."""
+    """Shows what the file holds, and the button that makes it."""
     bundle, settings = state.bundle, state.settings
     st.markdown(
         "**One HTML file with everything**: metrics, histogram at the threshold in force, ROC and "
@@ -158,12 +141,8 @@ def report_html(state: ScoredSets, with_map: bool) -> str:
     parts.append(
         f"<details><summary>Resolved configuration</summary><pre>{html.escape(config)}</pre></details>"
     )
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(title)}</title><style>{_CSS}</style>{TABLE_CSS}</head>\n<body>\n"
-        + "\n".join(parts)
-        + "\n</body></html>\n"
+    return Template(read_asset(__name__, ".html")).substitute(
+        title=html.escape(title), styles=style(__name__) + table_style(), body="\n".join(parts)
     )
 
 
@@ -178,7 +157,7 @@ def _at_threshold(state: ScoredSets) -> list[list[object]]:
 
 
 def _of_the_report(evidence: Evidence, lines: Mapping[str, str]) -> list[str]:
-    """Controls, clusters and distances, as report.json has them."""
+    """The parts that report.json holds: controls, other methods, clusters, distances."""
     try:
         report = evidence.report
     except MissingPart as error:
@@ -220,7 +199,7 @@ def _of_the_report(evidence: Evidence, lines: Mapping[str, str]) -> list[str]:
 
 
 def _breakable(text: str) -> str:
-    """Words that hold an id, as HTML: a line may end after its slashes, never within a number."""
+    """Text with an id as HTML: a line may end after a slash, never within a number."""
     return html.escape(text).replace("/", "/<wbr>")
 
 
@@ -233,7 +212,6 @@ def _paper(state: ScoredSets) -> list[str]:
         return []
     parts = [
         f'<h2>The paper\'s tables</h2><p class="about">Ours: {html.escape(about_family(own))}</p>',
-        TABLE_CSS,
     ]
     for table in paper_tables(own):
         parts.append(f"<p><b>Table {table.number}.</b> {html.escape(table.title)}</p>{paper_html(table)}")
@@ -242,7 +220,7 @@ def _paper(state: ScoredSets) -> list[str]:
 
 
 def _is_built_in(evidence: Evidence, name: str) -> bool:
-    """Whether a set's pictures are drawn here or come with scikit-learn: no one else's pictures."""
+    """Whether a set's pictures are drawn here or come with scikit-learn, so that they may go into the file."""
     ids = evidence.sets[name].ids
     return len(ids) > 0 and all(str(one).split("/")[0] in data.BUILT_IN for one in ids)
 
@@ -291,16 +269,16 @@ def _about(words: str) -> str:
 
 
 def _italics(words: str) -> str:
-    """As HTML, with what stands between two asterisks in italics."""
+    """Text as HTML, with *text between asterisks* in italics."""
     return re.sub(r"\*(.+?)\*", r"<i>\1</i>", html.escape(words))
 
 
 def _figure(chart: Chart, lines: Mapping[str, str], caption: str) -> str:
-    """The chart as SVG in the file itself, without the head that names outside addresses."""
-    svg = chart.picture("svg", lines).decode("utf-8")
+    """The chart as inline SVG, without the metadata that names outside addresses."""
+    svg = chart_file(chart, "svg", lines).decode("utf-8")
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    # a rule of one picture would hold for all of the page
+    # a style rule of one picture would apply to the whole page
     svg = re.sub(r"<style type=\"text/css\">.*?</style>", "", svg, flags=re.DOTALL)
     return f"<figure>{svg}<figcaption>{_italics(caption)}</figcaption></figure>"
 

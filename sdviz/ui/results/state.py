@@ -1,9 +1,7 @@
-"""What the views of Results share: the measures of every set, and tables as files."""
+"""Shared by the views of Results: the metrics of every set, and tables as files."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 
 import streamlit as st
@@ -11,6 +9,7 @@ import streamlit as st
 from sdviz.analysis import Evidence, MissingPart
 from sdviz.analysis.curves import Results, reported, results_of
 from sdviz.analysis.provenance import provenance
+from sdviz.evaluation.writing import csv_table
 from sdviz.ui.cache.kept import kept
 from sdviz.ui.charts import file_name
 from sdviz.ui.scores import ScoredSets
@@ -39,27 +38,13 @@ def find_results(state: ScoredSets) -> Results:
 
 
 def report_provenance(evidence: Evidence) -> dict[str, str]:
-    """Where the numbers of report.json come from, which has the bundle's own k and alpha.
+    """Where the numbers of report.json come from; they are by the bundle's own k and alpha.
 
     Raises:
         MissingPart: No report.
     """
     score = evidence.report.score
     return provenance(evidence.bundle, k=score.k, alpha=f"{score.alpha:g}")
-
-
-def table_csv(
-    title: str, header: Sequence[str], rows: Sequence[Sequence[object]], lines: Mapping[str, str]
-) -> str:
-    """A table as CSV; the lines at the top that begin with # say where it comes from."""
-    stream = io.StringIO(newline="")
-    stream.write(f"# {title}\n")
-    for key, value in lines.items():
-        stream.write(f"# {key}: {value}\n")
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return stream.getvalue()
 
 
 def offer_table(
@@ -74,7 +59,7 @@ def offer_table(
     """A button with the table as CSV."""
     st.download_button(
         label,
-        lambda: table_csv(title, header, rows, lines),
+        lambda: csv_table(header, rows, lines, title),
         f"{file_name(title)}.csv",
         "text/csv",
         key=key,
@@ -92,7 +77,7 @@ def caption_with_table(
     *,
     key: str,
 ) -> None:
-    """What a table is, and beside it the button that gives it as CSV."""
+    """The caption of a table, with the button that gives it as CSV."""
     columns = st.columns([5, 1.2], vertical_alignment="center")
     columns[0].caption(caption)
     with columns[1]:

@@ -1,8 +1,9 @@
-"""Choosing the image of Sample votes: from a set, by its id, or an upload of one's own."""
+"""The widgets that choose the image of Sample votes: from a set, by its id, or an upload."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import streamlit as st
@@ -23,8 +24,8 @@ from sdviz.analysis.votes import (
 )
 from sdviz.data.uploads import from_uploads
 from sdviz.ui.cache.kept import kept
-from sdviz.ui.components import Cell, picture_grid
-from sdviz.ui.library import show_pictures
+from sdviz.ui.components.picture_grid import Cell, picture_grid
+from sdviz.ui.library import BundleView
 from sdviz.ui.pictures import data_uri
 from sdviz.ui.sample_votes.state import (
     PAGE,
@@ -32,11 +33,10 @@ from sdviz.ui.sample_votes.state import (
     group_titles,
     is_own,
     open_sample,
-    opener,
     source_of,
 )
 from sdviz.ui.scores import SetsNow
-from sdviz.ui.session import chosen_set, sample
+from sdviz.ui.session import chosen_set, opener, sample
 from sdviz.ui.text import code_span, plain
 from sdviz.ui.uploads import KeptUploads, kept_uploads, picture_uploader
 
@@ -46,10 +46,70 @@ ORDERS = (WORST, BORDER, RANDOM)
 _MAX_ID_SHOWN = 60
 
 
+@dataclass(frozen=True, eq=False)
+class _Choice(BundleView):
+    """The images to choose from, and the one that is chosen.
+
+    Attributes:
+        now: The scores by which images are ordered.
+        pictures: The person's own, uint8 (H,W,3) by id.
+        chosen: The image on show.
+    """
+
+    now: SetsNow
+    pictures: Mapping[str, np.ndarray]
+    chosen: Sample
+
+    @property
+    def foreign(self) -> str:
+        """The set of a chosen image that is neither the bundle's nor an upload, as "cifar100/test"; else ""."""
+        is_foreign = self.chosen.group == OTHER and not is_own(self.chosen.id)
+        return source_of(self.chosen.id) if is_foreign else ""
+
+    def in_order(self, group: str, order: str) -> tuple[np.ndarray, np.ndarray]:
+        """The ids of a group in this order, and their scores, none for a bank or uploads."""
+        if group == OTHER:
+            return np.array([*([self.chosen.id] if self.foreign else []), *self.pictures], dtype=str), np.empty(
+                0
+            )
+        ids, scores = group_ids(self.evidence)[group], self.now.to_order_by.get(group)
+        if scores is None:
+            return ids[ordered(np.zeros(len(ids)), 0.0, True, RANDOM)], np.empty(0)
+        # while the threshold is unknown, the median takes its place
+        border = float(np.median(scores.total)) if self.now.threshold is None else self.now.threshold
+        is_id = scored_sets(self.evidence)[group].role == "id"
+        rows = ordered(scores.total, border, is_id, order)
+        return ids[rows], scores.total[rows]
+
+    def show_thumbnails(self, ids: np.ndarray, totals: np.ndarray, key: str) -> None:
+        """Pictures with their scores; a click opens one."""
+        names = [one for one in ids.tolist() if one not in self.pictures]
+        shown = self.show_pictures(names)
+        images = dict(zip(names, shown.images, strict=True)) | dict(self.pictures)
+        colour = group_colour(self.evidence, self.chosen.group)
+        texts = [f"{total:.3f}" for total in totals] or [""] * len(ids)
+        cells = [
+            Cell(data_uri(images[one]), one, colour, text, id=one, chosen=one == self.chosen.id)
+            for one, text in zip(ids.tolist(), texts, strict=True)
+        ]
+        picture_grid(cells, len(cells), key=key, size_px=STRIP_PX, on_click=opener(key))
+
+    def place(self, at: int, n: int, order: str, has_scores: bool) -> str:
+        """Where the chosen image stands in its group, as a sentence."""
+        if self.foreign:
+            after = " After it your own pictures. Click one to open it." if n > 1 else ""
+            return f"An image of {plain(self.foreign)}, which is none of this bundle's sets.{after}"
+        if self.chosen.group == OTHER:
+            return "Pictures of your own. Click one to open it."
+        title = group_titles(self.evidence).get(self.chosen.group, self.chosen.group)
+        score = ", with its score under each" if has_scores else ""
+        return f"Image {at + 1:,} of {n:,} of {title}, {order}{score}. Click one to open it."
+
+
 def choose_sample(
     evidence: Evidence, library: PictureLibrary, now: SetsNow
 ) -> tuple[Sample | None, Mapping[str, np.ndarray]]:
-    """The row of widgets that choose an image, and the strip of those beside it.
+    """Draws the row of widgets that choose an image, and the strip of its neighbours in the list.
 
     Returns:
         The image, None where there is none to show, and the person's own pictures by id.
@@ -58,20 +118,21 @@ def choose_sample(
     uploads = kept_uploads(size_px)
     pictures = uploads.all()
     chosen, note, is_another = _resolve(evidence, library, pictures, now)
-    groups = group_ids(evidence)
-    titles = group_titles(evidence)
-    options = [*groups, *([OTHER] if pictures or (chosen is not None and chosen.group == OTHER) else [])]
-    if chosen is None or not options:
+    if chosen is None:
         _upload(uploads, size_px)
         return None, uploads.all()
+    choice = _Choice(evidence, library, now, pictures, chosen)
+    titles = group_titles(evidence)
+    options = [*group_ids(evidence), *([OTHER] if pictures or chosen.group == OTHER else [])]
     is_scored = chosen.group in scored_sets(evidence)
-    foreign = source_of(chosen.id) if chosen.group == OTHER and not is_own(chosen.id) else ""
 
     def to_group() -> None:
         group = st.session_state[f"{PAGE}_group"]
-        order = st.session_state.get(f"{PAGE}_order", WORST)
-        first, _ = _in_order(evidence, now, groups, pictures, chosen, group, order)
+        first, _ = choice.in_order(group, st.session_state.get(f"{PAGE}_order", WORST))
         open_sample(str(first[0]), group if group in scored_sets(evidence) else "")
+
+    def title_of(group: str) -> str:
+        return choice.foreign if group == OTHER and choice.foreign else titles.get(group, group)
 
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.session_state[f"{PAGE}_group"] = chosen.group
@@ -79,7 +140,7 @@ def choose_sample(
             "Images from",
             options,
             key=f"{PAGE}_group",
-            format_func=lambda group: foreign if group == OTHER and foreign else titles.get(group, group),
+            format_func=title_of,
             on_change=to_group,
             width=235,
         )
@@ -93,10 +154,10 @@ def choose_sample(
             "The banks are shown in a random order that stays the same.",
             width=225,
         )
-        ids, totals = _in_order(evidence, now, groups, pictures, chosen, chosen.group, order)
+        ids, totals = choice.in_order(chosen.group, order)
         at = int(np.flatnonzero(ids == chosen.id)[0]) if chosen.id in ids else 0
         _ask_for_id(chosen)
-        _gallery(evidence, library, ids, totals, chosen, at, pictures)
+        _gallery(choice, ids, totals, at)
         _upload(uploads, size_px)
         for name, icon, step in (("Previous", "chevron_left", -1), ("Next", "chevron_right", 1)):
             there = 0 <= at + step < len(ids)
@@ -116,18 +177,18 @@ def choose_sample(
         st.caption(note)
     first = max(0, min(at - STRIP_SIZE // 2, len(ids) - STRIP_SIZE))
     strip = slice(first, first + STRIP_SIZE)
-    _thumbnails(evidence, library, ids[strip], totals[strip], chosen, f"{PAGE}_strip", pictures)
-    st.caption(_where(evidence, chosen, at, len(ids), order if is_scored else RANDOM, bool(len(totals))))
+    choice.show_thumbnails(ids[strip], totals[strip], f"{PAGE}_strip")
+    st.caption(choice.place(at, len(ids), order if is_scored else RANDOM, bool(len(totals))))
     return chosen, uploads.all()
 
 
 def _resolve(
     evidence: Evidence, library: PictureLibrary, pictures: Mapping[str, np.ndarray], now: SetsNow
 ) -> tuple[Sample | None, str, bool]:
-    """The image that the address names, else a telling one.
+    """Finds the image that the address names, else an instructive one.
 
     Returns:
-        The image, a line on what became of the wish, and whether another image was wished for.
+        The image, a line about it, and whether the address named another image.
     """
     asked = sample().strip()
     shown = code_span(asked, _MAX_ID_SHOWN)
@@ -155,69 +216,6 @@ def _resolve(
     return telling_sample(evidence, totals, now.threshold)[0], note, True
 
 
-def _in_order(
-    evidence: Evidence,
-    now: SetsNow,
-    groups: Mapping[str, np.ndarray],
-    pictures: Mapping[str, np.ndarray],
-    chosen: Sample,
-    group: str,
-    order: str,
-) -> tuple[np.ndarray, np.ndarray]:
-    """The ids of a group in this order, and their scores, none for a bank or uploads."""
-    nothing = np.empty(0)
-    if group == OTHER:
-        foreign = [chosen.id] if chosen.group == OTHER and not is_own(chosen.id) else []
-        return np.array([*foreign, *pictures], dtype=str), nothing
-    ids = groups[group]
-    scores = now.to_order_by.get(group)
-    if scores is None:
-        return ids[ordered(np.zeros(len(ids)), 0.0, True, RANDOM)], nothing
-    # while the threshold is searched for, the order is that of the middle
-    border = float(np.median(scores.total)) if now.threshold is None else now.threshold
-    rows = ordered(scores.total, border, scored_sets(evidence)[group].role == "id", order)
-    return ids[rows], scores.total[rows]
-
-
-def _thumbnails(
-    evidence: Evidence,
-    library: PictureLibrary,
-    ids: np.ndarray,
-    totals: np.ndarray,
-    chosen: Sample,
-    key: str,
-    pictures: Mapping[str, np.ndarray],
-) -> None:
-    names = [one for one in ids.tolist() if one not in pictures]
-    shown = show_pictures(library, evidence, names)
-    images = dict(zip(names, shown.images, strict=True)) | dict(pictures)
-    colour = group_colour(evidence, chosen.group)
-    cells = [
-        Cell(
-            data_uri(images[one]),
-            one,
-            colour,
-            f"{totals[i]:.3f}" if len(totals) else "",
-            id=one,
-            chosen=one == chosen.id,
-        )
-        for i, one in enumerate(ids.tolist())
-    ]
-    picture_grid(cells, len(cells), key=key, size_px=STRIP_PX, on_click=opener(key))
-
-
-def _where(evidence: Evidence, chosen: Sample, at: int, n: int, order: str, has_scores: bool) -> str:
-    title = group_titles(evidence).get(chosen.group, chosen.group)
-    if chosen.group == OTHER:
-        if is_own(chosen.id):
-            return "Pictures of your own. Click one to open it."
-        return f"An image of {plain(source_of(chosen.id))}, which is none of this bundle's sets." + (
-            " After it your own pictures. Click one to open it." if n > 1 else ""
-        )
-    score = ", with its score under each" if has_scores else ""
-    return f"Image {at + 1:,} of {n:,} of {title}, {order}{score}. Click one to open it."
-
-
 def _ask_for_id(chosen: Sample) -> None:
     st.session_state[f"{PAGE}_id"] = chosen.id
 
@@ -235,16 +233,8 @@ def _ask_for_id(chosen: Sample) -> None:
     )
 
 
-def _gallery(
-    evidence: Evidence,
-    library: PictureLibrary,
-    ids: np.ndarray,
-    totals: np.ndarray,
-    chosen: Sample,
-    at: int,
-    pictures: Mapping[str, np.ndarray],
-) -> None:
-    """More of the same group, drawn only while it is open."""
+def _gallery(choice: _Choice, ids: np.ndarray, totals: np.ndarray, at: int) -> None:
+    """A gallery of the same group, drawn only while it is open."""
     box = st.popover("Gallery", icon=":material/grid_view:", key=f"{PAGE}_gallery_box", on_change="rerun")
     if not box.open:
         return
@@ -257,13 +247,12 @@ def _gallery(
                 st.session_state[key] = at // GALLERY_SIZE + 1
             page = st.number_input(f"Page, 1 to {n_pages}", 1, n_pages, key=key)
         rows = slice((page - 1) * GALLERY_SIZE, page * GALLERY_SIZE)
-        key = f"{PAGE}_gallery"
-        _thumbnails(evidence, library, ids[rows], totals[rows], chosen, key, pictures)
+        choice.show_thumbnails(ids[rows], totals[rows], f"{PAGE}_gallery")
 
 
 @kept("uploads")
 def _prepared(name: str, file_bytes: bytes, size_px: int) -> tuple[str, np.ndarray | None, str]:
-    """The id and the picture of a file, or why it is none."""
+    """The id and the picture of a file, or why it is no picture."""
     made, refused = from_uploads([(name, file_bytes)], size_px)
     return (str(made.ids[0]), made.images[0], "") if len(made) else ("", None, refused[0])
 

@@ -1,4 +1,4 @@
-"""Making an outlier of the image on show, and watching its score move along S."""
+"""Makes an outlier of the image on show and plots its score along S."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sdviz.outliers import OutlierRequest, Recipe, draw_target_labels
 from sdviz.ui.cache import make_outliers
 from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.charts.parts import Line, Mark
-from sdviz.ui.components import Cell, Words, picture_grid
+from sdviz.ui.components.picture_grid import Cell, Label, picture_grid
 from sdviz.ui.outliers import cluster_of, s_slider, s_values, w_slider
 from sdviz.ui.pictures import CONTROL_COLOUR, OUTLIER_COLOUR, data_uri
 from sdviz.ui.sample_votes.state import PAGE, SampleView, detector_says, group_colour, neighbours
@@ -28,7 +28,7 @@ PICTURE_PX = 96
 
 
 def show_outlier(view: SampleView, limit: float | None) -> None:
-    """A switch, and behind it the outlier of this image and its score along S."""
+    """A switch that shows the outlier of this image and its score along S."""
     st.divider()
     st.markdown("##### Make it an outlier")
     if not view.has_picture:
@@ -47,7 +47,7 @@ def show_outlier(view: SampleView, limit: float | None) -> None:
 
 
 def _as_in_the_bank(view: SampleView) -> str:
-    """What the outliers that vote were made with, "" where that is unknown."""
+    """The S and w of the outliers in the bank, in words; "" where unknown."""
     try:
         outliers = view.evidence.outliers
         recipe = outliers.recipe(0) if len(outliers.ids) else None
@@ -84,7 +84,7 @@ def _made(view: SampleView, limit: float | None) -> None:
 
 
 def _label(view: SampleView) -> tuple[int, str]:
-    """The cluster that the image is taken for, and how sure that is or who says so."""
+    """The image's cluster, and a note on its confidence or source."""
     assert view.banks is not None
     if view.sample.group == TRAIN:
         return int(view.banks.id_labels[view.sample.row]), ""
@@ -99,14 +99,13 @@ def _label(view: SampleView) -> tuple[int, str]:
 def _pictures(
     view: SampleView, label: int, target: int, recipes: list[Recipe]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What comes of the image under the wrong and under the right label, uint8 (n,H,W,3) each."""
+    """The image denoised under the wrong and under the right label, uint8 (n,H,W,3) each."""
     place = st.container(height=46, border=False).empty()
     on_progress = time_left(place, "Denoising along S")
     request = OutlierRequest(view.sample.id, view.picture, label, target, recipes[0])
     wrong = [replace(request, recipe=recipe) for recipe in recipes]
-    made = make_outliers(
-        view.bundle, [*wrong, *(replace(one, target_label=label) for one in wrong)], on_progress
-    )
+    right = [replace(one, target_label=label) for one in wrong]
+    made = make_outliers(view.bundle, wrong + right, on_progress)
     place.caption(
         f"w = {recipes[0].guidance_scale:g}, {counted(recipes[0].num_inference_steps, 'step')} at each S, "
         "the same noise under both labels."
@@ -159,7 +158,7 @@ def _show_strip(
         key=f"{PAGE}_along",
         size_px=PICTURE_PX,
         column_names=[
-            Words(f"S {v}", f"σ {view.bundle.schedule.sigma(v):.2f}" if v else "as it is") for v in values
+            Label(f"S {v}", f"σ {view.bundle.schedule.sigma(v):.2f}" if v else "as it is") for v in values
         ],
         shrink=True,
         on_click=_chose_s,

@@ -1,4 +1,4 @@
-"""What Sample votes shows of an image: its score taken apart, its neighbours, the heads, its place."""
+"""The parts of Sample votes: the score and its terms, the neighbours, the heads, the map."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from sdviz.analysis import MissingPart
 from sdviz.analysis.provenance import provenance
 from sdviz.analysis.rescoring import SetScores
 from sdviz.analysis.votes import OTHER, OUTLIERS, TRAIN, probabilities, shares_below
+from sdviz.ui.assets import style
 from sdviz.ui.cache.evidence import SEARCHING, missing_lines, say_missing, start_search
 from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.charts.parts import Bars, Points
 from sdviz.ui.cluster_names import cluster_before
-from sdviz.ui.components import Cell, Words, picture_grid
-from sdviz.ui.library import show_pictures
+from sdviz.ui.components.picture_grid import Cell, Label, picture_grid
 from sdviz.ui.page import EMBEDDINGS, open_page
 from sdviz.ui.pictures import ID_COLOUR, OUTLIER_COLOUR, TRAIN_COLOUR, data_uri
 from sdviz.ui.sample_votes.state import (
@@ -25,11 +25,10 @@ from sdviz.ui.sample_votes.state import (
     group_titles,
     is_own,
     map_of,
-    opener,
     source_of,
 )
 from sdviz.ui.scores import SetsNow
-from sdviz.ui.session import has_own_threshold, set_shared
+from sdviz.ui.session import has_own_threshold, opener, set_shared
 from sdviz.ui.text import counted, ordinal, plain, short_of_all
 from sdviz.ui.theme import mark_colour
 
@@ -37,31 +36,13 @@ BIG_PX, NEIGHBOUR_PX = 192, 96
 FREE_PLACE = Cell("", "", "transparent")
 POLL_SEC = 0.4
 
-_CSS = """
-<style>
-.votes-sum, .votes-sum section { display: flex; gap: 8px 12px; align-items: flex-start; }
-.votes-sum { flex-wrap: wrap; }
-.votes-sum div { max-width: 170px; line-height: 1.3; }
-.votes-sum b { display: block; font-size: 25px; font-weight: 600; font-variant-numeric: tabular-nums; }
-.votes-sum span { display: block; font-size: 14px; }
-.votes-sum small { font-size: 12px; opacity: .7; }
-.votes-sum i { font-style: normal; font-size: 25px; line-height: 1.3; opacity: .7; }
-.votes-sum section:last-child { border-left: 2px dashed currentColor; padding-left: 14px; }
-.votes-places { display: grid; grid-template-columns: max-content 1fr max-content; gap: 5px 12px;
-  align-items: center; font-size: 14px; max-width: 760px; }
-.votes-places .bar { height: 9px; border-radius: 5px; background: rgba(138,148,160,.25); overflow: hidden; }
-.votes-places .bar div { height: 100%; }
-.votes-places b { font-weight: 600; text-align: right; font-variant-numeric: tabular-nums; }
-</style>
-"""
-
 
 # --- the verdict ----------------------------------------------------------------------------------
 
 
 def show_verdict(view: SampleView, now: SetsNow) -> None:
-    """The picture, its score by Eq. 6 taken apart, and what the score means."""
-    st.html(_CSS)
+    """Shows the picture, the terms of its score by Eq. 6, and what the score means."""
+    st.html(style(__name__))
     row = st.container(horizontal=True, gap="medium")
     left, right = row.container(width=BIG_PX + 22), row.container(width="stretch")
     with left:
@@ -93,7 +74,7 @@ def _picture(view: SampleView) -> None:
 
 
 def _about(view: SampleView) -> list[str]:
-    """What is known of the image itself, line by line."""
+    """What is known of the image itself, as lines of text."""
     s, lines = view.sample, []
     if view.class_name:
         lines.append(f"class: {plain(view.class_name)}")
@@ -109,7 +90,7 @@ def _in_cluster(name: str) -> str:
 
 
 def outlier_text(view: SampleView, row: int) -> tuple[str, str]:
-    """What an outlier of the bank was and was told, as "cross, told crescent", and its S and w."""
+    """Source cluster and wrong label of an outlier, as "cross, told crescent", and its S and w."""
     banks = view.banks
     assert banks is not None
     was = view.names[int(banks.outlier_labels[row])]
@@ -192,7 +173,7 @@ def _places(view: SampleView, scores: dict[str, SetScores]) -> None:
 
 
 def _wait(view: SampleView) -> None:
-    """Shows how far the search for the threshold is, and draws the page anew when it is done."""
+    """Shows the progress of the search for the threshold, and reruns the page when it is done."""
     search = start_search(view.evidence, view.settings.normalize)
 
     def wait() -> None:
@@ -207,7 +188,7 @@ def _wait(view: SampleView) -> None:
 
 
 def show_neighbours(view: SampleView) -> None:
-    """The k nearest ID images, and the k nearest of ID images and outliers together."""
+    """Shows the k nearest ID images, and the k nearest of ID images and outliers together."""
     banks, near, k = view.banks, view.near, view.settings.k
     if banks is None:
         st.info("This bundle has no banks of features, so it knows no neighbours.")
@@ -216,7 +197,7 @@ def show_neighbours(view: SampleView) -> None:
         return
     s = near.scores(k, 0.0)
     id_rows, id_d = s.id_indices[0].tolist(), s.id_distances[0]
-    shown = show_pictures(view.library, view.evidence, banks.id_ids[id_rows].tolist())
+    shown = view.show_pictures(banks.id_ids[id_rows].tolist())
     st.markdown(f"##### The {k} nearest ID images make the distance part")
     cells = [
         Cell(
@@ -252,7 +233,7 @@ def _show_mixed(view: SampleView, k: int, said: tuple[str, ...]) -> None:
     neighbours = list(zip(s.mixed_indices[0].tolist(), s.mixed_is_outlier[0].tolist(), strict=True))
     ids = [str((banks.outlier_ids if out else banks.id_ids)[row]) for row, out in neighbours]
     sources = _sources(view, [row for row, out in neighbours if out])
-    shown = show_pictures(view.library, view.evidence, [*ids, *sources.values()])
+    shown = view.show_pictures([*ids, *sources.values()])
     images = zip([*ids, *sources.values()], shown.images, shown.found, strict=True)
     picture = {one: data_uri(image) if found else "" for one, image, found in images}
     above, below = [], []
@@ -278,7 +259,7 @@ def _show_mixed(view: SampleView, k: int, said: tuple[str, ...]) -> None:
         k,
         key=key,
         size_px=NEIGHBOUR_PX,
-        column_names=[Words(ordinal(i + 1)) for i in range(k)],
+        column_names=[Label(ordinal(i + 1)) for i in range(k)],
         on_click=opener(key),
     )
     st.caption(
@@ -299,7 +280,7 @@ def _sources(view: SampleView, rows: list[int]) -> dict[int, str]:
 
 
 def show_heads(view: SampleView) -> None:
-    """What the three heads say, as probabilities."""
+    """Shows the outputs of the three heads as probabilities."""
     st.markdown("##### What the detector's three heads say")
     if not view.heads:
         st.caption("The heads' outputs are not kept for it, and without its picture they cannot be computed.")
@@ -328,7 +309,7 @@ def show_heads(view: SampleView) -> None:
 
 
 def show_place(view: SampleView) -> None:
-    """Where the image and its neighbours lie in the plane of the features' two main directions."""
+    """Shows the image and its neighbours in the plane of the features' first two principal components."""
     st.markdown("##### Where it lies among all")
     banks, near = view.banks, view.near
     if banks is None or near is None or view.parts is None:

@@ -1,13 +1,11 @@
-"""What the page Sample votes knows of the image on show, and what it keeps of it."""
+"""What Sample votes knows of the image on show."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
-import streamlit as st
 
 from sdviz.analysis import Evidence, MissingPart, PictureLibrary
 from sdviz.analysis.pictures import Way
@@ -30,8 +28,7 @@ from sdviz.nn.detector import detector_outputs
 from sdviz.ui.cache import DEVICE_LOCK
 from sdviz.ui.cache.evidence import needs_search
 from sdviz.ui.cache.kept import kept
-from sdviz.ui.cluster_names import display_names
-from sdviz.ui.library import show_pictures
+from sdviz.ui.library import BundleView
 from sdviz.ui.pictures import NEUTRAL_COLOUR, TRAIN_COLOUR
 from sdviz.ui.session import ScoreSettings, set_shared
 from sdviz.ui.theme import OUTLIERS as OUTLIERS_TITLE
@@ -41,12 +38,10 @@ PAGE = "votes"
 
 
 @dataclass(frozen=True, eq=False)
-class SampleView:
-    """All that the page shows of an image.
+class SampleView(BundleView):
+    """Everything that the page shows of an image.
 
     Attributes:
-        evidence: The bundle's tables.
-        library: Its pictures.
         settings: k, alpha and normalisation.
         sample: The image on show.
         picture: uint8 (H,W,3), grey where there is none.
@@ -61,8 +56,6 @@ class SampleView:
         problem: Why it has no score, "" where it has one.
     """
 
-    evidence: Evidence
-    library: PictureLibrary
     settings: ScoreSettings
     sample: Sample
     picture: np.ndarray
@@ -77,16 +70,6 @@ class SampleView:
     problem: str
 
     @property
-    def bundle(self) -> Bundle:
-        """The bundle in use."""
-        return self.evidence.bundle
-
-    @cached_property
-    def names(self) -> tuple[str, ...]:
-        """Of the clusters, as shown."""
-        return display_names(self.bundle)
-
-    @property
     def banks(self) -> Banks | None:
         """The reference features."""
         return banks_of(self.evidence)
@@ -99,7 +82,7 @@ def sample_view(
     sample: Sample,
     uploads: Mapping[str, np.ndarray],
 ) -> SampleView:
-    """Finds out all about an image; computes its features and heads where they are not kept.
+    """Collects everything about an image; computes its features and heads where the bundle lacks them.
 
     `uploads` are the person's own pictures by id.
     """
@@ -108,7 +91,7 @@ def sample_view(
         picture, has_picture, class_name = uploads[sample.id], True, ""
         missing, ways = tuple[str, ...](), tuple[Way, ...]()
     else:
-        shown = show_pictures(library, evidence, [sample.id])
+        shown = BundleView(evidence, library).show_pictures([sample.id])
         picture, has_picture = shown.images[0], bool(shown.found[0])
         class_name, missing, ways = str(shown.class_names[0]), shown.missing, shown.ways
     features, heads = sample.features, sample.heads
@@ -137,7 +120,7 @@ def sample_view(
 
 @kept("neighbour index")
 def search_over_banks(evidence: Evidence, normalize: bool) -> SDScore:
-    """The index over this bundle's banks, for any k that pages ask for.
+    """The kNN index over this bundle's banks, for any k that pages offer.
 
     Raises:
         MissingPart: A bundle without banks.
@@ -157,7 +140,7 @@ def search_over_banks(evidence: Evidence, normalize: bool) -> SDScore:
 def neighbours(
     evidence: Evidence, settings: ScoreSettings, features: np.ndarray, id_id: str, outlier_id: str = ""
 ) -> Neighbourhood:
-    """The neighbours of pictures made of one image, as many as any k asks for.
+    """The neighbours of pictures made of one image, enough for any k.
 
     Raises:
         ValueError: No ID image besides itself.
@@ -181,7 +164,7 @@ def detector_says(bundle: Bundle, images: np.ndarray) -> tuple[np.ndarray, dict[
 
 @kept("feature map")
 def map_of(evidence: Evidence, normalize: bool) -> FeatureMap:
-    """The plane through this bundle's features.
+    """The projection of this bundle's features on two principal components.
 
     Raises:
         MissingPart: A bundle without banks.
@@ -190,12 +173,12 @@ def map_of(evidence: Evidence, normalize: bool) -> FeatureMap:
 
 
 def group_titles(evidence: Evidence) -> dict[str, str]:
-    """What each group of images is called."""
+    """The title of each group of images."""
     return set_titles(evidence) | {TRAIN: "train (ID bank)", OUTLIERS: "SD outliers (bank)", "": "your own"}
 
 
 def is_own(one: str) -> bool:
-    """Whether an id is of a picture that a person has uploaded."""
+    """Whether an id is that of an upload."""
     return one.startswith("upload/")
 
 
@@ -212,18 +195,7 @@ def group_colour(evidence: Evidence, group: str) -> str:
 
 
 def open_sample(one: str, group: str | None = None) -> None:
-    """Makes this image the one on show, here and on every page; and its scored set, where that is given."""
+    """Makes this image the one in use on every page, and its scored set where that is given."""
     set_shared("sample", one)
     if group is not None:
         set_shared("set", group or None)
-
-
-def opener(key: str) -> Callable[[], None]:
-    """For a grid's `on_click`: opens the image that was clicked."""
-
-    def clicked() -> None:
-        one = st.session_state[key].clicked
-        if one:
-            open_sample(one)
-
-    return clicked

@@ -1,4 +1,4 @@
-"""What the training page may do to runs. The rules are checked here, whatever buttons a page shows."""
+"""What the page Training may do to runs. The rules are checked here, whatever buttons a page shows."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def refusal() -> str:
     return ""
 
 
-def start(config: RunConfig, now: bool = False) -> Run:
+def start(config: RunConfig, now: bool) -> Run:
     """Makes a run and launches its process.
 
     Raises:
@@ -40,7 +40,7 @@ def start(config: RunConfig, now: bool = False) -> Run:
     return run
 
 
-def resume(name: str, now: bool = False) -> None:
+def resume(name: str) -> None:
     """Launches a process that goes on with a run.
 
     Raises:
@@ -48,7 +48,7 @@ def resume(name: str, now: bool = False) -> None:
         ConfigError: Its configuration was broken.
     """
     _check_allowed()
-    runs.launch(_run(name), now)
+    runs.launch(_run(name))
 
 
 def stop(name: str) -> Status:

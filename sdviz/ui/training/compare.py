@@ -9,7 +9,7 @@ import streamlit as st
 from sdviz.config import ConfigError, RunConfig
 from sdviz.runs import Run
 from sdviz.runs.reading import curve, differences, metrics
-from sdviz.ui.components.stage_strip import STAGE_WORDS
+from sdviz.ui.components.stage_strip import STAGE_NAMES
 from sdviz.ui.text import plain
 from sdviz.ui.training.losses import curve_line, show_curves
 from sdviz.ui.training.state import state_of
@@ -20,7 +20,7 @@ STYLES = (("#56B4E9", "A", "solid"), ("#CC79A7", "B", "dash"))
 
 
 def show_compare(found: list[Run]) -> None:
-    """Two choosers, the differences, the measures, the losses; of every run, the newest first."""
+    """Shows two choosers and how the two runs differ: settings, measures, losses. `found` is newest first."""
     if len(found) < 2:
         empty_state(
             "It takes two runs to compare.",
@@ -102,7 +102,7 @@ def _losses(chosen: list[Run]) -> None:
     show_curves(
         {
             f"compare {stage}": (
-                STAGE_WORDS.get(stage, stage),
+                STAGE_NAMES.get(stage, stage),
                 [curve_line(*one, *style) for one, style in zip(curves, STYLES, strict=True)],
             )
             for stage, curves in drawn

@@ -1,4 +1,4 @@
-"""The settings that the training page shows, with types and ranges out of the configuration tree itself."""
+"""The settings that the page Training shows, with types and ranges from the configuration tree."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 
 from sdviz.config import Node, RunConfig
 
-# a border that is not in the range itself is left by this much
+# how far from an excluded border a range begins
 _OPEN_BORDER = 1e-9
 
 
@@ -74,7 +74,7 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
         Setting("evaluation.score.k", "k (neighbours)"),
     ),
 }
-# what means nothing without a detector, though it stands outside that branch
+# settings outside the detector's branch that need a detector
 _NEEDS_DETECTOR = ("outliers.", "evaluation.")
 
 

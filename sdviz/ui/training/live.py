@@ -1,4 +1,4 @@
-"""What a run does just now, read from its files again and again: stages, curves, outliers, log."""
+"""The state of a run, read from its files every few seconds: stages, curves, outliers, log."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import streamlit as st
 from sdviz.config import ConfigError, RunConfig, to_yaml
 from sdviz.runs import Run, Status
 from sdviz.runs.reading import curve, latest, metrics, outlier_sample, stages, tail
-from sdviz.ui.components import Cell, picture_grid
-from sdviz.ui.components.stage_strip import STAGE_WORDS, stage_strip
+from sdviz.ui.components.picture_grid import Cell, picture_grid
+from sdviz.ui.components.stage_strip import STAGE_NAMES, stage_strip
 from sdviz.ui.pictures import OUTLIER_COLOUR, data_uri
 from sdviz.ui.text import duration, plain
 from sdviz.ui.training.losses import A_ROW, curve_line, show_curves
 from sdviz.ui.training.state import status_of
 
 N_SAMPLES = 10
-# a process that has not written for so long is at a long step, or hangs
+# a process that writes nothing for so long is at a long step, or hangs
 QUIET_SEC = 60.0
 # (key in stats.jsonl, its name, its unit)
 MEASURES = (
@@ -29,7 +29,7 @@ MEASURES = (
 
 
 def show_live(run: Run) -> None:
-    """All of it; where a file is damaged, one line in its place."""
+    """Shows all of it; a damaged file gets one line in its place."""
     status = status_of(run)
     if isinstance(status, str):
         return
@@ -40,7 +40,7 @@ def show_live(run: Run) -> None:
         _log(run, status)
         return
     _stages(run, config, status)
-    # pictures first; but while they are still to come, what is there already does not move down for them
+    # pictures come first in a finished run; in an active one they come last, so that nothing moves down
     parts = [lambda: _curves(run.stats(), run.name), lambda: _samples(run)]
     for show in parts if status.is_active else parts[::-1]:
         show()
@@ -67,7 +67,7 @@ def _stages(run: Run, config: RunConfig, status: Status) -> None:
     if status.state == "running" and status.stage:
         steps = f", step {status.step} of {status.total}" if status.total else ""
         eta = f", {duration(status.eta_sec)} left in this stage" if status.eta_sec is not None else ""
-        parts.append(f"now {STAGE_WORDS.get(status.stage, status.stage).lower()}{steps}{eta}")
+        parts.append(f"now {STAGE_NAMES.get(status.stage, status.stage).lower()}{steps}{eta}")
     if spent:
         parts.append(f"{duration(spent)} at work")
     if status.devices:
@@ -80,7 +80,7 @@ def _stages(run: Run, config: RunConfig, status: Status) -> None:
 
 
 def _curves(stats: list[dict[str, Any]], name: str) -> None:
-    """The loss of each stage that has one; other measures as a curve, or as a number while there is but one."""
+    """Shows the loss of each stage; other measures as a curve, or as a number while there is only one."""
     charts: dict[str, tuple[str, list[go.Scatter]]] = {}
 
     def add(title: str, stage: str, key: str) -> None:
@@ -92,7 +92,7 @@ def _curves(stats: list[dict[str, Any]], name: str) -> None:
             )
 
     for stage in dict.fromkeys(line["stage"] for line in stats):
-        add(f"{STAGE_WORDS.get(stage, stage)}: loss", stage, "loss")
+        add(f"{STAGE_NAMES.get(stage, stage)}: loss", stage, "loss")
     numbers: list[tuple[str, str, float]] = []
     for key, title, meaning in MEASURES:
         for stage in dict.fromkeys(line["stage"] for line in stats if key in line):
@@ -124,7 +124,7 @@ def _samples(run: Run) -> None:
 
 def _log(run: Run, status: Status) -> None:
     log = tail(run.path / "log.txt")
-    # before it has a log, and when it could not say itself what ended it, what it printed tells more
+    # without a log, or when it could not log what ended it, the printed output says more
     printed = tail(run.path / "output.txt", 12) if not log or status.state in ("killed", "failed") else ""
     st.markdown("**Log** (times in UTC)")
     st.code(log or "nothing yet", language=None, height=220 if log.count("\n") > 8 else "content")

@@ -1,4 +1,4 @@
-"""A new run: profile, images, the settings that matter, how long it will take, and the start."""
+"""The form of a new run: profile, images, the main settings, the estimated time, and the start."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sdviz.config import ConfigError, RunConfig, load_config, to_yaml
 from sdviz.runs import Run, Status
 from sdviz.ui.cache.background import Task
 from sdviz.ui.cache.estimates import Estimate, start_estimate
-from sdviz.ui.components.stage_strip import STAGE_WORDS
+from sdviz.ui.components.stage_strip import STAGE_NAMES
 from sdviz.ui.page import ROOT
 from sdviz.ui.text import about, duration, in_bytes, plain
 from sdviz.ui.training import actions
@@ -25,15 +25,15 @@ from sdviz.ui.widgets import KEPT
 
 FOLDER, PARQUET = "a folder of pictures …", "a Parquet file …"
 COLUMNS = 6
-# how long the page waits for an estimate before it shows itself, and how often it asks then
+# seconds that the page waits for an estimate, and between later checks
 AT_ONCE_SEC = 0.3
 POLL_SEC = 0.5
-# what a newcomer wants first
+# shown first, for a newcomer
 FIRST_PROFILES = ("shapes-quick", "shapes-tiny")
 
 
 def show_new_run(found: list[Run]) -> None:
-    """The form; `found` is every run, to say which of them hold the device."""
+    """Shows the form; `found` is every run, to say which of them use the device."""
     profiles = find_profiles()
     if not profiles:
         st.info(f"There are no profiles: they are YAML files in `{ROOT / 'configs'}`.")
@@ -122,7 +122,7 @@ def find_profiles() -> dict[str, Path]:
 
 
 def _check_and_start(path: Path, overrides: list[str], found: list[Run], now: bool) -> RunConfig | None:
-    """Says what is wrong, or how long it takes, and offers the start; the configuration, if it is one."""
+    """Says what is wrong, or how long it takes, with the start button; returns a valid configuration."""
     refused = actions.refusal()
     try:
         config = load_config(path, overrides)
@@ -164,7 +164,7 @@ def _say_how_long(estimate: Task[Estimate], was_done: bool) -> None:
         return
     seconds, size = sum(sec for _, sec, _ in parts), sum(n for *_, n in parts)
     longest = sorted(parts, key=lambda part: -part[1])[:3]
-    stages = ", ".join(f"{STAGE_WORDS.get(name, name).lower()} {duration(sec)}" for name, sec, _ in longest)
+    stages = ", ".join(f"{STAGE_NAMES.get(name, name).lower()} {duration(sec)}" for name, sec, _ in longest)
     st.markdown(
         f"**{about(seconds).capitalize()}** by this machine's speed just now ({stages}), "
         f"{in_bytes(size)} on the disk."
@@ -176,7 +176,7 @@ def _at_work(found: list[Run]) -> list[str]:
 
 
 def _images(profile: str, base: RunConfig) -> str:
-    """The data set's name, in the words of `data.load`."""
+    """The name of the data set, as `data.load` takes it."""
     known = [*data.names(), FOLDER, PARQUET]
     options = list(dict.fromkeys([base.data.id, *known]))
     choice = st.selectbox(
@@ -200,7 +200,7 @@ def _images(profile: str, base: RunConfig) -> str:
 
 
 def _widget(profile: str, setting: Setting, default: Any) -> Any:  # noqa: ANN401
-    """The setting's widget, its range out of the tree."""
+    """The widget of a setting, with its range from the configuration tree."""
     rule = limits(setting.key)
     common: dict[str, Any] = {
         "key": f"{profile} {setting.key}",
@@ -232,7 +232,7 @@ def _widget(profile: str, setting: Setting, default: Any) -> Any:  # noqa: ANN40
 
 
 def _magnitude(value: float) -> int:
-    """The power of ten one below the value's own: 2e-4 steps by 1e-5."""
+    """The exponent of a step for this value: 2e-4 steps by 1e-5."""
     return int(f"{abs(value):e}".partition("e")[2]) - 1
 
 

@@ -1,10 +1,11 @@
-"""The training page: start a run, watch it, compare two."""
+"""The page Training: start a run, watch it, compare two."""
 
 from __future__ import annotations
 
 import streamlit as st
 
 from sdviz import runs
+from sdviz.ui.assets import style
 from sdviz.ui.page import PageContext
 from sdviz.ui.training.actions import refusal
 from sdviz.ui.training.compare import show_compare
@@ -16,8 +17,7 @@ from sdviz.ui.widgets import KEPT, empty_state
 
 def show_training(context: PageContext) -> None:
     """The page below its title."""
-    # the mark of a page at work has a button "Stop" beside it, which would be taken for the run's
-    st.html("<style>[data-testid='stStatusWidget'] { display: none; }</style>")
+    st.html(style(__name__))
     if line := refusal():
         st.info(line, icon=":material/visibility:")
     if problem := take_problem():

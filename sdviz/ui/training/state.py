@@ -1,4 +1,4 @@
-"""What the parts of the training page share: which view and run are on show, and what went wrong."""
+"""Shared by the parts of Training: the view and run on show, and what went wrong."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PROBLEM_KEY = "training_problem"
 
 
 def take_problem() -> str:
-    """What the last click met with, once; "" where all went well."""
+    """The error of the last click, once; "" for none."""
     return st.session_state.pop(_PROBLEM_KEY, "")
 
 
@@ -32,7 +32,7 @@ def _reporting() -> Iterator[None]:
 
 
 def attempt(action: Callable[..., object], *args: object) -> None:
-    """For `on_click`: does it; what went wrong is one line at the top of the page."""
+    """For `on_click`: calls the action; an error becomes one line at the top of the page."""
     with _reporting():
         action(*args)
 
@@ -60,5 +60,5 @@ def state_of(run: Run) -> str:
 
 
 def is_starting(status: Status) -> bool:
-    """Whether its process is there but has not got as far as the queue."""
+    """Whether its process has started but not yet reached the queue."""
     return status.state == "queued" and status.queue_place is None

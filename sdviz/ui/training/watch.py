@@ -1,4 +1,4 @@
-"""The list of runs, and one of them: what can be done to it, and what it does just now."""
+"""The list of runs, and one of them: its state and what can be done to it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ICONS = {
 
 
 def show_watch(found: list[Run]) -> None:
-    """All runs at the left, the newest first, and the chosen one beside them; there is at least one."""
+    """Shows all runs at the left, newest first, and the chosen one. There is at least one."""
     if st.session_state.pop(_GO_KEY, False):
         open_page(LAB)
     states = {run.name: state_of(run) for run in found}
@@ -60,7 +60,7 @@ def show_watch(found: list[Run]) -> None:
 
 
 def _live(run: Run, drawn: dict[str, str]) -> None:
-    """What moves by itself. Where a run has another state now than the page says, all of it is drawn anew."""
+    """The part that refreshes itself. When a run's state has changed, the whole page is drawn again."""
     if {one.name: state_of(one) for one in runs.list_runs()} != drawn:
         st.rerun()
     if drawn[run.name] != "damaged":
@@ -121,7 +121,7 @@ def _head(run: Run, status: Status) -> None:
 
 
 def _say(status: Status) -> None:
-    """What the person has to know about the state, in a line."""
+    """Says what the state means, in one line."""
     if status.state == "failed":
         st.error(
             plain(status.error or "It failed and could not say why: see the log."), icon=":material/error:"

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from sdviz.analysis.cluster_names import NamesError, read_names, rename, shown_names
+from sdviz.files import leftovers
 
 USUAL = ("disk", "ring", "square")
 
@@ -20,7 +21,7 @@ def test_a_name_is_kept_by_bundle_and_taken_back(tmp_path: Path) -> None:
     assert rename(file, "a", 1, "ring", USUAL) == USUAL
     assert rename(file, "b", 1, "", USUAL) == USUAL
     assert json.loads(file.read_text()) == {}
-    assert not list(file.parent.glob("*.partial"))
+    assert not leftovers(file.parent)
 
 
 def test_names_that_mislead_are_refused(tmp_path: Path) -> None:

@@ -14,9 +14,10 @@ from torchvision import datasets
 
 from sdviz import data
 from sdviz.analysis import Evidence, PictureLibrary
-from sdviz.analysis.same_images import add_same_images, find_images, same_images_table
+from sdviz.analysis.same_images import SAME_IMAGES, find_images
 from sdviz.bundle import Bundle
 from sdviz.data.decode import through_jpeg
+from sdviz.data.sources.parquet import same_images_table
 from tests.tiny_bundle import save_tiny_bundle
 
 CLASSES = ("plane", "car", "bird")
@@ -65,7 +66,11 @@ def bundle_of_rows(
         order = shuffled_file(tmp_path / "rows.parquet", original)
         folder = save_tiny_bundle(tmp_path / "b", dataset="cifar10")
         if know:
-            add_same_images(folder, {("cifar10", "train"): tmp_path / "rows.parquet"})
+            table = same_images_table(tmp_path / "rows.parquet", "cifar10", "train")
+            pq.write_table(table, tmp_path / SAME_IMAGES)
+            whole = Bundle.load(folder, "cpu")
+            whole.with_parts({**whole.parts, SAME_IMAGES: tmp_path / SAME_IMAGES}).save(tmp_path / "known")
+            folder = tmp_path / "known"
         return Bundle.load(folder, "cpu"), original, order
 
     return make

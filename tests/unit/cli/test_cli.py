@@ -138,7 +138,7 @@ def test_every_option_reaches_the_manifest(generate: Callable[..., Result], tmp_
         ("-w 21", "guidance_scale w = 21.0 is outside -1..20"),
         ("-w nan", "guidance_scale w = nan is not a number in -1..20"),
         ("--steps 0", "num_inference_steps = 0 is outside 1..1000"),
-        ("--solver euler", "solver 'euler' is not one of ddpm, ddim, dpmpp_2m"),
+        ("--solver euler", "solver 'euler' is not one of ddim, ddpm, dpmpp_2m"),
         ("--eta 2", "eta = 2.0 is outside 0..1"),
         ("--format zip", "--format 'zip' is not one of folder, npz, parquet"),
         ("--interval 1", "--interval 1: must be two numbers, as in 0.2,1.5"),
@@ -329,6 +329,20 @@ def test_list_without_runs_and_with_a_damaged_one(cli: Callable[..., Result], tm
     entries = json.loads(cli("list", "--json").stdout)
     assert [entry["state"] for entry in entries] == ["damaged", "new"]
     assert "status.json is damaged" in cli("list").stdout
+
+
+def test_an_older_run_is_one_line_wherever_it_is_named(cli: Callable[..., Result], tmp_path: Path) -> None:
+    config = write_tiny_config(tmp_path)
+    older = runs.create(load_config(config))
+    tree = json.loads(older.status_file.read_text())
+    del tree["format_version"]
+    older.status_file.write_text(json.dumps(tree))
+    for words in (("resume", "1"), ("stop", "1"), ("run", config, "--from", "1")):
+        line = one_line_error(cli(*words))
+        assert line.startswith(f"{older.path}: made by an older sdviz (format 1, "), line
+        assert line.endswith(f"make it again with: python -m sdviz run {older.path / 'config.yaml'}")
+    assert len(runs.list_runs()) == 1
+    assert "made by an older sdviz (format 1, " in cli("list").stdout
 
 
 # --- start ----------------------------------------------------------------------------------------

@@ -304,7 +304,7 @@ def test_the_nearest_key_is_found_in_optional_branches(tmp_path: Path, key: str,
         ("diffusion.batch_size=[", "--set diffusion.batch_size: not YAML: line 1"),
         ("diffusion.batch_size", "--set diffusion.batch_size: must be KEY=VALUE"),
         ("diffusion..batch_size=3", "--set diffusion..batch_size=3: must be KEY=VALUE"),
-        ("defaults.solver=euler", "--set defaults.solver: must be 'ddpm', 'ddim' or 'dpmpp_2m'"),
+        ("defaults.solver=euler", "--set defaults.solver: must be 'ddim', 'ddpm' or 'dpmpp_2m'"),
     ],
 )
 def test_a_wrong_override_is_named_with_its_path(shapes_yaml: Path, override: str, expected: str) -> None:

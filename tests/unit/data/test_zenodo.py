@@ -191,14 +191,17 @@ def test_archives_do_not_lead_out_of_the_folder(server: Zenodo, tmp_path: Path) 
     assert not (tmp_path / "out.png").exists() and not (tmp_path.parent / "out.png").exists()
 
 
-def test_no_server_and_no_files_are_one_line(server: Zenodo, tmp_path: Path) -> None:
+def test_no_server_and_no_files_are_one_line(
+    server: Zenodo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     server.files = {}
     with pytest.raises(DataError, match="has no files"):
         zenodo.download("sd-outliers", tmp_path)
     with pytest.raises(DataError, match="cannot be had from .*HTTP 404"):
         zenodo.list_files("1")
+    monkeypatch.setenv("SDVIZ_ZENODO", "http://127.0.0.1:9")
     with pytest.raises(DataError, match="cannot be had from .*refused") as caught:
-        zenodo.list_files("1", "http://127.0.0.1:9")
+        zenodo.list_files("1")
     assert "\n" not in str(caught.value)
 
 

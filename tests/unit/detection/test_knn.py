@@ -10,7 +10,7 @@ import torch
 from sklearn.neighbors import NearestNeighbors
 
 from sdviz.detection import knn
-from sdviz.detection.knn import NeighbourSearch, check_features
+from sdviz.detection.knn import NeighbourSearch, check_features, nearest_others, unit_length
 
 ROOT = Path(__file__).resolve().parents[3]
 DEVICES = [
@@ -230,6 +230,53 @@ def test_all_references_but_one_s_own_will_do() -> None:
 def test_no_queries_are_no_error() -> None:
     distances, indices = NeighbourSearch(np.ones((3, 2)), device="cpu").search(np.ones((0, 2)), 2)
     assert distances.shape == indices.shape == (0, 2)
+
+
+# --------------------------------------------------------------------------------------------------
+# Of a set to itself, and by angle
+# --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("k", [1, 5, 39])
+def test_the_nearest_of_unit_length_are_the_most_alike_by_angle(k: int) -> None:
+    rng = np.random.default_rng(0)
+    features = (rng.normal(size=(40, 6)) * rng.uniform(0.1, 10, (40, 1))).astype(np.float32)
+    found = nearest_others(unit_length(features), k, device="cpu")
+    assert (found.shape, found.dtype) == ((40, k), np.int64)
+    # 1. by hand
+    similarity = unit(features) @ unit(features).T
+    np.fill_diagonal(similarity, -2)
+    assert (found == np.argsort(-similarity, axis=1)[:, :k]).all()
+    # 2. by scikit-learn
+    theirs = NearestNeighbors(n_neighbors=k, metric="cosine").fit(features).kneighbors(return_distance=False)
+    assert (found == theirs).all()
+    assert not (found == np.arange(40)[:, None]).any()
+    # 3. some rows alone
+    assert (nearest_others(unit_length(features), k, np.array([7, 3])) == found[[7, 3]]).all()
+
+
+def test_a_row_s_double_is_its_neighbour_and_itself_is_not() -> None:
+    features = np.eye(4, dtype=np.float32)[[0, 1, 0, 1]]
+    assert nearest_others(features, 1).ravel().tolist() == [2, 3, 0, 1]
+    # a feature of length 0 has neighbours too, and is not its own
+    features[0] = 0
+    assert 0 not in nearest_others(unit_length(features), 3)[0]
+
+
+@pytest.mark.parametrize("k", [0, 4, -1])
+def test_more_neighbours_than_other_rows_are_refused(k: int) -> None:
+    with pytest.raises(ValueError, match=rf"k = {k} is outside 1\.\.3"):
+        nearest_others(np.eye(4, dtype=np.float32), k)
+
+
+def test_unit_length_of_any_size() -> None:
+    features = np.random.default_rng(1).normal(size=(3, 5, 4)) * np.array([1e-30, 1, 1e30]).reshape(3, 1, 1)
+    features[1, 2] = 0
+    made = unit_length(features)
+    assert made.dtype == np.float32
+    lengths = np.linalg.norm(made, axis=-1)
+    np.testing.assert_allclose(np.delete(lengths.ravel(), 7), 1, rtol=1e-6)
+    assert lengths[1, 2] == 0
 
 
 # --------------------------------------------------------------------------------------------------

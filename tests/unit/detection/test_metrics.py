@@ -60,6 +60,19 @@ def test_it_is_what_scikit_learn_says(name: str, id_scores: np.ndarray, ood_scor
     assert getattr(metrics, name)(id_scores, ood_scores) == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("id_scores", "ood_scores"),
+    [one[1:] for one in inputs()] + [(np.array([-np.inf, 0, np.inf]), np.array([0, 1e308, np.inf, np.inf]))],
+)
+def test_the_auroc_counts_pairs_and_a_tie_as_half(id_scores: np.ndarray, ood_scores: np.ndarray) -> None:
+    above = ood_scores[:, None] > id_scores
+    expected = (above + 0.5 * (ood_scores[:, None] == id_scores)).mean()
+    assert metrics.auroc(id_scores, ood_scores) == pytest.approx(expected, abs=1e-12)
+    # as the bootstrap takes it, from counts of the distinct scores
+    counted = metrics._auroc(*metrics._counts(id_scores, ood_scores))
+    assert counted == pytest.approx(expected, abs=1e-12)
+
+
 def test_higher_is_more_ood() -> None:
     low, high = [0.0, 1.0], [2.0, 3.0]
     assert [getattr(metrics, name)(low, high) for name in ALL] == [1, 0, 0, 1, 1]

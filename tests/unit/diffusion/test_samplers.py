@@ -12,7 +12,8 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 
 from sdviz.diffusion.guidance import GuidedNoise
-from sdviz.diffusion.samplers import SAMPLERS, Sampler, ddim, ddpm, dpmpp_2m
+from sdviz.diffusion.samplers import SAMPLERS
+from sdviz.diffusion.sampling import Sampler
 from sdviz.diffusion.schedule import NoiseSchedule
 from sdviz.nn.unet import NoisePredictor
 
@@ -95,7 +96,7 @@ def test_ddpm_is_diffusers_ddpm(network: NoisePredictor, s: int, k: int, clip: b
     timesteps = SCHEDULE.timesteps(s, k)
     scheduler = DDPMScheduler(**BETAS, variance_type="fixed_small", clip_sample=clip)
     scheduler.set_timesteps(timesteps=timesteps)
-    a = ours(ddpm, network, timesteps, clip_x_0=clip)
+    a = ours(SAMPLERS["ddpm"], network, timesteps, clip_x_0=clip)
     assert_same_trajectory(a, theirs(scheduler, network, timesteps))
 
 
@@ -107,7 +108,7 @@ def test_ddpm_with_every_timestep_is_diffusers_ddpm(network: NoisePredictor, cli
     # 1 - abar in float32 is off by up to 3e-4 of itself at t = 1, and steps of 1 show it (1e-4 in the image):
     # the same code with the same abar in float64 agrees a hundred times better
     scheduler.alphas_cumprod = scheduler.alphas_cumprod.double()
-    a = ours(ddpm, network, timesteps, clip_x_0=clip)
+    a = ours(SAMPLERS["ddpm"], network, timesteps, clip_x_0=clip)
     assert_same_trajectory(a, theirs(scheduler, network, timesteps), tolerance=5e-6)
 
 
@@ -122,7 +123,7 @@ def test_ddim_is_diffusers_ddim(
     scheduler = DDIMScheduler(**BETAS, clip_sample=clip, set_alpha_to_one=True, timestep_spacing="leading")
     scheduler.set_timesteps(inference_steps)
     assert scheduler.timesteps[-k:].tolist() == timesteps
-    a = ours(ddim, network, timesteps, eta=eta, clip_x_0=clip)
+    a = ours(SAMPLERS["ddim"], network, timesteps, eta=eta, clip_x_0=clip)
     assert_same_trajectory(a, theirs(scheduler, network, timesteps, eta=eta))
 
 
@@ -142,7 +143,7 @@ def test_dpmpp_2m_is_diffusers_multistep_solver(network: NoisePredictor, s: int,
     )
     scheduler.set_timesteps(timesteps=timesteps)
     assert scheduler.timesteps.tolist() == timesteps
-    a = ours(dpmpp_2m, network, timesteps, clip_x_0=clip)
+    a = ours(SAMPLERS["dpmpp_2m"], network, timesteps, clip_x_0=clip)
     assert_same_trajectory(a, theirs(scheduler, network, timesteps))
 
 
@@ -221,9 +222,9 @@ def test_step_noise_is_asked_for_by_timestep_and_only_where_it_counts() -> None:
 def test_noise_that_is_needed_and_not_given_is_refused() -> None:
     x = torch.zeros(1, 3, 2, 2)
     with pytest.raises(ValueError, match="step_noise is needed"):
-        ddpm(lambda x, t: x, x, [50, 20], SCHEDULE)
+        SAMPLERS["ddpm"](lambda x, t: x, x, [50, 20], SCHEDULE)
     with pytest.raises(ValueError, match="step_noise is needed"):
-        ddim(lambda x, t: x, x, [50, 20], SCHEDULE, eta=0.5)
+        SAMPLERS["ddim"](lambda x, t: x, x, [50, 20], SCHEDULE, eta=0.5)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from sdviz.diffusion.guidance import GuidedNoise
-from sdviz.diffusion.samplers import SAMPLERS, STEPS
+from sdviz.diffusion.samplers import SAMPLERS
+from sdviz.diffusion.sampling import Sampling
 from sdviz.diffusion.schedule import NoiseSchedule
 from sdviz.diffusion.together import sample_together
 
@@ -52,7 +53,7 @@ def test_each_comes_out_as_it_would_alone(max_rows: int) -> None:
     ]
     net = Net()
     runs = [
-        (guided, STEPS[solver](x, timesteps, SCHEDULE, **how))
+        (guided, Sampling(SAMPLERS[solver], x, timesteps, SCHEDULE, **how))
         for solver, x, timesteps, guided, how in make(net)
     ]
     together = sample_together(runs, max_rows)

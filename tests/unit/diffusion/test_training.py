@@ -23,6 +23,7 @@ from sdviz.diffusion.training import (
     rate_factor,
     train_noise_predictor,
 )
+from sdviz.files import leftovers
 from sdviz.nn.device import has_fast_bf16
 from sdviz.nn.pixels import to_tensor
 from sdviz.nn.unet import NoisePredictor
@@ -533,11 +534,11 @@ def test_a_full_disk_leaves_the_last_state_whole(
     assert file.read_bytes() == whole
     assert [p.name for p in tmp_path.iterdir()] == ["state.pt"]
     # what a killed process left half written stands in nobody's way
-    (tmp_path / "state.pt.partial").write_bytes(whole[:100])
+    (tmp_path / f".state.{'0' * 32}.partial.pt").write_bytes(whole[:100])
     resumed, complete = train(state_path=file)
     assert complete
     assert same(weights(resumed), weights(undisturbed))
-    assert [p.name for p in tmp_path.iterdir()] == ["state.pt"]
+    assert [p.name for p in tmp_path.iterdir() if p not in leftovers(tmp_path)] == ["state.pt"]
 
 
 @pytest.mark.parametrize(

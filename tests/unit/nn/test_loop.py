@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sdviz.config import OptimizerConfig
+from sdviz.files import leftovers
 from sdviz.nn.loop import (
     LoopReport,
     TrainingDiverged,
@@ -102,7 +103,7 @@ def test_stopped_and_resumed_is_bit_for_bit_undisturbed(tmp_path: Path, name: st
         done.append(part.steps)
     assert done == [[0, 1, 2], [], [3, 4, 5, 6], [7, 8, 9, 10, 11]]
     assert same(part.weights(), undisturbed.weights())
-    assert not list(path.parent.glob("*.partial"))
+    assert not leftovers(path.parent)
 
 
 def test_killed_and_resumed_goes_on_from_the_last_save(tmp_path: Path) -> None:

@@ -191,7 +191,7 @@ def test_takes_settings_up_to_the_ends_of_their_ranges(good: dict[str, Any]) -> 
         ({"eta": -0.1}, r"eta = -0\.1 is outside 0\.\.1"),
         ({"seed": -1}, r"seed = -1 is outside 0\.\.9223372036854775807"),
         ({"seed": 3.0}, r"seed = 3\.0 is not a whole number"),
-        ({"solver": "euler"}, "solver 'euler' is not one of ddpm, ddim, dpmpp_2m"),
+        ({"solver": "euler"}, "solver 'euler' is not one of ddim, ddpm, dpmpp_2m"),
         ({"guidance_interval": (0.5, 0.1)}, r"guidance_interval \(0\.5, 0\.1\) is not \(sigma_lo, sigma_hi\)"),
         ({"guidance_interval": (-0.1, 0.1)}, "guidance_interval"),
         ({"guidance_interval": (0.1,)}, "guidance_interval"),

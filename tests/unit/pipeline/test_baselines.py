@@ -19,9 +19,10 @@ from sdviz.data import DataError
 from sdviz.evaluation import read_report
 from sdviz.nn.batches import encode
 from sdviz.pipeline import PipelineError, Workspace, config_hash, read_labels, run_stages, stage_names
+from sdviz.pipeline.backbone import load_backbone
 from sdviz.pipeline.baselines import method_of
-from sdviz.pipeline.clusters import load_backbone, load_encoder
-from sdviz.pipeline.generation import read_sd_test
+from sdviz.pipeline.encoder import load_encoder
+from sdviz.pipeline.sd_test import read_sd_test
 from sdviz.pipeline.sets import evaluation_sets
 from tests.tiny_runs import OTHER_COLOURS, write_pictures, write_tiny_detector_config
 

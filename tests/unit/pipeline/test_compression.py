@@ -14,8 +14,8 @@ from sdviz import runs
 from sdviz.config import load_config
 from sdviz.data import ImageSet
 from sdviz.pipeline import Workspace
-from sdviz.pipeline.detecting import _warn_of_other_compression
-from sdviz.pipeline.generation import warn_of_jpeg
+from sdviz.pipeline.features import _warn_of_other_compression
+from sdviz.pipeline.outliers import warn_of_jpeg
 from sdviz.pipeline.sets import NamedSet
 from sdviz.runs.work import _warnings_kept
 from tests.tiny_runs import write_tiny_config
@@ -76,7 +76,7 @@ def test_warnings_stand_in_the_log_of_the_run_and_on_stderr(
 ) -> None:
     monkeypatch.setenv("SDVIZ_RUNS", str(tmp_path / "runs"))
     run = runs.create(load_config(write_tiny_config(tmp_path / "config")))
-    logger = logging.getLogger("sdviz.pipeline.generation")
+    logger = logging.getLogger("sdviz.pipeline.outliers")
     with _warnings_kept(run):
         logger.warning("the detector can learn %s", "that")
         logger.info("nobody asked")

@@ -14,7 +14,7 @@ import pytest
 from sdviz import runs
 from sdviz.config import load_config
 from sdviz.runs import Run, RunError, Status
-from sdviz.runs.queue import devices_of, runs_ahead
+from sdviz.runs.queue import devices_of, runs_before
 from sdviz.runs.status import living_process, write_status
 
 Occupied = Callable[..., None]
@@ -145,26 +145,26 @@ def test_a_damaged_run_can_be_deleted(three: list[Run]) -> None:
 def test_who_is_ahead(three: list[Run], occupied: Occupied) -> None:
     first, second, run = three
     mine = replace(run.status(), devices=("cpu",), submitted=100.0)
-    assert runs_ahead(run, mine) == []
+    assert runs_before(run, mine) == []
     # at work on the device: ahead, whenever it was asked for
     occupied(second, "running", submitted=200.0)
-    assert runs_ahead(run, mine) == [second]
+    assert runs_before(run, mine) == [second]
     # in the queue: ahead where it was there before
     occupied(first, "queued", submitted=50.0)
-    assert runs_ahead(run, mine) == [second, first]
+    assert runs_before(run, mine) == [second, first]
     occupied(first, "queued", submitted=150.0)
-    assert runs_ahead(run, mine) == [second]
+    assert runs_before(run, mine) == [second]
     # of two at the same moment one goes first
     occupied(first, "queued", submitted=100.0)
-    assert runs_ahead(run, mine) == [second, first]
-    assert runs_ahead(first, first.status()) == [second]
+    assert runs_before(run, mine) == [second, first]
+    assert runs_before(first, first.status()) == [second]
     # another device, another machine, a dead process and a damaged folder stand in nobody's way
     occupied(second, "running", "cuda:0")
     write_status(first.status_file, replace(first.status(), state="running", host="gpu-box"))
-    assert runs_ahead(run, mine) == []
+    assert runs_before(run, mine) == []
     write_status(first.status_file, replace(first.status(), state="running", pid=2**22 + 1))
     second.status_file.write_text("{")
-    assert runs_ahead(run, mine) == []
+    assert runs_before(run, mine) == []
 
 
 def test_a_run_waits_for_its_device_and_says_so(

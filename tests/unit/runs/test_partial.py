@@ -6,6 +6,7 @@ import pytest
 
 from sdviz import runs
 from sdviz.config import load_config
+from sdviz.files import leftovers
 from tests.tiny_runs import write_tiny_config
 
 
@@ -16,6 +17,6 @@ def test_what_a_killed_process_left_half_written_does_not_stop_the_next(
     run = runs.create(load_config(write_tiny_config(tmp_path, clusterer_steps=2, diffusion_steps=2)))
     (run.path / "bundle.partial" / "unet").mkdir(parents=True)
     (run.path / "bundle.partial" / "unet" / "config.json").write_text("{")
-    (run.path / "labels.parquet.partial").write_bytes(b"PAR1")
+    (run.path / f".labels.{'0' * 32}.partial.parquet").write_bytes(b"PAR1")
     assert runs.execute(run).state == "done"
-    assert not list(run.path.rglob("*.partial"))
+    assert not leftovers(run.path) and not (run.path / "bundle.partial").exists()

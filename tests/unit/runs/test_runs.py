@@ -14,7 +14,8 @@ from filelock import FileLock
 from sdviz import runs
 from sdviz.bundle import Bundle
 from sdviz.config import load_config
-from sdviz.pipeline import Progress, config_hash
+from sdviz.files import leftovers
+from sdviz.pipeline import Progress
 from sdviz.runs import Run, RunError, Status
 from sdviz.runs.status import identity
 
@@ -53,7 +54,7 @@ def test_a_new_run_has_its_resolved_configuration_and_is_not_running(root: Path,
     assert run.config() == config
     status = run.status()
     assert (status.state, status.stage, status.pid, status.error) == ("new", "", None, None)
-    assert not run.is_running()
+    assert run.status().state != "running"
 
 
 def test_a_path_to_data_is_made_absolute(
@@ -114,10 +115,10 @@ def test_running_is_what_the_file_says_and_a_living_process(root: Path, config_p
     run = runs.create(load_config(config_path))
     me = psutil.Process()
     write_status(run, state="running", pid=me.pid, process_started=me.create_time())
-    assert run.is_running()
+    assert run.status().state == "running"
     # the number was given to another process since
     write_status(run, process_started=me.create_time() - 60)
-    assert not run.is_running()
+    assert run.status().state != "running"
     assert run.status().state == "killed"
     # no such process, or none named
     write_status(run, process_started=me.create_time(), pid=2**22 + 1)
@@ -138,7 +139,7 @@ def test_a_process_of_another_machine_or_another_start_of_this_one_does_not_coun
     write_status(run, **me | {"state": state})
     assert run.status().state == state
     write_status(run, **me | {"host": "gpu-box"})
-    assert (run.status().state, run.is_running()) == ("killed", False)
+    assert run.status().state == "killed"
     assert run.status().error == "its process was on the machine gpu-box, which cannot be seen from here"
     write_status(run, **me | {"boot": "before"})
     assert run.status().state == "killed"
@@ -148,12 +149,21 @@ def test_a_process_of_another_machine_or_another_start_of_this_one_does_not_coun
         runs.stop(run)
 
 
-def test_old_files_that_say_stopped_can_be_read(root: Path, config_path: Path) -> None:
+def test_a_run_of_an_older_format_is_refused_in_one_line(root: Path, config_path: Path) -> None:
     run = runs.create(load_config(config_path))
-    write_status(run, state="stopped")
-    assert run.status().state == "new"
-    write_status(run, pid=os.getpid(), process_started=1.0)
-    assert run.status().state == "cancelled"
+    tree = json.loads(run.status_file.read_text())
+    del tree["format_version"]
+    run.status_file.write_text(json.dumps(tree))
+    line = (
+        f"{run.path}: made by an older sdviz (format 1, this one reads format 2); make it again with:"
+        f" python -m sdviz run {run.path / 'config.yaml'}"
+    )
+    for refused in (run.status, lambda: runs.execute(run), lambda: runs.launch(run), lambda: runs.stop(run)):
+        with pytest.raises(RunError) as error:
+            refused()
+        assert str(error.value) == line
+    runs.delete(run)
+    assert not run.path.exists()
 
 
 def test_a_process_that_has_died_is_not_running_before_it_is_buried(root: Path, config_path: Path) -> None:
@@ -240,7 +250,7 @@ def test_a_run_ends_in_a_bundle_and_its_files_say_how(root: Path, config_path: P
     log = (run.path / "log.txt").read_text()
     assert all(f"stage {stage}\n" in log for stage in ("pseudo_labels", "clusterer", "diffusion", "bundle"))
     assert not (run.path / ".reserve").exists()
-    assert not list(run.path.rglob("*.partial"))
+    assert not leftovers(run.path)
 
     # once more: nothing is done again
     before = tree(run.bundle)
@@ -297,7 +307,7 @@ def test_a_nan_ends_as_failed_with_the_reason(root: Path, config_path: Path) -> 
     assert "NaN or infinite" in status.error
     assert "try a learning rate below 1e+30" in status.error
     assert run.status() == status
-    assert not run.is_running()
+    assert run.status().state != "running"
     log = (run.path / "log.txt").read_text()
     assert "Traceback" in log and status.error in log
     # what was finished stays
@@ -377,16 +387,3 @@ def test_only_a_running_run_can_be_stopped(root: Path, config_path: Path) -> Non
     )
     with pytest.raises(RunError, match="is not running: killed"):
         runs.stop(run)
-
-
-def test_a_run_from_before_the_channel_means_goes_on_without_them(root: Path, config_path: Path) -> None:
-    overrides = ["diffusion.unet.pixel_unshuffle=2", "diffusion.phase_means=false"]
-    run = runs.create(load_config(config_path, overrides))
-    made = run.config()
-    file = run.path / "config.yaml"
-    lines = file.read_text().splitlines(keepends=True)
-    file.write_text("".join(line for line in lines if "phase_means" not in line))
-    assert run.config() == made
-    assert run.status().config_sha256 == config_hash(run.config())
-    # one of today has them
-    assert runs.create(load_config(config_path, overrides[:1])).config().diffusion.phase_means

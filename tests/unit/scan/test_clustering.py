@@ -10,11 +10,11 @@ import pytest
 import torch
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
-from sklearn.neighbors import NearestNeighbors
 from torch import nn
 from torch.nn import functional as F
 
 from sdviz.config import OptimizerConfig, PretrainingConfig, ScanConfig, SelfLabelConfig, ViewsConfig
+from sdviz.detection.knn import nearest_others, unit_length
 from sdviz.nn.batches import encode, predict
 from sdviz.nn.classifier import Projection, ScanClassifier, build_classifier
 from sdviz.nn.encoder import Encoder
@@ -22,7 +22,7 @@ from sdviz.nn.loop import LoopReport, TrainingStateError
 from sdviz.nn.randomness import step_generator
 from sdviz.nn.views import random_views
 from sdviz.scan import clustering
-from sdviz.scan.clustering import kmeans_labels, neighbours_of, scan_losses, train_scan, train_self_labels
+from sdviz.scan.clustering import kmeans_labels, scan_losses, train_scan, train_self_labels
 from sdviz.scan.metrics import agreement
 from sdviz.scan.simclr import train_supervised
 
@@ -73,50 +73,6 @@ def stop_before(step: int) -> Callable[[], bool]:
     return lambda: next(asked) >= step
 
 
-# --- neighbours -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("at_once", [7, 1024])
-@pytest.mark.parametrize("k", [1, 5, 39])
-def test_neighbours_are_the_most_alike_by_angle(k: int, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clustering, "QUERIES_AT_ONCE", at_once)
-    generator = np.random.default_rng(0)
-    features = (generator.normal(size=(40, 6)) * generator.uniform(0.1, 10, (40, 1))).astype(np.float32)
-    found = neighbours_of(features, k, "cpu")
-    assert (found.shape, found.dtype) == ((40, k), np.int64)
-    # 1. by hand
-    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
-    similarity = unit @ unit.T
-    np.fill_diagonal(similarity, -2)
-    assert (found == np.argsort(-similarity, axis=1)[:, :k]).all()
-    # 2. by scikit-learn
-    theirs = NearestNeighbors(n_neighbors=k, metric="cosine").fit(features).kneighbors(return_distance=False)
-    assert (found == theirs).all()
-    assert not (found == np.arange(40)[:, None]).any()
-
-
-def test_an_image_s_double_is_its_neighbour_and_itself_is_not() -> None:
-    features = np.eye(4, dtype=np.float32)[[0, 1, 0, 1]]
-    assert neighbours_of(features, 1, "cpu").ravel().tolist() == [2, 3, 0, 1]
-    # a feature of length 0 has neighbours too, and is not its own
-    features[0] = 0
-    assert 0 not in neighbours_of(features, 3, "cpu")[0]
-
-
-@pytest.mark.parametrize("k", [0, 4, -1])
-def test_more_neighbours_than_images_are_refused(k: int) -> None:
-    with pytest.raises(ValueError, match=rf"neighbours = {k} is outside 1\.\.3, with 4 images"):
-        neighbours_of(np.eye(4, dtype=np.float32), k, "cpu")
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_features_that_are_no_numbers_are_refused(value: float) -> None:
-    features = np.eye(4, dtype=np.float32)
-    features[2, 1] = value
-    with pytest.raises(ValueError, match="a feature is NaN or infinite"):
-        neighbours_of(features, 2, "cpu")
-
-
 # --- the SCAN loss ----------------------------------------------------------------------------------
 
 
@@ -156,7 +112,7 @@ def test_the_scan_loss_is_eq_2_for_each_head() -> None:
 
 def near(images: np.ndarray, k: int = 4) -> np.ndarray:
     """Neighbours by mean colour: right ones, whatever the encoder says."""
-    return neighbours_of(images.mean(axis=(1, 2)).astype(np.float32) - 128, k, "cpu")
+    return nearest_others(unit_length(images.mean(axis=(1, 2)) - 128), k, device="cpu")
 
 
 @pytest.mark.parametrize("with_projection", [False, True])

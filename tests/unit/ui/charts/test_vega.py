@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sdviz.ui.charts import Chart
-from sdviz.ui.charts.parts import Bars, Heat, Line, Mark, Points
+from sdviz.ui.charts.chart import Chart
+from sdviz.ui.charts.files import chart_file
+from sdviz.ui.charts.parts import Bars, Points
 from sdviz.ui.charts.vega import legend, vega_lite
 
 
@@ -62,31 +63,19 @@ def test_the_legend_names_several_parts_and_takes_no_html() -> None:
     assert "&lt;b&gt;all&lt;/b&gt;" in words and "#0072B2" in words and "this" in words
 
 
-def test_points_can_be_moved_and_marks_lie_across() -> None:
+def test_points_can_be_moved() -> None:
     x = np.array([0.5, -0.5])
     table, spec = vega_lite(
         chart(
             Points("all", x, 2 * x, "#0072B2", 5, texts=["one", "two"]),
             Points("this", x[:1], x[:1], "#000000", 15, True, "star", texts=["three"]),
-            marks=[Mark(0.1, "limit"), Mark(0.2, upright=False)],
         )
     )
     assert table["text"].tolist() == ["one", "two", "three"] and table["y"].tolist() == [1.0, -1.0, 0.5]
-    first, second, upright, level = spec["layer"]
+    first, second = spec["layer"]
     assert first["params"][0]["bind"] == "scales" and "params" not in second
     assert first["mark"]["size"] == 25 and second["mark"]["shape"].startswith("M")
     assert not first["encoding"]["x"]["scale"]["zero"]
-    assert upright["encoding"] == {"x": {"datum": 0.1}} and level["encoding"] == {"y": {"datum": 0.2}}
-
-
-def test_which_charts_are_light() -> None:
-    few, many = np.zeros(10), np.zeros(5_000)
-    bars = Bars("b", ["a"], np.array([1]), "#111111")
-    assert chart(bars).is_light and chart(Points("p", few, few, "#111111")).is_light
-    assert not chart(Points("p", many, many, "#111111")).is_light
-    assert not chart(Line("l", few, few, "#111111")).is_light
-    assert not chart(bars, Line("l", few, few, "#111111")).is_light
-    assert not chart(Heat("h", ["a"], ["b"], np.zeros((1, 1)))).is_light
 
 
 @pytest.mark.parametrize("log_y", [False, True])
@@ -111,7 +100,7 @@ def test_lying_bars_have_their_names_whole_beside_them() -> None:
     assert encoding["y"]["field"] == "x" and encoding["y"]["scale"]["domain"] == names
     assert encoding["y"]["axis"] == {"labelAngle": 0, "labelLimit": 0, "labelOverlap": False}
     assert (encoding["x"]["title"], encoding["y"]["title"]) == ("up", None)
-    svg = one.picture("svg", {}).decode()
+    svg = chart_file(one, "svg", {}).decode()
     assert all(f"<!-- {name} -->" in svg for name in names)
 
 

@@ -1,0 +1,45 @@
+"""Parquet files under the data root, called by their names without a path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..source import Source, data_root
+from .parquet import SPLITS, ParquetFile, has_images, name_and_split
+
+
+def files_under(root: Path) -> dict[str, dict[str, Path]]:
+    """The Parquet files right under `root`, by set's name and split, both sorted (train first)."""
+    found: dict[str, dict[str, Path]] = {}
+    order = {split: i for i, split in enumerate(SPLITS)}
+    paths = [path for path in root.glob("*.parquet") if path.is_file() and not path.name.startswith(".")]
+    for path in sorted(paths, key=lambda p: (name_and_split(p)[0], order.get(name_and_split(p)[1], -1))):
+        name, split = name_and_split(path)
+        found.setdefault(name, {})[split] = path
+    return found
+
+
+class NamedParquetFiles(ParquetFile):
+    """`<name>_<split>.parquet` or `<name>.parquet` under the data root. An id is `<name>/<split>/<row>`."""
+
+    order = 2
+    kinds = ()
+
+    def names(self) -> tuple[str, ...]:
+        found = files_under(data_root())
+        return tuple(name for name, files in found.items() if any(has_images(path) for path in files.values()))
+
+    def splits(self, name: str) -> tuple[str, ...]:
+        return tuple(files_under(data_root()).get(name, {}))
+
+    def id_prefix(self, name: str, split: str) -> str:
+        return Source.id_prefix(self, name, split)
+
+    def name_of(self, path: Path) -> str | None:
+        return None
+
+    def path(self, name: str, split: str) -> Path:
+        return files_under(data_root())[name][split]
+
+
+SOURCE = NamedParquetFiles()

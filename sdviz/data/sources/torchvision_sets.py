@@ -1,0 +1,111 @@
+"""CIFAR-10, CIFAR-100 and SVHN as torchvision keeps them on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from ..decode import to_square
+from ..imageset import DataError, ImageSet, OnError
+from ..source import Choose, Source, data_root, row_ids
+
+if TYPE_CHECKING:
+    from torchvision.datasets import CIFAR10, SVHN
+
+_CIFAR10 = tuple(
+    f"cifar-10-batches-py/{file}"
+    for file in ("batches.meta", "test_batch", *(f"data_batch_{i}" for i in range(1, 6)))
+)
+_CIFAR100 = tuple(f"cifar-100-python/{file}" for file in ("meta", "train", "test"))
+# torchvision opens a CIFAR split only where the files of both are complete
+_FILES: dict[str, dict[str, tuple[str, ...]]] = {
+    "cifar10": {"train": _CIFAR10, "test": _CIFAR10},
+    "cifar100": {"train": _CIFAR100, "test": _CIFAR100},
+    "svhn": {split: (f"{split}_32x32.mat",) for split in ("train", "test", "extra")},
+}
+_SIZE_PX = 32
+
+
+def _checked(name: str, split: str) -> CIFAR10 | SVHN:
+    root = data_root()
+    try:
+        return _open(name, split, root, download=False)
+    except RuntimeError as error:
+        raise DataError(
+            f"{name}: its files under {root} are damaged; delete them and run `python -m sdviz download {name}`"
+        ) from error
+
+
+def _open(name: str, split: str, root: Path, download: bool) -> CIFAR10 | SVHN:
+    from torchvision import datasets  # slow to import, and most callers have Parquet or the drawn sets
+
+    if name == "svhn":
+        return datasets.SVHN(str(root), split=split, download=download)
+    make = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
+    return make(str(root), train=split == "train", download=download)
+
+
+class TorchvisionSets(Source):
+    """Sets under the data root that torchvision fetched; it checks the files' MD5 before it opens them.
+
+    Ids are `<name>/<split>/tv-<index>`: torchvision's order is the original one, while a Parquet file of the
+    same set may be shuffled, so the two must not share ids.
+    """
+
+    order = 3
+    # of the archives
+    downloads: Mapping[str, int] = {"cifar10": 170_498_071, "cifar100": 169_001_437, "svhn": 246_316_179}
+
+    def names(self) -> tuple[str, ...]:
+        return tuple(name for name in _FILES if self.splits(name))
+
+    def splits(self, name: str) -> tuple[str, ...]:
+        root = data_root()
+        return tuple(
+            split
+            for split, files in _FILES.get(name, {}).items()
+            if all((root / file).is_file() for file in files)
+        )
+
+    def all_splits(self, name: str) -> tuple[str, ...]:
+        return tuple(_FILES[name])
+
+    def load(
+        self, name: str, split: str, choose: Choose, size_px: int, on_error: OnError, pictures: bool
+    ) -> ImageSet:
+        dataset = _checked(name, split)
+        if name == "svhn":
+            data, targets = dataset.data.transpose(0, 2, 3, 1), dataset.labels
+            class_names = tuple("0123456789")
+        else:
+            data, targets = dataset.data, dataset.targets
+            class_names = tuple(dataset.classes)
+        rows = choose(len(data))
+        images = np.ascontiguousarray(data[rows])
+        if size_px != _SIZE_PX and len(images):
+            images = np.stack([to_square(Image.fromarray(image), size_px) for image in images])
+        ids = row_ids(self.id_prefix(name, split), rows)
+        return ImageSet(name, split, images, np.asarray(targets, np.int64)[rows], ids, class_names, 0.0)
+
+    def count(self, name: str, split: str) -> int:
+        return len(_checked(name, split).data)
+
+    def id_prefix(self, name: str, split: str) -> str:
+        return f"{name}/{split}/tv-"
+
+    def download(self, name: str, root: Path) -> None:
+        """Fetches the train and test splits; what is there already is kept."""
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            for split in ("train", "test"):
+                _open(name, split, root, download=True)
+        except (OSError, RuntimeError) as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise DataError(f"{name} could not be downloaded to {root}: {reason}") from error
+
+
+SOURCE = TorchvisionSets()

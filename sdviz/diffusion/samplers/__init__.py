@@ -1,0 +1,8 @@
+"""The solvers, one file each, found by being here: each has a `SAMPLER`."""
+
+from __future__ import annotations
+
+from ...registry import modules_of
+from ..sampling import Sampler
+
+SAMPLERS: dict[str, Sampler] = {one.SAMPLER.key: one.SAMPLER for one in modules_of(__name__)}

@@ -1,0 +1,49 @@
+"""Stage `backbone`: the network that the detector starts from, where that is not the encoder.
+
+Writes backbone/encoder.safetensors.
+"""
+
+from __future__ import annotations
+
+from ..config import EncoderConfig, RunConfig
+from ..data import DataError
+from ..nn.encoder import Encoder
+from . import encoder
+from .encoder import load_encoder, load_trained, train_encoder
+from .workspace import Metrics, Settings, Workspace, branches, training_images
+
+
+def depends_on(config: RunConfig) -> Settings:
+    """The images, their views and the network's own branch; those of the encoder where it is the backbone."""
+    if config.detector is None or config.detector.backbone is None:
+        return encoder.depends_on(config)
+    own = config.detector.backbone.model_dump(mode="json")
+    return training_images(config) | branches(config, "views") | {"backbone": own}
+
+
+def make(work: Workspace) -> Metrics | None:
+    """Trains the backbone as stage `encoder` trains the encoder.
+
+    Raises:
+        EncoderError, DataError: As stage `encoder`.
+    """
+    return train_encoder(work, "backbone", backbone_config(work.config))
+
+
+def backbone_config(config: RunConfig) -> EncoderConfig:
+    """The configuration of the network that the detector starts from.
+
+    Raises:
+        DataError: There is none.
+    """
+    own = config.detector.backbone if config.detector is not None else None
+    if own is None and config.encoder is None:
+        raise DataError("this configuration has no encoder")
+    return own or config.encoder or EncoderConfig()
+
+
+def load_backbone(work: Workspace) -> Encoder:
+    """The network that the detector starts from, in eval mode on the CPU."""
+    if work.config.detector is None or work.config.detector.backbone is None:
+        return load_encoder(work)
+    return load_trained(work, "backbone", work.config.detector.backbone)

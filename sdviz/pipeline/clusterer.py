@@ -1,0 +1,75 @@
+"""Stage `clusterer`: a classifier that names the cluster of any image, where SCAN made none.
+
+Reads pseudo_labels/; writes clusterer/clusterer.safetensors.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from safetensors.torch import load_file
+
+from ..config import RunConfig
+from ..nn.classifier import Classifier, SmallClassifier
+from ..scan.classifier_training import accuracy, train_classifier
+from . import pseudo_labels
+from .labels import labelled_test, read_cluster_names, read_labels
+from .pseudo_labels import load_scan
+from .workspace import Metrics, Progress, Settings, Workspace, branches, write_network
+
+
+def depends_on(config: RunConfig) -> Settings:
+    """The labels and, where SCAN made no clusterer, `clusterer`."""
+    labels = pseudo_labels.depends_on(config)
+    return labels if config.labels.source == "scan" else labels | branches(config, "clusterer")
+
+
+def make(work: Workspace) -> Metrics | None:
+    """Trains a classifier of the labels and measures it on the test images.
+
+    It takes a few minutes at most, so an interrupted one begins again.
+    """
+    started = time.monotonic()
+    labels, names = read_labels(work), read_cluster_names(work)
+    config = work.config.clusterer
+
+    def report(step: int, loss: float) -> None:
+        eta = (time.monotonic() - started) / step * (config.total_steps - step)
+        share = step / config.total_steps
+        work.on_progress(Progress("clusterer", step, config.total_steps, share, eta, {"loss": loss}))
+
+    clusterer = train_classifier(
+        work.images.images,
+        labels,
+        len(names),
+        config,
+        work.config.seed,
+        work.config.device,
+        report,
+        work.should_stop,
+    )
+    if clusterer is None:
+        return None
+    metrics: Metrics = {"clusterer_training_sec": round(time.monotonic() - started, 1)}
+    test = labelled_test(work)
+    if test is not None and names == test.class_names:
+        share, n = accuracy(clusterer, test.images, test.labels)
+        metrics |= {"clusterer_accuracy": share, "clusterer_test_images": n}
+    work.stage_folder("clusterer")
+    write_network(clusterer, _path(work))
+    return metrics
+
+
+def load_clusterer(work: Workspace) -> Classifier:
+    """The network that names the cluster of any image, in eval mode on the CPU."""
+    if work.config.labels.source == "scan":
+        return load_scan(work)
+    state = load_file(_path(work))
+    model = SmallClassifier(len(state["head.bias"]), work.config.clusterer.width)
+    model.load_state_dict(state)
+    return model.eval()
+
+
+def _path(work: Workspace) -> Path:
+    return work.folder / "clusterer" / "clusterer.safetensors"

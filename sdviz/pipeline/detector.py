@@ -1,0 +1,150 @@
+"""Stage `detector`: f, g_bin, g_in and g_out, trained by Eq. 4-5.
+
+Reads the backbone, pseudo_labels/, outliers/ and the sets; writes detector.safetensors and snapshots.*, the
+features of a few images after each epoch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+from safetensors.torch import load_file
+
+from .. import data
+from ..config import DetectorConfig, RunConfig
+from ..data import DataError
+from ..detection.training import epoch_steps, train_detector
+from ..nn.detector import Detector
+from ..nn.encoder import Encoder
+from . import backbone, outliers, sets
+from .backbone import load_backbone
+from .labels import read_cluster_names, source_labels
+from .outliers import outlier_ids, outlier_labels, read_outliers
+from .sets import evaluation_sets
+from .workspace import (
+    Metrics,
+    Settings,
+    Workspace,
+    branches,
+    write_arrays,
+    write_network,
+    write_table,
+)
+
+
+def detector_config(work: Workspace) -> DetectorConfig:
+    """The run's `detector`.
+
+    Raises:
+        DataError: There is none.
+    """
+    if work.config.detector is None:
+        raise DataError("this configuration has no detector")
+    return work.config.detector
+
+
+def depends_on(config: RunConfig) -> Settings:
+    """Outliers, backbone, `detector`, and the sets that snapshots show."""
+    return (
+        outliers.settings(config)
+        | backbone.depends_on(config)
+        | branches(config, "detector")
+        | sets.depends_on(config)
+    )
+
+
+def make(work: Workspace) -> Metrics | None:
+    """Trains the detector."""
+    config = detector_config(work)
+    out = work.stage_folder("detector")
+    outliers = read_outliers(work, "wrong")
+    rebuilt = read_outliers(work, "right")[: len(work.sources)] if config.reconstructed_id else None
+    pictures, table = _snapshot_images(work, outliers, config.snapshot_ids)
+    trained = train(work, "detector", out, config, outliers, rebuilt, pictures)
+    if trained is None:
+        return None
+    detector, snapshots = trained
+    write_network(detector, out / "detector.safetensors")
+    if snapshots:
+        half = {f"epoch_{i:03d}": one.astype(np.float16) for i, one in enumerate(snapshots)}
+        write_arrays(out / "snapshots.safetensors", half)
+        write_table(table, out / "snapshots.parquet")
+    return {"detector_epochs": config.epochs, "outliers": len(outliers)}
+
+
+def train(
+    work: Workspace,
+    stage: str,
+    out: Path,
+    config: DetectorConfig,
+    outliers: np.ndarray,
+    rebuilt: np.ndarray | None,
+    pictures: np.ndarray | None,
+) -> tuple[Detector, list[np.ndarray]] | None:
+    """Trains a detector on `work.sources` and their outliers.
+
+    Args:
+        work: The run.
+        stage: Whose progress it is.
+        out: Where the state to resume from is kept.
+        config: How.
+        outliers: uint8 (M,H,W,3).
+        rebuilt: The sources as the U-Net rebuilds them, uint8 (N,H,W,3).
+        pictures: Whose features are taken after each epoch.
+
+    Returns:
+        The detector and those features by epoch; None if it was stopped.
+    """
+    labels, n_clusters = source_labels(work), len(read_cluster_names(work))
+    torch.manual_seed(config.seed)
+    detector = Detector(load_backbone(work), n_clusters, config.zero_heads)
+    n_steps = config.epochs * epoch_steps(len(labels), config)
+    snapshots = train_detector(
+        detector,
+        work.sources.images,
+        labels,
+        outliers,
+        outlier_labels(work)[: len(outliers)],
+        config,
+        rebuilt,
+        pictures,
+        out / "state.pt",
+        work.config.device,
+        work.reporter(stage, n_steps),
+        work.should_stop,
+    )
+    return None if snapshots is None else (detector.eval(), snapshots)
+
+
+def load_detector(work: Workspace) -> Detector:
+    """The network that stage `detector` made, in eval mode on the CPU."""
+    c = load_backbone(work).config
+    detector = Detector(Encoder(**c), len(read_cluster_names(work)))
+    detector.load_state_dict(load_file(work.folder / "detector" / "detector.safetensors"))
+    return detector.eval()
+
+
+def _snapshot_images(work: Workspace, outliers: np.ndarray, n: int) -> tuple[np.ndarray | None, pa.Table]:
+    """A few images of every kind, to be seen moving through training; and which they are."""
+    if n == 0:
+        return None, pa.table({"role": [], "id": []})
+    sets = list(evaluation_sets(work))
+    share = max(1, n // (len(sets) + 2))
+    pictures, roles, ids = [], [], []
+    rows = data.permutation(len(work.sources), 1)[:share]
+    for role, images, names in (
+        ("train", work.sources.images[rows], work.sources.ids[rows]),
+        ("outlier", outliers[rows], outlier_ids(work)[rows]),
+    ):
+        pictures.append(images)
+        roles += [role] * len(images)
+        ids += names.tolist()
+    for one in sets:
+        rows = data.permutation(len(one.images), 1)[:share]
+        pictures.append(one.images.images[rows])
+        roles += [one.key] * len(rows)
+        ids += one.images.ids[rows].tolist()
+    return np.concatenate(pictures), pa.table({"role": roles, "id": ids})

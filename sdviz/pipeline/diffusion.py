@@ -1,0 +1,124 @@
+"""Stage `diffusion`: the U-Net, trained by Eq. 1.
+
+Reads pseudo_labels/; writes diffusion/unet/, a `diffusers.UNet2DModel`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch.nn import functional as F
+
+from .. import data
+from ..config import RunConfig
+from ..data import ImageSet
+from ..diffusion.schedule import NoiseSchedule
+from ..diffusion.training import TrainingReport, train_noise_predictor
+from ..nn.device import resolve_device
+from ..nn.phase_means import PhaseMeans, PhaseStatistics, measure_phases
+from ..nn.pixels import to_tensor
+from ..nn.unet import NoisePredictor, build_noise_predictor
+from . import pseudo_labels
+from .labels import read_cluster_names, read_labels
+from .workspace import Metrics, Progress, Settings, Workspace, is_main_process
+
+
+def depends_on(config: RunConfig) -> Settings:
+    """The labels and `diffusion`, but for `phase_means`, which sampling alone uses."""
+    own = config.diffusion.model_dump(mode="json", exclude={"phase_means"})
+    return pseudo_labels.depends_on(config) | {"diffusion": own}
+
+
+def make(work: Workspace) -> Metrics | None:
+    """Trains the U-Net; resumes from diffusion/state.pt where that is."""
+    images, labels = work.images, read_labels(work)
+    config = work.config.diffusion
+    out = work.stage_folder("diffusion")
+
+    def report(r: TrainingReport) -> None:
+        eta = r.elapsed_sec * (1 - r.progress) / r.progress if r.progress else 0.0
+        values = {"loss": r.loss, "learning_rate": r.learning_rate, "images_per_sec": r.images_per_sec}
+        values["elapsed_sec"] = r.elapsed_sec
+        work.on_progress(Progress("diffusion", r.step, r.total_steps, r.progress, eta, values))
+
+    torch.manual_seed(config.seed)
+    n_clusters = len(read_cluster_names(work))
+    network = build_noise_predictor(config.unet, n_clusters, work.config.data.size_px)
+    averaged, complete = train_noise_predictor(
+        network,
+        images.images,
+        labels,
+        work.schedule,
+        config,
+        out / "state.pt",
+        work.config.device,
+        report,
+        work.should_stop,
+    )
+    if not complete:
+        return None
+    if not is_main_process():
+        return {}
+    averaged.unet.save_pretrained(out / "unet")
+    state = torch.load(out / "state.pt", map_location="cpu", weights_only=True, mmap=True)
+    return {
+        "diffusion_loss": _eq1_loss(
+            averaged, images, labels, work.schedule, work.config.max_train_timestep, work.config.device
+        ),
+        "diffusion_steps": state["step"],
+        "diffusion_images_seen": state["step"] * config.batch_size,
+        "diffusion_training_sec": round(state["elapsed_sec"], 1),
+    }
+
+
+def load_noise_predictor(work: Workspace) -> NoisePredictor:
+    """The network that stage `diffusion` made, on the CPU, rounded to float16 as a bundle keeps it."""
+    n_clusters = len(read_cluster_names(work))
+    predictor = build_noise_predictor(work.config.diffusion.unet, n_clusters, work.config.data.size_px)
+    weights = load_file(work.folder / "diffusion" / "unet" / "diffusion_pytorch_model.safetensors")
+    predictor.unet.load_state_dict({key: value.half().float() for key, value in weights.items()})
+    add_phase_means(work, predictor)
+    return predictor.eval().requires_grad_(False)
+
+
+def phase_statistics(work: Workspace, pixel_unshuffle: int) -> PhaseStatistics | None:
+    """The channel means of the training images; None where nothing is unshuffled, or the U-Net has its way."""
+    if pixel_unshuffle == 1 or not work.config.diffusion.phase_means or len(work.images) < 2:
+        return None
+    return measure_phases(work.images.images, pixel_unshuffle)
+
+
+def add_phase_means(work: Workspace, predictor: NoisePredictor) -> None:
+    """Gives a trained network its `phases`, in place."""
+    factor = predictor.pixel_unshuffle
+    statistics = phase_statistics(work, factor)
+    if statistics is not None:
+        n_pixels = (work.config.data.size_px // factor) ** 2
+        predictor.phases = PhaseMeans(statistics, work.schedule.alphas_cumprod, n_pixels)
+
+
+@torch.no_grad()
+def _eq1_loss(
+    network: NoisePredictor,
+    images: ImageSet,
+    labels: np.ndarray,
+    schedule: NoiseSchedule,
+    max_t: int,
+    device: str,
+) -> float:
+    """Eq. 1 of up to 512 fixed training images, t spread evenly over what was trained: no luck of a batch."""
+    where = resolve_device(device)
+    network = network.to(where)
+    rows = data.permutation(len(images), 0)[:512]
+    x_0 = to_tensor(images.images[rows])
+    noise = torch.randn(x_0.shape, generator=torch.Generator().manual_seed(0))
+    t = torch.arange(len(rows)) * max_t // len(rows)
+    x_t = schedule.add_noise(x_0, noise, t + 1)
+    y = torch.tensor(labels[rows])
+    total = 0.0
+    for part in torch.arange(len(rows)).split(64):
+        eps = network(*(one[part].to(where) for one in (x_t, t, y)))
+        total += float(F.mse_loss(eps, noise[part].to(where), reduction="sum"))
+    network.to("cpu")
+    return total / noise.numel()

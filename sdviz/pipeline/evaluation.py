@@ -1,0 +1,178 @@
+"""Stage `evaluation`: scores of every image, and the report over them.
+
+Reads features/, controls/, baselines/ and the clusterer; writes evaluation/scores.parquet, report.json (see
+docs/report.md) and, where there are other methods, baselines.parquet.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file as load_arrays
+
+from ..config import RunConfig
+from ..data import ImageSet
+from ..evaluation import (
+    FID,
+    Evaluation,
+    FeatureSet,
+    baseline_report,
+    baseline_table,
+    cluster_report,
+    control_report,
+    distance_name,
+    evaluate,
+    frechet_distances,
+    id_accuracy,
+    inception_features,
+    make_report,
+)
+from ..files import write_atomically
+from ..nn.batches import predict
+from . import baselines
+from .backbone import backbone_config
+from .baselines import baseline_scores
+from .clusterer import load_clusterer
+from .features import HEADS
+from .labels import read_cluster_names, read_labels
+from .outliers import read_outliers
+from .sets import NamedSet, evaluation_sets
+from .workspace import Metrics, Progress, Settings, Workspace, branches, tree_hash, write_table
+
+
+def depends_on(config: RunConfig) -> Settings:
+    """What the other methods depend on, and `evaluation`."""
+    return baselines.depends_on(config) | branches(config, "evaluation")
+
+
+def make(work: Workspace) -> Metrics | None:
+    """Scores every image by the method, the controls and the other methods, and reports on it."""
+    config, out = work.config.evaluation, work.stage_folder("evaluation")
+    sets = list(evaluation_sets(work))
+
+    # 1. the method, and the controls on the same images
+    method = _measure(work, sets, work.folder / "features")
+    controls: dict[str, Any] = {}
+    for i, control in enumerate(config.controls):
+        if work.should_stop():
+            return None
+        folder = work.folder / ("features" if control == "no_training" else "controls") / control
+        other = _measure(work, sets, folder)
+        controls[control] = control_report(method, other, config.bootstrap, config.seed)
+        done = (i + 1) / (len(config.controls) + 1)
+        work.on_progress(Progress("evaluation", i + 1, len(config.controls) + 1, done, None, {}))
+
+    # 2. the other methods
+    others = baseline_scores(work)
+
+    # 3. clusters, heads, distances of distributions
+    labels, n_clusters = read_labels(work), len(read_cluster_names(work))
+    test = sets[0].images
+    clusters, _ = predict(load_clusterer(work), test.images, work.config.device)
+    g_in = load_arrays(work.folder / "features" / "ood_features.safetensors")["test.g_in"]
+    report = make_report(
+        method.report,
+        controls,
+        bootstrap=config.bootstrap,
+        bootstrap_seed=config.seed,
+        seeds=_seeds(work.config),
+        config_sha256=tree_hash(work.config.model_dump(mode="json")),
+        id_accuracy=id_accuracy(g_in, clusters, test.labels),
+        clusters=cluster_report(labels, work.images.labels, n_clusters, work.config.labels.source),
+        frechet=_frechet(work, test),
+        baselines={one.key: baseline_report(method, one, config.bootstrap, config.seed) for one in others},
+    )
+    write_table(method.scores, out / "scores.parquet")
+    if others:
+        write_table(baseline_table(method, others), out / "baselines.parquet")
+    write_atomically(out / "report.json", json.dumps(report, indent=1) + "\n")
+    means = {role: tree["both"]["auroc"] for role, tree in report["means"].items()}
+    if "validation" in means:
+        values = {"validation_auroc": means["validation"]}
+        work.on_progress(Progress("evaluation", 1, 1, 1.0, 0.0, values))
+    return {f"auroc_{role}": value for role, value in means.items()}
+
+
+def _measure(work: Workspace, sets: list[NamedSet], folder: Path) -> Evaluation:
+    """Eq. 6 over the features in a folder."""
+    config = work.config.evaluation
+    banks = load_arrays(folder / "features.safetensors")
+    found = load_arrays(folder / "ood_features.safetensors")
+    scored = [
+        FeatureSet(
+            one.key,
+            one.role,
+            one.images.split,
+            found[one.key].astype(np.float32),
+            one.images.ids,
+            one.images.labels,
+            {head: found[f"{one.key}.{head}"] for head in HEADS} if f"{one.key}.g_bin" in found else None,
+        )
+        for one in sets
+    ]
+    return evaluate(
+        banks["id_features"].astype(np.float32),
+        work.sources.ids,
+        banks["outlier_features"].astype(np.float32),
+        scored,
+        config.score,
+        config.bootstrap,
+        config.seed,
+        work.config.device,
+    )
+
+
+def _seeds(config: RunConfig) -> dict[str, int]:
+    seeds = {
+        "run": config.seed,
+        "labels": config.labels.seed,
+        "diffusion": config.diffusion.seed,
+        "outliers": config.outliers.seed,
+        "evaluation": config.evaluation.seed,
+    }
+    if config.encoder is not None:
+        seeds["encoder"] = config.encoder.seed
+    if config.detector is not None:
+        seeds["detector"] = config.detector.seed
+    return seeds
+
+
+def _frechet(work: Workspace, test: ImageSet) -> dict[str, dict[str, Any]]:
+    """Distances on the encoder's features; on Inception's too where its weights are given."""
+    plain = work.folder / "features" / "no_training"
+    banks = load_arrays(plain / "features.safetensors")
+    rebuilt_file = plain / "reconstructions.safetensors"
+    rebuilt = load_arrays(rebuilt_file)["features"] if rebuilt_file.is_file() else None
+    n, m = len(banks["id_features"]), len(banks["outlier_features"])
+    found = {
+        distance_name(_encoder_name(work)): frechet_distances(
+            banks["id_features"].astype(np.float64),
+            banks["outlier_features"].astype(np.float64),
+            None if rebuilt is None else rebuilt.astype(np.float64),
+            load_arrays(plain / "ood_features.safetensors")["test"].astype(np.float64),
+            np.arange(m) % n,
+        )
+    }
+    weights = work.config.evaluation.inception_weights
+    if weights is not None:
+
+        def inception(images: np.ndarray) -> np.ndarray:
+            return inception_features(images, weights, work.config.device)
+
+        found[FID] = frechet_distances(
+            inception(work.sources.images),
+            inception(read_outliers(work, "wrong")),
+            inception(read_outliers(work, "right")) if rebuilt is not None else None,
+            inception(test.images),
+            np.arange(m) % n,
+        )
+    return found
+
+
+def _encoder_name(work: Workspace) -> str:
+    config = backbone_config(work.config)
+    trained = "SimCLR " if config.simclr else f"{config.pretraining.data} " if config.pretraining else ""
+    return f"{trained}{config.arch.removeprefix('timm:')}"

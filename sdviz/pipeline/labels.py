@@ -1,0 +1,142 @@
+"""The training labels of a run: where they come from when they are given, and where they are kept."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..data import DataError, ImageSet
+from .workspace import PipelineError, Workspace, write_table
+
+GIVEN = ("ground_truth", "file")  # values of labels.source that need no clustering
+
+
+def given_labels(work: Workspace) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The labels of a data set, or of a file, and the names of their classes."""
+    images = work.images
+    if work.config.labels.source == "file":
+        labels, names = _from_file(work)
+    else:
+        labels, names = _ground_truth(images), images.class_names
+    _check_labels(images, labels, names)
+    return labels, names
+
+
+def _ground_truth(images: ImageSet) -> np.ndarray:
+    unlabelled = int((images.labels < 0).sum())
+    if unlabelled:
+        raise DataError(
+            f"{images.name}: {unlabelled} of {len(images)} images have no label, and labels.source is"
+            " ground_truth"
+        )
+    return images.labels
+
+
+def _from_file(work: Workspace) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Reads labels by id from the user's table; names are numbered in alphabetical order."""
+    path = Path(work.config.labels.path or "").expanduser()
+    known = read_label_table(path)
+    ids = work.images.ids.tolist()
+    missing = [one for one in ids if one not in known]
+    if missing:
+        raise DataError(f"{path}: no label for {len(missing)} of {len(ids)} images, as {missing[0]}")
+    for one in ids:
+        where, label = known[one]
+        if not label or (_NUMBER.fullmatch(label) and not label.isdecimal()):
+            fault = f"is {label or 'empty'}, not a word or a whole number from 0"
+            raise DataError(f"{path}, {where}: the label of {one} {fault}")
+    given = [known[one][1] for one in ids]
+    numeric = all(one.isdecimal() for one in given)
+    if numeric:  # 07 is 7
+        given = [str(int(one)) for one in given]
+    values = sorted(set(given), key=int if numeric else str)
+    names = tuple(f"cluster {v}" if numeric else v for v in values)
+    number = {value: i for i, value in enumerate(values)}
+    return np.array([number[one] for one in given], np.int64), names
+
+
+# what a table of numbers may hold where a label is missing or was made a decimal number
+_NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[-+]?[0-9]+)?|nan", re.IGNORECASE)
+
+
+def read_label_table(path: Path) -> dict[str, tuple[str, str]]:
+    """The rows of a user's table of labels, a Parquet or CSV file: id -> (line or row, label).
+
+    Raises:
+        DataError: There is none with columns id and label.
+    """
+    try:
+        if path.suffix == ".parquet":
+            columns = pq.read_table(path, columns=["id", "label"]).to_pydict()
+            rows = zip(columns["id"], columns["label"], strict=True)
+            found = [(str(one), f"row {i}", label) for i, (one, label) in enumerate(rows, 1)]
+        else:
+            with path.open(encoding="utf-8-sig", newline="") as stream:
+                reader = csv.DictReader(stream)
+                found = [(row["id"], f"line {reader.line_num}", row["label"]) for row in reader]
+    except (OSError, KeyError, ValueError, csv.Error) as error:
+        raise DataError(f"{path}: not a table with columns id and label") from error
+    return {one: (where, "" if label is None else str(label).strip()) for one, where, label in found}
+
+
+def _check_labels(images: ImageSet, labels: np.ndarray, names: tuple[str, ...]) -> None:
+    if len(names) < 2:
+        raise DataError(f"{images.name}: outliers need at least 2 classes, there is {len(names)}")
+    counts = np.bincount(labels, minlength=len(names))
+    if not counts.all():
+        missing = names[int(counts.argmin())]
+        raise DataError(f"{images.name}: no image of class {missing!r} among the {len(images)} to train on")
+
+
+def write_labels(work: Workspace, labels: np.ndarray, confidence: np.ndarray, names: tuple[str, ...]) -> None:
+    """Writes pseudo_labels/pseudo_labels.parquet: id, label, confidence; the names are in its metadata."""
+    table = pa.table({"id": work.images.ids.tolist(), "label": labels, "confidence": confidence})
+    table = table.replace_schema_metadata({"cluster_names": json.dumps(names)})
+    work.stage_folder("pseudo_labels")
+    write_table(table, labels_path(work))
+
+
+def labels_path(work: Workspace) -> Path:
+    """Where the training labels are."""
+    return work.folder / "pseudo_labels" / "pseudo_labels.parquet"
+
+
+def read_labels(work: Workspace) -> np.ndarray:
+    """The training labels y~, int64 (N,), row by row with `work.images`.
+
+    Raises:
+        PipelineError: The data set has other images now.
+    """
+    table = pq.read_table(labels_path(work))
+    if table["id"].to_pylist() != work.images.ids.tolist():
+        raise PipelineError(f"{work.images.name} has other images now than when {work.folder} was begun")
+    return table["label"].to_numpy().astype(np.int64)
+
+
+def source_labels(work: Workspace) -> np.ndarray:
+    """The training labels y~ of `work.sources`, int64 (N,), row by row.
+
+    Raises:
+        PipelineError: As `read_labels`.
+    """
+    return read_labels(work)[work.source_rows]
+
+
+def read_cluster_names(work: Workspace) -> tuple[str, ...]:
+    """A name for each cluster."""
+    metadata = pq.read_schema(labels_path(work)).metadata or {}
+    return tuple(json.loads(metadata[b"cluster_names"]))
+
+
+def labelled_test(work: Workspace) -> ImageSet | None:
+    """The test images, where they have labels of the training set's classes."""
+    test = work.test
+    if test is None or test.class_names != work.images.class_names or not (test.labels >= 0).any():
+        return None
+    return test

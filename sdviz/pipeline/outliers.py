@@ -1,0 +1,154 @@
+"""Stage `outliers`: SD outliers of the training images.
+
+Reads pseudo_labels/ and diffusion/; writes wrong/ and right/ (shards of pictures) and
+outliers.parquet.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+
+from ..config import RunConfig
+from ..outliers import Recipe, draw_target_labels
+from . import diffusion
+from .labels import read_cluster_names, source_labels
+from .shards import Plan, make_shards, read_shards
+from .workspace import Metrics, Settings, Workspace, branches, is_main_process, write_table
+
+log = logging.getLogger(__name__)
+
+Kind = Literal["wrong", "right"]  # under which label, and the folder of their shards
+# the controls that need images as the U-Net makes them under their right label
+CONTROLS_OF_REBUILT = frozenset({"right_label", "right_label_as_id"})
+
+
+def outlier_recipe(config: RunConfig) -> Recipe:
+    """How the outliers of a run are made: `outliers`, and `defaults` where that says nothing."""
+    o, d = config.outliers, config.defaults
+    recipe = Recipe(
+        d.start_timestep if o.start_timestep is None else o.start_timestep,
+        d.guidance_scale if o.guidance_scale is None else o.guidance_scale,
+        d.num_inference_steps if o.num_inference_steps is None else o.num_inference_steps,
+        o.solver or d.solver,
+        o.eta,
+        o.guidance_interval,
+        o.seed,
+    )
+    recipe.check(config.max_train_timestep)
+    return recipe
+
+
+def kinds_needed(config: RunConfig) -> tuple[Kind, ...]:
+    """Wrong-label outliers; and images under their right label, where training or a control wants them."""
+    rebuilt = config.detector is not None and config.detector.reconstructed_id > 0
+    for_controls = CONTROLS_OF_REBUILT & set(config.evaluation.controls)
+    return ("wrong", "right") if rebuilt or for_controls else ("wrong",)
+
+
+def settings(config: RunConfig) -> Settings:
+    """What the outliers under wrong labels depend on."""
+    return diffusion.depends_on(config) | branches(config, "diffusion", "defaults", "outliers")
+
+
+def depends_on(config: RunConfig) -> Settings:
+    """As `settings`, and which kinds are wanted."""
+    return settings(config) | {"kinds": kinds_needed(config)}
+
+
+def make(work: Workspace) -> Metrics | None:
+    """Makes `per_image` SD outliers of every image in `work.sources`, shard by shard.
+
+    Row r is the outlier of image r % N by seed + r // N. What was made before an interruption is kept.
+    """
+    warn_of_jpeg(work)
+    n_rows = len(work.sources) * work.config.outliers.per_image
+    labels, recipe = source_labels(work), outlier_recipe(work.config)
+    kinds = kinds_needed(work.config)
+    folder = work.stage_folder("outliers")
+    plans = [Plan(folder / kind, kind == "right", work.sources, labels, recipe, n_rows) for kind in kinds]
+    rate = make_shards(work, plans)
+    if rate is None:
+        return None
+    if not is_main_process():
+        return {}
+    _write_table(work)
+    return {"outliers": n_rows, "outliers_images_per_sec": rate or None}
+
+
+def warn_of_jpeg(work: Workspace) -> None:
+    """Says in the log where compression alone tells outliers from ID images."""
+    share, jpeg = work.images.jpeg_share, work.config.outliers.jpeg
+    if share is None or not is_main_process():
+        return
+    if share > 0.5 and jpeg is None:
+        log.warning(
+            "%s went through JPEG and outliers.jpeg is not set: the detector can learn 'no JPEG' in the place"
+            " of semantics",
+            work.images.name,
+        )
+    if share <= 0.5 and jpeg is not None:
+        log.warning(
+            "%s did not go through JPEG and outliers.jpeg is set: the detector can learn 'JPEG' in the place of"
+            " semantics; set outliers.jpeg=null",
+            work.images.name,
+        )
+
+
+def read_outliers(work: Workspace, kind: Kind) -> np.ndarray:
+    """The pictures that stage `outliers` made, uint8 (M,H,W,3), row by row with outliers.parquet.
+
+    Raises:
+        PipelineError: A shard is missing.
+    """
+    n_rows = len(work.sources) * work.config.outliers.per_image
+    return read_shards(work.folder / "outliers" / kind, n_rows, work.config.outliers.shard_size)
+
+
+def outlier_labels(work: Workspace) -> np.ndarray:
+    """The y~ of each outlier, int64 (M,)."""
+    return np.tile(source_labels(work), work.config.outliers.per_image)
+
+
+def outlier_ids(work: Workspace) -> np.ndarray:
+    """The id of each outlier, str (M,): its source's id, ~ and its seed."""
+    turns = range(work.config.outliers.per_image)
+    seed = outlier_recipe(work.config).seed
+    return np.concatenate([np.char.add(work.sources.ids.astype(str), f"~{seed + turn}") for turn in turns])
+
+
+def _write_table(work: Workspace) -> None:
+    """Writes outliers/outliers.parquet: one row per outlier, how each was made."""
+    config, images = work.config.outliers, work.sources
+    recipe, n = outlier_recipe(work.config), len(images)
+    labels = source_labels(work)
+    n_clusters = len(read_cluster_names(work))
+    low, high = recipe.guidance_interval or (None, None)
+    turns = np.repeat(np.arange(config.per_image), n)
+    targets = [
+        draw_target_labels(labels, images.ids, n_clusters, recipe.seed + turn)
+        for turn in range(config.per_image)
+    ]
+    ids = np.tile(images.ids, config.per_image).tolist()
+    m = len(ids)
+    table = pa.table(
+        {
+            "id": outlier_ids(work).tolist(),
+            "source_id": ids,
+            "label": np.tile(labels, config.per_image),
+            "target_label": np.concatenate(targets),
+            "start_timestep": pa.array([recipe.start_timestep] * m, pa.int32()),
+            "sigma": pa.array([work.schedule.sigma(recipe.start_timestep)] * m, pa.float32()),
+            "guidance_scale": pa.array([recipe.guidance_scale] * m, pa.float32()),
+            "guidance_sigma_lo": pa.array([low] * m, pa.float32()),
+            "guidance_sigma_hi": pa.array([high] * m, pa.float32()),
+            "num_inference_steps": pa.array([recipe.num_inference_steps] * m, pa.int32()),
+            "solver": [recipe.solver] * m,
+            "eta": pa.array([recipe.eta] * m, pa.float32()),
+            "seed": recipe.seed + turns,
+        }
+    )
+    write_table(table, work.folder / "outliers" / "outliers.parquet")

@@ -1,0 +1,187 @@
+"""Stage `pseudo_labels`: the training label y~ of each image.
+
+Reads encoder/; writes pseudo_labels/pseudo_labels.parquet and, from SCAN, clusterer.safetensors.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import nn
+
+from ..config import RunConfig
+from ..data import DataError
+from ..detection.knn import nearest_others, unit_length
+from ..nn.batches import encode, predict
+from ..nn.classifier import ScanClassifier
+from ..nn.unet import build_noise_predictor, n_parameters
+from ..scan.clustering import kmeans_labels, train_scan, train_self_labels
+from ..scan.metrics import agreement
+from . import encoder
+from .encoder import load_encoder, load_projection
+from .labels import GIVEN, given_labels, labelled_test, write_labels
+from .workspace import Metrics, Progress, Settings, Workspace, branches, training_images, write_network
+
+# of SCAN's evenness, what self-labelling may leave of it
+COLLAPSED = 0.85
+
+
+log = logging.getLogger(__name__)
+
+
+def depends_on(config: RunConfig) -> Settings:
+    """The images and `labels`; the encoder where images are clustered."""
+    own = training_images(config) | branches(config, "labels")
+    return own if config.labels.source in GIVEN else own | encoder.depends_on(config)
+
+
+def make(work: Workspace) -> Metrics | None:
+    """Labels the training images; where classes are known, reports how well the labels agree with them.
+
+    Raises:
+        DataError: Labels that are asked for and not there, fewer than two of them, or one without an image.
+        ValueError: An image size that the U-Net cannot take.
+    """
+    images, source = work.images, work.config.labels.source
+    confidence = np.ones(len(images), np.float32)
+    metrics: Metrics = {"images": len(images)}
+    if source in GIVEN:
+        labels, names = given_labels(work)
+    else:
+        names = tuple(f"cluster {i}" for i in range(work.config.labels.n_clusters or 0))
+        if source == "kmeans":
+            features = encode(load_encoder(work), images.images, work.config.device)
+            labels = kmeans_labels(features, len(names), work.config.labels.seed)
+        else:
+            found = _scan(work, metrics)
+            if found is None:
+                return None
+            labels, confidence = found
+        if len(set(labels.tolist())) < len(names):
+            raise DataError(
+                f"{images.name}: a cluster of {len(names)} is empty: start a new run with a lower"
+                f" labels.n_clusters, or another labels.seed (now {work.config.labels.seed})"
+            )
+    with torch.device("meta"):  # a network that cannot be is found here, not after an hour
+        network = build_noise_predictor(work.config.diffusion.unet, len(names), work.config.data.size_px)
+    write_labels(work, labels, confidence, names)
+    metrics |= {"clusters": len(names), "diffusion_parameters": n_parameters(network)}
+    if source != "ground_truth" and (images.labels >= 0).any():
+        found_in_train = agreement(labels, images.labels, len(names), len(images.class_names))
+        metrics |= {"cluster_accuracy_train": found_in_train.accuracy}
+    test = labelled_test(work)
+    if source == "scan" and test is not None:
+        clusters, _ = predict(load_scan(work), test.images, work.config.device)
+        a = agreement(clusters, test.labels, len(names), len(test.class_names))
+        metrics |= {
+            "cluster_accuracy": a.accuracy,
+            "cluster_nmi": a.nmi,
+            "cluster_ari": a.ari,
+            "cluster_test_images": a.n_images,
+        }
+        work.on_progress(Progress("pseudo_labels", 1, 1, 1.0, 0.0, {"cluster_accuracy": a.accuracy}))
+    return metrics
+
+
+def _scan(work: Workspace, metrics: Metrics) -> tuple[np.ndarray, np.ndarray] | None:
+    """SCAN and self-labelling: label and confidence of each training image."""
+    config, images, device = work.config.labels, work.images, work.config.device
+    out = work.stage_folder("pseudo_labels")
+    encoder = load_encoder(work)
+    n_clusters = config.n_clusters or 0
+    total = config.scan.total_steps + (config.self_label.total_steps if config.self_label else 0)
+
+    # 1. neighbours, by the projection that SimCLR trained to tell images apart
+    scanned = out / "scan.safetensors"
+    projection = load_projection(work)
+    model = ScanClassifier(encoder, n_clusters, projection)
+    if scanned.is_file():
+        model.load_state_dict(load_file(scanned))
+        with safe_open(scanned, "pt") as file:
+            kept = file.metadata() or {}
+        if "scan_loss" in kept:
+            metrics["scan_loss"] = float(kept["scan_loss"])
+    else:
+        network = encoder if projection is None else nn.Sequential(encoder, projection)
+        features = encode(network, images.images, device)
+        k = min(config.scan.neighbours, len(images) - 1)
+        near = nearest_others(unit_length(features), k, device=device)
+        # 2. the SCAN loss
+        trained = train_scan(
+            encoder,
+            images.images,
+            near,
+            n_clusters,
+            work.config.views,
+            config.scan,
+            config.seed,
+            out / "scan.state.pt",
+            device,
+            work.reporter("pseudo_labels", total),
+            work.should_stop,
+            projection,
+        )
+        if trained is None:
+            return None
+        model, metrics["scan_loss"] = trained
+        # with the loss, for a run that is resumed after this
+        write_network(model, scanned, {"scan_loss": repr(metrics["scan_loss"])})
+    # 3. self-labelling
+    if config.self_label is not None:
+        done = train_self_labels(
+            model,
+            images.images,
+            work.config.views,
+            config.self_label,
+            config.seed,
+            out / "self_label.state.pt",
+            device,
+            work.reporter("pseudo_labels", total, config.scan.total_steps),
+            work.should_stop,
+        )
+        if not done:
+            return None
+        # 4. where it collapsed, which cluster sizes show without any label, SCAN's own clusters stay
+        labels, confidence = predict(model, images.images, device)
+        before = ScanClassifier(load_encoder(work), n_clusters, load_projection(work))
+        before.load_state_dict(load_file(scanned))
+        scan_labels, scan_confidence = predict(before.eval(), images.images, device)
+        fewer = len(np.unique(labels)) < len(np.unique(scan_labels))
+        if fewer or evenness(labels, n_clusters) < COLLAPSED * evenness(scan_labels, n_clusters):
+            log.warning("self-labelling collapsed into few clusters: those of SCAN are kept")
+            metrics["self_label_collapsed"] = True
+            model, labels, confidence = before, scan_labels, scan_confidence
+        write_network(model, scan_path(work))
+        return labels, confidence
+    write_network(model, scan_path(work))
+    return predict(model, images.images, device)
+
+
+def evenness(labels: np.ndarray, n_clusters: int) -> float:
+    """The entropy of cluster sizes over that of equal ones, 0..1.
+
+    Args:
+        labels: int64 (N,), 0..C-1.
+        n_clusters: C, at least 2.
+    """
+    share = np.bincount(labels, minlength=n_clusters) / len(labels)
+    share = share[share > 0]
+    return float(-(share * np.log(share)).sum() / np.log(n_clusters))
+
+
+def scan_path(work: Workspace) -> Path:
+    """Where the weights of SCAN's network are."""
+    return work.folder / "pseudo_labels" / "clusterer.safetensors"
+
+
+def load_scan(work: Workspace) -> ScanClassifier:
+    """SCAN's network, in eval mode on the CPU."""
+    state = load_file(scan_path(work))
+    model = ScanClassifier(load_encoder(work), len(state["head.bias"]), load_projection(work))
+    model.load_state_dict(state)
+    return model.eval()

@@ -1,0 +1,76 @@
+"""Stage `sd_test`: SD outliers of held-out ID images, an OOD set of its own (Table 4).
+
+Reads the clusterer and diffusion/; writes sd_test/test/ (shards of pictures).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from .. import data
+from ..config import RunConfig
+from ..data import ImageSet
+from ..nn.batches import predict
+from ..outliers import Recipe
+from . import clusterer, outliers
+from .clusterer import load_clusterer
+from .outliers import outlier_recipe
+from .shards import Plan, make_shards, read_shards
+from .workspace import Metrics, PipelineError, Settings, Workspace, is_main_process
+
+# what reports call the OOD set of SD outliers of held-out images
+SD_TEST = "sd-outliers"
+
+
+def sd_test_recipe(config: RunConfig) -> Recipe:
+    """How the SD outliers of held-out images are made: `evaluation.sd_test`, and `outliers` for the rest."""
+    t = config.evaluation.sd_test
+    if t is None:
+        raise PipelineError("evaluation.sd_test is not set: no SD outliers of held-out images are wanted")
+    recipe = replace(
+        outlier_recipe(config), start_timestep=t.start_timestep, guidance_scale=t.guidance_scale, seed=t.seed
+    )
+    recipe.check(config.max_train_timestep)
+    return recipe
+
+
+def sd_test_sources(work: Workspace) -> ImageSet:
+    """The held-out ID images that they are made of."""
+    t, test = work.config.evaluation.sd_test, work.test
+    if test is None or t is None:
+        raise PipelineError(f"{work.images.name}: no held-out images to make SD outliers of")
+    if t.limit is None or t.limit >= len(test):
+        return test
+    return test.take(data.permutation(len(test), work.config.evaluation.seed)[: t.limit])
+
+
+def depends_on(config: RunConfig) -> Settings:
+    """How outliers are made, the clusterer, and which of the held-out images are taken."""
+    wanted = config.evaluation.model_dump(mode="json", include={"sd_test", "seed"})
+    return outliers.settings(config) | clusterer.depends_on(config) | {"sd_test": wanted}
+
+
+def make(work: Workspace) -> Metrics | None:
+    """Makes SD outliers of held-out ID images, in shards; their y~ is what the clusterer says of them."""
+    images, recipe = sd_test_sources(work), sd_test_recipe(work.config)
+    labels, _ = predict(load_clusterer(work), images.images, work.config.device)
+    plan = Plan(work.stage_folder("sd_test") / "test", False, images, labels, recipe, len(images))
+    rate = make_shards(work, [plan])
+    if rate is None:
+        return None
+    return {"sd_test_outliers": len(images)} if is_main_process() else {}
+
+
+def read_sd_test(work: Workspace) -> ImageSet:
+    """The pictures that stage `sd_test` made; their labels are their sources' classes.
+
+    Raises:
+        PipelineError: A shard is missing.
+    """
+    of = sd_test_sources(work)
+    seed = sd_test_recipe(work.config).seed
+    ids = np.array([f"{one}~{seed}" for one in of.ids.tolist()])
+    pictures = read_shards(work.folder / "sd_test" / "test", len(of), work.config.outliers.shard_size)
+    return ImageSet(SD_TEST, of.split, pictures, of.labels, ids, of.class_names)

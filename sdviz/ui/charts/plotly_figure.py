@@ -1,0 +1,90 @@
+"""Lines and heat maps on the page, drawn by plotly."""
+
+from __future__ import annotations
+
+from html import escape
+
+import plotly.graph_objects as go
+
+from sdviz.ui.charts.cell_numbers import cell_numbers
+from sdviz.ui.charts.chart import Chart
+from sdviz.ui.charts.parts import Heat, Line
+from sdviz.ui.theme import mark_colour, tidy
+
+# with more cells, each with its number, a page would be slow
+_MAX_INKED = 900
+
+
+def plotly_figure(chart: Chart) -> go.Figure:
+    """A chart of lines or of a heat map, in the colours of the theme on show."""
+    figure = go.Figure()
+    figure.update_xaxes(title=chart.x_title, range=chart.x_range, type="log" if chart.log_x else None)
+    figure.update_yaxes(title=chart.y_title, range=chart.y_range, type="log" if chart.log_y else None)
+    for part in chart.parts:
+        if isinstance(part, Line):
+            _add_line(figure, part)
+        elif isinstance(part, Heat):
+            _add_heat(figure, part)
+    for mark in chart.marks:
+        (figure.add_vline if mark.upright else figure.add_hline)(
+            mark.at,
+            line={"color": mark_colour(), "width": 2, "dash": "dash"},
+            annotation_text=mark.text,
+            annotation_position="top right",
+        )
+    return tidy(figure, chart.height, len(chart.parts) > 1)
+
+
+def _add_line(figure: go.Figure, part: Line) -> None:
+    figure.add_scatter(
+        x=part.x,
+        y=part.y,
+        name=_literal(part.name),
+        mode="lines+markers" if part.markers else "lines",
+        line={
+            "color": part.colour,
+            "width": 4.5 if part.wide else 2.5,
+            "dash": part.dash if isinstance(part.dash, str) else "dash" if part.dash else "solid",
+            "shape": "hv" if part.steps else "linear",
+        },
+        fill="tozeroy" if part.fill else None,
+        opacity=0.9,
+        showlegend=part.in_legend,
+    )
+
+
+def _add_heat(figure: go.Figure, part: Heat) -> None:
+    is_inked = part.z.size <= _MAX_INKED
+    figure.add_heatmap(
+        x=[_literal(one) for one in part.x],
+        y=[_literal(one) for one in part.y],
+        z=part.z,
+        colorscale="PuOr_r" if part.signed else "Viridis",
+        zmin=-part.limit if part.signed else None,
+        zmax=part.limit if part.signed else None,
+        texttemplate=None if is_inked else f"%{{z:{part.number}}}",
+        hoverongaps=False,
+        colorbar={"title": part.name, "thickness": 12},
+    )
+    # names, also where they are numbers
+    figure.update_xaxes(type="category")
+    figure.update_yaxes(type="category", autorange="reversed" if part.from_top else None)
+    if is_inked:
+        # by place: a name that is a number would be taken for one
+        figure.layout.annotations = [
+            {"x": column, "y": row, "text": text, "font": {"color": ink, "size": 12}, "showarrow": False}
+            for row, column, text, ink in cell_numbers(part)
+        ]
+    if part.framed is not None:
+        # white around black stands out on every colour
+        row, column = part.framed
+        where = {"x0": column - 0.5, "x1": column + 0.5, "y0": row - 0.5, "y1": row + 0.5}
+        figure.layout.shapes = [
+            {"type": "rect", "line": {"color": colour, "width": width}, **where}
+            for colour, width in (("#FFFFFF", 6), ("#000000", 2.5))
+        ]
+
+
+def _literal(text: object) -> str:
+    """For plotly, which reads a name as HTML; names are people's."""
+    return escape(str(text), quote=False)

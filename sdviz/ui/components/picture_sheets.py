@@ -1,0 +1,47 @@
+"""Sheets of small pictures for the scatter plot's hover card: sent to the browser once, nothing shows."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import numpy as np
+from PIL import Image
+
+from sdviz.ui.assets import component
+
+TILES_A_ROW = 40
+TILES_A_SHEET = 2_000
+_JPEG_QUALITY = 90
+
+
+def picture_sheet(images: np.ndarray) -> bytes:
+    """Pictures side by side in rows of `TILES_A_ROW`, as a JPEG.
+
+    Args:
+        images: uint8 (N,H,W,3), at most `TILES_A_SHEET`.
+    """
+    n, high, wide = images.shape[:3]
+    rows = -(-n // TILES_A_ROW)
+    sheet = np.zeros((rows * TILES_A_ROW, high, wide, 3), np.uint8)
+    sheet[:n] = images
+    sheet = sheet.reshape(rows, TILES_A_ROW, high, wide, 3).transpose(0, 2, 1, 3, 4)
+    stream = io.BytesIO()
+    Image.fromarray(sheet.reshape(rows * high, TILES_A_ROW * wide, 3)).save(
+        stream, "JPEG", quality=_JPEG_QUALITY, subsampling=0
+    )
+    return stream.getvalue()
+
+
+def send_pictures(name: str, number: int, sheet: bytes, side: int, *, key: str) -> None:
+    """Brings a sheet of pictures to the browser, for the hover card; nothing shows.
+
+    Args:
+        name: As `scatter` asks for it.
+        number: Which sheet: points from `number * TILES_A_SHEET` on.
+        sheet: See `picture_sheet`.
+        side: Height and width of a picture.
+        key: The widget's key.
+    """
+    src = "data:image/jpeg;base64," + base64.b64encode(sheet).decode("ascii")
+    component(__name__)(key=key, data={"name": f"{name}/{number}", "src": src, "side": side})

@@ -1,0 +1,29 @@
+"""The clusters of the training images, as Pseudo-labels shows them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sdviz.analysis import PseudoLabels
+from sdviz.analysis.clusters import ClusterFacts
+from sdviz.ui.cluster_names import cluster_before
+from sdviz.ui.library import BundleView
+
+
+@dataclass(frozen=True, eq=False)
+class Clusters(BundleView):
+    """A bundle's clusters.
+
+    Attributes:
+        labels: Of the training images.
+        facts: Of each cluster.
+        row_of: The row of each training image by its id.
+    """
+
+    labels: PseudoLabels
+    facts: ClusterFacts
+    row_of: dict[str, int]
+
+    def title(self, cluster: int, word: str = "cluster ") -> str:
+        """The name of a cluster in a sentence, with a word before it where it does not begin with "cluster"."""
+        return cluster_before(self.names[cluster], word) + self.names[cluster]

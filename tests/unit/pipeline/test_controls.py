@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+from sdviz.detection.training import train_detector
+from sdviz.nn.randomness import image_noise
+from sdviz.pipeline import (
+    Workspace,
+)
+from sdviz.pipeline.controls import noised_images
+from sdviz.pipeline.outliers import read_outliers
+from tests.stages import begun, work_in
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def test_noised_images_have_the_outliers_noise_and_no_denoising(scored_run: Path) -> None:
+    work = work_in(scored_run, scored_run.parent / "tiny.yaml")
+    noised = noised_images(work)
+    noise = image_noise(work.images.ids.tolist(), (3, 8, 8), 0, "start")
+    x_0 = torch.tensor(work.images.images).permute(0, 3, 1, 2) / 127.5 - 1
+    x_t = work.schedule.add_noise(x_0, noise, 50).clamp(-1, 1).permute(0, 2, 3, 1)
+    assert np.abs((x_t.numpy() + 1) * 127.5 - noised).max() <= 0.51
+
+
+def test_controls_change_one_thing_of_the_recipe(
+    copied: Workspace, scored_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kinds = "[right_label_as_id, lambda_zero]"
+    work = work_in(copied.folder, scored_run.parent / "tiny.yaml", f"evaluation.controls={kinds}")
+    seen = []
+
+    def watched(*args: Any) -> list[np.ndarray] | None:  # noqa: ANN401
+        seen.append(args)
+        return train_detector(*args)
+
+    monkeypatch.setattr("sdviz.pipeline.detector.train_detector", watched)
+    for stage in ("controls", "evaluation", "bundle"):
+        (work.folder / f"{stage}.done.json").unlink()
+    shutil.rmtree(work.folder / "controls")
+    assert [stage for stage, skipped in begun(work) if not skipped] == ["controls", "evaluation", "bundle"]
+
+    own = work.config.detector
+    assert own is not None and own.reconstructed_id == 0.3 and own.outlier_weight > 0
+    for args, changed in zip(seen, ({"reconstructed_id": 0.5}, {"outlier_weight": 0.0}), strict=True):
+        _, images, _, outliers, _, config, rebuilt, *_ = args
+        assert config == own.model_copy(update=changed)
+        np.testing.assert_array_equal(images, work.sources.images)
+        np.testing.assert_array_equal(outliers, read_outliers(work, "wrong"))
+        np.testing.assert_array_equal(rebuilt, read_outliers(work, "right")[: len(images)])
+    report = json.loads((work.folder / "evaluation" / "report.json").read_text())
+    assert set(report["controls"]) == {"right_label_as_id", "lambda_zero"}
+    banks = [
+        load_file(work.folder / where / "features.safetensors")["id_features"]
+        for where in ("features", "controls/right_label_as_id", "controls/lambda_zero")
+    ]
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+        assert not np.array_equal(banks[i], banks[j])

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import load_file
+
+from sdviz.data import DataError
+from sdviz.pipeline import (
+    encoder,
+)
+from tests.stages import everything_in, work_in
+from tests.tiny_runs import OTHER_COLOURS, write_pictures, write_tiny_detector_config
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def test_pretraining_on_labels_of_another_set(tmp_path: Path) -> None:
+    config = write_tiny_detector_config(tmp_path)
+    other = write_pictures(tmp_path / "other", 8, {"a": (250, 250, 250), "b": (10, 10, 10)} | OTHER_COLOURS)
+    settings = f"encoder.pretraining={{data: 'folder:{other}', labels: [1, 3], total_steps: 6, batch_size: 8}}"
+    plain = work_in(tmp_path / "plain", config, settings, "encoder.simclr=null")
+    metrics = encoder.make(plain)
+    assert metrics is not None and metrics["encoder_images_seen"] == 48
+    assert not (plain.folder / "encoder" / "projection.safetensors").exists()
+    first = load_file(plain.folder / "encoder" / "encoder.safetensors")
+    assert all(
+        (first[k] == v).all() for k, v in load_file(plain.folder / "encoder" / "pretrained.safetensors").items()
+    )
+    # SimCLR goes on from there, stopped and resumed in either part
+    whole = work_in(tmp_path / "whole", config, settings)
+    assert encoder.make(whole) is not None
+    expected = everything_in(whole.folder / "encoder")
+    for after in (3, 4, 20):
+        asked = iter([False] * after)
+        part = work_in(tmp_path / "parts", config, settings, stop=lambda asked=asked: next(asked, True))
+        assert encoder.make(part) is None
+    assert encoder.make(work_in(tmp_path / "parts", config, settings)) is not None
+    parts = everything_in(tmp_path / "parts" / "encoder")
+    for name in ("pretrained.safetensors", "projection.safetensors", "encoder.safetensors"):
+        assert parts[name] == expected[name], name
+    nobody = settings.replace("[1, 3]", "[7, 9]")
+    with pytest.raises(DataError, match=r"no image with a label in 7\.\.9 to pre-train on"):
+        encoder.make(work_in(tmp_path / "nobody", config, nobody))
