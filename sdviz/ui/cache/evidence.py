@@ -1,4 +1,4 @@
-"""What the pages keep of a bundle's evidence: tables, pictures, scores under other settings."""
+"""A bundle's tables and pictures, scores under other settings, and what to say where a part is missing."""
 
 from __future__ import annotations
 
