@@ -6,19 +6,27 @@ PYTHON ?= python3 python3.14 python3.13 python3.12 python3.11 python
 ARGS ?=
 
 PY := .venv/bin/python
+# where rounding differs between processors
+NUMBERS := $(addprefix tests/unit/,nn diffusion scan detection baselines projection pipeline outliers)
 IS_NEW_ENOUGH := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
 
 .DEFAULT_GOAL := help
-.PHONY: help app test test-all lint format bench clean
+.PHONY: help app test test-avx2 test-slow test-all lint format bench clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
 
 app: .venv/.app-installed  ## install what the app needs, then start it in the browser
 	@$(PY) -m streamlit run app.py $(ARGS)
 
 test: .venv/.dev-installed  ## install what the tests need, then run those that need no browser and no patience
 	@$(PY) -m pytest -m "not slow and not browser" $(ARGS)
+
+test-avx2: .venv/.dev-installed  ## the quick tests that are full of numbers, as on a processor with AVX2 alone
+	@ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 $(PY) -m pytest -m "not slow and not browser" $(NUMBERS) $(ARGS)
+
+test-slow: .venv/.dev-installed  ## the tests that `make test` leaves out
+	@$(PY) -m pytest -m "slow or browser" $(ARGS)
 
 test-all: .venv/.dev-installed  ## every test; the browser's are skipped where there is no Chromium
 	@$(PY) -m pytest $(ARGS)

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from safetensors.torch import load_file, save_file
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,11 +29,11 @@ from sdviz import data  # noqa: E402
 from sdviz.bundle import Bundle  # noqa: E402
 from sdviz.config import ClustererConfig  # noqa: E402
 from sdviz.evaluation import background_psnr, share_changed  # noqa: E402
+from sdviz.nn.batches import predict  # noqa: E402
 from sdviz.nn.classifier import SmallClassifier  # noqa: E402
-from sdviz.nn.pixels import to_tensor  # noqa: E402
+from sdviz.nn.supervised import train_classifier  # noqa: E402
 from sdviz.outliers import draw_target_labels  # noqa: E402
 from sdviz.pipeline import source_labels  # noqa: E402
-from sdviz.scan.classifier_training import train_classifier  # noqa: E402
 from sdviz.scan.metrics import agreement  # noqa: E402
 
 JUDGE = ClustererConfig(width=24, total_steps=900, max_shift_px=2, colour_jitter=0.3)
@@ -65,11 +64,9 @@ class Judge:
             CACHE.mkdir(parents=True, exist_ok=True)
             save_file(network.state_dict(), file)
 
-    @torch.no_grad()
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """The object seen in each image, int64 (N,), of images uint8 (N,32,32,3)."""
-        parts = [self.network(to_tensor(images[i : i + 500])).argmax(1) for i in range(0, len(images), 500)]
-        return torch.cat(parts).numpy()
+        return predict(self.network, images)[0]
 
 
 def measure(

@@ -1,4 +1,4 @@
-"""What stands behind a score: the tables of a bundle put together, and the pictures that they name."""
+"""Evidence for pages and reports, without Streamlit: a bundle's tables, and the pictures that they name."""
 
 from .pictures import PictureLibrary, Pictures
 from .tables import Evidence, MissingPart, OutlierTable, PseudoLabels, ScoredSet

@@ -1,4 +1,4 @@
-"""Names that people give to clusters: kept in one file beside the runs, by bundle, never in a bundle."""
+"""Names that people give to clusters, by bundle: one file in the runs' folder; bundles stay as they are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The clusters that stand in for labels: how big, how sure, and how they agree with known classes."""
+"""The clusters used as labels: their sizes, their confidence, and how they agree with known classes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ClusterFacts:
 
 @dataclass(frozen=True, eq=False)
 class AgainstClasses:
-    """Clusters beside known classes.
+    """Clusters compared with known classes.
 
     Attributes:
         class_names: Of the columns, those of matched clusters first, in the order of the clusters.
@@ -48,7 +48,7 @@ class AgainstClasses:
 
 
 def cluster_facts(labels: PseudoLabels, n_clusters: int) -> ClusterFacts:
-    """Sizes, confidences and who is most confident.
+    """Sizes, mean confidences, and each cluster's images by confidence.
 
     Args:
         labels: Of the training images.

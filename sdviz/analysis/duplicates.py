@@ -1,4 +1,4 @@
-"""Pictures that lie suspiciously near each other: OOD beside ID, outliers beside training images."""
+"""Finds near-duplicates: OOD images and outliers whose features almost equal those of a training image."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Pairs:
 
     Attributes:
         ids: str (M,), the OOD image or outlier.
-        others: str (M,), the training image beside it.
+        others: str (M,), the training image nearest to it.
         distances: float64 (M,), Euclidean, of their features.
         is_source: bool (M,), whether the training image is what the outlier was made of.
     """

@@ -149,7 +149,7 @@ def threshold_for(id_scores: np.ndarray, recall: float) -> float:
     return float(id_scores[max(passing, 1) - 1])
 
 
-def seen_as(evidence: Evidence, one: ScoredSet) -> np.ndarray:
+def predicted_clusters(evidence: Evidence, one: ScoredSet) -> np.ndarray:
     """The cluster that the detector takes each image of a set for, right or wrong.
 
     The largest output of the head g_in; in a bundle without heads the cluster of the nearest ID image.

@@ -1,4 +1,4 @@
-"""The other methods that a bundle was measured beside: their scores, and how they compare."""
+"""The other methods that were measured on a bundle's sets, and their scores."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from .tables import Evidence, MissingPart
 
 @dataclass(frozen=True, eq=False)
 class Method:
-    """One method beside ours.
+    """Another method.
 
     Attributes:
-        key: What files call it.
-        title: What people call it.
+        key: Its name in files.
+        title: Its name on pages.
         result: What it reached, of report.json.
         scores: By set, float64 (N,), higher is more OOD.
     """

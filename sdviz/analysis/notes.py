@@ -1,4 +1,4 @@
-"""What people say about images: a verdict and a note for each, kept in SQLite beside the runs."""
+"""People's verdicts and notes on images, kept in an SQLite file in the runs' folder."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ class NotesError(ValueError):
 
 @dataclass(frozen=True)
 class Seen:
-    """What a person had before the eyes when writing.
+    """What the page showed of an image when its note was written.
 
     Attributes:
         set: The scored set, "outliers", or "" for another image.
         label: The image's own class, "" where it is unknown.
         score: Eq. 6, None for an image without one.
         threshold: Above it an image is called OOD; None where there is none.
-        settings: k, alpha and normalisation, in words.
+        settings: k, alpha and normalisation, as text.
     """
 
     set: str = ""
@@ -60,7 +60,7 @@ class Note:
         verdict: One of `VERDICTS`, "" for none.
         text: The note.
         time: When it was last changed, ISO 8601 in UTC.
-        seen: With what before the eyes.
+        seen: What the page showed then.
     """
 
     id: str

@@ -31,7 +31,7 @@ _PAPER_NETWORKS = {
 }
 # the network of the paper's own method
 _PAPER_OWN = "ViT-B/16"
-# methods that look at images alone
+# methods that read images alone
 NO_NETWORK = ("png_size", "input_complexity")
 OURS_ROW = "SD outliers (the paper), ViT-B/16"
 TRUTH_ROW = "SD outliers, ground-truth labels"

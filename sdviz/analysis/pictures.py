@@ -104,7 +104,7 @@ def _is_here(name: str, split: str) -> bool:
         return False
 
 
-def in_words(name: str) -> str:
+def without_wordnet_id(name: str) -> str:
     """A class without the WordNet id that some sets put before it, as in "n09428293 seashore, coast"."""
     return _WORDNET.sub("", name)
 
@@ -160,7 +160,7 @@ class PictureLibrary:
             missing += found.missing
             for i, one in enumerate(plain):
                 if found.found[i]:
-                    new[one] = (found.images[i], in_words(str(found.class_names[i])))
+                    new[one] = (found.images[i], without_wordnet_id(str(found.class_names[i])))
             lost += [one for one in plain if one not in new]
             if lost and not found.missing:
                 missing.append(f"{len(lost)} of {len(plain)} images are no longer what their id says")
@@ -190,8 +190,8 @@ class PictureLibrary:
     def class_names(self, ids: np.ndarray | Sequence[str]) -> np.ndarray:
         """The class of each image without its picture, str (N,), "" where it is unknown."""
         found = find_images(self._evidence.bundle, ids, self._evidence.sources, False).class_names
-        words = {one: in_words(one) for one in np.unique(found).tolist()}
-        return np.array([words[one] for one in found.tolist()], dtype=str)
+        short = {one: without_wordnet_id(one) for one in np.unique(found).tolist()}
+        return np.array([short[one] for one in found.tolist()], dtype=str)
 
     def classes_of_sources(self, ids: np.ndarray | Sequence[str]) -> np.ndarray:
         """The class of what each SD outlier of held-out images is made of, str (N,), "" where unknown."""

@@ -1,4 +1,4 @@
-"""What a layout of feature space is made of: which images, what is known of each, their features by epoch."""
+"""The points of a layout of feature space: which images, what is known of each, and their features by epoch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Points:
         clusters: int64 (N,): the cluster of a training image, of an outlier's source, and for a scored image
             the one that g_in says; -1 where nobody says.
         start_timesteps: int64 (N,), S of an outlier; -1 for other images, or where it is unknown.
-        told: int64 (N,), the wrong label that an outlier was told; -1 for other images.
+        target_labels: int64 (N,), the wrong label that an outlier was made with; -1 for other images.
         scored_rows: int64 (N,), the image's row in its scored set; -1 for reference images.
         same_in: The epochs that the one frame stands for, where no image is elsewhere in another one.
     """
@@ -37,7 +37,7 @@ class Points:
     sets: np.ndarray
     clusters: np.ndarray
     start_timesteps: np.ndarray
-    told: np.ndarray
+    target_labels: np.ndarray
     scored_rows: np.ndarray
     same_in: tuple[str, ...] = ()
 
@@ -188,14 +188,14 @@ def _scaled(features: np.ndarray, normalize: bool) -> np.ndarray:
 def _described(
     evidence: Evidence, frames: tuple[str, ...], features: np.ndarray, ids: np.ndarray, sets: np.ndarray
 ) -> Points:
-    clusters, start, told, rows = (np.full(len(ids), -1, np.int64) for _ in range(4))
+    clusters, start, targets, rows = (np.full(len(ids), -1, np.int64) for _ in range(4))
     for name in dict.fromkeys(sets.tolist()):
         here = np.flatnonzero(sets == name)
         if name == TRAIN:
             clusters[here] = _by_id(ids[here], *_training_clusters(evidence))
         elif name == OUTLIERS:
             for column, values in _outlier_columns(evidence).items():
-                {"cluster": clusters, "S": start, "told": told}[column][here] = _by_id(ids[here], *values)
+                {"cluster": clusters, "S": start, "target": targets}[column][here] = _by_id(ids[here], *values)
         else:
             one = _scored(evidence, name)
             if one is None:
@@ -204,7 +204,7 @@ def _described(
             known = here[rows[here] >= 0]
             if "g_in" in one.heads and len(known):
                 clusters[known] = one.heads["g_in"][rows[known]].argmax(1)
-    return Points(frames, features, ids, sets, clusters, start, told, rows)
+    return Points(frames, features, ids, sets, clusters, start, targets, rows)
 
 
 def _scored(evidence: Evidence, name: str) -> ScoredSet | None:
@@ -236,7 +236,7 @@ def _outlier_columns(evidence: Evidence) -> dict[str, tuple[np.ndarray, np.ndarr
     return {
         "cluster": (table.ids, table.labels),
         "S": (table.ids, table.table["start_timestep"].to_numpy().astype(np.int64)),
-        "told": (table.ids, table.target_labels),
+        "target": (table.ids, table.target_labels),
     }
 
 

@@ -1,4 +1,4 @@
-"""Where a number comes from, in a few lines that travel with every figure."""
+"""Where a number comes from: a few lines that every figure and table carries."""
 
 from __future__ import annotations
 

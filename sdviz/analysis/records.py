@@ -1,4 +1,4 @@
-"""Bundles side by side: what each was made with and what it measured, without opening its networks."""
+"""Compares bundles by their manifests and reports; no network is opened."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ NO_MATTER = (
 
 @dataclass(frozen=True, eq=False)
 class BundleRecord:
-    """A bundle on paper.
+    """A bundle's manifest and report.
 
     Attributes:
-        name: As the menu calls it.
+        name: As in the menu.
         path: Its folder.
         manifest: bundle.json.
         hash: SHA-256 of bundle.json.

@@ -1,4 +1,4 @@
-"""Eq. 6 anew for every scored set, under another k, alpha or normalisation, from one search."""
+"""Computes Eq. 6 of every scored set for any k and alpha from one search of neighbours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The images that ids name, found under torchvision's order where the bundle knows it by a file's rows.
+"""Finds the images of a shuffled Parquet file in torchvision's files.
 
 A Parquet file of a set may be shuffled, so that `cifar10/train/00012` and `cifar10/train/tv-00012` are
 different images. A bundle that was made from such a file may say in `same_images.parquet` which is which: for

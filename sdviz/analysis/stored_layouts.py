@@ -1,4 +1,4 @@
-"""Layouts made ahead, kept beside the bundles: what the page Embeddings shows first needs no minutes then."""
+"""Layouts computed in advance and shipped with the bundles, so that the page Embeddings opens at once."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class View:
 
 
 def usual_sets(evidence: Evidence, names: list[str]) -> list[str]:
-    """All but the validation sets, which look like their test sets."""
+    """All but the validation sets, which resemble their test sets."""
     try:
         roles = {name: one.role for name, one in evidence.sets.items()}
     except MissingPart:
@@ -88,7 +88,7 @@ def usual_views(evidence: Evidence) -> Iterator[View]:
 
 
 def file_of(evidence: Evidence, points: Points, unit_length: bool, layout: LayoutSettings) -> Path | None:
-    """Where such layouts stand if they were made ahead; None for a bundle that has no folder.
+    """The file of stored layouts, there or not; None for a bundle that has no folder.
 
     The name is of the bundle's hash, the images and the settings, and not of the features' bytes: those differ
     in their last digits from one processor to another.
@@ -97,21 +97,23 @@ def file_of(evidence: Evidence, points: Points, unit_length: bool, layout: Layou
     if bundle.path is None:
         return None
     frames = points.same_in or points.frames
-    what = layout.that_matter() | {"bundle": bundle.hash, "frames": frames, "unit": unit_length}
+    what = layout.relevant() | {"bundle": bundle.hash, "frames": frames, "unit": unit_length}
     digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode())
     digest.update("\n".join(points.ids.tolist()).encode())
     return Path(bundle.path).parent / FOLDER / f"{digest.hexdigest()[:32]}{SUFFIX}"
 
 
-def find_ahead(evidence: Evidence, points: Points, unit_length: bool, layout: LayoutSettings) -> Layouts | None:
-    """Layouts that were made ahead for these points, else None."""
+def find_stored(
+    evidence: Evidence, points: Points, unit_length: bool, layout: LayoutSettings
+) -> Layouts | None:
+    """The stored layouts of these points, None where there are none."""
     file = file_of(evidence, points, unit_length, layout)
     found = read_layouts(file) if file is not None else None
     wanted = (*points.features.shape[:2], layout.dims)
     return found if found is not None and found.points.shape == wanted else None
 
 
-def make_ahead(evidence: Evidence, on_made: Callable[[View, Path, bool], None]) -> None:
+def store_usual_layouts(evidence: Evidence, on_made: Callable[[View, Path, bool], None]) -> None:
     """Makes the usual layouts that are not there yet.
 
     Args:
@@ -126,7 +128,7 @@ def make_ahead(evidence: Evidence, on_made: Callable[[View, Path, bool], None]) 
         file = file_of(evidence, points, view.unit_length, view.layout)
         if file is None or len(points) < fewest_points(view.layout.method):
             continue
-        if find_ahead(evidence, points, view.unit_length, view.layout) is not None:
+        if find_stored(evidence, points, view.unit_length, view.layout) is not None:
             on_made(view, file, False)
             continue
         write_layouts(file, compute_layouts(points.features, view.layout))

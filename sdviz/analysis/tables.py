@@ -78,7 +78,7 @@ class OutlierTable:
         ids: str (M,).
         source_ids: str (M,), the training image that it was made of.
         labels: int64 (M,), y~ of the source.
-        target_labels: int64 (M,), the wrong label that it was told.
+        target_labels: int64 (M,), the wrong label that it was made with.
         table: All of outliers.parquet.
     """
 

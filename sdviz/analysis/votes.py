@@ -1,4 +1,4 @@
-"""One image under Eq. 6: what it is to a bundle, what its score is made of, and where it lies."""
+"""One image under Eq. 6: which set it is of, the terms of its score, and its place among the features."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..detection.score import Neighbourhood, SDScore
 from .rescoring import SetScores
 from .tables import Evidence, MissingPart, ScoredSet
 
-# groups of images beside the scored sets: the two banks, and images that the bundle has never seen
+# groups of images other than the scored sets: the two banks, and images that the bundle has never seen
 TRAIN, OUTLIERS, OTHER = "train", "SD outliers", ""
 WORST, BORDER, RANDOM = "worst first", "nearest to the threshold", "random"
 MAP_OF_BANK, MAP_OF_SET = 600, 250
@@ -123,7 +123,7 @@ def matching_ids(evidence: Evidence, text: str) -> tuple[list[str], int]:
 
 
 def ordered(total: np.ndarray, threshold: float, is_id: bool, order: str) -> np.ndarray:
-    """The rows of a set in the order in which a person looks at them, int64 (N,).
+    """The rows of a set in the order asked for, int64 (N,).
 
     Args:
         total: float (N,), scores.
@@ -137,7 +137,7 @@ def ordered(total: np.ndarray, threshold: float, is_id: bool, order: str) -> np.
     return np.argsort(key, kind="stable")
 
 
-def telling_sample(
+def sample_to_begin_with(
     evidence: Evidence, totals: Mapping[str, np.ndarray], threshold: float | None
 ) -> tuple[Sample | None, str]:
     """A good image to begin with: the missed OOD image closest to the threshold, of a near set if there is one.
@@ -238,7 +238,7 @@ def feature_map(evidence: Evidence, normalize: bool) -> FeatureMap:
 
 @dataclass(frozen=True)
 class Parts:
-    """One image's score taken apart.
+    """The terms of one image's score.
 
     Attributes:
         distance: The first term of Eq. 6.
@@ -253,7 +253,7 @@ class Parts:
     total: float
 
 
-def take_apart(
+def score_parts(
     sample: Sample, near: Neighbourhood | None, k: int, alpha: float, as_measured: bool
 ) -> Parts | None:
     """Eq. 6 of one image.
@@ -288,8 +288,8 @@ def search_both(search: SDScore, features: np.ndarray, id_id: str, outlier_id: s
     Args:
         search: Over both banks.
         features: float (N,D).
-        id_id: Passed over among ID images: the image itself.
-        outlier_id: Passed over among outliers: the one that the bank has of that image, "" for none.
+        id_id: Skipped among ID images: the image itself.
+        outlier_id: Skipped among outliers: the one that the bank has of that image, "" for none.
         k: How many.
 
     Raises:

@@ -11,9 +11,10 @@ from torch import nn
 
 from ..config import OptimizerConfig, ViewsConfig
 from ..nn.batches import encode
-from ..nn.device import has_fast_bf16, resolve_device
+from ..nn.device import fast_autocast, resolve_device
 from ..nn.encoder import Encoder
-from ..nn.loop import cosine_rate, make_optimizer, run_steps
+from ..nn.loop import train_networks
+from ..nn.pixels import channels_first, scale
 from ..nn.randomness import step_generator
 from ..nn.views import random_views
 from .interface import OnProgress, Reference
@@ -57,34 +58,25 @@ def train(
         on_progress: Told the share done.
     """
     where = resolve_device(reference.device)
-    for part in parts.values():
-        part.to(where).train()
-    trained = [p for part in parts.values() for p in part.parameters() if p.requires_grad]
-    optimizer = make_optimizer(trained, optimizer_config)
-    pixels = torch.tensor(images).permute(0, 3, 1, 2).contiguous().to(where)
+    pixels = channels_first(images, where)
     views = reference.views or ViewsConfig()
     batch = min(batch_size, len(pixels))
     total_steps = max(1, round(epochs * len(pixels) / batch))
-    autocast = torch.autocast(where.type, dtype=torch.bfloat16, enabled=has_fast_bf16(where))
 
-    def one_step(step: int) -> torch.Tensor:
+    def loss_at(step: int) -> torch.Tensor:
         generator = step_generator(reference.seed, step, name)
         rows = torch.randperm(len(pixels), generator=generator)[:batch].to(where)
-        x = pixels[rows].to(torch.float32) / 127.5 - 1.0
-        with autocast:
-            loss = make_loss(rows, random_views(x, views, generator) if augment else x, generator)
-        for group in optimizer.param_groups:
-            group["lr"] = cosine_rate(step, total_steps, optimizer_config)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        if on_progress is not None:
-            on_progress((step + 1) / total_steps)
-        return loss.detach()
+        x = scale(pixels[rows])
+        if augment:
+            x = random_views(x, views, generator)
+        with fast_autocast(where):
+            return make_loss(rows, x, generator)
 
-    run_steps(name, total_steps, one_step, dict(parts), batch)
-    for part in parts.values():
-        part.to("cpu").eval()
+    def after_step(step: int) -> None:
+        if on_progress is not None:
+            on_progress(step / total_steps)
+
+    train_networks(name, parts, loss_at, optimizer_config, total_steps, batch, where, after_step=after_step)
 
 
 def features_of(encoder: Encoder, images: np.ndarray, reference: Reference) -> np.ndarray:

@@ -15,12 +15,11 @@ from torch import nn
 from ..diffusion.sampling import Callback
 from ..diffusion.schedule import NoiseSchedule
 from ..files import replacing_folder
-from ..nn.batches import encode
+from ..nn.batches import encode, predict
 from ..nn.classifier import Classifier
 from ..nn.detector import Detector, detector_outputs
 from ..nn.device import resolve_device
 from ..nn.encoder import Encoder
-from ..nn.pixels import to_tensor
 from ..nn.randomness import content_ids
 from ..outliers import (
     Outlier,
@@ -51,7 +50,6 @@ if TYPE_CHECKING:
     from ..nn.inference import InferenceModel
     from ..nn.unet import NoisePredictor
 
-LABELLED_AT_ONCE = 512
 Loader: TypeAlias = Callable[[], Any]  # loads a network
 
 
@@ -265,7 +263,6 @@ class Bundle:
         recipe.check(self.manifest.max_train_timestep)
         return recipe
 
-    @torch.no_grad()
     def pseudo_label(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The cluster of each image.
 
@@ -281,13 +278,7 @@ class Bundle:
         images = check_images(images, self.manifest.image_size)
         if self.clusterer is None:
             raise ValueError("this bundle has no clusterer: give the labels")
-        clusterer = self.clusterer.to(self.device).eval()
-        parts = [
-            clusterer(to_tensor(images[i : i + LABELLED_AT_ONCE], self.device)).softmax(1).max(1)
-            for i in range(0, len(images), LABELLED_AT_ONCE)
-        ]
-        confidence = torch.cat([p.values for p in parts]).float().cpu().numpy()
-        return torch.cat([p.indices for p in parts]).cpu().numpy().astype(np.int64), confidence
+        return predict(self.clusterer, images, self.device)
 
     @property
     def feature_source(self) -> str | None:

@@ -78,7 +78,7 @@ def layouts(
     This takes minutes. The files go to .layouts next to the bundle; those that exist are not made again.
     """
     from ..analysis import Evidence
-    from ..analysis.stored_layouts import View, make_ahead
+    from ..analysis.stored_layouts import View, store_usual_layouts
     from ..bundle import Bundle
 
     with checking():
@@ -93,6 +93,6 @@ def layouts(
             f"{view.layout.method} {where}, {', '.join(view.sets)}: {'made' if now else 'there'}, {file}"
         )
 
-    make_ahead(Evidence(whose), on_made)
+    store_usual_layouts(Evidence(whose), on_made)
     if not found:
         raise Mistake(f"{bundle}: no features to lay out; it has no detector, or was never measured")

@@ -160,7 +160,7 @@ class ImageStack:
             self.refuse(label, str(error))
 
     def refuse(self, label: str, reason: str) -> None:
-        """Counts a picture that cannot be had; `reason` goes on where `label` stops."""
+        """Counts a picture that cannot be read; `reason` is the rest of a sentence that begins with `label`."""
         self._bad.append(f"{one_line(label)} {reason}")
 
     @property

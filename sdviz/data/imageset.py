@@ -1,4 +1,4 @@
-"""The one shape in which images travel through sdviz."""
+"""ImageSet, the form in which sdviz passes images on: pixels, labels and stable ids."""
 
 from __future__ import annotations
 

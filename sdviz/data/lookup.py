@@ -1,4 +1,4 @@
-"""Single images by their ids: what a table of scores names, found again without loading whole sets."""
+"""Finds single images by their ids without loading whole sets."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def _place(one: str, places: list[tuple[str, _Place | str]]) -> _Place | str:
     """The set that an id is of, or one line on why it cannot be found."""
     if not one.split("/", 2)[2:]:
         return f"{one[:60]!r} is no id of an image set"
-    # as "cifar10/test/tv-" goes before "cifar10/test/"
+    # the longest prefix counts: "cifar10/test/tv-" rather than "cifar10/test/"
     fitting = [
         (len(prefix), not isinstance(place, str), place) for prefix, place in places if one.startswith(prefix)
     ]

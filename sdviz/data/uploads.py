@@ -1,4 +1,4 @@
-"""Pictures that a person hands in: one file, or some, of any size and mode."""
+"""Uploaded pictures, of any size and mode."""
 
 from __future__ import annotations
 

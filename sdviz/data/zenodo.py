@@ -50,7 +50,7 @@ class RecordFile:
 def download(name: str, root: Path, on_progress: OnProgress | None = None) -> tuple[Path, ...]:
     """Fetches every file of a record into `root/name`, and unpacks its archives there.
 
-    A file that is there and has its checksum is kept; one that was cut off goes on where it stopped.
+    A file that is there and has its checksum is kept; one that was cut off is continued where it stopped.
 
     Args:
         name: Of `RECORDS`.
@@ -143,7 +143,7 @@ def _file(one: object) -> RecordFile:
 
 
 def _folder_names(names: list[str]) -> dict[str, str]:
-    """Folders of archives: their names without the ending; where that is taken, with it behind a dash."""
+    """Folders of archives, named without the ending; where that name is taken, with a dash and the ending."""
     ending_of = {one: ending for one in names for ending in _ARCHIVES if one.lower().endswith(ending)}
     taken = {one.lower() for one in names}
     found: dict[str, str] = {}
@@ -204,7 +204,7 @@ def _read_on(file: RecordFile, partial: Path, have: int, report: OnProgress) -> 
 
 
 def _unpacked(path: Path, target: Path) -> Path:
-    """The folder of an archive beside it, unpacked once."""
+    """Unpacks an archive into a folder next to it, once."""
     if target.is_dir():
         return target
     part = target.with_name(target.name + ".partial")

@@ -107,7 +107,6 @@ def bootstrap_interval(
     metric: str = "auroc",
     n: int = 1000,
     seed: int = 0,
-    level: float = 0.95,
 ) -> tuple[float, float]:
     """Percentile bootstrap of a metric; ID and OOD images are resampled each among themselves.
 
@@ -117,13 +116,12 @@ def bootstrap_interval(
         metric: The name of one of this module's metrics.
         n: Resamples.
         seed: Of the resamples.
-        level: Share of the resamples inside the interval.
 
     Returns:
-        (low, high).
+        (low, high), the middle 95 % of the resamples.
 
     Raises:
-        ValueError: An unknown metric, n below 1 or a level outside 0..1.
+        ValueError: An unknown metric, or n below 1.
 
     Example:
         >>> bootstrap_interval([1, 2, 3], [4, 5, 6])
@@ -132,13 +130,13 @@ def bootstrap_interval(
     if metric not in _METRICS:
         raise ValueError(f"metric {metric!r} is not one of {', '.join(_METRICS)}")
     id_ranks, ood_ranks, n_ranks = _ranks(id_scores, ood_scores)
-    rng = _rng(n, seed, level)
+    rng = _rng(n, seed)
     values = np.empty(n)
     for i in range(n):
         id_counts = np.bincount(_resampled(id_ranks, rng), minlength=n_ranks)
         ood_counts = np.bincount(_resampled(ood_ranks, rng), minlength=n_ranks)
         values[i] = _METRICS[metric](id_counts, ood_counts)
-    return _interval(values, level)
+    return _interval(values)
 
 
 def paired_bootstrap_auroc_difference(
@@ -148,7 +146,6 @@ def paired_bootstrap_auroc_difference(
     ood_b: npt.ArrayLike,
     n: int = 1000,
     seed: int = 0,
-    level: float = 0.95,
 ) -> tuple[float, tuple[float, float]]:
     """How far the AUROC of detector a is above that of b, both having scored the same images.
 
@@ -161,13 +158,12 @@ def paired_bootstrap_auroc_difference(
         ood_b: (M,).
         n: Resamples.
         seed: Of the resamples.
-        level: Share of the resamples inside the interval.
 
     Returns:
-        AUROC(a) - AUROC(b) on the images as they are, and (low, high) of it over the resamples.
+        AUROC(a) - AUROC(b) on the images as they are, and (low, high), its middle 95 % over the resamples.
 
     Raises:
-        ValueError: Rows that do not pair, n below 1 or a level outside 0..1.
+        ValueError: Rows that do not pair, or n below 1.
 
     Example:
         >>> paired_bootstrap_auroc_difference([1, 2], [3, 4], [3, 4], [1, 2])
@@ -179,14 +175,14 @@ def paired_bootstrap_auroc_difference(
         if len(a) != len(b):
             raise ValueError(f"{len(a)} {side} scores by a and {len(b)} by b are not of the same images")
     difference = auroc(id_a, ood_a) - auroc(id_b, ood_b)
-    rng = _rng(n, seed, level)
+    rng = _rng(n, seed)
     values = np.empty(n)
     for i in range(n):
         rows = [rng.integers(len(side), size=len(side)) for side in ranks_a]
         counts_a = [np.bincount(r[at], minlength=n_ranks_a) for r, at in zip(ranks_a, rows, strict=True)]
         counts_b = [np.bincount(r[at], minlength=n_ranks_b) for r, at in zip(ranks_b, rows, strict=True)]
         values[i] = _auroc(*counts_a) - _auroc(*counts_b)
-    return difference, _interval(values, level)
+    return difference, _interval(values)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -252,11 +248,9 @@ def _counts(id_scores: npt.ArrayLike, ood_scores: npt.ArrayLike) -> tuple[np.nda
     return np.bincount(id_ranks, minlength=n_ranks), np.bincount(ood_ranks, minlength=n_ranks)
 
 
-def _rng(n: int, seed: int, level: float) -> np.random.Generator:
+def _rng(n: int, seed: int) -> np.random.Generator:
     if n < 1:
         raise ValueError(f"n = {n} resamples is below 1")
-    if not 0 < level < 1:
-        raise ValueError(f"level {level} is outside 0..1")
     return np.random.default_rng(seed)
 
 
@@ -264,6 +258,6 @@ def _resampled(ranks: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return ranks[rng.integers(len(ranks), size=len(ranks))]
 
 
-def _interval(values: np.ndarray, level: float) -> tuple[float, float]:
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+def _interval(values: np.ndarray) -> tuple[float, float]:
+    low, high = np.quantile(values, [0.025, 0.975])
     return float(low), float(high)

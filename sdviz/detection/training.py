@@ -15,8 +15,9 @@ from ..config import DetectorConfig
 from ..files import replacing
 from ..nn.batches import encode
 from ..nn.detector import Detector
-from ..nn.device import has_fast_bf16, resolve_device
-from ..nn.loop import LoopReport, TrainingStateError, cosine_rate, make_optimizer, run_steps
+from ..nn.device import fast_autocast, resolve_device
+from ..nn.loop import LoopReport, TrainingStateError, train_networks
+from ..nn.pixels import channels_first, scale
 from ..nn.randomness import step_generator
 from ..nn.views import random_views
 from .losses import detector_loss
@@ -39,8 +40,7 @@ def train_detector(
     """Trains a detector in place; resumes from `state_path` where that is.
 
     Every batch is half ID images and half outliers. An epoch shows every ID image once, in an order
-    fixed by (seed, epoch), but for those that fill no batch at its end; outliers are dealt likewise
-    from as many shuffled decks as it takes.
+    fixed by (seed, epoch); outliers are shuffled in the same way, as often as it takes.
 
     Args:
         detector: The network to start from; in eval mode on the CPU afterwards.
@@ -52,8 +52,8 @@ def train_detector(
         reconstructions: uint8 (N,H,W,3), shown in the place of an ID image with probability
             `config.reconstructed_id`; needed where that is above 0.
         snapshot_images: uint8 (P,H,W,3), whose features are kept before training and after every epoch.
-        state_path: Where to keep the resume state; read first if it is there. Snapshots lie beside it, one
-            file each. The caller removes them all at the end.
+        state_path: Where to keep the resume state; read first if it is there. Snapshots are kept in
+            its folder, one file each. The caller removes them all at the end.
         device: "auto", "cpu", "cuda", ...
         on_report: Called every few steps.
         should_stop: Asked before every step.
@@ -73,11 +73,8 @@ def train_detector(
     # 1. set up; all draws are made on the CPU, so that every device sees the same batches
     where = resolve_device(device)
     detector.encoder.freeze(config.frozen_blocks)
-    detector.to(where).train()
-    optimizer = make_optimizer([p for p in detector.parameters() if p.requires_grad], config.optimizer)
-    autocast = torch.autocast(where.type, dtype=torch.bfloat16, enabled=has_fast_bf16(where))
-    pixels, fakes = _pixels(id_images, where), _pixels(outlier_images, where)
-    rebuilt = _pixels(reconstructions, where) if reconstructions is not None else None
+    pixels, fakes = channels_first(id_images, where), channels_first(outlier_images, where)
+    rebuilt = channels_first(reconstructions, where) if reconstructions is not None else None
     y_in, y_out = torch.tensor(id_labels).to(where), torch.tensor(outlier_labels).to(where)
     n = len(pixels)
     steps_per_epoch = epoch_steps(n, config)
@@ -93,53 +90,48 @@ def train_detector(
         if state_path is not None:
             _save_snapshot(snapshot_path(state_path, epoch), taken[epoch])
 
-    def one_step(step: int) -> torch.Tensor:
+    def loss_at(step: int) -> torch.Tensor:
         if step == 0:
             snapshot(0)
         # 2. as many images of each side; batches of an epoch differ in size by one at most
         epoch, turn = divmod(step, steps_per_epoch)
         first, last = (epoch * n + n * (turn + i) // steps_per_epoch for i in (0, 1))
         half = last - first
-        rows = _deal(n, first, half, config.seed, "ID").to(where)
-        others = _deal(len(fakes), first, half, config.seed, "outliers").to(where)
+        rows = _shuffled_rows(n, first, half, config.seed, "ID").to(where)
+        others = _shuffled_rows(len(fakes), first, half, config.seed, "outliers").to(where)
         generator = step_generator(config.seed, step, "detector")
         inside = pixels[rows]
         if rebuilt is not None and config.reconstructed_id:
             swapped = (torch.rand(half, 1, 1, 1, generator=generator) < config.reconstructed_id).to(where)
             inside = torch.where(swapped, rebuilt[rows], inside)
-        x = torch.cat([inside, fakes[others]]).to(torch.float32) / 127.5 - 1.0
+        x = random_views(scale(torch.cat([inside, fakes[others]])), config.views, generator)
         labels = torch.cat([y_in[rows], y_out[others]])
         is_outlier = torch.arange(2 * half, device=where) >= half
         # 3. the loss over views of both
-        with autocast:
-            out = detector(random_views(x, config.views, generator))
+        with fast_autocast(where):
+            out = detector(x)
         heads = (out.g_bin.float(), out.g_in.float(), out.g_out.float())
-        loss = detector_loss(*heads, is_outlier, labels, config.outlier_weight)
-        for group in optimizer.param_groups:
-            group["lr"] = cosine_rate(step, total_steps, config.optimizer)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        return loss.detach()
+        return detector_loss(*heads, is_outlier, labels, config.outlier_weight)
 
     def after_step(step: int) -> None:
-        # before the state that knows of this step is saved: a state is never ahead of its snapshots
+        # before the state that knows of this step is saved: a state never lacks its snapshots
         if step % steps_per_epoch == 0:
             snapshot(step // steps_per_epoch)
 
-    done = run_steps(
+    done = train_networks(
         "detector",
+        {"detector": detector},
+        loss_at,
+        config.optimizer,
         total_steps,
-        one_step,
-        {"detector": detector, "optimizer": optimizer},
         2 * n // steps_per_epoch,
+        where,
         state_path,
         config.save_every_sec,
         on_report,
         should_stop,
         after_step,
     )
-    detector.to("cpu").eval()
     if not done:
         return None
     # 4. the snapshots of all epochs, those from before an interruption out of their files
@@ -174,19 +166,15 @@ def _read_snapshot(state_path: Path | None, epoch: int) -> np.ndarray:
         ) from error
 
 
-def _deal(n: int, first: int, size: int, seed: int, side: str) -> torch.Tensor:
-    """Cards `first` to `first + size` of endless shuffled decks of n: rows, int64 (size,)."""
-    hands: list[torch.Tensor] = []
+def _shuffled_rows(n: int, first: int, size: int, seed: int, side: str) -> torch.Tensor:
+    """Entries `first` to `first + size` of n rows shuffled over and over: rows, int64 (size,)."""
+    parts: list[torch.Tensor] = []
     while size > 0:
-        deck, place = divmod(first, n)
-        order = torch.randperm(n, generator=step_generator(seed, deck, f"detector's deck of {side}"))
-        hands.append(order[place : place + size])
-        first, size = first + len(hands[-1]), size - len(hands[-1])
-    return torch.cat(hands)
-
-
-def _pixels(images: np.ndarray, where: torch.device) -> torch.Tensor:
-    return torch.tensor(images).permute(0, 3, 1, 2).contiguous().to(where)
+        turn, place = divmod(first, n)
+        order = torch.randperm(n, generator=step_generator(seed, turn, f"detector's order of {side}"))
+        parts.append(order[place : place + size])
+        first, size = first + len(parts[-1]), size - len(parts[-1])
+    return torch.cat(parts)
 
 
 def _check(

@@ -23,8 +23,6 @@ def sample_from_noise(
     *,
     num_inference_steps: int,
     guidance_scale: float,
-    solver: str = "ddim",
-    seed: int = 0,
     callback: Callback | None = None,
 ) -> torch.Tensor:
     """Samples from x_T, pure noise, to x_0 under the given labels.
@@ -35,13 +33,11 @@ def sample_from_noise(
         model: The noise predictor, on the device of `class_labels`.
         schedule: Its noise schedule; sampling begins at its end, T.
         class_labels: int64 (N,), the condition of each image.
-        ids: N; with the seed they fix the noise of each image, whatever batch it is in.
+        ids: N; they fix the noise of each image, whatever batch it is in.
         image_size: Height and width in pixels.
         null_label: The model's null token.
         num_inference_steps: K, network calls from x_T to x_0.
         guidance_scale: w of Eq. 3.
-        solver: A name in `SAMPLERS`.
-        seed: The user's seed.
         callback: (step, x_t, x_0 prediction) for each step.
 
     Returns:
@@ -52,14 +48,9 @@ def sample_from_noise(
     """
     if len(ids) != len(class_labels):
         raise ValueError(f"{len(ids)} ids, but {len(class_labels)} labels")
-    shape, device = (3, image_size, image_size), class_labels.device
-
-    def step_noise(t: int) -> torch.Tensor:
-        return image_noise(ids, shape, seed, f"step {t}").to(device)
-
     # 1. abar_T is nearly 0, so that x_T is taken for standard normal (Ho et al. 2020, Algorithm 2)
-    x = image_noise(ids, shape, seed, "start").to(device)
-    # 2. all the way down, guided by Eq. 3
+    x = image_noise(ids, (3, image_size, image_size), 0, "start").to(class_labels.device)
+    # 2. DDIM all the way down, guided by Eq. 3
     guided = GuidedNoise(model, class_labels, null_label, guidance_scale, schedule)
     timesteps = schedule.timesteps(len(schedule), num_inference_steps)
-    return SAMPLERS[solver](guided, x, timesteps, schedule, step_noise=step_noise, callback=callback)
+    return SAMPLERS["ddim"](guided, x, timesteps, schedule, callback=callback)

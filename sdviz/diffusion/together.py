@@ -9,18 +9,15 @@ import torch
 from .guidance import GuidedNoise
 from .sampling import Sampling, sample
 
-# A small batch costs the network nearly what a larger one costs; beyond this many rows it only takes memory
+# of one call: a small batch costs nearly what a larger one costs, but beyond this it only takes memory
 MAX_ROWS = 128
 
 
-def sample_together(
-    runs: Sequence[tuple[GuidedNoise, Sampling]], max_rows: int = MAX_ROWS
-) -> list[torch.Tensor]:
+def sample_together(runs: Sequence[tuple[GuidedNoise, Sampling]]) -> list[torch.Tensor]:
     """Runs samplings to their ends with one network call a step for all.
 
     Args:
         runs: The guided prediction of each, and what to sample; all of one network.
-        max_rows: Rows of one call; more are split over several.
 
     Returns:
         x_0 of each, float32 (N_i,3,H,W): what each alone would give, to rounding.
@@ -28,7 +25,7 @@ def sample_together(
 
     def predict(asked: list[tuple[int, torch.Tensor, int]]) -> list[torch.Tensor]:
         inputs = [runs[i][0].inputs(x, t) for i, x, t in asked]
-        parts = [torch.cat(column).split(max_rows) for column in zip(*inputs, strict=True)]
+        parts = [torch.cat(column).split(MAX_ROWS) for column in zip(*inputs, strict=True)]
         model = runs[0][0].model
         answers = torch.cat([model(*rows) for rows in zip(*parts, strict=True)])
         shares = answers.split([len(x) for x, _, _ in inputs])

@@ -23,6 +23,7 @@ from ..config import DiffusionConfig
 from ..nn.device import has_fast_bf16, leave_group_at_exit, resolve_device
 from ..nn.loop import TrainingDiverged, TrainingStateError, read_state
 from ..nn.loop import save_state as write_state
+from ..nn.pixels import channels_first, scale
 from ..nn.randomness import derive_seed, step_generator
 from ..nn.unet import NoisePredictor
 from .schedule import NoiseSchedule
@@ -186,7 +187,7 @@ def train_noise_predictor(
     network, optimizer = accelerator.prepare(model, optimizer)
     # `prepare` gives every process the main one's weights
     ema.load_state_dict(accelerator.unwrap_model(network).state_dict())
-    pixels = torch.tensor(images).permute(0, 3, 1, 2).contiguous().to(where)
+    pixels = channels_first(images, where)
     targets = torch.tensor(labels).to(where)
     a_bar = schedule.alphas_cumprod.to(torch.float32).to(where)
 
@@ -265,7 +266,7 @@ def train_noise_predictor(
         dropped = (torch.rand(n, generator=generator, device=where) < config.p_uncond)[mine]
         flipped = (torch.rand(n, generator=generator, device=where) < 0.5)[mine]
         noise = torch.randn((n, *pixels.shape[1:]), generator=generator, device=where)[mine]
-        x_0 = pixels[rows].to(torch.float32) / 127.5 - 1.0
+        x_0 = scale(pixels[rows])
         if config.random_flip:
             x_0 = torch.where(flipped[:, None, None, None], x_0.flip(-1), x_0)
         condition = torch.where(dropped, model.null_label, targets[rows])

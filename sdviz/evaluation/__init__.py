@@ -1,4 +1,4 @@
-"""What a detector is worth: scores over OOD sets, Frechet distances, report.json, and measures of an edit."""
+"""Measures a detector: scores over OOD sets, Frechet distances, report.json, and what an outlier changed."""
 
 from .baselines import BaselineScores, baseline_report, baseline_table
 from .frechet import (

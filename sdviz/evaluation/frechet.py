@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..nn.batches import in_batches
 from ..nn.device import resolve_device
 
 INCEPTION_URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
@@ -77,12 +78,12 @@ def frechet_distances(
     test: np.ndarray | None = None,
     source_rows: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """The distances that only mean something side by side: the tree `sdviz.evaluation.report.Frechet`.
+    """Distances that are to be read together: the tree `sdviz.evaluation.report.Frechet`.
 
     Args:
         train: float (N,D), features of the training images.
         outliers: float (M,D).
-        reconstructions: float (L,D), the same edits under the right label.
+        reconstructions: float (L,D), the same images denoised under the right label.
         test: float (K,D), held-out ID images.
         source_rows: int64 (M,), the row in train that each outlier was made from.
 
@@ -121,7 +122,7 @@ def inception_features(
     """Pooled features of the Inception network of 2015-12-05, which FID is defined by; float32 (N,2048).
 
     torch-fidelity's network, which resizes as TensorFlow 1 did. FID as the literature quotes it is over 50,000
-    images against 50,000; the counts stand beside every distance in the report.
+    images against 50,000; the report gives the counts with every distance.
 
     Args:
         images: uint8 (N,H,W,3).
@@ -133,12 +134,7 @@ def inception_features(
     """
     path = Path(weights_path).expanduser()
     network = _inception(path).to(resolve_device(device))
-    parts = [np.empty((0, 2048), np.float32)]
-    with torch.no_grad():
-        for first in range(0, len(images), _BATCH_SIZE):
-            x = torch.tensor(np.asarray(images[first : first + _BATCH_SIZE])).permute(0, 3, 1, 2)
-            parts.append(network(x.to(resolve_device(device)))[0].float().cpu().numpy())
-    return np.concatenate(parts)
+    return in_batches(lambda pixels: network(pixels)[:1], images, device, _BATCH_SIZE)[0]
 
 
 def check_inception(weights_path: str | Path) -> None:

@@ -1,4 +1,4 @@
-"""What one score means: its place among ID scores, and whether it is flagged."""
+"""Reads one score: its percentile among ID scores, and whether it is flagged."""
 
 from __future__ import annotations
 

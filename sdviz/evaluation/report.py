@@ -1,4 +1,4 @@
-"""The tree of a report.json: what a run measured. docs/report.md lists its keys, from the words here."""
+"""The tree of a report.json: what a run measured. docs/report.md lists its keys with the descriptions here."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ class Difference(Node):
 
 
 class Control(Measured):
-    """A detector that lacks what the method claims to be the cause; the same keys, and how far it is behind."""
+    """The method without what it claims to be the cause: the same keys, and the differences."""
 
     differences: dict[str, dict[str, Difference]] = _by(
         "set", "mode", description="the method against this control"
@@ -192,7 +192,8 @@ class Report(Measured):
     clusters: Clusters | None = Field(description="the pseudo-labels against the true classes")
     controls: dict[str, Control] = _by(
         "control",
-        description="no_training (plain features), right_label, noise, ...: what stands beside the method",
+        description="no_training (plain features), right_label, noise, ...: the method without what it claims"
+        " to be the cause",
     )
     baselines: dict[str, BaselineResult] = _by(
         "method", default={}, description="other methods on the same images, clusters and networks"

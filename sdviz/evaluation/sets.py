@@ -271,7 +271,7 @@ def compare_auroc(
 
 
 def control_report(method: Evaluation, control: Evaluation, n: int, seed: int) -> dict[str, Any]:
-    """What a control reached, and how far the method is ahead on each set: the tree `Control`.
+    """What a control reached, and the method's lead on each set: the tree `Control`.
 
     Modes that only one of them has, as "votes" without outliers, are not compared.
 

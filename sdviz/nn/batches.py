@@ -18,7 +18,6 @@ def in_batches(
     images: np.ndarray,
     device: str | torch.device,
     batch_size: int,
-    on_progress: Callable[[int, int], None] | None = None,
 ) -> list[np.ndarray]:
     """Calls a function on images, some at a time, and joins what it returns.
 
@@ -27,7 +26,6 @@ def in_batches(
         images: uint8 (N,H,W,3), N at least 1.
         device: Where to compute.
         batch_size: Images at a time.
-        on_progress: Called with (images done, images in all).
 
     Returns:
         The columns, each with N rows; floats as float32.
@@ -39,8 +37,6 @@ def in_batches(
         pixels = torch.tensor(images[first : first + batch_size]).permute(0, 3, 1, 2).to(where)
         columns = function(pixels)
         parts.append([one.float().cpu() if one.is_floating_point() else one.cpu() for one in columns])
-        if on_progress is not None:
-            on_progress(min(first + batch_size, len(images)), len(images))
     return [torch.cat(column).numpy() for column in zip(*parts, strict=True)]
 
 
@@ -60,8 +56,8 @@ def encode(
 
 
 def predict(
-    classifier: nn.Module, images: np.ndarray, device: str | torch.device = "auto", batch_size: int = 512
+    classifier: nn.Module, images: np.ndarray, device: str | torch.device = "auto"
 ) -> tuple[np.ndarray, np.ndarray]:
     """Label int64 (N,) and confidence float32 (N,), the largest probability, of images uint8 (N,H,W,3)."""
-    top = torch.tensor(encode(classifier, images, device, batch_size)).softmax(1).max(1)
+    top = torch.tensor(encode(classifier, images, device, 512)).softmax(1).max(1)
     return top.indices.numpy(), top.values.numpy()

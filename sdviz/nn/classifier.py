@@ -42,7 +42,7 @@ class SmallClassifier(nn.Module):
 
 
 class Projection(nn.Sequential):
-    """The two-layer head that SimCLR's loss sees: neighbours and clusters are looked for in what it gives."""
+    """The two-layer head under SimCLR's loss; neighbours and clusters are searched in its outputs."""
 
     def __init__(self, dim: int, hidden: int, out: int) -> None:
         self.config = {"dim": dim, "hidden": hidden, "out": out}
@@ -50,7 +50,7 @@ class Projection(nn.Sequential):
 
 
 class ScanClassifier(nn.Module):
-    """What SCAN trains: an encoder, SimCLR's projection where there is one, one linear head on unit length.
+    """SCAN's network: an encoder, SimCLR's projection where there is one, and one linear head.
 
     Attributes:
         config: What `build_classifier` needs to build the same network.
@@ -69,7 +69,7 @@ class ScanClassifier(nn.Module):
         self.head = nn.Linear(sizes.get("out", encoder.feature_dim), n_classes)
 
     def embed(self, x: torch.Tensor) -> torch.Tensor:
-        """What the head sees, float (N,P) of length 10, of images float (N,3,H,W) in [-1,1]."""
+        """The head's inputs, float (N,P) of length 10, of images float (N,3,H,W) in [-1,1]."""
         z = self.encoder(x)
         if self.projection is not None:
             z = self.projection(z)

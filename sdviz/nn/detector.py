@@ -15,7 +15,7 @@ from .pixels import scale
 
 
 class DetectorOutputs(NamedTuple):
-    """What the detector says of N images, as tensors or as float32 arrays.
+    """The detector's outputs for N images, as tensors or as float32 arrays.
 
     Attributes:
         features: (N,D), f.
@@ -59,8 +59,8 @@ class Detector(nn.Module):
 
 
 def detector_outputs(
-    detector: Detector, images: np.ndarray, device: str | torch.device = "auto", batch_size: int = 256
+    detector: Detector, images: np.ndarray, device: str | torch.device = "auto"
 ) -> DetectorOutputs:
     """Runs a detector in eval mode over images uint8 (N,H,W,3); it stays on the device."""
     detector = detector.to(resolve_device(device)).eval()
-    return DetectorOutputs(*in_batches(lambda pixels: detector(scale(pixels)), images, device, batch_size))
+    return DetectorOutputs(*in_batches(lambda pixels: detector(scale(pixels)), images, device, 256))

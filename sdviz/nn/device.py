@@ -1,4 +1,4 @@
-"""Which device does the work, and what it can do."""
+"""Chooses the device, and says what it can do."""
 
 from __future__ import annotations
 
@@ -37,8 +37,15 @@ def has_fast_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
-        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+        has_instructions = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        # oneDNN may be told to leave them alone (ONEDNN_MAX_CPU_ISA)
+        return bool(has_instructions) and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return False
+
+
+def fast_autocast(device: torch.device) -> torch.autocast:
+    """Computes networks in bfloat16 where the device has it, else as they are; losses belong outside."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=has_fast_bf16(device))
 
 
 def device_name(device: torch.device) -> str:

@@ -1,16 +1,19 @@
 """The noise predictor as a device runs it best.
 
-The copy made here computes the same function as the network that was trained, in less time: on an
-x86 CPU its blocks are rebuilt over oneDNN's packed convolutions, on CUDA its kernels are replayed as
-a graph. No compiler is used: on the CPU it takes a minute before the first picture and ends up no
-faster than this.
+The copy made here computes the same function as the network that was trained, in less time: on a CPU
+in the fastest of several forms, which is measured once on the machine, on CUDA as a graph of kernels
+that is replayed. No compiler is used: on the CPU it takes a minute before the first picture and ends
+up no faster than this.
 """
 
 from __future__ import annotations
 
 import copy
+import hashlib
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from diffusers.models.resnet import ResnetBlock2D
@@ -19,12 +22,16 @@ from torch import nn
 from torch.nn import functional as F
 
 from .device import has_fast_bf16
+from .fastest import fastest
 from .unet import NoisePredictor
 
 # Up to this many rows a batch is replayed as a CUDA graph, padded to a multiple; with more rows the
 # kernels run long enough to hide what it costs to launch them.
 MAX_GRAPH_ROWS = 128
 GRAPH_ROWS_MULTIPLE = 8
+
+# The batch that the forms for a CPU are timed with: four pictures, with and without the condition.
+TRIAL_ROWS = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,19 +68,21 @@ class InferenceModel:
 
 
 def prepare_for_inference(model: NoisePredictor, device: torch.device) -> InferenceModel:
-    """A copy of the model on the device, in bfloat16 where the device computes in it, else in float32.
+    """A copy of the model on the device: on a CPU in its fastest form, else in bfloat16 where there is that.
 
     Args:
         model: float32; it is not changed.
         device: Where the copy runs.
     """
+    if device.type == "cpu":
+        forms = {form.description: form for form in cpu_forms()}
+        architecture = f"{model} {model.unet.config['sample_size']}"
+        subject = f"noise predictor {hashlib.sha256(architecture.encode()).hexdigest()[:16]}"
+        name = fastest(subject, {name: partial(_trial, model, form) for name, form in forms.items()})
+        return in_form(model, forms[name])
     dtype = torch.bfloat16 if has_fast_bf16(device) else torch.float32
     words = "bfloat16" if dtype == torch.bfloat16 else "float32 (the device has no fast bfloat16)"
     network = copy.deepcopy(model).eval().requires_grad_(False)
-    if device.type == "cpu" and has_packed_convolutions():
-        # before the weights are rounded: some are added up first
-        _rebuild(network, dtype)
-        words += ", packed convolutions"
     network = network.to(device, dtype).to(memory_format=torch.channels_last)
     if device.type != "cuda":
         return InferenceModel(network, dtype, words)
@@ -92,25 +101,77 @@ def prepare_for_inference(model: NoisePredictor, device: torch.device) -> Infere
 # --------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Form:
+    """How a CPU can compute the network.
+
+    Attributes:
+        dtype: In what precision.
+        blocks: "plain", as they were trained; "rebuilt" in fewer passes over the pictures; "packed", rebuilt
+            over oneDNN's packed convolutions.
+    """
+
+    dtype: torch.dtype
+    blocks: str
+
+    @property
+    def description(self) -> str:
+        """Precision and blocks, in words."""
+        words = "packed convolutions" if self.blocks == "packed" else f"{self.blocks} blocks"
+        return f"{str(self.dtype).removeprefix('torch.')}, {words}"
+
+
+def cpu_forms() -> list[Form]:
+    """The forms that this CPU can compute; the first is seldom much slower than the fastest."""
+    packed = ["packed"] if has_packed_convolutions() else []
+    forms = [Form(torch.float32, blocks) for blocks in ["rebuilt", "plain", *packed]]
+    if has_fast_bf16(torch.device("cpu")):
+        forms = [Form(torch.bfloat16, blocks) for blocks in [*packed, "rebuilt", "plain"]] + forms
+    return forms
+
+
 def has_packed_convolutions() -> bool:
-    """Whether this PyTorch runs oneDNN on an x86 CPU: there the packed forms were measured to be faster."""
+    """Whether this PyTorch runs oneDNN on an x86 CPU."""
     return torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability().startswith("AVX")
 
 
-def _rebuild(module: nn.Module, dtype: torch.dtype) -> None:
+def in_form(model: NoisePredictor, form: Form) -> InferenceModel:
+    """A copy of the model on the CPU in that form."""
+    network = copy.deepcopy(model).to("cpu").eval().requires_grad_(False)
+    # before the weights are rounded: some are added up first
+    if form.blocks == "rebuilt":
+        _rebuild(network, lambda conv: conv)
+    elif form.blocks == "packed":
+        _rebuild(network, lambda conv: _PackedConv(conv, form.dtype))
+    network = network.to(form.dtype).to(memory_format=torch.channels_last)
+    return InferenceModel(network, form.dtype, form.description)
+
+
+def _trial(model: NoisePredictor, form: Form) -> Callable[[], torch.Tensor]:
+    """One call of the model in that form."""
+    side = model.unet.config["sample_size"] * model.pixel_unshuffle
+    channels = model.unet.config["in_channels"] // model.pixel_unshuffle**2
+    zeros = torch.zeros(TRIAL_ROWS, dtype=torch.int64)
+    return partial(in_form(model, form), torch.zeros(TRIAL_ROWS, channels, side, side), zeros, zeros)
+
+
+def _rebuild(module: nn.Module, convolution: Callable[[nn.Conv2d], nn.Module]) -> None:
     """Exchanges the parts of a U-Net that have a faster form, in place and all the way down.
 
-    The new parts hold their tensors as plain attributes, which a later `module.to(dtype)` leaves alone.
+    Args:
+        module: The network.
+        convolution: What to put in a convolution's place. Tensors that a new part holds as plain attributes are
+            left alone by a later `module.to(dtype)`.
     """
     for name, part in module.named_children():
         if isinstance(part, ResnetBlock2D) and _is_plain_residual(part):
-            setattr(module, name, _Residual(part, dtype))
+            setattr(module, name, _Residual(part, convolution))
         elif isinstance(part, Upsample2D) and _is_plain_upsample(part):
-            setattr(module, name, _Upsample(part, dtype))
+            setattr(module, name, _Upsample(part, convolution))
         elif isinstance(part, nn.Conv2d):
-            setattr(module, name, _PackedConv(part, dtype))
+            setattr(module, name, convolution(part))
         else:
-            _rebuild(part, dtype)
+            _rebuild(part, convolution)
     norm, act = getattr(module, "conv_norm_out", None), getattr(module, "conv_act", None)
     if isinstance(norm, nn.GroupNorm) and isinstance(act, nn.SiLU):
         module.conv_norm_out, module.conv_act = _NormSiLU(norm), nn.Identity()
@@ -210,11 +271,11 @@ def _channel_means(x: torch.Tensor) -> torch.Tensor:
 class _Residual(nn.Module):
     """A `ResnetBlock2D` in fewer passes over the pictures."""
 
-    def __init__(self, block: ResnetBlock2D, dtype: torch.dtype) -> None:
+    def __init__(self, block: ResnetBlock2D, convolution: Callable[[nn.Conv2d], nn.Module]) -> None:
         super().__init__()
         self.norm1, self.norm2 = _NormSiLU(block.norm1), _NormSiLU(block.norm2)
-        self.conv1, self.conv2 = _PackedConv(block.conv1, dtype), _PackedConv(block.conv2, dtype)
-        self.shortcut = None if block.conv_shortcut is None else _PackedConv(block.conv_shortcut, dtype)
+        self.conv1, self.conv2 = convolution(block.conv1), convolution(block.conv2)
+        self.shortcut = None if block.conv_shortcut is None else convolution(block.conv_shortcut)
         self.time_emb_proj = block.time_emb_proj
 
     def forward(self, x: torch.Tensor, temb: torch.Tensor) -> torch.Tensor:
@@ -230,16 +291,17 @@ class _Upsample(nn.Module):
     meet the same pixel are added up once, which leaves 4/9 of the multiplications.
     """
 
-    def __init__(self, block: Upsample2D, dtype: torch.dtype) -> None:
+    def __init__(self, block: Upsample2D, convolution: Callable[[nn.Conv2d], nn.Module]) -> None:
         super().__init__()
         self.channels = block.conv.weight.shape[0]
         self.phases = nn.ModuleList()
         for down, right in ((0, 0), (0, 1), (1, 0), (1, 1)):
             weight = _merge_taps(_merge_taps(block.conv.weight, 2, down), 3, right)
-            conv = nn.Conv2d(weight.shape[1], weight.shape[0], 2)
+            # its own first weights would be drawn from the global generator
+            conv = nn.utils.skip_init(nn.Conv2d, weight.shape[1], weight.shape[0], 2)
             conv.weight = nn.Parameter(weight, requires_grad=False)
             conv.bias = block.conv.bias
-            self.phases.append(_PackedConv(conv, dtype))
+            self.phases.append(convolution(conv))
 
     def forward(self, x: torch.Tensor, output_size: None = None) -> torch.Tensor:
         n, _, h, w = x.shape

@@ -1,4 +1,4 @@
-"""The loop that every small training shares: resume, stop, report, save, and an error where the loss is NaN."""
+"""The training loop: resume, stop, report, save, and an error where the loss is NaN."""
 
 from __future__ import annotations
 
@@ -70,6 +70,74 @@ def cosine_rate(step: int, total_steps: int, config: OptimizerConfig) -> float:
     return config.learning_rate * rise * (1 + math.cos(math.pi * step / total_steps)) / 2
 
 
+def train_networks(
+    name: str,
+    networks: Mapping[str, nn.Module],
+    loss_at: Callable[[int], torch.Tensor],
+    config: OptimizerConfig,
+    total_steps: int,
+    images_per_step: int,
+    device: torch.device,
+    state_path: Path | None = None,
+    save_every_sec: float = 180.0,
+    on_report: Callable[[LoopReport], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    after_step: Callable[[int], None] | None = None,
+) -> bool:
+    """Trains networks in place on one loss; they end on the CPU in eval mode.
+
+    Args:
+        name: See `run_steps`, and so the rest.
+        networks: By name; all of their parameters that ask for a gradient are trained.
+        loss_at: The loss of a step, 0-based; all it draws has to come from that number.
+        config: Of the optimizer, and of the rate's way from step to step.
+        total_steps: Steps in all.
+        images_per_step: For the rate in reports.
+        device: Where to train.
+        state_path: The resume state.
+        save_every_sec: How often it is saved.
+        on_report: Called every few steps.
+        should_stop: Asked before every step.
+        after_step: Called with the number of steps done, after each.
+
+    Returns:
+        Whether all steps are done; False where it was stopped.
+
+    Raises:
+        TrainingStateError, TrainingDiverged, OSError: As `run_steps`.
+    """
+    for network in networks.values():
+        network.to(device).train()
+    trained = [p for network in networks.values() for p in network.parameters() if p.requires_grad]
+    optimizer = make_optimizer(trained, config)
+
+    def one_step(step: int) -> torch.Tensor:
+        loss = loss_at(step)
+        for group in optimizer.param_groups:
+            group["lr"] = cosine_rate(step, total_steps, config)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    parts: dict[str, Stateful] = {**networks, "optimizer": optimizer}
+    done = run_steps(
+        name,
+        total_steps,
+        one_step,
+        parts,
+        images_per_step,
+        state_path,
+        save_every_sec,
+        on_report,
+        should_stop,
+        after_step,
+    )
+    for network in networks.values():
+        network.to("cpu").eval()
+    return done
+
+
 def run_steps(
     name: str,
     total_steps: int,
@@ -82,10 +150,10 @@ def run_steps(
     should_stop: Callable[[], bool] | None = None,
     after_step: Callable[[int], None] | None = None,
 ) -> bool:
-    """Takes every step that is left.
+    """Runs the steps that are left.
 
-    Everything random in a step has to come from its number, then a resumed training does bit for bit
-    what it would have done undisturbed (at equal thread count).
+    A resumed training gives the same bits as an undisturbed one (at equal thread count) if everything random
+    in a step comes from its number.
 
     Args:
         name: Of the training, for errors.

@@ -1,10 +1,9 @@
-"""What group normalisation hides from a U-Net on unshuffled pixels: the mean of each channel.
+"""Corrects the channel means of noise that a U-Net predicts on unshuffled pixels.
 
-Behind an f x f pixel-unshuffle each phase of the picture (the pixels at one place of every f x f square) is a
-channel of its own, and the difference of two channels' means is a grid of period f over the whole picture.
-Normalisation takes the means out, so the network cannot see how much of such a grid is noise, and leaves it
-standing in whatever it denoises: a peak at exactly those frequencies, with guidance and without. Two Gaussians
-know the answer: the channel means of training images, and the mean of the noise.
+An f x f pixel-unshuffle makes a channel of the pixels at one place of every f x f square. Where the means of
+two channels differ, the picture has a grid of period f. Group normalisation removes the means, so the network
+cannot tell how much of such a grid is noise, and leaves it in the picture. The answer is known in closed form
+where the channel means of training images are taken for Gaussian, as those of the noise are.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import nn
 
-# images at a time: their float64 copies shall not fill the memory
+# images at a time, so that their float64 copies do not fill the memory
 _AT_ONCE = 4096
 
 
@@ -34,7 +33,7 @@ class PhaseStatistics(BaseModel):
     covariance: tuple[tuple[float, ...], ...]
 
     def check(self, pixel_unshuffle: int) -> None:
-        """Raises ValueError where it is not of that many channels, or its covariance is none."""
+        """Raises ValueError for another number of channels, or a covariance that is not one."""
         d = 3 * pixel_unshuffle**2
         if len(self.mean) != d or [len(row) for row in self.covariance] != [d] * d:
             raise ValueError(f"phase statistics are not of {d} channels")

@@ -19,7 +19,7 @@ class NoisePredictor(nn.Module):
     Attributes:
         unet: The `UNet2DModel` inside, which diffusers saves and loads.
         pixel_unshuffle: Pixels of a factor x factor square become channels before the U-Net.
-        phases: Knows the noise in the channels' means, which the U-Net does not; None leaves them to it.
+        phases: Corrects the channel means of the prediction; None leaves them as the U-Net gives them.
         null_label: C, the row of the class embedding that means "no condition".
     """
 

@@ -13,14 +13,14 @@ FIELD_CELLS = 4
 
 
 def random_views(x: torch.Tensor, config: ViewsConfig, generator: torch.Generator) -> torch.Tensor:
-    """One random view of each image, drawn for each by itself.
+    """Makes one random view of each image, with draws of its own.
 
-    A view depends on the generator, on the image's row and on how many rows there are; not on the other images.
+    A view depends on the generator, the image's row and the number of rows, not on the other images.
 
     Args:
         x: float32 (N,3,H,W) in [-1,1].
         config: How far views may differ.
-        generator: Where the draws come from, on the CPU; the work is done on the device of `x`.
+        generator: On the CPU; the work is done on the device of `x`.
 
     Returns:
         float32 (N,3,H,W) in [-1,1].
@@ -35,7 +35,7 @@ def random_views(x: torch.Tensor, config: ViewsConfig, generator: torch.Generato
         """bool (N,1,1,1)."""
         return (torch.rand(n, 1, 1, 1, generator=generator) < share).to(where)
 
-    # 1. the window: zoom, place, tilt, flip in one resampling; what lies past the border is mirrored
+    # 1. the window: zoom, place, tilt, flip in one resampling; the picture is mirrored past its border
     low, high = config.area
     zoom = (low + (high - low) * (uniform() + 1) / 2).sqrt()
     tilt = uniform() * math.radians(config.max_tilt_deg)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -24,12 +23,11 @@ from .backbone import load_backbone
 from .clusterer import load_clusterer
 from .detector import load_detector
 from .diffusion import load_noise_predictor, phase_statistics
-from .labels import labels_path, read_cluster_names, read_labels
+from .labels import GIVEN, labels_path, read_cluster_names, read_labels
 from .order import stage_names
 from .outliers import read_outliers
 from .workspace import Metrics, Settings, Workspace, read_metrics, write_table
 
-Net = TypeVar("Net", bound=nn.Module)
 SOURCES = {"ground_truth": "ground truth", "scan": "SCAN", "kmeans": "k-means", "file": "a file"}
 
 
@@ -59,38 +57,30 @@ def make(work: Workspace) -> Metrics:
         config=config.model_dump(mode="json"),
         metrics=metrics,
     )
-    as_kept = halved if config.bundle.weights == "float16" else _whole
-    parts = {"pseudo_labels.parquet": labels_path(work)}
-    parts |= _original_order(work)
+    parts = {"pseudo_labels.parquet": labels_path(work)} | _original_order(work)
     if config.detector is not None:
         parts |= _parts_of_a_detector(work)
-    bundle = Bundle(
-        manifest,
-        predictor,
-        work.schedule,
-        as_kept(load_clusterer(work)),
-        as_kept(load_backbone(work)) if config.encoder is not None else None,
-        as_kept(load_detector(work)) if config.detector is not None else None,
-        parts,
-    ).save(work.folder / "bundle")
-    return {"bundle_sha256": bundle.hash}
+    clusterer = load_clusterer(work)
+    encoder = load_backbone(work) if config.encoder is not None else None
+    detector = load_detector(work) if config.detector is not None else None
+    if config.bundle.weights == "float16":
+        for network in (clusterer, encoder, detector):
+            if network is not None:
+                _halve(network)
+    bundle = Bundle(manifest, predictor, work.schedule, clusterer, encoder, detector, parts)
+    return {"bundle_sha256": bundle.save(work.folder / "bundle").hash}
 
 
-def halved(network: Net) -> Net:
-    """The network with its tables of weights rounded to float16, in place; norms and biases stay whole."""
+def _halve(network: nn.Module) -> None:
+    """Rounds the tables of weights to float16, in place; norms and biases stay whole."""
     with torch.no_grad():
         for tensor in network.parameters():
             if tensor.ndim > 1:
                 tensor.copy_(tensor.half())
-    return network
-
-
-def _whole(network: Net) -> Net:
-    return network
 
 
 def display_names(work: Workspace) -> tuple[str, ...]:
-    """A name for each cluster; where classes are known, what is in it: used to show it and for nothing else.
+    """A name for each cluster, to be shown; where classes are known, it says which of them are in the cluster.
 
     A cluster that is at least nine tenths of one class has that class's name; any other its number and its
     most frequent class, "mostly" where that is more than half of it, else "often", with the second class
@@ -99,7 +89,7 @@ def display_names(work: Workspace) -> tuple[str, ...]:
     names, images = read_cluster_names(work), work.images
     labels = read_labels(work)
     known = images.labels >= 0
-    if work.config.labels.source in ("ground_truth", "file") or not known.any():
+    if work.config.labels.source in GIVEN or not known.any():
         return names
     shown = []
     for cluster, name in enumerate(names):

@@ -12,11 +12,11 @@ from safetensors.torch import load_file
 
 from ..config import RunConfig
 from ..nn.classifier import Classifier, SmallClassifier
-from ..scan.classifier_training import accuracy, train_classifier
+from ..nn.supervised import accuracy, train_classifier
 from . import pseudo_labels
 from .labels import labelled_test, read_cluster_names, read_labels
 from .pseudo_labels import load_scan
-from .workspace import Metrics, Progress, Settings, Workspace, branches, write_network
+from .workspace import Metrics, Settings, Workspace, branches, write_network
 
 
 def depends_on(config: RunConfig) -> Settings:
@@ -33,12 +33,6 @@ def make(work: Workspace) -> Metrics | None:
     started = time.monotonic()
     labels, names = read_labels(work), read_cluster_names(work)
     config = work.config.clusterer
-
-    def report(step: int, loss: float) -> None:
-        eta = (time.monotonic() - started) / step * (config.total_steps - step)
-        share = step / config.total_steps
-        work.on_progress(Progress("clusterer", step, config.total_steps, share, eta, {"loss": loss}))
-
     clusterer = train_classifier(
         work.images.images,
         labels,
@@ -46,7 +40,7 @@ def make(work: Workspace) -> Metrics | None:
         config,
         work.config.seed,
         work.config.device,
-        report,
+        work.reporter("clusterer", config.total_steps),
         work.should_stop,
     )
     if clusterer is None:

@@ -12,8 +12,9 @@ from ..config import EncoderConfig, RunConfig
 from ..data import DataError, ImageSet
 from ..nn.classifier import Projection
 from ..nn.encoder import Encoder, build_encoder
+from ..nn.supervised import train_supervised
 from ..nn.unet import n_parameters
-from ..scan.simclr import train_simclr, train_supervised
+from ..scan.simclr import train_simclr
 from .labels import GIVEN, given_labels
 from .workspace import Metrics, Settings, Workspace, branches, training_images, write_network
 
@@ -53,7 +54,7 @@ def train_encoder(work: Workspace, stage: str, config: EncoderConfig) -> Metrics
     elif config.pretraining is not None:
         p = config.pretraining
         other = _labelled(data.load(p.data, p.split, size_px=work.config.data.size_px), p.labels)
-        loss = train_supervised(
+        done = train_supervised(
             encoder,
             other.images,
             other.labels,
@@ -65,7 +66,7 @@ def train_encoder(work: Workspace, stage: str, config: EncoderConfig) -> Metrics
             work.reporter(stage, total),
             work.should_stop,
         )
-        if loss is None:
+        if not done:
             return None
         write_network(encoder, done_before)
     # 2. the images themselves

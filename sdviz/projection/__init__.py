@@ -1,4 +1,4 @@
-"""Feature space on a page: PCA, t-SNE and UMAP with a seed, aligned over epochs, measured, read and written."""
+"""Layouts of feature space: PCA, t-SNE and UMAP with a seed, aligned over epochs, measured, in files."""
 
 from .files import SUFFIX, read_layouts, write_layouts
 from .layouts import METHODS, Layouts, LayoutSettings, align, compute_layouts, fewest_points

@@ -1,4 +1,4 @@
-"""Points of a page from points of feature space, for one epoch or for several that the eye can follow."""
+"""Lays out features in 2-D or 3-D by PCA, t-SNE or UMAP, for one epoch or for several aligned ones."""
 
 from __future__ import annotations
 
@@ -59,13 +59,13 @@ class LayoutSettings:
             features: float32 (F,N,D).
         """
         library = "umap-learn" if self.method == "umap" else "scikit-learn"
-        what = self.that_matter() | {"shape": features.shape, library: version(library)}
+        what = self.relevant() | {"shape": features.shape, library: version(library)}
         digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode())
         digest.update(np.ascontiguousarray(features, np.float32).tobytes())
         return digest.hexdigest()
 
-    def that_matter(self) -> dict[str, object]:
-        """Those that the method looks at, and the number of this way of laying out."""
+    def relevant(self) -> dict[str, object]:
+        """The settings that the method uses, and the format of these layouts."""
         what: dict[str, object] = asdict(self) | {"format": _FORMAT}
         if self.method != "tsne":
             del what["perplexity"]

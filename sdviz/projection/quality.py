@@ -1,4 +1,4 @@
-"""How far a layout can be believed."""
+"""How well a layout keeps neighbours."""
 
 from __future__ import annotations
 
@@ -10,20 +10,17 @@ _ROWS_AT_ONCE = 256
 MAX_QUERIES = 2_000
 
 
-def trustworthiness(
-    features: np.ndarray, points: np.ndarray, k: int = 10, max_queries: int = MAX_QUERIES
-) -> float:
-    """How many of a point's neighbours on the page are its neighbours in feature space (Venna & Kaski 2001).
+def trustworthiness(features: np.ndarray, points: np.ndarray, k: int = 10) -> float:
+    """The share of neighbours in the layout that are neighbours in feature space (Venna & Kaski 2001).
 
-    Neighbours that were far away cost as much as their rank lies beyond k. scikit-learn's function gives the
-    same, by a table of all pairs; this one walks over blocks of rows and fits 10,000 points into memory. With
-    more than `max_queries` points it looks at the neighbours of that many, evenly spaced, among all.
+    A false neighbour costs as much as its rank in feature space lies beyond k. scikit-learn's function gives
+    the same from a table of all pairs; this one takes blocks of rows, so 10,000 points fit into memory. Of more
+    than `MAX_QUERIES` points it takes the neighbours of that many, evenly spaced.
 
     Args:
         features: float (N,D).
         points: float (N,d).
         k: Neighbours looked at, lowered to what N allows: below N/2.
-        max_queries: See above.
 
     Returns:
         0..1, 1 is best; NaN below 3 points, where it is not defined.
@@ -32,7 +29,7 @@ def trustworthiness(
     k = min(k, (n - 1) // 2)
     if k < 1:
         return float("nan")
-    rows = np.arange(n) if n <= max_queries else np.linspace(0, n - 1, max_queries).astype(int)
+    rows = np.arange(n) if n <= MAX_QUERIES else np.linspace(0, n - 1, MAX_QUERIES).astype(int)
     wide = features.astype(np.float64)
     lengths = np.einsum("ij,ij->i", wide, wide)
     near = nearest_others(points, k, rows)

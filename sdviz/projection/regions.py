@@ -1,4 +1,4 @@
-"""Which points lie in a region that was drawn on the page."""
+"""Finds the points inside a region drawn on the page."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Cluster labels: the classifier that learns given ones."""
+"""Cluster labels from images alone: SimCLR, SCAN, self-labelling, k-means, and how they agree with classes."""

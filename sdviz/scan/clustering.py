@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,13 +12,14 @@ from sklearn.cluster import KMeans
 from torch import nn
 from torch.nn import functional as F
 
-from ..config import ScanConfig, SelfLabelConfig, ViewsConfig
+from ..config import OptimizerConfig, ScanConfig, SelfLabelConfig, ViewsConfig
 from ..detection.knn import unit_length
 from ..nn.batches import encode
 from ..nn.classifier import Projection, ScanClassifier
-from ..nn.device import has_fast_bf16, resolve_device
+from ..nn.device import fast_autocast, resolve_device
 from ..nn.encoder import Encoder
-from ..nn.loop import LoopReport, Stateful, cosine_rate, make_optimizer, run_steps
+from ..nn.loop import LoopReport, train_networks
+from ..nn.pixels import channels_first, scale
 from ..nn.randomness import step_generator
 from ..nn.views import random_views
 
@@ -60,8 +60,8 @@ def train_scan(
 ) -> tuple[ScanClassifier, float] | None:
     """Trains a copy of an encoder under several heads at once, and keeps the head with the lowest loss.
 
-    First the heads alone, at a high rate on features that stand still: that takes seconds, and heads that
-    start together with the encoder tend to share two classes between two clusters for good. Then all.
+    The heads are trained alone first, at a high rate on fixed features, which takes seconds: heads that start
+    together with the encoder often split two classes over two clusters for good. Then all are trained.
 
     Args:
         encoder: Where to start; left as it is.
@@ -93,44 +93,34 @@ def train_scan(
     near = torch.tensor(neighbours)
     # 1. the heads alone; a resumed training has them in its state
     if state_path is None or not state_path.exists():
-        if not _train_heads(heads, _embedded(model, images, device), near, config, seed, should_stop):
+        if not _train_heads(heads, encode(_Embedding(model), images, device), near, config, seed, should_stop):
             return None  # nothing is saved: a state means heads that are done
 
     # 2. all together, on views
-    model.to(where).train()
-    heads.to(where)
-    body = [p for p in model.parameters() if p is not model.head.weight and p is not model.head.bias]
-    optimizer = make_optimizer([*body, *heads.parameters()], config.optimizer)
-    pixels = torch.tensor(images).permute(0, 3, 1, 2).contiguous().to(where)
+    pixels = channels_first(images, where)
     batch = min(config.batch_size, len(pixels))
-    autocast = torch.autocast(where.type, dtype=torch.bfloat16, enabled=has_fast_bf16(where))
 
-    def one_step(step: int) -> torch.Tensor:
+    def loss_at(step: int) -> torch.Tensor:
         # images, and one of the neighbours of each
         generator = step_generator(seed, step, "scan")
         rows = torch.randperm(len(pixels), generator=generator)[:batch]
         pick = torch.randint(near.shape[1], (batch,), generator=generator)
-        x = pixels[torch.cat([rows, near[rows, pick]]).to(where)].to(torch.float32) / 127.5 - 1.0
-        x = random_views(x, views, generator)
+        x = random_views(scale(pixels[torch.cat([rows, near[rows, pick]]).to(where)]), views, generator)
         # the loss of each head, all in one pass through the encoder
-        with autocast:
+        with fast_autocast(where):
             embedded = model.embed(x)
         anchors, others = heads(embedded.float()).chunk(2, dim=1)
-        loss = scan_losses(anchors, others, config.entropy_weight).mean()
-        for group in optimizer.param_groups:
-            group["lr"] = cosine_rate(step, config.total_steps, config.optimizer)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        return loss.detach()
+        return scan_losses(anchors, others, config.entropy_weight).mean()
 
-    parts: dict[str, Stateful] = {"model": model, "heads": heads, "optimizer": optimizer}
-    done = run_steps(
+    # the model's own head has no gradient, so it stays as it is
+    done = train_networks(
         "SCAN",
+        {"model": model, "heads": heads},
+        loss_at,
+        config.optimizer,
         config.total_steps,
-        one_step,
-        parts,
         batch,
+        where,
         state_path,
         config.save_every_sec,
         on_report,
@@ -140,7 +130,7 @@ def train_scan(
         return None
     # 3. the head whose loss over all images and their nearest neighbours, plain, is lowest
     with torch.no_grad():
-        logits = heads.to("cpu")(torch.tensor(_embedded(model, images, device)))
+        logits = heads(torch.tensor(encode(_Embedding(model), images, device)))
         losses = scan_losses(logits, logits[:, near[:, 0]], config.entropy_weight)
         best = int(losses.argmin())
         model.to("cpu").head.weight.copy_(heads.weight[best].T)
@@ -169,32 +159,31 @@ def _train_heads(
     seed: int,
     should_stop: Callable[[], bool] | None,
 ) -> bool:
-    """The SCAN loss over features that stand still, each head by itself; on the CPU, where it takes seconds.
+    """Trains each head by the SCAN loss on fixed features; on the CPU, where it takes seconds.
 
     Returns:
         Whether it is done; False where it was stopped.
     """
     z = torch.tensor(features)
     batch = min(config.head_batch_size, len(z))
-    optimizer = torch.optim.AdamW(heads.parameters(), config.head_learning_rate)
-    for step in range(config.head_steps):
-        if should_stop is not None and should_stop():
-            return False
+
+    def loss_at(step: int) -> torch.Tensor:
         generator = step_generator(seed, step, "scan heads")
         rows = torch.randperm(len(z), generator=generator)[:batch]
         others = near[rows, torch.randint(near.shape[1], (batch,), generator=generator)]
-        loss = scan_losses(heads(z[rows]), heads(z[others]), config.entropy_weight).sum()
-        rate = (1 + math.cos(math.pi * step / config.head_steps)) / 2
-        optimizer.param_groups[0]["lr"] = config.head_learning_rate * rate
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-    return True
+        return scan_losses(heads(z[rows]), heads(z[others]), config.entropy_weight).sum()
 
-
-@torch.no_grad()
-def _embedded(model: ScanClassifier, images: np.ndarray, device: str) -> np.ndarray:
-    return encode(_Embedding(model), images, device)
+    optimizer = OptimizerConfig(learning_rate=config.head_learning_rate, weight_decay=0.01)
+    return train_networks(
+        "SCAN heads",
+        {"heads": heads},
+        loss_at,
+        optimizer,
+        config.head_steps,
+        batch,
+        torch.device("cpu"),
+        should_stop=should_stop,
+    )
 
 
 class _Embedding(nn.Module):
@@ -221,7 +210,7 @@ def train_self_labels(
 ) -> bool:
     """Trains a SCAN network in place on its own confident predictions, section 2.3 of Van Gansbeke et al.
 
-    What it says with more than `threshold` of the plain image is the target for a random view; each
+    Its label of the plain image, where that is surer than `threshold`, is the target for a random view; each
     cluster weighs the same in a batch.
 
     Args:
@@ -242,54 +231,43 @@ def train_self_labels(
         TrainingDiverged, TrainingStateError, OSError: As `run_steps`.
     """
     where = resolve_device(device)
-    model.to(where)
-    optimizer = make_optimizer(model.parameters(), config.optimizer)
-    pixels = torch.tensor(images).permute(0, 3, 1, 2).contiguous().to(where)
+    pixels = channels_first(images, where)
     batch = min(config.batch_size, len(pixels))
     n_clusters = int(model.config["n_classes"])
-    autocast = torch.autocast(where.type, dtype=torch.bfloat16, enabled=has_fast_bf16(where))
 
-    def one_step(step: int) -> torch.Tensor:
+    def loss_at(step: int) -> torch.Tensor:
         # 1. what it is sure of
         generator = step_generator(seed, step, "self-labels")
         rows = torch.randperm(len(pixels), generator=generator)[:batch].to(where)
-        x = pixels[rows].to(torch.float32) / 127.5 - 1.0
+        x = scale(pixels[rows])
         model.eval()
-        with torch.no_grad(), autocast:
+        with torch.no_grad(), fast_autocast(where):
             confidence, targets = model(x).float().softmax(1).max(1)
         sure = confidence > config.threshold
-        strong = random_views(
-            x, views, generator
-        )  # drawn for all: the generator must not depend on who is sure
+        # drawn for all, so that the draws do not depend on who is sure
+        strong = random_views(x, views, generator)
         # 2. cross-entropy on views of those, clusters balanced
         model.train()
-        with autocast:
+        with fast_autocast(where):
             logits = model(strong)
         counts = torch.bincount(targets[sure], minlength=n_clusters).clamp_min(1).float()
         weights = torch.where(sure, 1 / counts[targets], 0.0)
         each = F.cross_entropy(logits.float(), targets, reduction="none")
-        loss = (each * weights).sum() / weights.sum().clamp_min(1e-8)
-        for group in optimizer.param_groups:
-            group["lr"] = cosine_rate(step, config.total_steps, config.optimizer)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        return loss.detach()
+        return (each * weights).sum() / weights.sum().clamp_min(1e-8)
 
-    parts: dict[str, Stateful] = {"model": model, "optimizer": optimizer}
-    done = run_steps(
+    return train_networks(
         "self-labelling",
+        {"model": model},
+        loss_at,
+        config.optimizer,
         config.total_steps,
-        one_step,
-        parts,
         batch,
+        where,
         state_path,
         config.save_every_sec,
         on_report,
         should_stop,
     )
-    model.to("cpu").eval()
-    return done
 
 
 def kmeans_labels(features: np.ndarray, n_clusters: int, seed: int = 0) -> np.ndarray:

@@ -156,32 +156,30 @@ def _say_what_changed(same: int, n: int) -> None:
 
 
 def _in_use(bundle: Bundle | None) -> None:
-    columns = st.columns(3)
-    with columns[0], st.container(border=True, height="stretch"):
-        st.markdown("**Bundle**")
-        if bundle is None:
-            st.caption("None yet. A bundle is a trained system in one folder.")
-        else:
-            m = bundle.manifest
-            st.caption(
-                f"`{bundle.path.name if bundle.path else 'in memory'}`, trained on `{m.dataset}`: "
-                f"{m.n_clusters} clusters, labels from {m.labels_from}; S up to {m.max_train_timestep}. "
-                f"Usual settings: S = {m.defaults.start_timestep}, w = {m.defaults.guidance_scale:g}, "
-                f"{m.defaults.num_inference_steps} steps of {m.defaults.solver}."
-            )
-            st.caption(f"Clusters: {', '.join(map(plain, usual_names(bundle)))}.")
-    with columns[1], st.container(border=True, height="stretch"):
-        st.markdown("**Data**")
-        here = data.names()
-        st.caption("On this machine: " + ", ".join(f"`{n}`" for n in here) + ".")
-        st.caption(
-            f"More sets go to `{data.data_root()}` (or set `SDVIZ_DATA`); "
-            "`python -m sdviz download cifar10` fetches one."
-        )
-    with columns[2], st.container(border=True, height="stretch"):
-        st.markdown("**Device**")
-        if bundle is None:
-            st.caption("Chosen when a bundle is opened: CUDA, then MPS, then the CPU.")
-        else:
-            st.caption(f"{device_name(bundle.device)}, {bundle.inference.description}.")
-            st.caption("CUDA is taken where there is some, then MPS, then the CPU; all work.")
+    if bundle is None:
+        about = ["None yet. A bundle is a trained system in one folder."]
+        device = ["Chosen when a bundle is opened: CUDA, then MPS, then the CPU."]
+    else:
+        m = bundle.manifest
+        about = [
+            f"`{bundle.path.name if bundle.path else 'in memory'}`, trained on `{m.dataset}`: "
+            f"{m.n_clusters} clusters, labels from {m.labels_from}; S up to {m.max_train_timestep}. "
+            f"Usual settings: S = {m.defaults.start_timestep}, w = {m.defaults.guidance_scale:g}, "
+            f"{m.defaults.num_inference_steps} steps of {m.defaults.solver}.",
+            f"Clusters: {', '.join(map(plain, usual_names(bundle)))}.",
+        ]
+        device = [
+            f"{device_name(bundle.device)}, {bundle.inference.description}.",
+            "CUDA is taken where there is some, then MPS, then the CPU; all work.",
+        ]
+    sets = [
+        "On this machine: " + ", ".join(f"`{n}`" for n in data.names()) + ".",
+        f"More sets go to `{data.data_root()}` (or set `SDVIZ_DATA`); "
+        "`python -m sdviz download cifar10` fetches one.",
+    ]
+    cards = {"Bundle": about, "Data": sets, "Device": device}
+    for column, (title, lines) in zip(st.columns(3), cards.items(), strict=True):
+        with column, st.container(border=True, height="stretch"):
+            st.markdown(f"**{title}**")
+            for line in lines:
+                st.caption(line)

@@ -13,6 +13,7 @@ from streamlit.testing.v1 import AppTest
 
 from sdviz.ui.cache.kept import clear
 from tests.cut_bundle import save_cut_bundle
+from tests.patience import patience
 from tests.tiny_bundle import save_tiny_bundle
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,7 +73,7 @@ def open_app() -> Callable[..., AppTest]:
     """Opens app.py, then the page, as a person would; fails on any exception."""
 
     def start(page: str | None = None, query: dict[str, str] | None = None) -> AppTest:
-        at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120)
+        at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=patience(120))
         for key, value in (query or {}).items():
             at.query_params[key] = value
         at.run()
@@ -93,7 +94,7 @@ def open_page() -> Callable[..., AppTest]:
     """Opens a page by its link, without Home, which takes seconds to draw; fails on any exception."""
 
     def start(page: str, query: dict[str, str | list[str]] | None = None) -> AppTest:
-        at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120)
+        at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=patience(120))
         for key, value in (query or {}).items():
             at.query_params[key] = value
         at.switch_page(page)

@@ -27,6 +27,7 @@ from sdviz.bundle.from_noise import images_from_noise
 from sdviz.ui.cache.evidence import missing_lines
 from sdviz.ui.lab.own_set import FROM_NOISE
 from tests.cut_bundle import change_table
+from tests.patience import patience
 
 LAB = "pages/1_Outlier_lab.py"
 Open = Callable[..., AppTest]
@@ -54,7 +55,7 @@ def picture(cell: dict[str, Any]) -> np.ndarray:
 
 def until(at: AppTest, what: Callable[[], bool]) -> None:
     """Runs the page as its own polling would, until it says so."""
-    end = time.monotonic() + 60
+    end = time.monotonic() + patience(60)
     while not what():
         assert time.monotonic() < end
         time.sleep(0.2)

@@ -19,6 +19,7 @@ from sdviz.analysis.stored_layouts import file_of, usual_views
 from sdviz.bundle import Bundle
 from sdviz.projection import LayoutSettings, compute_layouts, write_layouts
 from tests.cut_bundle import change_table
+from tests.patience import patience
 
 PAGE = "pages/3_Embeddings.py"
 Put = Callable[..., Path]
@@ -198,7 +199,7 @@ def test_t_sne_comes_behind_a_pca_and_is_kept_on_disk(
     at = open_page(PAGE)
     first = scatter_of(at, component_data)
     assert first["layout"].endswith(("-pca", "-tsne"))
-    for _ in range(240):
+    for _ in range(int(patience(240))):
         at.run()
         if scatter_of(at, component_data)["layout"].endswith("-tsne"):
             break

@@ -24,6 +24,7 @@ from sdviz.config import load_config
 from sdviz.runs import Run, RunError
 from sdviz.runs.status import identity, write_status
 from sdviz.ui.training import actions
+from tests.patience import patience
 from tests.tiny_bundle import save_tiny_bundle
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -259,7 +260,7 @@ def test_a_wrong_key_is_one_line_and_nothing_starts(open_app: Open) -> None:
 
 def settle(at: AppTest) -> None:
     """Asks again until the estimate is there, as the page in a browser does."""
-    for _ in range(240):
+    for _ in range(int(patience(240))):
         if not any(one.value.startswith("Timing a few images") for one in at.caption):
             return
         time.sleep(0.25)
@@ -280,7 +281,7 @@ def test_every_profile_has_a_form(open_app: Open) -> None:
     at = new_run(open_app)
     # not the largest: to time an image through a ViT-B takes a while
     for profile in ("shapes-quick", "cifar10-quick", "own-data", "shapes-diffusion"):
-        at.selectbox(key="profile").set_value(profile).run(timeout=300)
+        at.selectbox(key="profile").set_value(profile).run(timeout=patience(300))
         assert not at.exception, profile
         assert f"{profile} diffusion.total_steps" in {widget.key for widget in at.number_input}
 

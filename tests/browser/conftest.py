@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.cut_bundle import save_cut_bundle
+from tests.patience import patience
 from tests.tiny_bundle import save_tiny_bundle
 
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -178,7 +179,7 @@ def serve(home: Path) -> Iterator[str]:
     )
     address = f"http://localhost:{port}"
     try:
-        for _ in range(240):
+        for _ in range(int(patience(240))):
             try:
                 urllib.request.urlopen(f"{address}/_stcore/health", timeout=2)
                 break
@@ -229,7 +230,7 @@ def pages_of(chromium: str, server: str) -> Iterator[Callable[..., sync_api.Page
                 accept_downloads=True,
             )
             page = context.new_page()
-            page.set_default_timeout(60_000)
+            page.set_default_timeout(patience(60_000))
             page.goto(server + path)
             page.wait_for_selector("h1")
             page.wait_for_selector(wait_for)

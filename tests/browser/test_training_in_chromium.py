@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page
 
+from tests.patience import patience
+
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 Open = Callable[..., Page]
 
@@ -27,7 +29,7 @@ def test_a_run_outlives_the_browser_and_its_bundle_opens_in_the_lab(new_page: Op
     run = only_run(app_folder)
     assert "shapes-tiny" in run.name
     # 2. close the browser while its process works
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + patience(120)
     while json.loads((run / "status.json").read_text())["state"] not in ("running", "done"):
         assert time.monotonic() < deadline, (run / "status.json").read_text()
         time.sleep(0.2)
@@ -35,7 +37,7 @@ def test_a_run_outlives_the_browser_and_its_bundle_opens_in_the_lab(new_page: Op
     # 3. come back, and see it finish without touching anything
     back = new_page(f"/Training?training=Watch&run={run.name}", wait_for=f"text={run.name}")
     lab = back.get_by_role("button", name="Open in the lab")
-    deadline = time.monotonic() + 600
+    deadline = time.monotonic() + patience(600)
     while not lab.is_enabled():
         state = json.loads((run / "status.json").read_text())
         assert state["state"] in ("running", "done"), state

@@ -60,7 +60,7 @@ MORE = (
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     """A run that nothing disturbed."""
     folder = tmp_path_factory.mktemp("whole")
-    path = write_tiny_detector_config(folder, diffusion_steps=12, steps=20, epochs=2)
+    path = write_tiny_detector_config(folder, diffusion_steps=12, epochs=2)
     taught = write_pictures(folder / "taught", 6, OTHER_COLOURS)
     config = load_config(path, [one % taught if "%s" in one else one for one in MORE])
     threads = torch.get_num_threads()

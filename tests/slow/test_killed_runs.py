@@ -15,6 +15,7 @@ import pytest
 from sdviz import runs
 from sdviz.bundle import Bundle
 from sdviz.pipeline import stage_names
+from tests.patience import patience
 from tests.tiny_runs import write_tiny_detector_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,7 +38,7 @@ def start(*args: object, launcher: tuple[str, ...] = ("-m", "sdviz")) -> subproc
 
 
 def finish(process: subprocess.Popen[str]) -> None:
-    out, errors = process.communicate(timeout=600)
+    out, errors = process.communicate(timeout=patience(600))
     assert process.returncode == 0, out + errors
 
 
@@ -72,7 +73,7 @@ def test_killed_at_ten_random_moments_it_ends_in_the_same_bundle(root: Path, tmp
     process = start("run", config)
     killed_in = []
     for victim in victims:
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + patience(300)
         while (stage := stage_of(2)) == "" or names.index(stage) < names.index(victim):
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline

@@ -40,7 +40,7 @@ def test_the_papers_profile_runs_from_a_local_weights_file_to_its_end(
         "encoder.simclr.batch_size=16",
         f"detector.backbone.weights={weights}",
         "labels.n_clusters=2",
-        "labels.scan.total_steps=1",
+        "labels.scan.total_steps=40",
         "labels.scan.batch_size=8",
         "labels.scan.neighbours=2",
         "labels.self_label.total_steps=1",

@@ -16,6 +16,7 @@ from sdviz import runs
 from sdviz.bundle import Bundle
 from sdviz.config import load_config
 from sdviz.files import leftovers
+from tests.patience import patience
 from tests.tiny_runs import write_tiny_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,7 +39,7 @@ def start(*args: object, launcher: tuple[str, ...] = ("-m", "sdviz")) -> subproc
 
 
 def wait_for_step(name: str, stage: str, step: int, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + patience(300)
     while time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()
         found = [run for run in runs.list_runs() if run.name == name]
@@ -58,7 +59,7 @@ def weights(run: runs.Run) -> dict[str, str]:
 def test_a_killed_run_is_not_running_and_resumed_it_gives_the_same(root: Path, tmp_path: Path) -> None:
     config = write_tiny_config(tmp_path, 60, 400, save_every_sec=0.3)
     whole = start("run", config)
-    assert whole.wait(300) == 0, whole.communicate()
+    assert whole.wait(patience(300)) == 0, whole.communicate()
     expected = weights(runs.find("1"))
 
     name = "00002-pictures-tiny"
@@ -70,7 +71,7 @@ def test_a_killed_run_is_not_running_and_resumed_it_gives_the_same(root: Path, t
         process.communicate()
         assert runs.find("2").status().state == "killed"
         process = start("resume", "2")
-    assert process.wait(300) == 0, process.communicate()
+    assert process.wait(patience(300)) == 0, process.communicate()
     run = runs.find("2")
     assert run.status().state == "done"
     assert weights(run) == expected
@@ -83,14 +84,14 @@ def test_stop_ends_a_running_run_with_its_state_saved(root: Path, tmp_path: Path
     wait_for_step("00001-pictures-tiny", "diffusion", 40, process)
     # a second process cannot work in the same folder meanwhile
     second = start("resume", "1")
-    _, errors = second.communicate(timeout=120)
+    _, errors = second.communicate(timeout=patience(120))
     assert second.returncode == 2
     assert "is running already, in process" in errors.splitlines()[-1]
 
     stopper = start("stop", "1")
-    out, errors = stopper.communicate(timeout=120)
+    out, errors = stopper.communicate(timeout=patience(120))
     assert (stopper.returncode, out) == (0, "00001-pictures-tiny: cancelled\n"), errors
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=patience(60))
     assert process.returncode == 130
     assert errors.splitlines()[-1].startswith(
         "error: 00001-pictures-tiny cancelled in stage diffusion; go on with"
@@ -104,7 +105,7 @@ def test_two_runs_at_once_do_not_touch_each_other(root: Path, tmp_path: Path) ->
     config = write_tiny_config(tmp_path, 20, 60)
     processes = [start("run", config) for _ in range(2)]
     for process in processes:
-        assert process.wait(300) == 0, process.communicate()
+        assert process.wait(patience(300)) == 0, process.communicate()
     first, second = runs.list_runs()
     assert [run.status().state for run in (first, second)] == ["done", "done"]
     assert weights(first) == weights(second)
@@ -118,7 +119,7 @@ def test_a_file_system_that_takes_no_more_ends_as_failed(root: Path, tmp_path: P
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY)); main()"
     )
     process = start("run", config, launcher=("-c", limited))
-    _, errors = process.communicate(timeout=300)
+    _, errors = process.communicate(timeout=patience(300))
     assert process.returncode == 1, errors
     (run,) = runs.list_runs()
     status = run.status()
@@ -133,7 +134,7 @@ def test_processes_of_a_launcher_share_one_run(root: Path, tmp_path: Path) -> No
     config = write_tiny_config(tmp_path, 20, 40)
     launcher = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "sdviz")
     process = start("run", config, launcher=launcher)
-    out, errors = process.communicate(timeout=600)
+    out, errors = process.communicate(timeout=patience(600))
     assert process.returncode == 0, errors
     (run,) = runs.list_runs()
     assert out.strip() == str(run.bundle)
@@ -152,17 +153,17 @@ def test_a_launched_run_outlives_its_launcher_and_the_next_waits_for_it(root: Pa
     second = runs.create(load_config(write_tiny_config(tmp_path / "short", 20, 20)))
     script = "import sys; from sdviz import runs; runs.launch(runs.find(sys.argv[1]))"
     for run in (first, second):
-        launcher = subprocess.run([sys.executable, "-c", script, run.name], cwd=ROOT, timeout=120)
+        launcher = subprocess.run([sys.executable, "-c", script, run.name], cwd=ROOT, timeout=patience(120))
         assert launcher.returncode == 0
 
     def reaches(run: runs.Run, state: str) -> None:
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + patience(300)
         while run.status().state != state:
             assert time.monotonic() < deadline, run.status()
             time.sleep(0.1)
 
     reaches(first, "running")
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + patience(120)
     while second.status().queue_place is None:
         assert time.monotonic() < deadline
         time.sleep(0.1)

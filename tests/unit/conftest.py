@@ -18,9 +18,9 @@ from tests.tiny_runs import write_tiny_detector_config
 TINY = UNetConfig(channels=(8, 8), layers_per_block=1, pixel_unshuffle=1)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
-    """Tiny networks on one thread: faster on a busy machine, and the same bits every time."""
+    """A module's tiny networks on one thread: faster on a busy machine, and the same bits every time."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -103,3 +103,19 @@ def scored_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     finally:
         torch.set_num_threads(before)
     return run
+
+
+COLOURS = np.array([(210, 50, 60), (50, 180, 70), (40, 60, 200), (220, 210, 60)])
+
+
+@pytest.fixture
+def coloured() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
+    """Makes pictures of a few colours, uint8 (n,8,8,3) with noise on them, and which colour each has."""
+
+    def make(n: int = 48, n_colours: int = 3, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        rng = np.random.default_rng(seed)
+        labels = np.arange(n) % n_colours
+        pixels = COLOURS[labels][:, None, None] + rng.integers(-30, 31, (n, 8, 8, 3))
+        return np.clip(pixels, 0, 255).astype(np.uint8), labels.astype(np.int64)
+
+    return make

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import patience
+
 ROOT = Path(__file__).resolve().parents[2]
 
 # A unit is a module or sub-package directly under sdviz, or one of the scripts around it. It may import its own
@@ -432,7 +434,7 @@ def import_in_fresh_interpreter(root: Path, modules: list[str]) -> subprocess.Co
         cwd=root,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=patience(240),
         # or pydantic reads every installed package's entry points where the first model is defined
         env=os.environ | {"PYDANTIC_DISABLE_PLUGINS": "__all__"},
     )

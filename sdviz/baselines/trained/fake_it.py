@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ...config import OptimizerConfig
+from ...nn.pixels import channels_first, scale
 from ..finetuning import encoder_of, features_of, train
 from ..interface import Baseline, OnProgress, Reference, check_settings
 from ..neighbours import check_neighbours, nearest_squares
@@ -49,11 +50,12 @@ class FakeIt(Baseline):
         head = nn.Linear(self._encoder.feature_dim, 2)
         nn.init.zeros_(head.weight)
         nn.init.zeros_(head.bias)
-        pool = torch.tensor(reference.outliers).permute(0, 3, 1, 2).contiguous()
+        assert reference.outliers is not None
+        pool = channels_first(reference.outliers)
 
         def loss(rows: torch.Tensor, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
             drawn = torch.randint(len(pool), (len(x),), generator=generator)
-            other = (pool[drawn].to(torch.float32) / 127.5 - 1.0).to(x.device)
+            other = scale(pool[drawn]).to(x.device)
             flip = (torch.rand(len(x), 1, 1, 1, generator=generator) < 0.5).to(x.device)
             other = torch.where(flip, other.flip(3), other)
             logits = head(self._encoder(torch.cat([x, other])))

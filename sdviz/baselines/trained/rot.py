@@ -8,7 +8,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from ...config import OptimizerConfig
+from ...nn.batches import in_batches
 from ...nn.device import resolve_device
+from ...nn.pixels import scale
 from ..finetuning import encoder_of, train
 from ..interface import Baseline, BaselineError, OnProgress, Reference, check_settings
 
@@ -59,18 +61,16 @@ class Rot(Baseline):
             on_progress=on_progress,
         )
 
-    @torch.no_grad()
     def _score(self, queries: np.ndarray, ids: np.ndarray | None) -> np.ndarray:
         """Mean cross-entropies in nats, float64 (N,)."""
-        where = resolve_device(self._device)
-        network = nn.Sequential(self._encoder, self._head).to(where).eval()
-        scores = []
-        for first in range(0, len(queries), 128):
-            x = torch.tensor(queries[first : first + 128]).permute(0, 3, 1, 2).to(where, torch.float32)
-            turned, turns = quarter_turns(x / 127.5 - 1.0)
+        network = nn.Sequential(self._encoder, self._head).to(resolve_device(self._device)).eval()
+
+        def mean_losses(pixels: torch.Tensor) -> list[torch.Tensor]:
+            turned, turns = quarter_turns(scale(pixels))
             losses = F.cross_entropy(network(turned).float(), turns, reduction="none")
-            scores.append(losses.view(4, -1).mean(0).cpu())
-        return torch.cat(scores).double().numpy()
+            return [losses.view(4, -1).mean(0)]
+
+        return in_batches(mean_losses, queries, self._device, 128)[0].astype(np.float64)
 
 
 def quarter_turns(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

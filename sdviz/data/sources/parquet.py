@@ -47,7 +47,7 @@ def has_images(path: Path) -> bool:
 
 @contextmanager
 def _opened(path: Path, name: str) -> Iterator[pq.ParquetFile]:
-    """A file to read from; what goes wrong meanwhile is a DataError."""
+    """Opens a file; an error while it is read becomes a DataError."""
     if not path.is_file():
         raise DataError(f"{name}: {path} {'is not a file' if path.exists() else 'does not exist'}")
     try:

@@ -50,7 +50,7 @@ def texts_of(known: Known) -> list[str]:
     for i, (one, name) in enumerate(zip(p.ids.tolist(), p.sets.tolist(), strict=True)):
         own, cluster = str(known.classes[i]), known.cluster_name(int(p.clusters[i]))
         if name == OUTLIERS:
-            target = known.cluster_name(int(p.told[i]))
+            target = known.cluster_name(int(p.target_labels[i]))
             lines = [f"{cluster}, told {target}" if cluster and target else "SD outlier"]
             if p.start_timesteps[i] >= 0:
                 lines.append(f"S = {p.start_timesteps[i]}")

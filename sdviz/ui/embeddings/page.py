@@ -7,7 +7,7 @@ import streamlit as st
 
 from sdviz.analysis import Evidence, MissingPart, PictureLibrary
 from sdviz.analysis.provenance import provenance
-from sdviz.analysis.stored_layouts import USUAL_POINTS, View, figure_3_sets, find_ahead, usual_sets
+from sdviz.analysis.stored_layouts import USUAL_POINTS, View, figure_3_sets, find_stored, usual_sets
 from sdviz.projection import Layouts, LayoutSettings, fewest_points
 from sdviz.ui.cache.background import GivenUp, Task
 from sdviz.ui.cache.evidence import open_evidence, say_missing, show_missing_part
@@ -244,7 +244,7 @@ def _layouts(known: Known, wish: View) -> tuple[Layouts, str, LayoutJob | None]:
     if settings.method == "pca":
         return by_pca(features, settings.dims), "pca", None
     # checked in every run: the files are small and may have been made since the last
-    found = find_ahead(known.evidence, known.points, wish.unit_length, settings)
+    found = find_stored(known.evidence, known.points, wish.unit_length, settings)
     if found is not None:
         return found, settings.method, None
     store = layout_store()

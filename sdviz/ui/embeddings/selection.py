@@ -204,7 +204,7 @@ def points_csv(known: Known, layouts: Layouts, rows: np.ndarray, lines: Mapping[
                 known.cluster_name(int(p.clusters[row])),
                 str(known.classes[row]),
                 int(p.start_timesteps[row]) if p.start_timesteps[row] >= 0 else "",
-                known.cluster_name(int(p.told[row])),
+                known.cluster_name(int(p.target_labels[row])),
                 "" if np.isnan(score) else float(score),
                 "" if np.isnan(votes) else int(votes),
                 str(known.verdicts[row]),

@@ -9,7 +9,7 @@ import streamlit as st
 
 from sdviz import runs
 from sdviz.analysis import Evidence, MissingPart, Pictures
-from sdviz.analysis.failures import seen_as
+from sdviz.analysis.failures import predicted_clusters
 from sdviz.analysis.notes import FILE, NoteBook
 from sdviz.ui.cache import DEVICE_LOCK
 from sdviz.ui.cache.evidence import find_rescorer
@@ -49,7 +49,7 @@ def facts_of(view: ScoredSets, name: str) -> Facts:
         classes = np.array([f"outlier of {name}" if name else "" for name in sources.tolist()], dtype=str)
     else:
         classes = view.library.class_names(one.ids)
-    return Facts(classes, seen_as(view.evidence, one))
+    return Facts(classes, predicted_clusters(view.evidence, one))
 
 
 @kept("rows")

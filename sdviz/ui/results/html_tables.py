@@ -80,8 +80,8 @@ def table_html(header: Sequence[Cell | str], rows: Sequence[Row], text: int = 1)
     body = []
     for row in rows:
         if row.kind == "group":
-            words = _cell(row.cells[0])
-            body.append(f'<tr class="group"><td colspan="{len(header)}">{words}</td></tr>')
+            title = _cell(row.cells[0])
+            body.append(f'<tr class="group"><td colspan="{len(header)}">{title}</td></tr>')
             continue
         cells = "".join(f"<td{_kind(i, text)}>{_cell(cell)}</td>" for i, cell in enumerate(row.cells))
         kind = ' class="strong"' if row.kind == "strong" else ""
@@ -98,11 +98,11 @@ def _cell(cell: Cell | str, breaks: bool = False) -> str:
     """The HTML of a cell; with `breaks` or a colour a line may end within a name."""
     if isinstance(cell, str):
         cell = Cell(cell)
-    words = html.escape(cell.text)
+    text = html.escape(cell.text)
     if breaks or cell.colour:
-        words = words.replace("_", "_<wbr/>").replace(":", ":<wbr/>")
+        text = text.replace("_", "_<wbr/>").replace(":", ":<wbr/>")
     elif _NUMBER.fullmatch(cell.text):
-        words = f'<span class="whole">{words}</span>'
+        text = f'<span class="whole">{text}</span>'
     colour = html.escape(cell.colour)
     mark = ""
     if cell.line:
@@ -111,7 +111,7 @@ def _cell(cell: Cell | str, breaks: bool = False) -> str:
     elif cell.colour:
         mark = f'<i style="background:{colour}"></i>'
     small = f"<small>{html.escape(cell.small)}</small>" if cell.small else ""
-    return f"{mark}{words}{small}"
+    return f"{mark}{text}{small}"
 
 
 def short_role(role: str) -> str:

@@ -85,14 +85,6 @@ def metrics_html(results: Results, colours: Mapping[str, str]) -> str:
     return table_html(header, rows, text=2)
 
 
-def _of_role(role: str, n: int) -> str:
-    return f"{'mean AUROC' if n > 1 else 'AUROC'}, {short_role(role)}"
-
-
-def _of_sets(n: int) -> str:
-    return f"The mean of {n} sets, each counting the same." if n > 1 else "Of the one set of this kind."
-
-
 def metrics_caption(results: Results) -> str:
     """The caption of the table of metrics: where it comes from, how its columns differ."""
     source = (
@@ -114,12 +106,13 @@ def show_metrics(state: ScoredSets) -> None:
     if not results.results:
         st.info("This bundle measured no OOD set.")
         return
-    tiles = [
-        (_of_role(role, modes["both"].n_sets), modes["both"].auroc, modes["both"].n_sets)
-        for role, modes in results.means.items()
-    ]
-    for column, (label, value, n) in zip(st.columns(max(4, len(tiles))), tiles, strict=False):
-        column.metric(label, f"{100 * value:.2f} %", help=_of_sets(n))
+    columns = st.columns(max(4, len(results.means)))
+    for column, (role, modes) in zip(columns, results.means.items(), strict=False):
+        n = modes["both"].n_sets
+        title, about = "AUROC", "Of the one set of this kind."
+        if n > 1:
+            title, about = "mean AUROC", f"The mean of {n} sets, each counting the same."
+        column.metric(f"{title}, {short_role(role)}", f"{100 * modes['both'].auroc:.2f} %", help=about)
     show_table(metrics_html(results, state.colours))
     caption_with_table(
         metrics_caption(results),

@@ -242,12 +242,12 @@ def _worst(state: ScoredSets) -> list[str]:
         if not len(rows):
             continue
         ids = one.ids[rows]
-        words = [
+        texts = [
             f"{i}: score {state.column(name, 'both')[r]:.4g}, margin {margin[r]:+.4g}"
             for i, r in zip(ids, rows, strict=True)
         ]
         if not _is_built_in(state.evidence, name):
-            items = "".join(f"<li>{html.escape(w)}</li>" for w in words)
+            items = "".join(f"<li>{html.escape(w)}</li>" for w in texts)
             parts.append(
                 f'<p class="about">This set comes from files; its pictures are left out.</p><ul>{items}</ul>'
             )
@@ -256,7 +256,7 @@ def _worst(state: ScoredSets) -> list[str]:
         figures = [
             f'<figure><img alt="{html.escape(w)}" src="{data_uri(found.images[i])}">'
             f"<figcaption>{html.escape(str(found.class_names[i]))} {_breakable(w)}</figcaption></figure>"
-            for i, w in enumerate(words)
+            for i, w in enumerate(texts)
             if found.found[i]
         ]
         parts.append(f'<div class="worst">{"".join(figures)}</div>')
@@ -264,13 +264,13 @@ def _worst(state: ScoredSets) -> list[str]:
     return parts
 
 
-def _about(words: str) -> str:
-    return f'<p class="about">{_italics(words)}</p>'
+def _about(text: str) -> str:
+    return f'<p class="about">{_italics(text)}</p>'
 
 
-def _italics(words: str) -> str:
+def _italics(text: str) -> str:
     """Text as HTML, with *text between asterisks* in italics."""
-    return re.sub(r"\*(.+?)\*", r"<i>\1</i>", html.escape(words))
+    return re.sub(r"\*(.+?)\*", r"<i>\1</i>", html.escape(text))
 
 
 def _figure(chart: Chart, lines: Mapping[str, str], caption: str) -> str:

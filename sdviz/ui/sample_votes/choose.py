@@ -19,8 +19,8 @@ from sdviz.analysis.votes import (
     group_ids,
     matching_ids,
     ordered,
+    sample_to_begin_with,
     scored_sets,
-    telling_sample,
 )
 from sdviz.data.uploads import from_uploads
 from sdviz.ui.cache.kept import kept
@@ -194,7 +194,7 @@ def _resolve(
     shown = code_span(asked, _MAX_ID_SHOWN)
     totals = {name: one.total for name, one in now.to_order_by.items()}
     if not asked:
-        one, what = telling_sample(evidence, totals, now.threshold)
+        one, what = sample_to_begin_with(evidence, totals, now.threshold)
         return one, f"No image chosen yet: this is {what}. Pick any other." if one else "", False
     if asked in pictures:
         return Sample(asked, OTHER, "", -1), "", False
@@ -213,7 +213,7 @@ def _resolve(
         return Sample(asked, OTHER, "", -1), "None of the bundle's own: its features are computed here.", False
     else:
         note = f"{shown} is no image of this bundle, nor of a set on this machine."
-    return telling_sample(evidence, totals, now.threshold)[0], note, True
+    return sample_to_begin_with(evidence, totals, now.threshold)[0], note, True
 
 
 def _ask_for_id(chosen: Sample) -> None:

@@ -147,10 +147,10 @@ def _show_strip(
 ) -> None:
     cells = []
     for v, picture, total in zip(values, pictures, totals, strict=True):
-        words = "" if limit is None else ("called OOD" if total > limit else "passes as ID")
+        verdict = "" if limit is None else ("called OOD" if total > limit else "passes as ID")
         colour = OUTLIER_COLOUR if v else group_colour(view.evidence, view.sample.group)
         cells.append(
-            Cell(data_uri(picture), f"S = {v}", colour, f"{total:.3f}", words, id=str(v), chosen=v == s)
+            Cell(data_uri(picture), f"S = {v}", colour, f"{total:.3f}", verdict, id=str(v), chosen=v == s)
         )
     picture_grid(
         cells,

@@ -19,8 +19,8 @@ from sdviz.analysis.votes import (
     Sample,
     banks_of,
     feature_map,
+    score_parts,
     search_both,
-    take_apart,
 )
 from sdviz.bundle import Banks, Bundle
 from sdviz.detection.score import Neighbourhood, SDScore
@@ -104,7 +104,7 @@ def sample_view(
         if features is not None and banks_of(evidence) is not None:
             near = neighbours(evidence, settings, features[None], sample.id)
         as_measured = not needs_search(evidence, settings)
-        parts = take_apart(sample, near, settings.k, settings.alpha, as_measured)
+        parts = score_parts(sample, near, settings.k, settings.alpha, as_measured)
         if parts is None:
             problem = "Neither its features nor its picture are there, so it has no score."
     except (ValueError, MissingPart) as error:

@@ -28,7 +28,7 @@ def refusal() -> str:
     return ""
 
 
-def start(config: RunConfig, now: bool) -> Run:
+def start(config: RunConfig, now: bool = False) -> Run:
     """Makes a run and launches its process.
 
     Raises:

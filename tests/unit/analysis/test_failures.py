@@ -9,7 +9,7 @@ from scipy.stats import binomtest
 
 from sdviz.analysis import Evidence, MissingPart
 from sdviz.analysis.duplicates import ood_pairs, outlier_pairs, source_pairs
-from sdviz.analysis.failures import find_failures, is_wrong, rates, recall_of, seen_as, threshold_for
+from sdviz.analysis.failures import find_failures, is_wrong, predicted_clusters, rates, recall_of, threshold_for
 from sdviz.analysis.rescoring import stored_scores
 from sdviz.bundle import Bundle
 from sdviz.evaluation import ood_reference
@@ -81,14 +81,14 @@ def test_threshold_and_recall_undo_each_other(n: int) -> None:
 
 def test_what_the_detector_takes_an_image_for(evidence: Evidence) -> None:
     one = evidence.sets["test"]
-    assert np.array_equal(seen_as(evidence, one), one.heads["g_in"].argmax(1))
+    assert np.array_equal(predicted_clusters(evidence, one), one.heads["g_in"].argmax(1))
     # without heads: the nearest training image, here found by brute force
     headless = replace(one, heads={})
     banks, unit = evidence.banks, lambda f: f / np.linalg.norm(f, axis=1, keepdims=True)
     assert one.features is not None
     d = np.linalg.norm(unit(one.features)[:, None] - unit(banks.id_features)[None], axis=2)
-    assert np.array_equal(seen_as(evidence, headless), banks.id_labels[d.argmin(1)])
-    assert (seen_as(evidence, replace(headless, features=None)) == -1).all()
+    assert np.array_equal(predicted_clusters(evidence, headless), banks.id_labels[d.argmin(1)])
+    assert (predicted_clusters(evidence, replace(headless, features=None)) == -1).all()
 
 
 @pytest.mark.parametrize("normalize", [True, False])

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from sdviz.analysis.pictures import in_words
+from sdviz.analysis.pictures import without_wordnet_id
 
 
 @pytest.mark.parametrize(
@@ -15,4 +15,4 @@ from sdviz.analysis.pictures import in_words
     ],
 )
 def test_a_class_is_called_by_its_words(name: str, words: str) -> None:
-    assert in_words(name) == words
+    assert without_wordnet_id(name) == words

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sdviz.analysis import Evidence
-from sdviz.analysis.stored_layouts import FOLDER, View, file_of, find_ahead, make_ahead, usual_views
+from sdviz.analysis.stored_layouts import FOLDER, View, file_of, find_stored, store_usual_layouts, usual_views
 from sdviz.bundle import Bundle
 from sdviz.projection import Layouts, LayoutSettings, compute_layouts, write_layouts
 
@@ -31,20 +31,20 @@ def test_the_usual_layouts_are_made_once_and_found(
 
     monkeypatch.setattr("sdviz.analysis.stored_layouts.compute_layouts", by_pca)
     told: list[tuple[View, Path, bool]] = []
-    make_ahead(evidence, lambda *one: told.append(one))
+    store_usual_layouts(evidence, lambda *one: told.append(one))
     assert {one.layout.method for one, _, _ in told} == {"tsne", "umap"}
     assert {one.through for one, _, _ in told} == {True, False}
     assert all(now for _, _, now in told) and len(told) == len(wanted)
     assert sorted(path for _, path, _ in told) == sorted((tmp_path / "bundles" / FOLDER).iterdir())
     for (view, _, _), features in zip(told, wanted, strict=True):
         points = view.points(evidence)
-        found = find_ahead(evidence, points, view.unit_length, view.layout)
+        found = find_stored(evidence, points, view.unit_length, view.layout)
         assert found is not None
         assert np.array_equal(found.points, compute_layouts(features, LayoutSettings("pca")).points)
         # the bundle is left as it is: a foreign file in it would be refused
         assert Bundle.load(evidence.bundle.path, device="cpu").hash == evidence.bundle.hash
     again: list[bool] = []
-    make_ahead(evidence, lambda view, path, now: again.append(now))
+    store_usual_layouts(evidence, lambda view, path, now: again.append(now))
     assert again == [False] * len(told) and len(wanted) == len(told)
 
 
@@ -56,11 +56,11 @@ def test_layouts_of_epochs_that_are_the_same_are_found_as_one(evidence: Evidence
     layouts = compute_layouts(points.features, LayoutSettings("pca"))
     still = replace(points, frames=("every epoch",), features=points.features[-1:], same_in=points.frames)
     write_layouts(file, Layouts(layouts.points[-1:], layouts.trust[-1:], layouts.explained[-1:]))
-    found = find_ahead(evidence, still, view.unit_length, view.layout)
+    found = find_stored(evidence, still, view.unit_length, view.layout)
     assert found is not None and np.array_equal(found.points, layouts.points[-1:])
     # a file with a layout for every epoch is none for these points
     write_layouts(file, layouts)
-    assert find_ahead(evidence, still, view.unit_length, view.layout) is None
+    assert find_stored(evidence, still, view.unit_length, view.layout) is None
 
 
 @pytest.mark.parametrize("other", [{"seed": 1}, {"dims": 3}, {"perplexity": 31.0}, {"method": "umap"}])
@@ -70,12 +70,12 @@ def test_other_settings_images_or_features_are_not_found(evidence: Evidence, oth
     file = file_of(evidence, points, view.unit_length, view.layout)
     assert file is not None
     write_layouts(file, compute_layouts(points.features, LayoutSettings("pca")))
-    assert find_ahead(evidence, points, view.unit_length, view.layout) is not None
-    assert find_ahead(evidence, points, view.unit_length, replace(view.layout, **other)) is None  # type: ignore[arg-type]
-    assert find_ahead(evidence, points, not view.unit_length, view.layout) is None
+    assert find_stored(evidence, points, view.unit_length, view.layout) is not None
+    assert find_stored(evidence, points, view.unit_length, replace(view.layout, **other)) is None  # type: ignore[arg-type]
+    assert find_stored(evidence, points, not view.unit_length, view.layout) is None
     fewer = replace(view, n=12).points(evidence)
     assert len(fewer) < len(points)
-    assert find_ahead(evidence, fewer, view.unit_length, view.layout) is None
+    assert find_stored(evidence, fewer, view.unit_length, view.layout) is None
 
 
 def test_what_a_method_does_not_look_at_is_no_other_layout(evidence: Evidence) -> None:
@@ -91,15 +91,15 @@ def test_a_cut_file_or_one_of_another_shape_is_as_none(evidence: Evidence) -> No
     file = file_of(evidence, points, view.unit_length, view.layout)
     assert file is not None
     write_layouts(file, compute_layouts(points.features[:, :9], LayoutSettings("pca")))
-    assert find_ahead(evidence, points, view.unit_length, view.layout) is None
+    assert find_stored(evidence, points, view.unit_length, view.layout) is None
     file.write_bytes(file.read_bytes()[:99])
-    assert find_ahead(evidence, points, view.unit_length, view.layout) is None
+    assert find_stored(evidence, points, view.unit_length, view.layout) is None
     told: list[bool] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             "sdviz.analysis.stored_layouts.compute_layouts",
             lambda features, how: compute_layouts(features, LayoutSettings("pca", how.dims)),
         )
-        make_ahead(evidence, lambda one, path, now: told.append(now))
+        store_usual_layouts(evidence, lambda one, path, now: told.append(now))
     assert told[0]
-    assert find_ahead(evidence, points, view.unit_length, view.layout) is not None
+    assert find_stored(evidence, points, view.unit_length, view.layout) is not None

@@ -43,7 +43,7 @@ def method(key: str, **settings: object) -> Baseline:
 
 
 @pytest.fixture(scope="module")
-def fitted() -> dict[str, Baseline]:
+def fitted(one_thread: None) -> dict[str, Baseline]:
     return {key: method(key).fit(reference()) for key in BASELINES}
 
 

@@ -18,6 +18,7 @@ from sdviz import data, runs
 from sdviz.bundle import Bundle
 from sdviz.cli import app
 from sdviz.config import load_config
+from tests.patience import patience
 from tests.tiny_runs import write_pictures, write_tiny_config
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -360,7 +361,9 @@ def test_help_needs_neither_torch_nor_diffusers() -> None:
         "print(result.output)\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=patience(120)
+    )
     assert done.returncode == 0, done.stderr
     for command in ("run", "resume", "stop", "list", "download", "generate"):
         assert command in done.stdout
@@ -372,7 +375,7 @@ def test_python_m_sdviz_is_the_command_line(tmp_path: Path) -> None:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=patience(120),
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: none.yaml: No such file or directory\n"

@@ -22,10 +22,8 @@ def sample(labels: list[int], ids: list[str], **how: object) -> torch.Tensor:
     return sample_from_noise(gaussians, SCHEDULE, torch.tensor(labels), ids, 8, 3, **settings)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("solver", ["ddim", "dpmpp_2m", "ddpm"])
-def test_what_comes_out_is_of_the_distribution_of_its_label(solver: str) -> None:
-    # with few steps the small variance of ancestral sampling shows
-    x_0 = sample([0, 1, 2] * 20, [str(i) for i in range(60)], solver=solver, num_inference_steps=200)
+def test_what_comes_out_is_of_the_distribution_of_its_label() -> None:
+    x_0 = sample([0, 1, 2] * 20, [str(i) for i in range(60)], num_inference_steps=200)
     assert x_0.shape == (60, 3, 8, 8)
     for label, mean in enumerate(MEANS.tolist()):
         pixels = x_0[label::3]
@@ -33,10 +31,9 @@ def test_what_comes_out_is_of_the_distribution_of_its_label(solver: str) -> None
         assert pixels.std().item() == pytest.approx(0.1, abs=0.03)
 
 
-def test_an_image_depends_on_seed_id_and_label_alone() -> None:
+def test_an_image_depends_on_id_and_label_alone() -> None:
     together = sample([0, 2, 1], ["a", "b", "c"])
     assert torch.allclose(sample([2], ["b"])[0], together[1], atol=1e-5)
-    assert not torch.allclose(sample([2], ["b"], seed=1)[0], together[1], atol=1e-2)
     assert not torch.allclose(sample([2], ["d"])[0], together[1], atol=1e-2)
     assert not torch.allclose(sample([0], ["b"])[0], together[1], atol=1e-2)
 

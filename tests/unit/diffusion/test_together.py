@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from sdviz.diffusion import together
 from sdviz.diffusion.guidance import GuidedNoise
 from sdviz.diffusion.samplers import SAMPLERS
 from sdviz.diffusion.sampling import Sampling
@@ -46,18 +47,19 @@ def make(net: Net) -> list[tuple]:
 
 
 @pytest.mark.parametrize("max_rows", [128, 5])
-def test_each_comes_out_as_it_would_alone(max_rows: int) -> None:
+def test_each_comes_out_as_it_would_alone(max_rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     alone = [
         SAMPLERS[solver](guided, x, timesteps, SCHEDULE, **how)
         for solver, x, timesteps, guided, how in make(Net())
     ]
     net = Net()
+    monkeypatch.setattr(together, "MAX_ROWS", max_rows)
     runs = [
         (guided, Sampling(SAMPLERS[solver], x, timesteps, SCHEDULE, **how))
         for solver, x, timesteps, guided, how in make(net)
     ]
-    together = sample_together(runs, max_rows)
-    for a, b in zip(alone, together, strict=True):
+    found = sample_together(runs)
+    for a, b in zip(alone, found, strict=True):
         assert torch.equal(a, b)
     assert max(net.rows) <= max_rows
     if max_rows == 128:

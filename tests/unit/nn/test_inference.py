@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import copy
+import json
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from sdviz.config import UNetConfig
 from sdviz.diffusion.schedule import NoiseSchedule
 from sdviz.nn import inference
 from sdviz.nn.device import has_fast_bf16
-from sdviz.nn.inference import InferenceModel, has_packed_convolutions, prepare_for_inference
+from sdviz.nn.inference import Form, InferenceModel, cpu_forms, in_form, prepare_for_inference
 from sdviz.nn.randomness import content_ids
 from sdviz.nn.unet import NoisePredictor, build_noise_predictor
 from sdviz.outliers import Recipe, generate_outliers
@@ -24,7 +26,9 @@ N_CLASSES = 4
 SMALL = UNetConfig(arch="small", channels=(16, 32), layers_per_block=1)
 DDPM = UNetConfig(arch="ddpm", channels=(16, 32), layers_per_block=1)
 
-needs_packed = pytest.mark.skipif(not has_packed_convolutions(), reason="needs oneDNN on an x86 CPU")
+exact_forms = pytest.mark.parametrize(
+    "form", [form for form in cpu_forms() if form.dtype == torch.float32], ids=lambda form: form.blocks
+)
 
 
 def scatter(model: NoisePredictor) -> NoisePredictor:
@@ -52,12 +56,6 @@ def inputs(n: int, size: int = 16, seed: int = 1) -> tuple[torch.Tensor, torch.T
     )
 
 
-def rebuilt(model: NoisePredictor, dtype: torch.dtype = torch.float32) -> InferenceModel:
-    other = copy.deepcopy(model)
-    inference._rebuild(other, dtype)
-    return InferenceModel(other.to(dtype), dtype, "")
-
-
 # --- the prepared network on this machine -----------------------------------------------------------
 
 
@@ -67,11 +65,39 @@ def test_prepared_predicts_what_the_model_predicts() -> None:
     expected, eps = model(*given), ready(*given)
     assert eps.dtype == torch.float32
     assert eps.is_contiguous()
-    assert ready.dtype == (torch.bfloat16 if has_fast_bf16(CPU) else torch.float32)
+    assert ready.description in {form.description for form in cpu_forms()}
     assert ready.description.startswith(str(ready.dtype).removeprefix("torch."))
-    assert ("packed" in ready.description) == has_packed_convolutions()
     error = (eps - expected).abs().mean() / expected.abs().mean()
     assert error < (0.02 if ready.dtype == torch.bfloat16 else 1e-5)
+
+
+def test_bfloat16_is_tried_only_where_the_cpu_computes_in_it() -> None:
+    assert (torch.bfloat16 in {form.dtype for form in cpu_forms()}) == has_fast_bf16(CPU)
+
+
+def test_the_form_that_was_measured_once_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SDVIZ_CACHE", str(tmp_path))
+    model = network()
+    first = prepare_for_inference(model, CPU)
+    (key,) = kept = json.loads((tmp_path / "fastest.json").read_text())
+    assert kept[key]["fastest"] == first.description
+    assert set(kept[key]["milliseconds"]) == {form.description for form in cpu_forms()}
+    # another run of the same network goes by the file, whatever it would measure
+    for form in cpu_forms():
+        kept[key]["fastest"] = form.description
+        (tmp_path / "fastest.json").write_text(json.dumps(kept))
+        assert prepare_for_inference(network(), CPU).description == form.description
+    # another architecture is measured for itself
+    prepare_for_inference(network(DDPM), CPU)
+    assert len(json.loads((tmp_path / "fastest.json").read_text())) == 2
+
+
+def test_preparing_draws_nothing_from_the_global_generator() -> None:
+    model = network()
+    before = torch.get_rng_state()
+    for form in cpu_forms():
+        in_form(model, form)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_the_model_itself_is_not_touched() -> None:
@@ -127,7 +153,7 @@ def test_a_network_without_exchanged_parts_is_called_as_it_is() -> None:
 # --- the exchanged parts, in float32, where they must agree to the last digits -------------------------
 
 
-@needs_packed
+@exact_forms
 @pytest.mark.parametrize(
     ("config", "size", "rows"),
     [
@@ -138,20 +164,21 @@ def test_a_network_without_exchanged_parts_is_called_as_it_is() -> None:
         (UNetConfig(arch="small", channels=(16, 16, 32), pixel_unshuffle=1), 16, 2),
     ],
 )
-def test_rebuilt_network_is_the_same_function(config: UNetConfig, size: int, rows: int) -> None:
+def test_every_form_is_the_same_function(config: UNetConfig, size: int, rows: int, form: Form) -> None:
     model, given = network(config, size), inputs(rows, size)
-    fast = rebuilt(model)
+    fast = in_form(model, form)
     kinds = {type(m).__name__ for m in fast.network.modules()}
-    assert {"_Residual", "_Upsample", "_PackedConv", "_NormSiLU"} <= kinds
-    assert "ResnetBlock2D" not in kinds
+    assert ({"_Residual", "_Upsample", "_NormSiLU"} <= kinds) == (form.blocks != "plain")
+    assert ("_PackedConv" in kinds) == (form.blocks == "packed")
+    assert ("ResnetBlock2D" in kinds) == (form.blocks == "plain")
     torch.testing.assert_close(fast(*given), model(*given), rtol=1e-4, atol=1e-5)
 
 
-@needs_packed
+@exact_forms
 @pytest.mark.parametrize(
     "other", [{"resnet_time_scale_shift": "scale_shift"}, {"act_fn": "gelu"}, {"mid_block_scale_factor": 2.0}]
 )
-def test_blocks_that_are_built_otherwise_stay_as_they_are(other: dict[str, str | float]) -> None:
+def test_blocks_that_are_built_otherwise_stay_as_they_are(other: dict[str, str | float], form: Form) -> None:
     torch.manual_seed(0)
     unet = UNet2DModel(
         sample_size=8,
@@ -165,7 +192,7 @@ def test_blocks_that_are_built_otherwise_stay_as_they_are(other: dict[str, str |
         **other,
     )
     model, given = scatter(NoisePredictor(unet, 1)), inputs(3, 8)
-    fast = rebuilt(model)
+    fast = in_form(model, form)
     kinds = {type(m).__name__ for m in fast.network.modules()}
     assert "ResnetBlock2D" in kinds
     torch.testing.assert_close(fast(*given), model(*given), rtol=1e-4, atol=1e-5)

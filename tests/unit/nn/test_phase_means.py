@@ -118,13 +118,13 @@ def test_no_linear_guess_is_nearer_to_the_noise(statistics: PhaseStatistics) -> 
 
 
 def test_only_the_means_change(statistics: PhaseStatistics) -> None:
-    table = PhaseMeans(statistics, SCHEDULE.alphas_cumprod, 16)
-    eps, x = torch.randn(3, 12, 4, 4), torch.randn(3, 12, 4, 4)
+    table, dice = PhaseMeans(statistics, SCHEDULE.alphas_cumprod, 16), torch.Generator().manual_seed(0)
+    eps, x = torch.randn(2, 3, 12, 4, 4, generator=dice)
     out = table(eps, x, torch.tensor([0, 10, 500]))
-    torch.testing.assert_close(out - out.mean((2, 3), True), eps - eps.mean((2, 3), True), rtol=0, atol=1e-5)
+    torch.testing.assert_close(out - out.mean((2, 3), True), eps - eps.mean((2, 3), True), rtol=0, atol=1e-4)
     # whatever the network said of them
-    other = table(eps + torch.randn(3, 12, 1, 1), x, torch.tensor([0, 10, 500]))
-    torch.testing.assert_close(out, other, rtol=0, atol=1e-5)
+    other = table(eps + torch.randn(3, 12, 1, 1, generator=dice), x, torch.tensor([0, 10, 500]))
+    torch.testing.assert_close(out, other, rtol=0, atol=1e-4)
 
 
 def test_guidance_leaves_the_means(statistics: PhaseStatistics) -> None:

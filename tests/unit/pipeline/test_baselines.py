@@ -45,7 +45,7 @@ EXTRAS = (
 
 
 @pytest.fixture(scope="module")
-def compared(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+def compared(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A run with a backbone, few sources, SD outliers of held-out images and every method beside it."""
     folder = tmp_path_factory.mktemp("compared")
     path = write_tiny_detector_config(folder)

@@ -15,16 +15,16 @@ from torch.nn import functional as F
 
 from sdviz.config import OptimizerConfig, PretrainingConfig, ScanConfig, SelfLabelConfig, ViewsConfig
 from sdviz.detection.knn import nearest_others, unit_length
+from sdviz.nn import device
 from sdviz.nn.batches import encode, predict
 from sdviz.nn.classifier import Projection, ScanClassifier, build_classifier
 from sdviz.nn.encoder import Encoder
 from sdviz.nn.loop import LoopReport, TrainingStateError
 from sdviz.nn.randomness import step_generator
+from sdviz.nn.supervised import train_supervised
 from sdviz.nn.views import random_views
-from sdviz.scan import clustering
 from sdviz.scan.clustering import kmeans_labels, scan_losses, train_scan, train_self_labels
 from sdviz.scan.metrics import agreement
-from sdviz.scan.simclr import train_supervised
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -226,7 +226,7 @@ def test_scan_s_views_are_made_in_float32(coloured: Pictures, monkeypatch: pytes
     seen: list[torch.Tensor] = []
     network = encoder()
     network.register_forward_pre_hook(lambda module, args: seen.append(args[0]) if module.training else None)
-    monkeypatch.setattr(clustering, "has_fast_bf16", lambda device: True)
+    monkeypatch.setattr(device, "has_fast_bf16", lambda where: True)
     train_scan(network, images, near, 3, views, SCAN.model_copy(update={"total_steps": 1}), device="cpu")
     (given,) = seen
     generator = step_generator(0, 0, "scan")

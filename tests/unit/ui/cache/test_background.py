@@ -12,6 +12,7 @@ import pytest
 from sdviz.ui.cache import background
 from sdviz.ui.cache.background import LANES, GivenUp, Lane, Task, start, trim_memory, trim_once
 from sdviz.ui.cache.kept import clear, in_use
+from tests.patience import patience
 
 
 @pytest.fixture(autouse=True)
@@ -33,14 +34,14 @@ def test_tasks_of_a_lane_run_one_at_a_time_in_their_order() -> None:
         return i * i
 
     tasks = [start("test", lambda task, i=i: work(i)) for i in range(8)]  # type: ignore[misc]
-    assert all(one.wait(10) for one in tasks)
+    assert all(one.wait(patience(10)) for one in tasks)
     assert [one.result() for one in tasks] == [i * i for i in range(8)]
     assert seen == [(i, "test") for i in range(8)]
 
 
 def test_what_a_task_raises_is_raised_where_its_result_is_asked_for() -> None:
     failed, after = start("test", lambda task: int("x")), start("test", lambda task: int("7"))
-    assert after.wait(10) and failed.is_done
+    assert after.wait(patience(10)) and failed.is_done
     assert isinstance(failed.error, ValueError) and after.error is None
     with pytest.raises(ValueError, match="invalid literal"):
         failed.result()
@@ -56,13 +57,13 @@ def test_a_task_gives_up_when_it_is_cancelled_or_its_bundle_has_gone() -> None:
     cancelled = start("test", work)
     assert not cancelled.wait(0.05) and cancelled.share == 0.5
     cancelled.cancel()
-    assert cancelled.wait(10) and isinstance(cancelled.error, GivenUp)
+    assert cancelled.wait(patience(10)) and isinstance(cancelled.error, GivenUp)
     in_use("a")
     of_a = start("test", work, "a")
     in_use("b")
     assert not of_a.wait(0.05)
     in_use("c")
-    assert of_a.wait(10)
+    assert of_a.wait(patience(10))
     with pytest.raises(GivenUp, match="two other bundles have been opened since"):
         of_a.result()
 
@@ -71,12 +72,14 @@ def test_a_pause_ends_when_somebody_waits_for_the_result() -> None:
     task = start("test", lambda task: task.pause(60))
     time.sleep(0.05)
     assert not task.is_done and not task.is_waiting
-    assert task.wait(10) and task.elapsed_sec < 20
+    assert task.wait(patience(10)) and task.elapsed_sec < 20
 
 
 def run(code: str) -> subprocess.CompletedProcess[str]:
     head = "import time\nfrom sdviz.ui.cache.background import LANES, Lane, start\n"
-    return subprocess.run([sys.executable, "-c", head + code], capture_output=True, text=True, timeout=60)
+    return subprocess.run(
+        [sys.executable, "-c", head + code], capture_output=True, text=True, timeout=patience(60)
+    )
 
 
 def test_the_end_waits_for_the_line_in_hand_however_slow_and_begins_no_other() -> None:
@@ -126,7 +129,7 @@ def test_the_end_waits_five_seconds_at_most_for_a_server_that_is_silent() -> Non
     started = time.monotonic()
     done = run('start("downloads", lambda task: time.sleep(300)); time.sleep(0.1); print("ended", flush=True)')
     assert done.stdout == "ended\n" and done.returncode == 0, done.stderr
-    assert time.monotonic() - started < 50
+    assert time.monotonic() - started < patience(50)
     assert [name for name, one in LANES.items() if one.end_sec is not None] == ["downloads"]
 
 

@@ -12,6 +12,7 @@ from sdviz.bundle import Bundle
 from sdviz.outliers import OutlierRequest
 from sdviz.ui.cache import make_next, make_outliers, outliers
 from sdviz.ui.cache.kept import clear, store
+from tests.patience import patience
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +38,7 @@ def at_s(requests: list[OutlierRequest], s: int) -> list[OutlierRequest]:
 
 
 def wait_until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + patience(60)
     while not true():
         assert time.monotonic() < end
         time.sleep(0.01)
@@ -99,14 +100,14 @@ def test_it_gives_way_to_who_asks(
             calls.append(share)
             if len(calls) == 3:
                 entered.set()
-                assert may_go_on.wait(60)
+                assert may_go_on.wait(patience(60))
             on_progress(share)
 
         return make(requests, stop_at_the_third, trajectory)
 
     monkeypatch.setattr(bundle, "generate_together", slow)
     make_next(bundle, [at_s(now, 105), at_s(now, 95)])
-    assert entered.wait(60) and outliers.is_making_next()
+    assert entered.wait(patience(60)) and outliers.is_making_next()
     monkeypatch.setattr(bundle, "generate_together", make)
     found: list[object] = []
     person = threading.Thread(target=lambda: found.extend(make_outliers(bundle, now)))
@@ -115,7 +116,7 @@ def test_it_gives_way_to_who_asks(
     person.start()
     wait_until(lambda: in_advance._is_cancelled)
     may_go_on.set()
-    person.join(60)
+    person.join(patience(60))
     assert len(found) == 3
     wait_until(lambda: not outliers.is_making_next())
     assert len(calls) == 3 and kept() == 3  # neither guess was ended, nor the second begun

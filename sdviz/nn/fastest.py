@@ -1,0 +1,99 @@
+"""Which of several ways of computing the same thing is the fastest: measured once on a machine, then kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+
+# A way that takes this many times the best one's time is not timed again.
+HOPELESS = 1.5
+# Times so near the best one are equal: noise does not choose between them.
+EQUAL = 1.1
+ROUNDS = 4
+# After this time no further round begins.
+BUDGET_SEC = 1.0
+
+
+def cache_folder() -> Path:
+    """`SDVIZ_CACHE`, else `sdviz` in the user's cache folder."""
+    if given := os.environ.get("SDVIZ_CACHE"):
+        return Path(given).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sdviz"
+
+
+def processor() -> str:
+    """The processor's name and the instructions that PyTorch and oneDNN may use on it."""
+    name = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA")
+    return f"{name}, {torch.backends.cpu.get_cpu_capability()}" + (f", oneDNN up to {limit}" if limit else "")
+
+
+def fastest(subject: str, ways: dict[str, Callable[[], Callable[[], object]]]) -> str:
+    """The name of the fastest way, the same in every process of this machine.
+
+    The answer is kept in `fastest.json` of the cache folder, for this processor and this PyTorch. Processes
+    that ask at the same time wait for the one that measures.
+
+    Args:
+        subject: What is computed, in words or as a hash.
+        ways: Each makes what is needed and returns the call that is timed. Of equally fast ones the earlier is
+            taken.
+
+    Returns:
+        A key of `ways`; the first where the cache folder cannot be written, so that the answer stays the same.
+    """
+    key = f"{processor()}, torch {torch.__version__}, {subject}"
+    file = cache_folder() / "fastest.json"
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(file.with_suffix(".lock")):
+            kept = json.loads(file.read_text()) if file.exists() else {}
+            if kept.get(key, {}).get("fastest") not in ways:
+                taken = _measure(ways)
+                milliseconds = {name: round(1000 * sec, 2) for name, sec in taken.items()}
+                name = next(name for name, sec in taken.items() if sec <= EQUAL * min(taken.values()))
+                kept[key] = {"fastest": name, "milliseconds": milliseconds}
+                partial = file.with_suffix(".partial")
+                partial.write_text(json.dumps(kept, indent=1) + "\n")
+                os.replace(partial, file)
+            return kept[key]["fastest"]
+    except OSError:
+        return next(iter(ways))
+
+
+def _measure(ways: dict[str, Callable[[], Callable[[], object]]]) -> dict[str, float]:
+    """Seconds of one call each way: the least of some rounds, in which they take turns.
+
+    They are seconds of processor time on one thread: on a busy machine threads wait for each other for many
+    times as long as they work.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        calls = {name: make() for name, make in ways.items()}
+        # a first call prepares things and does not count
+        taken = {name: min(_seconds(call), _seconds(call)) for name, call in calls.items()}
+        ended = time.perf_counter() + BUDGET_SEC
+        for _ in range(ROUNDS):
+            for name, call in calls.items():
+                if time.perf_counter() < ended and taken[name] < HOPELESS * min(taken.values()):
+                    taken[name] = min(taken[name], _seconds(call))
+    finally:
+        torch.set_num_threads(threads)
+    return taken
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    started = time.thread_time()
+    call()
+    return time.thread_time() - started

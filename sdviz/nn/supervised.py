@@ -1,0 +1,185 @@
+"""Training on labels: the classifier of given ones, and an encoder before it meets its own images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from ..config import ClustererConfig, OptimizerConfig, PretrainingConfig, TrainingConfig, ViewsConfig
+from .batches import predict
+from .classifier import SmallClassifier
+from .device import fast_autocast, resolve_device
+from .encoder import Encoder
+from .loop import LoopReport, train_networks
+from .pixels import channels_first, scale
+from .randomness import step_generator
+from .views import random_views
+
+
+def train_supervised(
+    encoder: Encoder,
+    images: np.ndarray,
+    labels: np.ndarray,
+    views: ViewsConfig,
+    config: PretrainingConfig,
+    seed: int = 0,
+    state_path: Path | None = None,
+    device: str = "auto",
+    on_report: Callable[[LoopReport], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> bool:
+    """Trains an encoder in place on labels, under a linear head that is thrown away.
+
+    Args:
+        encoder: The network to start from; on the CPU and in eval mode afterwards.
+        images: uint8 (N,H,W,3).
+        labels: int64 (N,), 0..K-1.
+        views: Its augmentation.
+        config: How to train.
+        seed: Of the head, the batches and the views.
+        state_path: Where to keep the resume state; read first if it is there.
+        device: "auto", "cpu", "cuda", ...
+        on_report: Called every few steps.
+        should_stop: Asked before every step.
+
+    Returns:
+        Whether it is done; False where it was stopped.
+
+    Raises:
+        ValueError: No images, or labels below 0.
+        TrainingDiverged, TrainingStateError, OSError: As `run_steps`.
+    """
+    if len(images) == 0 or labels.min() < 0:
+        raise ValueError("supervised pre-training needs images that all have a label")
+    torch.manual_seed(seed)
+    network = nn.Sequential(encoder, nn.Linear(encoder.feature_dim, int(labels.max()) + 1))
+    return _train(
+        "pre-training", network, images, labels, views, config, seed, device, state_path, on_report, should_stop
+    )
+
+
+def train_classifier(
+    images: np.ndarray,
+    labels: np.ndarray,
+    n_classes: int,
+    config: ClustererConfig,
+    seed: int = 0,
+    device: str = "auto",
+    on_report: Callable[[LoopReport], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> SmallClassifier | None:
+    """Trains a small classifier from its beginning.
+
+    Args:
+        images: uint8 (N,H,W,3).
+        labels: int64 (N,), 0..C-1.
+        n_classes: C.
+        config: How to train.
+        seed: Of the first weights, the batches and the views.
+        device: "auto", "cpu", "cuda", ...
+        on_report: Called every few steps.
+        should_stop: Asked before every step.
+
+    Returns:
+        The network in eval mode on the CPU; None if it was stopped.
+
+    Raises:
+        ValueError: No images, or labels outside 0..C-1.
+        TrainingDiverged: The loss or a weight became NaN or infinite.
+    """
+    if len(images) == 0:
+        raise ValueError("no images to train on")
+    if labels.min() < 0 or labels.max() >= n_classes:
+        raise ValueError(f"training labels must lie in 0..{n_classes - 1}")
+    optimizer = OptimizerConfig(
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        warmup_steps=config.total_steps // 10,
+    )
+    training = TrainingConfig(total_steps=config.total_steps, batch_size=config.batch_size, optimizer=optimizer)
+    views = classifier_views(config, min(images.shape[1:3]))
+    torch.manual_seed(seed)
+    network = SmallClassifier(n_classes, config.width)
+    done = _train(
+        "clusterer", network, images, labels, views, training, seed, device, None, on_report, should_stop
+    )
+    return network if done else None
+
+
+def classifier_views(config: ClustererConfig, size_px: int) -> ViewsConfig:
+    """The views that a clusterer's settings mean: windows up to `max_shift_px` off centre, recoloured."""
+    jitter = config.colour_jitter
+    side = 1 - 2 * min(config.max_shift_px, size_px // 4) / size_px
+    return ViewsConfig(
+        area=(side**2, 1.0),
+        random_flip=config.random_flip,
+        brightness=jitter,
+        contrast=jitter,
+        saturation=jitter,
+        hue=0.0,
+        jitter_share=1.0,
+        grey_share=0.0,
+    )
+
+
+def accuracy(model: nn.Module, images: np.ndarray, labels: np.ndarray) -> tuple[float, int]:
+    """The share of labelled images whose label the model gives, in 0..1, and how many there were.
+
+    Args:
+        model: Gives class logits.
+        images: uint8 (N,H,W,3).
+        labels: int64 (N,), -1 where unknown.
+
+    Raises:
+        ValueError: Not one labelled image.
+    """
+    known = np.flatnonzero(labels >= 0)
+    if not len(known):
+        raise ValueError("no labelled images to measure the accuracy on")
+    found, _ = predict(model, images[known], next(model.parameters()).device)
+    return float((found == labels[known]).mean()), len(known)
+
+
+def _train(
+    name: str,
+    network: nn.Module,
+    images: np.ndarray,
+    labels: np.ndarray,
+    views: ViewsConfig,
+    config: TrainingConfig,
+    seed: int,
+    device: str,
+    state_path: Path | None,
+    on_report: Callable[[LoopReport], None] | None,
+    should_stop: Callable[[], bool] | None,
+) -> bool:
+    """Cross-entropy over views of images drawn with replacement."""
+    where = resolve_device(device)
+    pixels, targets = channels_first(images, where), torch.tensor(labels).to(where)
+
+    def loss_at(step: int) -> torch.Tensor:
+        generator = step_generator(seed, step, name)
+        rows = torch.randint(len(pixels), (config.batch_size,), generator=generator).to(where)
+        x = random_views(scale(pixels[rows]), views, generator)
+        with fast_autocast(where):
+            logits = network(x)
+        return F.cross_entropy(logits.float(), targets[rows])
+
+    return train_networks(
+        name,
+        {"network": network},
+        loss_at,
+        config.optimizer,
+        config.total_steps,
+        config.batch_size,
+        where,
+        state_path,
+        config.save_every_sec,
+        on_report,
+        should_stop,
+    )
