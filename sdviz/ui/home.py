@@ -12,8 +12,9 @@ from sdviz.bundle import Bundle
 from sdviz.data import MissingDataError
 from sdviz.nn.device import device_name
 from sdviz.outliers import OutlierRequest, draw_target_labels
-from sdviz.ui.cache import load_images, make_outliers
+from sdviz.ui.cache.bundles import load_images
 from sdviz.ui.cache.kept import kept
+from sdviz.ui.cache.outliers import make_outliers
 from sdviz.ui.cluster_names import usual_names
 from sdviz.ui.components.picture_grid import Cell, Label, picture_grid
 from sdviz.ui.outliers import clusters_of

@@ -8,7 +8,7 @@ import numpy as np
 import streamlit as st
 
 from sdviz.bundle import Bundle
-from sdviz.ui.cache import DEVICE_LOCK
+from sdviz.ui.cache.background import DEVICE_LOCK
 from sdviz.ui.cache.kept import kept
 
 S_STEP = 5

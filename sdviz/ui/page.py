@@ -13,7 +13,7 @@ from PIL import Image
 from sdviz import __version__, runs
 from sdviz.bundle import MANIFEST, Bundle, BundleError
 from sdviz.ui.assets import read_asset, style
-from sdviz.ui.cache import open_bundle
+from sdviz.ui.cache.bundles import open_bundle
 from sdviz.ui.cache.evidence import open_evidence
 from sdviz.ui.cache.kept import kept
 from sdviz.ui.links import not_taken, set_link_value

@@ -7,8 +7,9 @@ from contextlib import suppress
 
 from sdviz.analysis import MissingPart
 from sdviz.bundle import Bundle
-from sdviz.ui.cache import make_outliers, open_bundle
+from sdviz.ui.cache.bundles import open_bundle
 from sdviz.ui.cache.evidence import open_evidence
+from sdviz.ui.cache.outliers import make_outliers
 from sdviz.ui.home import first_examples
 from sdviz.ui.lab.page import first_view
 from sdviz.ui.page import find_bundles, page_icon

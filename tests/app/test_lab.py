@@ -556,7 +556,7 @@ def test_two_people_at_once_get_their_own_pictures(
 
 def test_the_zip_holds_the_pictures_and_their_manifest(shipped: Shipped) -> None:
     from sdviz.outliers import OutlierRequest, draw_target_labels
-    from sdviz.ui.cache import make_outliers
+    from sdviz.ui.cache.outliers import make_outliers
     from sdviz.ui.lab.export import export_png, export_zip
     from sdviz.ui.lab.sources import Source
     from sdviz.ui.lab.state import RANDOM_OTHER, LabState, Settings

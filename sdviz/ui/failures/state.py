@@ -11,7 +11,7 @@ from sdviz import runs
 from sdviz.analysis import Evidence, MissingPart, Pictures
 from sdviz.analysis.failures import predicted_clusters
 from sdviz.analysis.notes import FILE, NoteBook
-from sdviz.ui.cache import DEVICE_LOCK
+from sdviz.ui.cache.background import DEVICE_LOCK
 from sdviz.ui.cache.evidence import find_rescorer
 from sdviz.ui.cache.kept import kept
 from sdviz.ui.scores import ScoredSets

@@ -11,7 +11,7 @@ from streamlit.delta_generator import DeltaGenerator
 from sdviz.bundle import Bundle
 from sdviz.nn.device import device_name
 from sdviz.outliers import Outlier, OutlierRequest, Recipe, draw_target_labels
-from sdviz.ui.cache import make_next
+from sdviz.ui.cache.outliers import make_next
 from sdviz.ui.cluster_names import usual_names
 from sdviz.ui.components.picture_grid import Cell, Label, picture_grid
 from sdviz.ui.lab.controls import other_names, show_controls, what_a_link_takes

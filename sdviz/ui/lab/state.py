@@ -13,7 +13,8 @@ from sdviz.bundle import Bundle
 from sdviz.diffusion.samplers import SAMPLERS
 from sdviz.evaluation import background_psnr
 from sdviz.outliers import Outlier, OutlierRequest, Recipe
-from sdviz.ui.cache import DEVICE_LOCK, is_making_next, make_outliers
+from sdviz.ui.cache.background import DEVICE_LOCK
+from sdviz.ui.cache.outliers import is_making_next, make_outliers
 from sdviz.ui.lab.sources import Source
 from sdviz.ui.widgets import time_left
 

@@ -12,7 +12,7 @@ from sdviz.analysis.provenance import provenance
 from sdviz.analysis.votes import OUTLIERS, TRAIN
 from sdviz.data.decode import through_jpeg
 from sdviz.outliers import OutlierRequest, Recipe, draw_target_labels
-from sdviz.ui.cache import make_outliers
+from sdviz.ui.cache.outliers import make_outliers
 from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.charts.parts import Line, Mark
 from sdviz.ui.components.picture_grid import Cell, Label, picture_grid

@@ -25,7 +25,7 @@ from sdviz.analysis.votes import (
 from sdviz.bundle import Banks, Bundle
 from sdviz.detection.score import Neighbourhood, SDScore
 from sdviz.nn.detector import detector_outputs
-from sdviz.ui.cache import DEVICE_LOCK
+from sdviz.ui.cache.background import DEVICE_LOCK
 from sdviz.ui.cache.evidence import needs_search
 from sdviz.ui.cache.kept import kept
 from sdviz.ui.library import BundleView

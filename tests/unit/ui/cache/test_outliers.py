@@ -10,8 +10,9 @@ import pytest
 
 from sdviz.bundle import Bundle
 from sdviz.outliers import OutlierRequest
-from sdviz.ui.cache import make_next, make_outliers, outliers
+from sdviz.ui.cache import outliers
 from sdviz.ui.cache.kept import clear, store
+from sdviz.ui.cache.outliers import make_next, make_outliers
 from tests.patience import patience
 
 
