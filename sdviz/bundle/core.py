@@ -22,6 +22,7 @@ from ..nn.device import resolve_device
 from ..nn.encoder import Encoder
 from ..nn.randomness import content_ids
 from ..outliers import (
+    Outlier,
     OutlierBatch,
     OutlierRequest,
     Recipe,
@@ -399,28 +400,21 @@ class Bundle:
     def generate_together(
         self,
         requests: Sequence[OutlierRequest],
-        callback: Callable[[int, int, torch.Tensor, torch.Tensor], None] | None = None,
-    ) -> list[OutlierBatch]:
-        """Makes outliers by several recipes in one batch, faster than one recipe after the other.
+        on_progress: Callable[[float], None] | None = None,
+        trajectory: bool = False,
+    ) -> list[Outlier]:
+        """Makes pictures by several recipes in one batch, faster than one recipe after the other.
 
         Args:
-            requests: Images, known labels, conditions, ids and the recipe of each.
-            callback: (request, step, x_t, x_0 prediction) for each step of each request.
+            requests: Images of the bundle's size, known labels, recipes made by `recipe`, which checks them.
+            on_progress: Called with the share done, 0..1, after each step. What it raises ends the sampling.
+            trajectory: Keep the x_0 prediction of each step.
 
         Returns:
-            One for each request, as `generate` makes them to rounding.
-
-        Raises:
-            ValueError: As `generate`.
+            One for each request, as `generate` makes them up to rounding.
         """
-        for one in requests:
-            check_images(one.images, self.manifest.image_size)
-            one.recipe.check(self.manifest.max_train_timestep)
-            for name in ("labels", "target_labels"):
-                check_labels(name, _int_column(name, getattr(one, name), len(one.images)), self.n_clusters)
-            _check_length("ids", np.asarray(one.ids), len(one.images))
         return generate_together(
-            self.inference, self.schedule, requests, self.n_clusters, self.device, callback
+            self.inference, self.schedule, requests, self.n_clusters, self.device, on_progress, trajectory
         )
 
 

@@ -11,8 +11,10 @@ from sdviz.analysis.pictures import way_to_get
 from sdviz.bundle import Bundle
 from sdviz.data import MissingDataError
 from sdviz.nn.device import device_name
-from sdviz.outliers import draw_target_labels
-from sdviz.ui.cache import Edit, load_images, make_edits
+from sdviz.outliers import OutlierRequest, draw_target_labels
+from sdviz.ui.cache.bundles import load_images
+from sdviz.ui.cache.kept import kept
+from sdviz.ui.cache.outliers import make_outliers
 from sdviz.ui.cluster_names import usual_names
 from sdviz.ui.components.picture_grid import Cell, Label, picture_grid
 from sdviz.ui.outliers import clusters_of
@@ -51,21 +53,13 @@ def _clusters_it(bundle: Bundle) -> bool:
     return bundle.clusterer is not None and bundle.manifest.labels_from != "ground truth"
 
 
-@st.cache_data(max_entries=4, show_spinner=False)
-def _first_examples(bundle_hash: str, root: str, _bundle: Bundle) -> list[Edit]:
-    return _find_examples(_bundle)
-
-
-def first_examples(bundle: Bundle) -> list[Edit]:
+@kept("examples")
+def first_examples(bundle: Bundle) -> list[OutlierRequest]:
     """The images of the examples: the first test image of each of the first clusters.
 
     Raises:
         DataError: The bundle's own data is not here.
     """
-    return _first_examples(bundle.hash, str(data.data_root()), bundle)
-
-
-def _find_examples(bundle: Bundle) -> list[Edit]:
     m = bundle.manifest
     split = "test" if "test" in data.splits(m.dataset) else None
     for limit in EXAMPLES_AMONG:
@@ -80,7 +74,7 @@ def _find_examples(bundle: Bundle) -> list[Edit]:
     targets = draw_target_labels(labels[rows], images.ids[rows], bundle.n_clusters, seed=0)
     recipe = bundle.recipe()
     return [
-        Edit(str(images.ids[r]), images.images[r], int(labels[r]), int(t), recipe)
+        OutlierRequest(str(images.ids[r]), images.images[r], int(labels[r]), int(t), recipe)
         for r, t in zip(rows, targets, strict=True)
     ]
 
@@ -100,12 +94,12 @@ def _no_examples(bundle: Bundle, error: data.DataError) -> str:
 def _examples(bundle: Bundle, above: DeltaGenerator) -> None:
     """Shows a few images with outliers made now; a line about them goes into `above`."""
     try:
-        edits = first_examples(bundle)
+        requests = first_examples(bundle)
     except data.DataError as error:
         above.caption("Move S and w yourself, on other data sets or on your own pictures.")
         st.info(_no_examples(bundle, error))
         return
-    if not edits:
+    if not requests:
         return
     above.caption(
         f"The first test image of each of {_of_how_many(bundle)}, not picked for success. "
@@ -117,24 +111,24 @@ def _examples(bundle: Bundle, above: DeltaGenerator) -> None:
     def on_progress(done: float) -> None:
         place.progress(done, WAIT)
 
-    made = make_edits(bundle, edits, on_progress)
+    made = make_outliers(bundle, requests, on_progress)
     names, recipe = usual_names(bundle), bundle.recipe()
     sigma = bundle.schedule.sigma(recipe.start_timestep)
-    was, targets = ([names[getattr(edit, key)] for edit in edits] for key in ("label", "target"))
+    was, targets = ([names[getattr(request, key)] for request in requests] for key in ("label", "target_label"))
     cells = [
-        Cell(data_uri(edit.image), f"original: {name}", ID_COLOUR, name)
-        for edit, name in zip(edits, was, strict=True)
+        Cell(data_uri(request.image), f"original: {name}", ID_COLOUR, name)
+        for request, name in zip(requests, was, strict=True)
     ]
     cells += [Cell(data_uri(e.noised), "the same, noised", NEUTRAL_COLOUR) for e in made]
     cells += [
-        Cell(data_uri(e.outlier), f"outlier, told {name}", OUTLIER_COLOUR, f"told {name}")
+        Cell(data_uri(e.image), f"outlier, told {name}", OUTLIER_COLOUR, f"told {name}")
         for e, name in zip(made, targets, strict=True)
     ]
     place.empty()
     with place.container():
         picture_grid(
             cells,
-            len(edits),
+            len(requests),
             key="examples",
             size_px=128,
             row_names=[
@@ -144,14 +138,14 @@ def _examples(bundle: Bundle, above: DeltaGenerator) -> None:
             ],
         )
         if bundle.clusterer is not None:
-            seen = _seen_in(bundle.hash, str(data.data_root()), bundle, [e.outlier for e in made])
-            _say_what_changed(int((seen == [edit.label for edit in edits]).sum()), len(edits))
+            seen = _clusters_of_examples(bundle, [e.image for e in made])
+            _say_what_changed(int((seen == [request.label for request in requests]).sum()), len(requests))
 
 
-@st.cache_data(max_entries=4, show_spinner=False)
-def _seen_in(bundle_hash: str, root: str, _bundle: Bundle, _outliers: list[np.ndarray]) -> np.ndarray:
+@kept("clusters of examples")
+def _clusters_of_examples(bundle: Bundle, outliers: list[np.ndarray]) -> np.ndarray:
     """The clusters of the examples' outliers; bundle and data root fix which outliers these are."""
-    return clusters_of(_bundle, _outliers)
+    return clusters_of(bundle, outliers)
 
 
 def _say_what_changed(same: int, n: int) -> None:

@@ -8,7 +8,7 @@ from functools import cached_property
 
 from sdviz.analysis import Evidence, PictureLibrary, Pictures
 from sdviz.bundle import Bundle
-from sdviz.ui.cache import DEVICE_LOCK
+from sdviz.ui.cache.background import DEVICE_LOCK
 from sdviz.ui.cluster_names import display_names
 from sdviz.ui.theme import set_colours, set_titles
 

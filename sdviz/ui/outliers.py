@@ -8,7 +8,8 @@ import numpy as np
 import streamlit as st
 
 from sdviz.bundle import Bundle
-from sdviz.ui.cache import DEVICE_LOCK
+from sdviz.ui.cache.background import DEVICE_LOCK
+from sdviz.ui.cache.kept import kept
 
 S_STEP = 5
 W_MIN, W_MAX, W_STEP = -1.0, 8.0, 0.25
@@ -47,6 +48,14 @@ def s_values(max_s: int, count: int) -> list[int]:
     return sorted(
         {int(round(v / 5) * 5) if max_s >= 5 * count else int(v) for v in np.linspace(0, max_s, count)}
     )
+
+
+@kept("cluster of an image")
+def cluster_of(bundle: Bundle, image: np.ndarray) -> tuple[int, float]:
+    """The cluster of a picture and how sure the clusterer is, 0..1, from a bundle with a clusterer."""
+    with DEVICE_LOCK:
+        labels, confidence = bundle.pseudo_label(image[None])
+    return int(labels[0]), float(confidence[0])
 
 
 def clusters_of(bundle: Bundle, images: list[np.ndarray] | np.ndarray) -> np.ndarray:

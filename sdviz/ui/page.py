@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +13,9 @@ from PIL import Image
 from sdviz import __version__, runs
 from sdviz.bundle import MANIFEST, Bundle, BundleError
 from sdviz.ui.assets import read_asset, style
-from sdviz.ui.cache import open_bundle
+from sdviz.ui.cache.bundles import open_bundle
 from sdviz.ui.cache.evidence import open_evidence
+from sdviz.ui.cache.kept import kept
 from sdviz.ui.links import not_taken, set_link_value
 from sdviz.ui.session import SHARED, drop_scores, drop_unknown, enter_page, has_score_values, refuse_shared
 from sdviz.ui.widgets import empty_state
@@ -55,7 +55,7 @@ class PageContext:
     entered: bool = False
 
 
-@lru_cache(maxsize=1)
+@kept("icon")
 def page_icon() -> Image.Image:
     """A blue disk that turns green. It is drawn here: a named icon would come from the network."""
     y, x = np.mgrid[0:32, 0:32] - 15.5

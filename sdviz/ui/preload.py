@@ -1,4 +1,4 @@
-"""Loads at the server's start what the first visitor would wait for."""
+"""Opens the first bundle at the server's start, so that the first visitor need not wait for it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from contextlib import suppress
 
 from sdviz.analysis import MissingPart
 from sdviz.bundle import Bundle
-from sdviz.ui.cache import make_edits, open_bundle
+from sdviz.ui.cache.bundles import open_bundle
 from sdviz.ui.cache.evidence import open_evidence
+from sdviz.ui.cache.outliers import make_outliers
 from sdviz.ui.home import first_examples
 from sdviz.ui.lab.page import first_view
 from sdviz.ui.page import find_bundles, page_icon
@@ -17,19 +18,19 @@ from sdviz.ui.sample_votes.state import map_of, search_over_banks
 TABLES = ("banks", "sets", "reference", "pseudo_labels", "outliers")
 
 
-def open_ahead() -> None:
-    """Opens the first bundle and its tables, reads its own images, makes what Home and the lab show first.
+def open_first_bundle() -> None:
+    """Opens the first bundle, reads its tables and images, and makes what Home and the lab show first.
 
     Raises:
-        BundleError, DataError, OSError: What the page that needs it will say.
+        BundleError, DataError, OSError: As on the page that needs it.
     """
-    page_icon().save(io.BytesIO(), "PNG")  # the first picture of a process brings Pillow's formats
+    page_icon().save(io.BytesIO(), "PNG")  # loads Pillow's formats
     found = list(find_bundles().values())
     if not found:
         return
     bundle = open_bundle(found[0]).load_networks()
     _read_tables(bundle)
-    make_edits(bundle, first_examples(bundle) + first_view(bundle))
+    make_outliers(bundle, first_examples(bundle) + first_view(bundle))
 
 
 def _read_tables(bundle: Bundle) -> None:

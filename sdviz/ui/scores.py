@@ -90,7 +90,7 @@ def sets_now(evidence: Evidence, settings: ScoreSettings) -> SetsNow:
         return SetsNow(None, str(error), {}, None)
     try:
         if needs_search(evidence, settings):
-            if start_search(evidence, settings.normalize).result(AT_ONCE_SEC) is None:
+            if not start_search(evidence, settings.normalize).wait(AT_ONCE_SEC):
                 return SetsNow(None, "", own, None)
         scores = set_scores(evidence, settings)
         return SetsNow(scores, "", scores, threshold(id_reference(evidence, scores).threshold))

@@ -1,4 +1,4 @@
-"""The server's start: loads what the first page needs before anybody asks for it."""
+"""The server's start: loads everything that the first page needs before anybody asks for it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ import streamlit as st
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from sdviz.ui.cache.memory import begin_tidying
+from sdviz.ui.cache import background
 
 LOG = logging.getLogger(__name__)
 HEALTH = "/_stcore/health"
-# A machine so slow that it has not loaded all by then shows its pages as they come
-PATIENCE_SEC = 60.0
+# On a machine that is slower than this, pages are shown before everything is loaded
+LONGEST_HOLD_SEC = 60.0
 LISTENS_AFTER_SEC = 0.3
 # Slow to import, and needed by a page: some only when it is drawn
 MODULES = (
@@ -35,37 +35,36 @@ MODULES = (
 
 
 class Start:
-    """Loads in the background of a server that is up already.
+    """Loads in the background, and holds back the server's answer on its health until all is loaded.
 
-    The browser fetches Streamlit's own files meanwhile and shows an empty page. It asks for the server's health
-    before it connects: that answer waits until all is loaded, as a probe of readiness does.
+    The browser asks for the server's health before it connects; meanwhile it fetches Streamlit's own files.
     """
 
     def __init__(self) -> None:
-        """Begins nothing."""
+        """Starts nothing yet."""
         self._ready = threading.Event()
 
     @property
     def is_ready(self) -> bool:
-        """Whether all is loaded, or could not be."""
+        """Whether all is loaded, or loading has failed."""
         return self._ready.is_set()
 
     def begin(self) -> None:
-        """Starts loading in a thread; does not wait."""
-        begin_tidying()
-        threading.Thread(target=self._load, name="start", daemon=True).start()
+        """Starts loading; does not wait."""
+        background.start("memory", background.trim_memory)
+        background.start("start", lambda task: self._load())
 
     def _load(self) -> None:
         try:
             for name in MODULES:
                 importlib.import_module(name)
-            from sdviz.ui.preload import open_ahead
+            from sdviz.ui.preload import open_first_bundle
 
-            open_ahead()
-        except Exception:  # whatever it is, the page that meets it again says it in its own words
-            LOG.debug("Loading ahead of the pages stopped", exc_info=True)
+            open_first_bundle()
+        except Exception:  # the page that meets the same error shows it
+            LOG.debug("Loading at the start has failed", exc_info=True)
         finally:
-            _leave_what_is_loaded()
+            _freeze_objects()
             self._ready.set()
 
     @asynccontextmanager
@@ -74,37 +73,36 @@ class Start:
         self.begin()
         if not st.get_option("server.headless"):
             address = f"http://{st.get_option('browser.serverAddress')}:{st.get_option('server.port')}"
+            loop = asyncio.get_running_loop()
             # the server listens once this function has yielded
-            opener = threading.Timer(LISTENS_AFTER_SEC, webbrowser.open, [address])
-            opener.daemon = True
-            opener.start()
+            loop.call_later(LISTENS_AFTER_SEC, lambda: loop.run_in_executor(None, webbrowser.open, address))
         yield
 
     def middleware(self) -> list[Middleware]:
-        """For `streamlit.App`: delays the answer to health checks."""
+        """For `streamlit.App`: holds back the answer on the server's health."""
         return [Middleware(_HoldHealth, self)]
 
 
-def _leave_what_is_loaded() -> None:
-    """Exempts all loaded objects from garbage collection: they stay until the end.
+def _freeze_objects() -> None:
+    """Takes the objects of all loaded libraries out of the garbage collector's rounds.
 
-    Streamlit collects after every run of a page. With a million objects of torch and pandas to visit
-    that held the process, and so the page's own messages, for half a second each time.
+    Streamlit collects after every run of a page. With a million objects of torch and pandas to look through,
+    that held up the process, and so the page's own messages, for half a second each time.
     """
     gc.collect()
     gc.freeze()
 
 
 class _HoldHealth:
-    """Delays the answer to health checks until all is loaded."""
+    """Holds back the answers on the server's health until all is loaded."""
 
     def __init__(self, app: ASGIApp, start: Start) -> None:
         self._app, self._start = app, start
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] == HEALTH:
-            waited = 0.0
-            while not self._start.is_ready and waited < PATIENCE_SEC:
+            held_sec = 0.0
+            while not self._start.is_ready and held_sec < LONGEST_HOLD_SEC:
                 await asyncio.sleep(0.02)
-                waited += 0.02
+                held_sec += 0.02
         await self._app(scope, receive, send)

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import streamlit as st
 import torch
 from streamlit.runtime.media_file_manager import MediaFileManager
 from streamlit.testing.v1 import AppTest
 
+from sdviz.ui.cache.kept import clear
 from tests.cut_bundle import save_cut_bundle
 from tests.patience import patience
 from tests.tiny_bundle import save_tiny_bundle
@@ -29,8 +29,7 @@ def _fresh_app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
         monkeypatch.setenv(name, str(folder))
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    st.cache_data.clear()
-    st.cache_resource.clear()
+    clear()
     yield
     torch.set_num_threads(before)
 

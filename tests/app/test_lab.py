@@ -18,7 +18,7 @@ from streamlit.testing.v1 import AppTest
 
 from sdviz import data
 from sdviz.bundle import MANIFEST, Bundle
-from sdviz.ui.cache import outlier_store
+from sdviz.ui.cache.outliers import made_count
 
 LAB = "pages/1_Outlier_lab.py"
 Open = Callable[..., AppTest]
@@ -74,11 +74,11 @@ def test_moving_s_changes_picture_and_caption_and_going_back_costs_nothing(
     assert not at.exception
     assert "S = 150 (σ 0.52)" in words(at)
     assert main_grid(component_data(at))["cells"][6]["src"] != before
-    made = outlier_store().misses
+    made = made_count["asked"]
     assert made > 0
     at.slider(key="S").set_value(100).run()
     assert main_grid(component_data(at))["cells"][6]["src"] == before
-    assert outlier_store().misses == made
+    assert made_count["asked"] == made
 
 
 def test_w_counts_and_w_0_makes_one_call_a_step(shipped: Shipped, open_app: Open, component_data: Read) -> None:
@@ -555,8 +555,8 @@ def test_two_people_at_once_get_their_own_pictures(
 
 
 def test_the_zip_holds_the_pictures_and_their_manifest(shipped: Shipped) -> None:
-    from sdviz.outliers import draw_target_labels
-    from sdviz.ui.cache import Edit, make_edits
+    from sdviz.outliers import OutlierRequest, draw_target_labels
+    from sdviz.ui.cache.outliers import make_outliers
     from sdviz.ui.lab.export import export_png, export_zip
     from sdviz.ui.lab.sources import Source
     from sdviz.ui.lab.state import RANDOM_OTHER, LabState, Settings
@@ -569,9 +569,11 @@ def test_the_zip_holds_the_pictures_and_their_manifest(shipped: Shipped) -> None
         Source(str(i), x, int(y), "", True)
         for i, x, y in zip(images.ids, images.images, images.labels, strict=True)
     ]
-    wrong = [Edit(s.id, s.image, s.label, int(t), recipe) for s, t in zip(sources, targets, strict=True)]
-    right = [Edit(s.id, s.image, s.label, s.label, recipe) for s in sources]
-    made = make_edits(bundle, wrong + right)
+    wrong = [
+        OutlierRequest(s.id, s.image, s.label, int(t), recipe) for s, t in zip(sources, targets, strict=True)
+    ]
+    right = [OutlierRequest(s.id, s.image, s.label, s.label, recipe) for s in sources]
+    made = make_outliers(bundle, wrong + right)
     state = LabState(
         bundle, bundle.class_names, sources, Settings(recipe, RANDOM_OTHER), targets, made[:3], made[3:], 0
     )
@@ -583,7 +585,7 @@ def test_the_zip_holds_the_pictures_and_their_manifest(shipped: Shipped) -> None
             image = np.asarray(Image.open(io.BytesIO(archive.read(row["file"]))))
             i = sources.index(next(s for s in sources if s.id == row["source_id"]))
             expected = made[i] if row["role"] == "outlier" else made[3 + i]
-            assert np.array_equal(image, expected.outlier)
+            assert np.array_equal(image, expected.image)
             assert (row["target_label"] == row["label"]) == (row["role"] == "control")
         assert rows[0]["bundle_sha256"] == bundle.hash
         used = [rows[0][k] for k in ("S", "w", "steps", "solver", "eta", "seed", "guidance_sigma_lo")]

@@ -328,6 +328,61 @@ def test_what_is_no_circle_passes(sources: dict[str, str]) -> None:
     assert circles(import_graph({name: (text, name == "s") for name, text in sources.items()})) == []
 
 
+# What keeps a value between reruns, or starts a thread: ui's cache does both for all pages
+CACHING = {"cache_data", "cache_resource", "lru_cache", "cache", "cached"}
+THREADS = {"Thread", "Timer", "ThreadPoolExecutor", "ProcessPoolExecutor", "to_thread"}
+
+
+def caching_outside_the_cache(source: str, module: str) -> list[str]:
+    """Where a module of ui, outside ui.cache, keeps values or starts threads by itself; one line each."""
+    if not module.startswith("sdviz.ui.") or module.startswith("sdviz.ui.cache"):
+        return []
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        names: set[str] = set()
+        if isinstance(node, ast.Attribute):
+            names = {node.attr}
+        elif isinstance(node, ast.ImportFrom) and not (node.module or "").startswith("sdviz"):
+            names = {alias.name for alias in node.names}
+        for name in sorted(names & (CACHING | THREADS)):
+            found.append(f"{module}:{node.lineno} has {name}: that is for sdviz/ui/cache")
+    return found
+
+
+def test_only_the_cache_keeps_values_and_starts_threads() -> None:
+    found = [
+        v
+        for path, module, _ in house_files()
+        for v in caching_outside_the_cache(path.read_text("utf-8"), module)
+    ]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import streamlit as st\n@st.cache_data(max_entries=2)\ndef f():\n    pass",
+        "import streamlit as st\n@st.cache_resource\ndef f():\n    pass",
+        "from streamlit import cache_data",
+        "from functools import lru_cache",
+        "import functools\n@functools.cache\ndef f():\n    pass",
+        "import threading\ndef f():\n    threading.Thread(target=print).start()",
+        "def f():\n    from threading import Timer",
+        "from concurrent.futures import ThreadPoolExecutor as Pool",
+    ],
+)
+def test_caching_and_threads_of_a_page_are_seen(source: str) -> None:
+    (message,) = caching_outside_the_cache(source, "sdviz.ui.lab.page")
+    assert "that is for sdviz/ui/cache" in message
+    assert caching_outside_the_cache(source, "sdviz.ui.cache.kept") == []
+    assert caching_outside_the_cache(source, "sdviz.data.shapes") == []
+
+
+def test_what_a_page_may_have_passes() -> None:
+    source = "from functools import cached_property\nfrom sdviz.ui import cache\nfrom threading import Lock"
+    assert caching_outside_the_cache(source, "sdviz.ui.lab.page") == []
+
+
 def test_no_module_is_too_long() -> None:
     long = {
         str(path.relative_to(ROOT))

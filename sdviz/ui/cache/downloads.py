@@ -1,19 +1,17 @@
-"""Fetching a data set behind the pages: whole or not at all."""
+"""Downloading a data set in the background: whole or not at all."""
 
 from __future__ import annotations
 
 import os
 import tempfile
-from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 
-import streamlit as st
-
 from sdviz import data
 from sdviz.data import DataError
-from sdviz.ui.cache.worker import Worker
+from sdviz.ui.cache.background import Task, start
+from sdviz.ui.cache.kept import store
 from sdviz.ui.read_only import is_read_only
 
 _ARCHIVES = (".gz", ".zip")
@@ -21,39 +19,38 @@ POLL_SEC = 1.0
 
 
 class Download:
-    """One set on its way to the data root.
+    """One data set on its way to the data folder.
 
     Attributes:
         name: Of the set.
     """
 
-    def __init__(self, name: str, root: Path, behind: Worker) -> None:
-        """Begins, or waits for its turn.
+    def __init__(self, name: str, root: Path) -> None:
+        """Starts.
 
         Args:
             name: One that `can_download`.
-            root: The data root.
-            behind: Runs it.
+            root: The data folder.
         """
         self.name = name
         self._root = root
         self._partial: Path | None = None
-        self._future: Future[None] = behind.submit(self._fetch)
+        self._task: Task[None] = start("downloads", lambda task: self._fetch())
 
     @property
     def is_done(self) -> bool:
-        """Whether it has come to an end, good or bad."""
-        return self._future.done()
+        """Whether it has ended, well or badly."""
+        return self._task.is_done
 
     @property
     def problem(self) -> str:
-        """Why it failed, one line; "" where it did not, or is not done."""
-        error = self._future.exception() if self.is_done else None
+        """Why it failed, in one line; "" where it did not, or has not ended."""
+        error = self._task.error
         return "" if error is None else " ".join(str(error).split()) or type(error).__name__
 
     @property
     def progress(self) -> tuple[float, str]:
-        """Its share, 0..1, and in words how far it is."""
+        """The share done, 0..1, and a line that says it."""
         there, total = 0, data.DOWNLOADS[self.name]
         folder = self._partial
         if folder is not None:
@@ -89,7 +86,7 @@ class Download:
 
 
 def _take_over(partial: Path, root: Path) -> None:
-    """Moves what was unpacked to its place; the archives have done their work."""
+    """Moves what was unpacked to its place, and leaves the archives."""
     for path in sorted(partial.rglob("*")):
         if path.is_file() and path.suffix not in _ARCHIVES:
             place = root / path.relative_to(partial)
@@ -102,25 +99,20 @@ def can_download(name: str) -> bool:
     return name in data.DOWNLOADS and not is_read_only()
 
 
-@st.cache_resource(show_spinner=False)
-def _downloader() -> Worker:
-    return Worker("downloads", in_parts=False)
-
-
-@st.cache_resource(max_entries=16, show_spinner=False)
-def _downloads(root: str) -> dict[str, Download]:
-    return {}
-
-
 def download_of(name: str) -> Download | None:
-    """The set's last download to the data root in use, by anybody; None where there was none."""
-    return _downloads(str(data.data_root())).get(name)
+    """The last download of a set to the data folder in use, by anybody; None where there was none."""
+    found: Download | None = store("downloads").get(_key(name))
+    return found
 
 
 def start_download(name: str) -> Download:
-    """Fetches a set, unless that is under way."""
+    """Downloads a set, unless that is under way."""
     found = download_of(name)
     if found is None or found.is_done:
-        found = Download(name, data.data_root(), _downloader())
-        _downloads(str(data.data_root()))[name] = found
+        store("downloads").drop(_key(name))
+        found = store("downloads").put(_key(name), Download(name, data.data_root()))
     return found
+
+
+def _key(name: str) -> tuple[str, str]:
+    return name, str(data.data_root())

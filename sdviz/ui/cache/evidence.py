@@ -1,9 +1,7 @@
-"""What the pages keep of a bundle's evidence: tables, pictures, scores under other settings."""
+"""A bundle's tables and pictures, scores under other settings, and what to say where a part is missing."""
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Mapping, Sequence
 
 import streamlit as st
@@ -14,9 +12,8 @@ from sdviz.analysis.rescoring import Rescorer, SetScores, rescorer, stored_score
 from sdviz.analysis.tables import HOW_TO_MAKE
 from sdviz.bundle import Bundle
 from sdviz.evaluation import OODReference, ood_reference
-from sdviz.ui.cache import DEVICE_LOCK
-from sdviz.ui.cache.memory import forgets, is_in_use
-from sdviz.ui.cache.worker import ENDING, Worker
+from sdviz.ui.cache.background import DEVICE_LOCK, Task, let_others_compute, start
+from sdviz.ui.cache.kept import kept
 from sdviz.ui.session import ScoreSettings
 from sdviz.ui.text import plain
 
@@ -25,92 +22,32 @@ _BEGINS_AFTER_SEC = 3.0
 SEARCHING = "Searching the neighbours of every scored image, once for these settings"
 
 
-@st.cache_resource(max_entries=2, show_spinner=False)
-def _open(bundle_hash: str, path: str, _bundle: Bundle) -> tuple[Evidence, PictureLibrary]:
-    evidence = Evidence(_bundle)
+@kept("evidence")
+def open_evidence(bundle: Bundle) -> tuple[Evidence, PictureLibrary]:
+    """The tables and the pictures of a bundle."""
+    evidence = Evidence(bundle)
     return evidence, PictureLibrary(evidence)
 
 
-def open_evidence(bundle: Bundle) -> tuple[Evidence, PictureLibrary]:
-    """The tables and the pictures of a bundle, kept for everybody; two bundles at a time."""
-    return _open(bundle.hash, str(bundle.path), bundle)
+@kept("search")
+def start_search(evidence: Evidence, normalize: bool) -> Task[Rescorer]:
+    """Starts the search that `find_rescorer` waits for.
 
-
-class Search:
-    """A search for the neighbours of every scored image, that goes on behind the page.
-
-    Attributes:
-        share: Done, 0..1.
+    Returns:
+        The task. It raises MissingPart for a bundle without what the search needs.
     """
 
-    def __init__(self, evidence: Evidence, normalize: bool, behind: Worker) -> None:
-        """Begins, or waits for its turn.
-
-        Args:
-            evidence: A bundle's.
-            normalize: Whether features are brought to unit length.
-            behind: Runs it.
-        """
-        self.share = 0.0
-        self._wanted = threading.Event()
-        self._future = behind.submit(self._find, evidence, normalize)
-
-    @property
-    def is_done(self) -> bool:
-        """Whether `result` answers at once."""
-        return self._future.done()
-
-    def result(self, timeout_sec: float | None = None) -> Rescorer | None:
-        """What was found; None where the time was not enough.
-
-        Raises:
-            MissingPart: A bundle without what that needs.
-        """
-        self._wanted.set()
-        try:
-            return self._future.result(timeout_sec)
-        except TimeoutError:
-            return None
-
-    def _find(self, evidence: Evidence, normalize: bool) -> Rescorer:
+    def search(task: Task[Rescorer]) -> Rescorer:
         def on_progress(share: float) -> None:
-            self.share = share
-            if ENDING.is_set():
-                raise MissingPart("the search was given up: the program ends")
-            # between two parts others may have the device
-            DEVICE_LOCK.release()
-            time.sleep(0.002)
-            DEVICE_LOCK.acquire()
+            let_others_compute()
+            task.report(share)
 
-        begins = time.monotonic() + _BEGINS_AFTER_SEC
-        while not self._wanted.wait(0.05) and not ENDING.is_set() and time.monotonic() < begins:
-            pass
-        if not is_in_use(evidence.bundle.hash):
-            raise MissingPart("the search was given up: two other bundles have been opened since")
+        task.pause(_BEGINS_AFTER_SEC)
+        task.report(0.0)
         with DEVICE_LOCK:
             return rescorer(evidence, normalize, on_progress)
 
-
-@st.cache_resource(show_spinner=False)
-def _behind() -> Worker:
-    """One search at a time."""
-    return Worker("search")
-
-
-@st.cache_resource(max_entries=4, show_spinner=False)
-def _search(bundle_hash: str, normalize: bool, _evidence: Evidence) -> Search:
-    return Search(_evidence, normalize, _behind())
-
-
-@forgets
-def _forget(bundle_hash: str) -> None:
-    for normalize in (True, False):
-        _search.clear(bundle_hash, normalize, None)
-
-
-def start_search(evidence: Evidence, normalize: bool) -> Search:
-    """The search that `find_rescorer` waits for, begun where it was not yet; does not wait."""
-    return _search(evidence.bundle.hash, normalize, evidence)
+    return start("search", search, evidence.bundle.hash)
 
 
 def needs_search(evidence: Evidence, settings: ScoreSettings) -> bool:
@@ -143,16 +80,12 @@ def find_rescorer(evidence: Evidence, normalize: bool) -> Rescorer:
         MissingPart: A bundle without what that needs.
     """
     search = start_search(evidence, normalize)
-    found = search.result(0.1)
-    if found is None:
+    if not search.wait(0.1):
         place = st.empty()
-        while found is None:
-            place.progress(
-                search.share, "Searching the neighbours of every scored image, once for these settings"
-            )
-            found = search.result(0.2)
+        while not search.wait(0.2):
+            place.progress(search.share, SEARCHING)
         place.empty()
-    return found
+    return search.result()
 
 
 def id_reference(evidence: Evidence, scores: Mapping[str, SetScores]) -> OODReference:

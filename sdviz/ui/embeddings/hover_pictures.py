@@ -5,17 +5,15 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
-import streamlit as st
 
 from sdviz.analysis.pictures import Way
 from sdviz.analysis.points import OUTLIERS
-from sdviz.ui.cache import DEVICE_LOCK, sets_here
-from sdviz.ui.cache.memory import forgets, is_in_use
-from sdviz.ui.cache.worker import ENDING, Worker
+from sdviz.ui.cache.background import DEVICE_LOCK, Task, start
+from sdviz.ui.cache.kept import kept, sets_here
 from sdviz.ui.components.picture_sheets import TILES_A_SHEET, picture_sheet
 from sdviz.ui.embeddings.state import Known, ids_hash
 
@@ -59,49 +57,33 @@ def name_of_pictures(known: Known) -> str:
     return f"{known.bundle.hash[:12]}-{ids_hash(known.points)}-{here[:8]}"
 
 
-@st.cache_resource(show_spinner=False)
-def _maker() -> Worker:
-    return Worker("outlier-pictures")
-
-
-@st.cache_resource(max_entries=4, show_spinner=False)
-def _made(name: str, _known: Known) -> Future[None] | None:
-    p = _known.points
-    wanted = [one for one in p.ids[p.sets == OUTLIERS].tolist() if not _is_kept(_known, one)]
-    if not wanted or len(wanted) > MOST_MADE:
-        return None
-    return _maker().submit(_make, _known, wanted)
-
-
-def _make(known: Known, ids: list[str]) -> None:
-    ENDING.wait(_BEGIN_AFTER_SEC)
+def _make(known: Known, ids: list[str], task: Task[None]) -> None:
+    task.pause(_BEGIN_AFTER_SEC)
     for first in range(0, len(ids), _MADE_AT_ONCE):
-        if ENDING.is_set() or not is_in_use(known.bundle.hash):
-            return
+        task.report(first / len(ids))
         with DEVICE_LOCK:  # a few at a time: others want the device as well
             started = time.monotonic()
             known.library.show(ids[first : first + _MADE_AT_ONCE])
             spent = time.monotonic() - started
-        ENDING.wait(_REST_SHARE * spent)
+        task.pause(_REST_SHARE * spent)
 
 
-def outliers_made(known: Known, name: str) -> Future[None] | None:
+@kept("outliers of points")
+def outliers_made(known: Known, name: str) -> Task[None] | None:
     """The making of the outliers that the bundle keeps no picture of; None where there are none, or too many.
 
     Args:
         known: The points.
         name: Of these images.
     """
-    return _made(name, known)
+    p = known.points
+    wanted = [one for one in p.ids[p.sets == OUTLIERS].tolist() if not _is_kept(known, one)]
+    if not wanted or len(wanted) > MOST_MADE:
+        return None
+    return start("outliers of points", partial(_make, known, wanted), known.bundle.hash)
 
 
-@forgets
-def _forget(bundle_hash: str) -> None:
-    # they hold all of a bundle's tables; pictures made once are kept by the bundle's own library
-    _made.clear()
-    _sheet.clear()
-
-
+@kept("picture sheets")
 def sheet_of(known: Known, name: str, number: int, is_made: bool) -> tuple[bytes, Lacking]:
     """A sheet of pictures, JPEG, and the points that have none in it.
 
@@ -111,28 +93,20 @@ def sheet_of(known: Known, name: str, number: int, is_made: bool) -> tuple[bytes
         number: Which sheet.
         is_made: Whether no outliers are being made any more.
     """
-    return _sheet(name, number, is_made, known)
-
-
-@st.cache_resource(max_entries=12, show_spinner=False)
-def _sheet(name: str, number: int, is_made: bool, _known: Known) -> tuple[bytes, Lacking]:
     first = number * TILES_A_SHEET
-    p = _known.points
+    p = known.points
     ids = p.ids[first : first + TILES_A_SHEET]
     of_outliers = p.sets[first : first + TILES_A_SHEET] == OUTLIERS
-    made = outliers_made(_known, name)
+    made = outliers_made(known, name)
     may_ask = is_made and made is not None
     there = np.array(
-        [
-            not out or may_ask or _is_kept(_known, one)
-            for one, out in zip(ids.tolist(), of_outliers, strict=True)
-        ]
+        [not out or may_ask or _is_kept(known, one) for one, out in zip(ids.tolist(), of_outliers, strict=True)]
     )
-    size = _known.bundle.manifest.image_size
+    size = known.bundle.manifest.image_size
     images = np.full((len(ids), size, size, 3), 127, np.uint8)
     found, missing, ways = np.zeros(len(ids), bool), tuple[str, ...](), tuple[Way, ...]()
     if there.any():
-        pictures = _known.library.show(ids[there])
+        pictures = known.library.show(ids[there])
         images[there], found[there] = pictures.images, pictures.found
         missing, ways = pictures.missing, pictures.ways
     rows = tuple((first + np.flatnonzero(~found)).tolist())

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future
-
 import numpy as np
 import streamlit as st
 
 from sdviz.analysis import Evidence, MissingPart, PictureLibrary
 from sdviz.analysis.provenance import provenance
 from sdviz.analysis.stored_layouts import USUAL_POINTS, View, figure_3_sets, find_stored, usual_sets
-from sdviz.projection import GivenUp, LayoutJob, Layouts, LayoutSettings, fewest_points
+from sdviz.projection import Layouts, LayoutSettings, fewest_points
+from sdviz.ui.cache.background import GivenUp, Task
 from sdviz.ui.cache.evidence import open_evidence, say_missing, show_missing_part
+from sdviz.ui.cache.layouts import LayoutJob
 from sdviz.ui.charts import Chart, offer_downloads
 from sdviz.ui.charts.parts import Points
 from sdviz.ui.components.picture_sheets import TILES_A_SHEET, send_pictures
@@ -253,10 +253,10 @@ def _layouts(known: Known, wish: View) -> tuple[Layouts, str, LayoutJob | None]:
         return found, settings.method, None
     for _ in range(2):
         job = store.start(features, settings)
-        if not job.wait(AT_ONCE_SEC):
+        if not job.task.wait(AT_ONCE_SEC):
             return by_pca(features, settings.dims), "pca", job
         try:
-            return job.result(), settings.method, None
+            return job.task.result(), settings.method, None
         except GivenUp:
             continue  # its turn came while nobody looked
     raise ValueError("the layout was given up: choose it once more")
@@ -264,13 +264,13 @@ def _layouts(known: Known, wish: View) -> tuple[Layouts, str, LayoutJob | None]:
 
 @st.fragment(run_every=POLL_SEC)
 def _progress(job: LayoutJob, wish: View) -> None:
-    if job.wait(0.0):
+    if job.task.wait(0.0):
         st.rerun()
     name = TITLES[wish.layout.method]
-    if job.waiting:
+    if job.task.is_waiting:
         st.progress(0.0, f"{name} waits for another layout. Below is a PCA.")
         return
-    left = max(0.0, job.elapsed_sec / max(job.share, 0.02) - job.elapsed_sec)
+    left = max(0.0, job.task.elapsed_sec / max(job.share, 0.02) - job.task.elapsed_sec)
     st.progress(job.share, f"{name} is being laid out, {about(left)} to go. Until then you see a PCA.")
 
 
@@ -377,10 +377,10 @@ def _send_sheets(known: Known, name: str, said: Lacking) -> None:
     made = outliers_made(known, name)
     parts: list[Lacking] = []
     for number in range(-(-len(known.points) // TILES_A_SHEET)):
-        sheet, none = sheet_of(known, name, number, made is None or made.done())
+        sheet, none = sheet_of(known, name, number, made is None or made.is_done)
         parts.append(none)
         send_pictures(name, number, sheet, known.bundle.manifest.image_size, key=f"{PAGE}_sheet_{number}")
-    are_coming = made is not None and not made.done()
+    are_coming = made is not None and not made.is_done
     if made is not None and are_coming:
         _await_outliers(made)
     if (now := lacking_in_all(parts, are_coming)) != said:
@@ -389,6 +389,6 @@ def _send_sheets(known: Known, name: str, said: Lacking) -> None:
 
 
 @st.fragment(run_every=2 * POLL_SEC)
-def _await_outliers(made: Future[None]) -> None:
-    if made.done():
+def _await_outliers(made: Task[None]) -> None:
+    if made.is_done:
         st.rerun()

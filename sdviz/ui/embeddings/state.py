@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import streamlit as st
 
 from sdviz import runs
 from sdviz.analysis import Evidence, MissingPart, PictureLibrary
@@ -16,9 +15,9 @@ from sdviz.analysis.points import OUTLIERS, TRAIN, Points, available_sets, moves
 from sdviz.analysis.rescoring import SetScores
 from sdviz.analysis.stored_layouts import View
 from sdviz.analysis.votes import find_sample
-from sdviz.projection import Layouts, LayoutSettings, LayoutStore, compute_layouts
-from sdviz.ui.cache import sets_here
-from sdviz.ui.cache.memory import forgets
+from sdviz.projection import Layouts, LayoutSettings, compute_layouts
+from sdviz.ui.cache.kept import kept
+from sdviz.ui.cache.layouts import LayoutStore
 from sdviz.ui.library import BundleView
 from sdviz.ui.pictures import NEUTRAL_COLOUR
 from sdviz.ui.scores import SetsNow, sets_now
@@ -89,21 +88,17 @@ class Known(BundleView):
         return found
 
 
-@st.cache_resource(max_entries=4, show_spinner=False)
-def _points(
-    bundle_hash: str, through: bool, sets: tuple[str, ...], n: int, unit: bool, _view: View, _evidence: Evidence
-) -> Points:
-    return _view.points(_evidence)
+@kept("points")
+def _points(view: View, evidence: Evidence) -> Points:
+    return view.points(evidence)
 
 
-@st.cache_data(max_entries=8, show_spinner=False)
-def _classes(
-    bundle_hash: str, ids_hash: str, sets: str, _points: Points, _library: PictureLibrary
-) -> np.ndarray:
-    found = np.full(len(_points), "", dtype=object)
-    here = _points.sets != OUTLIERS
+@kept("classes of points")
+def _classes(points: Points, evidence: Evidence, library: PictureLibrary) -> np.ndarray:
+    found = np.full(len(points), "", dtype=object)
+    here = points.sets != OUTLIERS
     if here.any():
-        found[here] = _library.class_names(_points.ids[here])
+        found[here] = library.class_names(points.ids[here])
     return found.astype(str)
 
 
@@ -118,11 +113,10 @@ def known_of(evidence: Evidence, library: PictureLibrary, view: View) -> Known:
     Raises:
         MissingPart: The bundle has no features to show.
     """
-    bundle_hash = evidence.bundle.hash
-    points = _points(bundle_hash, view.through, view.sets, view.n, view.unit_length, view, evidence)
+    points = _points(view, evidence)
     settings = score_settings(evidence)
     now = sets_now(evidence, settings) if settings is not None else SetsNow(None, "no detector", {}, None)
-    classes = _classes(bundle_hash, ids_hash(points), sets_here(), points, library)
+    classes = _classes(points, evidence, library)
     return Known(evidence, library, points, settings, now, classes)
 
 
@@ -131,18 +125,14 @@ def titles_of(evidence: Evidence) -> dict[str, str]:
     return set_titles(evidence) | {TRAIN: "train (ID)", OUTLIERS: OUTLIERS}
 
 
-@st.cache_data(max_entries=8, show_spinner=False)
-def _moves(bundle_hash: str, _evidence: Evidence) -> bool:
-    return moves(_evidence.snapshots[0])
-
-
+@kept("moving features")
 def moves_through_training(evidence: Evidence) -> bool:
     """Whether the features of the bundle's snapshots change from epoch to epoch.
 
     Raises:
         MissingPart: It has none.
     """
-    return _moves(evidence.bundle.hash, evidence)
+    return moves(evidence.snapshots[0])
 
 
 def sets_to_choose(evidence: Evidence, through: bool) -> list[str]:
@@ -182,32 +172,21 @@ def mark_sample(known: Known, unit_length: bool) -> tuple[int, str]:
 # --- layouts --------------------------------------------------------------------------------------
 
 
-@st.cache_resource(show_spinner=False)
-def _store(folder: str) -> LayoutStore:
-    return LayoutStore(Path(folder))
-
-
-@forgets
-def _forget(bundle_hash: str) -> None:
-    # few, and quickly made again: those of other bundles are dropped as well
-    for kept in (_points, _classes, _by_pca):
-        kept.clear()
+@kept("layout stores")
+def _store(folder: Path) -> LayoutStore:
+    return LayoutStore(folder)
 
 
 def layout_store() -> LayoutStore:
     """The store of layouts, in the folder of runs."""
-    return _store(str((runs.runs_root() / ".layouts").absolute()))
+    return _store((runs.runs_root() / ".layouts").absolute())
 
 
-@st.cache_resource(max_entries=4, show_spinner="Laying out by PCA ...")
-def _by_pca(key: str, dims: int, _features: np.ndarray) -> Layouts:
-    return compute_layouts(_features, LayoutSettings("pca", dims))
-
-
+@kept("PCA")
 def by_pca(features: np.ndarray, dims: int) -> Layouts:
-    """A PCA of every epoch; takes about a second, kept in memory.
+    """A PCA of every epoch; takes about a second.
 
     Raises:
         ValueError: As `compute_layouts`.
     """
-    return _by_pca(LayoutSettings("pca", dims).key(features), dims, features)
+    return compute_layouts(features, LayoutSettings("pca", dims))

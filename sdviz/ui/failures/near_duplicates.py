@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections import OrderedDict
 from contextlib import suppress
 
 import numpy as np
@@ -11,9 +9,9 @@ import streamlit as st
 
 from sdviz.analysis import MissingPart
 from sdviz.analysis.duplicates import Pairs, ood_pairs, outlier_pairs, source_pairs
-from sdviz.ui.cache import DEVICE_LOCK
+from sdviz.ui.cache.background import DEVICE_LOCK, let_others_compute
 from sdviz.ui.cache.evidence import say_missing, show_missing_part
-from sdviz.ui.cache.memory import forgets
+from sdviz.ui.cache.kept import kept
 from sdviz.ui.components.picture_grid import Cell, Label, picture_grid
 from sdviz.ui.failures.detail import show_detail
 from sdviz.ui.failures.state import page_buttons, page_of, pictures_of
@@ -26,7 +24,6 @@ from sdviz.ui.theme import OUTLIERS
 
 PAIRS_AT_ONCE = 20
 PAIR_PX = 96
-MOST_KEPT = 12
 SOURCE, NEAREST = "outliers-source", "outliers-nearest"
 OUTLIER_KINDS = {
     SOURCE: "outliers beside their own sources",
@@ -35,54 +32,28 @@ OUTLIER_KINDS = {
 PAIRS = "f_pairs"  # stands in the address: one of the two, or a set's name
 
 
-@st.cache_resource(show_spinner=False)
-def _kept() -> OrderedDict[tuple[str, str, bool], Pairs]:
-    """Found pairs by bundle, kind and normalisation; the oldest are dropped first."""
-    return OrderedDict()
-
-
-@forgets
-def _forget(bundle_hash: str) -> None:
-    kept = _kept()
-    for key in [key for key in list(kept) if key[0] == bundle_hash]:
-        kept.pop(key, None)
-
-
+@kept("near-duplicates")
 def _pairs(view: ScoredSets, which: str) -> Pairs:
-    """The pairs of one kind, searched once. A cached function would draw the progress bar again each time.
+    """The pairs of one kind.
 
     Raises:
         MissingPart: A bundle without what that needs.
     """
-    kept, normalize = _kept(), view.settings.normalize
-    key = (view.bundle.hash, which, normalize)
-    found = kept.get(key)
-    if found is not None:
-        return found
-    place = st.empty()
+    normalize, place = view.settings.normalize, st.empty()
 
     def on_progress(share: float) -> None:
         place.progress(share, "Searching the nearest training image of each, once")
-        # between two parts others may use the device
-        DEVICE_LOCK.release()
-        time.sleep(0.002)
-        DEVICE_LOCK.acquire()
+        let_others_compute()
 
     try:
         if which == SOURCE:
-            found = source_pairs(view.evidence, normalize)
-        else:
-            with DEVICE_LOCK:
-                if which == NEAREST:
-                    found = outlier_pairs(view.evidence, normalize, on_progress)
-                else:
-                    found = ood_pairs(view.evidence, which, normalize, on_progress)
+            return source_pairs(view.evidence, normalize)
+        with DEVICE_LOCK:
+            if which == NEAREST:
+                return outlier_pairs(view.evidence, normalize, on_progress)
+            return ood_pairs(view.evidence, which, normalize, on_progress)
     finally:
         place.empty()
-    kept[key] = found
-    while len(kept) > MOST_KEPT:
-        kept.popitem(last=False)
-    return found
 
 
 def _choose() -> None:

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import streamlit as st
 
-from sdviz import data, runs
-from sdviz.analysis import Evidence, MissingPart, PictureLibrary, Pictures
+from sdviz import runs
+from sdviz.analysis import Evidence, MissingPart, Pictures
 from sdviz.analysis.failures import predicted_clusters
 from sdviz.analysis.notes import FILE, NoteBook
-from sdviz.ui.cache import DEVICE_LOCK
-from sdviz.ui.cache.evidence import start_search
-from sdviz.ui.cache.memory import forgets
+from sdviz.ui.cache.background import DEVICE_LOCK
+from sdviz.ui.cache.evidence import find_rescorer
+from sdviz.ui.cache.kept import kept
 from sdviz.ui.scores import ScoredSets
 from sdviz.ui.session import ScoreSettings, sample
 
@@ -40,36 +40,26 @@ class Facts:
     clusters: np.ndarray
 
 
-@st.cache_resource(max_entries=16, show_spinner=False)
-def _facts(bundle_hash: str, name: str, root: str, _evidence: Evidence, _library: PictureLibrary) -> Facts:
-    one = _evidence.sets[name]
+@kept("facts")
+def facts_of(view: ScoredSets, name: str) -> Facts:
+    """Classes and clusters of a scored set's images."""
+    one = view.evidence.sets[name]
     if one.role == "sd":
-        sources = _library.classes_of_sources(one.ids)
+        sources = view.library.classes_of_sources(one.ids)
         classes = np.array([f"outlier of {name}" if name else "" for name in sources.tolist()], dtype=str)
     else:
-        classes = _library.class_names(one.ids)
-    return Facts(classes, predicted_clusters(_evidence, one))
+        classes = view.library.class_names(one.ids)
+    return Facts(classes, predicted_clusters(view.evidence, one))
 
 
-@forgets
-def _forget(bundle_hash: str) -> None:
-    _facts.clear()
-    _places.clear(bundle_hash, None)
-
-
-def facts_of(view: ScoredSets, name: str) -> Facts:
-    """Classes and clusters of a scored set's images; kept."""
-    return _facts(view.bundle.hash, name, str(data.data_root()), view.evidence, view.library)
-
-
-@st.cache_resource(max_entries=2, show_spinner=False)
-def _places(bundle_hash: str, _evidence: Evidence) -> dict[str, tuple[str, int]]:
-    return {i: (name, row) for name, one in _evidence.sets.items() for row, i in enumerate(one.ids.tolist())}
+@kept("rows")
+def _places(evidence: Evidence) -> dict[str, tuple[str, int]]:
+    return {i: (name, row) for name, one in evidence.sets.items() for row, i in enumerate(one.ids.tolist())}
 
 
 def place_of(view: ScoredSets, one: str) -> tuple[str, int] | None:
     """The scored set of an image and its row there; None for any other image."""
-    return _places(view.bundle.hash, view.evidence).get(one)
+    return _places(view.evidence).get(one)
 
 
 @dataclass(frozen=True)
@@ -87,23 +77,19 @@ class Nearest:
     distance: float
 
 
-@st.cache_data(max_entries=4096, show_spinner=False)
-def _nearest(
-    bundle_hash: str, one: str, normalize: bool, _view: ScoredSets, _set: str, _row: int
-) -> Nearest | None:
-    scored, own = _view.evidence.sets[_set], _view.bundle.manifest.score
+@kept("nearest")
+def _nearest(view: ScoredSets, one: str, name: str, row: int) -> Nearest | None:
+    scored, own, normalize = view.evidence.sets[name], view.bundle.manifest.score, view.settings.normalize
     if scored.features is None or own is None:
         return None
-    banks = _view.evidence.banks
+    banks = view.evidence.banks
     if normalize == own.normalize:
         with DEVICE_LOCK:
-            near = _view.bundle.scorer.search(scored.features[[_row]], scored.ids[[_row]], k=1)
+            near = view.bundle.scorer.search(scored.features[[row]], scored.ids[[row]], k=1)
         distance, at = float(near.id_distances[0, 0]), int(near.id_indices[0, 0])
     else:
-        found = start_search(_view.evidence, normalize).result()
-        assert found is not None
-        all_near = found.neighbourhoods[_set]
-        distance, at = float(all_near.id_distances[_row, 0]), int(all_near.id_indices[_row, 0])
+        all_near = find_rescorer(view.evidence, normalize).neighbourhoods[name]
+        distance, at = float(all_near.id_distances[row, 0]), int(all_near.id_indices[row, 0])
     return Nearest(str(banks.id_ids[at]), int(banks.id_labels[at]), distance)
 
 
@@ -113,7 +99,7 @@ def nearest_of(view: ScoredSets, one: str) -> Nearest | None:
     if place is None:
         return None
     try:
-        return _nearest(view.bundle.hash, one, view.settings.normalize, view, *place)
+        return _nearest(view, one, *place)
     except (MissingPart, ValueError):
         return None
 

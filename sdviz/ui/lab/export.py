@@ -17,11 +17,11 @@ def export_png(state: LabState) -> bytes:
     """The pictures on show as one labelled sheet, PNG."""
     r, names = state.settings.recipe, state.names
     originals = np.stack([s.image for s in state.sources])
-    outliers = np.stack([e.outlier for e in state.outliers])
+    outliers = np.stack([e.image for e in state.outliers])
     rows = [
         (state.sources[0].word, originals),
         ("outlier", outliers),
-        ("control", np.stack([e.outlier for e in state.controls])),
+        ("control", np.stack([e.image for e in state.controls])),
         (f"noised, S={r.start_timestep}", np.stack([e.noised for e in state.outliers])),
         ("difference", heat_map(difference(originals, outliers))),
     ]
@@ -52,7 +52,7 @@ def export_zip(state: LabState) -> bytes:
                 ("control", control, source.label),
             ):
                 name = f"{folder}/{i:02d}.png"
-                archive.writestr(name, png_bytes(edited.outlier))
+                archive.writestr(name, png_bytes(edited.image))
                 row = manifest_row(
                     r,
                     state.bundle.schedule,

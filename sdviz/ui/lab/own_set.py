@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future, wait
-
 import streamlit as st
 
 from sdviz import data
@@ -11,10 +9,9 @@ from sdviz.analysis.pictures import way_to_get
 from sdviz.bundle import Bundle
 from sdviz.bundle.from_noise import images_from_noise, knows_whole_schedule
 from sdviz.data import ImageSet, MissingDataError
-from sdviz.ui.cache import DEVICE_LOCK
+from sdviz.ui.cache.background import DEVICE_LOCK, Task, start
 from sdviz.ui.cache.downloads import POLL_SEC, Download, can_download, download_of, start_download
-from sdviz.ui.cache.memory import forgets, is_in_use
-from sdviz.ui.cache.worker import ENDING, Worker
+from sdviz.ui.cache.kept import kept
 
 FROM_NOISE = "made from noise by this network"
 # images a cluster, and in all: a large network takes seconds for one on a CPU
@@ -103,78 +100,15 @@ def _plain(name: str) -> str:
 # --- images from noise ----------------------------------------------------------------------------
 
 
-class _GivenUp(Exception):
-    """Nobody wants the images any more."""
+@kept("images from noise")
+def from_noise(bundle: Bundle) -> Task[ImageSet]:
+    """The images that this bundle's network makes from noise, in the background."""
+    each = max(1, min(_PER_CLUSTER, _AT_MOST // bundle.n_clusters))
 
+    def make(task: Task[ImageSet]) -> ImageSet:
+        return images_from_noise(bundle, each, turn=DEVICE_LOCK, on_progress=task.report)
 
-class Making:
-    """Images from noise on their way, behind the page.
-
-    Attributes:
-        share: Done, 0..1.
-    """
-
-    def __init__(self, bundle: Bundle, behind: Worker) -> None:
-        """Begins, or waits for its turn.
-
-        Args:
-            bundle: Whose network makes them.
-            behind: Runs it.
-        """
-        self.share = 0.0
-        self._bundle = bundle
-        self._future: Future[ImageSet] = behind.submit(self._make)
-
-    @property
-    def is_done(self) -> bool:
-        """Whether it has come to an end, good or bad."""
-        return self._future.done()
-
-    def wait(self, seconds: float) -> bool:
-        """Waits at most so long; whether it is done."""
-        return bool(wait([self._future], seconds).done)
-
-    def result(self) -> ImageSet:
-        """The images; raises what stopped it."""
-        return self._future.result()
-
-    @property
-    def is_given_up(self) -> bool:
-        """Whether it stopped because nobody looked."""
-        return self.is_done and isinstance(self._future.exception(), _GivenUp)
-
-    def _make(self) -> ImageSet:
-        def go_on(share: float) -> None:
-            self.share = share
-            if ENDING.is_set() or not is_in_use(self._bundle.hash):
-                raise _GivenUp
-
-        each = max(1, min(_PER_CLUSTER, _AT_MOST // self._bundle.n_clusters))
-        return images_from_noise(self._bundle, each, turn=DEVICE_LOCK, on_progress=go_on)
-
-
-@st.cache_resource(show_spinner=False)
-def _maker() -> Worker:
-    return Worker("from-noise")
-
-
-@st.cache_resource(max_entries=2, show_spinner=False)
-def _makings(bundle_hash: str, _bundle: Bundle) -> Making:
-    return Making(_bundle, _maker())
-
-
-@forgets
-def _forget(bundle_hash: str) -> None:
-    _makings.clear()
-
-
-def from_noise(bundle: Bundle) -> Making:
-    """The images that this bundle's network makes from noise; made once in a server."""
-    found = _makings(bundle.hash, bundle)
-    if found.is_given_up:
-        _makings.clear(bundle.hash, bundle)
-        found = _makings(bundle.hash, bundle)
-    return found
+    return start("images from noise", make, bundle.hash)
 
 
 def show_pool_from_noise(bundle: Bundle) -> ImageSet | None:
@@ -190,7 +124,7 @@ def show_pool_from_noise(bundle: Bundle) -> ImageSet | None:
         return None
 
 
-def _await_images(making: Making) -> None:
+def _await_images(making: Task[ImageSet]) -> None:
     if making.is_done:
         st.rerun()
     st.progress(making.share, f"Making images from noise alone, once for this bundle: {making.share:.0%}")

@@ -10,8 +10,8 @@ from streamlit.delta_generator import DeltaGenerator
 
 from sdviz.bundle import Bundle
 from sdviz.nn.device import device_name
-from sdviz.outliers import Recipe, draw_target_labels
-from sdviz.ui.cache import Edit, Edited, look_ahead
+from sdviz.outliers import Outlier, OutlierRequest, Recipe, draw_target_labels
+from sdviz.ui.cache.outliers import make_next
 from sdviz.ui.cluster_names import usual_names
 from sdviz.ui.components.picture_grid import Cell, Label, picture_grid
 from sdviz.ui.lab.controls import other_names, show_controls, what_a_link_takes
@@ -102,13 +102,15 @@ def _lab(bundle: Bundle, sources: list[Source]) -> None:
     _status_line(status, bundle, settings, made)
     show_view(state)
     if settings.target != ALL_OTHERS:
-        look_ahead(bundle, [_pairs(sources, targets, r) for r in _next_recipes(bundle, settings.recipe)])
+        make_next(bundle, [_pairs(sources, targets, r) for r in _next_recipes(bundle, settings.recipe)])
 
 
-def _pairs(sources: list[Source], targets: np.ndarray, recipe: Recipe) -> list[Edit]:
+def _pairs(sources: list[Source], targets: np.ndarray, recipe: Recipe) -> list[OutlierRequest]:
     """The outlier of each source, then the control of each."""
-    wrong = [Edit(s.id, s.image, s.label, int(t), recipe) for s, t in zip(sources, targets, strict=True)]
-    return wrong + [replace(one, target=one.label) for one in wrong]
+    wrong = [
+        OutlierRequest(s.id, s.image, s.label, int(t), recipe) for s, t in zip(sources, targets, strict=True)
+    ]
+    return wrong + [replace(one, target_label=one.label) for one in wrong]
 
 
 def _next_recipes(bundle: Bundle, now: Recipe) -> list[Recipe]:
@@ -120,7 +122,7 @@ def _next_recipes(bundle: Bundle, now: Recipe) -> list[Recipe]:
     return [one for one in near if 0 <= one.start_timestep <= max_s and W_MIN <= one.guidance_scale <= W_MAX]
 
 
-def first_view(bundle: Bundle) -> list[Edit]:
+def first_view(bundle: Bundle) -> list[OutlierRequest]:
     """The pictures that the page makes when it is opened with nothing chosen.
 
     Raises:
@@ -135,9 +137,9 @@ def first_view(bundle: Bundle) -> list[Edit]:
     return pairs + scrub_frames(bundle, pairs[0])[1]
 
 
-def _status_line(status: DeltaGenerator, bundle: Bundle, settings: Settings, made: list[Edited]) -> None:
+def _status_line(status: DeltaGenerator, bundle: Bundle, settings: Settings, made: list[Outlier]) -> None:
     r = settings.recipe
-    sigma, ms = bundle.schedule.sigma(r.start_timestep), 1000 * sum(m.batch_sec / m.batch_images for m in made)
+    sigma, ms = bundle.schedule.sigma(r.start_timestep), 1000 * sum(m.elapsed_sec for m in made)
     with status.container():
         st.caption(
             f"S = {r.start_timestep} (σ {sigma:.2f}), w = {r.guidance_scale:g}{interval_text(r)}, "
@@ -160,9 +162,9 @@ def _show_pairs(state: LabState) -> None:
     for i, (source, out, control) in enumerate(zip(sources, state.outliers, state.controls, strict=True)):
         was, place = names[source.label], str(i)
         wrong, right = ("nothing", "nothing") if unlabelled else (names[int(state.targets[i])], was)
-        ms = 1000 * out.batch_sec / out.batch_images
+        ms = 1000 * out.elapsed_sec
         how = f"{solver}, {counted(out.network_calls, 'call')}, {ms:.0f} ms, {device}"
-        heat = heat_map(difference(source.image, out.outlier))
+        heat = heat_map(difference(source.image, out.image))
         texts = (
             f"{source.word}: {was}, {source.id}",
             f"outlier: {was}, told {wrong}",
@@ -174,7 +176,7 @@ def _show_pairs(state: LabState) -> None:
             (
                 Cell(data_uri(source.image), texts[0], source.colour, id=place, chosen=i == state.focus),
                 Cell(
-                    data_uri(out.outlier),
+                    data_uri(out.image),
                     texts[1],
                     OUTLIER_COLOUR,
                     f"told {wrong}",
@@ -182,7 +184,7 @@ def _show_pairs(state: LabState) -> None:
                     place,
                     i == state.focus,
                 ),
-                Cell(data_uri(control.outlier), texts[2], CONTROL_COLOUR, f"told {right}", id=place),
+                Cell(data_uri(control.image), texts[2], CONTROL_COLOUR, f"told {right}", id=place),
                 Cell(data_uri(out.noised), texts[3], NEUTRAL_COLOUR),
                 Cell(data_uri(heat), texts[4], NEUTRAL_COLOUR, facts, how),
             )
@@ -230,13 +232,15 @@ def _focus(count: int) -> int:
 
 def _show_all_targets(
     bundle: Bundle, sources: list[Source], settings: Settings, run: Run, focus: int
-) -> list[Edited]:
+) -> list[Outlier]:
     """Shows every image under every label, the right one as control; returns the results source by source."""
     names = usual_names(bundle)
-    edits = [
-        Edit(s.id, s.image, s.label, target, settings.recipe) for s in sources for target in range(len(names))
+    requests = [
+        OutlierRequest(s.id, s.image, s.label, target, settings.recipe)
+        for s in sources
+        for target in range(len(names))
     ]
-    made = run(edits, "Denoising under every label")
+    made = run(requests, "Denoising under every label")
     rows = [Label(sources[0].word, sources[0].role), *(Label(f"told {n}") for n in names)]
     cells = [
         Cell(data_uri(s.image), f"{s.word}: {names[s.label]}", s.colour, id=str(i), chosen=i == focus)
@@ -247,7 +251,7 @@ def _show_all_targets(
             own = target == source.label
             cells.append(
                 Cell(
-                    data_uri(made[i * len(names) + target].outlier),
+                    data_uri(made[i * len(names) + target].image),
                     f"{names[source.label]}, told {name}",
                     CONTROL_COLOUR if own else OUTLIER_COLOUR,
                     small=f"{_right_label(sources)}: control" if own else "",
@@ -258,7 +262,7 @@ def _show_all_targets(
     return made
 
 
-def _show_numbers(state: LabState, wrong: list[tuple[int, Edited]]) -> tuple[int, int] | None:
+def _show_numbers(state: LabState, wrong: list[tuple[int, Outlier]]) -> tuple[int, int] | None:
     """Shows shift and background PSNR of outliers, given as (row of the source, result), and of controls.
 
     Returns:
@@ -269,7 +273,7 @@ def _show_numbers(state: LabState, wrong: list[tuple[int, Edited]]) -> tuple[int
     if bundle.clusterer is not None:
         for column, made, name in zip(columns, (wrong, right), _SHIFT_HELP, strict=False):
             labels = np.array([sources[i].label for i, _ in made])
-            changed = int((clusters_of(bundle, [e.outlier for _, e in made]) != labels).sum())
+            changed = int((clusters_of(bundle, [e.image for _, e in made]) != labels).sum())
             column.metric(name, f"{changed} of {len(made)}", help=_SHIFT_HELP[name])
             if made is wrong:
                 same = (len(made) - changed, len(made))

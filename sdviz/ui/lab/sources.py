@@ -14,7 +14,8 @@ from sdviz.bundle.from_noise import NAME
 from sdviz.data import DataError, ImageSet
 from sdviz.data.imageset import permutation
 from sdviz.data.uploads import from_uploads
-from sdviz.ui.cache import DEVICE_LOCK, load_images
+from sdviz.ui.cache.background import DEVICE_LOCK
+from sdviz.ui.cache.bundles import load_images
 from sdviz.ui.cluster_names import usual_names
 from sdviz.ui.components.picture_grid import Cell, picture_grid
 from sdviz.ui.lab.own_set import (

@@ -12,8 +12,9 @@ from sdviz import data
 from sdviz.bundle import Bundle
 from sdviz.diffusion.samplers import SAMPLERS
 from sdviz.evaluation import background_psnr
-from sdviz.outliers import Recipe
-from sdviz.ui.cache import DEVICE_LOCK, Edit, Edited, is_looking_ahead, make_edits
+from sdviz.outliers import Outlier, OutlierRequest, Recipe
+from sdviz.ui.cache.background import DEVICE_LOCK
+from sdviz.ui.cache.outliers import is_making_next, make_outliers
 from sdviz.ui.lab.sources import Source
 from sdviz.ui.widgets import time_left
 
@@ -21,7 +22,7 @@ RANDOM_OTHER = "random other"
 ALL_OTHERS = "all others at once"
 SOLVERS = {one.key: one.title for one in SAMPLERS.values()}
 
-Run = Callable[..., list[Edited]]
+Run = Callable[..., list[Outlier]]
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,8 @@ class LabState:
     sources: list[Source]
     settings: Settings
     targets: np.ndarray
-    outliers: list[Edited]
-    controls: list[Edited]
+    outliers: list[Outlier]
+    controls: list[Outlier]
     focus: int
     same: tuple[int, int] | None = None
 
@@ -89,20 +90,20 @@ def interval_text(recipe: Recipe) -> str:
 
 
 def runner(bundle: Bundle, status: DeltaGenerator) -> Run:
-    """(edits, what is being done, trajectory) -> results, with progress and time left in `status`."""
+    """(requests, what is being done, trajectory) -> results, with progress and time left in `status`."""
 
-    def run(edits: list[Edit], what: str, trajectory: bool = False) -> list[Edited]:
-        if DEVICE_LOCK.locked() and not is_looking_ahead():
+    def run(requests: list[OutlierRequest], what: str, trajectory: bool = False) -> list[Outlier]:
+        if DEVICE_LOCK.locked() and not is_making_next():
             status.progress(0.0, "Somebody else's pictures are being made; yours come next")
-        return make_edits(bundle, edits, time_left(status, what), trajectory)
+        return make_outliers(bundle, requests, time_left(status, what), trajectory)
 
     return run
 
 
-def mean_psnr(made: list[tuple[Source, Edited]]) -> float:
-    """Mean background PSNR in dB of drawn sources' edits; inf where nothing was touched."""
+def mean_psnr(made: list[tuple[Source, Outlier]]) -> float:
+    """Mean background PSNR in dB of drawn sources' outliers; inf where nothing was touched."""
     original = np.stack([s.image for s, _ in made])
     masks = data.masks(np.array([s.id for s, _ in made]))
-    psnr = background_psnr(original, np.stack([e.outlier for _, e in made]), masks)
+    psnr = background_psnr(original, np.stack([e.image for _, e in made]), masks)
     finite = psnr[np.isfinite(psnr)]
     return float(finite.mean()) if len(finite) else float("inf")

@@ -10,8 +10,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from sdviz.bundle import Bundle
-from sdviz.outliers import Recipe
-from sdviz.ui.cache import Edit
+from sdviz.outliers import OutlierRequest, Recipe
 from sdviz.ui.components.picture_grid import Cell, Label, picture_grid
 from sdviz.ui.components.scrub_strip import Frame, scrub_strip
 from sdviz.ui.lab.export import export_png, export_zip
@@ -49,17 +48,17 @@ def show_view(state: LabState) -> None:
         slot.caption(f"What is shown above, to keep.{generated}")
 
 
-def _edit(state: LabState, row: int, recipe: Recipe, right: bool = False) -> Edit:
+def _request(state: LabState, row: int, recipe: Recipe, right: bool = False) -> OutlierRequest:
     source = state.sources[row]
     target = source.label if right else int(state.targets[row])
-    return Edit(source.id, source.image, source.label, target, recipe)
+    return OutlierRequest(source.id, source.image, source.label, target, recipe)
 
 
-def scrub_frames(bundle: Bundle, edit: Edit) -> tuple[list[int], list[Edit]]:
+def scrub_frames(bundle: Bundle, request: OutlierRequest) -> tuple[list[int], list[OutlierRequest]]:
     """S of each frame of the scrub strip, and what to make for them: the outliers, then the controls."""
     values = s_values(bundle.manifest.max_train_timestep, N_SCRUB_FRAMES)
-    wrong = [replace(edit, recipe=replace(edit.recipe, start_timestep=s)) for s in values]
-    return values, wrong + [replace(one, target=one.label) for one in wrong]
+    wrong = [replace(request, recipe=replace(request.recipe, start_timestep=s)) for s in values]
+    return values, wrong + [replace(one, target_label=one.label) for one in wrong]
 
 
 def _set_s() -> None:
@@ -67,13 +66,13 @@ def _set_s() -> None:
 
 
 def _scrub(state: LabState, run: Run) -> None:
-    values, edits = scrub_frames(state.bundle, _edit(state, state.focus, state.settings.recipe))
-    made = run(edits, "Making the frames")
+    values, requests = scrub_frames(state.bundle, _request(state, state.focus, state.settings.recipe))
+    made = run(requests, "Making the frames")
     outliers, controls = made[: len(values)], made[len(values) :]
     source, was, target = state.source, state.was, state.target
     frames = []
     for s, outlier, control in zip(values, outliers, controls, strict=True):
-        pictures = [data_uri(p) for p in (source.image, outlier.noised, outlier.outlier, control.outlier)]
+        pictures = [data_uri(p) for p in (source.image, outlier.noised, outlier.image, control.image)]
         what = f"the {source.word} image" if s == 0 else f"{was}, told {target}"
         frames.append(
             Frame(str(s), str(s), f"S = {s}", f"σ = {state.bundle.schedule.sigma(s):.2f}: {what}", pictures)
@@ -112,15 +111,15 @@ def _sheet(state: LabState, run: Run) -> None:
     max_s = state.bundle.manifest.max_train_timestep
     s_row = s_values(max_s, 6)[1:]
     grid = [(w, s) for w in SHEET_W for s in s_row]
-    edits = [
-        _edit(state, state.focus, replace(state.settings.recipe, start_timestep=s, guidance_scale=w))
+    requests = [
+        _request(state, state.focus, replace(state.settings.recipe, start_timestep=s, guidance_scale=w))
         for w, s in grid
     ]
-    made = run(edits, "Making the sheet")
+    made = run(requests, "Making the sheet")
     r = state.settings.recipe
     now = (r.guidance_scale, r.start_timestep)
     cells = [
-        Cell(data_uri(m.outlier), f"S={s}, w={w:g}", OUTLIER_COLOUR, id=f"{s}|{w}", chosen=(w, s) == now)
+        Cell(data_uri(m.image), f"S={s}, w={w:g}", OUTLIER_COLOUR, id=f"{s}|{w}", chosen=(w, s) == now)
         for (w, s), m in zip(grid, made, strict=True)
     ]
     sigma = state.bundle.schedule.sigma
@@ -142,7 +141,7 @@ def _trajectory(state: LabState, run: Run) -> None:
     if r.start_timestep == 0:
         st.info("S is 0: nothing is noised, so there is no way back to show. Raise S.")
         return
-    wrong, right = _edit(state, state.focus, r), _edit(state, state.focus, r, right=True)
+    wrong, right = _request(state, state.focus, r), _request(state, state.focus, r, right=True)
     made = run([wrong, right], "Following the steps", trajectory=True)
     timesteps = state.bundle.schedule.timesteps(r.start_timestep, r.num_inference_steps)
     shown = np.unique(np.linspace(0, len(timesteps) - 1, min(len(timesteps), 8)).round().astype(int))
@@ -174,15 +173,15 @@ def _curve(state: LabState, run: Run) -> None:
     sources, n = state.sources, len(state.sources)
     current = state.settings.recipe.start_timestep
     values = s_values(state.bundle.manifest.max_train_timestep, N_CURVE_POINTS)[1:]
-    edits = []
+    requests = []
     for s in values:
         recipe = replace(state.settings.recipe, start_timestep=s)
-        edits += [_edit(state, i, recipe) for i in range(n)] + [
-            _edit(state, i, recipe, right=True) for i in range(n)
+        requests += [_request(state, i, recipe) for i in range(n)] + [
+            _request(state, i, recipe, right=True) for i in range(n)
         ]
-    made = run(edits, "Measuring along S")
+    made = run(requests, "Measuring along S")
     labels = np.array([s.label for s in sources])
-    seen = clusters_of(state.bundle, [m.outlier for m in made]).reshape(len(values), 2, n)
+    seen = clusters_of(state.bundle, [m.image for m in made]).reshape(len(values), 2, n)
     shift = (seen != labels).mean(2)
     psnr = [
         mean_psnr(list(zip(sources, made[k * 2 * n : k * 2 * n + n], strict=True))) for k in range(len(values))

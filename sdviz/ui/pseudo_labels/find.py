@@ -6,12 +6,11 @@ import numpy as np
 import streamlit as st
 
 from sdviz.analysis.cluster_names import NamesError, rename
-from sdviz.bundle import Bundle
 from sdviz.data.uploads import from_uploads
-from sdviz.ui.cache import DEVICE_LOCK
 from sdviz.ui.cache.evidence import why_not_found
 from sdviz.ui.cluster_names import cluster_before, names_file, usual_names
 from sdviz.ui.components.picture_grid import Cell, picture_grid
+from sdviz.ui.outliers import cluster_of
 from sdviz.ui.page import VOTES, open_page
 from sdviz.ui.pictures import data_uri
 from sdviz.ui.pseudo_labels.state import Clusters
@@ -64,13 +63,6 @@ def _full_id(wanted: str, ids: np.ndarray) -> str:
     return wanted if wanted in ending or not len(ending) else str(ending[0])
 
 
-@st.cache_data(max_entries=256, show_spinner=False)
-def _name_cluster(bundle_hash: str, image: bytes, shape: tuple[int, ...], _bundle: Bundle) -> tuple[int, float]:
-    with DEVICE_LOCK:
-        labels, confidence = _bundle.pseudo_label(np.frombuffer(image, np.uint8).reshape(1, *shape))
-    return int(labels[0]), float(confidence[0])
-
-
 def show_found(clusters: Clusters) -> None:
     """Shows the image in use: its picture, cluster, confidence, and a button to its votes."""
     # an id that was not found is not the image in use; it is shown until another is chosen
@@ -94,8 +86,7 @@ def show_found(clusters: Clusters) -> None:
         elif bundle.clusterer is None:
             says = "no training image, and this bundle has no clusterer that could name its cluster."
         else:
-            image = pictures.images[0]
-            cluster, sure = _name_cluster(bundle.hash, image.tobytes(), image.shape, bundle)
+            cluster, sure = cluster_of(bundle, pictures.images[0])
             says = f"{_bold_name(clusters.names[cluster])}, {percent(sure, 2)} sure: the clusterer was asked."
         columns = st.columns([1.5, 3.7, 2.6], vertical_alignment="center")
         with columns[0]:
@@ -140,7 +131,7 @@ def upload_field(clusters: Clusters) -> None:
             st.caption(f"Only the first {MAX_UPLOADS} of {len(files)} files are used.")
         cells = []
         for one, image in zip(chosen.ids.tolist(), chosen.images, strict=True):
-            cluster, sure = _name_cluster(bundle.hash, image.tobytes(), image.shape, bundle)
+            cluster, sure = cluster_of(bundle, image)
             name, alt = clusters.names[cluster], f"{one}, {clusters.title(cluster)}"
             cells.append(Cell(data_uri(image), alt, cluster_colour(cluster), name, f"{percent(sure)} sure"))
         if cells:

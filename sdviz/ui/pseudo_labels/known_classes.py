@@ -9,35 +9,30 @@ from sdviz.analysis import Evidence
 from sdviz.analysis.clusters import AgainstClasses, against_classes
 from sdviz.analysis.provenance import provenance
 from sdviz.analysis.same_images import find_images
-from sdviz.ui.cache import sets_here
+from sdviz.bundle import Bundle
+from sdviz.ui.cache.kept import kept
 from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.charts.parts import Heat
 from sdviz.ui.pseudo_labels.state import Clusters
 from sdviz.ui.text import plain
 
 
-@st.cache_data(max_entries=2, show_spinner="Reading the known classes ...")
-def _classes(bundle_hash: str, here: str, _evidence: Evidence, _ids: np.ndarray) -> np.ndarray:
-    return find_images(_evidence.bundle, _ids, _evidence.sources, False).class_names
-
-
+@kept("known classes")
 def known_classes(evidence: Evidence, ids: np.ndarray) -> np.ndarray:
     """The class of each training image, str (N,), "" where it is unknown."""
-    return _classes(evidence.bundle.hash, sets_here(), evidence, ids)
+    return find_images(evidence.bundle, ids, evidence.sources, False).class_names
 
 
-@st.cache_data(max_entries=2, show_spinner=False)
-def _against(
-    bundle_hash: str, root: str, _clusters: np.ndarray, _classes: np.ndarray, n: int
-) -> AgainstClasses | None:
-    return against_classes(_clusters, _classes, n)
+@kept("agreement")
+def _against(bundle: Bundle, clusters: np.ndarray, classes: np.ndarray) -> AgainstClasses | None:
+    return against_classes(clusters, classes, bundle.n_clusters)
 
 
 def show_truth(clusters: Clusters, classes: np.ndarray) -> None:
     """Shows accuracy, NMI, ARI and the confusion matrix against the training images' classes, str (N,)."""
     bundle, names = clusters.bundle, clusters.names
     st.subheader("Against the known classes")
-    found = _against(bundle.hash, sets_here(), clusters.labels.labels, classes, bundle.n_clusters)
+    found = _against(bundle, clusters.labels.labels, classes)
     if found is None:
         st.info(
             "No class of a training image is known on this machine: the set has no labels, or is not here. "

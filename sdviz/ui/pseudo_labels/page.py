@@ -10,6 +10,7 @@ import streamlit as st
 from sdviz.analysis import Evidence, MissingPart, PictureLibrary, Pictures, PseudoLabels
 from sdviz.analysis.clusters import ClusterFacts, cluster_facts
 from sdviz.ui.cache.evidence import open_evidence, say_missing, show_missing_part
+from sdviz.ui.cache.kept import kept
 from sdviz.ui.cluster_names import TRUTH, with_known_classes
 from sdviz.ui.components.picture_grid import Cell, Label, picture_grid
 from sdviz.ui.links import keep_link_values, restore_link_values, set_link_value
@@ -37,10 +38,10 @@ ROWS_AT_ONCE = 20
 Found = tuple[PseudoLabels, ClusterFacts, dict[str, int]]
 
 
-@st.cache_resource(max_entries=2, show_spinner=False)
-def _found(bundle_hash: str, _evidence: Evidence) -> Found:
-    labels = _evidence.pseudo_labels
-    facts = cluster_facts(labels, _evidence.bundle.n_clusters)
+@kept("pseudo-labels")
+def _found(evidence: Evidence) -> Found:
+    labels = evidence.pseudo_labels
+    facts = cluster_facts(labels, evidence.bundle.n_clusters)
     return labels, facts, {one: row for row, one in enumerate(labels.ids.tolist())}
 
 
@@ -53,7 +54,7 @@ def show_pseudo_labels(context: PageContext) -> None:
         restore_link_values((CLUSTER, TRUTH))
     evidence, library = open_evidence(context.bundle)
     try:
-        found = _found(context.bundle.hash, evidence)
+        found = _found(evidence)
     except (MissingPart, ValueError) as error:
         show_missing_part(str(error), SHOWS)
         return

@@ -14,6 +14,7 @@ from sdviz.analysis.provenance import provenance
 from sdviz.analysis.records import BundleRecord, RecipeMap, once_each, recipe_map
 from sdviz.bundle import Bundle
 from sdviz.ui.cache.evidence import find_rescorer
+from sdviz.ui.cache.kept import kept
 from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.charts.parts import Heat
 from sdviz.ui.page import ROOT
@@ -29,16 +30,11 @@ KS = (1, 2, 5, 10, 20, 50)
 ALPHAS = (0.0, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 
 
-@st.cache_data(max_entries=32, show_spinner="Measuring every k and α ...")
+@kept("k-alpha map")
 def _map(
-    bundle_hash: str,
-    normalize: bool,
-    names: tuple[str, ...],
-    ks: tuple[int, ...],
-    alphas: tuple[float, ...],
-    _evidence: Evidence,
+    evidence: Evidence, normalize: bool, names: tuple[str, ...], ks: tuple[int, ...], alphas: tuple[float, ...]
 ) -> np.ndarray:
-    return k_alpha_map(find_rescorer(_evidence, normalize), _evidence.id_set.name, names, ks, alphas)
+    return k_alpha_map(find_rescorer(evidence, normalize), evidence.id_set.name, names, ks, alphas)
 
 
 def shown_ks(evidence: Evidence, settings: ScoreSettings) -> tuple[int, ...]:
@@ -62,7 +58,7 @@ def k_alpha_chart(evidence: Evidence, settings: ScoreSettings, names: Sequence[s
         MissingPart: The bundle lacks what a search needs.
     """
     ks, alphas = shown_ks(evidence, settings), shown_alphas(settings)
-    z = 100 * _map(evidence.bundle.hash, settings.normalize, tuple(names), ks, alphas, evidence)
+    z = 100 * _map(evidence, settings.normalize, tuple(names), ks, alphas)
     cell = (alphas.index(settings.alpha), ks.index(settings.k)) if settings.k in ks else None
     rows = [f"{alpha:g}" for alpha in alphas]
     heat = Heat("AUROC (%)", [str(k) for k in ks], rows, z, ".2f", framed=cell)

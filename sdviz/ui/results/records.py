@@ -5,21 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import streamlit as st
 
 from sdviz.analysis.records import BundleRecord, read_columns, read_record
 from sdviz.bundle import MANIFEST, BundleError
+from sdviz.ui.cache.kept import kept
 from sdviz.ui.page import find_bundles
 
 
-@st.cache_resource(max_entries=64, show_spinner=False)
+@kept("records")
 def _record(path: str, name: str, changed_ns: int) -> BundleRecord:
     return read_record(Path(path), name)
-
-
-@st.cache_resource(max_entries=4, show_spinner=False)
-def _columns(path: str, bundle_hash: str, _record: BundleRecord) -> dict[str, dict[str, np.ndarray]]:
-    return read_columns(_record)
 
 
 def find_record(path: Path, name: str) -> BundleRecord:
@@ -32,13 +27,14 @@ def find_record(path: Path, name: str) -> BundleRecord:
     return _record(str(path), name, file.stat().st_mtime_ns if file.exists() else 0)
 
 
+@kept("columns")
 def find_columns(record: BundleRecord) -> dict[str, dict[str, np.ndarray]]:
     """The scores of a bundle; kept for four bundles.
 
     Raises:
         BundleError: As `read_columns`.
     """
-    return _columns(str(record.path), record.hash, record)
+    return read_columns(record)
 
 
 def all_records() -> tuple[list[BundleRecord], list[str]]:

@@ -10,6 +10,7 @@ from sdviz.analysis import Evidence, MissingPart
 from sdviz.analysis.curves import Results, reported, results_of
 from sdviz.analysis.provenance import provenance
 from sdviz.evaluation.writing import csv_table
+from sdviz.ui.cache.kept import kept
 from sdviz.ui.charts import file_name
 from sdviz.ui.scores import ScoredSets
 
@@ -21,9 +22,9 @@ BOOTSTRAP = 200
 NO_DETECTOR = "this bundle has no detector: it scores nothing"
 
 
-@st.cache_data(max_entries=32, show_spinner="Measuring every set, with intervals ...")
-def _measured(bundle_hash: str, k: int, alpha: float, normalize: bool, _state: ScoredSets) -> Results:
-    return results_of(_state.evidence, _state.scores, BOOTSTRAP)
+@kept("metrics")
+def _measured(state: ScoredSets) -> Results:
+    return results_of(state.evidence, state.scores, BOOTSTRAP)
 
 
 def find_results(state: ScoredSets) -> Results:
@@ -33,8 +34,7 @@ def find_results(state: ScoredSets) -> Results:
             return reported(state.evidence)
         except MissingPart:
             pass
-    s = state.settings
-    return _measured(state.evidence.bundle.hash, s.k, s.alpha, s.normalize, state)
+    return _measured(state)
 
 
 def report_provenance(evidence: Evidence) -> dict[str, str]:

@@ -23,6 +23,7 @@ from sdviz.analysis.votes import (
     scored_sets,
 )
 from sdviz.data.uploads import from_uploads
+from sdviz.ui.cache.kept import kept
 from sdviz.ui.components.picture_grid import Cell, picture_grid
 from sdviz.ui.library import BundleView
 from sdviz.ui.pictures import data_uri
@@ -249,7 +250,7 @@ def _gallery(choice: _Choice, ids: np.ndarray, totals: np.ndarray, at: int) -> N
         choice.show_thumbnails(ids[rows], totals[rows], f"{PAGE}_gallery")
 
 
-@st.cache_data(max_entries=16, show_spinner=False)
+@kept("uploads")
 def _prepared(name: str, file_bytes: bytes, size_px: int) -> tuple[str, np.ndarray | None, str]:
     """The id and the picture of a file, or why it is no picture."""
     made, refused = from_uploads([(name, file_bytes)], size_px)

@@ -11,14 +11,14 @@ from sdviz.analysis import MissingPart
 from sdviz.analysis.provenance import provenance
 from sdviz.analysis.votes import OUTLIERS, TRAIN
 from sdviz.data.decode import through_jpeg
-from sdviz.outliers import Recipe, draw_target_labels
-from sdviz.ui.cache import Edit, make_edits
+from sdviz.outliers import OutlierRequest, Recipe, draw_target_labels
+from sdviz.ui.cache.outliers import make_outliers
 from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.charts.parts import Line, Mark
 from sdviz.ui.components.picture_grid import Cell, Label, picture_grid
-from sdviz.ui.outliers import s_slider, s_values, w_slider
+from sdviz.ui.outliers import cluster_of, s_slider, s_values, w_slider
 from sdviz.ui.pictures import CONTROL_COLOUR, OUTLIER_COLOUR, data_uri
-from sdviz.ui.sample_votes.state import PAGE, SampleView, cluster_of, detector_says, group_colour, neighbours
+from sdviz.ui.sample_votes.state import PAGE, SampleView, detector_says, group_colour, neighbours
 from sdviz.ui.text import counted, plain
 from sdviz.ui.widgets import time_left
 
@@ -102,14 +102,15 @@ def _pictures(
     """The image denoised under the wrong and under the right label, uint8 (n,H,W,3) each."""
     place = st.container(height=46, border=False).empty()
     on_progress = time_left(place, "Denoising along S")
-    edit = Edit(view.sample.id, view.picture, label, target, recipes[0])
-    wrong = [replace(edit, recipe=recipe) for recipe in recipes]
-    made = make_edits(view.bundle, [*wrong, *(replace(one, target=label) for one in wrong)], on_progress)
+    request = OutlierRequest(view.sample.id, view.picture, label, target, recipes[0])
+    wrong = [replace(request, recipe=recipe) for recipe in recipes]
+    right = [replace(one, target_label=label) for one in wrong]
+    made = make_outliers(view.bundle, wrong + right, on_progress)
     place.caption(
         f"w = {recipes[0].guidance_scale:g}, {counted(recipes[0].num_inference_steps, 'step')} at each S, "
         "the same noise under both labels."
     )
-    pictures = np.stack([one.outlier for one in made])
+    pictures = np.stack([one.image for one in made])
     jpeg = ((view.bundle.manifest.config or {}).get("outliers") or {}).get("jpeg")
     if jpeg:
         # as the bank was: at S = 0 the image is left as it is

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import streamlit as st
 
 from sdviz.analysis import Evidence, MissingPart, PictureLibrary
 from sdviz.analysis.pictures import Way
@@ -26,9 +25,9 @@ from sdviz.analysis.votes import (
 from sdviz.bundle import Banks, Bundle
 from sdviz.detection.score import Neighbourhood, SDScore
 from sdviz.nn.detector import detector_outputs
-from sdviz.ui.cache import DEVICE_LOCK
+from sdviz.ui.cache.background import DEVICE_LOCK
 from sdviz.ui.cache.evidence import needs_search
-from sdviz.ui.cache.memory import forgets
+from sdviz.ui.cache.kept import kept
 from sdviz.ui.library import BundleView
 from sdviz.ui.pictures import NEUTRAL_COLOUR, TRAIN_COLOUR
 from sdviz.ui.session import ScoreSettings, set_shared
@@ -119,99 +118,58 @@ def sample_view(
 # --- kept -----------------------------------------------------------------------------------------
 
 
-@st.cache_resource(max_entries=3, show_spinner=False)
-def _search_over_banks(bundle_hash: str, normalize: bool, _evidence: Evidence) -> SDScore:
-    banks, own = _evidence.banks, _evidence.bundle.manifest.score
+@kept("neighbour index")
+def search_over_banks(evidence: Evidence, normalize: bool) -> SDScore:
+    """The kNN index over this bundle's banks, for any k that pages offer.
+
+    Raises:
+        MissingPart: A bundle without banks.
+    """
+    banks, own = evidence.banks, evidence.bundle.manifest.score
     k = most_neighbours(len(banks.id_ids), 1 if own is None else own.k)
     return SDScore(k, 0.0, normalize).fit(
         banks.id_features,
         banks.outlier_features,
         id_ids=banks.id_ids,
         outlier_ids=banks.outlier_ids,
-        device=_evidence.bundle.device,
+        device=evidence.bundle.device,
     )
 
 
-def search_over_banks(evidence: Evidence, normalize: bool) -> SDScore:
-    """The kNN index over this bundle's banks, for any k that pages offer; kept.
-
-    Raises:
-        MissingPart: A bundle without banks.
-    """
-    return _search_over_banks(evidence.bundle.hash, normalize, evidence)
-
-
-@forgets
-def _forget(bundle_hash: str) -> None:
-    for normalize in (True, False):
-        _search_over_banks.clear(bundle_hash, normalize, None)
-        _map_of.clear(bundle_hash, normalize, None)
-
-
-@st.cache_data(max_entries=512, show_spinner=False)
-def _neighbours(
-    bundle_hash: str, normalize: bool, features: np.ndarray, id_id: str, outlier_id: str, _evidence: Evidence
-) -> Neighbourhood:
-    with DEVICE_LOCK:
-        search = search_over_banks(_evidence, normalize)
-        ids = _evidence.banks.id_ids
-        # an image of the bank is not its own neighbour
-        k = min(search.k, len(ids) - int((ids == id_id).sum()))
-        return search_both(search, features, id_id, outlier_id, k)
-
-
+@kept("neighbours")
 def neighbours(
     evidence: Evidence, settings: ScoreSettings, features: np.ndarray, id_id: str, outlier_id: str = ""
 ) -> Neighbourhood:
-    """The neighbours of pictures made of one image, enough for any k; kept.
+    """The neighbours of pictures made of one image, enough for any k.
 
     Raises:
         ValueError: No ID image besides itself.
     """
-    return _neighbours(
-        evidence.bundle.hash, settings.normalize, np.ascontiguousarray(features), id_id, outlier_id, evidence
-    )
-
-
-@st.cache_data(max_entries=256, show_spinner=False)
-def _detector_says(
-    bundle_hash: str, images: np.ndarray, _bundle: Bundle
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    assert _bundle.detector is not None
     with DEVICE_LOCK:
-        said = detector_outputs(_bundle.detector, images, _bundle.device)
+        search = search_over_banks(evidence, settings.normalize)
+        ids = evidence.banks.id_ids
+        # an image of the bank is not its own neighbour
+        k = min(search.k, len(ids) - int((ids == id_id).sum()))
+        return search_both(search, np.ascontiguousarray(features), id_id, outlier_id, k)
+
+
+@kept("detector outputs")
+def detector_says(bundle: Bundle, images: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Features float32 (N,D) and logits by head of pictures uint8 (N,H,W,3), from a bundle with a detector."""
+    assert bundle.detector is not None
+    with DEVICE_LOCK:
+        said = detector_outputs(bundle.detector, images, bundle.device)
     return said.features, {name: getattr(said, name) for name in HEADS}
 
 
-def detector_says(bundle: Bundle, images: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Features float32 (N,D) and logits by head of pictures uint8 (N,H,W,3), from a bundle with a detector."""
-    return _detector_says(bundle.hash, images, bundle)
-
-
-@st.cache_data(max_entries=128, show_spinner=False)
-def _cluster_of(bundle_hash: str, image: np.ndarray, _bundle: Bundle) -> tuple[int, float]:
-    with DEVICE_LOCK:
-        labels, confidence = _bundle.pseudo_label(image[None])
-    return int(labels[0]), float(confidence[0])
-
-
-def cluster_of(bundle: Bundle, image: np.ndarray) -> tuple[int, float]:
-    """The cluster of a picture and its confidence, 0..1. The bundle has a clusterer."""
-    return _cluster_of(bundle.hash, image, bundle)
-
-
-@st.cache_resource(max_entries=4, show_spinner=False)
-def _map_of(bundle_hash: str, normalize: bool, _evidence: Evidence) -> FeatureMap:
-    return feature_map(_evidence, normalize)
-
-
+@kept("feature map")
 def map_of(evidence: Evidence, normalize: bool) -> FeatureMap:
-    """The projection of this bundle's features on two principal components; kept.
+    """The projection of this bundle's features on two principal components.
 
     Raises:
         MissingPart: A bundle without banks.
     """
-    return _map_of(evidence.bundle.hash, normalize, evidence)
+    return feature_map(evidence, normalize)
 
 
 def group_titles(evidence: Evidence) -> dict[str, str]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from concurrent.futures import Future
-from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,8 @@ from sdviz.config.nodes import ConfigError
 from sdviz.config.reading import load_config, to_yaml
 from sdviz.config.tree import RunConfig
 from sdviz.runs import Run, Status
-from sdviz.ui.cache import start_estimate
+from sdviz.ui.cache.background import Task
+from sdviz.ui.cache.estimates import Estimate, start_estimate
 from sdviz.ui.components.stage_strip import STAGE_NAMES
 from sdviz.ui.page import ROOT
 from sdviz.ui.text import about, duration, in_bytes, plain
@@ -147,16 +146,15 @@ def _check_and_start(path: Path, overrides: list[str], found: list[Run], now: bo
     )
     with columns[1]:
         estimate = start_estimate(config)
-        with suppress(Exception):
-            estimate.result(AT_ONCE_SEC)
-        st.fragment(_say_how_long, run_every=None if estimate.done() else POLL_SEC)(estimate, estimate.done())
+        is_done = estimate.wait(AT_ONCE_SEC)
+        st.fragment(_say_how_long, run_every=None if is_done else POLL_SEC)(estimate, is_done)
         if busy := _at_work(found):
             st.caption(f"At work now: {plain(', '.join(busy))}. A run on the same device waits for its turn.")
     return config
 
 
-def _say_how_long(estimate: Future[list[tuple[str, float, int]]], was_done: bool) -> None:
-    if not estimate.done():
+def _say_how_long(estimate: Task[Estimate], was_done: bool) -> None:
+    if not estimate.is_done:
         st.caption("Timing a few images to say how long it will take …")
         return
     if not was_done:

@@ -45,7 +45,7 @@ def test_only_the_answer_on_health_waits_and_comes_when_all_is_loaded() -> None:
 
 
 def test_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PATIENCE_SEC", 0.1)
+    monkeypatch.setattr(module, "LONGEST_HOLD_SEC", 0.1)
 
     async def scene() -> None:
         await asyncio.wait_for(ask(Start(), HEALTH), 5)
@@ -62,7 +62,7 @@ def test_a_failure_while_loading_does_not_hold_the_server_back(monkeypatch: pyte
 
 def test_what_is_loaded_is_left_alone_by_the_garbage_collector(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MODULES", ())
-    monkeypatch.setattr("sdviz.ui.preload.open_ahead", lambda: None)
+    monkeypatch.setattr("sdviz.ui.preload.open_first_bundle", lambda: None)
     assert gc.get_freeze_count() == 0
     Start()._load()
     assert gc.get_freeze_count() > 10_000

@@ -1,0 +1,303 @@
+"""Partial diffusion: images are noised to step S and denoised under other labels."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+
+from ..diffusion.guidance import GuidedNoise, NoisePrediction
+from ..diffusion.samplers import SAMPLERS
+from ..diffusion.sampling import Callback, Sampling
+from ..diffusion.schedule import NoiseSchedule
+from ..diffusion.together import sample_together
+from ..nn.pixels import to_images, to_tensor
+from ..nn.randomness import image_noise
+from .recipe import Recipe
+
+_GroupCallback = Callable[[int, int, torch.Tensor, torch.Tensor], None]
+
+
+class SamplingDiverged(RuntimeError):
+    """The noise predictor gives NaN or infinite numbers."""
+
+
+@dataclass(frozen=True, eq=False)
+class OutlierRequest:
+    """One picture to make: this image, denoised under this label, by this recipe.
+
+    Attributes:
+        id: Of the source image; fixes the noise together with the recipe's seed.
+        image: uint8 (H,W,3), the source image.
+        label: y~ of the source image.
+        target_label: c_r, the label it is denoised under; y~ gives the control.
+        recipe: How.
+    """
+
+    id: str
+    image: np.ndarray
+    label: int
+    target_label: int
+    recipe: Recipe
+
+
+@dataclass(frozen=True, eq=False)
+class Outlier:
+    """One picture that was made for an `OutlierRequest`.
+
+    Attributes:
+        image: uint8 (H,W,3).
+        noised: uint8 (H,W,3), x_S clipped to the grey levels.
+        trajectory: uint8 (K,H,W,3), the x_0 prediction of each step; None where it was not asked for.
+        network_calls: Forward passes of the network, a doubled batch counted once.
+        evaluations: How often the network saw this image, conditional and unconditional counted apart.
+        elapsed_sec: This picture's share of the batch's wall time.
+    """
+
+    image: np.ndarray
+    noised: np.ndarray
+    trajectory: np.ndarray | None
+    network_calls: int
+    evaluations: int
+    elapsed_sec: float
+
+
+@dataclass(frozen=True, eq=False)
+class OutlierBatch:
+    """Outliers of many images by one recipe, row by row with their sources.
+
+    Attributes:
+        outliers: uint8 (N,H,W,3).
+        noised: uint8 (N,H,W,3), x_S clipped to the grey levels.
+        labels: int64 (N,), y~ of the sources.
+        target_labels: int64 (N,), c_r, the condition.
+        ids: str (N,), of the sources.
+        recipe: How they were made.
+        network_calls: Forward passes of the network, a doubled batch counted once.
+        evaluations: How often the network saw each image, conditional and unconditional counted apart.
+        elapsed_sec: Wall time of sampling.
+    """
+
+    outliers: np.ndarray
+    noised: np.ndarray
+    labels: np.ndarray
+    target_labels: np.ndarray
+    ids: np.ndarray
+    recipe: Recipe
+    network_calls: int
+    evaluations: int
+    elapsed_sec: float
+
+    def __len__(self) -> int:
+        return len(self.outliers)
+
+
+def check_images(images: np.ndarray, image_size: int) -> np.ndarray:
+    """The images as an array.
+
+    Raises:
+        ValueError: Anything but uint8 (N,size,size,3), N at least 1.
+    """
+    images = np.asarray(images)
+    expected = (image_size, image_size, 3)
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != expected:
+        wanted = f"uint8 (N,{image_size},{image_size},3)"
+        raise ValueError(f"images must be {wanted}, not {images.dtype} {images.shape}")
+    if len(images) == 0:
+        raise ValueError("no images were given")
+    return images
+
+
+def generate_outliers(
+    model: NoisePrediction,
+    schedule: NoiseSchedule,
+    images: np.ndarray,
+    labels: np.ndarray,
+    target_labels: np.ndarray,
+    ids: np.ndarray,
+    recipe: Recipe,
+    null_label: int,
+    device: torch.device,
+    batch_size: int = 64,
+    callback: Callback | None = None,
+) -> OutlierBatch:
+    """Noises images to S and denoises them under the target labels.
+
+    Args:
+        model: The noise predictor, on `device`.
+        schedule: Its noise schedule.
+        images: uint8 (N,H,W,3).
+        labels: int64 (N,), y~; only stored in the result.
+        target_labels: int64 (N,), the condition; the right label gives the control.
+        ids: str (N,), fix each image's noise together with the seed.
+        recipe: How to make them, checked by the caller.
+        null_label: The model's null token.
+        device: Where to compute.
+        batch_size: Images at a time; the result does not depend on it beyond rounding.
+        callback: (step, x_t, x_0 prediction) for each step of each batch in turn.
+
+    Raises:
+        ValueError: A batch size below 1.
+        SamplingDiverged: A picture came out as NaN or infinite.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size {batch_size} is not at least 1")
+    started = time.perf_counter()
+    labels, target_labels = np.asarray(labels, np.int64), np.asarray(target_labels, np.int64)
+    ids = np.asarray(ids, str)
+    columns = zip(ids.tolist(), images, labels.tolist(), target_labels.tolist(), strict=True)
+    requests = [OutlierRequest(*row, recipe) for row in columns]
+    on_step = None if callback is None else lambda _, *step: callback(*step)
+    made: list[Outlier] = []
+    calls = 0
+    for first in range(0, len(requests), batch_size):
+        batch = requests[first : first + batch_size]
+        (part,) = _denoise(model, schedule, [batch], null_label, device, on_step)
+        calls += part[0].network_calls
+        made += part
+    return OutlierBatch(
+        np.stack([one.image for one in made]),
+        np.stack([one.noised for one in made]),
+        labels,
+        target_labels,
+        ids,
+        recipe,
+        calls,
+        made[0].evaluations,
+        time.perf_counter() - started,
+    )
+
+
+def generate_together(
+    model: NoisePrediction,
+    schedule: NoiseSchedule,
+    requests: Sequence[OutlierRequest],
+    null_label: int,
+    device: torch.device,
+    on_progress: Callable[[float], None] | None = None,
+    trajectory: bool = False,
+) -> list[Outlier]:
+    """Makes pictures by several recipes in one batch: each step is one call of the network for all of them.
+
+    Args:
+        model: As in `generate_outliers`, and so are schedule, null_label and device.
+        schedule: See above.
+        requests: What to make, checked by the caller.
+        null_label: See above.
+        device: See above.
+        on_progress: Called with the share done, 0..1, after each step. What it raises ends the sampling.
+        trajectory: Keep the x_0 prediction of each step.
+
+    Returns:
+        In the order of `requests`.
+
+    Raises:
+        SamplingDiverged: As in `generate_outliers`.
+    """
+    rows_of: dict[Recipe, list[int]] = {}
+    for row, one in enumerate(requests):
+        rows_of.setdefault(one.recipe, []).append(row)
+    groups = [[requests[row] for row in rows] for rows in rows_of.values()]
+    n_steps = max(min(recipe.num_inference_steps, recipe.start_timestep) for recipe in rows_of)
+    last = -1
+
+    def on_step(group: int, step: int, x_t: torch.Tensor, x_0: torch.Tensor) -> None:
+        nonlocal last
+        # once for each step of the batch, not for each recipe in it
+        if on_progress is not None and step > last:
+            last = step
+            on_progress((step + 1) / n_steps)
+
+    parts = _denoise(model, schedule, groups, null_label, device, on_step, trajectory)
+    rows = [row for group in rows_of.values() for row in group]
+    made = dict(zip(rows, [one for part in parts for one in part], strict=True))
+    return [made[row] for row in range(len(requests))]
+
+
+def _denoise(
+    model: NoisePrediction,
+    schedule: NoiseSchedule,
+    groups: Sequence[Sequence[OutlierRequest]],
+    null_label: int,
+    device: torch.device,
+    callback: _GroupCallback | None,
+    trajectory: bool = False,
+) -> list[list[Outlier]]:
+    """Makes groups of one recipe each, in one batch."""
+    started = time.perf_counter()
+    runs: list[tuple[GuidedNoise, Sampling]] = []
+    noised: list[torch.Tensor] = []
+    predictions: list[list[np.ndarray]] = [[] for _ in groups]
+
+    def on_step(group: int, step: int, x_t: torch.Tensor, x_0: torch.Tensor) -> None:
+        if trajectory:
+            predictions[group].append(to_images(x_0))
+        if callback is not None:
+            callback(group, step, x_t, x_0)
+
+    # 1. noise to S: q(x_S | x_0)
+    for i, group in enumerate(groups):
+        recipe, names = group[0].recipe, [one.id for one in group]
+        images = np.stack([one.image for one in group])
+        target_labels = torch.tensor([one.target_label for one in group], device=device)
+        guided = GuidedNoise(
+            model, target_labels, null_label, recipe.guidance_scale, schedule, recipe.guidance_interval
+        )
+        noise = partial(_noise, names, (3, *images.shape[1:3]), recipe.seed, device)
+        x = to_tensor(images, device)
+        if recipe.start_timestep:
+            x = schedule.add_noise(x, noise("start"), recipe.start_timestep)
+        noised.append(x)
+        sampling = Sampling(
+            SAMPLERS[recipe.solver],
+            x,
+            schedule.timesteps(recipe.start_timestep, recipe.num_inference_steps),
+            schedule,
+            eta=recipe.eta,
+            step_noise=partial(_step_noise, noise),
+            callback=partial(on_step, i),
+        )
+        runs.append((guided, sampling))
+
+    # 2. guided denoising (Eq. 3), all groups in lockstep
+    finished = sample_together(runs)
+    each_sec = (time.perf_counter() - started) / sum(map(len, groups))
+
+    # 3. back to grey levels
+    made: list[list[Outlier]] = []
+    for group, (guided, _), x_s, x_0, path in zip(groups, runs, noised, finished, predictions, strict=True):
+        if not torch.isfinite(x_0).all():
+            raise SamplingDiverged(
+                "the U-Net answered with NaN or infinite numbers: it has to be trained again"
+            )
+        recipe = group[0].recipe
+        timesteps = schedule.timesteps(recipe.start_timestep, recipe.num_inference_steps)
+        evaluations = sum(guided.evaluations(t) for t in timesteps)
+        made.append(
+            [
+                Outlier(
+                    image,
+                    noised_image,
+                    np.stack([x[row] for x in path]) if path else None,
+                    len(timesteps),
+                    evaluations,
+                    each_sec,
+                )
+                for row, (image, noised_image) in enumerate(zip(to_images(x_0), to_images(x_s), strict=True))
+            ]
+        )
+    return made
+
+
+def _step_noise(noise: Callable[[str], torch.Tensor], t: int) -> torch.Tensor:
+    return noise(f"step {t}")
+
+
+def _noise(
+    names: list[str], shape: tuple[int, ...], seed: int, device: torch.device, purpose: str
+) -> torch.Tensor:
+    return image_noise(names, shape, seed, purpose).to(device)

@@ -1,0 +1,105 @@
+"""How an outlier is made: the settings with their ranges, and the manifest's line that records them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..diffusion.samplers import SAMPLERS
+from ..diffusion.schedule import NoiseSchedule
+
+MAX_GUIDANCE_SCALE = 20.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How outliers are made; everything that a manifest must record.
+
+    Attributes:
+        start_timestep: S, the number of noising steps.
+        guidance_scale: w of Eq. 3.
+        num_inference_steps: K, network calls from x_S to x_0; above S it means S.
+        solver: A name in `SAMPLERS`.
+        eta: DDIM's share of fresh noise, 0..1.
+        guidance_interval: (sigma_lo, sigma_hi), or None for guidance everywhere.
+        seed: Fixes, with an image's id, its noise and its wrong label.
+    """
+
+    start_timestep: int
+    guidance_scale: float
+    num_inference_steps: int
+    solver: str
+    eta: float = 0.0
+    guidance_interval: tuple[float, float] | None = None
+    seed: int = 0
+
+    def check(self, max_train_timestep: int) -> None:
+        """Raises ValueError, naming the value and its range, where a field is out of it."""
+        _check_range("start_timestep S", self.start_timestep, 0, max_train_timestep, whole=True)
+        _check_range("guidance_scale w", self.guidance_scale, -1, MAX_GUIDANCE_SCALE)
+        _check_range("num_inference_steps", self.num_inference_steps, 1, 1000, whole=True)
+        _check_range("eta", self.eta, 0, 1)
+        _check_range("seed", self.seed, 0, 2**63 - 1, whole=True)
+        if self.solver not in SAMPLERS:
+            raise ValueError(f"solver {self.solver!r} is not one of {', '.join(SAMPLERS)}")
+        if self.guidance_interval is not None:
+            interval = self.guidance_interval
+            pair = isinstance(interval, tuple | list) and len(interval) == 2
+            if not pair or not all(map(_is_real, interval)) or not 0 <= interval[0] <= interval[1]:
+                raise ValueError(
+                    f"guidance_interval {interval!r} is not (sigma_lo, sigma_hi) with 0 <= sigma_lo <= sigma_hi"
+                )
+
+
+def _is_real(value: object) -> bool:
+    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+
+
+def _check_range(name: str, value: float, low: float, high: float, whole: bool = False) -> None:
+    # 100.0 is no whole number here: it would draw other noise than 100, and ranges refuse it
+    if not _is_real(value) or np.isnan(value) or (whole and not isinstance(value, int | np.integer)):
+        kind = "a whole number" if whole else "a number"
+        raise ValueError(f"{name} = {value!r} is not {kind} in {low}..{high}")
+    if not low <= value <= high:
+        raise ValueError(f"{name} = {value} is outside {low}..{high}")
+
+
+def manifest_row(
+    recipe: Recipe,
+    schedule: NoiseSchedule,
+    class_names: tuple[str, ...],
+    source_id: str,
+    label: int,
+    target_label: int,
+    bundle_hash: str,
+) -> dict[str, str | int | float]:
+    """One line of a manifest.csv: where an outlier came from and how it was made.
+
+    Args:
+        recipe: How.
+        schedule: Gives sigma.
+        class_names: Of the clusters.
+        source_id: The source image's id.
+        label: y~.
+        target_label: c_r.
+        bundle_hash: `Bundle.hash` of its maker.
+    """
+    low, high = recipe.guidance_interval or ("", "")
+    return {
+        "source_id": source_id,
+        "label": label,
+        "label_name": class_names[label],
+        "target_label": target_label,
+        "target_name": class_names[target_label],
+        "S": recipe.start_timestep,
+        "sigma": round(schedule.sigma(recipe.start_timestep), 6),
+        "w": recipe.guidance_scale,
+        "guidance_sigma_lo": low,
+        "guidance_sigma_hi": high,
+        "solver": recipe.solver,
+        "steps": min(recipe.num_inference_steps, recipe.start_timestep),
+        "eta": recipe.eta,
+        "seed": recipe.seed,
+        "bundle_sha256": bundle_hash,
+    }

@@ -1,0 +1,242 @@
+"""Work in the background of the pages: `LANES` lists all of it. Each lane does one task at a time.
+
+When the program ends, the task in hand is stopped at its next line of Python and waited for: a thread that is
+killed within torch's C++ takes the whole process down ("terminate called without an active exception").
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from sdviz.ui.cache.kept import is_in_use
+
+T = TypeVar("T")
+
+# The device does one thing at a time, whoever asks
+DEVICE_LOCK = threading.Lock()
+
+
+def let_others_compute() -> None:
+    """Gives `DEVICE_LOCK`, which is held, to who waits for it, between two parts of long work."""
+    DEVICE_LOCK.release()
+    time.sleep(0.002)
+    DEVICE_LOCK.acquire()
+
+
+# A page that waits for a task asks at least so often
+_ASKS_EVERY_SEC = 10.0
+_STOP_AGAIN_SEC = 2.0
+
+
+@dataclass(frozen=True)
+class Lane:
+    """One kind of work.
+
+    Attributes:
+        what: What it does.
+        end_sec: How long the program's end waits for the line of Python in hand; None for as long as it takes.
+    """
+
+    what: str
+    end_sec: float | None = None
+
+
+LANES = {
+    "start": Lane("loads all modules and the first bundle while the server starts"),
+    "memory": Lane("gives memory that was let go back to the system, every few seconds"),
+    "next outliers": Lane("makes what the lab will show after the next step of a slider"),
+    "search": Lane("finds the neighbours of all scored images"),
+    "outliers of points": Lane("makes the pictures of the hover card that no file keeps"),
+    "images from noise": Lane("makes images for the lab where the bundle's own set is missing"),
+    "layouts": Lane("computes t-SNE and UMAP"),
+    "estimates": Lane("measures how long a new run will take"),
+    # it may wait for a server that is silent; no C++ runs in it
+    "downloads": Lane("downloads data sets", end_sec=5.0),
+}
+
+
+class GivenUp(ValueError):
+    """Nobody wants the result of a task any more."""
+
+
+class _Ending(SystemExit):
+    """Raised in a task when the program ends."""
+
+
+class Task(Generic[T]):
+    """One piece of work in a lane; the work is called with the task itself.
+
+    Attributes:
+        share: Done, 0..1, as the work reports it.
+    """
+
+    def __init__(self, work: Callable[[Task[T]], T], bundle_hash: str | None) -> None:
+        self.share = 0.0
+        self._work, self._bundle_hash = work, bundle_hash
+        self._future: Future[T] = Future()
+        self._started_at: float | None = None
+        self._asked_at = time.monotonic()
+        self._asked = threading.Event()
+        self._is_cancelled = False
+
+    # --- for pages --------------------------------------------------------------------------------
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it has not begun."""
+        return self._started_at is None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it has ended, with a result or an error."""
+        return self._future.done()
+
+    @property
+    def elapsed_sec(self) -> float:
+        """Time since it began."""
+        return 0.0 if self._started_at is None else time.monotonic() - self._started_at
+
+    @property
+    def error(self) -> BaseException | None:
+        """What ended it, None where nothing did."""
+        return self._future.exception() if self.is_done else None
+
+    def wait(self, seconds: float) -> bool:
+        """Waits at most that long, and tells the task that its result is wanted; whether it is done."""
+        self._asked_at = time.monotonic()
+        self._asked.set()
+        try:
+            self._future.exception(seconds)
+        except TimeoutError:
+            return False
+        return True
+
+    def result(self) -> T:
+        """The result of a task that is done, or what it raised."""
+        return self._future.result(0)
+
+    def cancel(self) -> None:
+        """Makes it give up at its next report."""
+        self._is_cancelled = True
+
+    # --- for the work -----------------------------------------------------------------------------
+
+    def report(self, share: float) -> None:
+        """Notes the share done.
+
+        Raises:
+            GivenUp: The task was cancelled, or two other bundles have been opened since.
+        """
+        self.share = share
+        if self._is_cancelled:
+            raise GivenUp("it was cancelled")
+        if self._bundle_hash is not None and not is_in_use(self._bundle_hash):
+            raise GivenUp("it was given up: two other bundles have been opened since")
+
+    def pause(self, seconds: float) -> None:
+        """Leaves the processor to others until somebody waits for the result, at most that long."""
+        self._asked.wait(seconds)
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether a page has waited for it in the last seconds, or just begun it."""
+        return time.monotonic() - self._asked_at < _ASKS_EVERY_SEC
+
+    def run(self) -> None:
+        """Does the work, in the lane's thread."""
+        self._started_at = time.monotonic()
+        try:
+            result = self._work(self)
+        except BaseException as error:  # noqa: BLE001 - it belongs to whoever asks for the result
+            self._future.set_exception(error)
+        else:
+            self._future.set_result(result)
+
+
+class _Thread:
+    """The thread of a lane, begun with its first task."""
+
+    def __init__(self, name: str) -> None:
+        self._end_sec = LANES[name].end_sec
+        self._tasks: queue.SimpleQueue[Task[Any] | None] = queue.SimpleQueue()
+        self._current: Task[Any] | None = None
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def add(self, task: Task[Any]) -> None:
+        self._tasks.put(task)
+
+    def _run(self) -> None:
+        while (task := self._tasks.get()) is not None and not _is_ending:
+            self._current = task
+            task.run()
+            # what a task holds may be let go while the lane is idle
+            self._current = task = None
+
+    def end(self) -> None:
+        """Stops the task in hand and waits for it."""
+        self._tasks.put(None)
+        started, seconds = time.monotonic(), self._end_sec
+        while self._thread.is_alive() and (seconds is None or time.monotonic() - started < seconds):
+            if self._current is not None:
+                self._current._asked.set()
+                thread = ctypes.c_ulong(self._thread.ident or 0)
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(_Ending))
+            # a library may swallow it: then once more
+            self._thread.join(_STOP_AGAIN_SEC if seconds is None else min(_STOP_AGAIN_SEC, seconds))
+
+
+_threads: dict[str, _Thread] = {}
+_threads_lock = threading.Lock()
+_is_ending = False
+
+
+@atexit.register
+def _end() -> None:
+    global _is_ending
+    _is_ending = True
+    for thread in _threads.values():
+        thread.end()
+
+
+def start(lane: str, work: Callable[[Task[T]], T], bundle_hash: str | None = None) -> Task[T]:
+    """Puts work in a lane of `LANES`.
+
+    Args:
+        lane: Its name.
+        work: Called with the task, to which it reports.
+        bundle_hash: The task gives up, at a report, when two other bundles have been opened since.
+    """
+    task = Task(work, bundle_hash)
+    with _threads_lock:
+        if lane not in _threads:
+            _threads[lane] = _Thread(lane)
+        _threads[lane].add(task)
+    return task
+
+
+def trim_memory(task: Task[None], every_sec: float = 5.0) -> None:
+    """Gives back to the system what was let go, for ever.
+
+    Each run of a page is a new thread with its own heap, where glibc keeps what is freed: over five bundles
+    that came to 100 to 200 MiB that nobody held. Another C library is left alone.
+    """
+    while trim_once():
+        task.pause(every_sec)
+
+
+def trim_once() -> bool:
+    """Trims the heaps; whether this machine's C library can."""
+    try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    except (OSError, AttributeError):
+        return False
+    return True

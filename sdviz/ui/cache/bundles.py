@@ -1,0 +1,37 @@
+"""Opened bundles and image sets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sdviz import data
+from sdviz.bundle import MANIFEST, Bundle
+from sdviz.data import ImageSet
+from sdviz.ui.cache.kept import in_use, kept
+
+
+def open_bundle(path: Path) -> Bundle:
+    """Opens the bundle in a folder, its networks not loaded yet; opens it again when its bundle.json changes.
+
+    Raises:
+        BundleError: As `Bundle.load`.
+    """
+    file = path / MANIFEST
+    bundle = _open_bundle(str(path), file.stat().st_mtime_ns if file.exists() else 0)
+    in_use(bundle.hash)
+    return bundle
+
+
+@kept("bundle")
+def _open_bundle(path: str, changed_ns: int) -> Bundle:
+    return Bundle.load(path, lazy=True)
+
+
+@kept("images")
+def load_images(name: str, split: str | None, limit: int | None = None) -> ImageSet:
+    """Loads an image set.
+
+    Raises:
+        DataError: As `data.load`.
+    """
+    return data.load(name, split, limit=limit)

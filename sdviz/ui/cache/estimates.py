@@ -1,0 +1,35 @@
+"""How long a run that has not begun will take."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+from sdviz import data
+from sdviz.config.tree import RunConfig
+from sdviz.ui.cache.background import DEVICE_LOCK, Task, start
+from sdviz.ui.cache.kept import Store, store
+
+# (stage, seconds, bytes on the disk)
+Estimate: TypeAlias = list[tuple[str, float, int]]
+
+
+def start_estimate(config: RunConfig) -> Task[Estimate]:
+    """Measures a few images on the run's device, in the background, once for each configuration.
+
+    Returns:
+        The task. It raises DataError, EncoderError or ValueError where the run itself would stop at something.
+    """
+    estimates: Store[Task[Estimate]] = store("estimates")
+    key = (config.model_dump_json(), str(data.data_root()))
+    found = estimates.get(key)
+    if found is not None and found.error is not None:
+        estimates.drop(key)  # what was missing may be there by now
+        found = None
+    return found or estimates.put(key, start("estimates", lambda task: _measure(config)))
+
+
+def _measure(config: RunConfig) -> Estimate:
+    from sdviz.pipeline import estimate  # brings accelerate and more, seconds that only this page waits for
+
+    with DEVICE_LOCK:
+        return [(part.stage, part.seconds, part.bytes) for part in estimate(config)]

@@ -1,0 +1,300 @@
+"""What the app keeps between reruns: `KEPT` lists every kind of value, how many, by which key, and how.
+
+A function under `@kept("name")` is computed once for each key, also when several sessions ask at the same time.
+Its value is shared by all sessions of the server. Values of a bundle, whose key begins with the bundle's hash,
+are let go when two other bundles have been opened since.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import pickle
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import reduce, wraps
+from typing import Any, Generic, ParamSpec, TypeVar, cast
+
+import numpy as np
+import streamlit as st
+from streamlit.runtime.scriptrunner import get_script_run_ctx
+
+from sdviz import data
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+MOST_BUNDLES = 2
+
+
+@dataclass(frozen=True)
+class Kept:
+    """How values of one kind are kept.
+
+    Attributes:
+        most: How many; the least recently used goes first.
+        key: What decides the value: parameters of the function and their attributes, arrays by their bytes;
+            "data_root()" is the data folder in use and "sets_here()" the sets in it.
+        what: What is kept.
+        copied: Whether each caller gets a copy and may change it; else all share one object and must not.
+        spinner: Shown while the value is computed; "" for nothing.
+    """
+
+    most: int
+    key: str
+    what: str
+    copied: bool = False
+    spinner: str = ""
+
+    @property
+    def per_bundle(self) -> bool:
+        """Whether values belong to a bundle, and go with it."""
+        return self.key.split(" ")[0].endswith("bundle.hash")
+
+
+KEPT = {
+    # every page
+    "icon": Kept(1, "", "the picture in the browser's tab"),
+    "bundle": Kept(2, "path changed_ns", "an opened bundle", spinner="Opening the bundle ..."),
+    "images": Kept(
+        8, "name split limit data_root()", "an image set", copied=True, spinner="Reading the images ..."
+    ),
+    "evidence": Kept(2, "bundle.hash bundle.path", "a bundle's tables and pictures, each read when first used"),
+    "search": Kept(
+        4, "evidence.bundle.hash normalize", "the neighbours of all scored images, found or on their way"
+    ),
+    "outliers": Kept(20_000, "bundle.hash request trajectory", "a picture that was made of an image"),
+    # Home
+    "examples": Kept(4, "bundle.hash data_root()", "which images the examples are", copied=True),
+    "clusters of examples": Kept(
+        4, "bundle.hash data_root()", "the clusters of the examples' outliers", copied=True
+    ),
+    # Outlier lab
+    "images from noise": Kept(
+        2, "bundle.hash", "images made by the bundle's U-Net from noise, or on their way"
+    ),
+    "downloads": Kept(16, "name data_root()", "the last download of a data set"),
+    # Pseudo-labels
+    "pseudo-labels": Kept(2, "evidence.bundle.hash", "the training images by cluster"),
+    "known classes": Kept(
+        2,
+        "evidence.bundle.hash sets_here()",
+        "the own class of each training image",
+        copied=True,
+        spinner="Reading the known classes ...",
+    ),
+    "agreement": Kept(2, "bundle.hash sets_here()", "how clusters and known classes agree", copied=True),
+    "cluster of an image": Kept(256, "bundle.hash image", "its cluster and how sure that is"),
+    # Embeddings
+    "points": Kept(
+        4,
+        "evidence.bundle.hash view.through view.sets view.n view.unit_length",
+        "the points on show, with features",
+    ),
+    "classes of points": Kept(
+        8, "evidence.bundle.hash points.ids sets_here()", "the own class of each point", copied=True
+    ),
+    "moving features": Kept(8, "evidence.bundle.hash", "whether the features of the snapshots change"),
+    "PCA": Kept(4, "features dims", "a layout by PCA", spinner="Laying out by PCA ..."),
+    "layouts": Kept(24, "features settings", "a layout by t-SNE or UMAP; a file keeps it as well"),
+    "layout stores": Kept(4, "folder", "the store of layouts, one for each folder of runs"),
+    "outliers of points": Kept(4, "known.bundle.hash name", "the making of pictures that no file keeps"),
+    "picture sheets": Kept(
+        12, "known.bundle.hash name number is_made", "a sheet of pictures for the hover card"
+    ),
+    # Sample votes
+    "neighbour index": Kept(3, "evidence.bundle.hash normalize", "the index over the bundle's banks"),
+    "neighbours": Kept(
+        512,
+        "evidence.bundle.hash settings.normalize features id_id outlier_id",
+        "the neighbours of pictures made of one image",
+        copied=True,
+    ),
+    "detector outputs": Kept(256, "bundle.hash images", "features and logits of pictures", copied=True),
+    "feature map": Kept(4, "evidence.bundle.hash normalize", "the plane through the features"),
+    "uploads": Kept(
+        16, "name file_bytes size_px", "an uploaded file as a picture, or why it is none", copied=True
+    ),
+    # Failures
+    "facts": Kept(16, "view.bundle.hash name data_root()", "the own class and cluster of each image of a set"),
+    "rows": Kept(2, "evidence.bundle.hash", "the set and row of each scored image"),
+    "nearest": Kept(
+        4096, "view.bundle.hash one view.settings.normalize", "the training image nearest to an image"
+    ),
+    "near-duplicates": Kept(
+        12, "view.bundle.hash which view.settings.normalize", "pairs of images, nearest first"
+    ),
+    # Results
+    "records": Kept(64, "path name changed_ns", "manifest and report of a bundle on this machine"),
+    "columns": Kept(4, "record.path record.hash", "the scores of such a bundle"),
+    "k-alpha map": Kept(
+        32,
+        "evidence.bundle.hash normalize names ks alphas",
+        "AUROC over k and alpha",
+        copied=True,
+        spinner="Measuring every k and α ...",
+    ),
+    "metrics": Kept(
+        32,
+        "state.evidence.bundle.hash state.settings.k state.settings.alpha state.settings.normalize",
+        "metrics of every set under other settings than the bundle's",
+        copied=True,
+        spinner="Measuring every set, with intervals ...",
+    ),
+    # Training
+    "estimates": Kept(64, "config data_root()", "how long a run will take, measured or being measured"),
+}
+
+
+class Store(Generic[T]):
+    """Values of one kind by key. Safe in several threads."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._values: OrderedDict[Hashable, T] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def get(self, key: Hashable) -> T | None:
+        """Finds a value and makes it the last to go."""
+        with self._lock:
+            if key in self._values:
+                self._values.move_to_end(key)
+            return self._values.get(key)
+
+    def put(self, key: Hashable, value: T) -> T:
+        """Keeps a value unless there is one under this key already; returns the one that is kept."""
+        with self._lock:
+            found = self._values.setdefault(key, value)
+            self._values.move_to_end(key)
+            while len(self._values) > self._most:
+                self._values.popitem(last=False)
+            return found
+
+    def drop(self, key: Hashable) -> None:
+        """Lets go of one value, if it is there."""
+        with self._lock:
+            self._values.pop(key, None)
+
+    def drop_all(self, is_old: Callable[[Hashable], bool] = lambda key: True) -> None:
+        """Lets go of the values whose key is old."""
+        with self._lock:
+            for key in filter(is_old, list(self._values)):
+                del self._values[key]
+
+
+_stores: dict[str, Store[Any]] = {name: Store(how.most) for name, how in KEPT.items()}
+
+
+def store(name: str) -> Store[Any]:
+    """The values of one kind, for code that `kept` does not fit; a bundle's keys begin with its hash."""
+    return _stores[name]
+
+
+class _Entry:
+    """Holds a value once it is computed; its lock is held meanwhile."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.is_there = False
+        self.value: Any = None
+
+
+def kept(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """For a function whose values are kept as `KEPT` says under that name. What raises is not kept."""
+    how, values = KEPT[name], store(name)
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        signature = inspect.signature(function)
+
+        @wraps(function)
+        def find(*args: P.args, **kwargs: P.kwargs) -> R:
+            bound = signature.bind(*args, **kwargs)
+            bound.apply_defaults()
+            key = tuple(_part(one, bound.arguments) for one in how.key.split())
+            entry: _Entry = values.put(key, _Entry())
+            with entry.lock:
+                if not entry.is_there:
+                    try:
+                        with _spinner(how.spinner):
+                            made = function(*args, **kwargs)
+                        entry.value = pickle.dumps(made) if how.copied else made
+                    except BaseException:
+                        values.drop(key)
+                        raise
+                    entry.is_there = True
+            return cast(R, pickle.loads(entry.value) if how.copied else entry.value)  # noqa: S301 - our own
+
+        return find
+
+    return decorate
+
+
+def _spinner(text: str) -> Any:  # noqa: ANN401 - streamlit's own
+    # at the server's start there is no page to show it on
+    return st.spinner(text) if text and get_script_run_ctx(suppress_warning=True) else nullcontext()
+
+
+def sets_here() -> str:
+    """The data folder and the sets in it: another text once a set has come to this machine, or has gone."""
+    return " ".join((str(data.data_root()), *data.names()))
+
+
+_AMBIENT: dict[str, Callable[[], Hashable]] = {
+    "data_root()": lambda: str(data.data_root()),
+    "sets_here()": sets_here,
+}
+
+
+def _part(name: str, arguments: Mapping[str, Any]) -> Hashable:
+    """One part of a key: "view.sets" is the attribute `sets` of the argument `view`."""
+    if name in _AMBIENT:
+        return _AMBIENT[name]()
+    first, *attributes = name.split(".")
+    value = reduce(getattr, attributes, arguments[first])
+    if isinstance(value, np.ndarray):
+        return value.shape, str(value.dtype), hashlib.sha256(np.ascontiguousarray(value)).digest()
+    if isinstance(value, bytes):
+        return hashlib.sha256(value).digest()
+    return cast(Hashable, value)
+
+
+# --- which bundles are in use ---------------------------------------------------------------------
+
+_recent: OrderedDict[str, None] = OrderedDict()
+_recent_lock = threading.Lock()
+
+
+def in_use(bundle_hash: str) -> None:
+    """Notes that a page shows this bundle; values of all but the last two bundles are let go."""
+    with _recent_lock:
+        stay = set(_recent)
+        _recent[bundle_hash] = None
+        _recent.move_to_end(bundle_hash)
+        while len(_recent) > MOST_BUNDLES:
+            _recent.popitem(last=False)
+        if bundle_hash not in stay:
+            # also what was left behind of this one: work on it has been given up since it was in use
+            stay &= set(_recent)
+            for name, how in KEPT.items():
+                if how.per_bundle:
+                    _stores[name].drop_all(lambda key: cast(tuple[str, ...], key)[0] not in stay)
+
+
+def is_in_use(bundle_hash: str) -> bool:
+    """Whether it is one of the last two bundles that were opened."""
+    return bundle_hash in _recent
+
+
+def clear() -> None:
+    """Lets go of everything, as a new server would begin."""
+    with _recent_lock:
+        _recent.clear()
+        for one in _stores.values():
+            one.drop_all()

@@ -1,0 +1,103 @@
+"""Outliers for pages: those made before are kept, and the likely next ones are made in advance."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Hashable
+from contextlib import suppress
+
+from sdviz.bundle import Bundle
+from sdviz.outliers import Outlier, OutlierRequest
+from sdviz.ui.cache.background import DEVICE_LOCK, GivenUp, Task, start
+from sdviz.ui.cache.kept import Store, store
+
+# Doubled by guidance, as many rows as the network takes at once
+IMAGES_AT_ONCE = 64
+# After this time the browser has drawn the page, and a person who only passes through has left it
+NEXT_AFTER_SEC = 0.4
+
+# How many pictures were made because a page "asked", and how many in advance, for the "next" step
+made_count: Counter[str] = Counter()
+_next: Task[None] | None = None
+_next_is_running = threading.Event()
+
+
+def make_outliers(
+    bundle: Bundle,
+    requests: list[OutlierRequest],
+    on_progress: Callable[[float], None] | None = None,
+    trajectory: bool = False,
+) -> list[Outlier]:
+    """Makes the pictures that are not kept yet, several recipes in one batch.
+
+    Work that is done in advance gives way.
+
+    Args:
+        bundle: Makes them.
+        requests: What to make.
+        on_progress: Called with the share done, 0..1, after each network call.
+        trajectory: Keep the x_0 prediction of each step.
+
+    Returns:
+        In the order of `requests`.
+    """
+    if _next is not None:
+        _next.cancel()
+    return _make(bundle, requests, on_progress or (lambda share: None), trajectory, "asked")
+
+
+def make_next(bundle: Bundle, guesses: list[list[OutlierRequest]]) -> None:
+    """Makes in the background what a person is likely to ask for next, until any page asks for anything.
+
+    Args:
+        bundle: Makes them.
+        guesses: The likeliest first.
+    """
+    global _next
+
+    def work(task: Task[None]) -> None:
+        task.pause(NEXT_AFTER_SEC)
+        with suppress(GivenUp):
+            for requests in guesses:
+                task.report(0.0)
+                _next_is_running.set()
+                try:
+                    _make(bundle, requests, task.report, False, "next")
+                finally:
+                    _next_is_running.clear()
+
+    if _next is not None:
+        _next.cancel()
+    _next = start("next outliers", work)
+
+
+def is_making_next() -> bool:
+    """Whether the device makes something in advance: that gives way within one network call."""
+    return _next_is_running.is_set()
+
+
+def _make(
+    bundle: Bundle,
+    requests: list[OutlierRequest],
+    on_progress: Callable[[float], None],
+    trajectory: bool,
+    why: str,
+) -> list[Outlier]:
+    kept: Store[Outlier] = store("outliers")
+    keys: list[Hashable] = [
+        (bundle.hash, one.id, one.image.tobytes(), one.target_label, one.recipe, trajectory) for one in requests
+    ]
+    found = {key: kept.get(key) for key in keys}
+    missing = [(key, one) for key, one in dict(zip(keys, requests, strict=True)).items() if found[key] is None]
+    for first in range(0, len(missing), IMAGES_AT_ONCE):
+        part = missing[first : first + IMAGES_AT_ONCE]
+
+        def on_step(share: float, before: int = first, n: int = len(part)) -> None:
+            on_progress((before + share * n) / len(missing))
+
+        with DEVICE_LOCK:
+            made = bundle.generate_together([one for _, one in part], on_step, trajectory)
+        made_count[why] += len(part)
+        found |= {key: kept.put(key, one) for (key, _), one in zip(part, made, strict=True)}
+    return [one for one in (found[key] for key in keys) if one is not None]
