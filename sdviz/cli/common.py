@@ -25,7 +25,7 @@ PLAIN_LINE_EVERY_SEC = 10.0
 # options that several commands have
 Source = Annotated[
     str,
-    typer.Option(metavar="SRC", help="NAME, NAME:SPLIT (as shapes:test), folder:, parquet:, npz: or npy:PATH."),
+    typer.Option(metavar="SRC", help="NAME, NAME:SPLIT (as shapes:test) or KIND:PATH (as folder:pets)."),
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="At most so many images, a fixed random choice.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]

@@ -38,6 +38,7 @@ __all__ = [
     "Found",
     "ImageSet",
     "MissingDataError",
+    "ON_FORM",
     "all_splits",
     "count",
     "data_root",
@@ -58,6 +59,8 @@ __all__ = [
 BUILT_IN = tuple(name for source in SOURCES for name in source.built_in)
 # how the names of files and folders anywhere begin
 OWN_KINDS = tuple(prefix for source in SOURCES for prefix in source.prefixes)
+# how such a name begins -> what a form calls one, and the path of an example
+ON_FORM = {f"{kind}:": texts for source in SOURCES for kind, texts in source.on_form.items()}
 # sets that `download` fetches -> bytes
 DOWNLOADS = {name: n for source in SOURCES for name, n in source.downloads.items()}
 

@@ -32,6 +32,7 @@ class Source(ABC):
         built_in: Names of sets that are on every machine. No other source answers for them.
         kinds: As "folder" for names such as folder:PATH. Such a set has one split, and as nothing but its
             file's name tells it from others, its ids end in "@" and a hash of the picture.
+        on_form: Those kinds that a form offers -> what to call one, and the path of an example.
         downloads: Names that `download` takes -> bytes to fetch.
         size_px: The only height and width that its images have; None where they are resized.
         has_masks: Whether `masks` takes its ids.
@@ -40,6 +41,7 @@ class Source(ABC):
     order: int = 100
     built_in: tuple[str, ...] = ()
     kinds: tuple[str, ...] = ()
+    on_form: Mapping[str, tuple[str, str]] = {}
     downloads: Mapping[str, int] = {}
     size_px: int | None = None
     has_masks: bool = False

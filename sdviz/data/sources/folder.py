@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,7 @@ class Folder(Source):
 
     order = 10
     kinds = ("folder",)
+    on_form: Mapping[str, tuple[str, str]] = {"folder": ("a folder of pictures", "/home/me/pictures")}
 
     def splits(self, name: str) -> tuple[str, ...]:
         path_in(name)

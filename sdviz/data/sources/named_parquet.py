@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from ..source import Source, data_root
@@ -24,6 +25,7 @@ class NamedParquetFiles(ParquetFile):
 
     order = 2
     kinds = ()
+    on_form: Mapping[str, tuple[str, str]] = {}
 
     def names(self) -> tuple[str, ...]:
         found = files_under(data_root())

@@ -8,7 +8,7 @@ Columns: `img` or `image`, struct{bytes: binary, path: string}; and, where there
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,6 +158,7 @@ class ParquetFile(Source):
 
     order = 11
     kinds: tuple[str, ...] = ("parquet",)
+    on_form: Mapping[str, tuple[str, str]] = {"parquet": ("a Parquet file", "/home/me/pictures.parquet")}
 
     def splits(self, name: str) -> tuple[str, ...]:
         return (name_and_split(path_in(name))[1],)

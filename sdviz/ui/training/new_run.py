@@ -25,7 +25,6 @@ from sdviz.ui.training.fields import Setting, limits, settings_of, value_of
 from sdviz.ui.training.state import start_and_watch, status_of
 from sdviz.ui.widgets import KEPT
 
-FOLDER, PARQUET = "a folder of pictures …", "a Parquet file …"
 COLUMNS = 6
 # seconds that the page waits for an estimate, and between later checks
 AT_ONCE_SEC = 0.3
@@ -179,7 +178,8 @@ def _at_work(found: list[Run]) -> list[str]:
 
 def _images(profile: str, base: RunConfig) -> str:
     """The name of the data set, as `data.load` takes it."""
-    known = [*data.names(), FOLDER, PARQUET]
+    kind_of = {f"{title} …": kind for kind, (title, _) in data.ON_FORM.items()}
+    known = [*data.names(), *kind_of]
     options = list(dict.fromkeys([base.data.id, *known]))
     choice = st.selectbox(
         "Images",
@@ -189,14 +189,14 @@ def _images(profile: str, base: RunConfig) -> str:
         format_func=lambda one: one if one in known or ":" in one else f"{one} (not here yet)",
         help="What to train on: a set on this machine, or your own.",
     )
-    if choice not in (FOLDER, PARQUET):
+    if choice not in kind_of:
         return choice
-    kind = "folder:" if choice == FOLDER else "parquet:"
+    kind = kind_of[choice]
     text = st.text_input(
         "Its path on this machine",
         key=f"path {profile} {kind}",
         persist_state="session",
-        placeholder="/home/me/pictures" if choice == FOLDER else "/home/me/pictures.parquet",
+        placeholder=data.ON_FORM[kind][1],
     )
     return kind + (text.strip() or "?")
 
