@@ -259,7 +259,7 @@ def _part(name: str, arguments: Mapping[str, Any]) -> Hashable:
     first, *attributes = name.split(".")
     value = reduce(getattr, attributes, arguments[first])
     if isinstance(value, np.ndarray):
-        return value.shape, str(value.dtype), hashlib.sha256(np.ascontiguousarray(value)).digest()
+        return value.shape, str(value.dtype), hashlib.sha256(np.ascontiguousarray(value).data).digest()
     if isinstance(value, bytes):
         return hashlib.sha256(value).digest()
     return cast(Hashable, value)
