@@ -40,20 +40,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from sdviz import data
 from sdviz.bundle import Bundle
-from sdviz.config import (
+from sdviz.config.nodes import DiffusionConfig, UNetConfig
+from sdviz.config.tree import (
     DataConfig,
     DefaultsConfig,
-    DiffusionConfig,
     EvaluationConfig,
     LabelsConfig,
     OutliersConfig,
     RunConfig,
-    UNetConfig,
 )
 from sdviz.nn.device import device_name
 from sdviz.outliers import Recipe, draw_target_labels, generate_outliers
 from sdviz.pipeline import generate_folder
-from sdviz.pipeline.generate_folder import file_names, source_labels
+from sdviz.pipeline.any_images.generate_folder import file_names, source_labels
 from sdviz.pipeline.labels import write_labels
 from sdviz.pipeline.outliers import make as make_outliers
 from sdviz.pipeline.outliers import read_outliers

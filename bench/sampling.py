@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from sdviz import data
 from sdviz.bundle import Bundle
-from sdviz.config import UNetConfig
+from sdviz.config.nodes import UNetConfig
 from sdviz.diffusion.guidance import GuidedNoise
 from sdviz.diffusion.samplers import SAMPLERS
 from sdviz.diffusion.schedule import NoiseSchedule

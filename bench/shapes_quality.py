@@ -27,7 +27,7 @@ sys.path.insert(0, str(ROOT))
 
 from sdviz import data  # noqa: E402
 from sdviz.bundle import Bundle  # noqa: E402
-from sdviz.config import ClustererConfig  # noqa: E402
+from sdviz.config.nodes import ClustererConfig  # noqa: E402
 from sdviz.evaluation import background_psnr, share_changed  # noqa: E402
 from sdviz.nn.batches import predict  # noqa: E402
 from sdviz.nn.classifier import SmallClassifier  # noqa: E402

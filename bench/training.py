@@ -42,7 +42,7 @@ from torchvision.transforms import Compose, Normalize, RandomHorizontalFlip, ToT
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from sdviz import data
-from sdviz.config import DiffusionConfig, UNetConfig
+from sdviz.config.nodes import DiffusionConfig, UNetConfig
 from sdviz.diffusion.schedule import NoiseSchedule
 from sdviz.diffusion.training import make_accelerator, train_noise_predictor
 from sdviz.nn.device import device_name, has_fast_bf16

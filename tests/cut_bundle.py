@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from safetensors.numpy import load_file, save_file
 
 from sdviz.bundle import Bundle
-from sdviz.config import ScoreConfig
+from sdviz.config.tree import ScoreConfig
 from sdviz.evaluation import FeatureSet, cluster_report, evaluate, id_accuracy, make_report
 
 SHIPPED = Path(__file__).resolve().parents[1] / "checkpoints" / "shapes"

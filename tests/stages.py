@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from sdviz.config import load_config
+from sdviz.config.reading import load_config
 from sdviz.pipeline import Workspace, run_stages
 
 

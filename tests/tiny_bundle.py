@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from sdviz.bundle import Bundle, Defaults, make_manifest
-from sdviz.config import UNetConfig
+from sdviz.config.nodes import UNetConfig
 from sdviz.data.sources import shapes
 from sdviz.diffusion.schedule import NoiseSchedule
 from sdviz.nn.classifier import SmallClassifier

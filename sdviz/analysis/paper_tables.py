@@ -8,12 +8,13 @@ own. What was measured on other sets keeps its own name and stands apart.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ..baselines import BASELINES
 from ..evaluation.report import BaselineResult, ModeMetrics, Report
 from .records import BundleRecord
 
@@ -32,7 +33,7 @@ _PAPER_NETWORKS = {
 # the network of the paper's own method
 _PAPER_OWN = "ViT-B/16"
 # methods that read images alone
-NO_NETWORK = ("png_size", "input_complexity")
+NO_NETWORK = tuple(key for key, one in BASELINES.items() if one.needs == ("images",))
 OURS_ROW = "SD outliers (the paper), ViT-B/16"
 TRUTH_ROW = "SD outliers, ground-truth labels"
 
@@ -260,7 +261,7 @@ def _table(
     number: int,
     title: str,
     columns: Sequence[str],
-    paper: dict[str, Sequence[float | None]],
+    paper: Mapping[str, Sequence[float | None]],
     cells: Iterable[_Cell],
     notes: tuple[str, ...] = (),
 ) -> PaperTable:
@@ -346,7 +347,8 @@ def _table_4(records: Sequence[BundleRecord]) -> PaperTable:
     def cells() -> Iterator[_Cell]:
         for row, of_row in _by_row(own, "SD outliers (the paper)", "SD outliers").items():
             yield row, column, _auroc(of_row, SD_TEST)
-        for title, key in (("Multi-class AD", "multiclass_ad"), ("Fake-it", "fake_it")):
+        keys = {one.title: key for key, one in BASELINES.items()}
+        for title, key in ((title, keys[title]) for title in _TABLE_4 if title in keys):
             for row, of_row in _by_row(shown, title).items():
                 yield row, column, _auroc_of_baseline(of_row, key, SD_TEST)
 

@@ -1,15 +1,17 @@
-"""The training that several methods share: a copy of the encoder, a loss of their own, one loop."""
+"""The training that several methods share: a copy of the encoder, one loop, and a loss of each method."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import nn
 
-from ..config import OptimizerConfig, ViewsConfig
+from ..config.nodes import OptimizerConfig, ViewsConfig
+from ..detection.knn import unit_length
 from ..nn.batches import encode
 from ..nn.device import fast_autocast, resolve_device
 from ..nn.encoder import Encoder
@@ -17,14 +19,15 @@ from ..nn.loop import train_networks
 from ..nn.pixels import channels_first, scale
 from ..nn.randomness import step_generator
 from ..nn.views import random_views
-from .interface import OnProgress, Reference
+from .interface import Baseline, OnProgress, Reference
+from .neighbours import nearest_squares
 
 # (rows of the images, views of them in [-1,1], the generator of the step) -> the loss
 Loss = Callable[[torch.Tensor, torch.Tensor, torch.Generator], torch.Tensor]
 
 
 def encoder_of(reference: Reference) -> Encoder:
-    """A copy of the reference's encoder, free to be trained."""
+    """A copy of the reference's encoder with all of its weights trainable."""
     assert reference.encoder is not None
     encoder = copy.deepcopy(reference.encoder).to("cpu")
     encoder.freeze(0)
@@ -43,19 +46,19 @@ def train(
     augment: bool = True,
     on_progress: OnProgress | None = None,
 ) -> None:
-    """Trains networks in place; on the CPU and in eval mode afterwards.
+    """Trains networks in place, then puts them on the CPU and in eval mode.
 
     Args:
-        name: Of the method, for errors.
-        parts: The networks by name; all of their parameters that ask for a gradient are trained.
-        images: uint8 (N,H,W,3), drawn from with replacement.
-        make_loss: Of one batch; called under autocast where the device has bfloat16.
-        reference: Its views, seed and device.
-        optimizer_config: Rate and more.
+        name: The method's, for errors.
+        parts: The networks by name; all parameters with `requires_grad` are trained.
+        images: uint8 (N,H,W,3); each step draws a batch of different ones.
+        make_loss: Gives the loss of a batch; called under autocast where the device has bfloat16.
+        reference: Gives views, seed and device.
+        optimizer_config: The optimizer and its rate.
         epochs: How often each image is seen, on average.
         batch_size: Images a step.
-        augment: Whether views are augmented; without, they are the images.
-        on_progress: Told the share done.
+        augment: Whether the loss gets random views of the images, or the images themselves.
+        on_progress: Called with the share done.
     """
     where = resolve_device(reference.device)
     pixels = channels_first(images, where)
@@ -79,6 +82,28 @@ def train(
     train_networks(name, parts, loss_at, optimizer_config, total_steps, batch, where, after_step=after_step)
 
 
-def features_of(encoder: Encoder, images: np.ndarray, reference: Reference) -> np.ndarray:
-    """Features float32 (N,D) of images uint8 (N,H,W,3)."""
-    return encode(encoder, images, reference.device)
+class FineTuned(Baseline):
+    """A method that trains a copy of the encoder, then sums the squared distances to the k nearest ID features.
+
+    Attributes:
+        unit_features: Whether features are brought to length 1 first.
+    """
+
+    unit_features: ClassVar[bool] = False
+
+    _encoder: Encoder
+
+    def _features(self, images: np.ndarray, device: str) -> np.ndarray:
+        """Features float32 (N,D) of images uint8 (N,H,W,3)."""
+        features = encode(self._encoder, images, device)
+        return unit_length(features) if self.unit_features else features
+
+    def _keep(self, known: np.ndarray, reference: Reference) -> None:
+        """Ends `_fit`: keeps the features of the ID images, from the trained encoder."""
+        self._ids, self._device = reference.known.ids, reference.device
+        self._known = self._features(known, self._device)
+
+    def _score(self, queries: np.ndarray, ids: np.ndarray | None) -> np.ndarray:
+        """Sums of squared distances, float64 (N,)."""
+        features = self._features(queries, self._device)
+        return nearest_squares(self.key, self._known, features, self.settings.k, self._ids, ids).sum(1)

@@ -1,39 +1,37 @@
-"""What every method beside the paper's takes and gives: fit on ID images, score others."""
+"""The interface of all methods: fit on ID images, score others."""
 
 from __future__ import annotations
 
-import math
-import numbers
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, Self, TypeAlias
+from typing import Any, ClassVar, Literal, Self, TypeAlias
 
 import numpy as np
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 
-from ..config import ViewsConfig
+from ..config.nodes import Node, ViewsConfig
 from ..nn.encoder import Encoder
 
 Need: TypeAlias = Literal["features", "images", "logits", "labels", "encoder", "outliers"]
 OnProgress: TypeAlias = Callable[[float], None]
 
-# settings that are whole numbers, and the least of each; all others are numbers above 0
-_WHOLE = {"k": 1, "batch_size": 2, "frozen_blocks": 0}
-
 
 class BaselineError(ValueError):
-    """A method that cannot be fitted or asked as it was; the message is one line."""
+    """Settings, images or a reference that a method cannot take; the message is one line."""
 
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """Images as a method may see them; what it does not need may be None. Lists are taken as arrays.
+    """Images for a method; what it does not need may be None. Lists are taken as arrays.
 
     Attributes:
-        features: float32 (N,D) of the encoder before any detector training.
+        features: float32 (N,D), of the encoder before detector training.
         images: uint8 (N,H,W,3).
-        logits: float32 (N,C) of the cluster head.
-        ids: str (N,), so that an image of the reference is not its own neighbour.
+        logits: float32 (N,C), of the cluster head.
+        ids: str (N,); an image of the reference is not its own neighbour.
     """
 
     features: np.ndarray | None = None
@@ -49,11 +47,11 @@ class Reference:
     Attributes:
         known: The ID training images.
         labels: int64 (N,), the cluster of each, 0..C-1.
-        encoder: The network that `known.features` come from; a method that trains it takes a copy.
-        outliers: uint8 (M,H,W,3), made by some generator.
+        encoder: The network that gave `known.features`; a method that trains it takes a copy.
+        outliers: uint8 (M,H,W,3), made by a generator.
         views: The augmentation of methods that train.
-        seed: Of everything random.
-        device: Where to train.
+        seed: Of all random numbers.
+        device: Where to train and score.
     """
 
     known: Images
@@ -71,30 +69,50 @@ class Baseline(ABC):
     `fit` and `score` check what they are given, so the `_fit` and `_score` of a method need not.
 
     Attributes:
-        key: What configurations and tables call it.
-        title: What people call it.
-        needs: What of a `Reference` and of the images to score it looks at; the first is what it scores.
+        key: Its name in configurations and tables.
+        title: Its name for readers.
+        needs: The fields of `Reference` and `Images` that it uses; the first is what it scores.
+        training_passes: Images that go through the network for each ID image of an epoch; 0 without training.
+        scoring_passes: Images that go through the network for each image to score.
+        settings: What is set, a `Settings`.
     """
+
+    class Settings(Node):
+        """The settings of the method, with range and default.
+
+        A method that trains has `epochs` among them, and one that needs outliers `generator_steps`.
+        """
 
     key: ClassVar[str]
     title: ClassVar[str]
     needs: ClassVar[tuple[Need, ...]]
+    training_passes: ClassVar[int] = 0
+    scoring_passes: ClassVar[int] = 1
+    settings: Any
 
-    # of one image of those that it was fitted on; None before that
+    # the shape of one image or feature in `fit`; None before it
     _shape: tuple[int, ...] | None = None
 
+    def __init__(self, **settings: object) -> None:
+        """Takes settings by their names in `Settings`.
+
+        Raises:
+            BaselineError: A setting that the method does not have, or a value out of its range.
+        """
+        self.settings = _settings(self.key, self.Settings, settings)
+
     def fit(self, reference: Reference, on_progress: OnProgress | None = None) -> Self:
-        """Takes the ID images in, and trains where the method does.
+        """Fits the method to ID images; some methods train a network.
 
         Args:
-            reference: With all that `needs` names.
-            on_progress: Told the share done, 0..1.
+            reference: Has all that `needs` names.
+            on_progress: Called with the share done, 0..1.
 
         Returns:
             Itself.
 
         Raises:
-            BaselineError: Something that it needs is missing, too little, or not of its kind and shape.
+            BaselineError: Something that the method needs is missing, too small, or of a wrong kind or shape.
         """
         self._shape = None
         if not isinstance(reference, Reference):
@@ -105,11 +123,11 @@ class Baseline(ABC):
         return self
 
     def score(self, images: Images) -> np.ndarray:
-        """Scores, float64 (N,), higher for more OOD; none for no images.
+        """Scores images: float64 (N,), higher is more OOD.
 
         Raises:
-            BaselineError: Before `fit`, without what it needs, or where that is of another kind or shape than
-                what it was fitted on.
+            BaselineError: The method is not fitted, or what it scores is missing or of another kind or shape
+                than in `fit`.
         """
         if self._shape is None:
             raise BaselineError(f"{self.key} scores nothing before it is fitted: call fit")
@@ -131,14 +149,14 @@ class Baseline(ABC):
 
     @abstractmethod
     def _fit(self, known: np.ndarray, reference: Reference, on_progress: OnProgress | None) -> None:
-        """`fit`, with what it needs first of the ID images, and the reference's own columns checked."""
+        """Does the work of `fit`; `known` is what is scored, of the ID images, and the reference is checked."""
 
     @abstractmethod
     def _score(self, queries: np.ndarray, ids: np.ndarray | None) -> np.ndarray:
-        """`score` of at least one image, of the shape of the ID images."""
+        """Does the work of `score` for at least one image, of the shape of the ID images."""
 
     def _checked(self, reference: Reference) -> tuple[np.ndarray, Reference]:
-        """What is scored of the ID images, and the reference with arrays for lists."""
+        """What the method scores, of the ID images; and the reference with arrays in place of lists."""
         for need in self.needs:
             if (
                 getattr(reference.known if need in ("features", "images", "logits") else reference, need)
@@ -167,32 +185,39 @@ class Baseline(ABC):
         )
 
 
-def check_settings(key: str, **settings: object) -> None:
-    """Refuses settings that no method can have.
+def _settings(key: str, node: type[Node], given: dict[str, object]) -> Node:
+    """The checked settings of a method; numbers of numpy are taken too."""
+    try:
+        return node.model_validate({k: v.item() if isinstance(v, np.generic) else v for k, v in given.items()})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        if first["type"] == "extra_forbidden":
+            raise BaselineError(f"{key} has no {name}") from error
+        allowed = _allowed(node.model_fields[name]) or first["msg"].removeprefix("Input should be ")
+        raise BaselineError(f"{key}: {name} must be {allowed}, not {given[name]!r}") from error
 
-    Args:
-        key: Of the method.
-        settings: By name: k, batch_size and frozen_blocks are whole numbers, all others numbers above 0.
 
-    Raises:
-        BaselineError: Names the setting and its value.
-    """
-    for name, value in settings.items():
-        least = _WHOLE.get(name)
-        if least is None:
-            fits = (
-                isinstance(value, numbers.Real) and not isinstance(value, bool) and 0 < float(value) < math.inf
-            )
-            kind = "a number above 0"
-        else:
-            fits = isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= least
-            kind = f"a whole number, {least} or more"
-        if not fits:
-            raise BaselineError(f"{key}: {name} must be {kind}, not {value!r}")
+def _allowed(field: FieldInfo) -> str | None:
+    """The range of a number in words; None for what is no number."""
+    if field.annotation not in (int, float):
+        return None
+    words = "a whole number" if field.annotation is int else "a number"
+    for rule in field.metadata:
+        match rule:
+            case Ge(ge=low):
+                words += f", {low} or more"
+            case Gt(gt=low):
+                words += f" above {low}"
+            case Le(le=high):
+                words += f", {high} or less"
+            case Lt(lt=high):
+                words += f" below {high}"
+    return words
 
 
 def _column(key: str, kind: str, given: object, name: str | None = None) -> np.ndarray:
-    """Images uint8 (N,H,W,3), or finite numbers (N,D); an empty list has no more than its length."""
+    """Images uint8 (N,H,W,3) or finite numbers (N,D); an empty list stays of shape (0,)."""
     name = name or kind
     array = _array(key, name, given)
     if array.shape == (0,):

@@ -69,7 +69,7 @@ def mistakes_in_one_line(command: Command) -> Command:
 
     @functools.wraps(command)
     def wrapped(*args: object, **kwargs: object) -> None:
-        from ..config import ConfigError
+        from ..config.nodes import ConfigError
 
         try:
             command(*args, **kwargs)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..registry import module_names
 from .common import (
     EXIT_STOPPED,
     Device,
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
     from ..pipeline import Target
 
 
+# a solver is called as its file; the files themselves need torch
+_SOLVERS = module_names("sdviz.diffusion.samplers")
+
+
 @app.command()
 @mistakes_in_one_line
 def generate(
@@ -46,7 +51,7 @@ def generate(
         typer.Option("--guidance-scale", "-w", help="w of Eq. 3; 0 is plain conditional sampling."),
     ] = None,
     steps: Annotated[int | None, typer.Option("--steps", help="K, network calls from x_S to x_0.")] = None,
-    solver: Annotated[str | None, typer.Option(help="Such as ddim; an unknown one gets the list.")] = None,
+    solver: Annotated[str | None, typer.Option(help=f"{', '.join(_SOLVERS)}.")] = None,
     eta: Annotated[float, typer.Option(help="DDIM's share of fresh noise, 0..1.")] = 0.0,
     interval: Annotated[
         str | None, typer.Option(metavar="LO,HI", help="Guide only while sigma lies between these two.")

@@ -23,7 +23,7 @@ from .common import (
 )
 
 if TYPE_CHECKING:
-    from ..config import RunConfig
+    from ..config.tree import RunConfig
     from ..pipeline import Progress
     from ..runs import Run, Status
 
@@ -57,7 +57,7 @@ def run(
 
     It waits while another run works on the same device; runs start in the order they were asked for.
     """
-    from ..config import load_config
+    from ..config.reading import load_config
 
     overrides = [*(set_ or []), *([f"device={json.dumps(device)}"] if device else [])]
     settings = load_config(config, overrides)
@@ -92,7 +92,7 @@ def _check_stage(until: str | None, config: RunConfig) -> None:
 
 def _show_plan(config: RunConfig) -> None:
     """Prints the configuration as YAML and the stages as comments, so that the output is a configuration."""
-    from ..config import to_yaml
+    from ..config.reading import to_yaml
     from ..nn.device import device_name, resolve_device
     from ..pipeline import estimate, stage_names, without_absent_sets
 

@@ -42,7 +42,7 @@ def score(
     """
     from ..bundle import Bundle
     from ..pipeline import PipelineError
-    from ..pipeline.scoring import check_table_name, score_images, write_scores
+    from ..pipeline.any_images.scoring import check_table_name, score_images, write_scores
 
     with checking():
         check_table_name(out)

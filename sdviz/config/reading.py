@@ -1,4 +1,4 @@
-"""The configuration in and out of YAML, and its errors in one line."""
+"""Reads a configuration from YAML and writes it; errors are one line."""
 
 from __future__ import annotations
 
@@ -6,21 +6,20 @@ import difflib
 import json
 import re
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
 
 import yaml
 from pydantic import ValidationError
 
-from .tree import Node, RunConfig
-
-
-class ConfigError(ValueError):
-    """A configuration that is wrong; the message is one line with the path of the key."""
+from ..baselines import BASELINES
+from .nodes import ConfigError, Node
+from .tree import RunConfig
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, which takes 8e-4 for a number, as YAML 1.2 does, and not for text."""
+    """PyYAML's safe loader, but 8e-4 is a number as in YAML 1.2; PyYAML takes it for text."""
 
 
 _Loader.add_implicit_resolver(
@@ -34,8 +33,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Reads and checks a configuration.
 
     Args:
-        path: A YAML file. Without a `profile` in it, the file's stem is one.
-        overrides: "a.b=c" on top, the value in YAML.
+        path: A YAML file. If it has no `profile`, that is the file's stem.
+        overrides: Values that replace those of the file, each as "a.b=c" with c in YAML.
 
     Raises:
         ConfigError: No such file, no YAML, an unknown key, a wrong type or a value out of its range.
@@ -52,7 +51,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     tree = {"profile": path.stem} | tree
     keys = [_override(tree, one) for one in overrides]
     try:
-        # through JSON, where pydantic's strict mode lets a list be a tuple and 3 be a float, but not "3"
+        # as JSON, because then pydantic's strict mode takes a list for a tuple and 3 for a float, but not "3"
         return RunConfig.model_validate_json(json.dumps(tree, default=str))
     except ValidationError as error:
         key, reason = _explain(error)
@@ -64,7 +63,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
 
 
 def to_yaml(config: Node) -> str:
-    """The tree, every value written out, as `load_config` reads it."""
+    """Writes every value of the tree, for `load_config` to read."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
@@ -72,9 +71,16 @@ def key_paths(node: type[Node] = RunConfig, prefix: str = "") -> Iterator[str]:
     """Every valid key of the tree by its path, branches first: "diffusion", "diffusion.unet", ..."""
     for name, field in node.model_fields.items():
         yield prefix + name
-        for kind in get_args(field.annotation) or (field.annotation,):  # a branch may be None
-            if isinstance(kind, type) and issubclass(kind, Node):
-                yield from key_paths(kind, f"{prefix}{name}.")
+        for branch in _nodes_of(field.annotation):
+            yield from key_paths(branch, f"{prefix}{name}.")
+
+
+def _nodes_of(kind: object) -> Iterator[type[Node]]:
+    """The nodes in a field's type, also within None | Node, a list and a union."""
+    if isinstance(kind, type) and issubclass(kind, Node):
+        yield kind
+    for one in get_args(kind):
+        yield from _nodes_of(one)
 
 
 def _override(tree: dict[str, Any], text: str) -> str:
@@ -109,6 +115,7 @@ _EXPECTED = {
     "float_type": "a number",
     "int_from_float": "a whole number",
     "int_type": "a whole number",
+    "model_attributes_type": "keys beneath it",
     "model_type": "keys beneath it",
     "string_type": "text",
     "tuple_type": "a list",
@@ -116,12 +123,26 @@ _EXPECTED = {
 
 
 def _explain(error: ValidationError) -> tuple[str, str]:
-    """The path of the first wrong key, unknown keys before all, and what is wrong with it."""
+    """The path of the first wrong key, of an unknown one if there is any, and what is wrong with it."""
     first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-    key = ".".join(str(part) for part in first["loc"])
     kind, given = first["type"], first["input"]
+    parts: list[str] = []
+    method = None
+    for before, part in pairwise((None, *first["loc"])):
+        if isinstance(before, int) and part in BASELINES:  # pydantic's word on which kind of node this is
+            method = part
+        else:
+            parts.append(str(part))
+    key = ".".join(parts)
     if kind == "extra_forbidden":
+        if method and ".".join(part for part in parts if not part.isdecimal()) in key_paths():
+            return ".".join(parts[:-1]), f"{method} has no {parts[-1]}"
         return key, f"unknown key; the nearest is {_nearest_key(key)}"
+    if kind == "union_tag_not_found":
+        return f"{key}.method", "is missing"
+    if kind == "union_tag_invalid":
+        known, _, last = first["ctx"]["expected_tags"].rpartition(", ")
+        return f"{key}.method", f"must be {known} or {last}, got {_shown(given['method'])}"
     if kind == "missing":
         return key, "is missing"
     if kind == "value_error":
@@ -138,14 +159,14 @@ def _shown(value: object) -> str:
 
 
 def _nearest_key(path: str) -> str:
-    """The valid key most like `path`: beside it, then of that name anywhere, then by the whole path."""
+    """The valid key most like `path`: in its own branch, else by its last part, else by the whole path."""
     parent, _, name = path.rpartition(".")
     known = list(key_paths())
     leaves = {key.rpartition(".")[2] for key in known}
-    beside = {key.rpartition(".")[2]: key for key in known if key.rpartition(".")[0] == parent}
-    near = difflib.get_close_matches(name, beside, 1, 0.55)
+    siblings = {key.rpartition(".")[2]: key for key in known if key.rpartition(".")[0] == parent}
+    near = difflib.get_close_matches(name, siblings, 1, 0.55)
     if near:
-        return beside[near[0]]
+        return siblings[near[0]]
     near = difflib.get_close_matches(name, leaves, 1)
     among = [key for key in known if near and key.rpartition(".")[2] == near[0]] or known
     return max(among, key=lambda key: difflib.SequenceMatcher(None, path, key).ratio())

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
 
-from ..config import DetectorConfig
+from ..config.nodes import DetectorConfig
 from ..files import replacing
 from ..nn.batches import encode
 from ..nn.detector import Detector

@@ -19,7 +19,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast
 from torch.nn import functional as F
 
-from ..config import DiffusionConfig
+from ..config.nodes import DiffusionConfig
 from ..nn.device import has_fast_bf16, leave_group_at_exit, resolve_device
 from ..nn.loop import TrainingDiverged, TrainingStateError, read_state
 from ..nn.loop import save_state as write_state

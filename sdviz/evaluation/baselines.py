@@ -1,4 +1,4 @@
-"""Other methods beside ours: their scores as a table, and what they reached."""
+"""Other methods: their scores as a table, and their figures as a part of the report."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .sets import Evaluation, mean_over_sets, measure
 
 @dataclass(frozen=True, eq=False)
 class BaselineScores:
-    """What one method said of every image.
+    """The scores of one method.
 
     Attributes:
-        key: What files call it.
-        title: What people call it.
-        settings: What was set for it in the configuration.
+        key: Its name in files.
+        title: Its name for readers.
+        settings: What the configuration sets for it.
         scores: By set, the held-out ID images under the name of the ID set: float64 (N,), higher is more OOD.
     """
 
@@ -31,30 +31,30 @@ class BaselineScores:
 
 
 def baseline_table(method: Evaluation, baselines: Sequence[BaselineScores]) -> pa.Table:
-    """The scores of the methods, one row an image in the rows' order of our own, one column a method.
+    """Puts the scores of all methods in one table.
 
     Args:
-        method: Our own evaluation.
-        baselines: Over the same images.
+        method: Our own evaluation, whose rows the table has in their order.
+        baselines: Scores of the same images.
 
     Returns:
-        set, role, id, and a float64 column for each method's key.
+        One row an image: set, role, id, and a float64 column for each method's key.
 
     Raises:
-        ValueError: A method that did not score the same sets, or not all of their images.
+        ValueError: A method did not score the same sets, or not all of their images.
     """
     table = method.scores.select(["set", "role", "id"])
     names = table["set"].to_pylist()
-    sets = dict.fromkeys(names)
+    counts = {name: names.count(name) for name in dict.fromkeys(names)}
     for one in baselines:
-        _check_sets(one, sets, {name: names.count(name) for name in sets})
-        column = np.concatenate([one.scores[name] for name in sets])
+        _check_sets(one, counts)
+        column = np.concatenate([one.scores[name] for name in counts])
         table = table.append_column(one.key, pa.array(column, pa.float64()))
     return table
 
 
 def baseline_report(method: Evaluation, one: BaselineScores, bootstrap: int, seed: int) -> dict[str, Any]:
-    """What one method reached on each OOD set: the tree `BaselineResult`.
+    """Measures one method on each OOD set: the tree `BaselineResult`.
 
     Args:
         method: Our own evaluation, over the same images.
@@ -68,25 +68,19 @@ def baseline_report(method: Evaluation, one: BaselineScores, bootstrap: int, see
     report = method.report
     id_name = report["id_set"]["name"]
     counts = {id_name: report["id_set"]["n"]} | {name: r["n"] for name, r in report["results"].items()}
-    _check_sets(one, counts, counts)
+    _check_sets(one, counts)
     results = {
         name: measure(one.scores[id_name], one.scores[name], bootstrap, seed) for name in report["results"]
     }
     roles = {name: r["role"] for name, r in report["results"].items()}
-    found = BaselineResult(
-        title=one.title,
-        settings=dict(one.settings),
-        results=results,
-        means=mean_over_sets(results, roles),
-    )
+    means = mean_over_sets(results, roles)
+    found = BaselineResult(title=one.title, settings=dict(one.settings), results=results, means=means)
     return found.model_dump(mode="json")
 
 
-def _check_sets(one: BaselineScores, names: Mapping[str, Any], counts: Mapping[str, int]) -> None:
-    for name in names:
+def _check_sets(one: BaselineScores, counts: Mapping[str, int]) -> None:
+    for name, n in counts.items():
         if name not in one.scores:
             raise ValueError(f"{one.key} did not score {name}")
-        if one.scores[name].shape != (counts[name],):
-            raise ValueError(
-                f"{one.key}: scores {one.scores[name].shape} for the {counts[name]} images of {name}"
-            )
+        if one.scores[name].shape != (n,):
+            raise ValueError(f"{one.key}: scores {one.scores[name].shape} for the {n} images of {name}")

@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import BaseModel, Field, ValidationError
 
 from .. import __version__
-from ..config import Node
+from ..config.nodes import Node
 from ..scan.metrics import agreement
 
 FORMAT_VERSION = 1

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from ..config import ScoreConfig
+from ..config.tree import ScoreConfig
 from ..detection import metrics
 from ..detection.score import SDScore
 from .reference import id_recall_threshold

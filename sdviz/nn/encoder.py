@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
 
-from ..config import EncoderConfig
+from ..config.nodes import EncoderConfig
 
 # timm and torchvision take a second each to import: they are there when a network is first built
 if TYPE_CHECKING:

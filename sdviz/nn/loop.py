@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from ..config import OptimizerConfig
+from ..config.nodes import OptimizerConfig
 from ..files import replacing
 
 REPORT_EVERY_STEPS = 20

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ..config import ClustererConfig, OptimizerConfig, PretrainingConfig, TrainingConfig, ViewsConfig
+from ..config.nodes import ClustererConfig, OptimizerConfig, PretrainingConfig, TrainingConfig, ViewsConfig
 from .batches import predict
 from .classifier import SmallClassifier
 from .device import fast_autocast, resolve_device

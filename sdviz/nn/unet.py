@@ -9,7 +9,7 @@ from diffusers import UNet2DModel
 from torch import nn
 from torch.nn import functional as F
 
-from ..config import UNetConfig
+from ..config.nodes import UNetConfig
 from .phase_means import PhaseMeans
 
 

@@ -7,7 +7,7 @@ import math
 import torch
 from torch.nn import functional as F
 
-from ..config import ViewsConfig
+from ..config.nodes import ViewsConfig
 
 FIELD_CELLS = 4
 

@@ -5,7 +5,8 @@ Writes backbone/encoder.safetensors.
 
 from __future__ import annotations
 
-from ..config import EncoderConfig, RunConfig
+from ..config.nodes import EncoderConfig
+from ..config.tree import RunConfig
 from ..data import DataError
 from ..nn.encoder import Encoder
 from . import encoder

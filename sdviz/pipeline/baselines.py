@@ -1,4 +1,4 @@
-"""The stage that puts other methods beside ours: baselines."""
+"""Stage `baselines`: fits other methods on the run's images and networks, and scores its sets with them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
 
-from ..baselines import BASELINES, Baseline, Images, Reference
+from ..baselines import Baseline, Images, Reference
 from ..baselines.interface import OnProgress
-from ..config import BaselineConfig, RunConfig
+from ..config.tree import BaselineConfig, RunConfig
 from ..data import ImageSet
 from ..diffusion.training import train_noise_predictor
 from ..evaluation import BaselineScores
@@ -33,8 +33,6 @@ from .sets import NamedSet, evaluation_sets
 from .shards import reencode
 from .workspace import Metrics, Progress, Settings, Workspace, write_arrays
 
-# Fake-it's generator is one that has hardly learned; `generator_steps` says otherwise
-EARLY_STEPS = 300
 _AT_ONCE = 512
 
 
@@ -49,91 +47,82 @@ def depends_on(config: RunConfig) -> Settings:
 
 
 def make(work: Workspace) -> Metrics | None:
-    """Stage `baselines`: every method of `evaluation.baselines` on the run's own images and networks.
+    """Stage `baselines`: fits every method of `evaluation.baselines` and scores all sets with it.
 
-    Each is fitted on `work.sources` and scores every set; its scores lie in baselines/<key>.safetensors, one
-    float64 column a set. A method that is there is not fitted again.
+    A method is fitted on `work.sources`. Its scores go to baselines/<key>.safetensors, one float64 column for
+    each set; a method whose file is there is passed over.
+
+    Returns:
+        How many methods there are, or None where the run was stopped.
     """
     out = work.stage_folder("baselines")
     wanted = work.config.evaluation.baselines
-    seen = _Seen(work)
+    inputs = _Inputs(work)
     for i, one in enumerate(wanted):
-        path = _path(work.folder, one)
+        path = out / f"{one.key}.safetensors"
         if path.is_file():
             continue
         if work.should_stop():
             return None
 
-        def tell(share: float, done: int = i) -> None:
-            share = (done + share) / len(wanted)
-            step = round(1000 * share)
-            work.on_progress(Progress("baselines", step, 1000, share, None, {}))
-
-        def tell_or_stop(share: float) -> None:
+        def report_or_stop(share: float, done: int = i) -> None:
             if work.should_stop():
                 raise _Stopped
-            tell(share)  # noqa: B023 - called within this round only
+            _report(work, (done + share) / len(wanted))
 
         try:
-            scores = _fit_and_score(work, seen, one, out, tell_or_stop)
+            scores = _fit_and_score(work, inputs, one, out, report_or_stop)
         except _Stopped:
             return None
         write_arrays(path, scores)
-        tell(1.0)
+        _report(work, (i + 1) / len(wanted))
     return {"baselines": len(wanted)}
 
 
 def baseline_scores(work: Workspace) -> list[BaselineScores]:
-    """What stage `baselines` found, in the configuration's order."""
+    """What stage `baselines` found, in the configuration's order; settings only where they are no defaults."""
     found = []
     for one in work.config.evaluation.baselines:
-        method = method_of(one)
-        where = "" if one.network == "backbone" else f", on the {one.network}"
-        settings = one.model_dump(mode="json", exclude_none=True, exclude={"method"})
-        found.append(
-            BaselineScores(one.key, method.title + where, settings, load_arrays(_path(work.folder, one)))
+        title = one.build().title if one.network == "backbone" else f"{one.build().title}, on the {one.network}"
+        settings = {"network": one.network} | one.model_dump(
+            mode="json", exclude_defaults=True, exclude={"method"}
         )
+        scores = load_arrays(work.folder / "baselines" / f"{one.key}.safetensors")
+        found.append(BaselineScores(one.key, title, settings, scores))
     return found
 
 
-def method_of(config: BaselineConfig) -> Baseline:
-    """The method that a line of the configuration stands for, not fitted yet."""
-    given = config.model_dump(exclude_none=True, exclude={"method", "network", "generator_steps"})
-    return BASELINES[config.method](**given)
-
-
-def _path(folder: Path, one: BaselineConfig) -> Path:
-    return folder / "baselines" / f"{one.key}.safetensors"
+def _report(work: Workspace, share: float) -> None:
+    work.on_progress(Progress("baselines", round(1000 * share), 1000, share, None, {}))
 
 
 def _fit_and_score(
-    work: Workspace, seen: _Seen, config: BaselineConfig, out: Path, tell: OnProgress
+    work: Workspace, inputs: _Inputs, config: BaselineConfig, out: Path, on_progress: OnProgress
 ) -> dict[str, np.ndarray]:
     """Scores by set, float64 (N,)."""
-    method = method_of(config)
-    encoder = seen.networks[config.network] if {"features", "encoder"} & set(method.needs) else None
-    makes_fakes = "outliers" in method.needs
-    fakes = None
-    if makes_fakes:
-        fakes = _early_fakes(work, config.generator_steps or EARLY_STEPS, out, lambda x: tell(0.5 * x))
+    method = config.build()
+    encoder = inputs.networks[config.network] if {"features", "encoder"} & set(method.needs) else None
+    outliers, begin = None, 0.0
+    if "outliers" in method.needs:
+        begin = 0.5
+        outliers = _early_outliers(
+            work, method.settings.generator_steps, out, lambda share: on_progress(begin * share)
+        )
     reference = Reference(
-        seen.images(work.sources, "sources", method, config),
+        inputs.images(work.sources, "sources", method, config),
         labels=source_labels(work),
         encoder=encoder,
-        outliers=fakes,
+        outliers=outliers,
         views=work.config.views,
         seed=work.config.detector.seed if work.config.detector is not None else 0,
         device=work.config.device,
     )
-    method.fit(reference, lambda x: tell(0.5 + 0.45 * x if makes_fakes else 0.95 * x))
-    return {
-        one.key: np.asarray(method.score(seen.images(one.images, one.key, method, config)), np.float64)
-        for one in seen.sets
-    }
+    method.fit(reference, lambda share: on_progress(begin + (0.95 - begin) * share))
+    return {one.key: method.score(inputs.images(one.images, one.key, method, config)) for one in inputs.sets}
 
 
-class _Seen:
-    """What the methods look at; features and logits are computed once for all of them."""
+class _Inputs:
+    """What methods are fitted on and score; features and logits are computed once for all of them."""
 
     def __init__(self, work: Workspace) -> None:
         self._work = work
@@ -150,7 +139,7 @@ class _Seen:
         return {"backbone": load_backbone(self._work), "encoder": load_encoder(self._work)}
 
     def images(self, images: ImageSet, key: str, method: Baseline, config: BaselineConfig) -> Images:
-        """A set as a method may see it."""
+        """A set, called `key`, with the features and logits that a method needs."""
         features = self._output(images, key, config.network) if "features" in method.needs else None
         logits = self._output(images, key, "clusterer") if "logits" in method.needs else None
         return Images(features, images.images, logits, images.ids)
@@ -162,22 +151,23 @@ class _Seen:
         return self._outputs[key, network]
 
 
-# --- Fake-it's images ---------------------------------------------------------------------------------
+# --- outliers of a generator that was stopped early -----------------------------------------------------
 
 
 def early_recipe(config: RunConfig) -> Recipe:
-    """How a generator stopped early makes images: from as much noise as it knows, under the right label.
+    """How an early generator makes an image: with its right label, from the largest S that it was trained for.
 
-    With the whole schedule trained that is pure noise; with a part of it, the image's large forms are left.
+    That is pure noise where the whole schedule is trained; else the image's large shapes remain.
     """
     own = outlier_recipe(config)
     return Recipe(config.max_train_timestep, 0.0, own.num_inference_steps, own.solver, own.eta, None, own.seed)
 
 
-def _early_fakes(work: Workspace, steps: int, out: Path, tell: OnProgress) -> np.ndarray:
-    """One image of an early generator for each of `work.sources`, uint8 (N,H,W,3); kept in fakes.safetensors.
+def _early_outliers(work: Workspace, steps: int, out: Path, on_progress: OnProgress) -> np.ndarray:
+    """Makes one image of each of `work.sources` with an early generator, uint8 (N,H,W,3).
 
-    The generator is our own U-Net, trained as stage `diffusion` begins to, and stopped after `steps`.
+    The generator is our own U-Net, trained as in stage `diffusion`, but for `steps` steps only. The images are
+    kept in fakes.safetensors.
     """
     kept = out / "fakes.safetensors"
     try:
@@ -197,7 +187,7 @@ def _early_fakes(work: Workspace, steps: int, out: Path, tell: OnProgress) -> np
         config,
         out / "generator.state.pt",
         work.config.device,
-        lambda r: tell(0.7 * r.progress),
+        lambda r: on_progress(0.7 * r.progress),
         work.should_stop,
     )
     if not complete:
@@ -222,7 +212,7 @@ def _early_fakes(work: Workspace, steps: int, out: Path, tell: OnProgress) -> np
             work.config.outliers.batch_size,
         )
         made[rows] = batch.outliers
-        tell(0.7 + 0.3 * min(1.0, (first + _AT_ONCE) / len(made)))
+        on_progress(0.7 + 0.3 * min(1.0, (first + _AT_ONCE) / len(made)))
     if work.config.outliers.jpeg is not None:
         made = reencode(made, work.config.outliers.jpeg)
     write_arrays(kept, {"images": made})

@@ -15,7 +15,7 @@ from torch import nn
 from .. import data
 from ..bundle import Bundle, Defaults, make_manifest
 from ..bundle.manifest import ScoreDefaults
-from ..config import RunConfig
+from ..config.tree import RunConfig
 from ..data import DataError
 from ..data.sources.named_parquet import files_under
 from ..data.sources.parquet import same_images_table
@@ -24,8 +24,8 @@ from .clusterer import load_clusterer
 from .detector import load_detector
 from .diffusion import load_noise_predictor, phase_statistics
 from .labels import GIVEN, labels_path, read_cluster_names, read_labels
-from .order import stage_names
 from .outliers import read_outliers
+from .planning.order import stage_names
 from .workspace import Metrics, Settings, Workspace, read_metrics, write_table
 
 SOURCES = {"ground_truth": "ground truth", "scan": "SCAN", "kmeans": "k-means", "file": "a file"}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from ..config import RunConfig
+from ..config.tree import RunConfig
 from ..nn.classifier import Classifier, SmallClassifier
 from ..nn.supervised import accuracy, train_classifier
 from . import pseudo_labels

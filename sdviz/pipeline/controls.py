@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..config import RunConfig
+from ..config.tree import RunConfig
 from ..nn.pixels import to_images, to_tensor
 from ..nn.randomness import image_noise
 from . import detector

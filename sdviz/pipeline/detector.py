@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import load_file
 
 from .. import data
-from ..config import DetectorConfig, RunConfig
+from ..config.nodes import DetectorConfig
+from ..config.tree import RunConfig
 from ..data import DataError
 from ..detection.training import epoch_steps, train_detector
 from ..nn.detector import Detector

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from .. import data
-from ..config import RunConfig
+from ..config.tree import RunConfig
 from ..data import ImageSet
 from ..diffusion.schedule import NoiseSchedule
 from ..diffusion.training import TrainingReport, train_noise_predictor

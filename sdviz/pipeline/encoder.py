@@ -8,7 +8,8 @@ from __future__ import annotations
 from safetensors.torch import load_file
 
 from .. import data
-from ..config import EncoderConfig, RunConfig
+from ..config.nodes import EncoderConfig
+from ..config.tree import RunConfig
 from ..data import DataError, ImageSet
 from ..nn.classifier import Projection
 from ..nn.encoder import Encoder, build_encoder

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file as load_arrays
 
-from ..config import RunConfig
+from ..config.tree import RunConfig
 from ..data import ImageSet
 from ..evaluation import (
     FID,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..config import RunConfig
+from ..config.tree import RunConfig
 from ..nn.batches import encode
 from ..nn.detector import Detector, detector_outputs
 from ..nn.encoder import Encoder

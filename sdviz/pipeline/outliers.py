@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 
-from ..config import RunConfig
+from ..config.tree import RunConfig
 from ..outliers import Recipe, draw_target_labels
 from . import diffusion
 from .labels import read_cluster_names, source_labels

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 
-from ..config import RunConfig
+from ..config.tree import RunConfig
 from ..data import DataError
 from ..detection.knn import nearest_others, unit_length
 from ..nn.batches import encode, predict

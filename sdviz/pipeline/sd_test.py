@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from .. import data
-from ..config import RunConfig
+from ..config.tree import RunConfig
 from ..data import ImageSet
 from ..nn.batches import predict
 from ..outliers import Recipe

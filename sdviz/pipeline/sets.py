@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from .. import data
-from ..config import RunConfig
+from ..config.tree import RunConfig
 from ..data import DataError, ImageSet, MissingDataError
 from . import sd_test
 from .sd_test import SD_TEST, read_sd_test

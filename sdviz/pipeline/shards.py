@@ -14,7 +14,7 @@ from accelerate import PartialState
 from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
 
-from ..config import JpegConfig
+from ..config.tree import JpegConfig
 from ..data import ImageSet
 from ..data.decode import through_jpeg
 from ..nn.device import resolve_device

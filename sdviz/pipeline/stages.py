@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from ..config import RunConfig
+from ..config.tree import RunConfig
 from ..files import FORMAT_VERSION, write_atomically
 from . import (
     backbone,
@@ -25,8 +25,8 @@ from . import (
     pseudo_labels,
     sd_test,
 )
-from .order import stage_names
-from .preflight import check_run
+from .planning.order import stage_names
+from .planning.preflight import check_run
 from .workspace import Metrics, PipelineError, Settings, Workspace, from_main, is_main_process, tree_hash
 
 
@@ -59,7 +59,7 @@ _MODULES: tuple[Stage, ...] = (
     evaluation,
     bundle,
 )
-# a stage is called as its module is; `order.stage_names` says which of them a run has
+# a stage is called as its module is; `planning.order` says which of them a run has
 STAGES = {one.__name__.rpartition(".")[2]: one for one in _MODULES}
 # under `accelerate launch` all processes work at these; the main one alone does the rest
 _SHARED = {"diffusion", "outliers", "sd_test"}

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from .. import data
-from ..config import DataConfig, RunConfig
+from ..config.tree import DataConfig, RunConfig
 from ..data import DataError, ImageSet
 from ..diffusion.schedule import NoiseSchedule
 from ..files import replacing

@@ -11,13 +11,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from ..config import RunConfig, load_config, to_yaml
 from ..files import write_atomically
 from .status import RunError, Status, read_status, write_status
+
+if TYPE_CHECKING:
+    from ..config.tree import RunConfig
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ class Run:
         Raises:
             ConfigError: The file was broken by hand.
         """
+        from ..config.reading import load_config
+
         return load_config(self.path / "config.yaml")
 
     def status(self) -> Status:
@@ -109,6 +113,7 @@ def create(config: RunConfig) -> Run:
 
 
 def _make_folder(config: RunConfig) -> Path:
+    from ..config.reading import to_yaml
     from ..pipeline import absolute_source, config_hash
 
     root = runs_root()

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -14,9 +14,11 @@ import pyarrow.parquet as pq
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from ..config import RunConfig
 from .folder import Run
 from .status import Status
+
+if TYPE_CHECKING:
+    from ..config.tree import RunConfig
 
 TAIL_BYTES = 64 * 1024
 MAX_POINTS = 400

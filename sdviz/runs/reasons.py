@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
-from ..config import RunConfig
+if TYPE_CHECKING:
+    from ..config.tree import RunConfig
+
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # as torch, cuBLAS and the operating system put it

@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any
 import psutil
 from filelock import FileLock, Timeout
 
-from ..config import RunConfig
 from ..files import remove_leftovers
 from .folder import Run, ledger
 from .reasons import reason
 from .status import RunError, Status, identity, write_status
 
 if TYPE_CHECKING:
+    from ..config.tree import RunConfig
     from ..pipeline import Progress
 
 # kept in the folder and freed when a run fails, so that a full disk can still say that it is full

@@ -12,7 +12,7 @@ from sklearn.cluster import KMeans
 from torch import nn
 from torch.nn import functional as F
 
-from ..config import OptimizerConfig, ScanConfig, SelfLabelConfig, ViewsConfig
+from ..config.nodes import OptimizerConfig, ScanConfig, SelfLabelConfig, ViewsConfig
 from ..detection.knn import unit_length
 from ..nn.batches import encode
 from ..nn.classifier import Projection, ScanClassifier

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..config import SimCLRConfig, ViewsConfig
+from ..config.nodes import SimCLRConfig, ViewsConfig
 from ..nn.classifier import Projection
 from ..nn.device import fast_autocast, resolve_device
 from ..nn.encoder import Encoder

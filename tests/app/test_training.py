@@ -20,7 +20,7 @@ from streamlit import config as streamlit_config
 from streamlit.testing.v1 import AppTest
 
 from sdviz import runs
-from sdviz.config import load_config
+from sdviz.config.reading import load_config
 from sdviz.runs import Run, RunError
 from sdviz.runs.status import identity, write_status
 from sdviz.ui.training import actions

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sdviz.config import DiffusionConfig, UNetConfig
+from sdviz.config.nodes import DiffusionConfig, UNetConfig
 from sdviz.diffusion.schedule import NoiseSchedule
 from sdviz.diffusion.training import train_noise_predictor
 from sdviz.nn.unet import build_noise_predictor

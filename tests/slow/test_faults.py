@@ -16,7 +16,7 @@ import torch
 
 from sdviz import runs
 from sdviz.bundle import Bundle, saving
-from sdviz.config import load_config
+from sdviz.config.reading import load_config
 from sdviz.detection.score import SDScore
 from sdviz.files import leftovers
 from sdviz.nn.detector import Detector

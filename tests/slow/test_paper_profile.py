@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from sdviz.bundle import Bundle
 from sdviz.cli import app
-from sdviz.config import load_config
+from sdviz.config.reading import load_config
 from sdviz.evaluation import read_report
 from tests.tiny_runs import OTHER_COLOURS, write_pictures
 

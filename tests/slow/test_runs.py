@@ -14,7 +14,7 @@ import pytest
 
 from sdviz import runs
 from sdviz.bundle import Bundle
-from sdviz.config import load_config
+from sdviz.config.reading import load_config
 from sdviz.files import leftovers
 from tests.patience import patience
 from tests.tiny_runs import write_tiny_config

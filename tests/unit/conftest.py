@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from sdviz.bundle import Bundle, make_manifest
-from sdviz.config import UNetConfig, load_config
+from sdviz.config.nodes import UNetConfig
+from sdviz.config.reading import load_config
 from sdviz.diffusion.schedule import NoiseSchedule
 from sdviz.nn.classifier import SmallClassifier
 from sdviz.nn.unet import NoisePredictor, build_noise_predictor

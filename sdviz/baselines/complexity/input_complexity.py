@@ -1,4 +1,4 @@
-"""Input complexity: what a likelihood says, less what a compressor says."""
+"""Input complexity: bits by a likelihood, minus bits by a compressor."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ class InputComplexity(Baseline):
     """-log2 p(x) - L(x): L is the smallest size among several lossless compressors, both in bits a dimension.
 
     Serra et al. 2020, "Input Complexity and Out-of-distribution Detection with Likelihood-based Generative
-    Models": S(x) = -log2 p(x) - L(x). p(x) is one Gaussian over the pixels of ID images, the simplest density
-    there is: a deep density model takes its place through `log2_likelihood`.
+    Models": S(x) = -log2 p(x) - L(x). p(x) is one Gaussian over the pixels of ID images, the simplest density;
+    override `log2_likelihood` for a deep one.
     """
 
     key, title, needs = "input_complexity", "Input complexity (Gaussian)", ("images",)
 
     def _fit(self, known: np.ndarray, reference: Reference, on_progress: OnProgress | None) -> None:
-        """Mean and covariance of the pixels, which are brought down to 16 px at most."""
+        """Mean and covariance of the pixels, after a reduction to at most 16 px."""
         pixels = _small(known)
         if len(pixels) < 2:
             raise BaselineError(f"{self.key}: a covariance needs at least 2 ID images")

@@ -1,4 +1,4 @@
-"""PNG size: how many bits an image takes, and nothing else."""
+"""PNG size: how many bits an image takes as PNG."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from ..interface import Baseline, OnProgress, Reference
 
 
 class PNGSize(Baseline):
-    """Bits a pixel and channel of the image as PNG, minus their mean over ID images, without sign.
+    """The absolute difference between an image's PNG size and its mean over ID images.
 
-    A check on any method: where this tells sets apart, they differ in texture before they differ in meaning.
+    A check on any method: sets that this tells apart differ in texture, not only in meaning.
     """
 
     key, title, needs = "png_size", "PNG size", ("images",)

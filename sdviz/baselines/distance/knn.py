@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+from pydantic import Field
 
 from ...detection.knn import unit_length
-from ..interface import Baseline, OnProgress, Reference, check_settings
+from ..interface import Baseline, OnProgress, Reference
 from ..neighbours import nearest_squares
 
 
@@ -18,10 +19,12 @@ class KNN(Baseline):
 
     key, title, needs = "knn", "kNN", ("features",)
 
-    def __init__(self, k: int = 50) -> None:
-        """k: which neighbour; with fewer ID images the last there is."""
-        check_settings(self.key, k=k)
-        self.k = k
+    class Settings(Baseline.Settings):
+        """The settings."""
+
+        k: int = Field(50, ge=1, description="which neighbour; with fewer ID images the last there is")
+
+    settings: Settings
 
     def _fit(self, known: np.ndarray, reference: Reference, on_progress: OnProgress | None) -> None:
         """Keeps the features at length 1."""
@@ -30,7 +33,7 @@ class KNN(Baseline):
 
     def _score(self, queries: np.ndarray, ids: np.ndarray | None) -> np.ndarray:
         """Distances, float64 (N,)."""
-        k = min(self.k, max(1, len(self._features) - 1))
+        k = min(self.settings.k, max(1, len(self._features) - 1))
         return np.sqrt(
             nearest_squares(self.key, self._features, unit_length(queries), k, self._ids, ids)[:, -1]
         )

@@ -1,22 +1,22 @@
-"""MSCL: contrast views about the centre of ID images, then measure distances."""
+"""MSCL: contrast views around the centre of ID images, then score by distance."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import nn
 from torch.nn import functional as F
 
-from ...config import OptimizerConfig, ViewsConfig
-from ...detection.knn import unit_length
+from ...config.nodes import OptimizerConfig, ViewsConfig
 from ...nn.losses import nt_xent
 from ...nn.views import random_views
-from ..finetuning import encoder_of, features_of, train
-from ..interface import Baseline, BaselineError, OnProgress, Reference, check_settings
-from ..neighbours import check_neighbours, nearest_squares
+from ..finetuning import FineTuned, encoder_of, train
+from ..interface import BaselineError, OnProgress, Reference
+from ..neighbours import check_neighbours
 
 
-class MSCL(Baseline):
+class MSCL(FineTuned):
     """Mean-shifted contrastive loss; the sum of squared distances between unit features to the k = 2 nearest.
 
     Reiss and Hoshen 2023, "Mean-Shifted Contrastive Loss for Anomaly Detection": theta(x) = (f(x) - c) /
@@ -24,55 +24,43 @@ class MSCL(Baseline):
     """
 
     key, title, needs = "mscl", "MSCL", ("images", "encoder")
+    training_passes = 2
+    unit_features = True
 
-    def __init__(
-        self,
-        k: int = 2,
-        temperature: float = 0.25,
-        epochs: float = 5,
-        learning_rate: float = 1e-4,
-        batch_size: int = 64,
-        frozen_blocks: int = 1,
-    ) -> None:
-        """The recipe.
+    class Settings(FineTuned.Settings):
+        """The settings."""
 
-        Args:
-            k: Neighbours that count.
-            temperature: tau.
-            epochs: Of fine-tuning.
-            learning_rate: Of SGD.
-            batch_size: Images a step, each in two views.
-            frozen_blocks: Early blocks of the encoder that stay as they are.
-        """
-        check_settings(
-            self.key,
-            k=k,
-            temperature=temperature,
-            epochs=epochs,
-            learning_rate=learning_rate,
-            batch_size=batch_size,
-            frozen_blocks=frozen_blocks,
-        )
-        self.k, self.temperature, self.epochs, self.batch_size = k, temperature, epochs, batch_size
-        self.frozen_blocks = frozen_blocks
-        self.optimizer = OptimizerConfig(
-            name="sgd", learning_rate=learning_rate, momentum=0.9, weight_decay=5e-5, warmup_steps=0
-        )
+        k: int = Field(2, ge=1, description="neighbours that count")
+        temperature: float = Field(0.25, gt=0, description="tau")
+        epochs: float = Field(5.0, gt=0, description="over the ID images")
+        learning_rate: float = Field(1e-4, gt=0, description="of SGD")
+        batch_size: int = Field(64, ge=2, description="images a step, each in two views")
+        frozen_blocks: int = Field(1, ge=0, description="the encoder's first blocks that stay as they are")
+
+    settings: Settings
+
+    @property
+    def optimizer(self) -> OptimizerConfig:
+        """SGD, as `finetuning.train` takes it."""
+        return OptimizerConfig(name="sgd", learning_rate=self.settings.learning_rate, weight_decay=5e-5)
 
     def _fit(self, known: np.ndarray, reference: Reference, on_progress: OnProgress | None) -> None:
         """Trains a copy of the encoder and keeps the ID features."""
-        check_neighbours(self.key, self.k, len(known))
+        check_neighbours(self.key, self.settings.k, len(known))
         torch.manual_seed(reference.seed)
         self._encoder = encoder_of(reference)
-        self._encoder.freeze(min(self.frozen_blocks, len(self._encoder.blocks)))
+        self._encoder.freeze(min(self.settings.frozen_blocks, len(self._encoder.blocks)))
         if not any(one.requires_grad for one in self._encoder.parameters()):
-            raise BaselineError(f"{self.key}: frozen_blocks {self.frozen_blocks} leaves nothing to train")
-        centre = torch.tensor(unit_length(features_of(self._encoder, known, reference)).mean(0))
+            raise BaselineError(
+                f"{self.key}: frozen_blocks {self.settings.frozen_blocks} leaves nothing to train"
+            )
+        centre = torch.tensor(self._features(known, reference.device).mean(0))
         views = reference.views or ViewsConfig()
 
         def loss(rows: torch.Tensor, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
             both = torch.cat([random_views(x, views, generator), random_views(x, views, generator)])
-            return mean_shifted_loss(self._encoder(both).float(), centre.to(x.device), self.temperature)
+            features = self._encoder(both).float()
+            return mean_shifted_loss(features, centre.to(x.device), self.settings.temperature)
 
         parts: dict[str, nn.Module] = {"encoder": self._encoder}
         train(
@@ -82,18 +70,12 @@ class MSCL(Baseline):
             loss,
             reference,
             self.optimizer,
-            self.epochs,
-            self.batch_size,
+            self.settings.epochs,
+            self.settings.batch_size,
             augment=False,
             on_progress=on_progress,
         )
-        self._reference = reference
-        self._known = unit_length(features_of(self._encoder, known, reference))
-
-    def _score(self, queries: np.ndarray, ids: np.ndarray | None) -> np.ndarray:
-        """Sums of squared distances, float64 (N,)."""
-        features = unit_length(features_of(self._encoder, queries, self._reference))
-        return nearest_squares(self.key, self._known, features, self.k, self._reference.known.ids, ids).sum(1)
+        self._keep(known, reference)
 
 
 def mean_shifted_loss(features: torch.Tensor, centre: torch.Tensor, temperature: float) -> torch.Tensor:

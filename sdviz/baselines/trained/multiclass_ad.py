@@ -1,45 +1,47 @@
-"""Multi-class AD: fine-tune on cluster labels, drop the head, and measure distances."""
+"""Multi-class AD: fine-tune on cluster labels, drop the head, then score by distance."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import nn
 from torch.nn import functional as F
 
-from ...config import OptimizerConfig
-from ..finetuning import encoder_of, features_of, train
-from ..interface import Baseline, OnProgress, Reference, check_settings
-from ..neighbours import check_neighbours, nearest_squares
+from ...config.nodes import OptimizerConfig
+from ..finetuning import FineTuned, encoder_of, train
+from ..interface import OnProgress, Reference
+from ..neighbours import check_neighbours
 
 
-class MulticlassAD(Baseline):
-    """Fine-tuned with cross-entropy on pseudo-labels; the sum of squared distances to the k = 2 nearest.
+class MulticlassAD(FineTuned):
+    """Fine-tunes on pseudo-labels; the score is the sum of squared distances to the k = 2 nearest ID features.
 
     Cohen, Abutbul and Hoshen 2022, "Out-of-Distribution Detection without Class Labels": cross-entropy on SCAN
     labels, then sum_i |f(x) - f(x_i)|^2 over the nearest ID images below the head.
     """
 
     key, title, needs = "multiclass_ad", "Multi-class AD", ("images", "labels", "encoder")
+    training_passes = 1
 
-    def __init__(
-        self, k: int = 2, epochs: float = 5, learning_rate: float = 1e-3, batch_size: int = 128
-    ) -> None:
-        """The recipe.
+    class Settings(FineTuned.Settings):
+        """The settings."""
 
-        Args:
-            k: Neighbours that count.
-            epochs: Of fine-tuning.
-            learning_rate: Of AdamW.
-            batch_size: Images a step.
-        """
-        check_settings(self.key, k=k, epochs=epochs, learning_rate=learning_rate, batch_size=batch_size)
-        self.k, self.epochs, self.batch_size = k, epochs, batch_size
-        self.optimizer = OptimizerConfig(name="adamw", learning_rate=learning_rate, warmup_steps=20)
+        k: int = Field(2, ge=1, description="neighbours that count")
+        epochs: float = Field(5.0, gt=0, description="over the ID images")
+        learning_rate: float = Field(1e-3, gt=0, description="of AdamW")
+        batch_size: int = Field(128, ge=2, description="images a step")
+
+    settings: Settings
+
+    @property
+    def optimizer(self) -> OptimizerConfig:
+        """AdamW, as `finetuning.train` takes it."""
+        return OptimizerConfig(name="adamw", learning_rate=self.settings.learning_rate, warmup_steps=20)
 
     def _fit(self, known: np.ndarray, reference: Reference, on_progress: OnProgress | None) -> None:
         """Trains a copy of the encoder and keeps the ID features."""
-        check_neighbours(self.key, self.k, len(known))
+        check_neighbours(self.key, self.settings.k, len(known))
         labels = torch.tensor(reference.labels)
         torch.manual_seed(reference.seed)
         self._encoder = encoder_of(reference)
@@ -57,14 +59,8 @@ class MulticlassAD(Baseline):
             loss,
             reference,
             self.optimizer,
-            self.epochs,
-            self.batch_size,
+            self.settings.epochs,
+            self.settings.batch_size,
             on_progress=on_progress,
         )
-        self._reference = reference
-        self._known = features_of(self._encoder, known, reference)
-
-    def _score(self, queries: np.ndarray, ids: np.ndarray | None) -> np.ndarray:
-        """Sums of squared distances, float64 (N,)."""
-        features = features_of(self._encoder, queries, self._reference)
-        return nearest_squares(self.key, self._known, features, self.k, self._reference.known.ids, ids).sum(1)
+        self._keep(known, reference)

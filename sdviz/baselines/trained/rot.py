@@ -1,18 +1,19 @@
-"""Rot: how badly a network names the quarter turns of an image."""
+"""Rot: how badly a network predicts the quarter turns of an image."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import nn
 from torch.nn import functional as F
 
-from ...config import OptimizerConfig
+from ...config.nodes import OptimizerConfig
 from ...nn.batches import in_batches
 from ...nn.device import resolve_device
 from ...nn.pixels import scale
 from ..finetuning import encoder_of, train
-from ..interface import Baseline, BaselineError, OnProgress, Reference, check_settings
+from ..interface import Baseline, BaselineError, OnProgress, Reference
 
 
 class Rot(Baseline):
@@ -23,18 +24,21 @@ class Rot(Baseline):
     """
 
     key, title, needs = "rot", "Rot", ("images", "encoder")
+    training_passes, scoring_passes = 4, 4
 
-    def __init__(self, epochs: float = 5, learning_rate: float = 1e-3, batch_size: int = 32) -> None:
-        """The recipe.
+    class Settings(Baseline.Settings):
+        """The settings."""
 
-        Args:
-            epochs: Over the ID images.
-            learning_rate: Of AdamW.
-            batch_size: Images a step, each in all four turns.
-        """
-        check_settings(self.key, epochs=epochs, learning_rate=learning_rate, batch_size=batch_size)
-        self.epochs, self.batch_size = epochs, batch_size
-        self.optimizer = OptimizerConfig(name="adamw", learning_rate=learning_rate, warmup_steps=20)
+        epochs: float = Field(5.0, gt=0, description="over the ID images")
+        learning_rate: float = Field(1e-3, gt=0, description="of AdamW")
+        batch_size: int = Field(32, ge=2, description="images a step, each in all four turns")
+
+    settings: Settings
+
+    @property
+    def optimizer(self) -> OptimizerConfig:
+        """AdamW, as `finetuning.train` takes it."""
+        return OptimizerConfig(name="adamw", learning_rate=self.settings.learning_rate, warmup_steps=20)
 
     def _fit(self, known: np.ndarray, reference: Reference, on_progress: OnProgress | None) -> None:
         """Trains a copy of the encoder under the head."""
@@ -56,8 +60,8 @@ class Rot(Baseline):
             loss,
             reference,
             self.optimizer,
-            self.epochs,
-            self.batch_size,
+            self.settings.epochs,
+            self.settings.batch_size,
             on_progress=on_progress,
         )
 

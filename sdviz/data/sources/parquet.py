@@ -157,7 +157,7 @@ class ParquetFile(Source):
     """`parquet:PATH`. An id is `parquet/<file's stem>/<row>@<12 hex digits of the picture's SHA-256>`."""
 
     order = 11
-    kinds = ("parquet",)
+    kinds: tuple[str, ...] = ("parquet",)
 
     def splits(self, name: str) -> tuple[str, ...]:
         return (name_and_split(path_in(name))[1],)

@@ -7,7 +7,7 @@ import os
 import streamlit as st
 
 from sdviz import runs
-from sdviz.config import RunConfig
+from sdviz.config.tree import RunConfig
 from sdviz.runs import Run, RunError, Status
 from sdviz.ui.read_only import READ_ONLY, is_read_only
 

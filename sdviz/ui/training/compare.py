@@ -6,7 +6,8 @@ from typing import Any
 
 import streamlit as st
 
-from sdviz.config import ConfigError, RunConfig
+from sdviz.config.nodes import ConfigError
+from sdviz.config.tree import RunConfig
 from sdviz.runs import Run
 from sdviz.runs.reading import curve, differences, metrics
 from sdviz.ui.components.stage_strip import STAGE_NAMES

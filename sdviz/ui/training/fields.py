@@ -9,7 +9,8 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from sdviz.config import Node, RunConfig
+from sdviz.config.nodes import Node
+from sdviz.config.tree import RunConfig
 
 # how far from an excluded border a range begins
 _OPEN_BORDER = 1e-9

@@ -8,7 +8,9 @@ from typing import Any
 import plotly.graph_objects as go
 import streamlit as st
 
-from sdviz.config import ConfigError, RunConfig, to_yaml
+from sdviz.config.nodes import ConfigError
+from sdviz.config.reading import to_yaml
+from sdviz.config.tree import RunConfig
 from sdviz.runs import Run, Status
 from sdviz.runs.reading import curve, latest, metrics, outlier_sample, stages, tail
 from sdviz.ui.components.picture_grid import Cell, picture_grid

@@ -11,7 +11,9 @@ import streamlit as st
 import torch
 
 from sdviz import data
-from sdviz.config import ConfigError, RunConfig, load_config, to_yaml
+from sdviz.config.nodes import ConfigError
+from sdviz.config.reading import load_config, to_yaml
+from sdviz.config.tree import RunConfig
 from sdviz.runs import Run, Status
 from sdviz.ui.cache.background import Task
 from sdviz.ui.cache.estimates import Estimate, start_estimate

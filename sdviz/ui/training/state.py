@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import streamlit as st
 
-from sdviz.config import ConfigError
+from sdviz.config.nodes import ConfigError
 from sdviz.runs import Run, RunError, Status
 from sdviz.ui.text import plain
 

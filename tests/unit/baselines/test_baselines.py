@@ -13,14 +13,14 @@ from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 
 from sdviz import data
-from sdviz.baselines import BASELINES, MSCL, Baseline, BaselineError, Images, Reference
+from sdviz.baselines import BASELINES, Baseline, BaselineError, Images, Reference
 from sdviz.baselines.complexity.input_complexity import InputComplexity, complexity_bits
 from sdviz.baselines.complexity.png_size import png_bits
 from sdviz.baselines.trained.fake_it import FakeIt
-from sdviz.baselines.trained.mscl import mean_shifted_loss
+from sdviz.baselines.trained.mscl import MSCL, mean_shifted_loss
 from sdviz.baselines.trained.multiclass_ad import MulticlassAD
 from sdviz.baselines.trained.rot import Rot, quarter_turns
-from sdviz.config import ViewsConfig
+from sdviz.config.nodes import ViewsConfig
 from sdviz.nn.batches import encode
 from sdviz.nn.encoder import Encoder
 

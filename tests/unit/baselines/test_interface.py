@@ -203,6 +203,25 @@ def test_a_recipe_that_cannot_be_is_refused(key: str, name: str, value: object) 
     assert "\n" not in str(caught.value) and str(caught.value).endswith(f"not {value!r}")
 
 
+@pytest.mark.parametrize("key", BASELINES)
+def test_a_setting_that_a_method_has_not_is_refused(key: str) -> None:
+    with pytest.raises(BaselineError, match=f"^{key} has no colour$"):
+        method(key, colour="red")
+
+
+def test_dn2_may_take_features_of_unit_length() -> None:
+    def unit(images: Images) -> Images:
+        assert images.features is not None
+        return Images(features=images.features / np.linalg.norm(images.features, axis=1, keepdims=True))
+
+    known, queries = some(N), some(5, 1)
+    got = method("dn2", k=2, normalize=True).fit(Reference(Images(known.features))).score(queries)
+    want = method("dn2", k=2).fit(Reference(unit(known))).score(unit(queries))
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+    with pytest.raises(BaselineError, match="^dn2: normalize must be a valid boolean, not 'yes'$"):
+        method("dn2", normalize="yes")
+
+
 @pytest.mark.parametrize(("name", "value"), [("temperature", 0), ("frozen_blocks", -1), ("frozen_blocks", 1.0)])
 def test_settings_of_mscl_alone(name: str, value: float) -> None:
     with pytest.raises(BaselineError, match=f"mscl: {name} must be"):

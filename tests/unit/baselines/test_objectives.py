@@ -12,9 +12,13 @@ import pytest
 import torch
 from torch import nn
 
-from sdviz.baselines import BASELINES, MSCL, Baseline, FakeIt, Images, MulticlassAD, Reference, Rot
+from sdviz.baselines import BASELINES, Baseline, Images, Reference
 from sdviz.baselines.finetuning import Loss
-from sdviz.config import ViewsConfig
+from sdviz.baselines.trained.fake_it import FakeIt
+from sdviz.baselines.trained.mscl import MSCL
+from sdviz.baselines.trained.multiclass_ad import MulticlassAD
+from sdviz.baselines.trained.rot import Rot
+from sdviz.config.nodes import ViewsConfig
 from sdviz.nn.batches import encode
 from sdviz.nn.encoder import Encoder
 from sdviz.nn.views import random_views
@@ -183,11 +187,11 @@ def test_rot_names_the_quarter_turns(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 DEFAULTS: dict[str, dict[str, object]] = {
-    "dn2": {"k": 2},
+    "dn2": {"k": 2, "normalize": False},
     "knn": {"k": 50},
     "multiclass_ad": {"k": 2, "epochs": 5, "batch_size": 128},
     "mscl": {"k": 2, "temperature": 0.25, "epochs": 5, "batch_size": 64, "frozen_blocks": 1},
-    "fake_it": {"k": 2, "epochs": 5, "batch_size": 64},
+    "fake_it": {"k": 2, "epochs": 5, "batch_size": 64, "generator_steps": 300},
     "rot": {"epochs": 5, "batch_size": 32},
 }
 OPTIMIZERS = {
@@ -201,8 +205,8 @@ OPTIMIZERS = {
 @pytest.mark.parametrize("key", BASELINES)
 def test_defaults_are_those_of_the_docstrings(key: str) -> None:
     method = BASELINES[key]()
-    optimizer = vars(method).get("optimizer")
-    assert {name: one for name, one in vars(method).items() if name != "optimizer"} == DEFAULTS.get(key, {})
+    optimizer = getattr(method, "optimizer", None)
+    assert method.settings.model_dump(exclude={"learning_rate"}) == DEFAULTS.get(key, {})
     if optimizer is not None:
         chosen = (optimizer.name, optimizer.learning_rate, optimizer.weight_decay, optimizer.warmup_steps)
         assert chosen == OPTIMIZERS[key] and optimizer.momentum == 0.9

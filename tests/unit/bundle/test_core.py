@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from sdviz import data
 from sdviz.bundle import MANIFEST, Bundle, BundleError, read_manifest
-from sdviz.config import UNetConfig
+from sdviz.config.nodes import UNetConfig
 from sdviz.diffusion.schedule import NoiseSchedule
 from sdviz.nn.classifier import SmallClassifier
 from sdviz.nn.phase_means import measure_phases

@@ -76,7 +76,7 @@ def test_every_outlier_can_be_made_again_from_its_recipe(bundle: Bundle) -> None
 
 
 def test_it_was_made_by_the_configuration_that_it_names(bundle: Bundle) -> None:
-    from sdviz.config import load_config
+    from sdviz.config.reading import load_config
     from sdviz.pipeline import config_hash
 
     named = {"cpu": "cifar10-cpu.yaml", "gpu": "cifar10.yaml"}

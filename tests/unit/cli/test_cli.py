@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 from sdviz import data, runs
 from sdviz.bundle import Bundle
 from sdviz.cli import app
-from sdviz.config import load_config
+from sdviz.config.reading import load_config
 from tests.patience import patience
 from tests.tiny_runs import write_pictures, write_tiny_config
 

@@ -6,17 +6,9 @@ import pytest
 import yaml
 
 from sdviz.bundle import Defaults
-from sdviz.config import (
-    ConfigError,
-    DefaultsConfig,
-    DiffusionConfig,
-    EncoderConfig,
-    RunConfig,
-    UNetConfig,
-    key_paths,
-    load_config,
-    to_yaml,
-)
+from sdviz.config.nodes import ConfigError, DiffusionConfig, EncoderConfig, UNetConfig
+from sdviz.config.reading import key_paths, load_config, to_yaml
+from sdviz.config.tree import DefaultsConfig, RunConfig
 from sdviz.diffusion.samplers import SAMPLERS
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -309,6 +301,45 @@ def test_the_nearest_key_is_found_in_optional_branches(tmp_path: Path, key: str,
 )
 def test_a_wrong_override_is_named_with_its_path(shapes_yaml: Path, override: str, expected: str) -> None:
     assert message(shapes_yaml, override).startswith(expected)
+
+
+METHODS = "dn2, {method: mscl, epochs: 20}, {method: knn, network: encoder}, {method: rot, batch_size: null}"
+
+
+def test_methods_are_names_or_names_with_settings(shapes_yaml: Path) -> None:
+    config = load_config(shapes_yaml, [f"evaluation.baselines=[{METHODS}]"])
+    found = [one.model_dump() for one in config.evaluation.baselines]
+    assert found[0] == {"method": "dn2", "network": "backbone", "k": 2, "normalize": False}
+    assert found[1]["epochs"] == 20 and found[1]["temperature"] == 0.25
+    assert [one.key for one in config.evaluation.baselines] == ["dn2", "mscl", "knn@encoder", "rot"]
+    # null is the method's own default
+    assert found[3]["batch_size"] == 32
+
+
+@pytest.mark.parametrize(
+    ("methods", "expected"),
+    [
+        ("[knnn]", ".0.method: must be 'input_complexity', 'png_size', 'dn2',"),
+        ("[dn2, {method: 3}]", ".1.method: must be "),
+        ("[{k: 3}]", ".0.method: is missing"),
+        ("[3]", ".0: expected keys beneath it, got 3"),
+        ("dn2", ': expected a list, got "dn2"'),
+        ("[{method: msp, k: 3}]", ".0: msp has no k"),
+        ("[{method: knn, generator_steps: 3}]", ".0: knn has no generator_steps"),
+        ("[{method: dn2, kk: 3}]", ".0.kk: unknown key; the nearest is evaluation.baselines.k"),
+        (
+            "[dn2, {method: mscl, epoch: 3}]",
+            ".1.epoch: unknown key; the nearest is evaluation.baselines.ep",
+        ),
+        ("[{method: mscl, epochs: 0}]", ".0.epochs: must be greater than 0, got 0"),
+        ("[{method: rot, epochs: '3'}]", '.0.epochs: expected a number, got "3"'),
+        ("[{method: dn2, k: x}]", '.0.k: expected a whole number, got "x"'),
+        ("[{method: dn2, network: cnn}]", ".0.network: must be 'backbone' or 'encoder', got \"cnn\""),
+    ],
+)
+def test_a_wrong_method_is_named_with_its_place(shapes_yaml: Path, methods: str, expected: str) -> None:
+    found = message(shapes_yaml, f"evaluation.baselines={methods}")
+    assert found.startswith(f"--set evaluation.baselines{expected}")
 
 
 def test_combinations_that_cannot_be_are_refused(shapes_yaml: Path) -> None:

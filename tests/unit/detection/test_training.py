@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from sdviz.config import DetectorConfig, OptimizerConfig, ViewsConfig
+from sdviz.config.nodes import DetectorConfig, OptimizerConfig, ViewsConfig
 from sdviz.detection import training
 from sdviz.detection.metrics import auroc
 from sdviz.detection.training import epoch_steps, snapshot_path, train_detector
@@ -175,11 +175,11 @@ def test_an_epoch_shows_every_id_image_once_and_as_many_outliers(one_thread: Non
         assert sorted(orders[-1]) == list(range(n))
     assert n < 5 or orders[0] != orders[1] != orders[2]
     # no outlier comes again before all have come
-    dealt = [level for _, b in witness.seen for level in b]
-    assert len(dealt) == 3 * n
-    for first in range(0, len(dealt), m):
-        deck = dealt[first : first + m]
-        assert len(set(deck)) == len(deck) and set(deck) <= set(range(100, 100 + m))
+    shown = [level for _, b in witness.seen for level in b]
+    assert len(shown) == 3 * n
+    for first in range(0, len(shown), m):
+        turn = shown[first : first + m]
+        assert len(set(turn)) == len(turn) and set(turn) <= set(range(100, 100 + m))
 
 
 def test_reconstructions_stand_in_for_their_own_images(one_thread: None) -> None:
@@ -348,8 +348,10 @@ def test_bad_input_is_refused_in_one_line(images: Images) -> None:
         assert "\n" not in str(caught.value)
 
 
-def test_decks_are_whole_permutations() -> None:
-    whole = torch.cat([training._deal(7, first, 5, 0, "ID") for first in range(0, 35, 5)])
+def test_rows_come_in_whole_permutations() -> None:
+    whole = torch.cat([training._shuffled_rows(7, first, 5, 0, "ID") for first in range(0, 35, 5)])
     assert (whole.view(5, 7).sort(1).values == torch.arange(7)).all()
-    assert torch.equal(training._deal(7, 3, 20, 0, "ID"), whole[3:23])
-    assert not torch.equal(whole, torch.cat([training._deal(7, f, 5, 0, "outliers") for f in range(0, 35, 5)]))
+    assert torch.equal(training._shuffled_rows(7, 3, 20, 0, "ID"), whole[3:23])
+    assert not torch.equal(
+        whole, torch.cat([training._shuffled_rows(7, f, 5, 0, "outliers") for f in range(0, 35, 5)])
+    )

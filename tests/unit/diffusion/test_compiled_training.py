@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch._dynamo.backends.common import aot_autograd
 
-from sdviz.config import DiffusionConfig, UNetConfig
+from sdviz.config.nodes import DiffusionConfig, UNetConfig
 from sdviz.diffusion import training
 from sdviz.diffusion.schedule import NoiseSchedule
 from sdviz.diffusion.training import COMPILE_FROM_STEPS, TrainingReport, train_noise_predictor

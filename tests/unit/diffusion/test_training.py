@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sdviz.config import DiffusionConfig, UNetConfig
+from sdviz.config.nodes import DiffusionConfig, UNetConfig
 from sdviz.diffusion.schedule import NoiseSchedule
 from sdviz.diffusion.training import (
     TrainingDiverged,

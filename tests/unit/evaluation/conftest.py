@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from sdviz.config import ScoreConfig
+from sdviz.config.tree import ScoreConfig
 from sdviz.evaluation import Evaluation, FeatureSet, evaluate
 
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
-from sdviz.config import ScoreConfig
+from sdviz.config.tree import ScoreConfig
 from sdviz.evaluation import Evaluation, FeatureSet, compare_auroc, control_report, evaluate
 from sdviz.evaluation.sets import SCORES_SCHEMA
 

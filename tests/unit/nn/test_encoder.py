@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 
-from sdviz.config import EncoderConfig
+from sdviz.config.nodes import EncoderConfig
 from sdviz.nn.encoder import Encoder, EncoderError, build_encoder, load_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")

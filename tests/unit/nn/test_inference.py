@@ -12,7 +12,7 @@ from diffusers import UNet2DModel
 from torch import nn
 from torch.nn import functional as F
 
-from sdviz.config import UNetConfig
+from sdviz.config.nodes import UNetConfig
 from sdviz.diffusion.schedule import NoiseSchedule
 from sdviz.nn import inference
 from sdviz.nn.device import has_fast_bf16

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sdviz.config import OptimizerConfig
+from sdviz.config.nodes import OptimizerConfig
 from sdviz.files import leftovers
 from sdviz.nn.loop import (
     LoopReport,

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sdviz.config import UNetConfig
+from sdviz.config.nodes import UNetConfig
 from sdviz.diffusion.guidance import guide
 from sdviz.diffusion.samplers import SAMPLERS
 from sdviz.diffusion.schedule import NoiseSchedule

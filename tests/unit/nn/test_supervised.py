@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from sdviz.config import ClustererConfig, OptimizerConfig, PretrainingConfig, ViewsConfig
+from sdviz.config.nodes import ClustererConfig, OptimizerConfig, PretrainingConfig, ViewsConfig
 from sdviz.nn.batches import encode
 from sdviz.nn.classifier import SmallClassifier
 from sdviz.nn.encoder import Encoder

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from sdviz.config import UNetConfig
+from sdviz.config.nodes import UNetConfig
 from sdviz.nn.unet import NoisePredictor, build_noise_predictor, n_parameters
 
 pytestmark = pytest.mark.usefixtures("one_thread")

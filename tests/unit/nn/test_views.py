@@ -8,7 +8,7 @@ import torch
 from pydantic import ValidationError
 from torch.nn import functional as F
 
-from sdviz.config import MILD_VIEWS, ViewsConfig
+from sdviz.config.nodes import MILD_VIEWS, ViewsConfig
 from sdviz.nn.views import _jitter, random_views
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -14,13 +14,14 @@ from sdviz.analysis import Evidence, PictureLibrary
 from sdviz.baselines import Images, Reference
 from sdviz.baselines.distance.knn import KNN
 from sdviz.bundle import Bundle
-from sdviz.config import ConfigError, load_config
+from sdviz.config.nodes import ConfigError
+from sdviz.config.reading import load_config
+from sdviz.config.tree import EvaluationConfig
 from sdviz.data import DataError
 from sdviz.evaluation import read_report
 from sdviz.nn.batches import encode
 from sdviz.pipeline import PipelineError, Workspace, config_hash, read_labels, run_stages, stage_names
 from sdviz.pipeline.backbone import load_backbone
-from sdviz.pipeline.baselines import method_of
 from sdviz.pipeline.encoder import load_encoder
 from sdviz.pipeline.sd_test import read_sd_test
 from sdviz.pipeline.sets import evaluation_sets
@@ -214,10 +215,10 @@ def test_bad_settings_are_refused_with_their_name(override: str, words: str, tmp
 
 
 def test_a_methods_settings_reach_it() -> None:
-    from sdviz.config import BaselineConfig
-
-    method = method_of(BaselineConfig.model_validate({"method": "multiclass_ad", "k": 7, "epochs": 3}))
-    assert (method.k, method.epochs) == (7, 3)  # type: ignore[attr-defined]
+    asked = EvaluationConfig.model_validate({"baselines": ({"method": "multiclass_ad", "k": 7, "epochs": 3},)})
+    method = asked.baselines[0].build()
+    assert method.key == "multiclass_ad"
+    assert (method.settings.k, method.settings.epochs) == (7, 3)
 
 
 def test_too_few_images_for_a_method_are_one_line(compared: Workspace, tmp_path: Path) -> None:

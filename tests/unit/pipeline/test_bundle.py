@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from sdviz.bundle import Bundle
-from sdviz.config import load_config
+from sdviz.config.reading import load_config
 from sdviz.pipeline import Workspace, run_stages
 from tests.tiny_runs import write_tiny_config, write_tiny_detector_config
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from sdviz import runs
-from sdviz.config import load_config
+from sdviz.config.reading import load_config
 from sdviz.data import ImageSet
 from sdviz.pipeline import Workspace
 from sdviz.pipeline.features import _warn_of_other_compression

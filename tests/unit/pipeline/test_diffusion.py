@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sdviz.bundle import Bundle
-from sdviz.config import load_config
+from sdviz.config.reading import load_config
 from sdviz.nn.phase_means import measure_phases
 from sdviz.pipeline import (
     config_hash,

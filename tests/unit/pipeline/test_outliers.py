@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from sdviz.bundle import Bundle
-from sdviz.config import JpegConfig
+from sdviz.config.tree import JpegConfig
 from sdviz.outliers import draw_target_labels
 from sdviz.pipeline import (
     Workspace,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sdviz.config import JpegConfig
+from sdviz.config.tree import JpegConfig
 from sdviz.pipeline import (
     PipelineError,
     Workspace,

@@ -12,7 +12,8 @@ import torch
 from safetensors.numpy import load_file
 
 from sdviz.bundle import Bundle
-from sdviz.config import RunConfig, load_config
+from sdviz.config.reading import load_config
+from sdviz.config.tree import RunConfig
 from sdviz.data import DataError
 from sdviz.diffusion.training import train_noise_predictor
 from sdviz.files import leftovers

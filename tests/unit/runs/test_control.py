@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from sdviz import runs
-from sdviz.config import load_config
+from sdviz.config.reading import load_config
 from sdviz.runs import Run, RunError, Status
 from sdviz.runs.queue import devices_of, runs_before
 from sdviz.runs.status import living_process, write_status

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from sdviz import runs
-from sdviz.config import load_config
+from sdviz.config.reading import load_config
 from sdviz.files import leftovers
 from tests.tiny_runs import write_tiny_config
 

@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from sdviz import runs
-from sdviz.config import load_config
+from sdviz.config.reading import load_config
 from sdviz.runs import Run
 from sdviz.runs.reading import curve, differences, folder_bytes, latest, metrics, outlier_sample, stages, tail
 

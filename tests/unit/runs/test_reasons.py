@@ -5,7 +5,7 @@ import errno
 import pytest
 import torch
 
-from sdviz.config import RunConfig
+from sdviz.config.tree import RunConfig
 from sdviz.data import DataError
 from sdviz.runs.reasons import reason
 

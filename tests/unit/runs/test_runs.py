@@ -13,7 +13,7 @@ from filelock import FileLock
 
 from sdviz import runs
 from sdviz.bundle import Bundle
-from sdviz.config import load_config
+from sdviz.config.reading import load_config
 from sdviz.files import leftovers
 from sdviz.pipeline import Progress
 from sdviz.runs import Run, RunError, Status

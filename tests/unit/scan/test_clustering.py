@@ -13,7 +13,7 @@ from sklearn.metrics import adjusted_rand_score
 from torch import nn
 from torch.nn import functional as F
 
-from sdviz.config import OptimizerConfig, PretrainingConfig, ScanConfig, SelfLabelConfig, ViewsConfig
+from sdviz.config.nodes import OptimizerConfig, PretrainingConfig, ScanConfig, SelfLabelConfig, ViewsConfig
 from sdviz.detection.knn import nearest_others, unit_length
 from sdviz.nn import device
 from sdviz.nn.batches import encode, predict

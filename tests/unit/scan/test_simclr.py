@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from sdviz.config import OptimizerConfig, PretrainingConfig, SimCLRConfig, ViewsConfig
+from sdviz.config.nodes import OptimizerConfig, PretrainingConfig, SimCLRConfig, ViewsConfig
 from sdviz.nn.classifier import Projection
 from sdviz.nn.encoder import Encoder
 from sdviz.nn.loop import LoopReport, TrainingDiverged, TrainingStateError

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from sdviz.config import RunConfig
+from sdviz.config.tree import RunConfig
 from sdviz.ui.training.fields import GROUPS, limits, settings_of, value_of
 
 KEYS = [setting.key for settings in GROUPS.values() for setting in settings]

@@ -12,7 +12,7 @@ from sdviz import data
 from sdviz.bundle import Bundle
 from sdviz.outliers import Recipe
 from sdviz.pipeline import PipelineError, generate_folder, pack_folder, source_labels
-from sdviz.pipeline.archive import Format
+from sdviz.pipeline.any_images.archive import Format
 from tests.tiny_bundle import save_tiny_bundle
 
 RECIPE = Recipe(60, 1.0, 3, "dpmpp_2m", 0.0, None, 0)

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import torch
 
-from .. import data
-from ..config import EncoderConfig, RunConfig
-from ..evaluation import InceptionError, check_inception
-from ..nn.encoder import Encoder, EncoderError
-from .labels import read_label_table
-from .sets import check_sets
-from .workspace import PipelineError
+from ... import data
+from ...config.nodes import EncoderConfig
+from ...config.tree import RunConfig
+from ...evaluation import InceptionError, check_inception
+from ...nn.encoder import Encoder, EncoderError
+from ..labels import read_label_table
+from ..sets import check_sets
+from ..workspace import PipelineError
 
 # the stages that read other sets than the training images
 _READ_SETS = {"pseudo_labels", "detector", "features", "controls", "evaluation"}

@@ -11,11 +11,11 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from ..bundle import Bundle
-from ..data import ImageSet
-from ..evaluation import OODReference, ood_reference, score_table
-from ..files import replacing
-from .workspace import PipelineError
+from ...bundle import Bundle
+from ...data import ImageSet
+from ...evaluation import OODReference, ood_reference, score_table
+from ...files import replacing
+from ..workspace import PipelineError
 
 IMAGES_AT_ONCE = 1024
 ENDINGS = (".csv", ".parquet")

@@ -7,11 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
-from sdviz.config import RunConfig, load_config
+from sdviz.config.reading import load_config
+from sdviz.config.tree import RunConfig
 from sdviz.data import DataError
 from sdviz.nn.encoder import EncoderError
 from sdviz.pipeline import PipelineError, Workspace, estimate, run_stages
-from sdviz.pipeline.preflight import check_run
+from sdviz.pipeline.planning.preflight import check_run
 from tests.tiny_runs import write_tiny_detector_config
 
 pytestmark = pytest.mark.usefixtures("one_thread")

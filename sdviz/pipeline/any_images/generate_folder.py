@@ -17,11 +17,11 @@ import torch
 from filelock import FileLock, Timeout
 from PIL import Image
 
-from ..bundle import Bundle
-from ..data import DataError, ImageSet
-from ..files import remove_leftovers, replacing, write_atomically
-from ..outliers import Recipe, check_labels, draw_target_labels, manifest_row
-from .workspace import PipelineError
+from ...bundle import Bundle
+from ...data import DataError, ImageSet
+from ...files import remove_leftovers, replacing, write_atomically
+from ...outliers import Recipe, check_labels, draw_target_labels, manifest_row
+from ..workspace import PipelineError
 
 RECIPE = "recipe.json"
 MANIFEST = "manifest.csv"

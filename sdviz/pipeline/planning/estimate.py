@@ -8,16 +8,17 @@ from dataclasses import dataclass
 
 import torch
 
-from .. import data
-from ..config import BaselineConfig, EncoderConfig, RunConfig, TrainingConfig
-from ..nn.detector import Detector
-from ..nn.device import has_fast_bf16, resolve_device
-from ..nn.encoder import Encoder
-from ..nn.inference import prepare_for_inference
-from ..nn.unet import build_noise_predictor, n_parameters
-from .baselines import EARLY_STEPS, method_of
+from ... import data
+from ...baselines import Baseline
+from ...config.nodes import EncoderConfig, TrainingConfig
+from ...config.tree import RunConfig
+from ...nn.detector import Detector
+from ...nn.device import has_fast_bf16, resolve_device
+from ...nn.encoder import Encoder
+from ...nn.inference import prepare_for_inference
+from ...nn.unet import build_noise_predictor, n_parameters
+from ..outliers import kinds_needed, outlier_recipe
 from .order import stage_names
-from .outliers import kinds_needed, outlier_recipe
 from .preflight import check_run
 
 PROBE_IMAGES = 32
@@ -49,6 +50,7 @@ def estimate(config: RunConfig) -> list[StageEstimate]:
     """
     device = resolve_device(config.device)
     size, n = config.data.size_px, _n_images(config)
+    methods = [one.build() for one in config.evaluation.baselines]
     check_run(config, stage_names(config), n)
     clusters = config.labels.n_clusters or 10
     pixels = size * size * 3
@@ -89,10 +91,8 @@ def estimate(config: RunConfig) -> list[StageEstimate]:
             held["detector"] = 4 * n_parameters(head)
             held["features"] = 4 * n_scored * encoder.feature_dim
             held["controls"] = n_trained * 2 * n_scored * encoder.feature_dim
-            sec["baselines"] = sum(
-                _baseline_images(one, n_sources, n_asked) * train_sec for one in config.evaluation.baselines
-            )
-            held["baselines"] = 8 * n_asked * len(config.evaluation.baselines)
+            sec["baselines"] = sum(_baseline_images(one, n_sources, n_asked) for one in methods) * train_sec
+            held["baselines"] = 8 * n_asked * len(methods)
     # 3. the U-Net, in training and making outliers
     unet = build_noise_predictor(config.diffusion.unet, clusters, size).to(device)
     t = torch.zeros(PROBE_IMAGES, dtype=torch.int64, device=device)
@@ -108,9 +108,9 @@ def estimate(config: RunConfig) -> list[StageEstimate]:
         made = n_sources * config.outliers.per_image * len(kinds_needed(config))
         sec["outliers"], held["outliers"] = made * calls * call, made * pixels
         sec["sd_test"], held["sd_test"] = _n_sd_test(config) * calls * call, _n_sd_test(config) * pixels
-        for one in config.evaluation.baselines:
-            if one.method == "fake_it":
-                learned = (one.generator_steps or EARLY_STEPS) * config.diffusion.batch_size
+        for method in methods:
+            if "outliers" in method.needs:
+                learned = method.settings.generator_steps * config.diffusion.batch_size
                 sec["baselines"] += learned * one_step + n_sources * recipe.num_inference_steps * call
     held["bundle"] = sum(held.get(key, 0) for key in ("encoder", "pseudo_labels", "detector", "features"))
     held["bundle"] += held["diffusion"] / 2
@@ -132,11 +132,10 @@ def _training_sec(config: EncoderConfig, train_sec: float) -> float:
     return sum(_seen(part) * (2 if part is config.simclr else 1) for part in loops) * train_sec
 
 
-def _baseline_images(config: BaselineConfig, n_fit: int, n_asked: int) -> float:
+def _baseline_images(method: Baseline, n_fit: int, n_asked: int) -> float:
     """How many images' training a method costs; scoring one costs a third of that."""
-    per_epoch = {"multiclass_ad": 1, "mscl": 2, "fake_it": 2, "rot": 4}.get(config.method, 0)
-    scored = (4 if config.method == "rot" else 1) * (n_fit + n_asked) / 3
-    return per_epoch * float(getattr(method_of(config), "epochs", 0)) * n_fit + scored
+    trained = method.training_passes * method.settings.epochs * n_fit if method.training_passes else 0.0
+    return float(trained + method.scoring_passes * (n_fit + n_asked) / 3)
 
 
 def _train_step(network: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, device: torch.device) -> None:

@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from ..files import replacing, write_atomically
+from ...files import replacing, write_atomically
+from ..workspace import PipelineError
 from .generate_folder import MANIFEST, RECIPE
-from .workspace import PipelineError
 
 Format: TypeAlias = Literal["folder", "npz", "parquet"]
 FORMATS: tuple[Format, ...] = get_args(Format)

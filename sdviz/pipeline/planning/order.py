@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..config import RunConfig
+from ...config.tree import RunConfig
 
 
 def stage_names(config: RunConfig) -> tuple[str, ...]:

@@ -14,12 +14,7 @@ from sdviz import data
 from sdviz.bundle import Bundle
 from sdviz.data import DataError, ImageSet
 from sdviz.files import leftovers
-from sdviz.pipeline import (
-    PipelineError,
-    file_names,
-    generate_folder,
-    source_labels,
-)
+from sdviz.pipeline import PipelineError, file_names, generate_folder, source_labels
 from tests.tiny_runs import write_pictures
 
 CLASSES = ("disk", "ring", "square")

@@ -22,7 +22,7 @@ from sdviz.bundle import Bundle, BundleError
 from sdviz.cli import app
 from sdviz.detection import metrics
 from sdviz.pipeline import PipelineError
-from sdviz.pipeline.scoring import id_reference, score_images, write_scores
+from sdviz.pipeline.any_images.scoring import id_reference, score_images, write_scores
 from sdviz.projection import LayoutSettings, compute_layouts
 from sdviz.runs.status import Status, write_status
 

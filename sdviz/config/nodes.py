@@ -1,0 +1,257 @@
+"""The branches of a configuration that networks and trainings are built from, and what all branches share."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+# numpy, torch and scikit-learn all take these, and the larger ones that are counted up from them
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class ConfigError(ValueError):
+    """A wrong configuration; the message is one line with the path of the key."""
+
+
+class Node(BaseModel):
+    """A branch of the tree: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class UNetConfig(Node):
+    """The noise predictor, built as `diffusers.UNet2DModel`.
+
+    `arch` names a size of PAPER.md section 4: "small" is for the CPU (2x2 pixel-unshuffle, 64/128/128
+    channels, 4.4 M parameters), "ddpm" is the U-Net of Ho et al. 2020 (35.75 M). The other fields,
+    where given, replace that size's own values.
+    """
+
+    arch: Literal["small", "ddpm"] = "small"
+    channels: tuple[int, ...] | None = None
+    layers_per_block: int | None = Field(None, ge=1)
+    attention_levels: tuple[int, ...] | None = Field(
+        None, description="levels with attention, 0 the finest; [] leaves it to the middle block"
+    )
+    dropout: float | None = Field(None, ge=0, lt=1)
+    pixel_unshuffle: int | None = Field(None, ge=1, le=4)
+
+    @property
+    def unshuffle_factor(self) -> int:
+        """Pixels of a factor x factor square are channels of the U-Net; 1 for none."""
+        return self.pixel_unshuffle or (2 if self.arch == "small" else 1)
+
+
+class DiffusionConfig(Node):
+    """Training of the noise predictor by Eq. 1."""
+
+    unet: UNetConfig = UNetConfig()
+    num_train_timesteps: int = Field(1000, ge=1)
+    max_train_timestep: int | None = Field(
+        None, ge=1, description="only t below this is trained; None trains all"
+    )
+    phase_means: bool = Field(
+        True,
+        description="with pixel-unshuffle, after training: the noise in each channel's mean comes from its"
+        " posterior, not from the U-Net, whose normalisation hides it; without this, outliers show a fine grid",
+    )
+    p_uncond: float = Field(0.1, ge=0, le=1)
+    batch_size: int = Field(64, ge=1)
+    total_steps: int = Field(10_000, ge=1)
+    time_limit_sec: float | None = Field(
+        None, gt=0, description="stop early, after the cooldown, when this time is over"
+    )
+    learning_rate: float = Field(2e-4, gt=0)
+    warmup_steps: int = Field(500, ge=0)
+    cooldown: float = Field(
+        0.0, ge=0, le=1, description="share of the training, at its end, in which the rate falls to 0"
+    )
+    max_grad_norm: float = Field(1.0, gt=0)
+    ema_decay: float = Field(0.999, ge=0, lt=1)
+    random_flip: bool = True
+    mixed_precision: Literal["auto", "no", "bf16"] = "auto"
+    save_every_sec: float = Field(180.0, gt=0)
+    seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _timesteps_agree(self) -> DiffusionConfig:
+        if self.max_train_timestep is not None and self.max_train_timestep > self.num_train_timesteps:
+            raise ValueError(
+                f"max_train_timestep {self.max_train_timestep} is above"
+                f" num_train_timesteps {self.num_train_timesteps}"
+            )
+        return self
+
+
+class ViewsConfig(Node):
+    """Random views of an image, which the encoder learns to treat as the same.
+
+    Every view is a random window (zoom, place, tilt, flip) with changed colours. Which changes help depends on
+    the set: crops and colour jitter for photographs, colour fields and colour matrices for flat shapes over
+    gradients.
+    """
+
+    area: tuple[float, float] = Field(
+        (0.2, 1.0),
+        description="share of the picture's area in the window; above 1 the window is larger than it",
+    )
+    max_shift: float = Field(
+        1.0, ge=0, le=1, description="how far the window moves; 1 is up to the picture's border"
+    )
+    max_tilt_deg: float = Field(0.0, ge=0, le=180)
+    random_flip: bool = True
+    brightness: float = Field(0.4, ge=0, lt=1, description="a factor of 1 +- this, as the next two")
+    contrast: float = Field(0.4, ge=0, lt=1)
+    saturation: float = Field(0.4, ge=0, lt=1)
+    hue: float = Field(0.1, ge=0, le=0.5, description="turns the hue by +- this; 1 is a full circle")
+    jitter_share: float = Field(0.8, ge=0, le=1, description="share of the views that the four above change")
+    grey_share: float = Field(0.2, ge=0, le=1)
+    colour_matrix_share: float = Field(
+        0.0, ge=0, le=1, description="share of the views whose colours are turned by a random orthogonal matrix"
+    )
+    colour_field: float = Field(
+        0.0, ge=0, description="strength of a random smooth field added to the colours, grey levels in -1..1"
+    )
+    noise: float = Field(0.0, ge=0, description="standard deviation of added noise, grey levels in -1..1")
+
+    @model_validator(mode="after")
+    def _area_is_a_range(self) -> ViewsConfig:
+        low, high = self.area
+        if not 0 < low <= high <= 4:
+            raise ValueError(f"area {list(self.area)} is not [low, high] with 0 < low <= high <= 4")
+        return self
+
+
+MILD_VIEWS = ViewsConfig(area=(0.8, 1.0), brightness=0.2, contrast=0.2, saturation=0.2, hue=0.0, grey_share=0.0)
+
+
+class OptimizerConfig(Node):
+    """The optimizer of a network; its rate warms up, then falls as a cosine."""
+
+    name: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(1e-4, ge=0)
+    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")
+    warmup_steps: int = Field(0, ge=0)
+
+
+class TrainingConfig(Node):
+    """The settings of every training."""
+
+    total_steps: int = Field(2000, ge=1)
+    batch_size: int = Field(256, ge=2)
+    optimizer: OptimizerConfig = OptimizerConfig()
+    save_every_sec: float = Field(180.0, gt=0)
+
+
+class SimCLRConfig(TrainingConfig):
+    """Contrastive training of the encoder without labels (Chen et al. 2020)."""
+
+    temperature: float = Field(0.1, gt=0)
+    projection_hidden: int = Field(512, ge=1)
+    projection_dim: int = Field(128, ge=1)
+
+
+class PretrainingConfig(TrainingConfig):
+    """Supervised training of the encoder on another set, as its first stage."""
+
+    data: str = Field(min_length=1, description="a labelled set, as data.id")
+    split: str | None = None
+    labels: tuple[int, int] | None = Field(
+        None, description="[first, last] of the labels to use; None takes all"
+    )
+    views: ViewsConfig | None = Field(None, description="its augmentation; None takes the run's views")
+
+    @model_validator(mode="after")
+    def _labels_are_a_range(self) -> PretrainingConfig:
+        if self.labels is not None and not 0 <= self.labels[0] <= self.labels[1]:
+            raise ValueError(f"labels {list(self.labels)} is not [first, last] with 0 <= first <= last")
+        return self
+
+
+class EncoderConfig(Node):
+    """The network before detector training; it gives the clusters and the plain features."""
+
+    arch: str = Field("small", description="small, resnet18 or timm:NAME")
+    width: int = Field(48, ge=4, description="channels of the first stage; of small and resnet18")
+    weights: str | None = Field(
+        None, description="pretrained (timm's own download), or a .safetensors or .pth file"
+    )
+    input_px: int | None = Field(None, ge=8, description="resize pictures to this first (bicubic)")
+    pretraining: PretrainingConfig | None = None
+    simclr: SimCLRConfig | None = SimCLRConfig()
+    seed: Seed = 0
+
+    @field_validator("arch")
+    @classmethod
+    def _arch_is_known(cls, arch: str) -> str:
+        if arch not in ("small", "resnet18") and not (arch.startswith("timm:") and arch != "timm:"):
+            raise ValueError(f"must be small, resnet18 or timm:NAME, got {json.dumps(arch)}")
+        return arch
+
+
+class ScanConfig(TrainingConfig):
+    """Training by the SCAN loss (Van Gansbeke et al. 2020): neighbours share a cluster, none is empty."""
+
+    total_steps: int = Field(1000, ge=1)
+    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-4)
+    neighbours: int = Field(20, ge=1)
+    heads: int = Field(10, ge=1, description="trained together; the one with the lowest loss is kept")
+    head_steps: int = Field(
+        500, ge=0, description="steps in which the heads alone are trained, before the encoder is too"
+    )
+    head_learning_rate: float = Field(0.1, gt=0)
+    head_batch_size: int = Field(1000, ge=2)
+    entropy_weight: float = Field(5.0, ge=0)
+
+
+class SelfLabelConfig(TrainingConfig):
+    """Self-labelling: confident predictions on plain images become the targets of strong views."""
+
+    total_steps: int = Field(1000, ge=1)
+    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-4)
+    threshold: float = Field(0.99, gt=0, lt=1)
+
+
+class ClustererConfig(Node):
+    """Training of the small classifier that names an image's cluster where SCAN gave no network for it."""
+
+    width: int = Field(32, ge=1, description="channels of its first stage")
+    total_steps: int = Field(1000, ge=1)
+    batch_size: int = Field(64, ge=2)
+    learning_rate: float = Field(3e-3, gt=0, description="peak of one cycle")
+    weight_decay: float = Field(1e-2, ge=0)
+    max_shift_px: int = Field(3, ge=0)
+    random_flip: bool = True
+    colour_jitter: float = Field(
+        0.4, ge=0, lt=1, description="how far brightness, contrast and saturation may be from 1"
+    )
+
+
+class DetectorConfig(Node):
+    """Training of f, g_bin, g_in and g_out by Eq. 4-5."""
+
+    epochs: int = Field(5, ge=1)
+    batch_size: int = Field(128, ge=2, description="half ID, half outliers")
+    optimizer: OptimizerConfig = OptimizerConfig()
+    outlier_weight: float = Field(0.3, ge=0, description="lambda of Eq. 4")
+    backbone: EncoderConfig | None = Field(
+        None, description="the network that the detector starts from; None takes the encoder"
+    )
+    frozen_blocks: int = Field(0, ge=0, description="first blocks of the encoder that are not trained")
+    zero_heads: bool = Field(True, description="the three heads start at 0")
+    views: ViewsConfig = MILD_VIEWS
+    reconstructed_id: float = Field(
+        0.0, ge=0, le=1, description="share of the ID images that are shown as the U-Net rebuilds them"
+    )
+    snapshot_ids: int = Field(2000, ge=0, description="images whose features are kept after every epoch")
+    save_every_sec: float = Field(180.0, gt=0)
+    seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _batch_has_halves(self) -> DetectorConfig:
+        if self.batch_size % 2:
+            raise ValueError(f"batch_size {self.batch_size} has no halves")
+        return self

@@ -1,0 +1,1 @@
+"""Uses a bundle on any images: makes a folder of outliers, packs it, scores."""
