@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from functools import cache
 from importlib import resources
 
 import streamlit as st
 from streamlit.components.v2.types import ComponentRenderer
 
+from sdviz.ui.cache.kept import kept
 
-@cache
+
+@kept("assets")
 def read_asset(module: str, ending: str) -> str:
     """The text of the file beside a module with the module's name and that ending, "" where there is none.
 
