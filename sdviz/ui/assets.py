@@ -10,7 +10,7 @@ from streamlit.components.v2.types import ComponentRenderer
 from sdviz.ui.cache.kept import kept
 
 
-@kept("asset")
+@kept("assets")
 def read_asset(module: str, ending: str) -> str:
     """The text of the file beside a module with the module's name and that ending, "" where there is none.
 

@@ -59,7 +59,7 @@ class Kept:
 KEPT = {
     # every page
     "icon": Kept(1, "", "the picture in the browser's tab"),
-    "asset": Kept(100, "module ending", "the text of a script or a style"),
+    "assets": Kept(64, "module ending", "the text of a script or a style"),
     "bundle": Kept(2, "path changed_ns", "an opened bundle", spinner="Opening the bundle ..."),
     "images": Kept(
         8, "name split limit data_root()", "an image set", copied=True, spinner="Reading the images ..."
