@@ -12,6 +12,8 @@ from pathlib import Path
 import torch
 from filelock import FileLock
 
+from ..files import write_atomically
+
 # A way that takes this many times the best one's time is not timed again.
 HOPELESS = 1.5
 # Times so near the best one are equal: noise does not choose between them.
@@ -63,9 +65,7 @@ def fastest(subject: str, ways: dict[str, Callable[[], Callable[[], object]]]) -
                 milliseconds = {name: round(1000 * sec, 2) for name, sec in taken.items()}
                 name = next(name for name, sec in taken.items() if sec <= EQUAL * min(taken.values()))
                 kept[key] = {"fastest": name, "milliseconds": milliseconds}
-                partial = file.with_suffix(".partial")
-                partial.write_text(json.dumps(kept, indent=1) + "\n")
-                os.replace(partial, file)
+                write_atomically(file, json.dumps(kept, indent=1) + "\n")
             return kept[key]["fastest"]
     except OSError:
         return next(iter(ways))

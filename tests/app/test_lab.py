@@ -158,7 +158,7 @@ def refusal(at: AppTest) -> str:
         ("draw", "-1", "0 to 9,999"),
         ("pick", "x,../y", "up to 16 ids of the set"),
         ("target", "dragon", "a cluster of the bundle"),
-        ("solver", "euler", "DDIM, DPM-Solver++(2M), DDPM, ancestral"),
+        ("solver", "euler", "DDIM, DDPM, ancestral, DPM-Solver++(2M)"),
         ("steps", "0", "1 to 100"),
         ("eta", "2", "0 to 1"),
         ("seed", "1e99", "0 to 2147483647"),

@@ -46,8 +46,12 @@ def test_the_fastest_is_measured_once() -> None:
     assert len(calls) > measured and len(json.loads((cache_folder() / "fastest.json").read_text())) == 2
 
 
-def test_of_equally_fast_ways_the_first_is_taken() -> None:
-    assert fastest("equal", {"first": work(4, []), "second": work(4, [])}) == "first"
+@pytest.mark.parametrize(("first_sec", "taken"), [(1.0, "first"), (1.05, "first"), (1.2, "second")])
+def test_of_about_equally_fast_ways_the_first_is_taken(
+    first_sec: float, taken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sdviz.nn.fastest._seconds", lambda call: call())
+    assert fastest("equal", {"first": lambda: lambda: first_sec, "second": lambda: lambda: 1.0}) == taken
 
 
 def test_a_name_that_there_is_no_longer_is_measured_again() -> None:
