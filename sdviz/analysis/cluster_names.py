@@ -23,7 +23,6 @@ def read_names(file: Path, bundle_hash: str) -> dict[int, str]:
 
     Args:
         file: `cluster_names.json` in the runs' folder.
-        bundle_hash: Whose clusters.
     """
     try:
         return _of_bundle(_read(file), bundle_hash)
@@ -43,7 +42,6 @@ def rename(file: Path, bundle_hash: str, cluster: int, name: str, usual: tuple[s
 
     Args:
         file: As `read_names`; its folder is made where it is missing.
-        bundle_hash: Whose cluster.
         cluster: 0..C-1.
         name: At most `MAX_LENGTH` characters; spaces at the ends and line breaks go.
         usual: The bundle's own names, C of them.

@@ -22,19 +22,12 @@ NEAR_THRESHOLDS = 4.0
 
 @dataclass(frozen=True, eq=False)
 class Histogram:
-    """How many scores lie in each bin, set by set.
+    """How many scores lie in each bin, set by set."""
 
-    Attributes:
-        edges: float64 (B+1,), rising. Scores outside count in the first or the last bin.
-        counts: By set, int64 (B,); each sums up to the size of its set.
-        is_log: Whether the bins are equally wide in log10 of the score.
-        n_beyond: How many scores lie above the last edge.
-    """
-
-    edges: np.ndarray
-    counts: dict[str, np.ndarray]
-    is_log: bool
-    n_beyond: int
+    edges: np.ndarray  # float64 (B+1,), rising. Scores outside count in the first or the last bin.
+    counts: dict[str, np.ndarray]  # by set, int64 (B,); each sums up to the size of its set
+    is_log: bool  # whether the bins are equally wide in log10 of the score
+    n_beyond: int  # how many scores lie above the last edge
 
 
 def histogram(
@@ -47,7 +40,6 @@ def histogram(
         threshold: "near" shows what lies around it.
         scale: "log" for log10 of the score, equal to "linear" where there is no score above 0; "linear" from
             the lowest to the highest; "near" from the lowest to four thresholds, higher ones in the last bin.
-        n_bins: How many.
 
     Raises:
         ValueError: No scores.
@@ -138,19 +130,12 @@ def _flagged(id_scores: np.ndarray, ood_scores: np.ndarray) -> tuple[np.ndarray,
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """What one score of Eq. 6 is worth, set by set.
+    """What one score of Eq. 6 is worth, set by set."""
 
-    Attributes:
-        results: By OOD set.
-        means: role -> mode -> means over its sets.
-        from_report: Whether the numbers are report.json's, else they were computed now.
-        n_bootstrap: Resamples of the intervals.
-    """
-
-    results: dict[str, SetResult]
-    means: dict[str, dict[str, MeanMetrics]]
-    from_report: bool
-    n_bootstrap: int
+    results: dict[str, SetResult]  # by OOD set
+    means: dict[str, dict[str, MeanMetrics]]  # role -> mode -> means over its sets
+    from_report: bool  # whether the numbers are report.json's, else they were computed now
+    n_bootstrap: int  # resamples of the intervals
 
 
 def results_of(evidence: Evidence, scores: Mapping[str, SetScores], bootstrap: int) -> Results:
@@ -159,7 +144,6 @@ def results_of(evidence: Evidence, scores: Mapping[str, SetScores], bootstrap: i
     Without outliers in the bank there is no mode "votes", as in report.json.
 
     Args:
-        evidence: Whose sets these are.
         scores: Eq. 6 of every set, under any settings.
         bootstrap: Resamples of the AUROC intervals, 0 for none.
 
@@ -210,8 +194,6 @@ def k_alpha_map(
     """AUROC of Eq. 6 over k and alpha, the mean over some sets.
 
     Args:
-        rescorer: Neighbours of every scored image.
-        id_name: The held-out ID images.
         sets: OOD sets, at least one.
         ks: Each 1..`rescorer.max_k`.
         alphas: From 0 up.

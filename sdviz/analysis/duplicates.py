@@ -15,19 +15,12 @@ QUERIES_AT_ONCE = 1024
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """Pairs of pictures, the nearest first.
+    """Pairs of pictures, the nearest first."""
 
-    Attributes:
-        ids: str (M,), the OOD image or outlier.
-        others: str (M,), the training image nearest to it.
-        distances: float64 (M,), Euclidean, of their features.
-        is_source: bool (M,), whether the training image is what the outlier was made of.
-    """
-
-    ids: np.ndarray
-    others: np.ndarray
-    distances: np.ndarray
-    is_source: np.ndarray
+    ids: np.ndarray  # str (M,), the OOD image or outlier
+    others: np.ndarray  # str (M,), the training image nearest to it
+    distances: np.ndarray  # float64 (M,), Euclidean, of their features
+    is_source: np.ndarray  # bool (M,), whether the training image is what the outlier was made of
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -40,8 +33,6 @@ def ood_pairs(
 
     Args:
         evidence: A bundle with banks and that set's features.
-        name: The set.
-        normalize: Whether to bring features to unit length first.
         on_progress: Told the share done, 0..1.
 
     Raises:
@@ -62,8 +53,6 @@ def outlier_pairs(
 
     Args:
         evidence: A bundle with banks and the table of its outliers.
-        normalize: As `ood_pairs`.
-        on_progress: As `ood_pairs`.
 
     Raises:
         MissingPart: It has not, or no outlier in them.
@@ -84,10 +73,6 @@ def outlier_pairs(
 
 def source_pairs(evidence: Evidence, normalize: bool) -> Pairs:
     """Each outlier with the training image that it was made of, where that is in the ID bank.
-
-    Args:
-        evidence: As `outlier_pairs`.
-        normalize: As `ood_pairs`.
 
     Raises:
         MissingPart: As `outlier_pairs`.

@@ -13,19 +13,12 @@ from .tables import Evidence, MissingPart
 
 @dataclass(frozen=True, eq=False)
 class Method:
-    """Another method.
+    """Another method."""
 
-    Attributes:
-        key: Its name in files.
-        title: Its name on pages.
-        result: What it reached, of report.json.
-        scores: By set, float64 (N,), higher is more OOD.
-    """
-
-    key: str
-    title: str
-    result: BaselineResult
-    scores: dict[str, np.ndarray]
+    key: str  # its name in files
+    title: str  # its name on pages
+    result: BaselineResult  # what it reached, of report.json
+    scores: dict[str, np.ndarray]  # by set, float64 (N,), higher is more OOD
 
 
 def methods_of(evidence: Evidence) -> tuple[Method, ...]:

@@ -34,40 +34,24 @@ class NotesError(ValueError):
 
 @dataclass(frozen=True)
 class Seen:
-    """What the page showed of an image when its note was written.
+    """What the page showed of an image when its note was written."""
 
-    Attributes:
-        set: The scored set, "outliers", or "" for another image.
-        label: The image's own class, "" where it is unknown.
-        score: Eq. 6, None for an image without one.
-        threshold: Above it an image is called OOD; None where there is none.
-        settings: k, alpha and normalisation, as text.
-    """
-
-    set: str = ""
-    label: str = ""
-    score: float | None = None
-    threshold: float | None = None
-    settings: str = ""
+    set: str = ""  # the scored set, "outliers", or "" for another image
+    label: str = ""  # the image's own class, "" where it is unknown
+    score: float | None = None  # Eq. 6, None for an image without one.
+    threshold: float | None = None  # above it an image is called OOD; None where there is none
+    settings: str = ""  # k, alpha and normalisation, as text
 
 
 @dataclass(frozen=True)
 class Note:
-    """What is kept about one image.
-
-    Attributes:
-        id: The image.
-        verdict: One of `VERDICTS`, "" for none.
-        text: The note.
-        time: When it was last changed, ISO 8601 in UTC.
-        seen: What the page showed then.
-    """
+    """What is kept about one image."""
 
     id: str
-    verdict: str
+    verdict: str  # one of `VERDICTS`, "" for none
     text: str
-    time: str
-    seen: Seen
+    time: str  # when it was last changed, ISO 8601 in UTC
+    seen: Seen  # what the page showed then
 
 
 class NoteBook:

@@ -73,46 +73,28 @@ _Cell = tuple[str, str, "Ours | None"]
 
 @dataclass(frozen=True)
 class Ours:
-    """A figure that was measured here.
+    """A figure that was measured here."""
 
-    Attributes:
-        mean: Over the bundles, in the unit of its table.
-        sd: Standard deviation over the bundles (n - 1); None with one.
-        interval: The one bundle's 95 % bootstrap interval over images; None with several, or without one.
-        n_bundles: How many bundles.
-        n_images: Images of the OOD set, 0 where the figure is of no such set.
-        whole: How many that set has in all, 0 where unknown: fewer were measured on a part of it.
-    """
-
-    mean: float
-    sd: float | None
+    mean: float  # over the bundles, in the unit of its table
+    sd: float | None  # standard deviation over the bundles (n - 1); None with one
+    # the one bundle's 95 % bootstrap interval over images; None with several, or without one
     interval: tuple[float, float] | None
     n_bundles: int
-    n_images: int = 0
-    whole: int = 0
+    n_images: int = 0  # images of the OOD set, 0 where the figure is of no such set
+    whole: int = 0  # how many that set has in all, 0 where unknown: fewer were measured on a part of it
 
 
 @dataclass(frozen=True, eq=False)
 class PaperTable:
-    """One table.
+    """One table."""
 
-    Attributes:
-        number: 1 to 4.
-        title: What it shows, with its unit.
-        rows: Names of the rows.
-        columns: Names of the columns.
-        paper: (row, column) -> the paper's figure; what it leaves empty is absent.
-        ours: (row, column) -> what was measured here; absent where it was not.
-        notes: Sentences on cells of ours that stay empty.
-    """
-
-    number: int
-    title: str
+    number: int  # 1 to 4
+    title: str  # what it shows, with its unit
     rows: tuple[str, ...]
     columns: tuple[str, ...]
-    paper: dict[tuple[str, str], float]
-    ours: dict[tuple[str, str], Ours]
-    notes: tuple[str, ...] = ()
+    paper: dict[tuple[str, str], float]  # (row, column) -> the paper's figure; what it leaves empty is absent
+    ours: dict[tuple[str, str], Ours]  # (row, column) -> what was measured here; absent where it was not
+    notes: tuple[str, ...] = ()  # sentences on cells of ours that stay empty
 
 
 def paper_tables(records: Iterable[BundleRecord] = ()) -> tuple[PaperTable, ...]:
@@ -128,9 +110,6 @@ def paper_tables(records: Iterable[BundleRecord] = ()) -> tuple[PaperTable, ...]
 
 def other_sets(records: Iterable[BundleRecord]) -> dict[str, dict[tuple[int, float], Ours]]:
     """What `cifar10` bundles measured on sets that no table of the paper has: AUROC, %.
-
-    Args:
-        records: As in `paper_tables`.
 
     Returns:
         By the sets' own names, then by the S and w that a detector was trained with, rising: runs of another

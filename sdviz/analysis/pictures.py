@@ -29,19 +29,12 @@ _WORDNET = re.compile(r"^n\d{8} (?=\S)")
 
 
 class Way(NamedTuple):
-    """How a set whose pictures are missing gets to this machine.
-
-    Attributes:
-        name: Of the set.
-        split: That is wanted.
-        text: What to do, for Markdown, without a full stop.
-        is_absent: Whether the split is not on this machine; else what is here of it has other ids.
-    """
+    """How a set whose pictures are missing gets to this machine."""
 
     name: str
     split: str
-    text: str
-    is_absent: bool
+    text: str  # what to do, for Markdown, without a full stop
+    is_absent: bool  # whether the split is not on this machine; else what is here of it has other ids
 
     @property
     def reason(self) -> str:
@@ -51,21 +44,13 @@ class Way(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
-    """Pictures of some ids.
+    """Pictures of some ids."""
 
-    Attributes:
-        images: uint8 (N,H,W,3), mid-grey where there is none.
-        found: bool (N,).
-        class_names: str (N,), the image's own class; "" where it is unknown, and for outliers.
-        missing: One line for each reason why pictures are missing.
-        ways: How to get each split of a set that is not on this machine.
-    """
-
-    images: np.ndarray
-    found: np.ndarray
-    class_names: np.ndarray
-    missing: tuple[str, ...]
-    ways: tuple[Way, ...] = ()
+    images: np.ndarray  # uint8 (N,H,W,3), mid-grey where there is none
+    found: np.ndarray  # bool (N,)
+    class_names: np.ndarray  # str (N,), the image's own class; "" where it is unknown, and for outliers
+    missing: tuple[str, ...]  # one line for each reason why pictures are missing
+    ways: tuple[Way, ...] = ()  # how to get each split of a set that is not on this machine
 
 
 def way_to_get(name: str, split: str | None = None) -> str:
@@ -73,7 +58,6 @@ def way_to_get(name: str, split: str | None = None) -> str:
 
     Args:
         name: Of the set, without a path.
-        split: The one that is wanted, if one is.
     """
     if name in data.DOWNLOADS:
         return f"`python -m sdviz download {name}` fetches it"
@@ -113,11 +97,7 @@ class PictureLibrary:
     """Pictures by id, kept once seen. Safe from several threads."""
 
     def __init__(self, evidence: Evidence) -> None:
-        """Nothing is read yet.
-
-        Args:
-            evidence: Of the bundle whose ids these are.
-        """
+        """Nothing is read yet."""
         self._evidence = evidence
         self._kept: OrderedDict[str, tuple[np.ndarray, str]] = OrderedDict()
         self._lock = Lock()

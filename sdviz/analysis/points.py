@@ -16,29 +16,19 @@ _EPOCHS_SHOWN = 6
 
 @dataclass(frozen=True, eq=False)
 class Points:
-    """Images, and where they lie in feature space, once or through training.
+    """Images, and where they lie in feature space, once or through training."""
 
-    Attributes:
-        frames: What each epoch is called, F of them.
-        features: float32 (F,N,D).
-        ids: str (N,).
-        sets: str (N,): `TRAIN`, `OUTLIERS` or a scored set's name.
-        clusters: int64 (N,): the cluster of a training image, of an outlier's source, and for a scored image
-            the one that g_in says; -1 where nobody says.
-        start_timesteps: int64 (N,), S of an outlier; -1 for other images, or where it is unknown.
-        target_labels: int64 (N,), the wrong label that an outlier was made with; -1 for other images.
-        scored_rows: int64 (N,), the image's row in its scored set; -1 for reference images.
-        same_in: The epochs that the one frame stands for, where no image is elsewhere in another one.
-    """
-
-    frames: tuple[str, ...]
-    features: np.ndarray
-    ids: np.ndarray
-    sets: np.ndarray
+    frames: tuple[str, ...]  # what each epoch is called, F of them
+    features: np.ndarray  # float32 (F,N,D)
+    ids: np.ndarray  # str (N,)
+    sets: np.ndarray  # str (N,): `TRAIN`, `OUTLIERS` or a scored set's name
+    # int64 (N,): the cluster of a training image, of an outlier's source, and for a scored image the one that
+    # g_in says; -1 where nobody says
     clusters: np.ndarray
-    start_timesteps: np.ndarray
-    target_labels: np.ndarray
-    scored_rows: np.ndarray
+    start_timesteps: np.ndarray  # int64 (N,), S of an outlier; -1 for other images, or where it is unknown
+    target_labels: np.ndarray  # int64 (N,), the wrong label that an outlier was made with; -1 for other images
+    scored_rows: np.ndarray  # int64 (N,), the image's row in its scored set; -1 for reference images
+    # the epochs that the one frame stands for, where no image is elsewhere in another one
     same_in: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -85,11 +75,9 @@ def final_points(evidence: Evidence, sets: Sequence[str], n: int, normalize: boo
     """Points of the finished detector's feature space.
 
     Args:
-        evidence: Whose.
         sets: Of `available_sets`, drawn in this order.
         n: How many points in all, shared out evenly over the sets; a small set's rest goes to the others. With
             more points the same ones stay and others join them.
-        normalize: Whether to bring features to length 1.
 
     Raises:
         MissingPart: The bundle has no banks.
@@ -134,10 +122,7 @@ def snapshot_points(evidence: Evidence, sets: Sequence[str], n: int, normalize: 
     encoder, one frame stands for every epoch.
 
     Args:
-        evidence: Whose.
-        sets: Of `available_sets`.
         n: How many points at most, evenly taken from each set.
-        normalize: Whether to bring features to length 1.
 
     Raises:
         MissingPart: The bundle has no snapshots.

@@ -15,7 +15,6 @@ def provenance(bundle: Bundle, **settings: object) -> dict[str, str]:
     """What made a figure, ready to be printed under it.
 
     Args:
-        bundle: Whose numbers these are.
         **settings: What else they depend on, such as k and alpha; a None is left out.
 
     Returns:

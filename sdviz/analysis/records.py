@@ -33,21 +33,13 @@ NO_MATTER = (
 
 @dataclass(frozen=True, eq=False)
 class BundleRecord:
-    """A bundle's manifest and report.
+    """A bundle's manifest and report."""
 
-    Attributes:
-        name: As in the menu.
-        path: Its folder.
-        manifest: bundle.json.
-        hash: SHA-256 of bundle.json.
-        report: report.json; None where it was never measured.
-    """
-
-    name: str
-    path: Path
-    manifest: Manifest
-    hash: str
-    report: Report | None
+    name: str  # as in the menu
+    path: Path  # its folder
+    manifest: Manifest  # bundle.json
+    hash: str  # SHA-256 of bundle.json
+    report: Report | None  # report.json; None where it was never measured
 
     @property
     def recipe(self) -> tuple[int, float] | None:
@@ -143,21 +135,13 @@ def _checked(path: Path, manifest: Manifest, name: str) -> Path:
 
 @dataclass(frozen=True, eq=False)
 class RecipeMap:
-    """A measure over S and w.
+    """A measure over S and w."""
 
-    Attributes:
-        s: Values of S, rising.
-        w: Values of w, rising.
-        mean: float64 (w, S), NaN where no bundle was made so.
-        sd: The same over the bundles of a cell (n - 1); NaN with fewer than two.
-        n: int64 (w, S), how many bundles.
-    """
-
-    s: list[int]
-    w: list[float]
-    mean: np.ndarray
-    sd: np.ndarray
-    n: np.ndarray
+    s: list[int]  # values of S, rising
+    w: list[float]  # values of w, rising
+    mean: np.ndarray  # float64 (w, S), NaN where no bundle was made so
+    sd: np.ndarray  # the same over the bundles of a cell (n - 1); NaN with fewer than two
+    n: np.ndarray  # int64 (w, S), how many bundles
 
 
 def recipe_map(records: Sequence[BundleRecord], role: str) -> RecipeMap:

@@ -16,32 +16,20 @@ QUERIES_AT_ONCE = 512
 
 @dataclass(frozen=True, eq=False)
 class SetScores:
-    """Eq. 6 of one set under some settings.
+    """Eq. 6 of one set under some settings."""
 
-    Attributes:
-        distance: float64 (N,).
-        votes: int64 (N,).
-        total: float64 (N,), distance + alpha * votes.
-    """
-
-    distance: np.ndarray
-    votes: np.ndarray
-    total: np.ndarray
+    distance: np.ndarray  # float64 (N,)
+    votes: np.ndarray  # int64 (N,)
+    total: np.ndarray  # float64 (N,), distance + alpha * votes
 
 
 @dataclass(frozen=True, eq=False)
 class Rescorer:
-    """The neighbours of every scored image, enough for any k up to `max_k`.
+    """The neighbours of every scored image, enough for any k up to `max_k`."""
 
-    Attributes:
-        normalize: Whether features were brought to unit length first.
-        max_k: The largest k that may be asked for.
-        neighbourhoods: By set.
-    """
-
-    normalize: bool
-    max_k: int
-    neighbourhoods: dict[str, Neighbourhood]
+    normalize: bool  # whether features were brought to unit length first
+    max_k: int  # the largest k that may be asked for
+    neighbourhoods: dict[str, Neighbourhood]  # by set
 
     def scores(self, k: int, alpha: float) -> dict[str, SetScores]:
         """Eq. 6 of every set.
@@ -68,7 +56,6 @@ def rescorer(
 
     Args:
         evidence: A bundle with scores, banks and the sets' features.
-        normalize: Whether to bring features to unit length first.
         on_progress: Told the share done, 0..1.
 
     Raises:

@@ -34,8 +34,6 @@ def find_images(
     Args:
         bundle: Whose tables have these ids.
         ids: str (N,).
-        sources: As `data.look_up`.
-        pictures: Whether to decode them, as there.
 
     Returns:
         In the order of `ids`.

@@ -26,21 +26,13 @@ USUAL_POINTS = 2_000
 
 @dataclass(frozen=True)
 class View:
-    """What is laid out, and how.
+    """What is laid out, and how."""
 
-    Attributes:
-        through: Whether images are followed through training.
-        sets: Drawn ones, in the order of `available_sets`.
-        n: How many points at most.
-        unit_length: Whether features are brought to length 1 first.
-        layout: How they are laid out.
-    """
-
-    through: bool
-    sets: tuple[str, ...]
-    n: int
-    unit_length: bool
-    layout: LayoutSettings
+    through: bool  # whether images are followed through training
+    sets: tuple[str, ...]  # drawn ones, in the order of `available_sets`
+    n: int  # how many points at most
+    unit_length: bool  # whether features are brought to length 1 first
+    layout: LayoutSettings  # how they are laid out
 
     def points(self, evidence: Evidence) -> Points:
         """Which images, and their features.
@@ -117,7 +109,6 @@ def store_usual_layouts(evidence: Evidence, on_made: Callable[[View, Path, bool]
     """Makes the usual layouts that are not there yet.
 
     Args:
-        evidence: Of a bundle on disk.
         on_made: Told each view, its file, and whether it was made now.
 
     Raises:

@@ -23,24 +23,16 @@ MAP_OF_BANK, MAP_OF_SET = 600, 250
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """An image that a bundle's tables know, or a new one.
+    """An image that a bundle's tables know, or a new one."""
 
-    Attributes:
-        id: Its id.
-        group: The scored set that it is of, `TRAIN`, `OUTLIERS`, or `OTHER` for a new one.
-        role: "id", "near", "far" or "validation", "train", "outlier", "" for a new one.
-        row: In the set or bank, -1 for a new one.
-        features: float32 (D,); None where they are not kept and have to be computed.
-        heads: Logits by head, "g_bin" (2,), "g_in" (C,), "g_out" (C,); empty where they are not kept.
-        measured: Its line of scores.parquet, as sets of one; None outside the scored sets.
-    """
-
-    id: str
-    group: str
-    role: str
-    row: int
-    features: np.ndarray | None = None
+    id: str  # its id
+    group: str  # the scored set that it is of, `TRAIN`, `OUTLIERS`, or `OTHER` for a new one
+    role: str  # "id", "near", "far" or "validation", "train", "outlier", "" for a new one
+    row: int  # in the set or bank, -1 for a new one
+    features: np.ndarray | None = None  # float32 (D,); None where they are not kept and have to be computed
+    # Logits by head, "g_bin" (2,), "g_in" (C,), "g_out" (C,); empty where they are not kept
     heads: Mapping[str, np.ndarray] = field(default_factory=dict)
+    # its line of scores.parquet, as sets of one; None outside the scored sets
     measured: SetScores | None = None
 
 
@@ -73,8 +65,6 @@ def find_sample(evidence: Evidence, one: str, prefer: str = "") -> Sample | None
     """An image by its id.
 
     Args:
-        evidence: Where to look.
-        one: Its id.
         prefer: The group to take it from where it is in several.
 
     Returns:
@@ -146,7 +136,6 @@ def sample_to_begin_with(
     in a bundle that was never measured the first training image.
 
     Args:
-        evidence: Where to look.
         totals: float (N,), the scores of every scored set under the settings in use.
         threshold: In force; None where it is not known, then the bundle's own scores and threshold count.
 
@@ -184,19 +173,12 @@ def probabilities(logits: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class FeatureMap:
-    """A plane through the features, the one in which they spread most.
+    """A plane through the features, the one in which they spread most."""
 
-    Attributes:
-        normalize: Whether features are brought to unit length first.
-        places: float64 (n,2) of some images, by group.
-        ids: str (n,) of those.
-        explained: float64 (2,), the share of all spread that each axis has, 0..1.
-    """
-
-    normalize: bool
-    places: Mapping[str, np.ndarray]
-    ids: Mapping[str, np.ndarray]
-    explained: np.ndarray
+    normalize: bool  # whether features are brought to unit length first
+    places: Mapping[str, np.ndarray]  # float64 (n,2) of some images, by group
+    ids: Mapping[str, np.ndarray]  # str (n,) of those
+    explained: np.ndarray  # float64 (2,), the share of all spread that each axis has, 0..1
     _fit: PCA
 
     def place(self, features: np.ndarray) -> np.ndarray:
@@ -207,10 +189,6 @@ class FeatureMap:
 
 def feature_map(evidence: Evidence, normalize: bool) -> FeatureMap:
     """The first two principal components of a fixed draw of both banks and every set.
-
-    Args:
-        evidence: A bundle with banks.
-        normalize: Whether to bring features to unit length first, as the distances are taken.
 
     Raises:
         MissingPart: A bundle without banks.
@@ -238,19 +216,12 @@ def feature_map(evidence: Evidence, normalize: bool) -> FeatureMap:
 
 @dataclass(frozen=True)
 class Parts:
-    """The terms of one image's score.
+    """The terms of one image's score."""
 
-    Attributes:
-        distance: The first term of Eq. 6.
-        votes: Outliers among the k nearest of both banks.
-        alpha: Weight of a vote.
-        total: distance + alpha * votes.
-    """
-
-    distance: float
-    votes: int
-    alpha: float
-    total: float
+    distance: float  # the first term of Eq. 6.
+    votes: int  # outliers among the k nearest of both banks
+    alpha: float  # weight of a vote
+    total: float  # distance + alpha * votes
 
 
 def score_parts(
@@ -259,10 +230,7 @@ def score_parts(
     """Eq. 6 of one image.
 
     Args:
-        sample: The image.
         near: Its neighbours; None in a bundle without banks.
-        k: Neighbours that count.
-        alpha: Weight of a vote.
         as_measured: k and normalisation are those that the bundle was measured with, so that distance and
             votes stand in its table.
 
@@ -290,7 +258,6 @@ def search_both(search: SDScore, features: np.ndarray, id_id: str, outlier_id: s
         features: float (N,D).
         id_id: Skipped among ID images: the image itself.
         outlier_id: Skipped among outliers: the one that the bank has of that image, "" for none.
-        k: How many.
 
     Raises:
         ValueError: As `SDScore.search`.

@@ -167,7 +167,6 @@ def download(name: str, root: Path | None = None) -> Path:
     """Fetches a set of `DOWNLOADS`, train and test, into a folder and returns the folder.
 
     Args:
-        name: Of the set.
         root: The folder; None takes the data root.
 
     Raises:

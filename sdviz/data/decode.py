@@ -60,8 +60,6 @@ def decode_image(blob: bytes, size_px: int, max_side_px: int | None = None) -> n
     within, else as 0..255; of an animation the first frame is used.
 
     Args:
-        blob: The file's bytes.
-        size_px: Height and width of the result.
         max_side_px: A wider or higher picture is refused before it is decoded.
 
     Returns:
@@ -137,12 +135,7 @@ def _grey_levels(image: Image.Image, size_px: int) -> np.ndarray:
 
 
 class ImageStack:
-    """Decodes pictures into one array, keeps going over bad ones and reports them all at the end.
-
-    Args:
-        n: How many pictures will be added.
-        size_px: Their height and width once decoded.
-    """
+    """Decodes pictures into one array, keeps going over bad ones and reports them all at the end."""
 
     def __init__(self, n: int, size_px: int) -> None:
         self._images = np.empty((n, size_px, size_px, 3), np.uint8)
@@ -172,7 +165,6 @@ class ImageStack:
         """The decoded pictures.
 
         Args:
-            source: What they came from, for the message.
             on_error: "skip" warns of the bad ones and leaves them out.
 
         Returns:

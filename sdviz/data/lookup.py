@@ -15,21 +15,13 @@ from .sources import SOURCES, sources_of
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """Images found by their ids.
+    """Images found by their ids."""
 
-    Attributes:
-        images: uint8 (N,H,W,3), mid-grey where an image was not found.
-        found: bool (N,).
-        labels: int64 (N,), the class, -1 where it is unknown.
-        class_names: str (N,), its name, "" where it is unknown.
-        missing: One line for each set that could not be opened.
-    """
-
-    images: np.ndarray
-    found: np.ndarray
-    labels: np.ndarray
-    class_names: np.ndarray
-    missing: tuple[str, ...]
+    images: np.ndarray  # uint8 (N,H,W,3), mid-grey where an image was not found
+    found: np.ndarray  # bool (N,)
+    labels: np.ndarray  # int64 (N,), the class, -1 where it is unknown
+    class_names: np.ndarray  # str (N,), its name, "" where it is unknown
+    missing: tuple[str, ...]  # one line for each set that could not be opened
 
 
 # a set's name and split, and its source

@@ -26,25 +26,19 @@ class Source(ABC):
 
     A source answers for names of its own (`built_in`), or for names that begin with a kind and a colon
     (`kinds`), or, with neither, for sets under the data root (`names`).
-
-    Attributes:
-        order: Its place in lists of names. Where two sources have the same split, the smaller one is read.
-        built_in: Names of sets that are on every machine. No other source answers for them.
-        kinds: As "folder" for names such as folder:PATH. Such a set has one split, and as nothing but its
-            file's name tells it from others, its ids end in "@" and a hash of the picture.
-        on_form: Those kinds that a form offers -> what to call one, and the path of an example.
-        downloads: Names that `download` takes -> bytes to fetch.
-        size_px: The only height and width that its images have; None where they are resized.
-        has_masks: Whether `masks` takes its ids.
     """
 
+    # its place in lists of names. Where two sources have the same split, the smaller one is read.
     order: int = 100
-    built_in: tuple[str, ...] = ()
+    built_in: tuple[str, ...] = ()  # names of sets that are on every machine. No other source answers for them.
+    # as "folder" for names such as folder:PATH. Such a set has one split, and as nothing but its file's name
+    # tells it from others, its ids end in "@" and a hash of the picture.
     kinds: tuple[str, ...] = ()
+    # those kinds that a form offers -> what to call one, and the path of an example
     on_form: Mapping[str, tuple[str, str]] = {}
-    downloads: Mapping[str, int] = {}
-    size_px: int | None = None
-    has_masks: bool = False
+    downloads: Mapping[str, int] = {}  # names that `download` takes -> bytes to fetch
+    size_px: int | None = None  # the only height and width that its images have; None where they are resized
+    has_masks: bool = False  # whether `masks` takes its ids
 
     def names(self) -> tuple[str, ...]:
         """The names that it finds under the data root."""
@@ -68,7 +62,6 @@ class Source(ABC):
             name: One that this source answers for.
             split: One of `splits(name)`.
             choose: Chooses the rows, in the order wanted.
-            size_px: Height and width of the images.
             on_error: What to do about a picture that cannot be decoded.
             pictures: Without, the caller needs labels and ids alone: pixels may be left out, (N,0,0,3), and the
                 hash in an id as well.
@@ -93,10 +86,7 @@ class Source(ABC):
         """Images by their ids.
 
         Args:
-            name: As in `load`.
-            split: As in `load`.
             ids: str (N,), each begins with `id_prefix`.
-            size_px: As in `load`.
             pictures: As in `load`; without, the hash in an id is taken for true.
 
         Returns:

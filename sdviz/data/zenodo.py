@@ -30,20 +30,12 @@ OnProgress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class RecordFile:
-    """A file of a record.
+    """A file of a record."""
 
-    Attributes:
-        name: Without a path.
-        size: Bytes.
-        algorithm: Of the checksum, "md5" as a rule.
-        checksum: Hex digits.
-        address: Where it is.
-    """
-
-    name: str
-    size: int
-    algorithm: str
-    checksum: str
+    name: str  # without a path
+    size: int  # bytes
+    algorithm: str  # of the checksum, "md5" as a rule
+    checksum: str  # hex digits
     address: str
 
 
@@ -54,7 +46,6 @@ def download(name: str, root: Path, on_progress: OnProgress | None = None) -> tu
 
     Args:
         name: Of `RECORDS`.
-        root: The data root.
         on_progress: Told (file, bytes there, bytes in all) as they come.
 
     Returns:

@@ -127,7 +127,6 @@ def inception_features(
     Args:
         images: uint8 (N,H,W,3).
         weights_path: torch-fidelity's weights file; only tensors are read from it, never code.
-        device: Where to compute.
 
     Raises:
         InceptionError: torch-fidelity or the weights are not there, or they are damaged or another network's.

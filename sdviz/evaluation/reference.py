@@ -12,15 +12,10 @@ from ..detection.score import Scores
 
 @dataclass(frozen=True, eq=False)
 class OODReference:
-    """ID scores to read others against.
+    """ID scores to read others against."""
 
-    Attributes:
-        id_scores: float64 (N,), ascending.
-        threshold: The largest score that is not flagged, see `id_recall_threshold`.
-    """
-
-    id_scores: np.ndarray
-    threshold: float
+    id_scores: np.ndarray  # float64 (N,), ascending
+    threshold: float  # the largest score that is not flagged, see `id_recall_threshold`
 
     def percentile(self, scores: np.ndarray) -> np.ndarray:
         """How many % of the ID scores each score is ABOVE: "more OOD than 97 % of ID".

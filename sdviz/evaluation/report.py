@@ -230,8 +230,6 @@ def make_report(
     Args:
         method: `Evaluation.report` of the detector.
         controls: Name -> `Evaluation.report` of that control, with "differences" (`control_report`).
-        bootstrap: Resamples of all intervals.
-        bootstrap_seed: Their seed.
         seeds: Stage -> seed; "run" is the one that tables name a run by.
         config_sha256: Of the resolved configuration.
         id_accuracy: Of `id_accuracy`.
@@ -263,7 +261,6 @@ def parse_report(text: str | bytes, where: str) -> Report:
     """The report that JSON text holds.
 
     Args:
-        text: JSON.
         where: What errors call it.
 
     Raises:
@@ -319,7 +316,6 @@ def cluster_report(clusters: np.ndarray, classes: np.ndarray, n_clusters: int, s
     Args:
         clusters: int64 (N,), 0..C-1.
         classes: int64 (N,), -1 where unknown.
-        n_clusters: C.
         source: Where the pseudo-labels come from.
 
     Raises:

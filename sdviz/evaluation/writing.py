@@ -25,8 +25,6 @@ def csv_table(
     """A table as CSV below lines that begin with #; `pandas.read_csv(comment="#")` skips those.
 
     Args:
-        header: Names of the columns.
-        rows: Their values.
         provenance: Where the numbers come from: a line each.
         title: The first line, "" for none.
         quote_texts: Puts every text in quotes, so that a # in one begins no comment.

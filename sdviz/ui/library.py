@@ -15,12 +15,7 @@ from sdviz.ui.theme import set_colours, set_titles
 
 @dataclass(frozen=True, eq=False)
 class BundleView:
-    """A bundle in use.
-
-    Attributes:
-        evidence: Its tables.
-        library: Its pictures.
-    """
+    """A bundle in use."""
 
     evidence: Evidence
     library: PictureLibrary

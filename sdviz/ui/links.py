@@ -74,7 +74,6 @@ def set_link_value(key: str, value: str, name: str = "") -> None:
 
     Args:
         key: Of the value in the session's state.
-        value: What to put there.
         name: Of the value in the address, where it is not `key`.
     """
     name = name or key
@@ -105,9 +104,7 @@ def take_from_link(key: str, options: Sequence[str], many: bool = False) -> None
     Such a widget cannot be bound to the address, or the names would stand there.
 
     Args:
-        key: Of the widget, and of its value in the address.
         options: The ids.
-        many: Whether the widget holds a list.
     """
     asked = st.query_params.get_all(key)
     found = [one for one in options if one in asked]

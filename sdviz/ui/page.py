@@ -42,16 +42,11 @@ BUNDLE = "bundle"
 
 @dataclass(frozen=True)
 class PageContext:
-    """What the set-up found.
+    """What the set-up found."""
 
-    Attributes:
-        bundle: The bundle in use, None without one.
-        problem: Why there is none, one line for the person; "" with a bundle.
-        entered: The page shows up anew: it is the first of this browser session, or another was left for it.
-    """
-
-    bundle: Bundle | None
-    problem: str
+    bundle: Bundle | None  # the bundle in use, None without one
+    problem: str  # why there is none, one line for the person; "" with a bundle
+    # the page shows up anew: it is the first of this browser session, or another was left for it
     entered: bool = False
 
 
@@ -82,8 +77,6 @@ def setup_page(title: str, idea: str, makes_outliers: bool = False) -> PageConte
     """Sets a page up: configuration, menu, bundle chooser, title and one-line idea.
 
     Args:
-        title: The page's name.
-        idea: What the page shows, in one line.
         makes_outliers: Whether the page needs the bundle's networks at once: others open sooner without them.
     """
     st.set_page_config(

@@ -69,7 +69,6 @@ def contact_sheet(
         rows: (name, uint8 (N,H,W,3)), each with the same N.
         captions: N texts under the columns.
         footer: One line at the bottom: how the sheet was made.
-        factor: How much each picture is enlarged.
 
     Returns:
         uint8 (height,width,3), dark text on white.

@@ -29,19 +29,12 @@ MAX_ALPHA = 10.0
 
 @dataclass(frozen=True)
 class ScoreSettings:
-    """Eq. 6 as the person has set it.
+    """Eq. 6 as the person has set it."""
 
-    Attributes:
-        k: Neighbours that count.
-        alpha: Weight of a vote.
-        normalize: Whether features are brought to unit length.
-        is_own: Whether these are the bundle's own settings, by which it was measured.
-    """
-
-    k: int
-    alpha: float
-    normalize: bool
-    is_own: bool
+    k: int  # neighbours that count
+    alpha: float  # weight of a vote
+    normalize: bool  # whether features are brought to unit length
+    is_own: bool  # whether these are the bundle's own settings, by which it was measured
 
     @property
     def features(self) -> str:
@@ -222,7 +215,6 @@ def score_controls(evidence: Evidence, page: str) -> ScoreSettings | None:
     """Widgets for k, alpha and normalisation in one row; they hold for every page.
 
     Args:
-        evidence: Of the bundle in use.
         page: Begins the widgets' keys.
 
     Returns:

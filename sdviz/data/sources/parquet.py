@@ -136,8 +136,6 @@ def same_images_table(file: Path, name: str, split: str) -> pa.Table:
 
     Args:
         file: Its pictures' paths end in `<class>/<nth>.<ending>`, with nth the place in the original order.
-        name: Of the set.
-        split: Of the file.
 
     Raises:
         DataError: Paths of another form.

@@ -38,14 +38,10 @@ _STOP_AGAIN_SEC = 2.0
 
 @dataclass(frozen=True)
 class Lane:
-    """One kind of work.
+    """One kind of work."""
 
-    Attributes:
-        what: What it does.
-        end_sec: How long the program's end waits for the line of Python in hand; None for as long as it takes.
-    """
-
-    what: str
+    what: str  # what it does
+    # how long the program's end waits for the line of Python in hand; None for as long as it takes
     end_sec: float | None = None
 
 
@@ -211,7 +207,6 @@ def start(lane: str, work: Callable[[Task[T]], T], bundle_hash: str | None = Non
     """Puts work in a lane of `LANES`.
 
     Args:
-        lane: Its name.
         work: Called with the task, to which it reports.
         bundle_hash: The task gives up, at a report, when two other bundles have been opened since.
     """

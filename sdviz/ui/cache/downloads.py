@@ -19,18 +19,13 @@ POLL_SEC = 1.0
 
 
 class Download:
-    """One data set on its way to the data folder.
-
-    Attributes:
-        name: Of the set.
-    """
+    """One data set on its way to the data folder."""
 
     def __init__(self, name: str, root: Path) -> None:
         """Starts.
 
         Args:
             name: One that `can_download`.
-            root: The data folder.
         """
         self.name = name
         self._root = root

@@ -94,12 +94,7 @@ def id_reference(evidence: Evidence, scores: Mapping[str, SetScores]) -> OODRefe
 
 
 def say_missing(missing: Sequence[str], ways: Sequence[Way]) -> None:
-    """Why pictures are missing: a line for each set and how to get it, not for each picture.
-
-    Args:
-        missing: As `Pictures.missing`; nothing is drawn where it is empty.
-        ways: As `Pictures.ways`.
-    """
+    """Why pictures are missing: a line for each set and how to get it, not for each picture."""
     lines = missing_lines(missing, ways) if missing else []
     begins = ":material/hide_image: Grey stands in for pictures:"
     if len(lines) > 1:
@@ -140,7 +135,6 @@ def show_missing_part(error: MissingPart | str, what: str) -> None:
     """The empty state of a part that this bundle lacks: what would be here, and the command that makes it.
 
     Args:
-        error: What is missing.
         what: What would be here, as the end of "Here you would see ...".
     """
     with st.container(border=True):

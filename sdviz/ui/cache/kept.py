@@ -33,22 +33,16 @@ MOST_BUNDLES = 2
 
 @dataclass(frozen=True)
 class Kept:
-    """How values of one kind are kept.
+    """How values of one kind are kept."""
 
-    Attributes:
-        most: How many; the least recently used goes first.
-        key: What decides the value: parameters of the function and their attributes, arrays by their bytes;
-            "data_root()" is the data folder in use and "sets_here()" the sets in it.
-        what: What is kept.
-        copied: Whether each caller gets a copy and may change it; else all share one object and must not.
-        spinner: Shown while the value is computed; "" for nothing.
-    """
-
-    most: int
+    most: int  # how many; the least recently used goes first
+    # what decides the value: parameters of the function and their attributes, arrays by their bytes;
+    # "data_root()" is the data folder in use and "sets_here()" the sets in it
     key: str
-    what: str
+    what: str  # what is kept
+    # whether each caller gets a copy and may change it; else all share one object and must not
     copied: bool = False
-    spinner: str = ""
+    spinner: str = ""  # shown while the value is computed; "" for nothing
 
     @property
     def per_bundle(self) -> bool:

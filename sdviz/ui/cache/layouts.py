@@ -22,15 +22,11 @@ _SEC_PER_POINT = 0.004
 
 @dataclass(frozen=True)
 class LayoutJob:
-    """Layouts that are being computed.
+    """Layouts that are being computed."""
 
-    Attributes:
-        task: Computes them; raises ValueError as `compute_layouts`, and GivenUp where nobody waited.
-        expected_sec: How long it should take once it has begun.
-    """
-
+    # computes them; raises ValueError as `compute_layouts`, and GivenUp where nobody waited
     task: Task[Layouts]
-    expected_sec: float
+    expected_sec: float  # how long it should take once it has begun
 
     @property
     def share(self) -> float:
@@ -66,7 +62,6 @@ class LayoutStore:
 
         Args:
             features: float (F,N,D).
-            settings: How.
         """
         key, n_points = settings.key(features), features.shape[0] * features.shape[1]
         kind = (settings.method, settings.dims)

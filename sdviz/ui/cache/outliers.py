@@ -34,8 +34,6 @@ def make_outliers(
     Work that is done in advance gives way.
 
     Args:
-        bundle: Makes them.
-        requests: What to make.
         on_progress: Called with the share done, 0..1, after each network call.
         trajectory: Keep the x_0 prediction of each step.
 
@@ -51,7 +49,6 @@ def make_next(bundle: Bundle, guesses: list[list[OutlierRequest]]) -> None:
     """Makes in the background what a person is likely to ask for next, until any page asks for anything.
 
     Args:
-        bundle: Makes them.
         guesses: The likeliest first.
     """
     global _next

@@ -27,9 +27,7 @@ def chart_file(chart: Chart, kind: str, provenance: Mapping[str, str]) -> bytes:
     """The chart with the provenance at its foot and in its metadata.
 
     Args:
-        chart: What to draw.
         kind: "png" or "svg".
-        provenance: See `sdviz.analysis.provenance`.
     """
     from matplotlib.figure import Figure  # slow to import, and wanted for downloads only
 

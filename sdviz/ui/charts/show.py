@@ -26,9 +26,6 @@ def show_chart(chart: Chart, provenance: Mapping[str, str], *, key: str, caption
     """The chart, one line on what it shows, and its downloads.
 
     Args:
-        chart: What to draw.
-        provenance: Where its numbers come from.
-        key: The widgets' key.
         caption: "What am I looking at", for a newcomer.
     """
     if isinstance(chart.parts[0], Bars | Points):
@@ -55,9 +52,6 @@ def offer_downloads(
     """A popover with the chart as PNG, SVG and CSV, made when they are asked for.
 
     Args:
-        chart: What to save.
-        provenance: Where its numbers come from.
-        key: The widgets' key.
         more: The name of a second CSV, and what makes it.
     """
     name = file_name(chart.title)

@@ -39,9 +39,6 @@ def send_pictures(name: str, number: int, sheet: bytes, side: int, *, key: str) 
     Args:
         name: As `scatter` asks for it.
         number: Which sheet: points from `number * TILES_A_SHEET` on.
-        sheet: See `picture_sheet`.
-        side: Height and width of a picture.
-        key: The widget's key.
     """
     src = "data:image/jpeg;base64," + base64.b64encode(sheet).decode("ascii")
     component(__name__)(key=key, data={"name": f"{name}/{number}", "src": src, "side": side})

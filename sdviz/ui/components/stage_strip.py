@@ -25,9 +25,7 @@ def stage_strip(stages: list[StageView], eta_sec: float | None, *, key: str) -> 
     """Shows the stages.
 
     Args:
-        stages: In order.
         eta_sec: Seconds to the end of the one at work, None where unknown.
-        key: The component's key.
     """
     data = []
     for stage in stages:

@@ -26,18 +26,11 @@ _BEGIN_AFTER_SEC, _REST_SHARE = 4.0, 1.0
 
 @dataclass(frozen=True)
 class Lacking:
-    """Points without a picture.
-
-    Attributes:
-        rows: Which.
-        are_coming: Whether they are being made.
-        missing: Why, as `Pictures.missing`.
-        ways: As `Pictures.ways`.
-    """
+    """Points without a picture."""
 
     rows: tuple[int, ...]
-    are_coming: bool
-    missing: tuple[str, ...] = ()
+    are_coming: bool  # whether they are being made
+    missing: tuple[str, ...] = ()  # why, as `Pictures.missing`
     ways: tuple[Way, ...] = ()
 
 
@@ -70,12 +63,7 @@ def _make(known: Known, ids: list[str], task: Task[None]) -> None:
 
 @kept("outliers of points")
 def outliers_made(known: Known, name: str) -> Task[None] | None:
-    """The making of the outliers that the bundle keeps no picture of; None where there are none, or too many.
-
-    Args:
-        known: The points.
-        name: Of these images.
-    """
+    """The making of the outliers that the bundle keeps no picture of; None where there are none, or too many."""
     p = known.points
     wanted = [one for one in p.ids[p.sets == OUTLIERS].tolist() if not _is_kept(known, one)]
     if not wanted or len(wanted) > MOST_MADE:
@@ -88,9 +76,6 @@ def sheet_of(known: Known, name: str, number: int, is_made: bool) -> tuple[bytes
     """A sheet of pictures, JPEG, and the points that have none in it.
 
     Args:
-        known: The points.
-        name: Of these images.
-        number: Which sheet.
         is_made: Whether no outliers are being made any more.
     """
     first = number * TILES_A_SHEET

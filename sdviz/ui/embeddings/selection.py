@@ -42,8 +42,6 @@ def take_region(
 
     Args:
         region: As `scatter` reports it. One of another layout, or that is not understood, changes nothing.
-        known: The points.
-        layouts: Where they lie.
         layout: The name of these layouts.
         shown: Its groups may be hidden: hidden points are not selected.
     """

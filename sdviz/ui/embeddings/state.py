@@ -32,19 +32,12 @@ RIGHT, MISSED, ALARM, UNSCORED = "right", "missed OOD", "false alarm", "not scor
 
 @dataclass(frozen=True, eq=False)
 class Known(BundleView):
-    """The points on show and what is known of each.
-
-    Attributes:
-        points: Which images, and their features.
-        settings: k, alpha and normalisation of the score; None without a detector.
-        now: Scores and threshold under them.
-        classes: str (N,), an image's own class, "" where it is unknown and for outliers.
-    """
+    """The points on show and what is known of each."""
 
     points: Points
-    settings: ScoreSettings | None
-    now: SetsNow
-    classes: np.ndarray
+    settings: ScoreSettings | None  # k, alpha and normalisation of the score; None without a detector
+    now: SetsNow  # scores and threshold under them
+    classes: np.ndarray  # str (N,), an image's own class, "" where it is unknown and for outliers
 
     @cached_property
     def titles(self) -> dict[str, str]:

@@ -73,7 +73,6 @@ def take_awaited_set(sets: list[str], own: str) -> None:
     """Chooses the downloaded set once it is there. Call it before "Images from" is drawn.
 
     Args:
-        sets: That can be chosen.
         own: What is chosen where images from noise no longer stand in for it.
     """
     if st.session_state.get(_AWAITED) in sets:

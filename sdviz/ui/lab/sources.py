@@ -43,29 +43,17 @@ GENERATED = "by this network, from noise: no real image"
 
 @dataclass(frozen=True)
 class Source:
-    """One source image of the lab.
-
-    Attributes:
-        id: Its stable id.
-        image: uint8 (H,W,3).
-        label: y~, the cluster that the outlier must not be told.
-        label_note: "" where the label is the set's own, else how sure the clusterer is.
-        has_mask: Whether the object's mask is known.
-        title: The image's own class or what else it is called; "" where that is its cluster's name.
-        role: "ID" for the bundle's own set, else what it is to the bundle.
-        colour: Of its border, by role.
-        is_generated: Whether a network made it from noise: it is no image of any set.
-    """
+    """One source image of the lab."""
 
     id: str
-    image: np.ndarray
-    label: int
-    label_note: str
-    has_mask: bool
-    title: str = ""
-    role: str = "ID"
-    colour: str = ID_COLOUR
-    is_generated: bool = False
+    image: np.ndarray  # uint8 (H,W,3)
+    label: int  # y~, the cluster that the outlier must not be told
+    label_note: str  # "" where the label is the set's own, else how sure the clusterer is
+    has_mask: bool  # whether the object's mask is known
+    title: str = ""  # the image's own class or what else it is called; "" where that is its cluster's name
+    role: str = "ID"  # "ID" for the bundle's own set, else what it is to the bundle
+    colour: str = ID_COLOUR  # of its border, by role
+    is_generated: bool = False  # whether a network made it from noise: it is no image of any set
 
     @property
     def word(self) -> str:

@@ -25,32 +25,20 @@ _NUMBER = re.compile(r"(▲ )?[+-]?[\d.,]+")
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a table.
-
-    Attributes:
-        text: What stands there.
-        small: Below it, smaller.
-        colour: Of a small square before the text; "" for none.
-        line: How a line in the place of the square is drawn, a key of `_LINES`; "" for the square.
-    """
+    """A cell of a table."""
 
     text: str
-    small: str = ""
-    colour: str = ""
-    line: str = ""
+    small: str = ""  # below it, smaller
+    colour: str = ""  # of a small square before the text; "" for none
+    line: str = ""  # how a line in the place of the square is drawn, a key of `_LINES`; "" for the square
 
 
 @dataclass(frozen=True)
 class Row:
-    """A line of a table.
+    """A line of a table."""
 
-    Attributes:
-        cells: From left to right; a plain text is a cell of its own.
-        kind: "" for a line of numbers, "group" for a heading of one cell, "strong" for a mean.
-    """
-
-    cells: Sequence[Cell | str]
-    kind: str = ""
+    cells: Sequence[Cell | str]  # from left to right; a plain text is a cell of its own
+    kind: str = ""  # "" for a line of numbers, "group" for a heading of one cell, "strong" for a mean
 
 
 def table_style() -> str:
@@ -72,8 +60,6 @@ def table_html(header: Sequence[Cell | str], rows: Sequence[Row], text: int = 1)
     """A table.
 
     Args:
-        header: Names of the columns.
-        rows: Its lines.
         text: How many columns from the left hold words; the others stand at the right.
     """
     top = "".join(f"<th{_kind(i, text)}>{_cell(name, breaks=True)}</th>" for i, name in enumerate(header))

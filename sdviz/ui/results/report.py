@@ -98,7 +98,6 @@ def report_html(state: ScoredSets, with_map: bool) -> str:
     """The whole file, without pictures of sets that come from files.
 
     Args:
-        state: Scores, settings and threshold.
         with_map: Whether to search neighbours for the map over k and alpha.
     """
     evidence, bundle = state.evidence, state.bundle

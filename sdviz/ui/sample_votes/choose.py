@@ -48,16 +48,10 @@ _MAX_ID_SHOWN = 60
 
 @dataclass(frozen=True, eq=False)
 class _Choice(BundleView):
-    """The images to choose from, and the one that is chosen.
+    """The images to choose from, and the one that is chosen."""
 
-    Attributes:
-        now: The scores by which images are ordered.
-        pictures: The person's own, uint8 (H,W,3) by id.
-        chosen: The image on show.
-    """
-
-    now: SetsNow
-    pictures: Mapping[str, np.ndarray]
+    now: SetsNow  # the scores by which images are ordered
+    pictures: Mapping[str, np.ndarray]  # the person's own, uint8 (H,W,3) by id
     chosen: Sample
 
     @property

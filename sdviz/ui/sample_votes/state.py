@@ -39,35 +39,20 @@ PAGE = "votes"
 
 @dataclass(frozen=True, eq=False)
 class SampleView(BundleView):
-    """Everything that the page shows of an image.
+    """Everything that the page shows of an image."""
 
-    Attributes:
-        settings: k, alpha and normalisation.
-        sample: The image on show.
-        picture: uint8 (H,W,3), grey where there is none.
-        has_picture: Whether there is one.
-        class_name: Its own class, "" where unknown.
-        missing: Why it has no picture.
-        ways: How to get the set that it is of.
-        features: float32 (D,); None where they can be neither found nor computed.
-        heads: Logits by head, empty where they cannot be known.
-        near: Its neighbours; None without banks or features.
-        parts: Its score; None where that cannot be known.
-        problem: Why it has no score, "" where it has one.
-    """
-
-    settings: ScoreSettings
+    settings: ScoreSettings  # k, alpha and normalisation
     sample: Sample
-    picture: np.ndarray
+    picture: np.ndarray  # uint8 (H,W,3), grey where there is none
     has_picture: bool
-    class_name: str
-    missing: tuple[str, ...]
-    ways: tuple[Way, ...]
-    features: np.ndarray | None
-    heads: Mapping[str, np.ndarray]
-    near: Neighbourhood | None
-    parts: Parts | None
-    problem: str
+    class_name: str  # its own class, "" where unknown
+    missing: tuple[str, ...]  # why it has no picture
+    ways: tuple[Way, ...]  # how to get the set that it is of
+    features: np.ndarray | None  # float32 (D,); None where they can be neither found nor computed
+    heads: Mapping[str, np.ndarray]  # Logits by head, empty where they cannot be known
+    near: Neighbourhood | None  # its neighbours; None without banks or features
+    parts: Parts | None  # its score; None where that cannot be known
+    problem: str  # why it has no score, "" where it has one
 
     @property
     def banks(self) -> Banks | None:

@@ -18,19 +18,12 @@ _OPEN_BORDER = 1e-9
 
 @dataclass(frozen=True)
 class Setting:
-    """One key of the configuration, in plain words.
+    """One key of the configuration, in plain words."""
 
-    Attributes:
-        key: Its path.
-        label: What it is, with the unit in brackets.
-        empty: What an empty field means, for those that may be empty.
-        help: More than the tree itself says about it.
-    """
-
-    key: str
-    label: str
-    empty: str = ""
-    help: str = ""
+    key: str  # its path
+    label: str  # what it is, with the unit in brackets
+    empty: str = ""  # what an empty field means, for those that may be empty
+    help: str = ""  # more than the tree itself says about it
 
 
 GROUPS: dict[str, tuple[Setting, ...]] = {
@@ -81,23 +74,14 @@ _NEEDS_DETECTOR = ("outliers.", "evaluation.")
 
 @dataclass(frozen=True)
 class Limits:
-    """What a key takes.
-
-    Attributes:
-        kind: Its type.
-        optional: Whether it may be empty.
-        low: The smallest value, None without one.
-        high: The largest value, None without one.
-        choices: The words it takes, for a "choice".
-        description: What the tree says about it.
-    """
+    """What a key takes."""
 
     kind: Literal["int", "float", "bool", "choice", "text"]
-    optional: bool
-    low: float | None = None
-    high: float | None = None
-    choices: tuple[str, ...] = ()
-    description: str = ""
+    optional: bool  # whether it may be empty
+    low: float | None = None  # the smallest value, None without one
+    high: float | None = None  # the largest value, None without one
+    choices: tuple[str, ...] = ()  # the words it takes, for a "choice"
+    description: str = ""  # what the tree says about it
 
 
 def limits(key: str) -> Limits:
