@@ -175,21 +175,13 @@ def results_of(evidence: Evidence, scores: Mapping[str, SetScores], bootstrap: i
 
 
 def reported(evidence: Evidence) -> Results:
-    """The same from report.json, by the bundle's own settings.
-
-    Raises:
-        MissingPart: There is none.
-    """
+    """The same from report.json, by the bundle's own settings. Raises MissingPart: there is none."""
     report = evidence.report
     return Results(dict(report.results), dict(report.means), True, report.bootstrap.n)
 
 
 def k_alpha_map(
-    rescorer: Rescorer,
-    id_name: str,
-    sets: Iterable[str],
-    ks: Sequence[int],
-    alphas: Sequence[float],
+    rescorer: Rescorer, id_name: str, sets: Iterable[str], ks: Sequence[int], alphas: Sequence[float]
 ) -> np.ndarray:
     """AUROC of Eq. 6 over k and alpha, the mean over some sets.
 

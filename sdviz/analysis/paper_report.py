@@ -311,7 +311,7 @@ def _controls(systems: Sequence[_System]) -> list[str]:
 def _compared_with_the_paper(systems: Sequence[_System]) -> list[str]:
     parts = [
         "The paper's networks are far larger, and its CIFAR-100 has 10,000 images; where ours is a part of"
-        " them, the cell says so. Each row of ours is of one kind of network.",
+        " them, the cell says so. Each row of ours is of one kind of network."
     ]
     for system in systems:
         for table in paper_tables(system.records):

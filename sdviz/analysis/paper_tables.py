@@ -261,10 +261,7 @@ def _table_1(records: Sequence[BundleRecord]) -> PaperTable:
     papers = [row for row, _ in _TABLE_1]
 
     def cells() -> Iterator[_Cell]:
-        for row, title, source in (
-            (OURS_ROW, "SD outliers", "scan"),
-            (TRUTH_ROW, TRUTH_ROW, "ground_truth"),
-        ):
+        for row, title, source in ((OURS_ROW, "SD outliers", "scan"), (TRUTH_ROW, TRUTH_ROW, "ground_truth")):
             for own_row, of_row in _by_row(_with_labels(own, source), row, title).items():
                 for column, name in REPORT_NAMES.items():
                     yield own_row, column, _auroc(of_row, name)

@@ -32,11 +32,7 @@ class Rescorer:
     neighbourhoods: dict[str, Neighbourhood]  # by set
 
     def scores(self, k: int, alpha: float) -> dict[str, SetScores]:
-        """Eq. 6 of every set.
-
-        Raises:
-            ValueError: k outside 1..max_k, or alpha below 0.
-        """
+        """Eq. 6 of every set. Raises ValueError: k outside 1..max_k, or alpha below 0."""
         found = {}
         for name, near in self.neighbourhoods.items():
             s = near.scores(k, alpha)

@@ -35,11 +35,7 @@ class View:
     layout: LayoutSettings  # how they are laid out
 
     def points(self, evidence: Evidence) -> Points:
-        """Which images, and their features.
-
-        Raises:
-            MissingPart: The bundle has none to show.
-        """
+        """Which images, and their features. Raises MissingPart: the bundle has none to show."""
         draw = snapshot_points if self.through else final_points
         return draw(evidence, self.sets, self.n, self.unit_length)
 

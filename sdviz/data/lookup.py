@@ -29,10 +29,7 @@ _Place: TypeAlias = tuple[str, str, Source]
 
 
 def look_up(
-    ids: np.ndarray | Sequence[str],
-    sources: Iterable[str] = (),
-    size_px: int = 32,
-    pictures: bool = True,
+    ids: np.ndarray | Sequence[str], sources: Iterable[str] = (), size_px: int = 32, pictures: bool = True
 ) -> Found:
     """Finds images by their ids, each once or more, in any order.
 

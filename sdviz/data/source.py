@@ -72,11 +72,7 @@ class Source(ABC):
 
     @abstractmethod
     def count(self, name: str, split: str) -> int:
-        """How many rows there are, without decoding a picture.
-
-        Raises:
-            DataError: As `load`.
-        """
+        """How many rows there are, without decoding a picture. Raises DataError: as `load`."""
 
     def id_prefix(self, name: str, split: str) -> str:
         """What the ids of a set begin with; the row follows."""
@@ -121,11 +117,7 @@ class Source(ABC):
         return None
 
     def download(self, name: str, root: Path) -> None:
-        """Fetches a set of `downloads` into a folder.
-
-        Raises:
-            DataError: A download that failed.
-        """
+        """Fetches a set of `downloads` into a folder. Raises DataError: a download that failed."""
         raise NotImplementedError(name)
 
     @property
@@ -135,11 +127,7 @@ class Source(ABC):
 
 
 def path_in(name: str) -> Path:
-    """The path in a name such as folder:PATH.
-
-    Raises:
-        DataError: There is none.
-    """
+    """The path in a name such as folder:PATH. Raises DataError: there is none."""
     kind, _, path = name.partition(":")
     if not path:
         raise DataError(f"{name} needs a path, as in {kind}:PATH")

@@ -115,9 +115,7 @@ def distance_name(encoder: str) -> str:
 
 
 def inception_features(
-    images: np.ndarray,
-    weights_path: str | Path,
-    device: str | torch.device = "auto",
+    images: np.ndarray, weights_path: str | Path, device: str | torch.device = "auto"
 ) -> np.ndarray:
     """Pooled features of the Inception network of 2015-12-05, which FID is defined by; float32 (N,2048).
 

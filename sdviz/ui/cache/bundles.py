@@ -29,9 +29,5 @@ def _open_bundle(path: str, changed_ns: int) -> Bundle:
 
 @kept("images")
 def load_images(name: str, split: str | None, limit: int | None = None) -> ImageSet:
-    """Loads an image set.
-
-    Raises:
-        DataError: As `data.load`.
-    """
+    """Loads an image set. Raises DataError: as `data.load`."""
     return data.load(name, split, limit=limit)

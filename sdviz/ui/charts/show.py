@@ -43,11 +43,7 @@ def show_chart(chart: Chart, provenance: Mapping[str, str], *, key: str, caption
 
 
 def offer_downloads(
-    chart: Chart,
-    provenance: Mapping[str, str],
-    *,
-    key: str,
-    more: tuple[str, Callable[[], str]] | None = None,
+    chart: Chart, provenance: Mapping[str, str], *, key: str, more: tuple[str, Callable[[], str]] | None = None
 ) -> None:
     """A popover with the chart as PNG, SVG and CSV, made when they are asked for.
 

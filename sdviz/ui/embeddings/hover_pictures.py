@@ -63,7 +63,7 @@ def _make(known: Known, ids: list[str], task: Task[None]) -> None:
 
 @kept("outliers of points")
 def outliers_made(known: Known, name: str) -> Task[None] | None:
-    """The making of the outliers that the bundle keeps no picture of; None where there are none, or too many."""
+    """Makes the outliers that the bundle keeps no picture of; None where there are none, or too many."""
     p = known.points
     wanted = [one for one in p.ids[p.sets == OUTLIERS].tolist() if not _is_kept(known, one)]
     if not wanted or len(wanted) > MOST_MADE:

@@ -317,13 +317,7 @@ def _save(known: Known, wish: View, method: str, layouts: Layouts, shown: Colour
         "axis 1, no unit",
         "axis 2, no unit",
         [
-            Points(
-                group.name,
-                xy[shown.group == row, 0],
-                xy[shown.group == row, 1],
-                group.colour,
-                4,
-            )
+            Points(group.name, xy[shown.group == row, 0], xy[shown.group == row, 1], group.colour, 4)
             for row, group in enumerate(shown.groups)
         ],
         height=HEIGHT_PX,

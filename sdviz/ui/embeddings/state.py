@@ -177,9 +177,5 @@ def layout_store() -> LayoutStore:
 
 @kept("PCA")
 def by_pca(features: np.ndarray, dims: int) -> Layouts:
-    """A PCA of every epoch; takes about a second.
-
-    Raises:
-        ValueError: As `compute_layouts`.
-    """
+    """A PCA of every epoch; takes about a second. Raises ValueError: as `compute_layouts`."""
     return compute_layouts(features, LayoutSettings("pca", dims))

@@ -34,11 +34,7 @@ PAIRS = "f_pairs"  # stands in the address: one of the two, or a set's name
 
 @kept("near-duplicates")
 def _pairs(view: ScoredSets, which: str) -> Pairs:
-    """The pairs of one kind.
-
-    Raises:
-        MissingPart: A bundle without what that needs.
-    """
+    """The pairs of one kind. Raises MissingPart: a bundle without what that needs."""
     normalize, place = view.settings.normalize, st.empty()
 
     def on_progress(share: float) -> None:
@@ -63,11 +59,7 @@ def _choose() -> None:
 def show_pairs(view: ScoredSets) -> None:
     """The chooser, the nearest pairs side by side, and one of them in detail."""
     sets = view.evidence.sets
-    options = [
-        *[name for name, one in sets.items() if one.role != "id"],
-        *OUTLIER_KINDS,
-        view.id_name,
-    ]
+    options = [*[name for name, one in sets.items() if one.role != "id"], *OUTLIER_KINDS, view.id_name]
     which = str(st.session_state.get(PAIRS, ""))
     which = which if which in options else options[0]
     st.session_state["failures_pairs"] = which

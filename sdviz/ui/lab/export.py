@@ -54,13 +54,7 @@ def export_zip(state: LabState) -> bytes:
                 name = f"{folder}/{i:02d}.png"
                 archive.writestr(name, png_bytes(edited.image))
                 row = manifest_row(
-                    r,
-                    state.bundle.schedule,
-                    state.names,
-                    source.id,
-                    source.label,
-                    target,
-                    state.bundle.hash,
+                    r, state.bundle.schedule, state.names, source.id, source.label, target, state.bundle.hash
                 )
                 lines.append({"file": name, "role": folder, **row})
         table = io.StringIO(newline="")

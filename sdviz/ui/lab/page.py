@@ -16,16 +16,7 @@ from sdviz.ui.cluster_names import usual_names
 from sdviz.ui.components.picture_grid import Cell, Label, picture_grid
 from sdviz.ui.lab.controls import other_names, show_controls, what_a_link_takes
 from sdviz.ui.lab.sources import Source, choose_sources, first_sources
-from sdviz.ui.lab.state import (
-    ALL_OTHERS,
-    SOLVERS,
-    LabState,
-    Run,
-    Settings,
-    interval_text,
-    mean_psnr,
-    runner,
-)
+from sdviz.ui.lab.state import ALL_OTHERS, SOLVERS, LabState, Run, Settings, interval_text, mean_psnr, runner
 from sdviz.ui.lab.views import scrub_frames, show_view
 from sdviz.ui.links import asked_by_link, keep_link_values, refused, restore_link_values, set_link_value
 from sdviz.ui.outliers import S_STEP, W_MAX, W_MIN, W_STEP, clusters_of
@@ -176,13 +167,7 @@ def _show_pairs(state: LabState) -> None:
             (
                 Cell(data_uri(source.image), texts[0], source.colour, id=place, chosen=i == state.focus),
                 Cell(
-                    data_uri(out.image),
-                    texts[1],
-                    OUTLIER_COLOUR,
-                    f"told {wrong}",
-                    "",
-                    place,
-                    i == state.focus,
+                    data_uri(out.image), texts[1], OUTLIER_COLOUR, f"told {wrong}", "", place, i == state.focus
                 ),
                 Cell(data_uri(control.image), texts[2], CONTROL_COLOUR, f"told {right}", id=place),
                 Cell(data_uri(out.noised), texts[3], NEUTRAL_COLOUR),

@@ -31,11 +31,7 @@ DASHES: tuple[Dash | None, ...] = (None, "dash", "dot", "dashdot")
 
 
 def method_rows(evidence: Evidence) -> list[list[object]]:
-    """One row for each method and set, ours first, in %.
-
-    Raises:
-        MissingPart: No report, or no other methods.
-    """
+    """One row for each method and set, ours first, in %. Raises MissingPart: no report, or no other methods."""
     rows: list[list[object]] = []
     for title, results in _systems(evidence):
         for name, m in results.items():

@@ -29,11 +29,7 @@ def find_record(path: Path, name: str) -> BundleRecord:
 
 @kept("columns")
 def find_columns(record: BundleRecord) -> dict[str, dict[str, np.ndarray]]:
-    """The scores of a bundle; kept for four bundles.
-
-    Raises:
-        BundleError: As `read_columns`.
-    """
+    """The scores of a bundle; kept for four bundles. Raises BundleError: as `read_columns`."""
     return read_columns(record)
 
 

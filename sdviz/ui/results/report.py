@@ -209,9 +209,7 @@ def _paper(state: ScoredSets) -> list[str]:
     own = next((g for g in groups.values() if any(r.hash == state.bundle.hash for r in g)), [])
     if not own:
         return []
-    parts = [
-        f'<h2>The paper\'s tables</h2><p class="about">Ours: {html.escape(about_family(own))}</p>',
-    ]
+    parts = [f'<h2>The paper\'s tables</h2><p class="about">Ours: {html.escape(about_family(own))}</p>']
     for table in paper_tables(own):
         parts.append(f"<p><b>Table {table.number}.</b> {html.escape(table.title)}</p>{paper_html(table)}")
         parts += [f'<p class="about">{html.escape(note)}</p>' for note in table.notes]

@@ -27,14 +27,7 @@ from sdviz.ui.cache.kept import kept
 from sdviz.ui.components.picture_grid import Cell, picture_grid
 from sdviz.ui.library import BundleView
 from sdviz.ui.pictures import data_uri
-from sdviz.ui.sample_votes.state import (
-    PAGE,
-    group_colour,
-    group_titles,
-    is_own,
-    open_sample,
-    source_of,
-)
+from sdviz.ui.sample_votes.state import PAGE, group_colour, group_titles, is_own, open_sample, source_of
 from sdviz.ui.scores import SetsNow
 from sdviz.ui.session import chosen_set, opener, sample
 from sdviz.ui.text import code_span, plain
@@ -131,12 +124,7 @@ def choose_sample(
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.session_state[f"{PAGE}_group"] = chosen.group
         st.selectbox(
-            "Images from",
-            options,
-            key=f"{PAGE}_group",
-            format_func=title_of,
-            on_change=to_group,
-            width=235,
+            "Images from", options, key=f"{PAGE}_group", format_func=title_of, on_change=to_group, width=235
         )
         order = st.selectbox(
             "Order",

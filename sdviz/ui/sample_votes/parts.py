@@ -18,15 +18,7 @@ from sdviz.ui.cluster_names import cluster_before
 from sdviz.ui.components.picture_grid import Cell, Label, picture_grid
 from sdviz.ui.page import EMBEDDINGS, open_page
 from sdviz.ui.pictures import ID_COLOUR, OUTLIER_COLOUR, TRAIN_COLOUR, data_uri
-from sdviz.ui.sample_votes.state import (
-    PAGE,
-    SampleView,
-    group_colour,
-    group_titles,
-    is_own,
-    map_of,
-    source_of,
-)
+from sdviz.ui.sample_votes.state import PAGE, SampleView, group_colour, group_titles, is_own, map_of, source_of
 from sdviz.ui.scores import SetsNow
 from sdviz.ui.session import has_own_threshold, opener, set_shared
 from sdviz.ui.text import counted, ordinal, plain, short_of_all

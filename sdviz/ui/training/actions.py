@@ -29,11 +29,7 @@ def refusal() -> str:
 
 
 def start(config: RunConfig, now: bool = False) -> Run:
-    """Makes a run and launches its process.
-
-    Raises:
-        RunError: Not allowed here, or its device is not there.
-    """
+    """Makes a run and launches its process. Raises RunError: not allowed here, or its device is not there."""
     _check_allowed()
     run = runs.create(config)
     runs.launch(run, now)
@@ -62,11 +58,7 @@ def stop(name: str) -> Status:
 
 
 def delete(name: str) -> None:
-    """Deletes a run with all that it made.
-
-    Raises:
-        RunError: Not allowed here, or it is at work.
-    """
+    """Deletes a run with all that it made. Raises RunError: not allowed here, or it is at work."""
     _check_allowed()
     runs.delete(_run(name))
 

@@ -116,11 +116,7 @@ def limits(key: str) -> Limits:
 
 
 def value_of(config: RunConfig, key: str) -> Any:  # noqa: ANN401
-    """The value of a key.
-
-    Raises:
-        KeyError: A branch on the way is absent from this configuration.
-    """
+    """The value of a key. Raises KeyError: a branch on the way is absent from this configuration."""
     value: Any = config
     for part in key.split("."):
         if not isinstance(value, BaseModel):
