@@ -123,9 +123,7 @@ def _flagged(id_scores: np.ndarray, ood_scores: np.ndarray) -> tuple[np.ndarray,
     return found[0], found[1]
 
 
-# --------------------------------------------------------------------------------------------------
-# Metrics of every set, under any settings
-# --------------------------------------------------------------------------------------------------
+# --- metrics of every set, under any settings -----------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)

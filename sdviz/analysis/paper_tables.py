@@ -133,9 +133,7 @@ def other_sets(records: Iterable[BundleRecord]) -> dict[str, dict[tuple[int, flo
     return found
 
 
-# --------------------------------------------------------------------------------------------------
-# Which bundles belong in which row
-# --------------------------------------------------------------------------------------------------
+# --- which bundles belong in which row ------------------------------------------------------------
 
 
 def _candidates(records: Iterable[BundleRecord]) -> list[BundleRecord]:
@@ -231,9 +229,7 @@ def _fid_row(record: BundleRecord) -> str:
     return row if arch == "ddpm" and not unet.get("channels") else f"{row}, U-Net of ours: {arch}"
 
 
-# --------------------------------------------------------------------------------------------------
-# The tables
-# --------------------------------------------------------------------------------------------------
+# --- the tables -----------------------------------------------------------------------------------
 
 
 def _table(
@@ -244,7 +240,6 @@ def _table(
     cells: Iterable[_Cell],
     notes: tuple[str, ...] = (),
 ) -> PaperTable:
-    """The paper's rows, then those of our own that hold a figure."""
     of_paper = {
         (row, column): value
         for row, values in paper.items()
@@ -344,9 +339,7 @@ def _table_4(records: Sequence[BundleRecord]) -> PaperTable:
     return _table(4, title, [column], paper, cells(), tuple(notes))
 
 
-# --------------------------------------------------------------------------------------------------
-# A figure of ours
-# --------------------------------------------------------------------------------------------------
+# --- a figure of ours -----------------------------------------------------------------------------
 
 
 def _baselines(record: BundleRecord) -> dict[str, BaselineResult]:
@@ -354,13 +347,11 @@ def _baselines(record: BundleRecord) -> dict[str, BaselineResult]:
 
 
 def _auroc(records: Sequence[BundleRecord], name: str, mode: str = "both") -> Ours | None:
-    """Our score on one set, over the bundles that measured it."""
     results = [_report(one).results[name] for one in records if name in _report(one).results]
     return _figure([(one.n, one.modes[mode]) for one in results if mode in one.modes], name)
 
 
 def _auroc_of_baseline(records: Sequence[BundleRecord], key: str, name: str) -> Ours | None:
-    """Another method on one set, over the bundles that measured it."""
     found = [
         (_report(one).results[name].n, _baselines(one)[key].results[name])
         for one in records

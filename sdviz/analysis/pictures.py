@@ -97,7 +97,6 @@ class PictureLibrary:
     """Pictures by id, kept once seen. Safe from several threads."""
 
     def __init__(self, evidence: Evidence) -> None:
-        """Nothing is read yet."""
         self._evidence = evidence
         self._kept: OrderedDict[str, tuple[np.ndarray, str]] = OrderedDict()
         self._lock = Lock()

@@ -94,7 +94,6 @@ class Evidence:
     """
 
     def __init__(self, bundle: Bundle) -> None:
-        """Opens nothing yet."""
         self.bundle = bundle
 
     @cached_property

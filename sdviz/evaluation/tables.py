@@ -134,9 +134,7 @@ def _about(reports: Sequence[Report], labels: Sequence[str]) -> str:
     )
 
 
-# --------------------------------------------------------------------------------------------------
-# Rows
-# --------------------------------------------------------------------------------------------------
+# --- rows -----------------------------------------------------------------------------------------
 
 Rows = tuple[list[str], list[list[str]]]
 
@@ -196,7 +194,6 @@ def _difference_rows(reports: Sequence[Report], labels: Sequence[str]) -> Rows:
 
 
 def _cluster_rows(reports: Sequence[Report]) -> Rows:
-    """One row: how well clusters and g_in agree with what is known."""
     clusters = [r.clusters for r in reports if r.clusters is not None]
     accuracy = [r.id_accuracy for r in reports if r.id_accuracy is not None]
     columns: dict[str, list[float | None]] = {
@@ -241,9 +238,7 @@ def _modes(report: Report, name: str, role: str) -> list[str]:
     return [mode for mode in MODE_NAMES if mode in _metrics(report, name, role)]
 
 
-# --------------------------------------------------------------------------------------------------
-# Cells
-# --------------------------------------------------------------------------------------------------
+# --- cells ----------------------------------------------------------------------------------------
 
 
 def _cell(found: Sequence[ModeMetrics | MeanMetrics | None], key: str) -> str:

@@ -38,6 +38,7 @@ PAGES = [
 
 
 BUNDLE = "bundle"
+OUTLIERS_LIVE = "images beside the outliers made of them, moving with S and w"
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,19 @@ def setup_page(title: str, idea: str, makes_outliers: bool = False) -> PageConte
     return replace(context, entered=entered)
 
 
+def setup_bundle_page(title: str, idea: str, shows: str, makes_outliers: bool = False) -> tuple[Bundle, bool]:
+    """Sets up a page that needs a bundle; without one it says what the page `shows`, and the page ends.
+
+    Returns:
+        The bundle, and whether the page shows up anew.
+    """
+    context = setup_page(title, idea, makes_outliers)
+    if context.bundle is None:
+        show_missing_bundle(context, shows)
+        st.stop()
+    return context.bundle, context.entered
+
+
 # settings for which each bundle has its own defaults or names: a switch of bundles drops them
 _BUNDLE_SETTINGS = ("S", "w", "target", "steps", "solver", "interval", "data", "class")
 # keys of the bundle that was chosen or named by a link, and of what a switch dropped
@@ -108,7 +122,6 @@ _CHOSEN, _DROPPED = "bundle_chosen", "bundle_dropped"
 
 
 def _take_bundle(name: str) -> None:
-    """Makes another bundle the one in use, here and in the address."""
     of_lab = ["the outlier lab's settings"] if set(_BUNDLE_SETTINGS) & set(st.query_params) else []
     for key in _BUNDLE_SETTINGS:
         st.session_state.pop(key, None)
@@ -181,9 +194,7 @@ def _choose_bundle(makes_outliers: bool) -> PageContext:
     return PageContext(bundle, "")
 
 
-def show_missing_bundle(
-    context: PageContext, what: str = "images beside the outliers made of them, moving with S and w"
-) -> None:
+def show_missing_bundle(context: PageContext, what: str) -> None:
     """The empty state of a page that needs a bundle; `what` is the end of "Here you would see ..."."""
     box = empty_state(
         context.problem,

@@ -41,7 +41,6 @@ class Start:
     """
 
     def __init__(self) -> None:
-        """Starts nothing yet."""
         self._ready = threading.Event()
 
     @property

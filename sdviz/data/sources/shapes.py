@@ -24,9 +24,7 @@ F32 = np.float32
 Sdf = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
-# --------------------------------------------------------------------------------------------------
-# Signed distances of the objects: local coordinates, unit radius, negative inside.
-# --------------------------------------------------------------------------------------------------
+# --- signed distances of the objects: local coordinates, unit radius, negative inside -------------
 
 
 def _length(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -175,9 +173,7 @@ _SET_KEYS = {
 }
 
 
-# --------------------------------------------------------------------------------------------------
-# Drawing
-# --------------------------------------------------------------------------------------------------
+# --- drawing --------------------------------------------------------------------------------------
 
 
 def _stream_key(name: str, split: str, slot: int) -> int:
@@ -311,9 +307,7 @@ def _draw(name: str, split: str, index: np.ndarray) -> tuple[np.ndarray, np.ndar
     return np.clip(np.round(snapped), 0, 255).astype(np.uint8), labels
 
 
-# --------------------------------------------------------------------------------------------------
-# The sets
-# --------------------------------------------------------------------------------------------------
+# --- the sets -------------------------------------------------------------------------------------
 
 
 @lru_cache(maxsize=len(_SET_KEYS))

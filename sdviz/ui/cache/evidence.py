@@ -1,21 +1,18 @@
-"""A bundle's tables and pictures, scores under other settings, and what to say where a part is missing."""
+"""A bundle's tables and pictures, and scores under other settings."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import streamlit as st
 
-from sdviz.analysis import Evidence, MissingPart, PictureLibrary, Pictures
-from sdviz.analysis.pictures import Way
+from sdviz.analysis import Evidence, PictureLibrary
 from sdviz.analysis.rescoring import Rescorer, SetScores, rescorer, stored_scores
-from sdviz.analysis.tables import HOW_TO_MAKE
 from sdviz.bundle import Bundle
 from sdviz.evaluation import OODReference, ood_reference
 from sdviz.ui.cache.background import DEVICE_LOCK, Task, let_others_compute, start
 from sdviz.ui.cache.kept import kept
 from sdviz.ui.session import ScoreSettings
-from sdviz.ui.text import plain
 
 # Until somebody asks for its result a search leaves the processor to the page that is just being opened
 _BEGINS_AFTER_SEC = 3.0
@@ -91,57 +88,3 @@ def find_rescorer(evidence: Evidence, normalize: bool) -> Rescorer:
 def id_reference(evidence: Evidence, scores: Mapping[str, SetScores]) -> OODReference:
     """The held-out ID scores in order and the threshold at 95 % ID recall, under the settings of `scores`."""
     return ood_reference(scores[evidence.id_set.name].total)
-
-
-def say_missing(missing: Sequence[str], ways: Sequence[Way]) -> None:
-    """Why pictures are missing: a line for each set and how to get it, not for each picture."""
-    lines = missing_lines(missing, ways) if missing else []
-    begins = ":material/hide_image: Grey stands in for pictures:"
-    if len(lines) > 1:
-        st.caption("\n".join([begins, *(f"- {one}" for one in lines)]))
-    elif lines:
-        st.caption(f"{begins} {lines[0]}")
-
-
-def missing_lines(missing: Sequence[str], ways: Sequence[Way]) -> list[str]:
-    """A sentence for each set that is not here, with its own way, then those for other reasons; Markdown."""
-    absent: dict[tuple[str, str], list[str]] = {}
-    for way in ways:
-        if way.is_absent and way.reason in missing:
-            absent.setdefault((way.name, way.text), []).append(way.split)
-    lines = []
-    for (name, text), splits in absent.items():
-        part = "" if splits == ["all"] else f" ({', '.join(splits)})"
-        lines.append(f"{plain(name)}{part} is not on this machine: {text}.")
-    said = {way.reason for way in ways if way.is_absent}
-    lines += [f"{plain(line)}." for line in missing if line not in said]
-    return lines + [f"{_sentence(way.text)}." for way in ways if not way.is_absent]
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
-def why_not_found(pictures: Pictures) -> str:
-    """Why there is no image of an id that somebody typed or linked to, and how to get its set."""
-    line = pictures.missing[0] if pictures.missing else ""
-    # of ids that a bundle knows it is true: of one that somebody typed it would mislead
-    if not line or line.endswith("no longer what their id says"):
-        return " ".join(["no image has this id.", *(f"{_sentence(way.text)}." for way in pictures.ways)])
-    return " ".join(missing_lines(pictures.missing, pictures.ways))
-
-
-def show_missing_part(error: MissingPart | str, what: str) -> None:
-    """The empty state of a part that this bundle lacks: what would be here, and the command that makes it.
-
-    Args:
-        what: What would be here, as the end of "Here you would see ...".
-    """
-    with st.container(border=True):
-        text = str(error)
-        st.markdown(f"**{text[:1].upper()}{text[1:]}.**")
-        st.markdown(
-            f"Here you would see {what}. A run that goes through to its end leaves a bundle with everything. "
-            "The small one takes minutes on two CPU cores; the page **Training** starts it as well:"
-        )
-        st.code(HOW_TO_MAKE, language="bash")

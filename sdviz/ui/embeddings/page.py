@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import streamlit as st
 
-from sdviz.analysis import Evidence, MissingPart, PictureLibrary
+from sdviz.analysis import Evidence, MissingPart
 from sdviz.analysis.provenance import provenance
 from sdviz.analysis.stored_layouts import USUAL_POINTS, View, figure_3_sets, find_stored, usual_sets
+from sdviz.bundle import Bundle
 from sdviz.projection import Layouts, LayoutSettings, fewest_points
 from sdviz.ui.cache.background import GivenUp, Task
-from sdviz.ui.cache.evidence import open_evidence, say_missing, show_missing_part
+from sdviz.ui.cache.evidence import open_evidence
 from sdviz.ui.cache.layouts import LayoutJob
 from sdviz.ui.charts import Chart, offer_downloads
 from sdviz.ui.charts.parts import Points
@@ -37,7 +38,8 @@ from sdviz.ui.embeddings.state import (
     titles_of,
 )
 from sdviz.ui.links import put_in_link, take_from_link
-from sdviz.ui.page import VOTES, PageContext, open_page, show_missing_bundle
+from sdviz.ui.missing import say_missing, show_missing_part
+from sdviz.ui.page import VOTES, open_page
 from sdviz.ui.session import set_shared
 from sdviz.ui.text import about
 from sdviz.ui.widgets import KEPT, choose_one
@@ -54,17 +56,10 @@ AT_ONCE_SEC = 0.2
 POLL_SEC = 0.5
 
 
-def show_embeddings(context: PageContext) -> None:
-    """The page below its title."""
-    if context.bundle is None:
-        show_missing_bundle(context, SHOWS)
-        return
-    evidence, library = open_evidence(context.bundle)
-    _page(evidence, library)
-
-
 @st.fragment
-def _page(evidence: Evidence, library: PictureLibrary) -> None:
+def show_embeddings(bundle: Bundle) -> None:
+    """The page below its title."""
+    evidence, library = open_evidence(bundle)
     views = {name: sets_to_choose(evidence, name == THROUGH) for name in (THROUGH, AFTER)}
     views = {name: sets for name, sets in views.items() if sets}
     if not views:
@@ -93,7 +88,6 @@ def _page(evidence: Evidence, library: PictureLibrary) -> None:
 
 
 def _controls(evidence: Evidence, views: dict[str, list[str]]) -> tuple[View, str, str]:
-    """Draws two rows of widgets; their values stand in the address."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
         view = choose_one(
             "Feature space",
@@ -228,7 +222,7 @@ def _points(known: Known, wish: View, way: str, panels: str) -> None:
         if about_it:
             st.caption(about_it)
         _caption(known, wish, method, layouts, shown)
-        say_missing(lacking.missing, lacking.ways)
+        say_missing(lacking)
     if clicked:
         _open(known, clicked)
     lines = _provenance(known, wish, method)
@@ -355,7 +349,6 @@ def _provenance(known: Known, wish: View, method: str) -> dict[str, str]:
 
 
 def _open(known: Known, one: str) -> None:
-    """Opens this image on Sample votes."""
     for row in np.flatnonzero(known.points.ids == one)[:1]:
         is_scored = known.points.scored_rows[row] >= 0
         set_shared("sample", one)

@@ -15,11 +15,11 @@ from sdviz.analysis.points import OUTLIERS, TRAIN
 from sdviz.evaluation.writing import csv_table
 from sdviz.projection import Layouts, inside, project
 from sdviz.ui.assets import style
-from sdviz.ui.cache.evidence import say_missing
 from sdviz.ui.components.picture_grid import Cell, picture_grid
 from sdviz.ui.components.scatter import Colouring
 from sdviz.ui.embeddings.colours import texts_of
 from sdviz.ui.embeddings.state import PAGE, Known
+from sdviz.ui.missing import say_missing
 from sdviz.ui.pictures import data_uri, png_bytes
 from sdviz.ui.text import counted
 from sdviz.ui.theme import set_roles
@@ -123,7 +123,7 @@ def _gallery(known: Known, rows: np.ndarray) -> str | None:
             )
         )
     clicked = picture_grid(cells, len(cells), key=f"{PAGE}_gallery", size_px=PICTURE_PX)
-    say_missing(pictures.missing, pictures.ways)
+    say_missing(pictures)
     st.caption(
         "OOD images come first. Borders have the colour of the set. Click a picture to open it in Sample votes."
     )

@@ -10,7 +10,6 @@ import streamlit as st
 from sdviz.analysis import Pictures
 from sdviz.analysis.notes import VERDICTS, NotesError, Seen
 from sdviz.analysis.votes import find_sample
-from sdviz.ui.cache.evidence import say_missing, why_not_found
 from sdviz.ui.cluster_names import cluster_before
 from sdviz.ui.components.picture_grid import Cell, Label, picture_grid
 from sdviz.ui.failures.state import (
@@ -23,6 +22,7 @@ from sdviz.ui.failures.state import (
     position,
     settings_text,
 )
+from sdviz.ui.missing import say_missing, why_not_found
 from sdviz.ui.page import VOTES, open_page
 from sdviz.ui.pictures import NEUTRAL_COLOUR, OUTLIER_COLOUR, TRAIN_COLOUR, data_uri
 from sdviz.ui.scores import ScoredSets
@@ -160,7 +160,7 @@ def _outlier(view: ScoredSets, one: str, row: int) -> Seen:
 
 def _grid(cells: list[Cell], heads: list[Label], pictures: Pictures) -> None:
     picture_grid(cells, len(cells), key="failures_pair", size_px=BIG_PX, column_names=heads, shrink=True)
-    say_missing(pictures.missing, pictures.ways)
+    say_missing(pictures)
 
 
 # --- what people say ------------------------------------------------------------------------------

@@ -10,12 +10,12 @@ import streamlit as st
 from sdviz.analysis import MissingPart
 from sdviz.analysis.duplicates import Pairs, ood_pairs, outlier_pairs, source_pairs
 from sdviz.ui.cache.background import DEVICE_LOCK, let_others_compute
-from sdviz.ui.cache.evidence import say_missing, show_missing_part
 from sdviz.ui.cache.kept import kept
 from sdviz.ui.components.picture_grid import Cell, Label, picture_grid
 from sdviz.ui.failures.detail import show_detail
 from sdviz.ui.failures.state import page_buttons, page_of, pictures_of
 from sdviz.ui.links import set_link_value
+from sdviz.ui.missing import say_missing, show_missing_part
 from sdviz.ui.pictures import TRAIN_COLOUR, data_uri
 from sdviz.ui.scores import ScoredSets
 from sdviz.ui.session import opener, sample
@@ -34,7 +34,6 @@ PAIRS = "f_pairs"  # stands in the address: one of the two, or a set's name
 
 @kept("near-duplicates")
 def _pairs(view: ScoredSets, which: str) -> Pairs:
-    """The pairs of one kind. Raises MissingPart: a bundle without what that needs."""
     normalize, place = view.settings.normalize, st.empty()
 
     def on_progress(share: float) -> None:
@@ -152,7 +151,7 @@ def _grid(view: ScoredSets, which: str, pairs: Pairs) -> None:
         head_px=80,
         on_click=opener("failures_pair_grid"),
     )
-    say_missing(pictures.missing, pictures.ways)
+    say_missing(pictures)
     page_buttons(len(pairs), page, PAIRS_AT_ONCE)
     st.caption(
         "Two pictures, one above the other, whose features lie close together; the number is the Euclidean "

@@ -13,7 +13,8 @@ from sdviz.analysis import Evidence, MissingPart, PictureLibrary
 from sdviz.analysis.failures import Failures, find_failures, recall_of, threshold_for
 from sdviz.analysis.notes import NotesError, notes_csv, tallies
 from sdviz.analysis.provenance import provenance
-from sdviz.ui.cache.evidence import open_evidence, say_missing, show_missing_part
+from sdviz.bundle import Bundle
+from sdviz.ui.cache.evidence import open_evidence
 from sdviz.ui.components.picture_grid import Cell, picture_grid
 from sdviz.ui.failures.detail import show_detail
 from sdviz.ui.failures.near_duplicates import PAIRS, show_pairs
@@ -29,7 +30,7 @@ from sdviz.ui.failures.state import (
     settings_text,
 )
 from sdviz.ui.links import keep_link_values, restore_link_values, set_link_value
-from sdviz.ui.page import PageContext, show_missing_bundle
+from sdviz.ui.missing import say_missing, show_missing_part
 from sdviz.ui.pictures import data_uri
 from sdviz.ui.scores import ScoredSets, scored_sets
 from sdviz.ui.session import chosen_set, opener, sample, score_controls, set_shared
@@ -48,15 +49,11 @@ PICTURE_PX = 96
 LOWEST_RECALL = 80.0
 
 
-def show_failures(context: PageContext) -> None:
+def show_failures(bundle: Bundle, entered: bool) -> None:
     """The page below its title."""
-    if context.bundle is None:
-        show_missing_bundle(context, SHOWS)
-        return
-    if context.entered:
+    if entered:
         restore_link_values(OWN)
-    evidence, library = open_evidence(context.bundle)
-    _page(evidence, library)
+    _page(*open_evidence(bundle))
 
 
 @st.fragment
@@ -174,7 +171,6 @@ def _choose_view(view: ScoredSets, missed: Failures, alarms: Failures) -> str:
 
 
 def _filters(view: ScoredSets, found: Failures, sets: Sequence[str]) -> tuple[Failures, list[str]]:
-    """Filters by set, class and cluster; returns the failures left, and the sets."""
     columns = st.columns(3)
     name = chosen_set(view.evidence)
     name = name if name in sets else EVERY
@@ -282,7 +278,7 @@ def _grid(view: ScoredSets, shown: Failures) -> None:
         )
     key = "failures_grid"
     picture_grid(cells, len(cells), key=key, size_px=PICTURE_PX, on_click=opener(key))
-    say_missing(pictures.missing, pictures.ways)
+    say_missing(pictures)
     page_buttons(len(shown), page)
     frames = ", ".join(
         f':color[■]{{foreground="{view.colours[name]}"}} {plain(view.titles.get(name, name))}'
@@ -301,7 +297,6 @@ def _grid(view: ScoredSets, shown: Failures) -> None:
 
 
 def _notes(view: ScoredSets) -> None:
-    """Counts of each verdict, and all notes as a file."""
     try:
         notes = list(notebook().read(view.bundle.hash).values())
     except NotesError as error:

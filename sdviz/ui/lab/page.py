@@ -20,7 +20,6 @@ from sdviz.ui.lab.state import ALL_OTHERS, SOLVERS, LabState, Run, Settings, int
 from sdviz.ui.lab.views import scrub_frames, show_view
 from sdviz.ui.links import asked_by_link, keep_link_values, refused, restore_link_values, set_link_value
 from sdviz.ui.outliers import S_STEP, W_MAX, W_MIN, W_STEP, clusters_of
-from sdviz.ui.page import PageContext, show_missing_bundle
 from sdviz.ui.pictures import CONTROL_COLOUR, NEUTRAL_COLOUR, OUTLIER_COLOUR, data_uri, difference, heat_map
 from sdviz.ui.text import counted
 
@@ -37,15 +36,11 @@ _PSNR_HELP = (
 )
 
 
-def show_lab(context: PageContext) -> None:
+def show_lab(bundle: Bundle, entered: bool) -> None:
     """The page below its title."""
-    if context.bundle is None:
-        show_missing_bundle(context)
-        return
-    bundle = context.bundle
     allowed = what_a_link_takes(bundle)
     asked = {}
-    if context.entered:
+    if entered:
         asked = asked_by_link(allowed)
         restore_link_values(NO_WIDGETS)
     place = st.empty()
@@ -105,7 +100,6 @@ def _pairs(sources: list[Source], targets: np.ndarray, recipe: Recipe) -> list[O
 
 
 def _next_recipes(bundle: Bundle, now: Recipe) -> list[Recipe]:
-    """The recipes one slider step away."""
     s, w = now.start_timestep, now.guidance_scale
     near = [replace(now, start_timestep=s + step) for step in (S_STEP, -S_STEP)]
     near += [replace(now, guidance_scale=w + step) for step in (W_STEP, -W_STEP)]

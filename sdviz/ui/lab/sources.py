@@ -156,7 +156,6 @@ def _split_to_show(name: str) -> str | None:
 
 
 def _of_class(pool: ImageSet, wanted: str) -> np.ndarray:
-    """The rows of a class, or all of them."""
     if wanted == ANY_CLASS:
         return np.arange(len(pool))
     return np.flatnonzero(pool.labels == pool.class_names.index(wanted))
@@ -244,7 +243,6 @@ def _with_labels(bundle: Bundle, pool: ImageSet, rows: np.ndarray) -> list[Sourc
 
 
 def _role(name: str, dataset: str) -> tuple[str, str]:
-    """The role of a set for a bundle trained on `dataset`, and its colour."""
     if name == dataset:
         return "ID", ID_COLOUR
     if dataset == "shapes" and name.startswith("shapes-novel"):
@@ -280,7 +278,6 @@ def _uploads(bundle: Bundle) -> list[Source]:
 
 
 def _say_what_became_of_them(kept: KeptUploads, n_files: int, n_usable: int, n_pictures: int) -> None:
-    """Says how many uploads were kept, shown once, or left out."""
     if kept.before:
         columns = st.columns([5, 1], vertical_alignment="center")
         columns[0].caption(f"{counted(len(kept.before), 'uploaded picture')} kept from before.")

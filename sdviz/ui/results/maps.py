@@ -246,7 +246,6 @@ def show_recipe_map(bundle: Bundle) -> None:
 
 
 def _recipes(bundle: Bundle, fit: list[BundleRecord], roles: list[str]) -> None:
-    """Shows the map for the sets of one role, which the person chooses."""
     titles = [ROLE_NAMES[role] for role in roles]
     chosen = st.segmented_control("Measured on", titles, default=titles[0], key="results_recipe_role", **KEPT)
     role = next((role for role in roles if ROLE_NAMES[role] == chosen), roles[0])

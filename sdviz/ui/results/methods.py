@@ -42,7 +42,6 @@ def method_rows(evidence: Evidence) -> list[list[object]]:
 
 
 def _systems(evidence: Evidence) -> list[tuple[str, dict[str, ModeMetrics]]]:
-    """Title and metrics by set, ours first."""
     ours = {name: one.modes["both"] for name, one in evidence.report.results.items()}
     return [(OURS, ours), *((one.title, dict(one.result.results)) for one in methods_of(evidence))]
 

@@ -198,7 +198,6 @@ def _of_the_report(evidence: Evidence, lines: Mapping[str, str]) -> list[str]:
 
 
 def _breakable(text: str) -> str:
-    """Text with an id as HTML: a line may end after a slash, never within a number."""
     return html.escape(text).replace("/", "/<wbr>")
 
 

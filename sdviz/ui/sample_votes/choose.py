@@ -216,7 +216,6 @@ def _ask_for_id(chosen: Sample) -> None:
 
 
 def _gallery(choice: _Choice, ids: np.ndarray, totals: np.ndarray, at: int) -> None:
-    """A gallery of the same group, drawn only while it is open."""
     box = st.popover("Gallery", icon=":material/grid_view:", key=f"{PAGE}_gallery_box", on_change="rerun")
     if not box.open:
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from html import escape
 
 import streamlit as st
@@ -11,11 +12,12 @@ from sdviz.analysis.provenance import provenance
 from sdviz.analysis.rescoring import SetScores
 from sdviz.analysis.votes import OTHER, OUTLIERS, TRAIN, probabilities, shares_below
 from sdviz.ui.assets import style
-from sdviz.ui.cache.evidence import SEARCHING, missing_lines, say_missing, start_search
+from sdviz.ui.cache.evidence import SEARCHING, start_search
 from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.charts.parts import Bars, Points
 from sdviz.ui.cluster_names import cluster_before
 from sdviz.ui.components.picture_grid import Cell, Label, picture_grid
+from sdviz.ui.missing import missing_lines, say_missing
 from sdviz.ui.page import EMBEDDINGS, open_page
 from sdviz.ui.pictures import ID_COLOUR, OUTLIER_COLOUR, TRAIN_COLOUR, data_uri
 from sdviz.ui.sample_votes.state import PAGE, SampleView, group_colour, group_titles, is_own, map_of, source_of
@@ -66,7 +68,6 @@ def _picture(view: SampleView) -> None:
 
 
 def _about(view: SampleView) -> list[str]:
-    """What is known of the image itself, as lines of text."""
     s, lines = view.sample, []
     if view.class_name:
         lines.append(f"class: {plain(view.class_name)}")
@@ -124,7 +125,6 @@ def _sentence(view: SampleView, limit: float | None, why: str) -> None:
 
 
 def _sum(view: SampleView, limit: float | None) -> None:
-    """Eq. 6 written out with this image's numbers."""
     parts, k = view.parts, view.settings.k
     assert parts is not None
     terms = (
@@ -209,7 +209,7 @@ def show_neighbours(view: SampleView) -> None:
         "Training images in the order of their distance d between features, with the cluster of each; "
         f"the d² add up to {view.parts.distance:.4f}. Click one to open it."
     )
-    say_missing(shown.missing, shown.ways)
+    say_missing(shown)
     _show_mixed(view, k, shown.missing)
 
 
@@ -258,7 +258,7 @@ def _show_mixed(view: SampleView, k: int, said: tuple[str, ...]) -> None:
         "Green outliers are votes that the image is OOD, blue ID images are none. An outlier is a training "
         f"image, noised to step S and denoised under a wrong label.{example}"
     )
-    say_missing([line for line in shown.missing if line not in said], shown.ways)
+    say_missing(replace(shown, missing=tuple(line for line in shown.missing if line not in said)))
 
 
 def _sources(view: SampleView, rows: list[int]) -> dict[int, str]:

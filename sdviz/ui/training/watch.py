@@ -121,7 +121,6 @@ def _head(run: Run, status: Status) -> None:
 
 
 def _say(status: Status) -> None:
-    """Says what the state means, in one line."""
     if status.state == "failed":
         st.error(
             plain(status.error or "It failed and could not say why: see the log."), icon=":material/error:"
