@@ -12,7 +12,7 @@ from ..detection import metrics
 from ..evaluation.report import MeanMetrics, SetResult
 from ..evaluation.sets import mean_metrics, measure
 from .rescoring import Rescorer, SetScores
-from .tables import Evidence, MissingPart
+from .tables import Evidence, or_none
 
 Scale = Literal["log", "near", "linear"]
 MODES = ("both", "distance", "votes")
@@ -205,10 +205,8 @@ def k_alpha_map(
 
 
 def _has_outliers(evidence: Evidence, scores: Mapping[str, SetScores]) -> bool:
-    try:
-        return len(evidence.banks.outlier_features) > 0
-    except MissingPart:
-        return any(bool(one.votes.any()) for one in scores.values())
+    banks = or_none(lambda: evidence.banks)
+    return any(one.votes.any() for one in scores.values()) if banks is None else len(banks.outlier_features) > 0
 
 
 def _split(ids: np.ndarray) -> str:

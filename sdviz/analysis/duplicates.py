@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..bundle import Banks
 from ..detection.knn import NeighbourSearch, unit_length
 from .tables import Evidence, MissingPart
 
@@ -41,9 +42,7 @@ def ood_pairs(
     one, banks = evidence.sets[name], evidence.banks
     if one.features is None:
         raise MissingPart(f"this bundle has no features of {name}: its neighbours are not known")
-    return _nearest(
-        one.features, one.ids, banks.id_features, banks.id_ids, one.ids, normalize, None, on_progress
-    )
+    return _nearest(one.features, one.ids, banks, one.ids, normalize, None, on_progress)
 
 
 def outlier_pairs(
@@ -57,18 +56,8 @@ def outlier_pairs(
     Raises:
         MissingPart: It has not, or no outlier in them.
     """
-    banks, sources = evidence.banks, evidence.outliers.source_ids
-    _check_some(len(banks.outlier_features))
-    return _nearest(
-        banks.outlier_features,
-        banks.outlier_ids,
-        banks.id_features,
-        banks.id_ids,
-        None,
-        normalize,
-        sources,
-        on_progress,
-    )
+    banks, sources = _outliers(evidence)
+    return _nearest(banks.outlier_features, banks.outlier_ids, banks, None, normalize, sources, on_progress)
 
 
 def source_pairs(evidence: Evidence, normalize: bool) -> Pairs:
@@ -77,8 +66,7 @@ def source_pairs(evidence: Evidence, normalize: bool) -> Pairs:
     Raises:
         MissingPart: As `outlier_pairs`.
     """
-    banks, sources = evidence.banks, evidence.outliers.source_ids
-    _check_some(len(banks.outlier_features))
+    banks, sources = _outliers(evidence)
     row_of = {one: row for row, one in enumerate(banks.id_ids.tolist())}
     rows = np.array([row_of.get(one, -1) for one in sources.tolist()])
     there = np.flatnonzero(rows >= 0)
@@ -90,9 +78,12 @@ def source_pairs(evidence: Evidence, normalize: bool) -> Pairs:
     return _sorted(banks.outlier_ids[there], sources[there], distances, np.ones(len(there), bool))
 
 
-def _check_some(n: int) -> None:
-    if n == 0:
+def _outliers(evidence: Evidence) -> tuple[Banks, np.ndarray]:
+    """The banks, and the source of each outlier; MissingPart where there is no outlier."""
+    banks, sources = evidence.banks, evidence.outliers.source_ids
+    if not len(banks.outlier_features):
         raise MissingPart("this bundle has no outliers in its bank")
+    return banks, sources
 
 
 def _ready(features: np.ndarray, normalize: bool) -> np.ndarray:
@@ -104,14 +95,13 @@ def _ready(features: np.ndarray, normalize: bool) -> np.ndarray:
 def _nearest(
     queries: np.ndarray,
     ids: np.ndarray,
-    references: np.ndarray,
-    reference_ids: np.ndarray,
+    banks: Banks,
     own: np.ndarray | None,
     normalize: bool,
     sources: np.ndarray | None,
     on_progress: Callable[[float], None] | None,
 ) -> Pairs:
-    search = NeighbourSearch(_ready(references, normalize), reference_ids)
+    search = NeighbourSearch(_ready(banks.id_features, normalize), banks.id_ids)
     queries = _ready(queries, normalize)
     distances, rows = np.empty(len(queries)), np.empty(len(queries), np.int64)
     for first in range(0, len(queries), QUERIES_AT_ONCE):
@@ -121,7 +111,7 @@ def _nearest(
         if on_progress is not None:
             on_progress(min(1.0, (first + QUERIES_AT_ONCE) / len(queries)))
     there = rows >= 0
-    others = reference_ids[rows[there]]
+    others = banks.id_ids[rows[there]]
     is_source = np.zeros(int(there.sum()), bool) if sources is None else others == sources[there]
     return _sorted(ids[there], others, distances[there], is_source)
 

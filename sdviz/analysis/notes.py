@@ -6,7 +6,7 @@ import os
 import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -138,18 +138,7 @@ class NoteBook:
                     f" {column} = excluded.{column}, set_name = excluded.set_name, label = excluded.label,"
                     " score = excluded.score, threshold = excluded.threshold, settings = excluded.settings,"
                     " time = excluded.time",
-                    (
-                        bundle_hash,
-                        one,
-                        seen.set,
-                        seen.label,
-                        seen.score,
-                        seen.threshold,
-                        seen.settings,
-                        empty["verdict"],
-                        empty["note"],
-                        now,
-                    ),
+                    (bundle_hash, one, *astuple(seen), *empty.values(), now),
                 )
                 db.execute("DELETE FROM notes WHERE bundle = ? AND verdict = '' AND note = ''", (bundle_hash,))
         except (sqlite3.Error, OSError) as error:
@@ -190,8 +179,7 @@ def tallies(notes: Sequence[Note]) -> dict[str, int]:
 def notes_csv(notes: Sequence[Note], provenance: Mapping[str, str]) -> str:
     """Every note in one table, `COLUMNS`, below lines that begin with #: where they come from, and tallies.
 
-    A cell that a spreadsheet would take for a formula
-    gets an apostrophe in front.
+    A cell that a spreadsheet would take for a formula gets an apostrophe in front.
     """
     lines = dict(provenance) | {f"tally, {verdict}": str(count) for verdict, count in tallies(notes).items()}
     rows = []

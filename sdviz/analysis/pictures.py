@@ -19,7 +19,7 @@ from ..data import MissingDataError
 from ..data.decode import through_jpeg
 from ..outliers import Recipe
 from .same_images import find_images
-from .tables import Evidence, MissingPart
+from .tables import Evidence, or_none
 
 KEPT_AT_MOST = 50_000
 # ids that begin so have no file under the data root
@@ -105,11 +105,9 @@ class PictureLibrary:
     def outlier_row(self, one: str) -> int | None:
         """The row of an outlier's id in the bank, None for any other id."""
         if self._outlier_row is None:
-            try:
-                ids = self._evidence.outliers.ids
-            except MissingPart:
-                ids = np.array([], str)
-            self._outlier_row = {name: row for row, name in enumerate(ids.tolist())}
+            table = or_none(lambda: self._evidence.outliers)
+            ids = [] if table is None else table.ids.tolist()
+            self._outlier_row = {name: row for row, name in enumerate(ids)}
         return self._outlier_row.get(one)
 
     def show(self, ids: np.ndarray | Sequence[str]) -> Pictures:

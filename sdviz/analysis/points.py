@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .tables import Evidence, MissingPart, ScoredSet
+from .tables import Evidence, or_none
 
 TRAIN, OUTLIERS = "train", "SD outliers"
 _SNAPSHOT_OUTLIERS = "outlier"
@@ -63,11 +63,8 @@ def available_sets(evidence: Evidence, through_training: bool) -> list[str]:
         names = [OUTLIERS if one == _SNAPSHOT_OUTLIERS else one for one in dict.fromkeys(roles.tolist())]
         return sorted(names, key=lambda one: (one != TRAIN, one == OUTLIERS))
     banks = evidence.banks
-    scored: list[str] = []
-    try:
-        scored = [name for name, one in evidence.sets.items() if one.features is not None and len(one)]
-    except MissingPart:
-        pass
+    sets = or_none(lambda: evidence.sets) or {}
+    scored = [name for name, one in sets.items() if one.features is not None and len(one)]
     return [TRAIN] * bool(len(banks.id_ids)) + scored + [OUTLIERS] * bool(len(banks.outlier_ids))
 
 
@@ -102,17 +99,9 @@ def final_points(evidence: Evidence, sets: Sequence[str], n: int, normalize: boo
         features.append(all_features[taken])
         names.append(np.full(len(taken), name))
         rows.append(taken)
-    if not ids:
-        return _described(
-            evidence, ("after training",), np.empty((1, 0, 1), np.float32), np.array([], str), np.array([], str)
-        )
-    return _described(
-        evidence,
-        ("after training",),
-        _scaled(np.concatenate(features)[None], normalize),
-        np.concatenate(ids),
-        np.concatenate(names),
-    )
+    stack = _scaled(np.concatenate(features)[None], normalize) if ids else np.empty((1, 0, 1), np.float32)
+    columns = [np.concatenate(column) if ids else np.array([], str) for column in (ids, names)]
+    return _described(evidence, ("after training",), stack, *columns)
 
 
 def snapshot_points(evidence: Evidence, sets: Sequence[str], n: int, normalize: bool) -> Points:
@@ -182,7 +171,7 @@ def _described(
             for column, values in _outlier_columns(evidence).items():
                 {"cluster": clusters, "S": start, "target": targets}[column][here] = _by_id(ids[here], *values)
         else:
-            one = _scored(evidence, name)
+            one = (or_none(lambda: evidence.sets) or {}).get(name)
             if one is None:
                 continue
             rows[here] = _by_id(ids[here], one.ids, np.arange(len(one)))
@@ -192,32 +181,18 @@ def _described(
     return Points(frames, features, ids, sets, clusters, start, targets, rows)
 
 
-def _scored(evidence: Evidence, name: str) -> ScoredSet | None:
-    try:
-        return evidence.sets.get(name)
-    except MissingPart:
-        return None
-
-
 def _training_clusters(evidence: Evidence) -> tuple[np.ndarray, np.ndarray]:
-    try:
-        return evidence.banks.id_ids, evidence.banks.id_labels
-    except MissingPart:
-        pass
-    try:
-        return evidence.pseudo_labels.ids, evidence.pseudo_labels.labels
-    except MissingPart:
-        return np.array([], str), np.array([], np.int64)
+    if (banks := or_none(lambda: evidence.banks)) is not None:
+        return banks.id_ids, banks.id_labels
+    found = or_none(lambda: evidence.pseudo_labels)
+    return (np.array([], str), np.array([], np.int64)) if found is None else (found.ids, found.labels)
 
 
 def _outlier_columns(evidence: Evidence) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    try:
-        table = evidence.outliers
-    except MissingPart:
-        try:
-            return {"cluster": (evidence.banks.outlier_ids, evidence.banks.outlier_labels)}
-        except MissingPart:
-            return {}
+    table = or_none(lambda: evidence.outliers)
+    if table is None:
+        banks = or_none(lambda: evidence.banks)
+        return {} if banks is None else {"cluster": (banks.outlier_ids, banks.outlier_labels)}
     return {
         "cluster": (table.ids, table.labels),
         "S": (table.ids, table.table["start_timestep"].to_numpy().astype(np.int64)),

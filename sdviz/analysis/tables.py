@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -17,12 +17,22 @@ from ..data import OWN_KINDS
 from ..evaluation import OODReference, Report, ood_reference, read_report
 from ..outliers import Recipe
 
+T = TypeVar("T")
+
 HEADS = ("g_bin", "g_in", "g_out")
 HOW_TO_MAKE = "python -m sdviz run configs/shapes-quick.yaml"
 
 
 class MissingPart(ValueError):
     """A bundle lacks what was asked for; the message says what, in one line."""
+
+
+def or_none(read: Callable[[], T]) -> T | None:
+    """What `read` returns, None where the bundle lacks that part."""
+    try:
+        return read()
+    except MissingPart:
+        return None
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from ..data.imageset import permutation
 from ..detection.knn import unit_length
 from ..detection.score import Neighbourhood, SDScore
 from .rescoring import SetScores
-from .tables import Evidence, MissingPart, ScoredSet
+from .tables import Evidence, MissingPart, ScoredSet, or_none
 
 # groups of images other than the scored sets: the two banks, and images that the bundle has never seen
 TRAIN, OUTLIERS, OTHER = "train", "SD outliers", ""
@@ -38,18 +38,12 @@ class Sample:
 
 def scored_sets(evidence: Evidence) -> dict[str, ScoredSet]:
     """The scored sets by name, none in a bundle that was never measured."""
-    try:
-        return evidence.sets
-    except MissingPart:
-        return {}
+    return or_none(lambda: evidence.sets) or {}
 
 
 def banks_of(evidence: Evidence) -> Banks | None:
     """The reference features, None in a bundle without them."""
-    try:
-        return evidence.banks
-    except MissingPart:
-        return None
+    return or_none(lambda: evidence.banks)
 
 
 def group_ids(evidence: Evidence) -> dict[str, np.ndarray]:

@@ -20,17 +20,9 @@ SUFFIXES = frozenset(
 
 # What Pillow's decoders raise on bytes that are cut short or altered.
 _DECODER_FAULTS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    KeyError,
-    IndexError,
-    EOFError,
-    OverflowError,
-    struct.error,
-    zlib.error,
-)
+    OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError, OverflowError,
+    struct.error, zlib.error,
+)  # fmt: skip
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -42,8 +34,6 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _NAMED_AT_MOST = 5
-
-
 _JPEG_START = b"\xff\xd8\xff"
 
 

@@ -147,7 +147,7 @@ def _auroc_rows(reports: Sequence[Report]) -> Rows:
     systems += [[r.controls[c] for r in reports] for c in controls]
     rows = []
     for name, role, n in _lines(reports[0]):
-        for mode in _modes(reports[0], name, role):
+        for mode in (mode for mode in MODE_NAMES if mode in _metrics(reports[0], name, role)):
             found = [[_metrics(m, name, role).get(mode) for m in system] for system in systems]
             rows.append([name, role, n, MODE_NAMES[mode], *(_cell(of, "auroc") for of in found)])
     return header, rows
@@ -232,10 +232,6 @@ def _lines(report: Report) -> Iterator[tuple[str, str, str]]:
 
 def _metrics(of: Measured, name: str, role: str) -> Mapping[str, ModeMetrics | MeanMetrics]:
     return of.results[name].modes if name in of.results else of.means[role]
-
-
-def _modes(report: Report, name: str, role: str) -> list[str]:
-    return [mode for mode in MODE_NAMES if mode in _metrics(report, name, role)]
 
 
 # --- cells ----------------------------------------------------------------------------------------

@@ -9,12 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import streamlit as st
 
 from sdviz.analysis import Evidence, MissingPart, PictureLibrary
 from sdviz.analysis.rescoring import MAX_K
+from sdviz.analysis.tables import or_none
 from sdviz.analysis.votes import find_sample
 from sdviz.ui.links import keep_link_values, not_taken, restore_link_values, set_link_value
 from sdviz.ui.text import code_span
@@ -148,20 +150,14 @@ def sample() -> str:
 
 def chosen_set(evidence: Evidence) -> str:
     """The scored set in use, "" for none or for one that this bundle lacks."""
-    try:
-        known = evidence.sets
-    except MissingPart:
-        return ""
     name = str(st.session_state.get("set", ""))
-    return name if name in known else ""
+    return name if name in (or_none(lambda: evidence.sets) or {}) else ""
 
 
 def max_k(evidence: Evidence) -> int:
     """The largest k that pages offer for this bundle."""
-    try:
-        return max(1, min(MAX_K, len(evidence.banks.id_features) - 1))
-    except MissingPart:
-        return 1
+    banks = or_none(lambda: evidence.banks)
+    return 1 if banks is None else max(1, min(MAX_K, len(banks.id_features) - 1))
 
 
 def score_settings(evidence: Evidence) -> ScoreSettings | None:
@@ -206,11 +202,6 @@ def _changed(key: str, widget: str) -> None:
     set_shared("t", None)
 
 
-def _back_to_own() -> None:
-    for key in ("k", "alpha", "unit", "t"):
-        set_shared(key, None)
-
-
 def score_controls(evidence: Evidence, page: str) -> ScoreSettings | None:
     """Widgets for k, alpha and normalisation in one row; they hold for every page.
 
@@ -226,15 +217,16 @@ def score_controls(evidence: Evidence, page: str) -> ScoreSettings | None:
         return None
     columns = st.columns([1.5, 1.4, 1.3, 1.6], vertical_alignment="bottom")
     most = max(own.k, max_k(evidence))
+    widgets: dict[str, dict[str, Any]] = {}
     for name, value in (("k", settings.k), ("alpha", settings.alpha), ("unit", settings.normalize)):
-        st.session_state[f"{page}_{name}"] = value
+        key = f"{page}_{name}"
+        st.session_state[key] = value
+        widgets[name] = {"key": key, "on_change": _changed, "args": (name, key)}
     columns[0].slider(
         "k, neighbours that count",
         1,
         most,
-        key=f"{page}_k",
-        on_change=_changed,
-        args=("k", f"{page}_k"),
+        **widgets["k"],
         help=f"Eq. 6 looks at the k nearest. This bundle was measured with k = {own.k}.",
     )
     columns[1].number_input(
@@ -243,22 +235,18 @@ def score_controls(evidence: Evidence, page: str) -> ScoreSettings | None:
         MAX_ALPHA,
         step=0.01,
         format="%g",
-        key=f"{page}_alpha",
-        on_change=_changed,
-        args=("alpha", f"{page}_alpha"),
+        **widgets["alpha"],
         help=f"This bundle was measured with α = {own.alpha:g}.",
     )
     columns[2].toggle(
         "Unit length",
-        key=f"{page}_unit",
-        on_change=_changed,
-        args=("unit", f"{page}_unit"),
+        **widgets["unit"],
         help="Brings every image's features to length 1 before distances are taken.",
     )
     columns[3].button(
         "The bundle's own",
         key=f"{page}_own",
-        on_click=_back_to_own,
+        on_click=drop_scores,
         disabled=settings.is_own,
         icon=":material/undo:",
         width="stretch",

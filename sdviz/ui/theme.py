@@ -7,8 +7,9 @@ from collections.abc import Mapping
 import plotly.graph_objects as go
 import streamlit as st
 
-from sdviz.analysis import Evidence, MissingPart
+from sdviz.analysis import Evidence
 from sdviz.analysis.paper_tables import SD_TEST
+from sdviz.analysis.tables import or_none
 from sdviz.ui.pictures import (
     FAR_OOD_COLOUR,
     ID_COLOUR,
@@ -95,10 +96,7 @@ def set_roles(evidence: Evidence) -> dict[str, str]:
     config = evidence.bundle.manifest.config or {}
     evaluation = config.get("evaluation") or {}
     named = {name: role for role in _OOD_ROLES for name in evaluation.get(role) or []}
-    try:
-        scored = {name: one.role for name, one in evidence.sets.items()}
-    except MissingPart:
-        scored = {}
+    scored = {name: one.role for name, one in (or_none(lambda: evidence.sets) or {}).items()}
     # the measured role counts where the configuration says another
     return {"test": "id"} | {name: scored.get(name, role) for name, role in named.items()} | scored
 

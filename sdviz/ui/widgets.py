@@ -11,6 +11,13 @@ from streamlit.delta_generator import DeltaGenerator
 
 # for a widget whose value stands in the address and stays when the page is left
 KEPT: dict[str, Any] = {"bind": "query-params", "persist_state": "session"}
+MIME_TYPES = {
+    "csv": "text/csv",
+    "html": "text/html",
+    "png": "image/png",
+    "svg": "image/svg+xml",
+    "zip": "application/zip",
+}
 
 
 def choose_one(label: str, options: Sequence[str], key: str, **more: Any) -> str:  # noqa: ANN401
@@ -23,6 +30,19 @@ def choose_one(label: str, options: Sequence[str], key: str, **more: Any) -> str
     # without a default a browser that has no value yet would mark no option
     found = st.segmented_control(label, options, default=options[0], required=True, key=key, **KEPT, **more)
     return str(found or options[0])
+
+
+def select_one(label: str, options: Sequence[str], key: str, **more: Any) -> str:  # noqa: ANN401
+    """A select box; `more` are arguments of `st.selectbox`. A kept value that is no option is dropped."""
+    if st.session_state.get(key) not in options:
+        st.session_state.pop(key, None)
+    return str(st.selectbox(label, options, key=key, **more))
+
+
+def download(label: str, make: Callable[[], str | bytes], file: str, **more: Any) -> None:  # noqa: ANN401
+    """A button that makes a file and gives it to the browser; `more` are arguments of `st.download_button`."""
+    kind = MIME_TYPES[file.rpartition(".")[2]]
+    st.download_button(label, make, file, kind, on_click="ignore", **{"icon": ":material/download:"} | more)
 
 
 def empty_state(title: str, text: str, command: str = "") -> DeltaGenerator:

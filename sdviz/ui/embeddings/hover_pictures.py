@@ -15,7 +15,7 @@ from sdviz.analysis.points import OUTLIERS
 from sdviz.ui.cache.background import DEVICE_LOCK, Task, start
 from sdviz.ui.cache.kept import kept, sets_here
 from sdviz.ui.components.picture_sheets import TILES_A_SHEET, picture_sheet
-from sdviz.ui.embeddings.state import Known, ids_hash
+from sdviz.ui.embeddings.state import Known
 
 # outliers to make again at most: seconds on two CPU cores
 MOST_MADE = 400
@@ -46,8 +46,8 @@ def lacking_in_all(parts: Sequence[Lacking], are_coming: bool) -> Lacking:
 
 def name_of_pictures(known: Known) -> str:
     """A name for the pictures of these points. It changes when a set comes to this machine or leaves it."""
-    here = hashlib.sha256(sets_here().encode()).hexdigest()
-    return f"{known.bundle.hash[:12]}-{ids_hash(known.points)}-{here[:8]}"
+    ids, here = (hashlib.sha256(s.encode()).hexdigest() for s in ("\n".join(known.points.ids), sets_here()))
+    return f"{known.bundle.hash[:12]}-{ids[:16]}-{here[:8]}"
 
 
 def _make(known: Known, ids: list[str], task: Task[None]) -> None:

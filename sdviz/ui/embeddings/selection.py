@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import zipfile
 from collections.abc import Mapping
+from functools import partial
 from html import escape
 
 import numpy as np
@@ -23,6 +24,7 @@ from sdviz.ui.missing import say_missing
 from sdviz.ui.pictures import data_uri, png_bytes
 from sdviz.ui.text import counted
 from sdviz.ui.theme import set_roles
+from sdviz.ui.widgets import download
 
 AT_ONCE, PICTURE_PX = 48, 96
 MOST_IN_ZIP = 5_000
@@ -163,28 +165,21 @@ def counts_html(known: Known, rows: np.ndarray) -> str:
 
 def _downloads(known: Known, layouts: Layouts, rows: np.ndarray, lines: Mapping[str, str]) -> None:
     columns = st.columns(2)
-    columns[0].download_button(
-        "CSV",
-        lambda: points_csv(known, layouts, rows, lines),
-        f"sdviz-selection-{len(rows)}.csv",
-        "text/csv",
-        key=f"{PAGE}_chosen_csv",
-        icon=":material/download:",
-        on_click="ignore",
-        width="stretch",
-    )
-    columns[1].download_button(
-        "ZIP",
-        lambda: chosen_zip(known, layouts, rows, lines),
-        f"sdviz-selection-{len(rows)}.zip",
-        "application/zip",
-        key=f"{PAGE}_chosen_zip",
-        icon=":material/folder_zip:",
-        on_click="ignore",
-        disabled=len(rows) > MOST_IN_ZIP,
-        help=f"Up to {MOST_IN_ZIP:,} pictures as PNG of their own size, and the CSV.",
-        width="stretch",
-    )
+    name = f"sdviz-selection-{len(rows)}"
+    with columns[0]:
+        make = partial(points_csv, known, layouts, rows, lines)
+        download("CSV", make, f"{name}.csv", key=f"{PAGE}_chosen_csv", width="stretch")
+    with columns[1]:
+        download(
+            "ZIP",
+            partial(chosen_zip, known, layouts, rows, lines),
+            f"{name}.zip",
+            key=f"{PAGE}_chosen_zip",
+            icon=":material/folder_zip:",
+            disabled=len(rows) > MOST_IN_ZIP,
+            help=f"Up to {MOST_IN_ZIP:,} pictures as PNG of their own size, and the CSV.",
+            width="stretch",
+        )
 
 
 def points_csv(known: Known, layouts: Layouts, rows: np.ndarray, lines: Mapping[str, str]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,10 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from sdviz import runs
-from sdviz.analysis import Evidence, MissingPart, PictureLibrary
+from sdviz.analysis import Evidence, PictureLibrary
 from sdviz.analysis.points import OUTLIERS, TRAIN, Points, available_sets, moves
 from sdviz.analysis.rescoring import SetScores
 from sdviz.analysis.stored_layouts import View
+from sdviz.analysis.tables import or_none
 from sdviz.analysis.votes import find_sample
 from sdviz.projection import Layouts, LayoutSettings, compute_layouts
 from sdviz.ui.cache.kept import kept
@@ -95,11 +95,6 @@ def _classes(points: Points, evidence: Evidence, library: PictureLibrary) -> np.
     return found.astype(str)
 
 
-def ids_hash(points: Points) -> str:
-    """A hash of these images in this order, 16 hex digits."""
-    return hashlib.sha256("\n".join(points.ids.tolist()).encode()).hexdigest()[:16]
-
-
 def known_of(evidence: Evidence, library: PictureLibrary, view: View) -> Known:
     """Chooses the points of a view and collects what is known of them.
 
@@ -130,10 +125,7 @@ def moves_through_training(evidence: Evidence) -> bool:
 
 def sets_to_choose(evidence: Evidence, through: bool) -> list[str]:
     """The sets that have points in this view."""
-    try:
-        return available_sets(evidence, through)
-    except MissingPart:
-        return []
+    return or_none(lambda: available_sets(evidence, through)) or []
 
 
 def mark_sample(known: Known, unit_length: bool) -> tuple[int, str]:

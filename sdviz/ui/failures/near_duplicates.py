@@ -51,10 +51,6 @@ def _pairs(view: ScoredSets, which: str) -> Pairs:
         place.empty()
 
 
-def _choose() -> None:
-    set_link_value(PAIRS, str(st.session_state["failures_pairs"]))
-
-
 def show_pairs(view: ScoredSets) -> None:
     """The chooser, the nearest pairs side by side, and one of them in detail."""
     sets = view.evidence.sets
@@ -67,7 +63,7 @@ def show_pairs(view: ScoredSets) -> None:
         options,
         format_func=lambda one: OUTLIER_KINDS.get(one) or f"{view.titles.get(one, one)} beside training images",
         key="failures_pairs",
-        on_change=_choose,
+        on_change=lambda: set_link_value(PAIRS, str(st.session_state["failures_pairs"])),
         width=520,
     )
     try:

@@ -36,6 +36,7 @@ from sdviz.ui.scores import ScoredSets, scored_sets
 from sdviz.ui.session import chosen_set, opener, sample, score_controls, set_shared
 from sdviz.ui.text import counted, minute, plain
 from sdviz.ui.theme import set_name
+from sdviz.ui.widgets import download
 
 SHOWS = "every OOD image that the detector let through and every ID image that it flagged, worst first"
 MISSED, ALARMS, PAIRS_VIEW = "missed", "alarms", "pairs"
@@ -313,16 +314,9 @@ def _notes(view: ScoredSets) -> None:
     for column, (verdict, count) in zip(columns, counts.items(), strict=False):
         column.metric(verdict, count)
     lines = provenance(view.bundle)
-    columns[-1].download_button(
-        "CSV",
-        lambda: notes_csv(notes, lines),
-        f"sdviz-notes-{view.bundle.hash[:10]}.csv",
-        "text/csv",
-        key="failures_export",
-        icon=":material/download:",
-        on_click="ignore",
-        width="stretch",
-    )
+    with columns[-1]:
+        file = f"sdviz-notes-{view.bundle.hash[:10]}.csv"
+        download("CSV", lambda: notes_csv(notes, lines), file, key="failures_export", width="stretch")
     header = ("image", "set", "label", "score", "threshold", "verdict", "note", "time")
     rows = [
         (n.id, n.seen.set, n.seen.label, n.seen.score, n.seen.threshold, n.verdict, n.text, minute(n.time))

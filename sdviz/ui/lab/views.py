@@ -19,6 +19,7 @@ from sdviz.ui.outliers import clusters_of, s_values
 from sdviz.ui.pictures import CONTROL_COLOUR, NEUTRAL_COLOUR, OUTLIER_COLOUR, data_uri
 from sdviz.ui.text import counted, plain
 from sdviz.ui.theme import mark_colour
+from sdviz.ui.widgets import download
 
 SCRUB, SHEET, TRAJECTORY, CURVE, DOWNLOAD = "Scrub S", "S x w sheet", "Trajectory", "S curve", "Download"
 SHEET_W = (0.0, 1.0, 2.0, 4.0)
@@ -61,10 +62,6 @@ def scrub_frames(bundle: Bundle, request: OutlierRequest) -> tuple[list[int], li
     return values, wrong + [replace(one, target_label=one.label) for one in wrong]
 
 
-def _set_s() -> None:
-    st.session_state["S"] = int(st.session_state["scrub"].chosen)
-
-
 def _scrub(state: LabState, run: Run) -> None:
     values, requests = scrub_frames(state.bundle, _request(state, state.focus, state.settings.recipe))
     made = run(requests, "Making the frames")
@@ -84,6 +81,10 @@ def _scrub(state: LabState, run: Run) -> None:
         (f"control, told {was}", CONTROL_COLOUR),
     ]
     nearest = int(np.abs(np.array(values) - state.settings.recipe.start_timestep).argmin())
+
+    def _set_s() -> None:
+        st.session_state["S"] = int(st.session_state["scrub"].chosen)
+
     scrub_strip(frames, panels, key="scrub", at=nearest, strip_panel=2, on_choose=_set_s)
     st.caption(
         "Move the mouse over the strip: the frames are in your browser, nothing is sent. "
@@ -233,18 +234,13 @@ def _curve(state: LabState, run: Run) -> None:
 
 
 def _download(state: LabState, run: Run) -> None:
-    for column, label, make, name, mime, icon in zip(
-        st.columns([1, 1, 2]),
-        ("PNG sheet", "ZIP of PNGs and manifest.csv"),
-        (export_png, export_zip),
-        ("sdviz-outliers.png", "sdviz-outliers.zip"),
-        ("image/png", "application/zip"),
-        (":material/image:", ":material/folder_zip:"),
-        strict=False,
+    columns = st.columns([1, 1, 2])
+    for column, label, make, file, icon in (
+        (columns[0], "PNG sheet", export_png, "sdviz-outliers.png", ":material/image:"),
+        (columns[1], "ZIP of PNGs and manifest.csv", export_zip, "sdviz-outliers.zip", ":material/folder_zip:"),
     ):
-        column.download_button(
-            label, partial(make, state), name, mime, icon=icon, width="stretch", on_click="ignore"
-        )
+        with column:
+            download(label, partial(make, state), file, icon=icon, width="stretch")
     st.caption(
         "The ZIP holds each original, noised image, outlier and control at its own size. The manifest names "
         "source id, labels, S, sigma, w, guidance interval, solver, steps, eta, seed and the bundle's hash."

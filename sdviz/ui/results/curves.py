@@ -176,27 +176,31 @@ def show_roc(state: ScoredSets) -> None:
 def roc_chart(state: ScoredSets, mode: str) -> Chart:
     """ROC of each OOD set, in %."""
     known = state.column(state.id_name, mode)
-    lines = [Line("chance", np.array([0.0, 100.0]), np.array([0.0, 100.0]), "#8A94A0", dash=True)]
+    lines = [chance_line()]
     for name in state.evidence.ood_sets:
         ood = state.column(name, mode)
         x, y = roc_curve(known, ood)
         title = f"{state.titles[name]}: AUROC {100 * metrics.auroc(known, ood):.2f} %"
         lines.append(Line(title, 100 * x, 100 * y, state.colours[name]))
         if mode == "both":
-            at = (
-                100 * np.array([(known > state.threshold).mean()]),
-                100 * np.array([(ood > state.threshold).mean()]),
-            )
-            lines.append(
-                Line(f"{name} at the threshold", *at, state.colours[name], markers=True, in_legend=False)
-            )
+            at = [100 * np.array([(scores > state.threshold).mean()]) for scores in (known, ood)]
+            what = f"{name} at the threshold"
+            lines.append(Line(what, *at, state.colours[name], markers=True, in_legend=False))
     return roc_frame(f"ROC, {MODE_TITLES[mode]}", lines)
 
 
-def roc_frame(title: str, lines: list[Line]) -> Chart:
+def chance_line() -> Line:
+    """The diagonal that scores without meaning would reach, in %."""
+    return Line("chance", np.array([0.0, 100.0]), np.array([0.0, 100.0]), "#8A94A0", dash=True)
+
+
+def roc_frame(title: str, lines: list[Line], height: int = 460) -> Chart:
     """A chart of ROC curves, in %."""
-    axes = ("ID flagged, FPR (%)", "OOD found, TPR (%)")
-    return Chart(title, *axes, lines, x_range=(-1, 101), y_range=(-1, 101), height=460)
+    return _percent_chart(title, "ID flagged, FPR (%)", "OOD found, TPR (%)", lines, height)
+
+
+def _percent_chart(title: str, x_title: str, y_title: str, lines: list[Line], height: int = 460) -> Chart:
+    return Chart(title, x_title, y_title, lines, x_range=(-1, 101), y_range=(-1, 101), height=height)
 
 
 def show_precision_recall(state: ScoredSets) -> None:
@@ -229,26 +233,10 @@ def precision_recall_chart(state: ScoredSets, mode: str, positive: str) -> Chart
         )
         lines.append(Line(title, 100 * recall, 100 * precision, state.colours[name], steps=True))
         share = len(ood if positive == "OOD" else known) / (len(ood) + len(known))
-        chance = np.full(2, 100 * share)
-        lines.append(
-            Line(
-                f"chance, {name}",
-                np.array([0.0, 100.0]),
-                chance,
-                state.colours[name],
-                dash=True,
-                in_legend=False,
-            )
-        )
-    return Chart(
-        f"Precision and recall, {positive} to be found, {MODE_TITLES[mode]}",
-        "recall (%)",
-        "precision (%)",
-        lines,
-        x_range=(-1, 101),
-        y_range=(-1, 101),
-        height=460,
-    )
+        chance = replace(chance_line(), name=f"chance, {name}", y=np.full(2, 100 * share))
+        lines.append(replace(chance, colour=state.colours[name], in_legend=False))
+    title = f"Precision and recall, {positive} to be found, {MODE_TITLES[mode]}"
+    return _percent_chart(title, "recall (%)", "precision (%)", lines)
 
 
 def _mode(state: ScoredSets, key: str) -> str:

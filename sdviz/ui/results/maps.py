@@ -12,6 +12,7 @@ from sdviz.analysis import Evidence, MissingPart
 from sdviz.analysis.curves import k_alpha_map
 from sdviz.analysis.provenance import provenance
 from sdviz.analysis.records import BundleRecord, RecipeMap, once_each, recipe_map
+from sdviz.analysis.tables import or_none
 from sdviz.bundle import Bundle
 from sdviz.ui.cache.evidence import find_rescorer
 from sdviz.ui.cache.kept import kept
@@ -24,7 +25,7 @@ from sdviz.ui.results.state import MODE_TITLES, NO_DETECTOR
 from sdviz.ui.session import ScoreSettings, score_settings, set_shared
 from sdviz.ui.text import counted
 from sdviz.ui.theme import ROLE_NAMES, set_name, set_titles
-from sdviz.ui.widgets import KEPT, empty_state
+from sdviz.ui.widgets import KEPT, empty_state, select_one
 
 KS = (1, 2, 5, 10, 20, 50)
 ALPHAS = (0.0, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
@@ -70,11 +71,9 @@ def k_alpha_chart(evidence: Evidence, settings: ScoreSettings, names: Sequence[s
 
 def interval_text(evidence: Evidence, names: Sequence[str]) -> str:
     """The AUROC intervals of those sets from report.json, against which differences must be read."""
-    try:
-        report = evidence.report
-    except MissingPart:
+    report, found = or_none(lambda: evidence.report), {}
+    if report is None:
         return ""
-    found = {}
     for name in names:
         measured = report.results.get(name)
         interval = measured.modes["both"].auroc_interval if measured is not None else None
@@ -118,10 +117,8 @@ def show_k_alpha(evidence: Evidence) -> None:
         help="To see how it would have been. What is chosen there measures nothing any more.",
     )
     if on_test and tests:
-        key = "results_test_set"
-        if st.session_state.get(key) not in tests:
-            st.session_state.pop(key, None)
-        names = [columns[1].selectbox("Test set", tests, format_func=set_name, key=key)]
+        with columns[1]:
+            names = [select_one("Test set", tests, "results_test_set", format_func=set_name)]
         st.warning(
             f"**{set_name(names[0])} is a test set.** If you choose k or α by this map, its AUROC is no longer "
             "a fair measure: it would be too good. Choose on the validation set, then look here once.",

@@ -52,6 +52,7 @@ from sdviz.ui.results.records import all_records, families
 from sdviz.ui.results.state import MODE_TITLES, find_results
 from sdviz.ui.scores import ScoredSets
 from sdviz.ui.text import counted
+from sdviz.ui.widgets import download
 
 WORST = 12
 PICTURE_PX = 96
@@ -78,13 +79,11 @@ def show_report(state: ScoredSets) -> None:
             "Their worst images stand there by id."
         )
     name = bundle.path.name if bundle.path else "bundle"
-    st.download_button(
+    download(
         "Report",
         lambda: report_html(state, with_map),
         f"sdviz-report-{name}-{bundle.hash[:8]}.html",
-        "text/html",
         key="results_report",
-        on_click="ignore",
         type="primary",
         icon=":material/description:",
     )
@@ -197,10 +196,6 @@ def _of_the_report(evidence: Evidence, lines: Mapping[str, str]) -> list[str]:
     return parts
 
 
-def _breakable(text: str) -> str:
-    return html.escape(text).replace("/", "/<wbr>")
-
-
 def _paper(state: ScoredSets) -> list[str]:
     if state.bundle.manifest.dataset != PAPER_DATASET:
         return []
@@ -249,10 +244,11 @@ def _worst(state: ScoredSets) -> list[str]:
             )
             continue
         found = state.library.show(ids)
+        # a line may end after a slash, never within a number
         figures = [
-            f'<figure><img alt="{html.escape(w)}" src="{data_uri(found.images[i])}">'
-            f"<figcaption>{html.escape(str(found.class_names[i]))} {_breakable(w)}</figcaption></figure>"
-            for i, w in enumerate(texts)
+            f'<figure><img alt="{w}" src="{data_uri(found.images[i])}"><figcaption>'
+            f"{html.escape(str(found.class_names[i]))} {w.replace('/', '/<wbr>')}</figcaption></figure>"
+            for i, w in enumerate(map(html.escape, texts))
             if found.found[i]
         ]
         parts.append(f'<div class="worst">{"".join(figures)}</div>')

@@ -6,13 +6,15 @@ from collections.abc import Mapping, Sequence
 
 import streamlit as st
 
-from sdviz.analysis import Evidence, MissingPart
+from sdviz.analysis import Evidence
 from sdviz.analysis.curves import Results, reported, results_of
 from sdviz.analysis.provenance import provenance
+from sdviz.analysis.tables import or_none
 from sdviz.evaluation.writing import csv_table
 from sdviz.ui.cache.kept import kept
 from sdviz.ui.charts import file_name
 from sdviz.ui.scores import ScoredSets
+from sdviz.ui.widgets import download
 
 MODE_TITLES = {"both": "distance + α · votes", "distance": "distance only", "votes": "votes only"}
 # intervals under settings that no report was made with
@@ -30,10 +32,8 @@ def _measured(state: ScoredSets) -> Results:
 def find_results(state: ScoredSets) -> Results:
     """Every metric: report.json's own under the bundle's settings, else computed once and kept."""
     if state.settings.is_own:
-        try:
-            return reported(state.evidence)
-        except MissingPart:
-            pass
+        if (found := or_none(lambda: reported(state.evidence))) is not None:
+            return found
     return _measured(state)
 
 
@@ -57,15 +57,7 @@ def offer_table(
     label: str = "CSV",
 ) -> None:
     """A button with the table as CSV."""
-    st.download_button(
-        label,
-        lambda: csv_table(header, rows, lines, title),
-        f"{file_name(title)}.csv",
-        "text/csv",
-        key=key,
-        on_click="ignore",
-        icon=":material/download:",
-    )
+    download(label, lambda: csv_table(header, rows, lines, title), f"{file_name(title)}.csv", key=key)
 
 
 def caption_with_table(

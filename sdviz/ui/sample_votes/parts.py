@@ -10,6 +10,7 @@ import streamlit as st
 from sdviz.analysis import MissingPart
 from sdviz.analysis.provenance import provenance
 from sdviz.analysis.rescoring import SetScores
+from sdviz.analysis.tables import or_none
 from sdviz.analysis.votes import OTHER, OUTLIERS, TRAIN, probabilities, shares_below
 from sdviz.ui.assets import style
 from sdviz.ui.cache.evidence import SEARCHING, start_search
@@ -72,14 +73,11 @@ def _about(view: SampleView) -> list[str]:
     if view.class_name:
         lines.append(f"class: {plain(view.class_name)}")
     if s.group == TRAIN and view.banks is not None:
-        lines.append(_in_cluster(view.names[int(view.banks.id_labels[s.row])]))
+        name = view.names[int(view.banks.id_labels[s.row])]
+        lines.append(cluster_before(name, "cluster: ") + plain(name))
     if s.group == OUTLIERS:
         lines += [plain(text) for text in outlier_text(view, s.row) if text]
     return lines
-
-
-def _in_cluster(name: str) -> str:
-    return f"cluster: {plain(name)}" if cluster_before(name) else plain(name)
 
 
 def outlier_text(view: SampleView, row: int) -> tuple[str, str]:
@@ -87,12 +85,10 @@ def outlier_text(view: SampleView, row: int) -> tuple[str, str]:
     banks = view.banks
     assert banks is not None
     was = view.names[int(banks.outlier_labels[row])]
-    try:
-        table = view.evidence.outliers
-        recipe = table.recipe(row)
-        target = view.names[int(table.target_labels[row])]
-    except MissingPart:
+    table = or_none(lambda: view.evidence.outliers)
+    if table is None:
         return f"of {was}", ""
+    recipe, target = table.recipe(row), view.names[int(table.target_labels[row])]
     how = f"S {recipe.start_timestep} (σ {table.sigma(row):.2f}), w {recipe.guidance_scale:g}"
     return f"{was}, told {target}", how
 
@@ -224,7 +220,8 @@ def _show_mixed(view: SampleView, k: int, said: tuple[str, ...]) -> None:
         return
     neighbours = list(zip(s.mixed_indices[0].tolist(), s.mixed_is_outlier[0].tolist(), strict=True))
     ids = [str((banks.outlier_ids if out else banks.id_ids)[row]) for row, out in neighbours]
-    sources = _sources(view, [row for row, out in neighbours if out])
+    table = or_none(lambda: view.evidence.outliers)
+    sources = {row: str(table.source_ids[row]) for row, out in neighbours if out} if table is not None else {}
     shown = view.show_pictures([*ids, *sources.values()])
     images = zip([*ids, *sources.values()], shown.images, shown.found, strict=True)
     picture = {one: data_uri(image) if found else "" for one, image, found in images}
@@ -259,13 +256,6 @@ def _show_mixed(view: SampleView, k: int, said: tuple[str, ...]) -> None:
         f"image, noised to step S and denoised under a wrong label.{example}"
     )
     say_missing(replace(shown, missing=tuple(line for line in shown.missing if line not in said)))
-
-
-def _sources(view: SampleView, rows: list[int]) -> dict[int, str]:
-    try:
-        return {row: str(view.evidence.outliers.source_ids[row]) for row in rows}
-    except MissingPart:
-        return {}
 
 
 # --- heads and place ------------------------------------------------------------------------------
