@@ -16,7 +16,7 @@ from .tables import Evidence, or_none
 
 Scale = Literal["log", "near", "linear"]
 MODES = ("both", "distance", "votes")
-# how far right of the threshold "near" reaches, in thresholds
+# where the axis of "near" ends, in multiples of the threshold
 NEAR_THRESHOLDS = 4.0
 
 
@@ -128,7 +128,7 @@ def _flagged(id_scores: np.ndarray, ood_scores: np.ndarray) -> tuple[np.ndarray,
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """What one score of Eq. 6 is worth, set by set."""
+    """The metrics of one score of Eq. 6 on each OOD set."""
 
     results: dict[str, SetResult]  # by OOD set
     means: dict[str, dict[str, MeanMetrics]]  # role -> mode -> means over its sets

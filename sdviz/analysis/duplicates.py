@@ -37,7 +37,7 @@ def ood_pairs(
         on_progress: Told the share done, 0..1.
 
     Raises:
-        MissingPart: It has not.
+        MissingPart: One of these is missing.
     """
     one, banks = evidence.sets[name], evidence.banks
     if one.features is None:
@@ -54,7 +54,7 @@ def outlier_pairs(
         evidence: A bundle with banks and the table of its outliers.
 
     Raises:
-        MissingPart: It has not, or no outlier in them.
+        MissingPart: One of these is missing, or there is no outlier.
     """
     banks, sources = _outliers(evidence)
     return _nearest(banks.outlier_features, banks.outlier_ids, banks, None, normalize, sources, on_progress)

@@ -127,7 +127,7 @@ def threshold_for(id_scores: np.ndarray, recall: float) -> float:
         >>> threshold_for(np.arange(100.0), 90)
         89.0
     """
-    # in whole numbers, for 0.95 is none that floats have
+    # in whole numbers: 0.95 is not exact as a float
     passing = -(-round(recall * 100) * len(id_scores) // 10_000)
     return float(id_scores[max(passing, 1) - 1])
 

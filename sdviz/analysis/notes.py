@@ -38,7 +38,7 @@ class Seen:
 
     set: str = ""  # the scored set, "outliers", or "" for another image
     label: str = ""  # the image's own class, "" where it is unknown
-    score: float | None = None  # Eq. 6, None for an image without one.
+    score: float | None = None  # Eq. 6, None for an image without a score
     threshold: float | None = None  # above it an image is called OOD; None where there is none
     settings: str = ""  # k, alpha and normalisation, as text
 
@@ -61,11 +61,7 @@ class NoteBook:
     """
 
     def __init__(self, file: Path) -> None:
-        """Nothing is opened or made yet.
-
-        Args:
-            file: `notes.sqlite` in the runs' folder.
-        """
+        """Nothing is opened or made yet. `file`: `notes.sqlite` in the runs' folder."""
         self.file = file
 
     def read(self, bundle_hash: str) -> dict[str, Note]:
@@ -165,7 +161,7 @@ class NoteBook:
         except sqlite3.OperationalError as error:
             if "no such table" in str(error):  # made this very moment
                 return []
-            # in a read-only folder WAL cannot make the files that it needs: then nobody writes, either
+            # in a read-only folder WAL cannot make its files, and nobody else can write either
             with closing(sqlite3.connect(address + "&immutable=1", uri=True)) as db:
                 return db.execute(query, (bundle_hash,)).fetchall()
 

@@ -1,9 +1,9 @@
 """The tables of the paper, and which of their cells this machine's bundles have measured themselves.
 
-Yoon et al., "Diffusion-based Semantic-Discrepant Outlier Generation for Out-of-Distribution Detection". A
-figure of ours stands in a row of the paper's only where a bundle trained on `cifar10` was made the way that the
-row says, its network too, and measured that very set by that very name. Of another network it has a row of its
-own. What was measured on other sets keeps its own name and stands apart.
+Yoon et al., "Diffusion-based Semantic-Discrepant Outlier Generation for Out-of-Distribution Detection". One of
+the paper's rows gets a figure of ours only from bundles trained on `cifar10` with the recipe and the network of
+that row, measured on exactly the set of the column. Other networks get rows of their own; other sets are listed
+apart, under their own names.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from ..evaluation.report import BaselineResult, ModeMetrics, Report
 from .records import BundleRecord
 
 PAPER_DATASET = "cifar10"
-# what the paper's columns are called, and the name that a report has for the very same images; the paper's LSUN
-# mixes two variants, so none of them can stand for it
+# the paper's columns, and the name of the same images in a report; the paper's LSUN mixes two variants, so no
+# set here is the same
 REPORT_NAMES = {"CIFAR-100": "cifar100", "SVHN": "svhn"}
 WHOLE = {"cifar100": 10_000, "svhn": 26_032}
 SD_TEST = "sd-outliers"
-# what the paper calls a pre-trained network, and how the name of ours begins where it is that one
+# the paper's name of a pre-trained network, and how our name of that network begins
 _PAPER_NETWORKS = {
     "ViT-B/16": "timm:vit_base_patch16_224",
     "ResNet-18": "timm:resnet18",

@@ -22,13 +22,13 @@ class Points:
     features: np.ndarray  # float32 (F,N,D)
     ids: np.ndarray  # str (N,)
     sets: np.ndarray  # str (N,): `TRAIN`, `OUTLIERS` or a scored set's name
-    # int64 (N,): the cluster of a training image, of an outlier's source, and for a scored image the one that
-    # g_in says; -1 where nobody says
+    # int64 (N,): the pseudo-label of a training image or of an outlier's source, g_in's answer for a scored
+    # image; -1 where unknown
     clusters: np.ndarray
     start_timesteps: np.ndarray  # int64 (N,), S of an outlier; -1 for other images, or where it is unknown
     target_labels: np.ndarray  # int64 (N,), the wrong label that an outlier was made with; -1 for other images
     scored_rows: np.ndarray  # int64 (N,), the image's row in its scored set; -1 for reference images
-    # the epochs that the one frame stands for, where no image is elsewhere in another one
+    # the epochs that a single frame stands for, where features are the same in all of them
     same_in: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -48,7 +48,7 @@ class Points:
 
 
 def moves(stack: np.ndarray) -> bool:
-    """Whether any image is elsewhere in another epoch, of features (F,N,D): with a frozen encoder none is."""
+    """Whether any image's features, of (F,N,D), change between epochs; with a frozen encoder none do."""
     return bool((stack != stack[:1]).any())
 
 

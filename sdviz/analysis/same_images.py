@@ -26,10 +26,10 @@ SAME_IMAGES = "same_images.parquet"
 def find_images(
     bundle: Bundle, ids: np.ndarray | Sequence[str], sources: Iterable[str] = (), pictures: bool = True
 ) -> Found:
-    """As `data.look_up`, and what is not found so in torchvision's files, where the bundle knows their order.
+    """Finds images as `data.look_up` does, then in torchvision's files if the bundle knows their order.
 
-    Those files are lossless. Where the bundle's outliers went through JPEG to be like its images, the images
-    found there do so, too: near to the file's own, not the same.
+    Those files are lossless. If the bundle's outliers were JPEG-coded to resemble its images, the images found
+    there are JPEG-coded as well; they are close to the file's own, not equal.
 
     Args:
         bundle: Whose tables have these ids.

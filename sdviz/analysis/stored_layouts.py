@@ -18,7 +18,7 @@ from ..projection import (
     write_layouts,
 )
 from .points import OUTLIERS, TRAIN, Points, available_sets, final_points, snapshot_points
-from .tables import Evidence, MissingPart
+from .tables import Evidence, MissingPart, or_none
 
 FOLDER = ".layouts"
 USUAL_POINTS = 2_000
@@ -42,19 +42,14 @@ class View:
 
 def usual_sets(evidence: Evidence, names: list[str]) -> list[str]:
     """All but the validation sets, which resemble their test sets."""
-    try:
-        roles = {name: one.role for name, one in evidence.sets.items()}
-    except MissingPart:
-        roles = {}
+    roles = {name: one.role for name, one in (or_none(lambda: evidence.sets) or {}).items()}
     return [name for name in names if roles.get(name) != "validation"] or names
 
 
 def figure_3_sets(evidence: Evidence, names: list[str]) -> list[str]:
     """Those of the paper's Figure 3: training images, one OOD set, the nearest there is, and the outliers."""
-    try:
-        ood = [name for name, one in evidence.ood_sets.items() if one.role in ("near", "far") and name in names]
-    except MissingPart:
-        ood = []
+    sets = or_none(lambda: evidence.ood_sets) or {}
+    ood = [name for name, one in sets.items() if one.role in ("near", "far") and name in names]
     return [name for name in names if name in (TRAIN, OUTLIERS, *ood[:1])]
 
 

@@ -25,7 +25,7 @@ MAP_OF_BANK, MAP_OF_SET = 600, 250
 class Sample:
     """An image that a bundle's tables know, or a new one."""
 
-    id: str  # its id
+    id: str
     group: str  # the scored set that it is of, `TRAIN`, `OUTLIERS`, or `OTHER` for a new one
     role: str  # "id", "near", "far" or "validation", "train", "outlier", "" for a new one
     row: int  # in the set or bank, -1 for a new one
@@ -212,7 +212,7 @@ def feature_map(evidence: Evidence, normalize: bool) -> FeatureMap:
 class Parts:
     """The terms of one image's score."""
 
-    distance: float  # the first term of Eq. 6.
+    distance: float  # the first term of Eq. 6
     votes: int  # outliers among the k nearest of both banks
     alpha: float  # weight of a vote
     total: float  # distance + alpha * votes

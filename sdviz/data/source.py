@@ -28,13 +28,12 @@ class Source(ABC):
     (`kinds`), or, with neither, for sets under the data root (`names`).
     """
 
-    # its place in lists of names. Where two sources have the same split, the smaller one is read.
-    order: int = 100
+    order: int = 100  # its place in lists of names; of two sources with the same split the smaller one is read
     built_in: tuple[str, ...] = ()  # names of sets that are on every machine. No other source answers for them.
-    # as "folder" for names such as folder:PATH. Such a set has one split, and as nothing but its file's name
-    # tells it from others, its ids end in "@" and a hash of the picture.
+    # as "folder" for names such as folder:PATH. Such a set has one split; its ids end in "@" and a hash of the
+    # picture, since two files may have the same name.
     kinds: tuple[str, ...] = ()
-    # those kinds that a form offers -> what to call one, and the path of an example
+    # kinds that a form offers -> their title there, and the path of an example
     on_form: Mapping[str, tuple[str, str]] = {}
     downloads: Mapping[str, int] = {}  # names that `download` takes -> bytes to fetch
     size_px: int | None = None  # the only height and width that its images have; None where they are resized

@@ -67,7 +67,7 @@ def download(name: str, root: Path, on_progress: OnProgress | None = None) -> tu
 
 
 def how_to_open(path: Path) -> tuple[str, ...]:
-    """What to call something that `download` fetched, so that sdviz opens it; or that it does not.
+    """The names under which sdviz opens what `download` fetched, else a sentence that it cannot.
 
     Returns:
         Names as `sdviz.data.load` takes them, as in "npz:PATH"; of a folder one or more. Else one sentence.

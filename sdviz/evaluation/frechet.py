@@ -155,7 +155,7 @@ def _inception(path: Path) -> torch.nn.Module:
     except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
         raise InceptionError(f"{path}: damaged, or holds more than weights") from error
 
-    # its constructor opens its file as a pickle of anything: it gets one that holds what was just read
+    # its constructor would unpickle any file: it gets one with the tensors that were just read
     safe = io.BytesIO()
     torch.save(state, safe)
     safe.seek(0)

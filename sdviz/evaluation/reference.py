@@ -1,4 +1,4 @@
-"""Reads one score: its percentile among ID scores, and whether it is flagged."""
+"""What one score means: its percentile among ID scores, and whether it is flagged."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..detection.score import Scores
 
 @dataclass(frozen=True, eq=False)
 class OODReference:
-    """ID scores to read others against."""
+    """ID scores that other scores are compared with."""
 
     id_scores: np.ndarray  # float64 (N,), ascending
     threshold: float  # the largest score that is not flagged, see `id_recall_threshold`
@@ -67,7 +67,7 @@ def id_recall_threshold(id_scores: np.ndarray) -> float:
         ValueError: No scores, or NaN or infinite ones.
     """
     ordered = np.sort(_finite("ID scores", id_scores))
-    # ceil(0.95 N) in whole numbers, for 0.95 is none that floats have
+    # ceil(0.95 N) in whole numbers: 0.95 is not exact as a float
     return float(ordered[-(-95 * len(ordered) // 100) - 1])
 
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import platform
-import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from types import NoneType
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from .. import __version__
 from ..config.nodes import Node
@@ -331,26 +329,3 @@ def cluster_report(clusters: np.ndarray, classes: np.ndarray, n_clusters: int, s
         "nmi": None if found is None else found.nmi,
         "ari": None if found is None else found.ari,
     }
-
-
-# --- its keys -------------------------------------------------------------------------------------
-
-
-def report_keys() -> dict[str, str]:
-    """Every key of report.json and what it means; `<set>` stands for the name of any set."""
-    return dict(_keys(Report, ""))
-
-
-def _keys(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str]]:
-    for name, field in model.model_fields.items():
-        path = f"{prefix}{name}"
-        kind = field.annotation
-        extra = field.json_schema_extra
-        named: Any = extra.get("by", []) if isinstance(extra, dict) else []
-        for part in named:
-            path += f".<{part}>"
-            kind = typing.get_args(kind)[1]
-        yield path, field.description or ""
-        inner = [k for k in typing.get_args(kind) if k is not NoneType] or [kind]
-        if isinstance(inner[0], type) and issubclass(inner[0], BaseModel):
-            yield from _keys(inner[0], path + ".")

@@ -49,11 +49,7 @@ class FeatureSet:
     heads: Mapping[str, np.ndarray] | None = None
 
     def check(self, feature_dim: int) -> None:
-        """Raises ValueError, naming set and fault, where it cannot be scored.
-
-        Args:
-            feature_dim: D of the banks.
-        """
+        """Raises ValueError, naming set and fault, where it cannot be scored. `feature_dim`: D of the banks."""
         n = len(self.features)
         if self.role not in ("id", *OOD_ROLES):
             raise ValueError(f"{self.name}: role {self.role!r} is not one of id, {', '.join(OOD_ROLES)}")

@@ -100,13 +100,13 @@ class OutlierSample:
     Attributes:
         images: uint8 (n,H,W,3).
         labels: What each source is, "" where unknown.
-        told: What each was told to be, "" where unknown.
+        target_labels: The wrong label of each, "" where unknown.
         shards: How many shards there are.
     """
 
     images: np.ndarray
     labels: list[str]
-    told: list[str]
+    target_labels: list[str]
     shards: int
 
 

@@ -55,7 +55,7 @@ def _sentence(text: str) -> str:
 def why_not_found(pictures: Pictures) -> str:
     """Why there is no image of an id that somebody typed or linked to, and how to get its set."""
     line = pictures.missing[0] if pictures.missing else ""
-    # of ids that a bundle knows it is true: of one that somebody typed it would mislead
+    # true of ids that a bundle knows, but misleading for one that somebody typed
     if not line or line.endswith("no longer what their id says"):
         return " ".join(["no image has this id.", *(f"{_sentence(way.text)}." for way in pictures.ways)])
     return " ".join(missing_lines(pictures.missing, pictures.ways))

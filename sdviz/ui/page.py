@@ -47,8 +47,7 @@ class PageContext:
 
     bundle: Bundle | None  # the bundle in use, None without one
     problem: str  # why there is none, one line for the person; "" with a bundle
-    # the page shows up anew: it is the first of this browser session, or another was left for it
-    entered: bool = False
+    entered: bool = False  # whether the page was just opened: another page, or none, was shown before
 
 
 @kept("icon")
@@ -106,7 +105,7 @@ def setup_bundle_page(title: str, idea: str, shows: str, makes_outliers: bool = 
     """Sets up a page that needs a bundle; without one it says what the page `shows`, and the page ends.
 
     Returns:
-        The bundle, and whether the page shows up anew.
+        The bundle, and whether the page was just opened.
     """
     context = setup_page(title, idea, makes_outliers)
     if context.bundle is None:
@@ -115,7 +114,7 @@ def setup_bundle_page(title: str, idea: str, shows: str, makes_outliers: bool = 
     return context.bundle, context.entered
 
 
-# settings for which each bundle has its own defaults or names: a switch of bundles drops them
+# settings whose defaults or names depend on the bundle: a switch of bundles drops them
 _BUNDLE_SETTINGS = ("S", "w", "target", "steps", "solver", "interval", "data", "class")
 # keys of the bundle that was chosen or named by a link, and of what a switch dropped
 _CHOSEN, _DROPPED = "bundle_chosen", "bundle_dropped"

@@ -24,7 +24,7 @@ class ScoredSets(BundleView):
     """A bundle with every scored set under the settings in use."""
 
     settings: ScoreSettings  # k, alpha and normalisation
-    scores: dict[str, SetScores]  # Eq. 6 of each set.
+    scores: dict[str, SetScores]  # Eq. 6 of each set
     reference: OODReference  # the held-out ID scores in order, and the threshold at 95 % ID recall
     threshold: float  # in use; a score above it is called OOD
 
@@ -62,8 +62,7 @@ def scored_sets(evidence: Evidence, library: PictureLibrary, why_not: str) -> Sc
 class SetsNow:
     """What is known of the scored sets at this moment."""
 
-    # Eq. 6 of each; None while they are searched for, or where they cannot be known.
-    scores: dict[str, SetScores] | None
+    scores: dict[str, SetScores] | None  # Eq. 6 of each; None while searched for, or where unknown
     problem: str  # why they cannot be known, "" else
     to_order_by: dict[str, SetScores]  # the same, else the bundle's own scores, else nothing
     # the person's, else the one at 95 % ID recall under these settings; None without scores

@@ -41,13 +41,13 @@ _OWN_SHADE = {
     "shapes-novel": 0, "shapes-novel-val": 0, "shapes-empty": 0, "digits": 4,
     "cifar10": 0, "cifar100": 0, "svhn": 0,
 }  # fmt: skip
-# beside "SD outliers", those of the bank, the set's own id would say nothing
+# the set's own id would not tell it from the bank's SD outliers
 _SET_NAMES = {SD_TEST: ROLE_NAMES["sd"]}
 _OOD_ROLES = ("near", "far", "validation")
-# beside the outlier bank's own green
+# shades of the outlier bank's green
 _SD_SHADES = ("#6ED8B0", "#00634A")
-# clusters and classes have no order. The first ten are seen on white and on near-black, and neither look like
-# training images nor like near-OOD ones beside them, for the colour-blind too; then Okabe and Ito's
+# clusters and classes have no order. The first ten are visible on white and on near-black and differ from the
+# colours of training and near-OOD images, for the colour-blind too; then Okabe and Ito's
 _CLUSTER_COLOURS = (
     "#5A48E0", "#AC8053", "#33CC99", "#8A4266", "#7FB03A", "#AA4499", "#75BDBD", "#32673B", "#BDBD75",
     "#888888", "#0072B2", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#D55E00",

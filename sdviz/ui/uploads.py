@@ -18,7 +18,7 @@ class KeptUploads:
     """The prepared pictures of one browser session, uint8 (H,W,3) by id."""
 
     now: dict[str, np.ndarray] = field(default_factory=dict)  # what the uploader on the page holds
-    before: dict[str, np.ndarray] = field(default_factory=dict)  # what an uploader held that has gone since
+    before: dict[str, np.ndarray] = field(default_factory=dict)  # from uploaders that are no longer on the page
 
     def take(self, chosen: dict[str, np.ndarray]) -> None:
         """Records what the uploader holds in this run.

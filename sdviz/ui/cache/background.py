@@ -20,18 +20,18 @@ from sdviz.ui.cache.kept import is_in_use
 
 T = TypeVar("T")
 
-# The device does one thing at a time, whoever asks
+# The device does one thing at a time
 DEVICE_LOCK = threading.Lock()
 
 
 def let_others_compute() -> None:
-    """Gives `DEVICE_LOCK`, which is held, to who waits for it, between two parts of long work."""
+    """Lets a waiting thread take `DEVICE_LOCK` for a moment, between two parts of long work that holds it."""
     DEVICE_LOCK.release()
     time.sleep(0.002)
     DEVICE_LOCK.acquire()
 
 
-# A page that waits for a task asks at least so often
+# A page that waits for a task asks at least this often
 _ASKS_EVERY_SEC = 10.0
 _STOP_AGAIN_SEC = 2.0
 
@@ -41,7 +41,7 @@ class Lane:
     """One kind of work."""
 
     what: str  # what it does
-    # how long the program's end waits for the line of Python in hand; None for as long as it takes
+    # how long the end of the program waits for this lane; None for as long as it takes
     end_sec: float | None = None
 
 
@@ -186,7 +186,7 @@ class _Thread:
                 self._current._asked.set()
                 thread = ctypes.c_ulong(self._thread.ident or 0)
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(_Ending))
-            # a library may swallow it: then once more
+            # a library may catch the exception: then it is raised again
             self._thread.join(_STOP_AGAIN_SEC if seconds is None else min(_STOP_AGAIN_SEC, seconds))
 
 

@@ -22,11 +22,7 @@ class Download:
     """One data set on its way to the data folder."""
 
     def __init__(self, name: str, root: Path) -> None:
-        """Starts.
-
-        Args:
-            name: One that `can_download`.
-        """
+        """Starts. `name`: one that `can_download`."""
         self.name = name
         self._root = root
         self._partial: Path | None = None

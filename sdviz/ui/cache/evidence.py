@@ -14,7 +14,7 @@ from sdviz.ui.cache.background import DEVICE_LOCK, Task, let_others_compute, sta
 from sdviz.ui.cache.kept import kept
 from sdviz.ui.session import ScoreSettings
 
-# Until somebody asks for its result a search leaves the processor to the page that is just being opened
+# A search nobody waits for starts this late: the page that is being opened needs the processor
 _BEGINS_AFTER_SEC = 3.0
 SEARCHING = "Searching the neighbours of every scored image, once for these settings"
 

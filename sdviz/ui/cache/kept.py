@@ -275,7 +275,7 @@ def in_use(bundle_hash: str) -> None:
         while len(_recent) > MOST_BUNDLES:
             _recent.popitem(last=False)
         if bundle_hash not in stay:
-            # also what was left behind of this one: work on it has been given up since it was in use
+            # and old values of this bundle: work on it was given up while it was not in use
             stay &= set(_recent)
             for name, how in KEPT.items():
                 if how.per_bundle:

@@ -58,11 +58,7 @@ class LayoutStore:
         return self._find(settings.key(features))
 
     def start(self, features: np.ndarray, settings: LayoutSettings) -> LayoutJob:
-        """Starts computing layouts, or finds the job that does.
-
-        Args:
-            features: float (F,N,D).
-        """
+        """Starts computing layouts, or finds the job that does. `features`: float (F,N,D)."""
         key, n_points = settings.key(features), features.shape[0] * features.shape[1]
         kind = (settings.method, settings.dims)
 

@@ -14,7 +14,7 @@ from sdviz.ui.cache.kept import Store, store
 
 # Doubled by guidance, as many rows as the network takes at once
 IMAGES_AT_ONCE = 64
-# After this time the browser has drawn the page, and a person who only passes through has left it
+# By then the browser has drawn the page, and a person who only passes through has left it
 NEXT_AFTER_SEC = 0.4
 
 # How many pictures were made because a page "asked", and how many in advance, for the "next" step

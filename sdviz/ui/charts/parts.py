@@ -35,7 +35,7 @@ class Bars:
     x: np.ndarray | Sequence[str]  # str or numbers (N,)
     y: np.ndarray  # (N,)
     colour: str | Sequence[str]  # one, or one for each bar
-    # whether the names are steps of a scale: where there is no room some may be left out
+    # whether the names are steps of a scale, so that some may be left out where there is no room
     in_steps: bool = False
     lying: bool = False  # whether the bars lie, each with its whole name at the left: for many or long names
 
@@ -50,7 +50,7 @@ class Points:
     colour: str  # of their faces
     size_px: int = 6  # across, on the page
     ringed: bool = False  # with an edge in the colour of text, so that they stand out
-    symbol: Literal["circle", "star"] = "circle"  # "circle" or "star"
+    symbol: Literal["circle", "star"] = "circle"
     texts: Sequence[str] = ()  # shown when the mouse is on one, str (N,); none for ""
 
 
@@ -63,7 +63,7 @@ class Heat:
     y: Sequence[str]  # names of the rows
     z: np.ndarray  # float (rows, columns); NaN is an empty cell
     number: str = ".1f"  # how a number is written, as in ".1f"
-    # whether the numbers are differences: 0 is pale, and what lies above and below has a colour each
+    # whether the numbers are differences: 0 is pale, positive and negative have a colour each
     signed: bool = False
     from_top: bool = False  # whether the first row is the top one
     framed: tuple[int, int] | None = None  # row and column of a cell with a frame around it
@@ -79,6 +79,6 @@ class Heat:
 class Mark:
     """A straight line across the chart, in the colour of text."""
 
-    at: float  # where
-    text: str = ""  # next to it
+    at: float
+    text: str = ""
     upright: bool = True  # on the x axis; else on the y axis

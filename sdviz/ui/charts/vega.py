@@ -17,7 +17,7 @@ from sdviz.ui.theme import mark_colour
 _STAR = "M0,-1L.23,-.31L.95,-.31L.36,.12L.59,.81L0,.38L-.59,.81L-.36,.12L-.95,-.31L-.23,-.31Z"
 # of a logarithmic axis: half of one image, so that a bar of one is seen
 _LOG_FLOOR = 0.5
-# more letters below an axis than fit side by side on half a page are turned
+# labels below an axis with more letters than this are turned: they do not fit on half a page
 _LETTERS_IN_A_ROW = 45
 
 

@@ -22,11 +22,7 @@ _MARKS = {"done": "✓", "running": "▶", "failed": "✕", "cancelled": "■", 
 
 
 def stage_strip(stages: list[StageView], eta_sec: float | None, *, key: str) -> None:
-    """Shows the stages.
-
-    Args:
-        eta_sec: Seconds to the end of the one at work, None where unknown.
-    """
+    """Shows the stages. `eta_sec`: seconds to the end of the one at work, None where unknown."""
     data = []
     for stage in stages:
         name = STAGE_NAMES.get(stage.name, stage.name)

@@ -20,7 +20,7 @@ from sdviz.ui.embeddings.state import Known
 # outliers to make again at most: seconds on two CPU cores
 MOST_MADE = 400
 _MADE_AT_ONCE = 8
-# nobody waits for all of them: other pages come first
+# other pages come first: nobody waits for all of these pictures
 _BEGIN_AFTER_SEC, _REST_SHARE = 4.0, 1.0
 
 

@@ -188,7 +188,7 @@ def _note(view: ScoredSets, one: str, seen: Seen) -> None:
 
     problem = st.session_state.pop(_PROBLEM, "")
     if not problem:
-        # what is kept counts, whoever wrote it
+        # the stored note is shown, whoever wrote it
         st.session_state[verdict_key] = (kept.verdict or None) if kept else None
         st.session_state[text_key] = kept.text if kept else ""
     st.pills(

@@ -47,7 +47,7 @@ class Source:
 
     id: str
     image: np.ndarray  # uint8 (H,W,3)
-    label: int  # y~, the cluster that the outlier must not be told
+    label: int  # y~, its cluster, which is never the target label of the outlier
     label_note: str  # "" where the label is the set's own, else how sure the clusterer is
     has_mask: bool  # whether the object's mask is known
     title: str = ""  # the image's own class or what else it is called; "" where that is its cluster's name

@@ -19,7 +19,7 @@ _LINES = {
     "dot": "on 0 3px,off 3px 6px",
     "dashdot": "on 0 8px,off 8px 10px,on 10px 12px,off 12px 14px",
 }
-# a number, and the mark of the best one before it: they stay on one line
+# a number, with the mark of the best one: it stays on one line
 _NUMBER = re.compile(r"(▲ )?[+-]?[\d.,]+")
 
 
@@ -57,11 +57,7 @@ def boxed(table: str) -> str:
 
 
 def table_html(header: Sequence[Cell | str], rows: Sequence[Row], text: int = 1) -> str:
-    """A table.
-
-    Args:
-        text: How many columns from the left hold words; the others stand at the right.
-    """
+    """A table. `text`: how many columns from the left hold words; the others stand at the right."""
     top = "".join(f"<th{_kind(i, text)}>{_cell(name, breaks=True)}</th>" for i, name in enumerate(header))
     body = []
     for row in rows:

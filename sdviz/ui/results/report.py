@@ -184,7 +184,7 @@ def _of_the_report(evidence: Evidence, lines: Mapping[str, str]) -> list[str]:
         ]
     if report.clusters is not None:
         c = report.clusters
-        # as Pseudo-labels has them
+        # written as on Pseudo-labels
         accuracy = "" if c.accuracy is None else f"{100 * c.accuracy:.2f}"
         parts_of_1 = ["" if v is None else f"{v:.4f}" for v in (c.nmi, c.ari)]
         header = ["labels from", "clusters", "images", "accuracy, %", "NMI, 0 to 1", "ARI, 0 to 1"]

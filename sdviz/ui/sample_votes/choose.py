@@ -62,7 +62,7 @@ class _Choice(BundleView):
         ids, scores = group_ids(self.evidence)[group], self.now.to_order_by.get(group)
         if scores is None:
             return ids[ordered(np.zeros(len(ids)), 0.0, True, RANDOM)], np.empty(0)
-        # while the threshold is unknown, the median takes its place
+        # the median stands in for an unknown threshold
         border = float(np.median(scores.total)) if self.now.threshold is None else self.now.threshold
         is_id = scored_sets(self.evidence)[group].role == "id"
         rows = ordered(scores.total, border, is_id, order)

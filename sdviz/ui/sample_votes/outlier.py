@@ -110,7 +110,7 @@ def _pictures(
     pictures = np.stack([one.image for one in made])
     jpeg = ((view.bundle.manifest.config or {}).get("outliers") or {}).get("jpeg")
     if jpeg:
-        # as the bank was: at S = 0 the image is left as it is
+        # as the outliers of the bank; at S = 0 the image is the original
         edited = np.array([recipe.start_timestep > 0 for recipe in recipes] * 2)
         pictures[edited] = through_jpeg(pictures[edited], jpeg["quality"], jpeg["subsampling"])
     return pictures[: len(recipes)], pictures[len(recipes) :]

@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 from sdviz.config.nodes import Node
 from sdviz.config.tree import RunConfig
 
-# how far from an excluded border a range begins
+# how far from an excluded end a range begins
 _OPEN_BORDER = 1e-9
 
 
