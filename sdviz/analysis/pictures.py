@@ -15,10 +15,8 @@ from PIL import Image
 
 from .. import data
 from ..bundle import BundleError
-from ..data import MissingDataError
-from ..data.decode import through_jpeg
 from ..outliers import Recipe
-from .same_images import find_images
+from .same_images import find_images, through_own_jpeg
 from .tables import Evidence, or_none
 
 KEPT_AT_MOST = 50_000
@@ -72,20 +70,13 @@ def _ways(lost: list[str]) -> list[Way]:
     for name, split in parts:
         if name in _WITHOUT_A_FILE or not _NAME.fullmatch(name) or not _NAME.fullmatch(split):
             continue
-        if _is_here(name, split):
+        if split in data.splits_here(name):
             file = f"`{name}_{split}.parquet` in `{data.data_root()}`"
             text = f"what is here of {name} has other ids: these are of {file}"
             ways.append(Way(name, split, text, False))
         else:
             ways.append(Way(name, split, way_to_get(name, split), True))
     return ways
-
-
-def _is_here(name: str, split: str) -> bool:
-    try:
-        return split in data.splits(name)
-    except MissingDataError:
-        return False
 
 
 def without_wordnet_id(name: str) -> str:
@@ -208,7 +199,8 @@ class PictureLibrary:
                 ids=table.source_ids[there],
                 **asdict(recipe),
             )
-            made |= dict(zip(table.ids[there].tolist(), self._as_trained(batch.outliers), strict=True))
+            pictures = through_own_jpeg(bundle, batch.outliers)
+            made |= dict(zip(table.ids[there].tolist(), pictures, strict=True))
         return made, why, lost
 
     def _of_held_out(
@@ -226,13 +218,9 @@ class PictureLibrary:
             batch = bundle.generate(sources.images[there], ids=names[there], **asdict(recipe))
         except (BundleError, ValueError) as error:  # no clusterer names their clusters, or a damaged network
             return {}, [str(error)], []
-        made = dict(zip(np.array(ids)[there].tolist(), self._as_trained(batch.outliers), strict=True))
+        pictures = through_own_jpeg(bundle, batch.outliers)
+        made = dict(zip(np.array(ids)[there].tolist(), pictures, strict=True))
         return made, list(sources.missing), names[~there].tolist()
-
-    def _as_trained(self, pictures: np.ndarray) -> np.ndarray:
-        """Outliers as the detector saw them: through JPEG where the run put them through it."""
-        jpeg = ((self._evidence.bundle.manifest.config or {}).get("outliers") or {}).get("jpeg")
-        return through_jpeg(pictures, jpeg["quality"], jpeg["subsampling"]) if jpeg else pictures
 
 
 def held_out_recipe(evidence: Evidence) -> Recipe | None:

@@ -9,6 +9,7 @@ its place among the images of that class in the original order (`nth`, from 0). 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -21,6 +22,12 @@ from ..data import DataError, Found, ImageSet
 from ..data.decode import through_jpeg
 
 SAME_IMAGES = "same_images.parquet"
+
+
+def through_own_jpeg(bundle: Bundle, pictures: np.ndarray) -> np.ndarray:
+    """Pictures as the detector saw them: through JPEG if the run put its outliers through it, else unchanged."""
+    jpeg = ((bundle.manifest.config or {}).get("outliers") or {}).get("jpeg")
+    return through_jpeg(pictures, jpeg["quality"], jpeg["subsampling"]) if jpeg and len(pictures) else pictures
 
 
 def find_images(
@@ -44,7 +51,6 @@ def find_images(
     names = np.asarray(ids, str)
     if found.found.all() or path is None:
         return found
-    jpeg = ((bundle.manifest.config or {}).get("outliers") or {}).get("jpeg")
     place_of, lost = _places(str(path), bundle.hash), np.flatnonzero(~found.found)
     sets: dict[tuple[str, str], list[int]] = {}
     for row in lost.tolist():
@@ -68,13 +74,12 @@ def find_images(
             if pictures:
                 found.images[row] = whole.images[at]
         new = np.array([row for row in rows if found.found[row]], np.int64)
-        if pictures and jpeg and len(new):
-            found.images[new] = through_jpeg(found.images[new], jpeg["quality"], jpeg["subsampling"])
+        if pictures:
+            found.images[new] = through_own_jpeg(bundle, found.images[new])
         classes = found.class_names.astype(object)
         classes[new] = np.array(whole.class_names, dtype=object)[found.labels[new]]
-        found = Found(found.images, found.found, found.labels, classes.astype(str), found.missing)
-    missing = () if found.found.all() else found.missing
-    return Found(found.images, found.found, found.labels, found.class_names, missing)
+        found = replace(found, class_names=classes.astype(str))
+    return replace(found, missing=()) if found.found.all() else found
 
 
 @lru_cache(maxsize=2)

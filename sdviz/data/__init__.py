@@ -53,6 +53,7 @@ __all__ = [
     "permutation",
     "prepare_upload",
     "splits",
+    "splits_here",
 ]
 
 # sets that every machine has
@@ -130,10 +131,14 @@ def splits(name: str) -> tuple[str, ...]:
     Raises:
         MissingDataError: No such set on this machine; says how to get it.
     """
-    present = _present_splits(name)
-    if not present:
+    if not (present := splits_here(name)):
         raise MissingDataError(_how_to_get(name, None))
-    return tuple(present)
+    return present
+
+
+def splits_here(name: str) -> tuple[str, ...]:
+    """The splits of a set that are on this machine, none where the set is not here."""
+    return tuple(_present_splits(name))
 
 
 def all_splits(name: str) -> tuple[str, ...]:

@@ -87,21 +87,18 @@ def refuse_shared(evidence: Evidence) -> str:
     own = evidence.bundle.manifest.score
     if own is None:
         return ""
-    most = max(own.k, max_k(evidence))
-    misses = {}
+    most, misses = max(own.k, max_k(evidence)), {}
     for key, fits, takes in (
         ("k", lambda value: value == round(value) and 1 <= value <= most, f"a whole number from 1 to {most}"),
         ("alpha", lambda value: 0 <= value <= MAX_ALPHA, f"from 0 to {MAX_ALPHA:g}"),
         ("unit", lambda value: value in (0, 1), "1 or 0"),
+        ("t", lambda value: 0 <= value <= highest_threshold(evidence), ""),
     ):
         said = str(st.session_state.get(key, ""))
         if said and not _fits(said, fits):
+            takes = takes or f"from 0 to {highest_threshold(evidence):.4g}, above which no score can be"
             misses[key] = (said, takes)
             set_shared(key, None)
-    said = str(st.session_state.get("t", ""))
-    if said and not _fits(said, lambda value: 0 <= value <= highest_threshold(evidence)):
-        misses["t"] = (said, f"from 0 to {highest_threshold(evidence):.4g}, above which no score can be")
-        set_shared("t", None)
     return not_taken(misses)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
+
+K = TypeVar("K")
 
 # for a widget whose value stands in the address and stays when the page is left
 KEPT: dict[str, Any] = {"bind": "query-params", "persist_state": "session"}
@@ -30,6 +32,12 @@ def choose_one(label: str, options: Sequence[str], key: str, **more: Any) -> str
     # without a default a browser that has no value yet would mark no option
     found = st.segmented_control(label, options, default=options[0], required=True, key=key, **KEPT, **more)
     return str(found or options[0])
+
+
+def choose_key(label: str, titles: Mapping[K, str], key: str, **more: Any) -> K:  # noqa: ANN401
+    """As `choose_one` over the titles, which the address has; returns the key of the one chosen."""
+    chosen = choose_one(label, list(titles.values()), key, **more)
+    return next(one for one, title in titles.items() if title == chosen)
 
 
 def select_one(label: str, options: Sequence[str], key: str, **more: Any) -> str:  # noqa: ANN401

@@ -93,11 +93,8 @@ def _image(view: ScoredSets, one: str) -> Seen | None:
     cells = [Cell(data_uri(pictures.images[0]), one, colour, own_class or "class unknown", one)]
     heads = [Label("this image")]
     if near is not None:
-        its_class = str(pictures.class_names[1])
-        its_cluster = view.cluster_name(near.cluster)
-        text = f"{cluster_before(its_cluster)}{its_cluster}"
-        small = f"{near.id}, distance {near.distance:.3f}" + (f", is {its_class}" if its_class else "")
-        cells.append(Cell(data_uri(pictures.images[1]), near.id, TRAIN_COLOUR, text, small))
+        small = f"{near.id}, distance {near.distance:.3f}"
+        cells.append(_training_cell(pictures, near.id, view.cluster_name(near.cluster), small))
         heads.append(Label("nearest training image"))
     _grid(cells, heads, pictures)
     if place is None:
@@ -139,11 +136,9 @@ def _outlier(view: ScoredSets, one: str, row: int) -> Seen:
     pictures = pictures_of(view, [one, source])
     was, target = (view.cluster_name(int(column[row])) for column in (table.labels, table.target_labels))
     recipe = table.recipe(row)
-    its_class = str(pictures.class_names[1])
-    text, small = f"{cluster_before(was)}{was}", source + (f", is {its_class}" if its_class else "")
     cells = [
         Cell(data_uri(pictures.images[0]), one, OUTLIER_COLOUR, f"{was}, told {target}", one),
-        Cell(data_uri(pictures.images[1]), source, TRAIN_COLOUR, text, small),
+        _training_cell(pictures, source, was, source),
     ]
     _grid(cells, [Label("this outlier"), Label("its source")], pictures)
     st.markdown(
@@ -151,11 +146,15 @@ def _outlier(view: ScoredSets, one: str, row: int) -> Seen:
         f"(σ {table.sigma(row):.2f}), w = {recipe.guidance_scale:g}. "
         "It should show another object on the same background."
     )
-    return Seen(
-        "SD outliers",
-        f"{was}, told {target}",
-        settings=f"S = {recipe.start_timestep}, w = {recipe.guidance_scale:g}",
-    )
+    settings = f"S = {recipe.start_timestep}, w = {recipe.guidance_scale:g}"
+    return Seen("SD outliers", f"{was}, told {target}", settings=settings)
+
+
+def _training_cell(pictures: Pictures, one: str, cluster: str, small: str) -> Cell:
+    """The second of two pictures: a training image, with its cluster and its own class."""
+    its_class = str(pictures.class_names[1])
+    text, small = f"{cluster_before(cluster)}{cluster}", small + (f", is {its_class}" if its_class else "")
+    return Cell(data_uri(pictures.images[1]), one, TRAIN_COLOUR, text, small)
 
 
 def _grid(cells: list[Cell], heads: list[Label], pictures: Pictures) -> None:

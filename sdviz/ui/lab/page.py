@@ -93,9 +93,7 @@ def _lab(bundle: Bundle, sources: list[Source]) -> None:
 
 def _pairs(sources: list[Source], targets: np.ndarray, recipe: Recipe) -> list[OutlierRequest]:
     """The outlier of each source, then the control of each."""
-    wrong = [
-        OutlierRequest(s.id, s.image, s.label, int(t), recipe) for s, t in zip(sources, targets, strict=True)
-    ]
+    wrong = [s.request(int(t), recipe) for s, t in zip(sources, targets, strict=True)]
     return wrong + [replace(one, target_label=one.label) for one in wrong]
 
 
@@ -214,11 +212,7 @@ def _show_all_targets(
 ) -> list[Outlier]:
     """Shows every image under every label, the right one as control; returns the results source by source."""
     names = usual_names(bundle)
-    requests = [
-        OutlierRequest(s.id, s.image, s.label, target, settings.recipe)
-        for s in sources
-        for target in range(len(names))
-    ]
+    requests = [s.request(target, settings.recipe) for s in sources for target in range(len(names))]
     made = run(requests, "Denoising under every label")
     rows = [Label(sources[0].word, sources[0].role), *(Label(f"told {n}") for n in names)]
     cells = [

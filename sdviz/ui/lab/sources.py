@@ -14,6 +14,7 @@ from sdviz.bundle.from_noise import NAME
 from sdviz.data import DataError, ImageSet
 from sdviz.data.imageset import permutation
 from sdviz.data.uploads import from_uploads
+from sdviz.outliers import OutlierRequest, Recipe
 from sdviz.ui.cache.background import DEVICE_LOCK
 from sdviz.ui.cache.bundles import load_images
 from sdviz.ui.cluster_names import usual_names
@@ -54,6 +55,10 @@ class Source:
     role: str = "ID"  # "ID" for the bundle's own set, else what it is to the bundle
     colour: str = ID_COLOUR  # of its border, by role
     is_generated: bool = False  # whether a network made it from noise: it is no image of any set
+
+    def request(self, target: int, recipe: Recipe) -> OutlierRequest:
+        """What to make of it under that label."""
+        return OutlierRequest(self.id, self.image, self.label, target, recipe)
 
     @property
     def word(self) -> str:

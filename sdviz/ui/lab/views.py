@@ -52,7 +52,7 @@ def show_view(state: LabState) -> None:
 def _request(state: LabState, row: int, recipe: Recipe, right: bool = False) -> OutlierRequest:
     source = state.sources[row]
     target = source.label if right else int(state.targets[row])
-    return OutlierRequest(source.id, source.image, source.label, target, recipe)
+    return source.request(target, recipe)
 
 
 def scrub_frames(bundle: Bundle, request: OutlierRequest) -> tuple[list[int], list[OutlierRequest]]:

@@ -23,10 +23,10 @@ from sdviz.ui.components.threshold import Height, threshold_chart
 from sdviz.ui.results.state import MODE_TITLES, offer_table
 from sdviz.ui.scores import ScoredSets
 from sdviz.ui.session import set_shared
-from sdviz.ui.widgets import choose_one, empty_state
+from sdviz.ui.widgets import choose_key, choose_one, empty_state
 
-SCALES: dict[str, Scale] = {"Logarithmic": "log", "Around the threshold": "near", "Linear": "linear"}
-HEIGHTS: dict[str, Height] = {"Share of each set": "share", "Counts": "count", "Counts, log": "log"}
+SCALES: dict[Scale, str] = {"log": "Logarithmic", "near": "Around the threshold", "linear": "Linear"}
+HEIGHTS: dict[Height, str] = {"share": "Share of each set", "count": "Counts", "log": "Counts, log"}
 CHART_KEY = "results_threshold"
 # captions, the same on the page and in the report
 HISTOGRAM_CAPTION = (
@@ -61,9 +61,9 @@ def show_histogram(state: ScoredSets) -> None:
     """Shows the scores of every set, with the threshold to drag and what it lets through."""
     left, right = st.columns(2)
     with left:
-        scale = SCALES[choose_one("Score axis", list(SCALES), "results_axis")]
+        scale = choose_key("Score axis", SCALES, "results_axis")
     with right:
-        height = HEIGHTS[choose_one("Bars", list(HEIGHTS), "results_bars")]
+        height = choose_key("Bars", HEIGHTS, "results_bars")
     scores = {name: state.column(name, "both") for name in state.scores}
     drawn = histogram(scores, state.reference.threshold, scale)
     # the key is by bundle: another one has other sets
@@ -241,9 +241,8 @@ def precision_recall_chart(state: ScoredSets, mode: str, positive: str) -> Chart
 
 def _mode(state: ScoredSets, key: str) -> str:
     has_votes = any(bool(one.votes.any()) for one in state.scores.values())
-    titles = [title for mode, title in MODE_TITLES.items() if has_votes or mode != "votes"]
-    chosen = choose_one("Score by", titles, key)
-    return next(mode for mode, title in MODE_TITLES.items() if title == chosen)
+    titles = {mode: title for mode, title in MODE_TITLES.items() if has_votes or mode != "votes"}
+    return choose_key("Score by", titles, key)
 
 
 def _no_ood(state: ScoredSets) -> bool:

@@ -8,9 +8,9 @@ import numpy as np
 import streamlit as st
 
 from sdviz.analysis.provenance import provenance
+from sdviz.analysis.same_images import through_own_jpeg
 from sdviz.analysis.tables import or_none
 from sdviz.analysis.votes import OUTLIERS, TRAIN
-from sdviz.data.decode import through_jpeg
 from sdviz.outliers import OutlierRequest, Recipe, draw_target_labels
 from sdviz.ui.cache.outliers import make_outliers
 from sdviz.ui.charts import Chart, show_chart
@@ -108,11 +108,9 @@ def _pictures(
         "the same noise under both labels."
     )
     pictures = np.stack([one.image for one in made])
-    jpeg = ((view.bundle.manifest.config or {}).get("outliers") or {}).get("jpeg")
-    if jpeg:
-        # as the outliers of the bank; at S = 0 the image is the original
-        edited = np.array([recipe.start_timestep > 0 for recipe in recipes] * 2)
-        pictures[edited] = through_jpeg(pictures[edited], jpeg["quality"], jpeg["subsampling"])
+    # at S = 0 the image is the original
+    edited = np.array([recipe.start_timestep > 0 for recipe in recipes] * 2)
+    pictures[edited] = through_own_jpeg(view.bundle, pictures[edited])
     return pictures[: len(recipes)], pictures[len(recipes) :]
 
 
