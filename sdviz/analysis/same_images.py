@@ -25,7 +25,7 @@ SAME_IMAGES = "same_images.parquet"
 
 
 def through_own_jpeg(bundle: Bundle, pictures: np.ndarray) -> np.ndarray:
-    """Pictures as the detector saw them: through JPEG if the run put its outliers through it, else unchanged."""
+    """Pictures as the detector saw them: through JPEG if the run did that to its outliers, else unchanged."""
     jpeg = ((bundle.manifest.config or {}).get("outliers") or {}).get("jpeg")
     return through_jpeg(pictures, jpeg["quality"], jpeg["subsampling"]) if jpeg and len(pictures) else pictures
 
