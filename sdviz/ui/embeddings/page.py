@@ -17,14 +17,8 @@ from sdviz.ui.charts import Chart, offer_downloads
 from sdviz.ui.charts.parts import Points
 from sdviz.ui.components.picture_sheets import TILES_A_SHEET, send_pictures
 from sdviz.ui.components.scatter import Colouring, FrameName, scatter
+from sdviz.ui.embeddings import hover_pictures
 from sdviz.ui.embeddings.colours import BY_SET, FIGURE_3, HELP, WAYS, colour_points, edges_of, texts_of
-from sdviz.ui.embeddings.hover_pictures import (
-    Lacking,
-    lacking_in_all,
-    name_of_pictures,
-    outliers_made,
-    sheet_of,
-)
 from sdviz.ui.embeddings.selection import chosen_rows, points_csv, show_chosen, take_region
 from sdviz.ui.embeddings.state import (
     PAGE,
@@ -195,8 +189,8 @@ def _points(known: Known, wish: View, way: str, panels: str) -> None:
 
     rows = chosen_rows(known)
     frames = len(known.points.frames)
-    pictures = name_of_pictures(known)
-    lacking = st.session_state.get(f"{PAGE}_lacking", {}).get(pictures, Lacking((), False))
+    pictures = hover_pictures.name_of_pictures(known)
+    lacking = st.session_state.get(f"{PAGE}_lacking", {}).get(pictures, hover_pictures.Lacking((), False))
     with place:
         if job is not None:
             _progress(job, wish)
@@ -359,18 +353,18 @@ def _open(known: Known, one: str) -> None:
 # --- pictures for the hover card -------------------------------------------------------------------
 
 
-def _send_sheets(known: Known, name: str, said: Lacking) -> None:
+def _send_sheets(known: Known, name: str, said: hover_pictures.Lacking) -> None:
     """Sends the pictures after the points are drawn, so that nobody waits for them."""
-    made = outliers_made(known, name)
-    parts: list[Lacking] = []
+    made = hover_pictures.outliers_made(known, name)
+    parts: list[hover_pictures.Lacking] = []
     for number in range(-(-len(known.points) // TILES_A_SHEET)):
-        sheet, none = sheet_of(known, name, number, made is None or made.is_done)
+        sheet, none = hover_pictures.sheet_of(known, name, number, made is None or made.is_done)
         parts.append(none)
         send_pictures(name, number, sheet, known.bundle.manifest.image_size, key=f"{PAGE}_sheet_{number}")
     are_coming = made is not None and not made.is_done
     if made is not None and are_coming:
         _await_outliers(made)
-    if (now := lacking_in_all(parts, are_coming)) != said:
+    if (now := hover_pictures.lacking_in_all(parts, are_coming)) != said:
         st.session_state[f"{PAGE}_lacking"] = {name: now}
         st.rerun()
 

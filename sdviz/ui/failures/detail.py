@@ -12,16 +12,7 @@ from sdviz.analysis.notes import VERDICTS, NotesError, Seen
 from sdviz.analysis.votes import find_sample
 from sdviz.ui.cluster_names import cluster_before
 from sdviz.ui.components.picture_grid import Cell, Label, picture_grid
-from sdviz.ui.failures.state import (
-    class_of,
-    facts_of,
-    nearest_of,
-    notebook,
-    pictures_of,
-    place_of,
-    position,
-    settings_text,
-)
+from sdviz.ui.failures import state
 from sdviz.ui.missing import say_missing, why_not_found
 from sdviz.ui.page import VOTES, open_page
 from sdviz.ui.pictures import NEUTRAL_COLOUR, OUTLIER_COLOUR, TRAIN_COLOUR, data_uri
@@ -55,7 +46,7 @@ def show_detail(view: ScoredSets, ids: np.ndarray) -> None:
 
 def _steps(ids: np.ndarray) -> None:
     """Buttons for the next and the previous image, J and K on the keyboard."""
-    at, n = position(ids), len(ids)
+    at, n = state.position(ids), len(ids)
     before = at - 1 if at is not None else -1
     after = at + 1 if at is not None else (1 if not sample() else 0)
     columns = st.columns(2)
@@ -79,8 +70,8 @@ def _steps(ids: np.ndarray) -> None:
 
 def _image(view: ScoredSets, one: str) -> Seen | None:
     """Shows an image of a scored set, or one without a score; None where there is no such image."""
-    place, near = place_of(view, one), nearest_of(view, one)
-    pictures = pictures_of(view, [one, *([near.id] if near else [])])
+    place, near = state.place_of(view, one), state.nearest_of(view, one)
+    pictures = state.pictures_of(view, [one, *([near.id] if near else [])])
     if place is None and not pictures.found[0] and find_sample(view.evidence, one) is None:
         st.warning(
             f"There is no image {code_span(one, _MAX_ID_SHOWN)} in this bundle, nor in a set on this machine: "
@@ -88,7 +79,7 @@ def _image(view: ScoredSets, one: str) -> Seen | None:
             icon=":material/image_not_supported:",
         )
         return None
-    own_class = class_of(view, one, str(pictures.class_names[0]))
+    own_class = state.class_of(view, one, str(pictures.class_names[0]))
     colour = view.colours.get(place[0], NEUTRAL_COLOUR) if place else NEUTRAL_COLOUR
     cells = [Cell(data_uri(pictures.images[0]), one, colour, own_class or "class unknown", one)]
     heads = [Label("this image")]
@@ -105,13 +96,13 @@ def _image(view: ScoredSets, one: str) -> Seen | None:
     s = view.scores[name]
     total = float(s.total[row])
     _say_score(view, role, total)
-    cluster = int(facts_of(view, name).clusters[row])
+    cluster = int(state.facts_of(view, name).clusters[row])
     st.caption(
         f"Distance part {float(s.distance[row]):.4g} + α {view.settings.alpha:g} x {int(s.votes[row])} votes "
         f"of {view.settings.k}. From {plain(view.titles.get(name, name))}"
         + (f"; the detector takes it for {plain(view.cluster_name(cluster))}." if cluster >= 0 else ".")
     )
-    return Seen(name, own_class, total, view.threshold, settings_text(view.settings))
+    return Seen(name, own_class, total, view.threshold, state.settings_text(view.settings))
 
 
 def _say_score(view: ScoredSets, role: str, total: float) -> None:
@@ -133,7 +124,7 @@ def _outlier(view: ScoredSets, one: str, row: int) -> Seen:
     """Shows an outlier of the bank and the training image that it was made of."""
     table = view.evidence.outliers
     source = str(table.source_ids[row])
-    pictures = pictures_of(view, [one, source])
+    pictures = state.pictures_of(view, [one, source])
     was, target = (view.cluster_name(int(column[row])) for column in (table.labels, table.target_labels))
     recipe = table.recipe(row)
     cells = [
@@ -166,7 +157,7 @@ def _grid(cells: list[Cell], heads: list[Label], pictures: Pictures) -> None:
 
 
 def _note(view: ScoredSets, one: str, seen: Seen) -> None:
-    book, bundle_hash = notebook(), view.bundle.hash
+    book, bundle_hash = state.notebook(), view.bundle.hash
     digest = hashlib.sha256(f"{bundle_hash} {one}".encode()).hexdigest()[:12]
     verdict_key, text_key = f"failures_verdict_{digest}", f"failures_note_{digest}"
     try:

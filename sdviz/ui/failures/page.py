@@ -16,19 +16,10 @@ from sdviz.analysis.provenance import provenance
 from sdviz.bundle import Bundle
 from sdviz.ui.cache.evidence import open_evidence
 from sdviz.ui.components.picture_grid import Cell, picture_grid
+from sdviz.ui.failures import state
 from sdviz.ui.failures.detail import show_detail
 from sdviz.ui.failures.near_duplicates import PAIRS, show_pairs
 from sdviz.ui.failures.rates import show_rates
-from sdviz.ui.failures.state import (
-    AT_ONCE,
-    class_of,
-    facts_of,
-    notebook,
-    page_buttons,
-    page_of,
-    pictures_of,
-    settings_text,
-)
 from sdviz.ui.links import keep_link_values, restore_link_values, set_link_value
 from sdviz.ui.missing import say_missing, show_missing_part
 from sdviz.ui.pictures import data_uri
@@ -68,7 +59,7 @@ def _page(evidence: Evidence, library: PictureLibrary) -> None:
     missed = find_failures(evidence.sets, view.scores, view.threshold, False)
     alarms = find_failures(evidence.sets, view.scores, view.threshold, True)
     _threshold_row(view, missed, alarms)
-    show = _choose_view(view, missed, alarms)
+    show = _choose_view(missed, alarms)
     if show == PAIRS_VIEW:
         show_pairs(view)
     else:
@@ -123,7 +114,7 @@ def _threshold_row(view: ScoredSets, missed: Failures, alarms: Failures) -> None
     )
     with columns[2], st.popover("Advanced", width="stretch"):
         score_controls(view.evidence, "failures")
-        st.caption(f"The score is Eq. 6, now by {settings_text(view.settings)}.")
+        st.caption(f"The score is Eq. 6, now by {state.settings_text(view.settings)}.")
 
 
 def _missed_of_what(view: ScoredSets, missed: Failures) -> str:
@@ -141,7 +132,7 @@ def _missed_of_what(view: ScoredSets, missed: Failures) -> str:
     return f"{text}: {', '.join(f'{wrong[kind]:,} of {n[kind]:,} {OOD_KINDS[kind]}' for kind in there)}."
 
 
-def _choose_view(view: ScoredSets, missed: Failures, alarms: Failures) -> str:
+def _choose_view(missed: Failures, alarms: Failures) -> str:
     labels = {
         MISSED: f"Missed OOD: {len(missed):,}",
         ALARMS: f"False alarms: {len(alarms):,}",
@@ -188,7 +179,7 @@ def _filters(view: ScoredSets, found: Failures, sets: Sequence[str]) -> tuple[Fa
         found = found.only(found.sets == name)
     classes, clusters = np.full(len(found), "", object), np.full(len(found), "", object)
     for one in np.unique(found.sets).tolist():
-        here, facts = found.sets == one, facts_of(view, one)
+        here, facts = found.sets == one, state.facts_of(view, one)
         classes[here] = facts.classes[found.rows[here]]
         clusters[here] = [view.cluster_name(int(c), "unknown") for c in facts.clusters[found.rows[here]]]
     keep = np.ones(len(found), bool)
@@ -252,18 +243,18 @@ def _nothing(view: ScoredSets, found: Failures, sets: Sequence[str], false_alarm
 
 
 def _grid(view: ScoredSets, shown: Failures) -> None:
-    page = page_of(shown.ids)
-    rows = np.arange(page * AT_ONCE, min(len(shown), (page + 1) * AT_ONCE))
-    pictures = pictures_of(view, shown.ids[rows].tolist())
+    page = state.page_of(shown.ids)
+    rows = np.arange(page * state.AT_ONCE, min(len(shown), (page + 1) * state.AT_ONCE))
+    pictures = state.pictures_of(view, shown.ids[rows].tolist())
     try:
-        notes = notebook().read(view.bundle.hash)
+        notes = state.notebook().read(view.bundle.hash)
     except NotesError:
         notes = {}
     chosen = sample() or str(shown.ids[0])
     cells = []
     for i, row in enumerate(rows):
         one = str(shown.ids[row])
-        own_class = class_of(view, one, str(pictures.class_names[i]))
+        own_class = state.class_of(view, one, str(pictures.class_names[i]))
         note = notes.get(one)
         mark = f" ✎ {note.verdict or 'note'}" if note else ""
         cells.append(
@@ -280,7 +271,7 @@ def _grid(view: ScoredSets, shown: Failures) -> None:
     key = "failures_grid"
     picture_grid(cells, len(cells), key=key, size_px=PICTURE_PX, on_click=opener(key))
     say_missing(pictures)
-    page_buttons(len(shown), page)
+    state.page_buttons(len(shown), page)
     frames = ", ".join(
         f':color[■]{{foreground="{view.colours[name]}"}} {plain(view.titles.get(name, name))}'
         for name in dict.fromkeys(shown.sets[rows].tolist())
@@ -299,7 +290,7 @@ def _grid(view: ScoredSets, shown: Failures) -> None:
 
 def _notes(view: ScoredSets) -> None:
     try:
-        notes = list(notebook().read(view.bundle.hash).values())
+        notes = list(state.notebook().read(view.bundle.hash).values())
     except NotesError as error:
         st.caption(f":material/lock: {plain(str(error))}")
         return

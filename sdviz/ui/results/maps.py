@@ -170,11 +170,11 @@ def _take(k: int, alpha: float) -> None:
     set_shared("t", None)
 
 
-def recipe_chart(found: RecipeMap, role: str, mode: str) -> Chart:
+def recipe_chart(found: RecipeMap, role: str) -> Chart:
     """Mean AUROC over S and w, in %."""
     heat = Heat("AUROC (%)", [str(s) for s in found.s], [f"{w:g}" for w in found.w], 100 * found.mean, ".2f")
     return Chart(
-        f"AUROC over S and w, {ROLE_NAMES[role]}, {MODE_TITLES[mode]}",
+        f"AUROC over S and w, {ROLE_NAMES[role]}, {MODE_TITLES['both']}",
         "S, noising steps",
         "w, guidance scale",
         [heat],
@@ -256,7 +256,7 @@ def _recipes(bundle: Bundle, fit: list[BundleRecord], roles: list[str]) -> None:
     most = int(found.n.max())
     spread = f"up to {most} seeds in a cell" if most > 1 else "one run in each cell, so spread is unknown"
     show_chart(
-        recipe_chart(found, role, "both"),
+        recipe_chart(found, role),
         many_lines(fit),
         key="results_recipes",
         caption=f"Mean AUROC over the {ROLE_NAMES[role]} sets of {counted(len(fit), 'bundle')} on "

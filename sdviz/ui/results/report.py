@@ -20,33 +20,9 @@ from sdviz.ui.assets import read_asset, style
 from sdviz.ui.charts import Chart
 from sdviz.ui.charts.files import chart_file
 from sdviz.ui.pictures import data_uri
-from sdviz.ui.results.curves import (
-    HISTOGRAM_CAPTION,
-    ROC_CAPTION,
-    first_sets,
-    histogram_chart,
-    precision_caption,
-    precision_recall_chart,
-    roc_chart,
-)
+from sdviz.ui.results import curves, methods, metric_tables
 from sdviz.ui.results.html_tables import table_style
 from sdviz.ui.results.maps import k_alpha_chart, map_caption
-from sdviz.ui.results.methods import (
-    first_methods,
-    methods_caption,
-    methods_chart,
-    methods_html,
-    methods_table_caption,
-    near_set,
-)
-from sdviz.ui.results.metric_tables import (
-    control_chart,
-    controls_caption,
-    controls_html,
-    controls_table_caption,
-    metrics_caption,
-    metrics_html,
-)
 from sdviz.ui.results.paper import about_family, paper_html
 from sdviz.ui.results.records import all_records, families
 from sdviz.ui.results.state import MODE_TITLES, find_results
@@ -109,21 +85,23 @@ def report_html(state: ScoredSets, with_map: bool) -> str:
         "A higher score is more OOD; ID images are the held-out ones.</p>",
         _table(["", ""], [[key, value] for key, value in lines.items()], text=2),
         "<h2>Metrics</h2>",
-        _about(metrics_caption(results)),
-        metrics_html(results, state.colours),
+        _about(metric_tables.metrics_caption(results)),
+        metric_tables.metrics_html(results, state.colours),
         "<h2>At the threshold</h2>",
         _table(["set", "images", "called OOD", "share called OOD, %", "that is"], _at_threshold(state), text=1),
     ]
     drawn = histogram({n: state.column(n, "both") for n in state.scores}, state.reference.threshold, "log")
-    shown = first_sets(state)
+    shown = curves.first_sets(state)
     drawn_sets = ", ".join(state.titles[n] for n in shown)
-    caption = f"{HISTOGRAM_CAPTION} Drawn: {drawn_sets}; all sets are counted above."
-    parts.append(_figure(histogram_chart(state, drawn, "share", shown), lines, caption))
+    caption = f"{curves.HISTOGRAM_CAPTION} Drawn: {drawn_sets}; all sets are counted above."
+    parts.append(_figure(curves.histogram_chart(state, drawn, "share", shown), lines, caption))
     if evidence.ood_sets:
         parts.append("<h2>Curves</h2>")
-        for mode, means in (("both", ROC_CAPTION), ("distance", "Read as the one before.")):
-            parts.append(_figure(roc_chart(state, mode), lines, f"ROC by {MODE_TITLES[mode]}. {means}"))
-        parts.append(_figure(precision_recall_chart(state, "both", "OOD"), lines, precision_caption("OOD")))
+        for mode, means in (("both", curves.ROC_CAPTION), ("distance", "Read as the one before.")):
+            parts.append(_figure(curves.roc_chart(state, mode), lines, f"ROC by {MODE_TITLES[mode]}. {means}"))
+        parts.append(
+            _figure(curves.precision_recall_chart(state, "both", "OOD"), lines, curves.precision_caption("OOD"))
+        )
     parts += _of_the_report(evidence, lines)
     validation = [name for name, one in evidence.ood_sets.items() if one.role == "validation"]
     if with_map and validation:
@@ -164,23 +142,22 @@ def _of_the_report(evidence: Evidence, lines: Mapping[str, str]) -> list[str]:
     if report.controls:
         parts += [
             "<h2>Controls</h2>",
-            _figure(control_chart(evidence), lines, controls_caption(report)),
-            _about(controls_table_caption(report)),
-            *(
-                f"<p><b>By {html.escape(MODE_TITLES[mode])}</b></p>{controls_html(evidence, mode)}"
-                for mode in ("both", "distance")
-            ),
+            _figure(metric_tables.control_chart(evidence), lines, metric_tables.controls_caption(report)),
+            _about(metric_tables.controls_table_caption(report)),
         ]
+        for mode in ("both", "distance"):
+            table = metric_tables.controls_html(evidence, mode)
+            parts.append(f"<p><b>By {html.escape(MODE_TITLES[mode])}</b></p>{table}")
     if report.baselines and "baselines.parquet" in evidence.bundle.parts:
         parts += [
             "<h2>Other methods</h2>",
             _figure(
-                methods_chart(evidence, near_set(report), first_methods(evidence)),
+                methods.methods_chart(evidence, methods.near_set(report), methods.first_methods(evidence)),
                 lines,
-                methods_caption(evidence),
+                methods.methods_caption(evidence),
             ),
-            _about(methods_table_caption(report)),
-            methods_html(evidence),
+            _about(methods.methods_table_caption(report)),
+            methods.methods_html(evidence),
         ]
     if report.clusters is not None:
         c = report.clusters
