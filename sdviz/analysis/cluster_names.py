@@ -1,7 +1,5 @@
 """Names that people give to clusters, by bundle: one file in the runs' folder; bundles stay as they are."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

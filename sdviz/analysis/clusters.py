@@ -1,7 +1,5 @@
 """The clusters used as labels: their sizes, their confidence, and how they agree with known classes."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

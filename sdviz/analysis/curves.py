@@ -1,7 +1,5 @@
 """Curves and counts of scores: histograms, ROC, precision and recall, and maps of AUROC over settings."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal

@@ -1,7 +1,5 @@
 """Finds near-duplicates: OOD images and outliers whose features almost equal those of a training image."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """The other methods that were measured on a bundle's sets, and their scores."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """People's verdicts and notes on images, kept in an SQLite file in the runs' folder."""
 
-from __future__ import annotations
-
 import os
 import sqlite3
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """The paper's four tables as a page of Markdown: what runs measured, next to the paper's own figures."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any

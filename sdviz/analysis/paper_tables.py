@@ -6,8 +6,6 @@ that row, measured on exactly the set of the column. Other networks get rows of 
 apart, under their own names.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """The picture of any id that a bundle's tables name: images from their sets, outliers from their recipes."""
 
-from __future__ import annotations
-
 import io
 import re
 from collections import OrderedDict

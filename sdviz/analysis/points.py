@@ -1,7 +1,5 @@
 """The points of a layout of feature space: which images, what is known of each, and their features by epoch."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 

@@ -1,7 +1,5 @@
 """Where a number comes from: a few lines that every figure and table carries."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping

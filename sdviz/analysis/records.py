@@ -1,7 +1,5 @@
 """Compares bundles by their manifests and reports; no network is opened."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Computes Eq. 6 of every scored set for any k and alpha from one search of neighbours."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

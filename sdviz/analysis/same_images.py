@@ -6,8 +6,6 @@ each id (column `id`, as the bundle's tables have it) the image's class (`label`
 its place among the images of that class in the original order (`nth`, from 0). No image is in it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache

@@ -1,7 +1,5 @@
 """Layouts computed in advance and shipped with the bundles, so that the page Embeddings opens at once."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable, Iterator

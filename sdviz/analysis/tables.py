@@ -1,7 +1,5 @@
 """A bundle's tables, opened when they are first asked for and checked against each other."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property

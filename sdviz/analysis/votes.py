@@ -1,7 +1,5 @@
 """One image under Eq. 6: which set it is of, the terms of its score, and its place among the features."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 

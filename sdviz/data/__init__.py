@@ -16,8 +16,6 @@ The data root is the environment variable SDVIZ_DATA, else `data/` under the wor
 at every call. Each kind of sets is one file in `sdviz.data.sources`.
 """
 
-from __future__ import annotations
-
 import difflib
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Any picture file to a square uint8 RGB array, and many of them to one stack."""
 
-from __future__ import annotations
-
 import struct
 import warnings
 import zlib

@@ -1,7 +1,5 @@
 """Finds single images by their ids without loading whole sets."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias

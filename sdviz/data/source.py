@@ -1,7 +1,5 @@
 """What a kind of image sets has to say of itself: the base class of the files in `sdviz.data.sources`."""
 
-from __future__ import annotations
-
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """Uploaded pictures, of any size and mode."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 

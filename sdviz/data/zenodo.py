@@ -1,7 +1,5 @@
 """Records of Zenodo: the paper's own outliers, fetched file by file, checked, and resumed after a break."""
 
-from __future__ import annotations
-
 import hashlib
 import http.client
 import json

@@ -1,7 +1,5 @@
 """Other methods: their scores as a table, and their figures as a part of the report."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Frechet distance between two sets of features; called FID on Inception features only."""
 
-from __future__ import annotations
-
 import io
 import pickle
 from pathlib import Path

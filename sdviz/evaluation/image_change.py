@@ -1,7 +1,5 @@
 """How much an outlier kept of its source image, and whether the object changed."""
 
-from __future__ import annotations
-
 import numpy as np
 from scipy.ndimage import binary_dilation
 

@@ -1,7 +1,5 @@
 """What one score means: its percentile among ID scores, and whether it is flagged."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The tree of a report.json: what a run measured. docs/report.md lists its keys with the descriptions here."""
 
-from __future__ import annotations
-
 import json
 import platform
 from collections.abc import Mapping

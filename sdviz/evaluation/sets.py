@@ -1,7 +1,5 @@
 """Eq. 6 over the sets of a run: how well scores tell OOD from ID, by distance, by votes and by both."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias

@@ -1,7 +1,5 @@
 """Tables over runs: mean and spread over seeds, with the controls."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from .report import MeanMetrics, Measured, ModeMetrics, Report, ReportError

@@ -1,7 +1,5 @@
 """Writes every table, as Markdown or CSV, and means with their spread."""
 
-from __future__ import annotations
-
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """The landing page, below its title."""
 
-from __future__ import annotations
-
 import numpy as np
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator

@@ -1,7 +1,5 @@
 """A bundle as pages show it: its tables and pictures, with the names and colours of what is in them."""
 
-from __future__ import annotations
-
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property

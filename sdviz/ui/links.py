@@ -4,8 +4,6 @@ Widgets bind themselves to the address with `bind="query-params"` and silently d
 take; `asked_by_link` before and `refused` after them find such values.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 
 import streamlit as st

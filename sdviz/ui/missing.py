@@ -1,7 +1,5 @@
 """What pages say where a picture or a part of the bundle is missing."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Protocol
 

@@ -1,7 +1,5 @@
 """The shared start of every page: title, menu, the bundle in use."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path

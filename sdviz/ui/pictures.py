@@ -1,7 +1,5 @@
 """Pictures as pages show and export them: data URIs, heat maps, contact sheets."""
 
-from __future__ import annotations
-
 import base64
 import io
 

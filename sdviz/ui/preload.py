@@ -1,7 +1,5 @@
 """Opens the first bundle at the server's start, so that the first visitor need not wait for it."""
 
-from __future__ import annotations
-
 import io
 from contextlib import suppress
 

@@ -1,7 +1,5 @@
 """Scores and threshold of a bundle's sets under the settings in use."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cached_property
 

@@ -1,7 +1,5 @@
 """The server's start: loads everything that the first page needs before anybody asks for it."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import importlib

@@ -4,8 +4,6 @@ They belong to no widget, since Streamlit drops the value of a widget that a pag
 them and report changes through `set_shared`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Colours and titles of sets and clusters, the same on every page, and the layout of plots."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import plotly.graph_objects as go

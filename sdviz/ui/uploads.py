@@ -1,7 +1,5 @@
 """Uploaded pictures, kept when their page is left: Streamlit empties the uploader then."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
 

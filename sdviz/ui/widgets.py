@@ -1,7 +1,5 @@
 """Widgets that several pages draw alike."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar

@@ -1,7 +1,5 @@
 """A user's own folder of pictures: one sub-folder for each class, or flat."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from pathlib import Path

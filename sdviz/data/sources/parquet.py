@@ -5,8 +5,6 @@ Columns: `img` or `image`, struct{bytes: binary, path: string}; and, where there
 `class_names` or in the feature types under `huggingface`.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

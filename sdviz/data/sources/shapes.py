@@ -6,8 +6,6 @@ rounded alike on every IEEE machine), sines are snapped to multiples of 2^-24 be
 levels are snapped to multiples of 2^-8 before they are rounded to uint8: the same bytes everywhere.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import lru_cache
 

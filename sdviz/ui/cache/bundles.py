@@ -1,7 +1,5 @@
 """Opened bundles and image sets."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from sdviz import data

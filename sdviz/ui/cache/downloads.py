@@ -1,7 +1,5 @@
 """Downloading a data set in the background: whole or not at all."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """How long a run that has not begun will take."""
 
-from __future__ import annotations
-
 from typing import TypeAlias
 
 from sdviz import data

@@ -1,7 +1,5 @@
 """A bundle's tables and pictures, and scores under other settings."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import streamlit as st

@@ -5,8 +5,6 @@ Its value is shared by all sessions of the server. Values of a bundle, whose key
 are let go when two other bundles have been opened since.
 """
 
-from __future__ import annotations
-
 import hashlib
 import inspect
 import pickle

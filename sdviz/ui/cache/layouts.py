@@ -1,7 +1,5 @@
 """Layouts that are computed once, in the background, and kept by their content in memory and on disk."""
 
-from __future__ import annotations
-
 import os
 import threading
 import time

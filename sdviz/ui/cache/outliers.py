@@ -1,7 +1,5 @@
 """Outliers for pages: those made before are kept, and the likely next ones are made in advance."""
 
-from __future__ import annotations
-
 import threading
 from collections import Counter
 from collections.abc import Callable, Hashable

@@ -1,7 +1,5 @@
 """The description of a chart, from which the page and the files draw it; it gives its numbers as CSV."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """What a chart is made of: lines, bars, points, a heat map, and marks across."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias

@@ -1,7 +1,5 @@
 """Lines and heat maps on the page, drawn by plotly."""
 
-from __future__ import annotations
-
 from html import escape
 
 import plotly.graph_objects as go

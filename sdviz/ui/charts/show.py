@@ -1,7 +1,5 @@
 """A chart on the page, with its downloads."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping
 

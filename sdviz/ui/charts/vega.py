@@ -1,7 +1,5 @@
 """Bars and points on the page, drawn by Vega-Lite."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from html import escape
 from typing import Any

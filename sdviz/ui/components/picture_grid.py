@@ -1,7 +1,5 @@
 """A grid of pictures to click; each arrives at its own size and the browser enlarges it pixel by pixel."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any

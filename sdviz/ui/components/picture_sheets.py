@@ -1,7 +1,5 @@
 """Sheets of small pictures for the scatter plot's hover card: sent to the browser once, nothing shows."""
 
-from __future__ import annotations
-
 import base64
 import io
 

@@ -6,8 +6,6 @@ so hovering asks the server for nothing. A click reports an id, a lasso or a box
 server itself finds the points inside it.
 """
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass

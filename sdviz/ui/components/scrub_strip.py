@@ -1,7 +1,5 @@
 """A strip of frames: the mouse over it, or the arrow keys, show each one without asking the server."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 

@@ -1,7 +1,5 @@
 """The stages of a run as a row of boxes, each with its bar: drawn in the browser, so that it never flickers."""
 
-from __future__ import annotations
-
 from sdviz.runs.reading import StageView
 from sdviz.ui.assets import component
 from sdviz.ui.text import duration

@@ -3,8 +3,6 @@
 Every score of every set goes to the browser in full precision, sorted, so that what is counted there is exact.
 """
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal

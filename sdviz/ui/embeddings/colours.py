@@ -1,7 +1,5 @@
 """Ways of colouring the points of Embeddings, and the text of each point's hover card."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import numpy as np

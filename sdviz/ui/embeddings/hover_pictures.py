@@ -1,7 +1,5 @@
 """Pictures for the hover card of Embeddings; outliers that no file keeps are made in the background."""
 
-from __future__ import annotations
-
 import hashlib
 import time
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The page Embeddings: a 2-D or 3-D view of feature space, through training or after it."""
 
-from __future__ import annotations
-
 import numpy as np
 import streamlit as st
 

@@ -1,7 +1,5 @@
 """The selected points of Embeddings: pictures, counts per set and cluster, export."""
 
-from __future__ import annotations
-
 import io
 import zipfile
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """What Embeddings shows: the points, what is known of each, and their layouts."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path

@@ -1,7 +1,5 @@
 """One image on the page Failures: its score, the nearest training image, verdict and note."""
 
-from __future__ import annotations
-
 import hashlib
 
 import numpy as np

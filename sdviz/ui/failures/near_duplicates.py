@@ -1,7 +1,5 @@
 """Near-duplicates on the page Failures: images close to a training image in feature space."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The page Failures: images on the wrong side of the threshold, worst first."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

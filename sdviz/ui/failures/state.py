@@ -1,7 +1,5 @@
 """What the parts of Failures share: facts about images, notes, and the place in the list on show."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Downloads of the lab: a labelled PNG sheet, or a ZIP of PNGs with their manifest."""
 
-from __future__ import annotations
-
 import csv
 import io
 import zipfile

@@ -1,7 +1,5 @@
 """For a bundle whose own data set is not on this machine: how to get it, and images from noise in its place."""
 
-from __future__ import annotations
-
 import streamlit as st
 
 from sdviz import data

@@ -1,7 +1,5 @@
 """The page Outlier lab: the grid of outliers and controls, and the numbers under it."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

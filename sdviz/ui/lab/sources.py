@@ -1,7 +1,5 @@
 """The source images of the lab: drawn at random, by class, picked by hand, or uploaded."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import numpy as np

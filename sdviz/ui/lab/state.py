@@ -1,7 +1,5 @@
 """What the parts of the lab share: the settings, the pictures on show, and how they are made."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """The views below the lab's grid: scrub strip, S x w sheet, trajectory, S curve, download."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from functools import partial
 

@@ -1,7 +1,5 @@
 """Finds the cluster of an image by its id or from an upload, and renames clusters."""
 
-from __future__ import annotations
-
 import numpy as np
 import streamlit as st
 

@@ -1,7 +1,5 @@
 """The page Pseudo-labels: the clusters, with their most and least certain images."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The clusters of the training images, as Pseudo-labels shows them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from sdviz.analysis import PseudoLabels

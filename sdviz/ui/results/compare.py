@@ -1,7 +1,5 @@
 """Results: up to four bundles side by side."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import streamlit as st

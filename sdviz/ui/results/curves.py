@@ -1,7 +1,5 @@
 """Results: histogram with a threshold, ROC, precision and recall."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """Tables of Results as HTML, the same on the page and in the report."""
 
-from __future__ import annotations
-
 import html
 import re
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Results: maps of AUROC over k and alpha, and over S and w of finished runs."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Results: other methods and ours on the same images."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

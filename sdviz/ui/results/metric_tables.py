@@ -1,7 +1,5 @@
 """Results: every metric of every set, and the controls."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """The page Results; only the chosen view is computed."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import streamlit as st

@@ -1,7 +1,5 @@
 """Results: the paper's Tables 1 to 4, with our figure next to the paper's where one was measured."""
 
-from __future__ import annotations
-
 import html
 from collections.abc import Mapping, Sequence
 

@@ -1,7 +1,5 @@
 """Manifests and reports of every bundle on this machine, kept, without their networks."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Results: the report, one HTML file that needs no other file."""
 
-from __future__ import annotations
-
 import html
 import json
 import re

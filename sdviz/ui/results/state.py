@@ -1,7 +1,5 @@
 """Shared by the views of Results: the metrics of every set, and tables as files."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import streamlit as st

@@ -1,7 +1,5 @@
 """The widgets that choose the image of Sample votes: from a set, by its id, or an upload."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Makes an outlier of the image on show and plots its score along S."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The page Sample votes: one image, its neighbours, and the score that they make."""
 
-from __future__ import annotations
-
 import streamlit as st
 
 from sdviz.bundle import Bundle

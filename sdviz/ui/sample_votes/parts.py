@@ -1,7 +1,5 @@
 """The parts of Sample votes: the score and its terms, the neighbours, the heads, the map."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from html import escape
 

@@ -1,7 +1,5 @@
 """What Sample votes knows of the image on show."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """What the page Training may do to runs. The rules are checked here, whatever buttons a page shows."""
 
-from __future__ import annotations
-
 import os
 
 import streamlit as st

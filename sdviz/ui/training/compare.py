@@ -1,7 +1,5 @@
 """Two runs side by side: what differs in their configurations, and what each measured."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import streamlit as st

@@ -1,7 +1,5 @@
 """The settings that the page Training shows, with types and ranges from the configuration tree."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
 

@@ -1,7 +1,5 @@
 """The state of a run, read from its files every few seconds: stages, curves, outliers, log."""
 
-from __future__ import annotations
-
 import time
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The form of a new run: profile, images, the main settings, the estimated time, and the start."""
 
-from __future__ import annotations
-
 import json
 from itertools import takewhile
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The list of runs, and one of them: its state and what can be done to it."""
 
-from __future__ import annotations
-
 import streamlit as st
 
 from sdviz import runs
