@@ -12,7 +12,6 @@ from sdviz.analysis.tables import HEADS
 from sdviz.analysis.votes import (
     OUTLIERS,
     TRAIN,
-    FeatureMap,
     Parts,
     Sample,
     banks_of,
@@ -145,14 +144,8 @@ def detector_says(bundle: Bundle, images: np.ndarray) -> tuple[np.ndarray, dict[
     return said.features, {name: getattr(said, name) for name in HEADS}
 
 
-@kept("feature map")
-def map_of(evidence: Evidence, normalize: bool) -> FeatureMap:
-    """The projection of this bundle's features on two principal components.
-
-    Raises:
-        MissingPart: A bundle without banks.
-    """
-    return feature_map(evidence, normalize)
+# the plane of the first two principal components
+map_of = kept("feature map")(feature_map)
 
 
 def group_titles(evidence: Evidence) -> dict[str, str]:

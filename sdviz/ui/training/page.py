@@ -4,6 +4,7 @@ import streamlit as st
 
 from sdviz import runs
 from sdviz.ui.assets import style
+from sdviz.ui.page import PageContext
 from sdviz.ui.training.actions import refusal
 from sdviz.ui.training.compare import show_compare
 from sdviz.ui.training.new_run import show_new_run
@@ -12,7 +13,7 @@ from sdviz.ui.training.watch import show_watch
 from sdviz.ui.widgets import KEPT, empty_state
 
 
-def show_training() -> None:
+def show_training(context: PageContext) -> None:
     """The page below its title."""
     st.html(style(__name__))
     if line := refusal():
