@@ -17,11 +17,7 @@ class NamesError(ValueError):
 
 
 def read_names(file: Path, bundle_hash: str) -> dict[int, str]:
-    """The names given to a bundle's clusters; none where there is no file, or a damaged one.
-
-    Args:
-        file: `cluster_names.json` in the runs' folder.
-    """
+    """The names given to a bundle's clusters in `cluster_names.json`; none without a sound file."""
     try:
         return _of_bundle(_read(file), bundle_hash)
     except NamesError:

@@ -57,11 +57,7 @@ def cluster_facts(labels: PseudoLabels, n_clusters: int) -> ClusterFacts:
 
 
 def confidence_histogram(confidence: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Counts confidences (N,) in 20 bins of equal width over 0..1; the last one takes 1 as well.
-
-    Returns:
-        Edges float64 (21,) and counts int64 (20,).
-    """
+    """Edges float64 (21,) and counts int64 (20,) of confidences (N,) in 20 equal bins over 0..1."""
     counts, edges = np.histogram(np.clip(confidence.astype(np.float64), 0, 1), _N_BINS, (0.0, 1.0))
     return edges, counts.astype(np.int64)
 

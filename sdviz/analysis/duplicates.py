@@ -59,11 +59,7 @@ def outlier_pairs(
 
 
 def source_pairs(evidence: Evidence, normalize: bool) -> Pairs:
-    """Each outlier with the training image that it was made of, where that is in the ID bank.
-
-    Raises:
-        MissingPart: As `outlier_pairs`.
-    """
+    """Each outlier with the training image it was made of, if in the ID bank; raises as `outlier_pairs`."""
     banks, sources = _outliers(evidence)
     row_of = {one: row for row, one in enumerate(banks.id_ids.tolist())}
     rows = np.array([row_of.get(one, -1) for one in sources.tolist()])

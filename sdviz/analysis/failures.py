@@ -107,12 +107,7 @@ def rates(name: str, groups: np.ndarray, wrong: np.ndarray) -> list[Rate]:
 
 
 def recall_of(id_scores: np.ndarray, threshold: float) -> float:
-    """The share of ID scores that a threshold lets pass, 0..100.
-
-    Args:
-        id_scores: float64 (N,), ascending.
-        threshold: The largest score that passes.
-    """
+    """The share of ID scores, float64 (N,) ascending, that are at most the threshold, 0..100."""
     return 100 * float(np.searchsorted(id_scores, threshold, side="right")) / len(id_scores)
 
 

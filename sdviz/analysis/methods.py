@@ -20,11 +20,7 @@ class Method:
 
 
 def methods_of(evidence: Evidence) -> tuple[Method, ...]:
-    """The methods in baselines.parquet, in the report's order.
-
-    Raises:
-        MissingPart: The bundle was measured without any.
-    """
+    """The methods in baselines.parquet, in the report's order. Raises MissingPart: none was measured."""
     path, found = evidence.bundle.parts.get("baselines.parquet"), evidence.report.baselines
     if path is None or not found:
         raise MissingPart(

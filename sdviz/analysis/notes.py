@@ -63,11 +63,7 @@ class NoteBook:
         self.file = file
 
     def read(self, bundle_hash: str) -> dict[str, Note]:
-        """Every note on a bundle's images by id, the oldest first; none where there is no file.
-
-        Raises:
-            NotesError: The file is there and cannot be read.
-        """
+        """Every note on a bundle's images by id, the oldest first. Raises NotesError: an unreadable file."""
         if not self.file.is_file():
             return {}
         query = (
@@ -81,22 +77,13 @@ class NoteBook:
         return {row[0]: Note(row[0], row[1], row[2], row[3], Seen(*row[4:])) for row in rows}
 
     def set_verdict(self, bundle_hash: str, one: str, verdict: str, seen: Seen) -> None:
-        """Keeps a verdict, "" for none; the note stays.
-
-        Raises:
-            NotesError: It cannot be written.
-            ValueError: None of `VERDICTS`.
-        """
+        """Keeps one of `VERDICTS`, "" for none. Raises NotesError: not writable; ValueError: no verdict."""
         if verdict and verdict not in VERDICTS:
             raise ValueError(f"verdict {verdict!r} is none of {', '.join(VERDICTS)}")
         self._write(bundle_hash, one, "verdict", verdict, seen)
 
     def set_text(self, bundle_hash: str, one: str, text: str, seen: Seen) -> None:
-        """Keeps a note, "" for none, cut to `MAX_LENGTH` characters; the verdict stays.
-
-        Raises:
-            NotesError: It cannot be written.
-        """
+        """Keeps a note, "" for none, at most `MAX_LENGTH` characters. Raises NotesError: not writable."""
         self._write(bundle_hash, one, "note", text.strip()[:MAX_LENGTH], seen)
 
     def why_not(self) -> str:

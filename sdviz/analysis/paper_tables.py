@@ -96,12 +96,7 @@ class PaperTable:
 
 
 def paper_tables(records: Iterable[BundleRecord] = ()) -> tuple[PaperTable, ...]:
-    """Tables 1 to 4 of the paper, AUROC in % (Table 3 has FID as well).
-
-    Args:
-        records: Bundles that belong together (`BundleRecord.family`): those of one cell are averaged. Any that
-            were not trained on `cifar10`, or never measured, count nowhere.
-    """
+    """Tables 1 to 4, AUROC in % and FID, of one `BundleRecord.family` of measured `cifar10` bundles."""
     fit = _candidates(records)
     return _table_1(fit), _table_2(fit), _table_3(fit), _table_4(fit)
 

@@ -50,11 +50,7 @@ class Pictures:
 
 
 def way_to_get(name: str, split: str | None = None) -> str:
-    """How a set that is not on this machine gets there, for Markdown: one line without its full stop.
-
-    Args:
-        name: Of the set, without a path.
-    """
+    """How a named set gets to this machine, for Markdown: one line without its full stop."""
     if name in data.DOWNLOADS:
         return f"`python -m sdviz download {name}` fetches it"
     part = "" if split in (None, "all") else f"_{split}"

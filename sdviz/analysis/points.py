@@ -33,11 +33,7 @@ class Points:
         return len(self.ids)
 
     def spread(self, by_set: dict[str, np.ndarray]) -> np.ndarray:
-        """A column of the scored sets for these points, float64 (N,), NaN for images of no such set.
-
-        Args:
-            by_set: Values in each set's own order.
-        """
+        """Values of each set in its own order, for these points: float64 (N,), NaN where there is none."""
         found = np.full(len(self), np.nan)
         for name, values in by_set.items():
             here = (self.sets == name) & (self.scored_rows >= 0)
@@ -51,11 +47,7 @@ def moves(stack: np.ndarray) -> bool:
 
 
 def available_sets(evidence: Evidence, through_training: bool) -> list[str]:
-    """Sets that have points to show: training images, those scored, SD outliers.
-
-    Raises:
-        MissingPart: There are none.
-    """
+    """Sets with points: training images, scored sets, SD outliers. Raises MissingPart: there are none."""
     if through_training:
         _, roles, _ = evidence.snapshots
         names = [OUTLIERS if one == _SNAPSHOT_OUTLIERS else one for one in dict.fromkeys(roles.tolist())]

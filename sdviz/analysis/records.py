@@ -83,11 +83,7 @@ def _measured(record: BundleRecord) -> tuple[int, int]:
 
 
 def read_record(path: Path, name: str) -> BundleRecord:
-    """A bundle's manifest and report, each file checked by its SHA-256 before it is read.
-
-    Raises:
-        BundleError: No bundle, or one whose report was changed; the message names the file.
-    """
+    """Manifest and report, each checked by its SHA-256. Raises BundleError: no bundle, or a changed report."""
     manifest, digest = read_manifest(path)
     report = None
     if "report.json" in manifest.files:

@@ -54,14 +54,7 @@ def group_ids(evidence: Evidence) -> dict[str, np.ndarray]:
 
 
 def find_sample(evidence: Evidence, one: str, prefer: str = "") -> Sample | None:
-    """An image by its id.
-
-    Args:
-        prefer: The group to take it from where it is in several.
-
-    Returns:
-        None where neither a scored set nor a bank has it.
-    """
+    """An image by its id, of the group `prefer` if it is in several; None where no set or bank has it."""
     groups = group_ids(evidence)
     for name in sorted(groups, key=lambda name: name != prefer):
         rows = np.flatnonzero(groups[name] == one)
@@ -92,11 +85,7 @@ def sample_at(evidence: Evidence, group: str, row: int) -> Sample:
 
 
 def matching_ids(evidence: Evidence, text: str) -> tuple[list[str], int]:
-    """The ids that are this text, else those that contain it.
-
-    Returns:
-        The first five, and how many there are.
-    """
+    """The first five ids that are this text, else contain it, and how many there are."""
     everything = list(dict.fromkeys(one for ids in group_ids(evidence).values() for one in ids.tolist()))
     if text in everything:
         return [text], 1
@@ -180,11 +169,7 @@ class FeatureMap:
 
 
 def feature_map(evidence: Evidence, normalize: bool) -> FeatureMap:
-    """The first two principal components of a fixed draw of both banks and every set.
-
-    Raises:
-        MissingPart: A bundle without banks.
-    """
+    """The first two principal components of a fixed draw of all features. Raises MissingPart: no banks."""
     banks = evidence.banks
     parts = {TRAIN: (banks.id_features, banks.id_ids, MAP_OF_BANK)}
     if len(banks.outlier_ids):

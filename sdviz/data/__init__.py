@@ -107,11 +107,7 @@ def load(
 
 
 def count(name: str, split: str | None = None, limit: int | None = None) -> int:
-    """How many images `load` would give, bad ones included, without decoding any.
-
-    Raises:
-        MissingDataError, DataError: As `load`.
-    """
+    """How many images `load` would give, bad ones included, without decoding any. Raises as `load`."""
     source, split = _source_and_split(name, split)
     n = source.count(name, split)
     return n if limit is None else min(n, limit)
@@ -124,11 +120,7 @@ def names() -> tuple[str, ...]:
 
 
 def splits(name: str) -> tuple[str, ...]:
-    """The splits of a set that are on this machine.
-
-    Raises:
-        MissingDataError: No such set on this machine; says how to get it.
-    """
+    """The splits of a set that are on this machine. Raises MissingDataError, which says how to get it: none."""
     if not (present := splits_here(name)):
         raise MissingDataError(_how_to_get(name, None))
     return present

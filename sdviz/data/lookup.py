@@ -82,11 +82,7 @@ def look_up(
 
 
 def _places(head: str, own: list[tuple[str, Source]]) -> list[tuple[str, _Place | str]]:
-    """Where ids that begin with `head`, as "cifar10/test", may be found.
-
-    Returns:
-        What such an id begins with, and the set, or one line on why it cannot be found.
-    """
+    """Where ids such as "cifar10/test/..." may be: how they begin, and the set or why there is none."""
     name, _, split = head.partition("/")
     for path_name, source in own:
         (only,) = source.splits(path_name)

@@ -102,11 +102,7 @@ class Source(ABC):
         return replace(some, ids=np.array([asked.get(one, one) for one in some.ids.tolist()], dtype=str))
 
     def masks(self, ids: np.ndarray) -> np.ndarray:
-        """The object masks of some of its images, bool (N,H,W).
-
-        Raises:
-            DataError: An id that is not of this source.
-        """
+        """The object masks of some of its images, bool (N,H,W). Raises DataError: an id of another source."""
         raise NotImplementedError
 
     def name_of(self, path: Path) -> str | None:

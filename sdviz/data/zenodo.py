@@ -81,11 +81,7 @@ def how_to_open(path: Path) -> tuple[str, ...]:
 
 
 def list_files(record: str) -> tuple[RecordFile, ...]:
-    """The files of a record, by the records API at SDVIZ_ZENODO, else at Zenodo.
-
-    Raises:
-        DataError: As `download`.
-    """
+    """The files of a record, by the API at SDVIZ_ZENODO, else at Zenodo. Raises DataError: as `download`."""
     address = f"{(os.environ.get('SDVIZ_ZENODO') or API).rstrip('/')}/{record}"
     try:
         with urllib.request.urlopen(address, timeout=_TIMEOUT_SEC) as answer:

@@ -133,11 +133,7 @@ def inception_features(
 
 
 def check_inception(weights_path: str | Path) -> None:
-    """Opens the weights and builds the network, so that a run does not end for want of them.
-
-    Raises:
-        InceptionError: As `inception_features`.
-    """
+    """Builds the network before a run needs it. Raises InceptionError: as `inception_features`."""
     _inception(Path(weights_path).expanduser())
 
 

@@ -269,11 +269,7 @@ def parse_report(text: str | bytes, where: str) -> Report:
 
 
 def read_report(path: str | Path) -> Report:
-    """A report.json.
-
-    Raises:
-        ReportError: No such file, or no report of this format; the message names the file.
-    """
+    """Reads a report.json. Raises ReportError, which names the file: none there, or of another format."""
     path = Path(path)
     try:
         text = path.read_bytes()

@@ -177,11 +177,7 @@ def measure(id_scores: np.ndarray, ood_scores: np.ndarray, bootstrap: int, seed:
 
 
 def mean_metrics(results: Mapping[str, SetResult]) -> dict[str, dict[str, MeanMetrics]]:
-    """Means over the sets of each role, every set counting the same whatever its size.
-
-    Returns:
-        role -> mode -> means; a role without sets is left out.
-    """
+    """Means over the sets of each role, by role and mode, every set counting the same whatever its size."""
     means: dict[str, dict[str, MeanMetrics]] = {}
     roles = {name: one.role for name, one in results.items()}
     for mode in dict.fromkeys(mode for one in results.values() for mode in one.modes):
@@ -192,12 +188,7 @@ def mean_metrics(results: Mapping[str, SetResult]) -> dict[str, dict[str, MeanMe
 
 
 def mean_over_sets(results: Mapping[str, ModeMetrics], roles: Mapping[str, str]) -> dict[str, MeanMetrics]:
-    """Means of one score over the sets of each role, every set counting the same.
-
-    Args:
-        results: By set.
-        roles: The role of each set.
-    """
+    """Means of one score over the sets of each role, every set counting the same."""
     keys = [key for key in MeanMetrics.model_fields if key != "n_sets"]
     means: dict[str, MeanMetrics] = {}
     for role in OOD_ROLES:

@@ -30,11 +30,7 @@ FRECHET_NAMES = {
 
 
 class SameSeedsError(ReportError):
-    """Two reports whose seeds are the same.
-
-    Attributes:
-        pair: Which two.
-    """
+    """Two reports, `pair`, have the same seeds."""
 
     def __init__(self, pair: tuple[int, int]) -> None:
         super().__init__("two of the runs have the same seeds: the spread over them would say nothing")

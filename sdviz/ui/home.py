@@ -53,11 +53,7 @@ def _clusters_it(bundle: Bundle) -> bool:
 
 @kept("examples")
 def first_examples(bundle: Bundle) -> list[OutlierRequest]:
-    """The images of the examples: the first test image of each of the first clusters.
-
-    Raises:
-        DataError: The bundle's own data is not here.
-    """
+    """The first test image of each of the first clusters. Raises DataError: the own data is not here."""
     m = bundle.manifest
     split = "test" if "test" in data.splits(m.dataset) else None
     for limit in EXAMPLES_AMONG:

@@ -40,11 +40,7 @@ def refused(
 
 
 def not_taken(misses: Mapping[str, tuple[str, str]]) -> str:
-    """One line on values of a link that were refused, "" for none.
-
-    Args:
-        misses: By key what the link said, and what would have been taken, in words.
-    """
+    """One line on refused values, by key what the link said and what is taken, in words; "" for none."""
     lines = []
     for key, (said, takes) in misses.items():
         # in a code span, so that nothing in a link is taken for Markdown
@@ -68,12 +64,7 @@ def _is_what_was_asked(values: list[str], taken: object) -> bool:
 
 
 def set_link_value(key: str, value: str, name: str = "") -> None:
-    """Puts a value that belongs to no widget into the address; "" takes it out.
-
-    Args:
-        key: Of the value in the session's state.
-        name: Of the value in the address, where it is not `key`.
-    """
+    """Puts a session's value into the address under `name`, or its key; "" takes it out."""
     name = name or key
     # an unchanged value is not sent again
     if value and st.query_params.get_all(name) != [value]:

@@ -60,11 +60,7 @@ def why_not_found(pictures: Pictures) -> str:
 
 
 def show_missing_part(error: MissingPart | str, what: str) -> None:
-    """The empty state of a part that this bundle lacks: what would be here, and the command that makes it.
-
-    Args:
-        what: What would be here, as the end of "Here you would see ...".
-    """
+    """The empty state of a part that this bundle lacks; `what` is the end of "Here you would see ..."."""
     with st.container(border=True):
         text = str(error)
         st.markdown(f"**{text[:1].upper()}{text[1:]}.**")

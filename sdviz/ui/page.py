@@ -72,11 +72,7 @@ def find_bundles() -> dict[str, Path]:
 
 
 def setup_page(title: str, idea: str, makes_outliers: bool = False) -> PageContext:
-    """Sets a page up: configuration, menu, bundle chooser, title and one-line idea.
-
-    Args:
-        makes_outliers: Whether the page needs the bundle's networks at once: others open sooner without them.
-    """
+    """Sets a page up; without `makes_outliers` the bundle's networks are loaded only when they are needed."""
     st.set_page_config(
         page_title=f"{title} - sdviz", page_icon=page_icon(), layout="wide", initial_sidebar_state=250
     )
@@ -100,11 +96,7 @@ def setup_page(title: str, idea: str, makes_outliers: bool = False) -> PageConte
 
 
 def setup_bundle_page(title: str, idea: str, shows: str, makes_outliers: bool = False) -> tuple[Bundle, bool]:
-    """Sets up a page that needs a bundle; without one it says what the page `shows`, and the page ends.
-
-    Returns:
-        The bundle, and whether the page was just opened.
-    """
+    """Sets a page up; returns the bundle, without which the page ends, and whether it was just opened."""
     context = setup_page(title, idea, makes_outliers)
     if context.bundle is None:
         show_missing_bundle(context, shows)

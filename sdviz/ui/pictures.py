@@ -36,14 +36,7 @@ def data_uri(image: np.ndarray) -> str:
 
 
 def difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """How far two images differ in each pixel, float64 (...,H,W) in 0..1.
-
-    The largest of the three channels' differences; 1 is black against white.
-
-    Args:
-        a: uint8 (...,H,W,3).
-        b: uint8, as a.
-    """
+    """The largest difference of three channels, uint8 (...,H,W,3) -> float64 (...,H,W), 0..1."""
     return np.abs(a.astype(np.int16) - b.astype(np.int16)).max(-1) / 255.0
 
 

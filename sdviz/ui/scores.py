@@ -43,11 +43,7 @@ class ScoredSets(BundleView):
 
 
 def scored_sets(evidence: Evidence, library: PictureLibrary, why_not: str) -> ScoredSets:
-    """Scores every set; other settings than the bundle's own may need a search, done once.
-
-    Raises:
-        MissingPart: The bundle lacks what that needs; `why_not` where it has no detector.
-    """
+    """Scores every set, after a search if need be. Raises MissingPart, with `why_not` without a detector."""
     settings = score_settings(evidence)
     if settings is None:
         raise MissingPart(why_not)

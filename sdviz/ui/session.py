@@ -198,14 +198,7 @@ def _changed(key: str, widget: str) -> None:
 
 
 def score_controls(evidence: Evidence, page: str) -> ScoreSettings | None:
-    """Widgets for k, alpha and normalisation in one row; they hold for every page.
-
-    Args:
-        page: Begins the widgets' keys.
-
-    Returns:
-        What they say; None, and nothing drawn, in a bundle without a detector.
-    """
+    """Widgets for k, alpha and normalisation, shared by all pages; draws nothing without a detector."""
     settings = score_settings(evidence)
     own = evidence.bundle.manifest.score
     if settings is None or own is None:

@@ -63,11 +63,7 @@ def mark_colour() -> str:
 
 
 def role_colours(roles: Mapping[str, str]) -> dict[str, str]:
-    """A colour for each set by its role: a built-in set's own shade, else the next free one.
-
-    Args:
-        roles: Role by set, "id", "near", "far", "validation" or "sd", in the order of the configuration.
-    """
+    """A colour for each set by its role, as of `set_roles`: a built-in set's own, else the next free one."""
     shades = {"near": _NEAR_SHADES, "far": _FAR_SHADES, "validation": _VALIDATION_SHADES, "sd": _SD_SHADES}
     colours, taken = {}, dict[str, list[int]]()
     # sets with their own shade come first, so that no other set takes it

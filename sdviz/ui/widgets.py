@@ -52,11 +52,7 @@ def download(label: str, make: Callable[[], str | bytes], file: str, **more: Any
 
 
 def empty_state(title: str, text: str, command: str = "") -> DeltaGenerator:
-    """A box in place of a part that has nothing to show: what would be here, and how to get it.
-
-    Returns:
-        The box, for more lines.
-    """
+    """A box that says what would be here and how to get it; returns the box, for more lines."""
     box = st.container(border=True)
     box.markdown(f"**{title}**")
     box.markdown(text)

@@ -126,11 +126,7 @@ class Task(Generic[T]):
     # --- for the work -----------------------------------------------------------------------------
 
     def report(self, share: float) -> None:
-        """Notes the share done.
-
-        Raises:
-            GivenUp: The task was cancelled, or two other bundles have been opened since.
-        """
+        """Notes the share done. Raises GivenUp: cancelled, or two other bundles have been opened since."""
         self.share = share
         if self._is_cancelled:
             raise GivenUp("it was cancelled")
@@ -204,12 +200,7 @@ def _end() -> None:
 
 
 def start(lane: str, work: Callable[[Task[T]], T], bundle_hash: str | None = None) -> Task[T]:
-    """Puts work in a lane of `LANES`.
-
-    Args:
-        work: Called with the task, to which it reports.
-        bundle_hash: The task gives up, at a report, when two other bundles have been opened since.
-    """
+    """Puts work in a lane of `LANES`; with a bundle's hash it is given up when two others have been opened."""
     task = Task(work, bundle_hash)
     with _threads_lock:
         if lane not in _threads:

@@ -9,11 +9,7 @@ from sdviz.ui.cache.kept import in_use, kept
 
 
 def open_bundle(path: Path) -> Bundle:
-    """Opens the bundle in a folder, its networks not loaded yet; opens it again when its bundle.json changes.
-
-    Raises:
-        BundleError: As `Bundle.load`.
-    """
+    """Opens a bundle without networks, anew when bundle.json changes. Raises BundleError: not a bundle."""
     file = path / MANIFEST
     bundle = _open_bundle(str(path), file.stat().st_mtime_ns if file.exists() else 0)
     in_use(bundle.hash)

@@ -26,11 +26,7 @@ def open_evidence(bundle: Bundle) -> tuple[Evidence, PictureLibrary]:
 
 @kept("search")
 def start_search(evidence: Evidence, normalize: bool) -> Task[Rescorer]:
-    """Starts the search that `find_rescorer` waits for.
-
-    Returns:
-        The task. It raises MissingPart for a bundle without what the search needs.
-    """
+    """Starts the search of `find_rescorer`; its task raises MissingPart where a part is missing."""
 
     def search(task: Task[Rescorer]) -> Rescorer:
         def on_progress(share: float) -> None:
@@ -52,11 +48,7 @@ def needs_search(evidence: Evidence, settings: ScoreSettings) -> bool:
 
 
 def set_scores(evidence: Evidence, settings: ScoreSettings) -> dict[str, SetScores]:
-    """Eq. 6 of every scored set under these settings; the bundle's own k and normalisation need no search.
-
-    Raises:
-        MissingPart: A bundle without scores, or without what other settings need.
-    """
+    """Eq. 6 of every set; searches for another k or normalisation. Raises MissingPart: no such part."""
     if settings.is_own:
         return stored_scores(evidence)
     if not needs_search(evidence, settings):
@@ -69,11 +61,7 @@ def set_scores(evidence: Evidence, settings: ScoreSettings) -> dict[str, SetScor
 
 
 def find_rescorer(evidence: Evidence, normalize: bool) -> Rescorer:
-    """The neighbours of every scored image, searched once for each normalisation, seconds the first time.
-
-    Raises:
-        MissingPart: A bundle without what that needs.
-    """
+    """The neighbours of every scored image, searched once, in seconds. Raises MissingPart: no such part."""
     search = start_search(evidence, normalize)
     if not search.wait(0.1):
         place = st.empty()

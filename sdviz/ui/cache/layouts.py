@@ -37,12 +37,7 @@ class LayoutStore:
     """Layouts by content. Who asks for layouts that are being computed waits for the same job."""
 
     def __init__(self, folder: Path, max_bytes: int = MAX_BYTES) -> None:
-        """Touches nothing yet.
-
-        Args:
-            folder: Where files are kept; made when the first is written.
-            max_bytes: What they may take together; those not used for longest go first.
-        """
+        """Files in `folder` take at most `max_bytes`; those not used for longest go first."""
         self.folder = folder
         self._max_bytes = max_bytes
         self._kept: Store[Layouts] = Store(KEPT["layouts"].most)

@@ -44,11 +44,7 @@ def make_outliers(
 
 
 def make_next(bundle: Bundle, guesses: list[list[OutlierRequest]]) -> None:
-    """Makes in the background what a person is likely to ask for next, until any page asks for anything.
-
-    Args:
-        guesses: The likeliest first.
-    """
+    """Makes these guesses in the background, the likeliest first, until any page asks for anything."""
     global _next
 
     def work(task: Task[None]) -> None:

@@ -21,11 +21,7 @@ def file_name(title: str) -> str:
 
 
 def show_chart(chart: Chart, provenance: Mapping[str, str], *, key: str, caption: str) -> None:
-    """The chart, one line on what it shows, and its downloads.
-
-    Args:
-        caption: "What am I looking at", for a newcomer.
-    """
+    """The chart, a caption that tells a newcomer what it shows, and its downloads."""
     if isinstance(chart.parts[0], Bars | Points):
         if names := legend(chart):
             st.html(names)
@@ -43,11 +39,7 @@ def show_chart(chart: Chart, provenance: Mapping[str, str], *, key: str, caption
 def offer_downloads(
     chart: Chart, provenance: Mapping[str, str], *, key: str, more: tuple[str, Callable[[], str]] | None = None
 ) -> None:
-    """A popover with the chart as PNG, SVG and CSV, made when they are asked for.
-
-    Args:
-        more: The name of a second CSV, and what makes it.
-    """
+    """A popover with the chart as PNG, SVG and CSV; `more` is the name of a second CSV and what makes it."""
     name = file_name(chart.title)
     downloads: list[tuple[str, str, str, str, Callable[[], bytes | str]]] = [
         ("png", "PNG", f"{name}.png", "image/png", lambda: chart_file(chart, "png", provenance)),

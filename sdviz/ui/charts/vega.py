@@ -20,14 +20,7 @@ _LETTERS_IN_A_ROW = 45
 
 
 def vega_lite(chart: Chart) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """A chart of bars or points as a table and a specification over it.
-
-    Args:
-        chart: Without lines and heat maps.
-
-    Returns:
-        Columns series, x, y, text and colour; and what `streamlit.vega_lite_chart` takes with it.
-    """
+    """Bars or points as a table (series, x, y, text, colour) and the specification over it."""
     parts = _parts(chart)
     table = pd.concat([_rows(part) for part in parts], ignore_index=True)
     if chart.log_y:

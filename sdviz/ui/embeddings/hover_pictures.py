@@ -71,11 +71,7 @@ def outliers_made(known: Known, name: str) -> Task[None] | None:
 
 @kept("picture sheets")
 def sheet_of(known: Known, name: str, number: int, is_made: bool) -> tuple[bytes, Lacking]:
-    """A sheet of pictures, JPEG, and the points that have none in it.
-
-    Args:
-        is_made: Whether no outliers are being made any more.
-    """
+    """A sheet of pictures, JPEG, and the points without one; `is_made` once no outliers are being made."""
     first = number * TILES_A_SHEET
     p = known.points
     ids = p.ids[first : first + TILES_A_SHEET]

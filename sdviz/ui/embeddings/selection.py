@@ -64,11 +64,7 @@ def take_region(
 
 
 def show_chosen(known: Known, layouts: Layouts, rows: np.ndarray, lines: Mapping[str, str]) -> str | None:
-    """The selected rows as a gallery with counts and downloads, or how to select some.
-
-    Returns:
-        The id of a picture clicked just now, else None.
-    """
+    """Shows the selected rows, or how to select some; returns the id of a picture clicked just now, if any."""
     st.markdown("##### Selection")
     if not len(rows):
         st.caption(

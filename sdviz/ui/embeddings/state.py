@@ -94,11 +94,7 @@ def _classes(points: Points, evidence: Evidence, library: PictureLibrary) -> np.
 
 
 def known_of(evidence: Evidence, library: PictureLibrary, view: View) -> Known:
-    """Chooses the points of a view and collects what is known of them.
-
-    Raises:
-        MissingPart: The bundle has no features to show.
-    """
+    """Chooses the points of a view and collects what is known of them. Raises MissingPart: no features."""
     points = _points(view, evidence)
     settings = score_settings(evidence)
     now = sets_now(evidence, settings) if settings is not None else SetsNow(None, "no detector", {}, None)
@@ -113,11 +109,7 @@ def titles_of(evidence: Evidence) -> dict[str, str]:
 
 @kept("moving features")
 def moves_through_training(evidence: Evidence) -> bool:
-    """Whether the features of the bundle's snapshots change from epoch to epoch.
-
-    Raises:
-        MissingPart: It has none.
-    """
+    """Whether features change between the bundle's snapshots. Raises MissingPart: it has none."""
     return moves(evidence.snapshots[0])
 
 

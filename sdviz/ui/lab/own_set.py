@@ -61,11 +61,7 @@ def say_where_own_set_is(bundle: Bundle) -> None:
 
 
 def take_awaited_set(sets: list[str], own: str) -> None:
-    """Chooses the downloaded set once it is there. Call it before "Images from" is drawn.
-
-    Args:
-        own: What is chosen where images from noise no longer stand in for it.
-    """
+    """Chooses a downloaded set, or `own` where images from noise are gone, before "Images from" is drawn."""
     if st.session_state.get(_AWAITED) in sets:
         st.session_state["data"] = st.session_state.pop(_AWAITED)
     elif st.session_state.get("data") == FROM_NOISE and FROM_NOISE not in sets:

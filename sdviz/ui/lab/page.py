@@ -104,11 +104,7 @@ def _next_recipes(bundle: Bundle, now: Recipe) -> list[Recipe]:
 
 
 def first_view(bundle: Bundle) -> list[OutlierRequest]:
-    """The pictures that the page makes when it is opened with nothing chosen.
-
-    Raises:
-        DataError: The bundle's own data is not here.
-    """
+    """The pictures of the page as first opened. Raises DataError: the bundle's own data is not here."""
     sources, recipe = first_sources(bundle), bundle.recipe()
     if not sources:
         return []
@@ -234,11 +230,7 @@ def _show_all_targets(
 
 
 def _show_numbers(state: LabState, wrong: list[tuple[int, Outlier]]) -> tuple[int, int] | None:
-    """Shows shift and background PSNR of outliers, given as (row of the source, result), and of controls.
-
-    Returns:
-        As `LabState.same`.
-    """
+    """Shows shift and PSNR of outliers, (row of the source, result), and controls; as `LabState.same`."""
     bundle, sources, right = state.bundle, state.sources, list(enumerate(state.controls))
     columns, same = st.columns(4), None
     if bundle.clusterer is not None:

@@ -142,11 +142,7 @@ def _which_images(
 
 
 def first_sources(bundle: Bundle) -> list[Source]:
-    """The images of the bundle's own set that are shown when nothing is chosen yet.
-
-    Raises:
-        DataError: It is not here.
-    """
+    """The images of the bundle's own set shown at first. Raises DataError: the set is not here."""
     name = bundle.manifest.dataset
     pool = load_images(name, _split_to_show(name), POOL_LIMIT)
     return _with_labels(bundle, pool, permutation(len(pool), 0)[:USUAL_COUNT])

@@ -51,11 +51,7 @@ def shown_alphas(settings: ScoreSettings) -> tuple[float, ...]:
 
 
 def k_alpha_chart(evidence: Evidence, settings: ScoreSettings, names: Sequence[str]) -> Chart:
-    """AUROC over k and alpha, the mean over those sets, in %; the settings in force are framed.
-
-    Raises:
-        MissingPart: The bundle lacks what a search needs.
-    """
+    """Mean AUROC of these sets over k and alpha, in %, a frame around those in use; may raise MissingPart."""
     ks, alphas = shown_ks(evidence, settings), shown_alphas(settings)
     z = 100 * _map(evidence, settings.normalize, tuple(names), ks, alphas)
     cell = (alphas.index(settings.alpha), ks.index(settings.k)) if settings.k in ks else None

@@ -45,11 +45,7 @@ def _systems(evidence: Evidence) -> list[tuple[str, dict[str, ModeMetrics]]]:
 
 
 def methods_html(evidence: Evidence) -> str:
-    """AUROC of each method on each set, with means over the sets of a role; ▲ marks the best of a column.
-
-    Raises:
-        MissingPart: As `method_rows`.
-    """
+    """AUROC of each method on each set and its means by role, ▲ at the best; raises as `method_rows`."""
     report = evidence.report
     systems = _systems(evidence)
     means = [{role: modes["both"].auroc for role, modes in report.means.items()}]

@@ -143,11 +143,7 @@ _WHAT = {
 
 
 def control_rows(evidence: Evidence) -> list[list[object]]:
-    """One row for each set, mode and control, AUROC in %, differences in points.
-
-    Raises:
-        MissingPart: No report.
-    """
+    """A row for each set, mode and control, AUROC in %, differences in points; MissingPart: no report."""
     report = evidence.report
     rows: list[list[object]] = []
     for name, result in report.results.items():

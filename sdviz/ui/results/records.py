@@ -14,11 +14,7 @@ def _record(path: str, name: str, changed_ns: int) -> BundleRecord:
 
 
 def find_record(path: Path, name: str) -> BundleRecord:
-    """A bundle's manifest and report, read again when its bundle.json changes.
-
-    Raises:
-        BundleError: As `read_record`.
-    """
+    """Manifest and report of a bundle, read again when bundle.json changes; raises as `read_record`."""
     file = path / MANIFEST
     return _record(str(path), name, file.stat().st_mtime_ns if file.exists() else 0)
 

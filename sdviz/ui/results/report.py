@@ -68,11 +68,7 @@ def show_report(state: ScoredSets) -> None:
 
 
 def report_html(state: ScoredSets, with_map: bool) -> str:
-    """The whole file, without pictures of sets that come from files.
-
-    Args:
-        with_map: Whether to search neighbours for the map over k and alpha.
-    """
+    """The whole file, without pictures of sets from files; `with_map` adds the map over k and alpha."""
     evidence, bundle = state.evidence, state.bundle
     lines = state.provenance | {"threshold": f"{state.threshold!r}; above is called OOD"}
     results = find_results(state)

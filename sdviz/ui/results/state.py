@@ -36,11 +36,7 @@ def find_results(state: ScoredSets) -> Results:
 
 
 def report_provenance(evidence: Evidence) -> dict[str, str]:
-    """Where the numbers of report.json come from; they are by the bundle's own k and alpha.
-
-    Raises:
-        MissingPart: No report.
-    """
+    """Where the numbers of report.json come from, by the own k and alpha. Raises MissingPart: no report."""
     score = evidence.report.score
     return provenance(evidence.bundle, k=score.k, alpha=f"{score.alpha:g}")
 

@@ -94,11 +94,7 @@ class _Choice(BundleView):
 def choose_sample(
     evidence: Evidence, library: PictureLibrary, now: SetsNow
 ) -> tuple[Sample | None, Mapping[str, np.ndarray]]:
-    """Draws the row of widgets that choose an image, and the strip of its neighbours in the list.
-
-    Returns:
-        The image, None where there is none to show, and the person's own pictures by id.
-    """
+    """Draws the widgets that choose an image; returns the image, if any, and the person's pictures by id."""
     size_px = evidence.bundle.manifest.image_size
     uploads = kept_uploads(size_px)
     pictures = uploads.all()
@@ -165,11 +161,7 @@ def choose_sample(
 def _resolve(
     evidence: Evidence, library: PictureLibrary, pictures: Mapping[str, np.ndarray], now: SetsNow
 ) -> tuple[Sample | None, str, bool]:
-    """Finds the image that the address names, else an instructive one.
-
-    Returns:
-        The image, a line about it, and whether the address named another image.
-    """
+    """Finds the image of the address, else an instructive one; a line about it; whether it is another."""
     asked = sample().strip()
     shown = code_span(asked, _MAX_ID_SHOWN)
     totals = {name: one.total for name, one in now.to_order_by.items()}

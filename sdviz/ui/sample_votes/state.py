@@ -102,11 +102,7 @@ def sample_view(
 
 @kept("neighbour index")
 def search_over_banks(evidence: Evidence, normalize: bool) -> SDScore:
-    """The kNN index over this bundle's banks, for any k that pages offer.
-
-    Raises:
-        MissingPart: A bundle without banks.
-    """
+    """The kNN index over this bundle's banks, for any k of the pages. Raises MissingPart: no banks."""
     banks, own = evidence.banks, evidence.bundle.manifest.score
     k = most_neighbours(len(banks.id_ids), 1 if own is None else own.k)
     return SDScore(k, 0.0, normalize).fit(
@@ -122,11 +118,7 @@ def search_over_banks(evidence: Evidence, normalize: bool) -> SDScore:
 def neighbours(
     evidence: Evidence, settings: ScoreSettings, features: np.ndarray, id_id: str, outlier_id: str = ""
 ) -> Neighbourhood:
-    """The neighbours of pictures made of one image, enough for any k.
-
-    Raises:
-        ValueError: No ID image besides itself.
-    """
+    """Neighbours of pictures made of one image, for any k. Raises ValueError: no ID image but itself."""
     with DEVICE_LOCK:
         search = search_over_banks(evidence, settings.normalize)
         ids = evidence.banks.id_ids

@@ -35,22 +35,13 @@ def start(config: RunConfig, now: bool = False) -> Run:
 
 
 def resume(name: str) -> None:
-    """Launches a process that goes on with a run.
-
-    Raises:
-        RunError: Not allowed here, or a process is at it.
-        ConfigError: Its configuration was broken.
-    """
+    """Resumes a run. Raises RunError: not allowed, or it is running; ConfigError: a broken configuration."""
     _check_allowed()
     runs.launch(_run(name))
 
 
 def stop(name: str) -> Status:
-    """Asks a run to stop, and waits a little; the status then.
-
-    Raises:
-        RunError: Not allowed here, or no process is at it.
-    """
+    """Asks a run to stop; returns its status soon after. Raises RunError: not allowed, or not running."""
     _check_allowed()
     return runs.stop(_run(name), STOP_WAIT_SEC)
 

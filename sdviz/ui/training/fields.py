@@ -83,11 +83,7 @@ class Limits:
 
 
 def limits(key: str) -> Limits:
-    """Type and range of a key of the run configuration.
-
-    Raises:
-        KeyError: There is no such key, or it is a branch.
-    """
+    """Type and range of a key of the run configuration. Raises KeyError: no such key, or a branch."""
     field = _field(key)
     kinds = [kind for kind in get_args(field.annotation) if kind is not type(None)]
     optional = type(None) in get_args(field.annotation)
