@@ -34,14 +34,7 @@ class AgainstClasses:
 
 
 def cluster_facts(labels: PseudoLabels, n_clusters: int) -> ClusterFacts:
-    """Sizes, mean confidences, and each cluster's images by confidence.
-
-    Args:
-        n_clusters: C.
-
-    Raises:
-        ValueError: A label outside 0..C-1.
-    """
+    """Sizes, mean confidences and images by confidence of C clusters. Raises ValueError: a label outside."""
     y, confidence = labels.labels, labels.confidence.astype(np.float64)
     if len(y) and (y.min() < 0 or y.max() >= n_clusters):
         raise ValueError(f"pseudo-labels must lie in 0..{n_clusters - 1}, not {y.min()}..{y.max()}")

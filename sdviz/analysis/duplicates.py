@@ -28,15 +28,7 @@ class Pairs:
 def ood_pairs(
     evidence: Evidence, name: str, normalize: bool, on_progress: Callable[[float], None] | None = None
 ) -> Pairs:
-    """Each image of a scored set with the training image that is nearest to it, itself not counted.
-
-    Args:
-        evidence: A bundle with banks and that set's features.
-        on_progress: Told the share done, 0..1.
-
-    Raises:
-        MissingPart: One of these is missing.
-    """
+    """Each image of a set with its nearest training image, not itself. Raises MissingPart: no features."""
     one, banks = evidence.sets[name], evidence.banks
     if one.features is None:
         raise MissingPart(f"this bundle has no features of {name}: its neighbours are not known")
@@ -46,14 +38,7 @@ def ood_pairs(
 def outlier_pairs(
     evidence: Evidence, normalize: bool, on_progress: Callable[[float], None] | None = None
 ) -> Pairs:
-    """Each outlier with the training image that is nearest to it, its source or another.
-
-    Args:
-        evidence: A bundle with banks and the table of its outliers.
-
-    Raises:
-        MissingPart: One of these is missing, or there is no outlier.
-    """
+    """Each outlier with its nearest training image. Raises MissingPart: no banks, sources or outliers."""
     banks, sources = _outliers(evidence)
     return _nearest(banks.outlier_features, banks.outlier_ids, banks, None, normalize, sources, on_progress)
 

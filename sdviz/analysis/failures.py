@@ -93,12 +93,7 @@ def find_failures(
 
 
 def rates(name: str, groups: np.ndarray, wrong: np.ndarray) -> list[Rate]:
-    """How often each group of a set is called wrongly, the worst first by `Rate.at_least`.
-
-    Args:
-        groups: str (N,), the class or cluster of each image.
-        wrong: bool (N,), see `is_wrong`.
-    """
+    """How often each of `groups`, str (N,), is called wrongly, bool (N,); the worst `Rate.at_least` first."""
     found = [
         Rate(name, str(group), int(wrong[groups == group].sum()), int((groups == group).sum()))
         for group in np.unique(groups)

@@ -46,15 +46,7 @@ def most_neighbours(n_id: int, own_k: int) -> int:
 def rescorer(
     evidence: Evidence, normalize: bool, on_progress: Callable[[float], None] | None = None
 ) -> Rescorer:
-    """Searches the neighbours of every scored image in the bundle's banks.
-
-    Args:
-        evidence: A bundle with scores, banks and the sets' features.
-        on_progress: Told the share done, 0..1.
-
-    Raises:
-        MissingPart: A part is not there.
-    """
+    """Searches the neighbours of every scored image in the bundle's banks. Raises MissingPart: no such part."""
     banks, sets = evidence.banks, evidence.sets
     without = [name for name, one in sets.items() if one.features is None]
     if without:

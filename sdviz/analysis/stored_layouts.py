@@ -95,14 +95,7 @@ def find_stored(
 
 
 def store_usual_layouts(evidence: Evidence, on_made: Callable[[View, Path, bool], None]) -> None:
-    """Makes the usual layouts that are not there yet.
-
-    Args:
-        on_made: Told each view, its file, and whether it was made now.
-
-    Raises:
-        OSError: A file cannot be written.
-    """
+    """Makes the usual layouts that are missing; `on_made` gets view, file, and whether it was made now."""
     for view in usual_views(evidence):
         points = view.points(evidence)
         file = file_of(evidence, points, view.unit_length, view.layout)

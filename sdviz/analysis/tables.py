@@ -188,12 +188,7 @@ class Evidence:
 
     @cached_property
     def snapshots(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Features through detector training.
-
-        Returns:
-            float32 (epochs + 1, N, D), the first before any training; the role of each row, "train", "outlier"
-            or a set's, str (N,); and its id, str (N,).
-        """
+        """Features float32 (epochs + 1, N, D) from before training on; role and id of each row, str (N,)."""
         path = self._part("snapshots.safetensors", "detector training left no snapshots in it")
         table = pq.read_table(self._part("snapshots.parquet", "detector training left no snapshots in it"))
         with safe_open(str(path), "np") as file:

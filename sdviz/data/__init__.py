@@ -120,7 +120,7 @@ def names() -> tuple[str, ...]:
 
 
 def splits(name: str) -> tuple[str, ...]:
-    """The splits of a set that are on this machine. Raises MissingDataError, which says how to get it: none."""
+    """The splits of a set on this machine. Raises MissingDataError, which says how to get the set."""
     if not (present := splits_here(name)):
         raise MissingDataError(_how_to_get(name, None))
     return present
@@ -137,17 +137,7 @@ def all_splits(name: str) -> tuple[str, ...]:
 
 
 def masks(ids: np.ndarray) -> np.ndarray:
-    """The object masks of drawn images.
-
-    Args:
-        ids: str (N,), of sets that have masks.
-
-    Returns:
-        bool (N,H,W), True on the object.
-
-    Raises:
-        DataError: An id of another set, or of no image.
-    """
+    """Object masks, bool (N,H,W), of drawn images by id. Raises DataError: an id without a mask."""
     ids = np.asarray(ids, dtype=str)
     (source,) = (one for one in SOURCES if one.has_masks)
     return source.masks(ids)
@@ -159,14 +149,7 @@ def has_masks(name: str) -> bool:
 
 
 def download(name: str, root: Path | None = None) -> Path:
-    """Fetches a set of `DOWNLOADS`, train and test, into a folder and returns the folder.
-
-    Args:
-        root: The folder; None takes the data root.
-
-    Raises:
-        DataError: Another name, or a download that failed.
-    """
+    """Fetches a set of `DOWNLOADS` into a folder, else the data root. Raises DataError: it cannot be had."""
     if name not in DOWNLOADS:
         from .zenodo import RECORDS
 

@@ -65,11 +65,7 @@ def download(name: str, root: Path, on_progress: OnProgress | None = None) -> tu
 
 
 def how_to_open(path: Path) -> tuple[str, ...]:
-    """The names under which sdviz opens what `download` fetched, else a sentence that it cannot.
-
-    Returns:
-        Names as `sdviz.data.load` takes them, as in "npz:PATH"; of a folder one or more. Else one sentence.
-    """
+    """The names that open what `download` fetched, as in "npz:PATH", or a sentence that nothing does."""
     inside = sorted(one for one in path.rglob("*") if one.is_file() and not one.name.startswith("."))
     found = tuple(name for one in (path, *inside) for source in SOURCES if (name := source.name_of(one)))
     if found:

@@ -56,14 +56,7 @@ def ood_reference(id_scores: np.ndarray) -> OODReference:
 
 
 def id_recall_threshold(id_scores: np.ndarray) -> float:
-    """The smallest ID score t such that at least 95 % of ID scores are at most t; above t is called OOD.
-
-    Args:
-        id_scores: (N,).
-
-    Raises:
-        ValueError: No scores, or NaN or infinite ones.
-    """
+    """The smallest of the ID scores, (N,) and finite, that at least 95 % of them do not exceed."""
     ordered = np.sort(_finite("ID scores", id_scores))
     # ceil(0.95 N) in whole numbers: 0.95 is not exact as a float
     return float(ordered[-(-95 * len(ordered) // 100) - 1])

@@ -252,14 +252,7 @@ def make_report(
 
 
 def parse_report(text: str | bytes, where: str) -> Report:
-    """The report that JSON text holds.
-
-    Args:
-        where: What errors call it.
-
-    Raises:
-        ReportError: Not JSON, or not such a tree.
-    """
+    """The report in JSON text; `where` is its name in errors. Raises ReportError: not JSON or no such tree."""
     try:
         return Report.model_validate_json(text)
     except ValidationError as error:

@@ -53,7 +53,7 @@ def _clusters_it(bundle: Bundle) -> bool:
 
 @kept("examples")
 def first_examples(bundle: Bundle) -> list[OutlierRequest]:
-    """The first test image of each of the first clusters. Raises DataError: the own data is not here."""
+    """The first test image of each of the first clusters. Raises DataError: the bundle's set is not here."""
     m = bundle.manifest
     split = "test" if "test" in data.splits(m.dataset) else None
     for limit in EXAMPLES_AMONG:

@@ -88,13 +88,7 @@ def keep_link_values(keys: Iterable[str]) -> None:
 
 
 def take_from_link(key: str, options: Sequence[str], many: bool = False) -> None:
-    """Before a widget is drawn that shows names for ids: sets it to the ids in the address.
-
-    Such a widget cannot be bound to the address, or the names would stand there.
-
-    Args:
-        options: The ids.
-    """
+    """Sets a widget that shows names to the ids of the address, before it is drawn: it cannot be bound."""
     asked = st.query_params.get_all(key)
     found = [one for one in options if one in asked]
     if key not in st.session_state and (found or (many and asked == [""])):

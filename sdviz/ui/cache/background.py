@@ -68,11 +68,7 @@ class _Ending(SystemExit):
 
 
 class Task(Generic[T]):
-    """One piece of work in a lane; the work is called with the task itself.
-
-    Attributes:
-        share: Done, 0..1, as the work reports it.
-    """
+    """One piece of work in a lane, called with the task; it notes the `share` done, 0..1."""
 
     def __init__(self, work: Callable[[Task[T]], T], bundle_hash: str | None) -> None:
         self.share = 0.0
