@@ -121,9 +121,6 @@ def _flagged(id_scores: np.ndarray, ood_scores: np.ndarray) -> tuple[np.ndarray,
     return found[0], found[1]
 
 
-# --- metrics of every set, under any settings -----------------------------------------------------
-
-
 @dataclass(frozen=True, eq=False)
 class Results:
     """The metrics of one score of Eq. 6 on each OOD set."""

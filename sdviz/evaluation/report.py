@@ -203,9 +203,6 @@ class Report(Measured):
     config_sha256: str = Field(description="of the resolved configuration")
 
 
-# --- made and read --------------------------------------------------------------------------------
-
-
 def make_report(
     method: Mapping[str, Any],
     controls: Mapping[str, Mapping[str, Any]],

@@ -128,8 +128,6 @@ def _about(reports: Sequence[Report], labels: Sequence[str]) -> str:
     )
 
 
-# --- rows -----------------------------------------------------------------------------------------
-
 Rows = tuple[list[str], list[list[str]]]
 
 
@@ -226,9 +224,6 @@ def _lines(report: Report) -> Iterator[tuple[str, str, str]]:
 
 def _metrics(of: Measured, name: str, role: str) -> Mapping[str, ModeMetrics | MeanMetrics]:
     return of.results[name].modes if name in of.results else of.means[role]
-
-
-# --- cells ----------------------------------------------------------------------------------------
 
 
 def _cell(found: Sequence[ModeMetrics | MeanMetrics | None], key: str) -> str:

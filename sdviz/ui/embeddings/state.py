@@ -144,9 +144,6 @@ def mark_sample(known: Known, unit_length: bool) -> tuple[int, str]:
     )
 
 
-# --- layouts --------------------------------------------------------------------------------------
-
-
 @kept("layout stores")
 def _store(folder: Path) -> LayoutStore:
     return LayoutStore(folder)

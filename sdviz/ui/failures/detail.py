@@ -151,9 +151,6 @@ def _grid(cells: list[Cell], heads: list[Label], pictures: Pictures) -> None:
     say_missing(pictures)
 
 
-# --- what people say ------------------------------------------------------------------------------
-
-
 def _note(view: ScoredSets, one: str, seen: Seen) -> None:
     book, bundle_hash = state.notebook(), view.bundle.hash
     digest = hashlib.sha256(f"{bundle_hash} {one}".encode()).hexdigest()[:12]

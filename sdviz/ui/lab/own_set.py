@@ -82,9 +82,6 @@ def _await(work: Download | Task[ImageSet]) -> None:
         st.progress(work.share, f"Making images from noise alone, once for this bundle: {work.share:.0%}")
 
 
-# --- images from noise ----------------------------------------------------------------------------
-
-
 @kept("images from noise")
 def from_noise(bundle: Bundle) -> Task[ImageSet]:
     """The images that this bundle's network makes from noise, in the background."""

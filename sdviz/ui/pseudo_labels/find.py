@@ -23,9 +23,6 @@ _PROBLEM = "pseudo_labels_problem"
 _FIND, _IN_VAIN = "pseudo_labels_find", "pseudo_labels_in_vain"
 
 
-# --- by id ----------------------------------------------------------------------------------------
-
-
 def find_field(clusters: Clusters) -> None:
     """The field for an id. The image found becomes the one in use on every page; an empty field closes it."""
     ids = clusters.labels.ids
@@ -108,9 +105,6 @@ def _bold_name(name: str) -> str:
     return f"{cluster_before(name)}**{plain(name)}**"
 
 
-# --- by upload ------------------------------------------------------------------------------------
-
-
 def upload_field(clusters: Clusters) -> None:
     """A popover that names the cluster of the person's own pictures."""
     bundle = clusters.bundle
@@ -137,9 +131,6 @@ def upload_field(clusters: Clusters) -> None:
         st.caption(
             "The cluster that the clusterer puts a picture in. It always names one, for OOD pictures too."
         )
-
-
-# --- names ----------------------------------------------------------------------------------------
 
 
 def rename_field(clusters: Clusters, cluster: int) -> None:

@@ -97,9 +97,6 @@ def sample_view(
     )  # fmt: skip
 
 
-# --- kept -----------------------------------------------------------------------------------------
-
-
 @kept("neighbour index")
 def search_over_banks(evidence: Evidence, normalize: bool) -> SDScore:
     """The kNN index over this bundle's banks, for any k of the pages. Raises MissingPart: no banks."""
