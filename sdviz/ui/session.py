@@ -85,7 +85,8 @@ def refuse_shared(evidence: Evidence) -> str:
     own = evidence.bundle.manifest.score
     if own is None:
         return ""
-    most, misses = max(own.k, max_k(evidence)), {}
+    most = max(own.k, max_k(evidence))
+    misses = {}
     for key, fits, takes in (
         ("k", lambda value: value == round(value) and 1 <= value <= most, f"a whole number from 1 to {most}"),
         ("alpha", lambda value: 0 <= value <= MAX_ALPHA, f"from 0 to {MAX_ALPHA:g}"),

@@ -65,9 +65,10 @@ def k_alpha_chart(evidence: Evidence, settings: ScoreSettings, names: Sequence[s
 
 def interval_text(evidence: Evidence, names: Sequence[str]) -> str:
     """The AUROC intervals of those sets from report.json, against which differences must be read."""
-    report, found = or_none(lambda: evidence.report), {}
+    report = or_none(lambda: evidence.report)
     if report is None:
         return ""
+    found = {}
     for name in names:
         measured = report.results.get(name)
         interval = measured.modes["both"].auroc_interval if measured is not None else None
