@@ -402,7 +402,8 @@ import torch
 root, modules = sys.argv[1], sys.argv[2:]
 package = os.path.join(root, "sdviz") + os.sep
 sys.argv = ["import-test", "--no-such-option"]
-threads = torch.get_num_threads()
+threads = 3
+torch.set_num_threads(threads)
 faults = []
 
 def on_event(event, args):
