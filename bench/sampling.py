@@ -48,6 +48,7 @@ from sdviz.outliers import draw_target_labels
 N_IMAGES, START_TIMESTEP, GUIDANCE_SCALE, STEPS = 16, 100, 2.0, 10
 REFERENCE_STEPS = START_TIMESTEP
 MEMORY_BATCHES = (1, 16, 256)
+THROUGHPUT_IMAGES = 1000
 CUDA_BAR, FEWER_STEPS_AIM, MAX_DIFFERENCE = 0.25, 0.33, 1.0
 # a CPU that does not compute in bfloat16 has no numbers of half the size to gain by
 CPU_BARS = {torch.bfloat16: 0.6, torch.float32: 0.85}
@@ -438,11 +439,10 @@ def main() -> int:
         print(f"| {t['solver']} | {t['steps']} | {t['even in']} | {t['distance']:.2f} | {t['timesteps']} |")
 
     # 3. throughput and memory, where the bundle runs by itself
-    n = 1000
     there = Bundle.load(args.bundle)
-    images_per_sec = throughput(there, source, n)
+    images_per_sec = throughput(there, source, THROUGHPUT_IMAGES)
     print(
-        f"\n{n:,} outliers on {device_name(there.device)}: **{images_per_sec:.1f} images/s**"
+        f"\n{THROUGHPUT_IMAGES:,} outliers on {device_name(there.device)}: **{images_per_sec:.1f} images/s**"
         f" ({images_per_sec * 2 * STEPS:.0f} evaluations/s)."
     )
     memories: list[dict[str, int]] = []
@@ -487,7 +487,7 @@ def main() -> int:
             "share_of_matrix_rate": share,
             "fewer_steps": search | {"chosen": best, "pairs": None if better is None else asdict(better)},
             "images_per_sec": images_per_sec,
-            "throughput_images": n,
+            "throughput_images": THROUGHPUT_IMAGES,
             "memory": memories,
             "cuda": cuda,
             "bars": bars,
