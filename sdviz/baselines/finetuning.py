@@ -49,16 +49,11 @@ def train(
     """Trains networks in place, then puts them on the CPU and in eval mode.
 
     Args:
-        name: The method's, for errors.
         parts: The networks by name; all parameters with `requires_grad` are trained.
         images: uint8 (N,H,W,3); each step draws a batch of different ones.
         make_loss: Gives the loss of a batch; called under autocast where the device has bfloat16.
-        reference: Gives views, seed and device.
-        optimizer_config: The optimizer and its rate.
         epochs: How often each image is seen, on average.
-        batch_size: Images a step.
         augment: Whether the loss gets random views of the images, or the images themselves.
-        on_progress: Called with the share done.
     """
     where = resolve_device(reference.device)
     pixels = channels_first(images, where)

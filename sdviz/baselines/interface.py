@@ -45,13 +45,9 @@ class Reference:
     """What a method is fitted on.
 
     Attributes:
-        known: The ID training images.
         labels: int64 (N,), the cluster of each, 0..C-1.
         encoder: The network that gave `known.features`; a method that trains it takes a copy.
         outliers: uint8 (M,H,W,3), made by a generator.
-        views: The augmentation of methods that train.
-        seed: Of all random numbers.
-        device: Where to train and score.
     """
 
     known: Images
@@ -69,12 +65,9 @@ class Baseline(ABC):
     `fit` and `score` check what they are given, so the `_fit` and `_score` of a method need not.
 
     Attributes:
-        key: Its name in configurations and tables.
-        title: Its name for readers.
         needs: The fields of `Reference` and `Images` that it uses; the first is what it scores.
         training_passes: Images that go through the network for each ID image of an epoch; 0 without training.
         scoring_passes: Images that go through the network for each image to score.
-        settings: What is set, a `Settings`.
     """
 
     class Settings(Node):
@@ -105,11 +98,7 @@ class Baseline(ABC):
         """Fits the method to ID images; some methods train a network.
 
         Args:
-            reference: Has all that `needs` names.
             on_progress: Called with the share done, 0..1.
-
-        Returns:
-            Itself.
 
         Raises:
             BaselineError: Something that the method needs is missing, too small, or of a wrong kind or shape.

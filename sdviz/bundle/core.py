@@ -57,8 +57,6 @@ class Bundle:
     """A trained system.
 
     Attributes:
-        manifest: bundle.json.
-        schedule: The U-Net's noise schedule.
         parts: Tables and features by their names in the folder, see `manifest.PARTS`; any may be absent.
         path: The folder it was loaded from; None if it was made in memory.
         hash: SHA-256 of bundle.json, and with it of everything in the folder; "" in memory.
@@ -103,7 +101,6 @@ class Bundle:
         """Opens a bundle; every file is checked against its SHA-256 before it is read.
 
         Args:
-            path: The folder.
             device: "auto" takes CUDA, then MPS, then the CPU.
             lazy: Loads each network at its first use, and refuses one that does not fit then.
 
@@ -137,11 +134,7 @@ class Bundle:
         return bundle
 
     def load_networks(self) -> Bundle:
-        """Loads the networks that are not loaded yet; returns the bundle itself.
-
-        Raises:
-            BundleError: A network that is not this bundle's.
-        """
+        """Loads the networks that are not loaded yet; returns the bundle itself."""
         for name in self._networks:
             self._network(name)
         return self
@@ -163,9 +156,6 @@ class Bundle:
 
         The U-Net is kept in float16, so that a bundle made in memory draws slightly other pictures
         than the saved one; the saved one and any copy of it draw the same.
-
-        Returns:
-            The bundle as it now stands on disk.
 
         Raises:
             BundleError: The path is there and holds anything but a bundle, or this bundle's parts
@@ -304,20 +294,12 @@ class Bundle:
         raise ValueError("this bundle has neither a detector nor an encoder: it makes outliers only")
 
     def banks(self) -> Banks:
-        """The reference features that scores are made from.
-
-        Raises:
-            ValueError: A bundle without them.
-        """
+        """The reference features that scores are made from."""
         return read_banks(self.parts)
 
     @property
     def scorer(self) -> SDScore:
-        """Eq. 6 over the bundle's banks with its own k and alpha, fitted at the first use.
-
-        Raises:
-            ValueError: A bundle without a detector or banks.
-        """
+        """Eq. 6 over the bundle's banks with its own k and alpha, fitted at the first use."""
         if self._score is None:
             if not self.has_detector or self.manifest.score is None:
                 raise ValueError("this bundle has no detector: it makes outliers only, and scores nothing")
@@ -352,14 +334,12 @@ class Bundle:
             start_timestep: S; None, here and below, takes the bundle's default.
             guidance_scale: w of Eq. 3.
             target_labels: int (N,), the condition, used as it is; None draws by Eq. 2.
-            num_inference_steps: K.
             solver: A name in `SAMPLERS`.
             eta: DDIM's share of fresh noise, 0..1.
             guidance_interval: (sigma_lo, sigma_hi); guidance counts only between them.
             seed: With an image's id, it fixes its noise and wrong label.
             ids: str (N,); None takes the SHA-256 of each image's bytes.
             callback: (step, x_t, x_0 prediction), for each step of each batch in turn.
-            batch_size: Images at a time on the device.
 
         Raises:
             ValueError: Images, labels, ids or settings out of range, named with the range; unknown labels

@@ -59,7 +59,6 @@ class Neighbourhood:
 
         Args:
             k: Neighbours that count, 1..K.
-            alpha: Weight of a vote.
 
         Raises:
             ValueError: k outside 1..K, or alpha below 0 or not finite.
@@ -130,10 +129,6 @@ class SDScore:
             outlier_features: float (M,D); None or M = 0 leaves every vote at 0.
             id_ids: str (N,), so that an image of the set is not its own neighbour.
             outlier_ids: str (M,), so that an outlier of the set is not.
-            device: Where to search.
-
-        Returns:
-            Itself.
 
         Raises:
             ValueError: Fewer than k ID images, sets of another D, a NaN or infinity, ids that do not fit.
@@ -169,11 +164,7 @@ class SDScore:
 
         Args:
             features: float (M,D).
-            ids: str (M,), as in `score`.
             k: The largest that may be asked for; None takes the k of this score.
-
-        Raises:
-            ValueError: As `score`.
         """
         if self._id is None:
             raise ValueError("this score has no reference features yet: call fit first")

@@ -48,7 +48,6 @@ def train_detector(
         id_labels: int64 (N,), y~.
         outlier_images: uint8 (M,H,W,3).
         outlier_labels: int64 (M,), y~ of the sources.
-        config: How to train.
         reconstructions: uint8 (N,H,W,3), shown in the place of an ID image with probability
             `config.reconstructed_id`; needed where that is above 0.
         snapshot_images: uint8 (P,H,W,3), whose features are kept before training and after every epoch.

@@ -36,7 +36,6 @@ class GuidedNoise:
         class_labels: int64 (N,), the condition of each image.
         null_label: The class row that means "no condition".
         guidance_scale: w of Eq. 3.
-        schedule: Gives sigma for the interval.
         guidance_interval: (sigma_lo, sigma_hi): guided where sigma_lo <= sigma_t <= sigma_hi, plainly
             conditional elsewhere (Kynkaanniemi et al. 2024); None guides everywhere.
     """

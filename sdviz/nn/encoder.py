@@ -32,7 +32,6 @@ class Encoder(nn.Module):
     Attributes:
         config: What `Encoder(**config)` needs to build the same network, without its weights.
         input_px: What images are resized to; None takes them as they are.
-        feature_dim: D.
         blocks: The parts of the network from the input to the features, as `freeze` counts them.
     """
 

@@ -40,7 +40,6 @@ class InferenceModel:
 
     Attributes:
         network: On its device, in eval mode, with its parts exchanged where others are faster.
-        dtype: What it computes in.
         description: Precision and what makes it fast, in words, for captions and benches.
         graphs: Replays the network as CUDA graphs; None where it is called as it is.
     """
@@ -72,7 +71,6 @@ def prepare_for_inference(model: NoisePredictor, device: torch.device) -> Infere
 
     Args:
         model: float32; it is not changed.
-        device: Where the copy runs.
     """
     if device.type == "cpu":
         forms = {form.description: form for form in cpu_forms()}
@@ -106,7 +104,6 @@ class Form:
     """How a CPU can compute the network.
 
     Attributes:
-        dtype: In what precision.
         blocks: "plain", as they were trained; "rebuilt" in fewer passes over the pictures; "packed", rebuilt
             over oneDNN's packed convolutions.
     """
@@ -159,7 +156,6 @@ def _rebuild(module: nn.Module, convolution: Callable[[nn.Conv2d], nn.Module]) -
     """Exchanges the parts of a U-Net that have a faster form, in place and all the way down.
 
     Args:
-        module: The network.
         convolution: What to put in a convolution's place. Tensors that a new part holds as plain attributes are
             left alone by a later `module.to(dtype)`.
     """

@@ -102,9 +102,6 @@ def train_networks(
 
     Returns:
         Whether all steps are done; False where it was stopped.
-
-    Raises:
-        TrainingStateError, TrainingDiverged, OSError: As `run_steps`.
     """
     for network in networks.values():
         network.to(device).train()

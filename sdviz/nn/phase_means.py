@@ -107,9 +107,6 @@ class PhaseMeans(nn.Module):
             eps: float (N,D,h,w), the U-Net's prediction on unshuffled pixels.
             x: float (N,D,h,w), what it was given.
             timesteps: int64 (N,), 0-based.
-
-        Returns:
-            float32 (N,D,h,w).
         """
         eps = eps.float()
         y = x.float().mean((2, 3)) - self.centre[timesteps]

@@ -27,9 +27,7 @@ def image_noise(ids: Sequence[str], shape: tuple[int, ...], seed: int, purpose: 
     """Draws standard normal noise for each image, float32 (N,*shape), on the CPU.
 
     Args:
-        ids: The images' ids.
         shape: Of one image, (3,H,W).
-        seed: The user's seed.
         purpose: "start" for the noise of x_S, "step <t>" for the noise that a sampler adds at timestep t.
     """
     out = torch.empty((len(ids), *shape))

@@ -39,16 +39,11 @@ def train_supervised(
         encoder: The network to start from; on the CPU and in eval mode afterwards.
         images: uint8 (N,H,W,3).
         labels: int64 (N,), 0..K-1.
-        views: Its augmentation.
-        config: How to train.
         seed: Of the head, the batches and the views.
         state_path: Where to keep the resume state; read first if it is there.
         device: "auto", "cpu", "cuda", ...
         on_report: Called every few steps.
         should_stop: Asked before every step.
-
-    Returns:
-        Whether it is done; False where it was stopped.
 
     Raises:
         ValueError: No images, or labels below 0.
@@ -78,8 +73,6 @@ def train_classifier(
     Args:
         images: uint8 (N,H,W,3).
         labels: int64 (N,), 0..C-1.
-        n_classes: C.
-        config: How to train.
         seed: Of the first weights, the batches and the views.
         device: "auto", "cpu", "cuda", ...
         on_report: Called every few steps.
@@ -131,7 +124,6 @@ def accuracy(model: nn.Module, images: np.ndarray, labels: np.ndarray) -> tuple[
     """The share of labelled images whose label the model gives, in 0..1, and how many there were.
 
     Args:
-        model: Gives class logits.
         images: uint8 (N,H,W,3).
         labels: int64 (N,), -1 where unknown.
 

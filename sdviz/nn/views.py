@@ -19,11 +19,7 @@ def random_views(x: torch.Tensor, config: ViewsConfig, generator: torch.Generato
 
     Args:
         x: float32 (N,3,H,W) in [-1,1].
-        config: How far views may differ.
         generator: On the CPU; the work is done on the device of `x`.
-
-    Returns:
-        float32 (N,3,H,W) in [-1,1].
     """
     n, where = len(x), x.device
 
@@ -76,7 +72,6 @@ def _jitter(x: torch.Tensor, config: ViewsConfig, draws: torch.Tensor) -> torch.
 
     Args:
         x: float32 (N,3,H,W) in [-1,1].
-        config: How far.
         draws: float32 (N,4,1,1,1), uniform in -1..1.
     """
     brightness, contrast, saturation, hue = draws.unbind(1)

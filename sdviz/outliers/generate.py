@@ -35,7 +35,6 @@ class OutlierRequest:
         image: uint8 (H,W,3), the source image.
         label: y~ of the source image.
         target_label: c_r, the label it is denoised under; y~ gives the control.
-        recipe: How.
     """
 
     id: str
@@ -76,7 +75,6 @@ class OutlierBatch:
         labels: int64 (N,), y~ of the sources.
         target_labels: int64 (N,), c_r, the condition.
         ids: str (N,), of the sources.
-        recipe: How they were made.
         network_calls: Forward passes of the network, a doubled batch counted once.
         evaluations: How often the network saw each image, conditional and unconditional counted apart.
         elapsed_sec: Wall time of sampling.
@@ -128,15 +126,11 @@ def generate_outliers(
     """Noises images to S and denoises them under the target labels.
 
     Args:
-        model: The noise predictor, on `device`.
-        schedule: Its noise schedule.
         images: uint8 (N,H,W,3).
         labels: int64 (N,), y~; only stored in the result.
         target_labels: int64 (N,), the condition; the right label gives the control.
         ids: str (N,), fix each image's noise together with the seed.
         recipe: How to make them, checked by the caller.
-        null_label: The model's null token.
-        device: Where to compute.
         batch_size: Images at a time; the result does not depend on it beyond rounding.
         callback: (step, x_t, x_0 prediction) for each step of each batch in turn.
 
@@ -185,18 +179,9 @@ def generate_together(
 
     Args:
         model: As in `generate_outliers`, and so are schedule, null_label and device.
-        schedule: See above.
         requests: What to make, checked by the caller.
-        null_label: See above.
-        device: See above.
         on_progress: Called with the share done, 0..1, after each step. What it raises ends the sampling.
         trajectory: Keep the x_0 prediction of each step.
-
-    Returns:
-        In the order of `requests`.
-
-    Raises:
-        SamplingDiverged: As in `generate_outliers`.
     """
     rows_of: dict[Recipe, list[int]] = {}
     for row, one in enumerate(requests):

@@ -77,13 +77,8 @@ def manifest_row(
     """One line of a manifest.csv: where an outlier came from and how it was made.
 
     Args:
-        recipe: How.
-        schedule: Gives sigma.
-        class_names: Of the clusters.
-        source_id: The source image's id.
         label: y~.
         target_label: c_r.
-        bundle_hash: `Bundle.hash` of its maker.
     """
     low, high = recipe.guidance_interval or ("", "")
     return {

@@ -23,20 +23,12 @@ def depends_on(config: RunConfig) -> Settings:
 
 
 def make(work: Workspace) -> Metrics | None:
-    """Trains the backbone as stage `encoder` trains the encoder.
-
-    Raises:
-        EncoderError, DataError: As stage `encoder`.
-    """
+    """Trains the backbone as stage `encoder` trains the encoder."""
     return train_encoder(work, "backbone", backbone_config(work.config))
 
 
 def backbone_config(config: RunConfig) -> EncoderConfig:
-    """The configuration of the network that the detector starts from.
-
-    Raises:
-        DataError: There is none.
-    """
+    """The configuration of the network that the detector starts from."""
     own = config.detector.backbone if config.detector is not None else None
     if own is None and config.encoder is None:
         raise DataError("this configuration has no encoder")

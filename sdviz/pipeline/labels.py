@@ -108,11 +108,7 @@ def labels_path(work: Workspace) -> Path:
 
 
 def read_labels(work: Workspace) -> np.ndarray:
-    """The training labels y~, int64 (N,), row by row with `work.images`.
-
-    Raises:
-        PipelineError: The data set has other images now.
-    """
+    """The training labels y~, int64 (N,), row by row with `work.images`."""
     table = pq.read_table(labels_path(work))
     if table["id"].to_pylist() != work.images.ids.tolist():
         raise PipelineError(f"{work.images.name} has other images now than when {work.folder} was begun")
@@ -120,11 +116,7 @@ def read_labels(work: Workspace) -> np.ndarray:
 
 
 def source_labels(work: Workspace) -> np.ndarray:
-    """The training labels y~ of `work.sources`, int64 (N,), row by row.
-
-    Raises:
-        PipelineError: As `read_labels`.
-    """
+    """The training labels y~ of `work.sources`, int64 (N,), row by row."""
     return read_labels(work)[work.source_rows]
 
 

@@ -99,11 +99,7 @@ def warn_of_jpeg(work: Workspace) -> None:
 
 
 def read_outliers(work: Workspace, kind: Kind) -> np.ndarray:
-    """The pictures that stage `outliers` made, uint8 (M,H,W,3), row by row with outliers.parquet.
-
-    Raises:
-        PipelineError: A shard is missing.
-    """
+    """The pictures that stage `outliers` made, uint8 (M,H,W,3), row by row with outliers.parquet."""
     n_rows = len(work.sources) * work.config.outliers.per_image
     return read_shards(work.folder / "outliers" / kind, n_rows, work.config.outliers.shard_size)
 

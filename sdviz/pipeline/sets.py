@@ -25,7 +25,6 @@ class NamedSet:
     Attributes:
         key: What files and reports call them: "test" or the set's name, with its split where one was named.
         role: "id", "near", "far", "validation", or "sd": SD outliers of held-out ID images.
-        images: The images.
     """
 
     key: str
@@ -34,11 +33,7 @@ class NamedSet:
 
 
 def evaluation_sets(work: Workspace) -> Iterator[NamedSet]:
-    """The ID test images, then every OOD set that the configuration names.
-
-    Raises:
-        DataError: One is not on this machine, or holds images of other ids than it should.
-    """
+    """The ID test images, then every OOD set that the configuration names."""
     e, d = work.config.evaluation, work.config.data
     test = work.test
     if test is None:
@@ -64,11 +59,7 @@ def evaluation_sets(work: Workspace) -> Iterator[NamedSet]:
 
 
 def of_classes(images: ImageSet, names: Collection[str]) -> ImageSet:
-    """Only the images of some classes, each by its name or that name's first word (a WordNet id).
-
-    Raises:
-        DataError: A class that the set has not.
-    """
+    """Only the images of some classes, each by its name or that name's first word (a WordNet id)."""
     return images.take(np.isin(images.labels, class_rows(images, names)))
 
 

@@ -32,10 +32,7 @@ class Plan:
     Attributes:
         folder: Where their shards go, in the folder of the stage.
         under_right_label: Whether they are denoised under y~, and not under a wrong label.
-        images: What they are made of.
         labels: y~ of each, int64 (N,).
-        recipe: How.
-        n_rows: How many.
     """
 
     folder: Path
@@ -48,10 +45,6 @@ class Plan:
 
 def make_shards(work: Workspace, plans: list[Plan]) -> float | None:
     """Makes every shard that is not there yet; processes of an `accelerate launch` share them.
-
-    Args:
-        work: The run.
-        plans: What to make, all of one stage.
 
     Returns:
         Images a second, 0 where all were there; None if it was stopped.
@@ -118,11 +111,7 @@ def make_shards(work: Workspace, plans: list[Plan]) -> float | None:
 
 
 def read_shards(folder: Path, n_rows: int, shard_size: int) -> np.ndarray:
-    """The pictures in a plan's folder, uint8 (M,H,W,3).
-
-    Raises:
-        PipelineError: A shard is missing.
-    """
+    """The pictures in a plan's folder, uint8 (M,H,W,3)."""
     parts = []
     for first in range(0, n_rows, shard_size):
         path = _path(folder, first)

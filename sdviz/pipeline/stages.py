@@ -79,7 +79,6 @@ def run_stages(
     main one does the rest, and what it finds and decides counts for all.
 
     Args:
-        work: The run.
         on_stage: Told of each stage before it starts, and whether it is skipped as complete.
         until: The last stage to run; None runs all.
 
@@ -129,12 +128,7 @@ def adopt_stages(folder: Path, other: Path, config: RunConfig) -> list[str]:
     """Copies from another run every complete stage that this configuration would make alike.
 
     Args:
-        folder: Of the new run.
         other: Of the run to take from; nothing in it is changed.
-        config: Of the new run.
-
-    Returns:
-        The stages taken, in order.
     """
     taken = []
     for name in stage_names(config):

@@ -42,9 +42,6 @@ class Progress:
     """How far a stage is.
 
     Attributes:
-        stage: Its name.
-        step: Steps done.
-        total: Steps in all.
         share: 0..1; more than step / total where a time limit ends the stage first.
         eta_sec: Seconds to the stage's end; None where unknown.
         values: What was measured: loss, learning rate, images a second, ...
@@ -63,8 +60,6 @@ class Workspace:
     """What a stage works with.
 
     Attributes:
-        folder: The run's folder.
-        config: Its configuration.
         on_progress: Told how far a stage is.
         should_stop: Asked before every step.
     """
@@ -151,11 +146,7 @@ class Workspace:
 
 
 def test_split(config: DataConfig) -> str | None:
-    """The split of ID test images; None where the set has none, and a detector has some held out.
-
-    Raises:
-        MissingDataError: No such set on this machine.
-    """
+    """The split of ID test images; None where the set has none, and a detector has some held out."""
     if config.test_split is not None:
         return config.test_split
     present = data.splits(config.id)
@@ -173,7 +164,6 @@ def from_main(value: Shared, device: str) -> Shared:
 
     Args:
         value: bool, str or the like; what other processes give is not used.
-        device: "auto" or a device's name, as `make_accelerator` takes it.
     """
     if os.environ.get("WORLD_SIZE", "1") == "1":
         return value

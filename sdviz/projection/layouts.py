@@ -33,7 +33,6 @@ class LayoutSettings:
         dims: 2 or 3.
         perplexity: Of t-SNE: about how many neighbours a point keeps close; at most (N-1)/3 is used.
         n_neighbors: Of UMAP, the same; at most N-1 is used.
-        seed: Of t-SNE and UMAP.
     """
 
     method: str = "tsne"
@@ -107,7 +106,6 @@ def compute_layouts(
 
     Args:
         features: float (F,N,D), the same N points through F epochs.
-        settings: How.
         on_progress: Told the share done, 0..1, as far as the method says it.
 
     Raises:

@@ -44,21 +44,13 @@ class Run:
         return self.path / "status.json"
 
     def config(self) -> RunConfig:
-        """The resolved configuration.
-
-        Raises:
-            ConfigError: The file was broken by hand.
-        """
+        """The resolved configuration."""
         from ..config.reading import load_config
 
         return load_config(self.path / "config.yaml")
 
     def status(self) -> Status:
-        """What status.json says, checked against the process that it names.
-
-        Raises:
-            RunError: No such file, or a damaged one.
-        """
+        """What status.json says, checked against the process that it names."""
         return read_status(self.status_file)
 
     def stats(self) -> list[dict[str, Any]]:
@@ -161,11 +153,7 @@ def find(text: str) -> Run:
 
 
 def check_own(run: Run) -> None:
-    """Refuses a folder outside the runs' folder, a link, and what is no run.
-
-    Raises:
-        RunError: It is one of these.
-    """
+    """Refuses a folder outside the runs' folder, a link, and what is no run."""
     if run.path.parent.resolve() != runs_root().resolve() or not _is_run(run.path):
         raise RunError(f"{run.path} is not a run in {runs_root()}")
 

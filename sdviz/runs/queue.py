@@ -20,12 +20,6 @@ def devices_of(device: str) -> tuple[str, ...]:
     """What a run on that device takes: "cpu", "mps", or each GPU by its place in the machine.
 
     Processes of an `accelerate launch` take a GPU each.
-
-    Args:
-        device: As `resolve_device` takes it.
-
-    Raises:
-        ValueError: A device that this machine does not have.
     """
     resolved = resolve_device(device)
     if resolved.type != "cuda":
@@ -40,7 +34,6 @@ def runs_before(run: Run, status: Status) -> list[Run]:
     """The runs that this one waits for: those at work on its devices, then those that were asked for before it.
 
     Args:
-        run: The one that asks; it does not wait for itself.
         status: With its devices and when it was submitted; None is "just now".
     """
     working: list[Run] = []

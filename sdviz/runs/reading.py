@@ -30,9 +30,7 @@ class StageView:
     """One stage of a run.
 
     Attributes:
-        name: As `sdviz.pipeline` calls it.
         state: "waiting" is not begun; of the stage that was left, how it was left.
-        share: 0..1.
         sec: Seconds spent in it so far, None where unknown.
     """
 
@@ -73,8 +71,6 @@ def curve(stats: list[dict[str, Any]], stage: str, key: str) -> tuple[list[int],
     """(steps, values) of what a stage measured, thinned out to at most `MAX_POINTS`; the last one stays.
 
     Args:
-        stats: `Run.stats()`.
-        stage: A stage's name.
         key: "loss", "cluster_accuracy", ...
     """
     points = [
@@ -101,7 +97,6 @@ class OutlierSample:
         images: uint8 (n,H,W,3).
         labels: What each source is, "" where unknown.
         told: What each was told to be, "" where unknown.
-        shards: How many shards there are.
     """
 
     images: np.ndarray

@@ -67,9 +67,6 @@ def train_scan(
         encoder: Where to start; left as it is.
         images: uint8 (N,H,W,3).
         neighbours: int64 (N,k), the rows of the images most like each, nearest first.
-        n_clusters: C.
-        views: What views may differ in.
-        config: How to train.
         seed: Of the heads' first weights, the batches and the views.
         state_path: Where to keep the resume state; read first if it is there.
         device: "auto", "cpu", "cuda", ...
@@ -159,11 +156,7 @@ def _train_heads(
     seed: int,
     should_stop: Callable[[], bool] | None,
 ) -> bool:
-    """Trains each head by the SCAN loss on fixed features; on the CPU, where it takes seconds.
-
-    Returns:
-        Whether it is done; False where it was stopped.
-    """
+    """Trains each head by the SCAN loss on fixed features; on the CPU, where it takes seconds."""
     z = torch.tensor(features)
     batch = min(config.head_batch_size, len(z))
 
@@ -216,19 +209,11 @@ def train_self_labels(
     Args:
         model: From `train_scan`; in eval mode on the CPU afterwards.
         images: uint8 (N,H,W,3).
-        views: What views may differ in.
-        config: How to train.
         seed: Of the batches and the views.
         state_path: Where to keep the resume state; read first if it is there.
         device: "auto", "cpu", "cuda", ...
         on_report: Called every few steps.
         should_stop: Asked before every step.
-
-    Returns:
-        Whether it is done; False where it was stopped.
-
-    Raises:
-        TrainingDiverged, TrainingStateError, OSError: As `run_steps`.
     """
     where = resolve_device(device)
     pixels = channels_first(images, where)
@@ -275,8 +260,6 @@ def kmeans_labels(features: np.ndarray, n_clusters: int, seed: int = 0) -> np.nd
 
     Args:
         features: float32 (N,D).
-        n_clusters: C.
-        seed: Of the starts.
 
     Raises:
         ValueError: Fewer images than clusters.

@@ -35,8 +35,6 @@ def train_simclr(
     Args:
         encoder: The network to start from; on the CPU and in eval mode afterwards.
         images: uint8 (N,H,W,3).
-        views: What views may differ in.
-        config: How to train.
         seed: Of the projection's first weights, the batches and the views.
         state_path: Where to keep the resume state.
         device: "auto", "cpu", "cuda", ...

@@ -84,10 +84,6 @@ def mean_shifted_loss(features: torch.Tensor, centre: torch.Tensor, temperature:
     Args:
         features: float (2N,D): one view of each image, then the other.
         centre: float (D,), the mean of the ID images' unit features.
-        temperature: tau.
-
-    Returns:
-        The mean over all 2N views, a scalar.
     """
     first, second = (F.normalize(features, dim=1) - centre).chunk(2)
     return nt_xent(first, second, temperature)

@@ -36,7 +36,6 @@ class GeneratedFolder:
     Attributes:
         there: Outliers that the folder held before.
         made: Outliers made now.
-        manifest: The manifest.csv over all of them.
     """
 
     there: int
@@ -59,12 +58,9 @@ def generate_folder(
     whole, so what was there before changes no pixel of the rest.
 
     Args:
-        bundle: The maker.
         images: The sources, of the bundle's size.
-        out: The folder, made if need be.
         recipe: How, checked by the caller.
         target: "random" draws c_r by Eq. 2, "right" takes y~ (the control), a number takes that cluster.
-        batch_size: Images at a time.
         on_progress: Told (images done, images to do), with fractions while a batch is under way.
 
     Raises:

@@ -40,11 +40,6 @@ def score_images(
 
     An image of the bundle's own ID bank, known by its id, does not count as its own neighbour.
 
-    Args:
-        bundle: One with a detector.
-        images: Of the bundle's size.
-        on_progress: Told (images done, images in all).
-
     Returns:
         id, score, distance, votes, nearest_ids, percentile, flag: see `sdviz.evaluation.score_table`.
 
@@ -67,21 +62,13 @@ def score_images(
 
 
 def check_table_name(path: Path) -> None:
-    """Refuses a name that says of neither kind of table.
-
-    Raises:
-        PipelineError: It ends in neither .csv nor .parquet.
-    """
+    """Refuses a name that says of neither kind of table."""
     if path.suffix.lower() not in ENDINGS:
         raise PipelineError(f"{path}: a table of scores is {' or '.join(ENDINGS)}, by the end of its name")
 
 
 def write_scores(table: pa.Table, path: Path) -> None:
-    """Writes a table of scores as CSV or Parquet, as the name ends; whole or not at all.
-
-    Raises:
-        PipelineError: The name ends in neither.
-    """
+    """Writes a table of scores as CSV or Parquet, as the name ends; whole or not at all."""
     check_table_name(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partial:

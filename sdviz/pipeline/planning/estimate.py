@@ -29,7 +29,6 @@ class StageEstimate:
     """What a stage will cost.
 
     Attributes:
-        stage: Its name.
         seconds: Wall time, by the speed of a few images just now; other work on the machine slows it.
         bytes: What it leaves on the disk.
     """

@@ -24,12 +24,8 @@ def check_run(config: RunConfig, stages: Collection[str], n_images: int) -> None
     """Refuses what would fail in a later stage.
 
     Args:
-        config: The run's.
         stages: Those that are left to do.
         n_images: To train on, or more of them where some may be held out.
-
-    Raises:
-        PipelineError, DataError, EncoderError: In one line, with the key.
     """
     if _READ_SETS & set(stages):
         check_sets(config)
