@@ -38,10 +38,8 @@ def make(work: Workspace) -> Metrics | None:
         labels,
         len(names),
         config,
+        work.execution("clusterer", None, config.total_steps),
         work.config.seed,
-        work.config.device,
-        work.reporter("clusterer", config.total_steps),
-        work.should_stop,
     )
     if clusterer is None:
         return None

@@ -103,12 +103,9 @@ def train(
         outliers,
         outlier_labels(work)[: len(outliers)],
         config,
+        work.execution(stage, out / "state.pt", n_steps),
         rebuilt,
         pictures,
-        out / "state.pt",
-        work.config.device,
-        work.reporter(stage, n_steps),
-        work.should_stop,
     )
     return None if snapshots is None else (detector.eval(), snapshots)
 

@@ -61,11 +61,8 @@ def train_encoder(work: Workspace, stage: str, config: EncoderConfig) -> Metrics
             other.labels,
             p.views or work.config.views,
             p,
+            work.execution(stage, out / "pretraining.state.pt", total),
             config.seed,
-            out / "pretraining.state.pt",
-            work.config.device,
-            work.reporter(stage, total),
-            work.should_stop,
         )
         if not done:
             return None
@@ -77,11 +74,8 @@ def train_encoder(work: Workspace, stage: str, config: EncoderConfig) -> Metrics
             work.images.images,
             work.config.views,
             config.simclr,
+            work.execution(stage, out / "simclr.state.pt", total, steps_before),
             config.seed,
-            out / "simclr.state.pt",
-            work.config.device,
-            work.reporter(stage, total, steps_before),
-            work.should_stop,
         )
         if projection is None:
             return None

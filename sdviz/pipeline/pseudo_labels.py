@@ -119,11 +119,8 @@ def _scan(work: Workspace, metrics: Metrics) -> tuple[np.ndarray, np.ndarray] | 
             n_clusters,
             work.config.views,
             config.scan,
+            work.execution("pseudo_labels", out / "scan.state.pt", total),
             config.seed,
-            out / "scan.state.pt",
-            device,
-            work.reporter("pseudo_labels", total),
-            work.should_stop,
             projection,
         )
         if trained is None:
@@ -138,11 +135,8 @@ def _scan(work: Workspace, metrics: Metrics) -> tuple[np.ndarray, np.ndarray] | 
             images.images,
             work.config.views,
             config.self_label,
+            work.execution("pseudo_labels", out / "self_label.state.pt", total, config.scan.total_steps),
             config.seed,
-            out / "self_label.state.pt",
-            device,
-            work.reporter("pseudo_labels", total, config.scan.total_steps),
-            work.should_stop,
         )
         if not done:
             return None

@@ -26,7 +26,7 @@ from ..data import DataError, ImageSet
 from ..diffusion.schedule import NoiseSchedule
 from ..files import replacing
 from ..nn.device import leave_group_at_exit, resolve_device
-from ..nn.loop import LoopReport
+from ..nn.loop import Execution, LoopReport
 
 Metrics = dict[str, Any]
 Settings = dict[str, Any]
@@ -125,13 +125,12 @@ class Workspace:
         path.mkdir(exist_ok=True)
         return path
 
-    def reporter(self, stage: str, total: int, before: int = 0) -> Callable[[LoopReport], None]:
-        """Turns the reports of a loop into progress of a stage, of which it is one part.
+    def execution(self, stage: str, state_path: Path | None, total: int, before: int = 0) -> Execution:
+        """How a training runs that is one part of a stage, and reports as such.
 
         Args:
-            stage: The stage's name.
-            total: Steps of all its loops.
-            before: Steps of the loops before this one.
+            total: Steps of all trainings of the stage.
+            before: Steps of those before this one.
         """
 
         def report(r: LoopReport) -> None:
@@ -142,7 +141,7 @@ class Workspace:
             values = {"loss": r.loss, "images_per_sec": r.images_per_sec}
             self.on_progress(Progress(stage, step, total, step / total, eta, values))
 
-        return report
+        return Execution(self.config.device, state_path, report, self.should_stop)
 
 
 def test_split(config: DataConfig) -> str | None:
