@@ -22,6 +22,7 @@ from ..nn.device import resolve_device
 from ..nn.encoder import Encoder
 from ..nn.randomness import content_ids
 from ..outliers import (
+    DiffusionModel,
     Outlier,
     OutlierBatch,
     OutlierRequest,
@@ -76,10 +77,7 @@ class Bundle:
         hash: str = "",
         device: torch.device | None = None,
     ) -> None:
-        """Puts one together; nothing is checked before `save`.
-
-        Each network may be given as a function that loads it when it is first used.
-        """
+        """Takes networks, or functions that load them at their first use; `save` checks them."""
         self.manifest, self.schedule = manifest, schedule
         self.parts: Mapping[str, Path] = {} if parts is None else parts
         self.path, self.hash = path, hash
@@ -185,26 +183,22 @@ class Bundle:
     @property
     def noise_predictor(self) -> NoisePredictor:
         """The U-Net, float32, on the CPU; like the other networks BundleError where it does not fit."""
-        network: NoisePredictor = self._network("noise_predictor")
-        return network
+        return self._network("noise_predictor")
 
     @property
     def clusterer(self) -> Classifier | None:
         """Names the cluster of any image; None in a bundle without one."""
-        network: Classifier | None = self._network("clusterer")
-        return network
+        return self._network("clusterer")
 
     @property
     def encoder(self) -> Encoder | None:
         """The network before detector training; None in a bundle without one."""
-        network: Encoder | None = self._network("encoder")
-        return network
+        return self._network("encoder")
 
     @property
     def detector(self) -> Detector | None:
         """f, g_bin, g_in and g_out; None in a bundle without them."""
-        network: Detector | None = self._network("detector")
-        return network
+        return self._network("detector")
 
     @property
     def has_clusterer(self) -> bool:
@@ -235,11 +229,7 @@ class Bundle:
         guidance_interval: tuple[float, float] | None = None,
         seed: int = 0,
     ) -> Recipe:
-        """A checked recipe; None takes the bundle's default.
-
-        Raises:
-            ValueError: A value out of its range, S above what the U-Net was trained for included.
-        """
+        """A checked recipe; None takes the bundle's default. ValueError for a value out of its range."""
         d = self.manifest.defaults
         recipe = Recipe(
             d.start_timestep if start_timestep is None else start_timestep,
@@ -363,19 +353,11 @@ class Bundle:
         else:
             targets = _int_column("target_labels", target_labels, n)
             check_labels("target_labels", targets, self.n_clusters)
-        return generate_outliers(
-            self.inference,
-            self.schedule,
-            images,
-            y,
-            targets,
-            names,
-            recipe,
-            self.n_clusters,
-            self.device,
-            batch_size,
-            callback,
-        )
+        return generate_outliers(self._model, images, y, targets, names, recipe, batch_size, callback)
+
+    @property
+    def _model(self) -> DiffusionModel:
+        return DiffusionModel(self.inference, self.schedule, self.n_clusters, self.device)
 
     def generate_together(
         self,
@@ -393,9 +375,7 @@ class Bundle:
         Returns:
             One for each request, as `generate` makes them up to rounding.
         """
-        return generate_together(
-            self.inference, self.schedule, requests, self.n_clusters, self.device, on_progress, trajectory
-        )
+        return generate_together(self._model, requests, on_progress, trajectory)
 
 
 def _check_length(name: str, column: np.ndarray, n: int) -> None:

@@ -108,11 +108,7 @@ def make_manifest(**fields: Any) -> Manifest:  # noqa: ANN401
 
 
 def read_manifest(path: Path) -> tuple[Manifest, str]:
-    """bundle.json and its SHA-256, without opening any weights.
-
-    Raises:
-        BundleError: No bundle, or one of another format.
-    """
+    """bundle.json and its SHA-256; BundleError where there is none, or one of another format."""
     file = path / MANIFEST
     if not file.is_file():
         raise BundleError(f"{path} is not a bundle: it has no {MANIFEST}")

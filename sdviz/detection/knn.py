@@ -81,8 +81,8 @@ class NeighbourSearch:
         Args:
             queries: float (M,D).
             ids: str (M,). References of a query's own id are passed over, where the references have ids.
-            fill: Where there are too few references, take all that there are: k becomes N where that is less,
-                and a query that has fewer still gets distance inf and row -1 in the last places.
+            fill: With too few references, take all of them: k becomes at most N, and a query with fewer than k
+                gets distance inf and row -1 in the last places.
 
         Returns:
             Distances float64 (M,k), not squared, ascending, and rows int64 (M,k) of the references; of two

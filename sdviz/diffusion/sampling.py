@@ -74,12 +74,7 @@ class Sampler:
         callback: Callback | None = None,
         clip_x_0: bool = True,
     ) -> torch.Tensor:
-        """Samples x_0, float32 (N,3,H,W), with one call of `eps_fn` for each timestep.
-
-        Args:
-            eps_fn: (x_t float32 (N,3,H,W), t) -> predicted noise, float32 (N,3,H,W).
-            x: See `Sampling`, and so the rest.
-        """
+        """Samples x_0, float32 (N,3,H,W), with one call (x_t, t) -> eps for each timestep; see `Sampling`."""
         one = Sampling(self, x, timesteps, schedule, eta, step_noise, callback, clip_x_0)
         return sample([one], lambda asked: [eps_fn(x, t) for _, x, t in asked])[0]
 

@@ -58,12 +58,7 @@ class TrainingReport:
 
 
 def make_accelerator(device: str, mixed_precision: str) -> Accelerator:
-    """An Accelerator of its own, whatever this process made before.
-
-    Args:
-        device: "auto" or a device's name; under `accelerate launch` only cpu or not-cpu counts.
-        mixed_precision: "auto" is bf16 where the device computes in it.
-    """
+    """An Accelerator of its own, whatever was made before; "auto" precision is bf16 where it is fast."""
     on_cpu = resolve_device(device).type == "cpu"
     if mixed_precision == "auto":
         fast = has_fast_bf16(resolve_device(device))

@@ -41,12 +41,7 @@ def in_batches(
 def encode(
     network: nn.Module, images: np.ndarray, device: str | torch.device = "auto", batch_size: int = 256
 ) -> np.ndarray:
-    """Outputs of a network in eval mode, float32 (N,D).
-
-    Args:
-        network: Takes float32 (N,3,H,W) in [-1,1]; left on the device.
-        images: uint8 (N,H,W,3), N at least 1.
-    """
+    """Outputs of a network in eval mode, float32 (N,D), of images uint8 (N,H,W,3); it is left on the device."""
     network = network.to(resolve_device(device)).eval()
     return in_batches(lambda pixels: [network(scale(pixels))], images, device, batch_size)[0]
 

@@ -209,11 +209,7 @@ def run_steps(
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Replaces a resume state whole.
-
-    Raises:
-        OSError: It cannot be written; the old one stays.
-    """
+    """Replaces a resume state whole; OSError if it cannot be written, and the old one stays."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with replacing(path) as partial, partial.open("wb") as stream:
@@ -225,11 +221,7 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
 
 
 def read_state(path: Path, keys: set[str]) -> dict[str, Any]:
-    """A resume state with at least these keys, on the CPU.
-
-    Raises:
-        TrainingStateError: The file holds none.
-    """
+    """A resume state with at least these keys, on the CPU; TrainingStateError if the file holds none."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # reading spoilt bytes as a pickle can raise anything at all

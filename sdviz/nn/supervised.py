@@ -99,15 +99,7 @@ def classifier_views(config: ClustererConfig, size_px: int) -> ViewsConfig:
 
 
 def accuracy(model: nn.Module, images: np.ndarray, labels: np.ndarray) -> tuple[float, int]:
-    """The share of labelled images whose label the model gives, in 0..1, and how many there were.
-
-    Args:
-        images: uint8 (N,H,W,3).
-        labels: int64 (N,), -1 where unknown.
-
-    Raises:
-        ValueError: Not one labelled image.
-    """
+    """The share of labelled images (label not -1) that the model gets right, 0..1, and their number."""
     known = np.flatnonzero(labels >= 0)
     if not len(known):
         raise ValueError("no labelled images to measure the accuracy on")

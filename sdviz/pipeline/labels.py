@@ -66,11 +66,7 @@ _NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[-+]?[0-9]+)?|nan", re.I
 
 
 def read_label_table(path: Path) -> dict[str, tuple[str, str]]:
-    """The rows of a user's table of labels, a Parquet or CSV file: id -> (line or row, label).
-
-    Raises:
-        DataError: There is none with columns id and label.
-    """
+    """id -> (line or row, label) of a Parquet or CSV file; DataError without the columns id and label."""
     try:
         if path.suffix == ".parquet":
             columns = pq.read_table(path, columns=["id", "label"]).to_pydict()

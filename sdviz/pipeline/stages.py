@@ -125,11 +125,7 @@ def run_stages(
 
 
 def adopt_stages(folder: Path, other: Path, config: RunConfig) -> list[str]:
-    """Copies from another run every complete stage that this configuration would make alike.
-
-    Args:
-        other: Of the run to take from; nothing in it is changed.
-    """
+    """Copies the complete stages of another run that this configuration would make alike."""
     taken = []
     for name in stage_names(config):
         marker, own = _marker(other, name), _marker(folder, name)
@@ -148,5 +144,4 @@ def _marker(folder: Path, stage: str) -> Path:
 
 
 def _hash_in(marker: Path) -> str:
-    found: str = json.loads(marker.read_text("utf-8"))["config_sha256"]
-    return found
+    return json.loads(marker.read_text("utf-8"))["config_sha256"]

@@ -34,7 +34,7 @@ Shared = TypeVar("Shared", bool, str)
 
 
 class PipelineError(ValueError):
-    """A folder that cannot be worked in as asked; the message is one line."""
+    """A run or folder that cannot be used as asked; the message is one line."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class Workspace:
         return path
 
     def execution(self, stage: str, state_path: Path | None, total: int, before: int = 0) -> Execution:
-        """How a training runs that is one part of a stage, and reports as such.
+        """How one training of a stage runs.
 
         Args:
             total: Steps of all trainings of the stage.
@@ -145,7 +145,7 @@ class Workspace:
 
 
 def test_split(config: DataConfig) -> str | None:
-    """The split of ID test images; None where the set has none, and a detector has some held out."""
+    """The split of ID test images; None where the set has none, and a detector's are held out."""
     if config.test_split is not None:
         return config.test_split
     present = data.splits(config.id)
@@ -159,11 +159,7 @@ def is_main_process() -> bool:
 
 
 def from_main(value: Shared, device: str) -> Shared:
-    """The main process's value, in every process of an `accelerate launch`.
-
-    Args:
-        value: bool, str or the like; what other processes give is not used.
-    """
+    """The main process's value, in every process of an `accelerate launch`; what others give is not used."""
     if os.environ.get("WORLD_SIZE", "1") == "1":
         return value
     leave_group_at_exit()

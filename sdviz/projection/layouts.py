@@ -52,11 +52,7 @@ class LayoutSettings:
             raise ValueError(f"n_neighbors is {self.n_neighbors}, below 2")
 
     def key(self, features: np.ndarray) -> str:
-        """SHA-256 of all that the layouts depend on: the features, these settings, the libraries' versions.
-
-        Args:
-            features: float32 (F,N,D).
-        """
+        """SHA-256 of all that layouts depend on: features (F,N,D), these settings, the libraries' versions."""
         library = "umap-learn" if self.method == "umap" else "scikit-learn"
         what = self.relevant() | {"shape": features.shape, library: version(library)}
         digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode())

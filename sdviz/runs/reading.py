@@ -68,11 +68,7 @@ def tail(path: Path, n_lines: int = 40) -> str:
 
 
 def curve(stats: list[dict[str, Any]], stage: str, key: str) -> tuple[list[int], list[float]]:
-    """(steps, values) of what a stage measured, thinned out to at most `MAX_POINTS`; the last one stays.
-
-    Args:
-        key: "loss", "cluster_accuracy", ...
-    """
+    """(steps, values) of what a stage measured, thinned out to at most `MAX_POINTS`; the last one stays."""
     points = [
         (line["step"], float(line[key]))
         for line in stats

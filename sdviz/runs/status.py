@@ -76,7 +76,7 @@ _CHECK = TypeAdapter(Status)
 
 
 def read_status(path: Path) -> Status:
-    """The file's content, checked against the process that it names.
+    """Reads status.json and checks that the process it names lives.
 
     Raises:
         RunError: No such file, a damaged one, or one of another format version.

@@ -173,7 +173,7 @@ def train_self_labels(
 ) -> bool:
     """Trains a SCAN network in place on its own confident predictions, section 2.3 of Van Gansbeke et al.
 
-    Its label of the plain image, where that is surer than `threshold`, is the target for a random view; each
+    The target for a random view is the label of the plain image, if its confidence is above `threshold`. Each
     cluster weighs the same in a batch.
 
     Args:
@@ -210,14 +210,7 @@ def train_self_labels(
 
 
 def kmeans_labels(features: np.ndarray, n_clusters: int, seed: int = 0) -> np.ndarray:
-    """k-means (scikit-learn) on unit features: int64 (N,), 0..C-1.
-
-    Args:
-        features: float32 (N,D).
-
-    Raises:
-        ValueError: Fewer images than clusters.
-    """
+    """k-means (scikit-learn) on unit features (N,D): int64 (N,), 0..C-1; ValueError for fewer than C images."""
     if len(features) < n_clusters:
         raise ValueError(f"{n_clusters} clusters of {len(features)} images")
     found = KMeans(n_clusters, n_init=10, random_state=seed).fit_predict(unit_length(features))

@@ -22,11 +22,7 @@ ENDINGS = (".csv", ".parquet")
 
 
 def id_reference(bundle: Bundle) -> OODReference:
-    """The scores of the bundle's own ID test images: what "more OOD than 97 % of ID" and the threshold mean.
-
-    Raises:
-        PipelineError: A bundle without scores.parquet.
-    """
+    """The scores of the bundle's own ID test images; PipelineError for a bundle without scores.parquet."""
     if "scores.parquet" not in bundle.parts:
         raise PipelineError("this bundle has no scores.parquet: it was never measured, and knows no threshold")
     table = pq.read_table(bundle.parts["scores.parquet"], columns=["role", "total"])
