@@ -198,6 +198,10 @@ def _changed(key: str, widget: str) -> None:
     set_shared("t", None)
 
 
+def _back_to_own() -> None:
+    drop_scores()
+
+
 def score_controls(evidence: Evidence, page: str) -> ScoreSettings | None:
     """Widgets for k, alpha and normalisation, shared by all pages; draws nothing without a detector."""
     settings = score_settings(evidence)
@@ -235,7 +239,7 @@ def score_controls(evidence: Evidence, page: str) -> ScoreSettings | None:
     columns[3].button(
         "The bundle's own",
         key=f"{page}_own",
-        on_click=drop_scores,
+        on_click=_back_to_own,
         disabled=settings.is_own,
         icon=":material/undo:",
         width="stretch",
