@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from sdviz.analysis.records import BundleRecord, read_columns, read_record
 from sdviz.bundle import MANIFEST, BundleError
 from sdviz.ui.cache.kept import kept
@@ -19,8 +21,10 @@ def find_record(path: Path, name: str) -> BundleRecord:
     return _record(str(path), name, file.stat().st_mtime_ns if file.exists() else 0)
 
 
-# the scores of a bundle
-find_columns = kept("columns")(read_columns)
+@kept("columns")
+def find_columns(record: BundleRecord) -> dict[str, dict[str, np.ndarray]]:
+    """The scores of a bundle. Raises BundleError: as `read_columns`."""
+    return read_columns(record)
 
 
 def all_records() -> tuple[list[BundleRecord], list[str]]:

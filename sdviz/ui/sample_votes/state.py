@@ -12,6 +12,7 @@ from sdviz.analysis.tables import HEADS
 from sdviz.analysis.votes import (
     OUTLIERS,
     TRAIN,
+    FeatureMap,
     Parts,
     Sample,
     banks_of,
@@ -133,8 +134,10 @@ def detector_says(bundle: Bundle, images: np.ndarray) -> tuple[np.ndarray, dict[
     return said.features, {name: getattr(said, name) for name in HEADS}
 
 
-# the plane of the first two principal components
-map_of = kept("feature map")(feature_map)
+@kept("feature map")
+def map_of(evidence: Evidence, normalize: bool) -> FeatureMap:
+    """The plane of the features' first two principal components. Raises MissingPart: no banks."""
+    return feature_map(evidence, normalize)
 
 
 def group_titles(evidence: Evidence) -> dict[str, str]:
