@@ -50,7 +50,7 @@ from sdviz.config.tree import (
     RunConfig,
 )
 from sdviz.nn.device import device_name
-from sdviz.outliers import Recipe, draw_target_labels, generate_outliers
+from sdviz.outliers import DiffusionModel, Recipe, draw_target_labels, generate_outliers
 from sdviz.pipeline import generate_folder
 from sdviz.pipeline.any_images.generate_folder import file_names, source_labels
 from sdviz.pipeline.labels import write_labels
@@ -116,15 +116,14 @@ class Bench:
     def sampler(self, images: data.ImageSet, turn: int) -> Callable[[], np.ndarray]:
         """The sampler alone."""
         made = generate_outliers(
-            self.bundle.inference,
-            self.bundle.schedule,
+            DiffusionModel(
+                self.bundle.inference, self.bundle.schedule, self.bundle.n_clusters, self.bundle.device
+            ),
             images.images,
             self.labels[: len(images)],
             self.targets[: len(images)],
             images.ids,
             self.recipe,
-            self.bundle.n_clusters,
-            self.bundle.device,
             BATCH_SIZE,
         )
         return lambda: made.outliers

@@ -31,6 +31,7 @@ from sdviz.config.nodes import ClustererConfig  # noqa: E402
 from sdviz.evaluation import background_psnr, share_changed  # noqa: E402
 from sdviz.nn.batches import predict  # noqa: E402
 from sdviz.nn.classifier import SmallClassifier  # noqa: E402
+from sdviz.nn.loop import Execution  # noqa: E402
 from sdviz.nn.supervised import train_classifier  # noqa: E402
 from sdviz.outliers import draw_target_labels  # noqa: E402
 from sdviz.pipeline import source_labels  # noqa: E402
@@ -58,7 +59,7 @@ class Judge:
         else:
             train = data.load("shapes", "train")
             print("Training the judge ...", flush=True)
-            network = train_classifier(train.images, train.labels, 10, JUDGE, JUDGE_SEED)
+            network = train_classifier(train.images, train.labels, 10, JUDGE, Execution(), JUDGE_SEED)
             assert network is not None
             self.network = network
             CACHE.mkdir(parents=True, exist_ok=True)

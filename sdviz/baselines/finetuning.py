@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import nn
 
-from ..config.nodes import OptimizerConfig, ViewsConfig
+from ..config.nodes import TrainingConfig, ViewsConfig
 from ..detection.knn import unit_length
 from ..nn.batches import encode
 from ..nn.device import fast_autocast, resolve_device
 from ..nn.encoder import Encoder
-from ..nn.loop import train_networks
+from ..nn.loop import Execution, train_networks
 from ..nn.pixels import channels_first, scale
 from ..nn.randomness import step_generator
 from ..nn.views import random_views
@@ -35,39 +35,32 @@ def encoder_of(reference: Reference) -> Encoder:
 
 
 def train(
-    name: str,
-    parts: dict[str, nn.Module],
+    method: Baseline,
+    parts: Mapping[str, nn.Module],
     images: np.ndarray,
     make_loss: Loss,
     reference: Reference,
-    optimizer_config: OptimizerConfig,
-    epochs: float,
-    batch_size: int,
     augment: bool = True,
     on_progress: OnProgress | None = None,
 ) -> None:
-    """Trains networks in place, then puts them on the CPU and in eval mode.
+    """Trains networks in place by a method's settings, then puts them on the CPU and in eval mode.
 
     Args:
-        name: The method's, for errors.
+        method: Has an `optimizer`, and `epochs` and `batch_size` among its settings.
         parts: The networks by name; all parameters with `requires_grad` are trained.
         images: uint8 (N,H,W,3); each step draws a batch of different ones.
         make_loss: Gives the loss of a batch; called under autocast where the device has bfloat16.
-        reference: Gives views, seed and device.
-        optimizer_config: The optimizer and its rate.
-        epochs: How often each image is seen, on average.
-        batch_size: Images a step.
         augment: Whether the loss gets random views of the images, or the images themselves.
-        on_progress: Called with the share done.
     """
     where = resolve_device(reference.device)
     pixels = channels_first(images, where)
     views = reference.views or ViewsConfig()
-    batch = min(batch_size, len(pixels))
-    total_steps = max(1, round(epochs * len(pixels) / batch))
+    batch = min(method.settings.batch_size, len(pixels))
+    total_steps = max(1, round(method.settings.epochs * len(pixels) / batch))
+    config = TrainingConfig(total_steps=total_steps, optimizer=method.optimizer)
 
     def loss_at(step: int) -> torch.Tensor:
-        generator = step_generator(reference.seed, step, name)
+        generator = step_generator(reference.seed, step, method.key)
         rows = torch.randperm(len(pixels), generator=generator)[:batch].to(where)
         x = scale(pixels[rows])
         if augment:
@@ -79,7 +72,7 @@ def train(
         if on_progress is not None:
             on_progress(step / total_steps)
 
-    train_networks(name, parts, loss_at, optimizer_config, total_steps, batch, where, after_step=after_step)
+    train_networks(method.key, parts, loss_at, config, batch, Execution(reference.device), after_step)
 
 
 class FineTuned(Baseline):

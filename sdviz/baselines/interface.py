@@ -45,13 +45,9 @@ class Reference:
     """What a method is fitted on.
 
     Attributes:
-        known: The ID training images.
         labels: int64 (N,), the cluster of each, 0..C-1.
         encoder: The network that gave `known.features`; a method that trains it takes a copy.
         outliers: uint8 (M,H,W,3), made by a generator.
-        views: The augmentation of methods that train.
-        seed: Of all random numbers.
-        device: Where to train and score.
     """
 
     known: Images
@@ -69,12 +65,9 @@ class Baseline(ABC):
     `fit` and `score` check what they are given, so the `_fit` and `_score` of a method need not.
 
     Attributes:
-        key: Its name in configurations and tables.
-        title: Its name for readers.
         needs: The fields of `Reference` and `Images` that it uses; the first is what it scores.
-        training_passes: Images that go through the network for each ID image of an epoch; 0 without training.
-        scoring_passes: Images that go through the network for each image to score.
-        settings: What is set, a `Settings`.
+        training_passes: Images through the network for each ID image of an epoch; 0 without training.
+        scoring_passes: Images through the network for each image to score.
     """
 
     class Settings(Node):
@@ -94,22 +87,14 @@ class Baseline(ABC):
     _shape: tuple[int, ...] | None = None
 
     def __init__(self, **settings: object) -> None:
-        """Takes settings by their names in `Settings`.
-
-        Raises:
-            BaselineError: A setting that the method does not have, or a value out of its range.
-        """
+        """Takes settings by their names in `Settings`; BaselineError for an unknown one or a bad value."""
         self.settings = _settings(self.key, self.Settings, settings)
 
     def fit(self, reference: Reference, on_progress: OnProgress | None = None) -> Self:
         """Fits the method to ID images; some methods train a network.
 
         Args:
-            reference: Has all that `needs` names.
             on_progress: Called with the share done, 0..1.
-
-        Returns:
-            Itself.
 
         Raises:
             BaselineError: Something that the method needs is missing, too small, or of a wrong kind or shape.
@@ -147,21 +132,23 @@ class Baseline(ABC):
             )
         return self._score(queries, ids)
 
-    @abstractmethod
-    def _fit(self, known: np.ndarray, reference: Reference, on_progress: OnProgress | None) -> None:
-        """Does the work of `fit`; `known` is what is scored, of the ID images, and the reference is checked."""
+    def _fit(self, known: np.ndarray, reference: Reference, on_progress: OnProgress | None) -> None:  # noqa: B027
+        """Does the work of `fit`, if there is any.
+
+        Args:
+            known: Features, images or logits of the ID images, whichever the method scores.
+            reference: Checked.
+        """
 
     @abstractmethod
     def _score(self, queries: np.ndarray, ids: np.ndarray | None) -> np.ndarray:
         """Does the work of `score` for at least one image, of the shape of the ID images."""
 
     def _checked(self, reference: Reference) -> tuple[np.ndarray, Reference]:
-        """What the method scores, of the ID images; and the reference with arrays in place of lists."""
+        """The ID images as the method scores them; and the reference with arrays in place of lists."""
         for need in self.needs:
-            if (
-                getattr(reference.known if need in ("features", "images", "logits") else reference, need)
-                is None
-            ):
+            holder = reference.known if need in ("features", "images", "logits") else reference
+            if getattr(holder, need) is None:
                 raise BaselineError(f"{self.key} needs {need}, and there are none")
         name = self.needs[0]
         known = _column(self.key, name, getattr(reference.known, name))
@@ -199,7 +186,7 @@ def _settings(key: str, node: type[Node], given: dict[str, object]) -> Node:
 
 
 def _allowed(field: FieldInfo) -> str | None:
-    """The range of a number in words; None for what is no number."""
+    """The range of a number in words; None for a setting of another type."""
     if field.annotation not in (int, float):
         return None
     words = "a whole number" if field.annotation is int else "a number"

@@ -9,11 +9,7 @@ from .interface import BaselineError
 
 
 def check_neighbours(key: str, k: int, n: int) -> None:
-    """Refuses k neighbours where there are only n ID images.
-
-    Raises:
-        BaselineError: n is below k.
-    """
+    """Refuses k neighbours where there are only n ID images."""
     if n < k:
         raise BaselineError(f"{key}: {k} neighbours of {n} ID images: there are too few")
 
@@ -29,10 +25,8 @@ def nearest_squares(
     """Squared Euclidean distances to the k nearest references, ascending, float64 (N,k).
 
     Args:
-        key: Of the method, for errors.
         references: float32 (M,D).
         queries: float32 (N,D).
-        k: How many.
         reference_ids: str (M,); a query of the same id passes over its row.
         query_ids: str (N,).
 

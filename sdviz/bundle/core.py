@@ -22,6 +22,7 @@ from ..nn.device import resolve_device
 from ..nn.encoder import Encoder
 from ..nn.randomness import content_ids
 from ..outliers import (
+    DiffusionModel,
     Outlier,
     OutlierBatch,
     OutlierRequest,
@@ -57,8 +58,6 @@ class Bundle:
     """A trained system.
 
     Attributes:
-        manifest: bundle.json.
-        schedule: The U-Net's noise schedule.
         parts: Tables and features by their names in the folder, see `manifest.PARTS`; any may be absent.
         path: The folder it was loaded from; None if it was made in memory.
         hash: SHA-256 of bundle.json, and with it of everything in the folder; "" in memory.
@@ -78,10 +77,7 @@ class Bundle:
         hash: str = "",
         device: torch.device | None = None,
     ) -> None:
-        """Puts one together; nothing is checked before `save`.
-
-        Each network may be given as a function that loads it when it is first used.
-        """
+        """Takes networks, or functions that load them at their first use; `save` checks them."""
         self.manifest, self.schedule = manifest, schedule
         self.parts: Mapping[str, Path] = {} if parts is None else parts
         self.path, self.hash = path, hash
@@ -103,7 +99,6 @@ class Bundle:
         """Opens a bundle; every file is checked against its SHA-256 before it is read.
 
         Args:
-            path: The folder.
             device: "auto" takes CUDA, then MPS, then the CPU.
             lazy: Loads each network at its first use, and refuses one that does not fit then.
 
@@ -137,11 +132,7 @@ class Bundle:
         return bundle
 
     def load_networks(self) -> Bundle:
-        """Loads the networks that are not loaded yet; returns the bundle itself.
-
-        Raises:
-            BundleError: A network that is not this bundle's.
-        """
+        """Loads the networks that are not loaded yet; returns the bundle itself."""
         for name in self._networks:
             self._network(name)
         return self
@@ -163,9 +154,6 @@ class Bundle:
 
         The U-Net is kept in float16, so that a bundle made in memory draws slightly other pictures
         than the saved one; the saved one and any copy of it draw the same.
-
-        Returns:
-            The bundle as it now stands on disk.
 
         Raises:
             BundleError: The path is there and holds anything but a bundle, or this bundle's parts
@@ -195,26 +183,22 @@ class Bundle:
     @property
     def noise_predictor(self) -> NoisePredictor:
         """The U-Net, float32, on the CPU; like the other networks BundleError where it does not fit."""
-        network: NoisePredictor = self._network("noise_predictor")
-        return network
+        return self._network("noise_predictor")
 
     @property
     def clusterer(self) -> Classifier | None:
         """Names the cluster of any image; None in a bundle without one."""
-        network: Classifier | None = self._network("clusterer")
-        return network
+        return self._network("clusterer")
 
     @property
     def encoder(self) -> Encoder | None:
         """The network before detector training; None in a bundle without one."""
-        network: Encoder | None = self._network("encoder")
-        return network
+        return self._network("encoder")
 
     @property
     def detector(self) -> Detector | None:
         """f, g_bin, g_in and g_out; None in a bundle without them."""
-        network: Detector | None = self._network("detector")
-        return network
+        return self._network("detector")
 
     @property
     def has_clusterer(self) -> bool:
@@ -245,11 +229,7 @@ class Bundle:
         guidance_interval: tuple[float, float] | None = None,
         seed: int = 0,
     ) -> Recipe:
-        """A checked recipe; None takes the bundle's default.
-
-        Raises:
-            ValueError: A value out of its range, S above what the U-Net was trained for included.
-        """
+        """A checked recipe; None takes the bundle's default. ValueError for a value out of its range."""
         d = self.manifest.defaults
         recipe = Recipe(
             d.start_timestep if start_timestep is None else start_timestep,
@@ -304,20 +284,12 @@ class Bundle:
         raise ValueError("this bundle has neither a detector nor an encoder: it makes outliers only")
 
     def banks(self) -> Banks:
-        """The reference features that scores are made from.
-
-        Raises:
-            ValueError: A bundle without them.
-        """
+        """The reference features that scores are made from."""
         return read_banks(self.parts)
 
     @property
     def scorer(self) -> SDScore:
-        """Eq. 6 over the bundle's banks with its own k and alpha, fitted at the first use.
-
-        Raises:
-            ValueError: A bundle without a detector or banks.
-        """
+        """Eq. 6 over the bundle's banks with its own k and alpha, fitted at the first use."""
         if self._score is None:
             if not self.has_detector or self.manifest.score is None:
                 raise ValueError("this bundle has no detector: it makes outliers only, and scores nothing")
@@ -352,14 +324,12 @@ class Bundle:
             start_timestep: S; None, here and below, takes the bundle's default.
             guidance_scale: w of Eq. 3.
             target_labels: int (N,), the condition, used as it is; None draws by Eq. 2.
-            num_inference_steps: K.
             solver: A name in `SAMPLERS`.
             eta: DDIM's share of fresh noise, 0..1.
             guidance_interval: (sigma_lo, sigma_hi); guidance counts only between them.
             seed: With an image's id, it fixes its noise and wrong label.
             ids: str (N,); None takes the SHA-256 of each image's bytes.
             callback: (step, x_t, x_0 prediction), for each step of each batch in turn.
-            batch_size: Images at a time on the device.
 
         Raises:
             ValueError: Images, labels, ids or settings out of range, named with the range; unknown labels
@@ -383,19 +353,11 @@ class Bundle:
         else:
             targets = _int_column("target_labels", target_labels, n)
             check_labels("target_labels", targets, self.n_clusters)
-        return generate_outliers(
-            self.inference,
-            self.schedule,
-            images,
-            y,
-            targets,
-            names,
-            recipe,
-            self.n_clusters,
-            self.device,
-            batch_size,
-            callback,
-        )
+        return generate_outliers(self._model, images, y, targets, names, recipe, batch_size, callback)
+
+    @property
+    def _model(self) -> DiffusionModel:
+        return DiffusionModel(self.inference, self.schedule, self.n_clusters, self.device)
 
     def generate_together(
         self,
@@ -413,9 +375,7 @@ class Bundle:
         Returns:
             One for each request, as `generate` makes them up to rounding.
         """
-        return generate_together(
-            self.inference, self.schedule, requests, self.n_clusters, self.device, on_progress, trajectory
-        )
+        return generate_together(self._model, requests, on_progress, trajectory)
 
 
 def _check_length(name: str, column: np.ndarray, n: int) -> None:

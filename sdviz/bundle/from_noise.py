@@ -39,8 +39,6 @@ def images_from_noise(
     `per_cluster`, up to rounding.
 
     Args:
-        bundle: One that `knows_whole_schedule`.
-        per_cluster: Images of each cluster.
         turn: Held during each call of the network, such as a lock on the device.
         on_progress: Called with 0..1 after each step. What it raises ends the sampling.
 

@@ -65,22 +65,16 @@ class Manifest(BaseModel):
     """bundle.json.
 
     Attributes:
-        format_version: Of this layout.
         dataset: The set that the networks were trained on, as `data.load` knows it.
-        n_clusters: C.
-        class_names: A name for each cluster.
         labels_from: Where the training labels came from: "ground truth", "SCAN", ...
         image_size: Height and width in pixels.
         pixel_unshuffle: Factor of the U-Net's pixel-unshuffle, 1 for none.
         phases: The channel means of the training images; None for a U-Net that predicts them itself.
         max_train_timestep: The largest S that the U-Net was trained for.
-        defaults: Recipe used where none is given.
         clusterer: What `build_classifier` needs to build the clusterer, where there is one.
         encoder: What `Encoder(**encoder)` needs to build it, where there is one; of the detector's f too.
         score: k, alpha and normalize of Eq. 6, in a bundle with a detector.
-        config: The resolved configuration of the run that made it.
         metrics: What was measured in that run.
-        versions: Of the software that made it.
         files: SHA-256 of every other file, by its path in the folder.
     """
 
@@ -114,11 +108,7 @@ def make_manifest(**fields: Any) -> Manifest:  # noqa: ANN401
 
 
 def read_manifest(path: Path) -> tuple[Manifest, str]:
-    """bundle.json and its SHA-256, without opening any weights.
-
-    Raises:
-        BundleError: No bundle, or one of another format.
-    """
+    """bundle.json and its SHA-256; BundleError where there is none, or one of another format."""
     file = path / MANIFEST
     if not file.is_file():
         raise BundleError(f"{path} is not a bundle: it has no {MANIFEST}")

@@ -152,11 +152,7 @@ class Banks:
 
 
 def read_banks(parts: Mapping[str, Path]) -> Banks:
-    """The banks among a bundle's parts.
-
-    Raises:
-        ValueError: There are none.
-    """
+    """The banks among a bundle's parts."""
     missing = [name for name in ("features.safetensors", "features.parquet") if name not in parts]
     if missing:
         raise ValueError(f"this bundle has no {missing[0]}: it scores nothing")

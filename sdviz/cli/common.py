@@ -62,10 +62,7 @@ app = typer.Typer(
 
 
 def mistakes_in_one_line(command: Command) -> Command:
-    """Prints an error as one line on stderr and sets the exit code; there is no traceback.
-
-    This holds for errors that the package raises for a user to read, and for those of the operating system.
-    """
+    """Prints errors of the user or the operating system as one line on stderr and sets the exit code."""
 
     @functools.wraps(command)
     def wrapped(*args: object, **kwargs: object) -> None:
@@ -105,11 +102,7 @@ def fail(message: str, code: int) -> None:
 
 
 def load_images(source: str, limit: int | None, skip_bad: bool, size_px: int) -> ImageSet:
-    """The images of NAME, NAME:SPLIT or a path, with warnings on stderr.
-
-    Raises:
-        DataError: They are not there, or a bad picture and not `skip_bad`.
-    """
+    """The images of NAME, NAME:SPLIT or a path, with warnings on stderr; DataError if they cannot be read."""
     from .. import data
     from ..pipeline import absolute_source
 
@@ -127,11 +120,7 @@ Show = Callable[[str, float, float | None], None]
 
 @contextmanager
 def progress_bar() -> Iterator[Show]:
-    """A bar with an ETA on a terminal, else a plain line every few seconds.
-
-    Yields:
-        (what is done, its share 0..1, seconds left) -> None.
-    """
+    """Yields (text, share 0..1, seconds left) -> None: a bar on a terminal, else a line now and then."""
     if not sys.stderr.isatty():
         last = -PLAIN_LINE_EVERY_SEC
 

@@ -6,6 +6,7 @@ Solvers and methods, with the methods' settings, come from their registries: a n
 from __future__ import annotations
 
 import os.path
+from collections.abc import Sequence
 from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
@@ -166,6 +167,10 @@ else:
     ]
 
 
+def _repeated(names: Sequence[str]) -> list[str]:
+    return [name for name in names if names.count(name) > 1]
+
+
 class EvaluationConfig(Node):
     """What the detector is measured on. Choose settings by `validation` only."""
 
@@ -192,30 +197,25 @@ class EvaluationConfig(Node):
 
     @model_validator(mode="after")
     def _sets_have_one_role(self) -> EvaluationConfig:
-        every = [_plain(name) for name in (*self.near, *self.far, *self.validation)]
-        twice = [name for name in dict.fromkeys(every) if every.count(name) > 1]
-        if twice:
-            raise ValueError(f"{twice[0]} has two roles among near, far and validation")
+        for name in _repeated([_plain(name) for name in self.ood_sets]):
+            raise ValueError(f"{name} has two roles among near, far and validation")
         return self
 
     @model_validator(mode="after")
     def _lists_fit(self) -> EvaluationConfig:
-        named = (*self.near, *self.far, *self.validation)
         for name in self.classes:
-            if name not in named:
+            if name not in self.ood_sets:
                 raise ValueError(f"classes: {name} is not among near, far and validation")
-        keys = [one.key for one in self.baselines]
-        twice = [key for key in keys if keys.count(key) > 1]
-        if twice:
-            raise ValueError(f"baselines names {twice[0]} twice")
+        for key in _repeated([one.key for one in self.baselines]):
+            raise ValueError(f"baselines names {key} twice")
+        for name in _repeated(self.controls):
+            raise ValueError(f"controls names {name} twice")
         return self
 
-    @model_validator(mode="after")
-    def _controls_stand_once(self) -> EvaluationConfig:
-        twice = [name for name in self.controls if self.controls.count(name) > 1]
-        if twice:
-            raise ValueError(f"controls names {twice[0]} twice")
-        return self
+    @property
+    def ood_sets(self) -> tuple[str, ...]:
+        """The names of all OOD sets."""
+        return (*self.near, *self.far, *self.validation)
 
 
 class DefaultsConfig(Node):
@@ -276,7 +276,7 @@ class RunConfig(Node):
             raise ValueError(f"labels.source {self.labels.source} needs an encoder: add encoder: {{}}")
         if self.encoder is None and self.detector is not None:
             raise ValueError("detector needs an encoder: add encoder: {}")
-        for name in (*self.evaluation.near, *self.evaluation.far, *self.evaluation.validation):
+        for name in self.evaluation.ood_sets:
             # nor another split of the same set
             if _plain(name) == _plain(self.data.id) or name.partition(":")[0] == self.data.id:
                 raise ValueError(f"evaluation: {name} is what the run trains on, not OOD")

@@ -30,12 +30,7 @@ CUDA_MATRIX_BYTES = 2**29  # of all distances of some queries, float32
 
 
 class NeighbourSearch:
-    """References, ready to be searched.
-
-    Attributes:
-        n: Number of references.
-        dim: D.
-    """
+    """References, ready to be searched."""
 
     def __init__(
         self,
@@ -85,10 +80,9 @@ class NeighbourSearch:
 
         Args:
             queries: float (M,D).
-            k: How many.
             ids: str (M,). References of a query's own id are passed over, where the references have ids.
-            fill: Where there are too few references, take all that there are: k becomes N where that is less,
-                and a query that has fewer still gets distance inf and row -1 in the last places.
+            fill: With too few references, take all of them: k becomes at most N, and a query with fewer than k
+                gets distance inf and row -1 in the last places.
 
         Returns:
             Distances float64 (M,k), not squared, ascending, and rows int64 (M,k) of the references; of two
@@ -213,7 +207,6 @@ def nearest_others(
         features: float (N,D).
         k: At most N - 1.
         rows: int (R,), whose neighbours are asked for; None takes all.
-        device: Where to search.
 
     Raises:
         ValueError: k outside 1..N-1, a NaN or infinity.
@@ -233,7 +226,6 @@ def check_features(name: str, features: np.ndarray) -> np.ndarray:
     """Features as float32 (N,D), C-contiguous.
 
     Args:
-        name: What to call them in an error.
         features: (N,D).
 
     Raises:

@@ -23,9 +23,6 @@ def detector_loss(
         is_outlier: bool (N,), I of Eq. 5.
         labels: int64 (N,), y~ of the image, or of the outlier's source.
         outlier_weight: lambda.
-
-    Returns:
-        A scalar.
     """
     sides = F.cross_entropy(g_bin, is_outlier.long(), reduction="none")
     inside = F.cross_entropy(g_in, labels, reduction="none")

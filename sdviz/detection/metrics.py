@@ -43,10 +43,6 @@ def fpr_at_95_id_recall(id_scores: npt.ArrayLike, ood_scores: npt.ArrayLike) -> 
 
     What ODIN and kNN-OOD call FPR95.
 
-    Args:
-        id_scores: (N,).
-        ood_scores: (M,).
-
     Example:
         >>> fpr_at_95_id_recall([1, 2, 3, 4], [4, 5, 6, 7])
         0.25
@@ -58,10 +54,6 @@ def fpr_at_95_ood_recall(id_scores: npt.ArrayLike, ood_scores: npt.ArrayLike) ->
     """Share of ID images flagged by the highest threshold that flags at least 95 % of OOD.
 
     What OpenOOD calls FPR95.
-
-    Args:
-        id_scores: (N,).
-        ood_scores: (M,).
 
     Example:
         >>> fpr_at_95_ood_recall([1, 2, 3, 4], [3, 5, 6, 7])
@@ -76,10 +68,6 @@ def aupr_out(id_scores: npt.ArrayLike, ood_scores: npt.ArrayLike) -> float:
     The sum of precision times the step in recall over falling thresholds, as in scikit-learn, without
     interpolation.
 
-    Args:
-        id_scores: (N,).
-        ood_scores: (M,).
-
     Example:
         >>> aupr_out([1, 3], [2, 4])
         0.8333333333333333
@@ -89,10 +77,6 @@ def aupr_out(id_scores: npt.ArrayLike, ood_scores: npt.ArrayLike) -> float:
 
 def aupr_in(id_scores: npt.ArrayLike, ood_scores: npt.ArrayLike) -> float:
     """Average precision with ID the positive class, found by low scores; chance is the share of ID images.
-
-    Args:
-        id_scores: (N,).
-        ood_scores: (M,).
 
     Example:
         >>> aupr_in([1, 3], [2, 4])
@@ -111,11 +95,7 @@ def bootstrap_interval(
     """Percentile bootstrap of a metric; ID and OOD images are resampled each among themselves.
 
     Args:
-        id_scores: (N,).
-        ood_scores: (M,).
         metric: The name of one of this module's metrics.
-        n: Resamples.
-        seed: Of the resamples.
 
     Returns:
         (low, high), the middle 95 % of the resamples.
@@ -153,11 +133,7 @@ def paired_bootstrap_auroc_difference(
 
     Args:
         id_a: (N,), scores by a; row i is the same image as row i of `id_b`.
-        ood_a: (M,).
         id_b: (N,), scores by b.
-        ood_b: (M,).
-        n: Resamples.
-        seed: Of the resamples.
 
     Returns:
         AUROC(a) - AUROC(b) on the images as they are, and (low, high), its middle 95 % over the resamples.

@@ -55,15 +55,7 @@ class Neighbourhood:
     outlier_indices: np.ndarray
 
     def scores(self, k: int, alpha: float) -> Scores:
-        """Eq. 6, without another search.
-
-        Args:
-            k: Neighbours that count, 1..K.
-            alpha: Weight of a vote.
-
-        Raises:
-            ValueError: k outside 1..K, or alpha below 0 or not finite.
-        """
+        """Eq. 6 for k neighbours, 1..K, without another search; ValueError for k or alpha out of range."""
         most = self.id_distances.shape[1]
         if not 1 <= k <= most:
             raise ValueError(f"k = {k} is outside 1..{most}, the number of neighbours searched for")
@@ -98,15 +90,12 @@ class SDScore:
     """
 
     def __init__(self, k: int = 10, alpha: float = 0.3, normalize: bool = True) -> None:
-        """Settings of Eq. 6.
+        """Checks the settings of Eq. 6; ValueError where one is out of its range.
 
         Args:
             k: Neighbours that count, at least 1.
             alpha: Weight of a vote, at least 0.
             normalize: Whether features are brought to unit length first; a feature of length 0 stays as it is.
-
-        Raises:
-            ValueError: k or alpha out of range.
         """
         if k < 1:
             raise ValueError(f"k = {k} is below 1")
@@ -130,10 +119,6 @@ class SDScore:
             outlier_features: float (M,D); None or M = 0 leaves every vote at 0.
             id_ids: str (N,), so that an image of the set is not its own neighbour.
             outlier_ids: str (M,), so that an outlier of the set is not.
-            device: Where to search.
-
-        Returns:
-            Itself.
 
         Raises:
             ValueError: Fewer than k ID images, sets of another D, a NaN or infinity, ids that do not fit.
@@ -165,15 +150,10 @@ class SDScore:
     def search(
         self, features: np.ndarray, ids: np.ndarray | Sequence[str] | None = None, k: int | None = None
     ) -> Neighbourhood:
-        """The neighbours of some images, for `Neighbourhood.scores` with any k and alpha.
+        """The neighbours of images (M,D), for `Neighbourhood.scores` with any k and alpha.
 
         Args:
-            features: float (M,D).
-            ids: str (M,), as in `score`.
             k: The largest that may be asked for; None takes the k of this score.
-
-        Raises:
-            ValueError: As `score`.
         """
         if self._id is None:
             raise ValueError("this score has no reference features yet: call fit first")
@@ -186,7 +166,7 @@ class SDScore:
         return Neighbourhood(id_distances, id_indices, *self._outliers.search(rows, k, ids, fill=True))
 
     def _ready(self, name: str, features: np.ndarray) -> np.ndarray:
-        """float32 (N,D), of unit length where that is asked for."""
+        """float32 (N,D); of unit length with `normalize`."""
         rows = check_features(name, features)
         return unit_length(rows) if self.normalize else rows
 

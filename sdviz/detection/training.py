@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +10,12 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
 
-from ..config.nodes import DetectorConfig
+from ..config.nodes import DetectorConfig, TrainingConfig
 from ..files import replacing
 from ..nn.batches import encode
 from ..nn.detector import Detector
-from ..nn.device import fast_autocast, resolve_device
-from ..nn.loop import LoopReport, TrainingStateError, train_networks
+from ..nn.device import fast_autocast
+from ..nn.loop import Execution, TrainingStateError, train_networks
 from ..nn.pixels import channels_first, scale
 from ..nn.randomness import step_generator
 from ..nn.views import random_views
@@ -30,14 +29,11 @@ def train_detector(
     outlier_images: np.ndarray,
     outlier_labels: np.ndarray,
     config: DetectorConfig,
+    execution: Execution,
     reconstructions: np.ndarray | None = None,
     snapshot_images: np.ndarray | None = None,
-    state_path: Path | None = None,
-    device: str = "auto",
-    on_report: Callable[[LoopReport], None] | None = None,
-    should_stop: Callable[[], bool] | None = None,
 ) -> list[np.ndarray] | None:
-    """Trains a detector in place; resumes from `state_path` where that is.
+    """Trains a detector in place; resumes from the state where there is one.
 
     Every batch is half ID images and half outliers. An epoch shows every ID image once, in an order
     fixed by (seed, epoch); outliers are shuffled in the same way, as often as it takes.
@@ -48,15 +44,10 @@ def train_detector(
         id_labels: int64 (N,), y~.
         outlier_images: uint8 (M,H,W,3).
         outlier_labels: int64 (M,), y~ of the sources.
-        config: How to train.
         reconstructions: uint8 (N,H,W,3), shown in the place of an ID image with probability
             `config.reconstructed_id`; needed where that is above 0.
-        snapshot_images: uint8 (P,H,W,3), whose features are kept before training and after every epoch.
-        state_path: Where to keep the resume state; read first if it is there. Snapshots are kept in
-            its folder, one file each. The caller removes them all at the end.
-        device: "auto", "cpu", "cuda", ...
-        on_report: Called every few steps.
-        should_stop: Asked before every step.
+        snapshot_images: uint8 (P,H,W,3), whose features are kept before training and after every epoch, in
+            files beside the state. The caller removes them all at the end.
 
     Returns:
         Features float32 (P,D) of the snapshot images, before training first, then after each epoch;
@@ -71,14 +62,13 @@ def train_detector(
     """
     _check(detector, id_images, id_labels, outlier_images, outlier_labels, config, reconstructions)
     # 1. set up; all draws are made on the CPU, so that every device sees the same batches
-    where = resolve_device(device)
+    where, state_path = execution.where, execution.state_path
     detector.encoder.freeze(config.frozen_blocks)
     pixels, fakes = channels_first(id_images, where), channels_first(outlier_images, where)
     rebuilt = channels_first(reconstructions, where) if reconstructions is not None else None
     y_in, y_out = torch.tensor(id_labels).to(where), torch.tensor(outlier_labels).to(where)
     n = len(pixels)
     steps_per_epoch = epoch_steps(n, config)
-    total_steps = config.epochs * steps_per_epoch
     taken: dict[int, np.ndarray] = {}
 
     def snapshot(epoch: int) -> None:
@@ -118,18 +108,18 @@ def train_detector(
         if step % steps_per_epoch == 0:
             snapshot(step // steps_per_epoch)
 
+    training = TrainingConfig(
+        total_steps=config.epochs * steps_per_epoch,
+        optimizer=config.optimizer,
+        save_every_sec=config.save_every_sec,
+    )
     done = train_networks(
         "detector",
         {"detector": detector},
         loss_at,
-        config.optimizer,
-        total_steps,
+        training,
         2 * n // steps_per_epoch,
-        where,
-        state_path,
-        config.save_every_sec,
-        on_report,
-        should_stop,
+        execution,
         after_step,
     )
     if not done:

@@ -30,12 +30,8 @@ def sample_from_noise(
     Needs a network that was trained on every timestep of the schedule.
 
     Args:
-        model: The noise predictor, on the device of `class_labels`.
-        schedule: Its noise schedule; sampling begins at its end, T.
         class_labels: int64 (N,), the condition of each image.
         ids: N; they fix the noise of each image, whatever batch it is in.
-        image_size: Height and width in pixels.
-        null_label: The model's null token.
         num_inference_steps: K, network calls from x_T to x_0.
         guidance_scale: w of Eq. 3.
         callback: (step, x_t, x_0 prediction) for each step.

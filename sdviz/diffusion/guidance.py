@@ -36,7 +36,6 @@ class GuidedNoise:
         class_labels: int64 (N,), the condition of each image.
         null_label: The class row that means "no condition".
         guidance_scale: w of Eq. 3.
-        schedule: Gives sigma for the interval.
         guidance_interval: (sigma_lo, sigma_hi): guided where sigma_lo <= sigma_t <= sigma_hi, plainly
             conditional elsewhere (Kynkaanniemi et al. 2024); None guides everywhere.
     """
@@ -63,15 +62,10 @@ class GuidedNoise:
         return self.guidance_scale if self.is_guided(timestep) else 0.0
 
     def __call__(self, x: torch.Tensor, timestep: int) -> torch.Tensor:
-        """Predicts the noise in x.
+        """Predicts the noise in x, float32 (N,3,H,W), at one 0-based timestep for all.
 
-        Args:
-            x: float32 (N,3,H,W).
-            timestep: 0-based, the same for all.
-
-        Returns:
-            float32 (N,3,H,W). w=0 makes the conditional call only, w=-1 the unconditional one only;
-            any other w makes one call on the doubled batch.
+        w=0 makes the conditional call only, w=-1 the unconditional one only; any other w makes one call on the
+        doubled batch.
         """
         return self.combine(self.model(*self.inputs(x, timestep)).to(x.dtype), timestep)
 

@@ -55,8 +55,6 @@ class Sampler:
     """A solver.
 
     Attributes:
-        key: Its name in recipes and configurations.
-        title: Its name for people.
         update: One step -> x at the next timestep.
     """
 
@@ -76,21 +74,7 @@ class Sampler:
         callback: Callback | None = None,
         clip_x_0: bool = True,
     ) -> torch.Tensor:
-        """Samples x_0, float32 (N,3,H,W), with one call of `eps_fn` for each timestep.
-
-        Args:
-            eps_fn: (x_t float32 (N,3,H,W), t) -> predicted noise, float32 (N,3,H,W).
-            x: See `Sampling`, and so the rest.
-            timesteps: 0-based, strictly falling.
-            schedule: The noise schedule of the network.
-            eta: DDIM's share of fresh noise, 0..1; the others ignore it.
-            step_noise: t -> standard normal float32 (N,3,H,W); needed where noise is added.
-            callback: Called before each update as (step, x_t, x_0 prediction).
-            clip_x_0: Clip each x_0 prediction to [-1,1].
-
-        Raises:
-            ValueError: As `sample`.
-        """
+        """Samples x_0, float32 (N,3,H,W), with one call (x_t, t) -> eps for each timestep; see `Sampling`."""
         one = Sampling(self, x, timesteps, schedule, eta, step_noise, callback, clip_x_0)
         return sample([one], lambda asked: [eps_fn(x, t) for _, x, t in asked])[0]
 
@@ -100,10 +84,8 @@ class Sampling:
     """All that fixes one sampling, but for the network.
 
     Attributes:
-        sampler: The solver.
         x: float32 (N,3,H,W), x_S with S = timesteps[0] + 1.
         timesteps: 0-based, strictly falling; without any, x is the result.
-        schedule: The noise schedule of the network.
         eta: DDIM's share of fresh noise, 0..1; the others ignore it.
         step_noise: t -> standard normal float32 (N,3,H,W); needed where noise is added.
         callback: Called before each update as (step, x_t, x_0 prediction).
@@ -120,11 +102,7 @@ class Sampling:
     clip_x_0: bool = True
 
     def alphas_cumprod(self) -> list[float]:
-        """abar of each timestep, and 1 at the end.
-
-        Raises:
-            ValueError: Timesteps that do not fall or lie outside the schedule.
-        """
+        """abar of each timestep, and 1 at the end."""
         steps = list(self.timesteps)
         if any(b >= a for a, b in zip(steps, steps[1:], strict=False)):
             raise ValueError(f"timesteps must fall strictly, not {steps}")

@@ -24,11 +24,7 @@ class NoiseSchedule:
     def linear(
         cls, num_train_timesteps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02
     ) -> NoiseSchedule:
-        """Betas evenly spaced from `beta_start` to `beta_end`, both included.
-
-        Raises:
-            ValueError: No timestep, or betas that are not 0 < beta_start <= beta_end < 1.
-        """
+        """Betas evenly spaced from `beta_start` to `beta_end`, both included, within 0..1; at least one."""
         if num_train_timesteps < 1:
             raise ValueError(f"num_train_timesteps {num_train_timesteps} is not at least 1")
         if not 0 < beta_start <= beta_end < 1:

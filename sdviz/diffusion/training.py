@@ -43,9 +43,7 @@ class TrainingReport:
     """One line of progress.
 
     Attributes:
-        step: Steps done, of `total_steps`.
         loss: Mean of Eq. 1 since the last report.
-        images_per_sec: Since the last report.
         elapsed_sec: Training time, earlier interrupted parts included.
         progress: 0..1, by steps or by the time limit, whichever is further.
     """
@@ -60,12 +58,7 @@ class TrainingReport:
 
 
 def make_accelerator(device: str, mixed_precision: str) -> Accelerator:
-    """An Accelerator of its own, whatever this process made before.
-
-    Args:
-        device: "auto" or a device's name; under `accelerate launch` only cpu or not-cpu counts.
-        mixed_precision: "auto" is bf16 where the device computes in it.
-    """
+    """An Accelerator of its own, whatever was made before; "auto" precision is bf16 where it is fast."""
     on_cpu = resolve_device(device).type == "cpu"
     if mixed_precision == "auto":
         fast = has_fast_bf16(resolve_device(device))
@@ -89,7 +82,6 @@ def compile_unet(
     Args:
         model: On its device, in train mode and prepared by accelerate, so that its call has its autocast.
         batch: x float (N,3,H,W), timesteps and class labels int64 (N,), of which only the shapes count.
-        backend: As `torch.compile` takes it.
 
     Returns:
         Whether it is compiled; why not is logged in one line.
@@ -141,10 +133,7 @@ def train_noise_predictor(
         model: The network to start from; trained in place.
         images: uint8 (N,H,W,3).
         labels: int64 (N,), 0..C-1.
-        schedule: The noise schedule.
-        config: How to train.
         state_path: Where to keep the resume state; read first if it is there.
-        device: "auto", "cpu", "cuda", ...
         on_report: Called every few steps, in the main process.
         should_stop: Asked before every step, in the main process; True saves the state and returns.
 

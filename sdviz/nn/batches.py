@@ -24,8 +24,6 @@ def in_batches(
     Args:
         function: uint8 (n,3,H,W) on the device -> tensors of n rows each.
         images: uint8 (N,H,W,3), N at least 1.
-        device: Where to compute.
-        batch_size: Images at a time.
 
     Returns:
         The columns, each with N rows; floats as float32.
@@ -43,14 +41,7 @@ def in_batches(
 def encode(
     network: nn.Module, images: np.ndarray, device: str | torch.device = "auto", batch_size: int = 256
 ) -> np.ndarray:
-    """Outputs of a network in eval mode, float32 (N,D).
-
-    Args:
-        network: Takes float32 (N,3,H,W) in [-1,1]; left on the device.
-        images: uint8 (N,H,W,3), N at least 1.
-        device: Where to compute.
-        batch_size: Images at a time.
-    """
+    """Outputs of a network in eval mode, float32 (N,D), of images uint8 (N,H,W,3); it is left on the device."""
     network = network.to(resolve_device(device)).eval()
     return in_batches(lambda pixels: [network(scale(pixels))], images, device, batch_size)[0]
 

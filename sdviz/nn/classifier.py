@@ -84,11 +84,7 @@ Classifier = SmallClassifier | ScanClassifier
 
 
 def build_classifier(config: dict[str, Any]) -> Classifier:
-    """An untrained classifier of that `config`: a `ScanClassifier` where it names an encoder's arch.
-
-    Raises:
-        TypeError, ValueError: Not a classifier's configuration.
-    """
+    """An untrained classifier of that `config`, which names an arch if it has an encoder."""
     if "arch" not in config:
         return SmallClassifier(**config)
     rest = dict(config)

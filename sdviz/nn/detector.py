@@ -35,8 +35,6 @@ class Detector(nn.Module):
 
     Attributes:
         config: What `Detector(Encoder(**config["encoder"]), config["n_clusters"])` needs.
-        encoder: f.
-        feature_dim: D.
     """
 
     def __init__(self, encoder: Encoder, n_clusters: int, zero_heads: bool = True) -> None:

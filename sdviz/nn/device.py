@@ -10,11 +10,7 @@ from torch import distributed
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
-    """The device of that name; "auto" takes CUDA, then MPS, then the CPU.
-
-    Raises:
-        ValueError: A device that this machine does not have.
-    """
+    """The device of that name; "auto" takes CUDA, then MPS, then the CPU. ValueError if it is not there."""
     if str(device) == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")

@@ -23,7 +23,7 @@ STEMS = ("patch_embed", "stem", "conv_stem", "conv1", "bn1")
 
 
 class EncoderError(ValueError):
-    """An encoder that cannot be had: an unknown name, weights that are missing or foreign; one line."""
+    """An encoder that cannot be made: an unknown name, weights that are missing or of another network."""
 
 
 class Encoder(nn.Module):
@@ -32,7 +32,6 @@ class Encoder(nn.Module):
     Attributes:
         config: What `Encoder(**config)` needs to build the same network, without its weights.
         input_px: What images are resized to; None takes them as they are.
-        feature_dim: D.
         blocks: The parts of the network from the input to the features, as `freeze` counts them.
     """
 
@@ -117,11 +116,7 @@ class Encoder(nn.Module):
 
 
 def build_encoder(config: EncoderConfig) -> Encoder:
-    """An encoder with the weights that its configuration names, else untrained by `config.seed`.
-
-    Raises:
-        EncoderError: An unknown network, or weights that are not there, damaged or of another network.
-    """
+    """An encoder with the weights that its configuration names, else untrained; EncoderError if it fails."""
     torch.manual_seed(config.seed)
     encoder = Encoder(config.arch, config.width, config.input_px)
     if config.weights == "pretrained":
@@ -189,10 +184,7 @@ def _load_pretrained(encoder: Encoder, arch: str) -> None:
 
 
 def _check_hub(name: str) -> None:
-    """Raises any error where weights are neither in the hub's cache nor to be had now.
-
-    Asked once, because the hub itself goes on asking for a minute.
-    """
+    """Asks the hub once if its cache lacks the weights, and raises any error; timm would ask for a minute."""
     import timm
 
     repo = getattr(timm.get_pretrained_cfg(name, allow_unregistered=True), "hf_hub_id", None)

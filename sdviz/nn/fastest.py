@@ -72,10 +72,9 @@ def fastest(subject: str, ways: dict[str, Callable[[], Callable[[], object]]]) -
 
 
 def _measure(ways: dict[str, Callable[[], Callable[[], object]]]) -> dict[str, float]:
-    """Seconds of one call each way: the least of some rounds, in which they take turns.
+    """Processor seconds of one call each way: the least of some rounds, in which they take turns.
 
-    They are seconds of processor time on one thread: on a busy machine threads wait for each other for many
-    times as long as they work.
+    On one thread: on a busy machine, threads spend more time waiting for each other than at work.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -40,7 +40,6 @@ class InferenceModel:
 
     Attributes:
         network: On its device, in eval mode, with its parts exchanged where others are faster.
-        dtype: What it computes in.
         description: Precision and what makes it fast, in words, for captions and benches.
         graphs: Replays the network as CUDA graphs; None where it is called as it is.
     """
@@ -68,12 +67,7 @@ class InferenceModel:
 
 
 def prepare_for_inference(model: NoisePredictor, device: torch.device) -> InferenceModel:
-    """A copy of the model on the device: on a CPU in its fastest form, else in bfloat16 where there is that.
-
-    Args:
-        model: float32; it is not changed.
-        device: Where the copy runs.
-    """
+    """A copy of the model on the device: on a CPU in its fastest form, elsewhere in bfloat16 if it is fast."""
     if device.type == "cpu":
         forms = {form.description: form for form in cpu_forms()}
         architecture = f"{model} {model.unet.config['sample_size']}"
@@ -106,7 +100,6 @@ class Form:
     """How a CPU can compute the network.
 
     Attributes:
-        dtype: In what precision.
         blocks: "plain", as they were trained; "rebuilt" in fewer passes over the pictures; "packed", rebuilt
             over oneDNN's packed convolutions.
     """
@@ -159,7 +152,6 @@ def _rebuild(module: nn.Module, convolution: Callable[[nn.Conv2d], nn.Module]) -
     """Exchanges the parts of a U-Net that have a faster form, in place and all the way down.
 
     Args:
-        module: The network.
         convolution: What to put in a convolution's place. Tensors that a new part holds as plain attributes are
             left alone by a later `module.to(dtype)`.
     """
@@ -231,12 +223,7 @@ class _NormSiLU(nn.Module):
         self.offset = norm.bias.float().view(1, self.groups, -1)
 
     def forward(self, x: torch.Tensor, shift: torch.Tensor | None = None) -> torch.Tensor:
-        """SiLU(GroupNorm(x + shift)).
-
-        Args:
-            x: (N,C,H,W).
-            shift: float32 (N,C), the same for all pixels of a channel.
-        """
+        """SiLU(GroupNorm(x + shift)) of x (N,C,H,W); shift is float32 (N,C), one for each channel."""
         n, c, h, w = x.shape
         x = x.contiguous(memory_format=torch.channels_last)
         # 1. mean and mean square of each channel; those of x + shift follow without touching a pixel
@@ -259,10 +246,7 @@ class _NormSiLU(nn.Module):
 
 
 def _channel_means(x: torch.Tensor) -> torch.Tensor:
-    """float32 (N,C): means over the pixels, through blocks of 4x4 where they fit.
-
-    The blocks' means are rounded to x.dtype, their mean is not, and the big pass needs no float32 copy.
-    """
+    """float32 (N,C): means over the pixels, first of 4x4 blocks if they fit, which need no float32 copy."""
     if x.shape[2] % 4 == 0 and x.shape[3] % 4 == 0:
         x = F.avg_pool2d(x, 4)
     return x.mean((2, 3), dtype=torch.float32)
@@ -366,11 +350,7 @@ class CudaGraphs:
 
     @torch.no_grad()
     def warm_up(self) -> None:
-        """Records the smallest graph.
-
-        Raises:
-            RuntimeError: Graphs cannot be recorded here.
-        """
+        """Records the smallest graph; RuntimeError where graphs cannot be recorded."""
         config = self.network.unet.config
         side = config["sample_size"] * self.network.pixel_unshuffle
         channels = config["in_channels"] // self.network.pixel_unshuffle**2

@@ -12,8 +12,9 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from ..config.nodes import OptimizerConfig
+from ..config.nodes import OptimizerConfig, TrainingConfig
 from ..files import replacing
+from .device import resolve_device
 
 REPORT_EVERY_STEPS = 20
 
@@ -70,69 +71,59 @@ def cosine_rate(step: int, total_steps: int, config: OptimizerConfig) -> float:
     return config.learning_rate * rise * (1 + math.cos(math.pi * step / total_steps)) / 2
 
 
+@dataclass(frozen=True)
+class Execution:
+    """Where a training computes and keeps its state, and who watches it.
+
+    Attributes:
+        device: "auto", "cpu", "cuda", ...
+        state_path: The resume state; read first if it is there, removed by the caller at the end.
+        on_report: Called every few steps.
+        should_stop: Asked before every step; True saves the state and ends the training.
+    """
+
+    device: str = "auto"
+    state_path: Path | None = None
+    on_report: Callable[[LoopReport], None] | None = None
+    should_stop: Callable[[], bool] | None = None
+
+    @property
+    def where(self) -> torch.device:
+        """The device."""
+        return resolve_device(self.device)
+
+
 def train_networks(
     name: str,
     networks: Mapping[str, nn.Module],
     loss_at: Callable[[int], torch.Tensor],
-    config: OptimizerConfig,
-    total_steps: int,
+    config: TrainingConfig,
     images_per_step: int,
-    device: torch.device,
-    state_path: Path | None = None,
-    save_every_sec: float = 180.0,
-    on_report: Callable[[LoopReport], None] | None = None,
-    should_stop: Callable[[], bool] | None = None,
+    execution: Execution,
     after_step: Callable[[int], None] | None = None,
 ) -> bool:
-    """Trains networks in place on one loss; they end on the CPU in eval mode.
+    """Trains networks in place on one loss; they end on the CPU in eval mode. Else as `run_steps`.
 
     Args:
-        name: See `run_steps`, and so the rest.
-        networks: By name; all of their parameters that ask for a gradient are trained.
-        loss_at: The loss of a step, 0-based; all it draws has to come from that number.
-        config: Of the optimizer, and of the rate's way from step to step.
-        total_steps: Steps in all.
-        images_per_step: For the rate in reports.
-        device: Where to train.
-        state_path: The resume state.
-        save_every_sec: How often it is saved.
-        on_report: Called every few steps.
-        should_stop: Asked before every step.
-        after_step: Called with the number of steps done, after each.
-
-    Returns:
-        Whether all steps are done; False where it was stopped.
-
-    Raises:
-        TrainingStateError, TrainingDiverged, OSError: As `run_steps`.
+        networks: By name; all parameters with `requires_grad` are trained.
+        loss_at: The loss of a step, 0-based; all random numbers in it must come from that number.
     """
     for network in networks.values():
-        network.to(device).train()
+        network.to(execution.where).train()
     trained = [p for network in networks.values() for p in network.parameters() if p.requires_grad]
-    optimizer = make_optimizer(trained, config)
+    optimizer = make_optimizer(trained, config.optimizer)
 
     def one_step(step: int) -> torch.Tensor:
         loss = loss_at(step)
         for group in optimizer.param_groups:
-            group["lr"] = cosine_rate(step, total_steps, config)
+            group["lr"] = cosine_rate(step, config.total_steps, config.optimizer)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
         return loss.detach()
 
     parts: dict[str, Stateful] = {**networks, "optimizer": optimizer}
-    done = run_steps(
-        name,
-        total_steps,
-        one_step,
-        parts,
-        images_per_step,
-        state_path,
-        save_every_sec,
-        on_report,
-        should_stop,
-        after_step,
-    )
+    done = run_steps(name, one_step, parts, config, images_per_step, execution, after_step)
     for network in networks.values():
         network.to("cpu").eval()
     return done
@@ -140,41 +131,31 @@ def train_networks(
 
 def run_steps(
     name: str,
-    total_steps: int,
     one_step: Callable[[int], torch.Tensor],
     parts: Mapping[str, Stateful],
+    config: TrainingConfig,
     images_per_step: int,
-    state_path: Path | None = None,
-    save_every_sec: float = 180.0,
-    on_report: Callable[[LoopReport], None] | None = None,
-    should_stop: Callable[[], bool] | None = None,
+    execution: Execution,
     after_step: Callable[[int], None] | None = None,
 ) -> bool:
-    """Runs the steps that are left.
+    """Runs the steps that are left; False where it was stopped before the last one.
 
     A resumed training gives the same bits as an undisturbed one (at equal thread count) if everything random
     in a step comes from its number.
 
     Args:
         name: Of the training, for errors.
-        total_steps: Steps in all.
         one_step: Does one step, 0-based, and returns its loss, a scalar, detached.
         parts: What changes in a step, by name: networks and optimizers.
         images_per_step: For the rate in reports.
-        state_path: The resume state; read first if it is there, removed by the caller at the end.
-        save_every_sec: How often the state is saved.
-        on_report: Called every few steps.
-        should_stop: Asked before every step; True saves the state.
         after_step: Called with the number of steps done, after each.
 
-    Returns:
-        Whether all steps are done; False where it was stopped.
-
     Raises:
-        TrainingStateError: `state_path` holds no state of these parts.
+        TrainingStateError: The state file holds no state of these parts.
         TrainingDiverged: The loss or a weight became NaN or infinite; the last good state stays on disk.
         OSError: The state cannot be written; the last one stays.
     """
+    total_steps, state_path = config.total_steps, execution.state_path
     first = _restore(state_path, parts) if state_path is not None else 0
     step = first
     losses: list[torch.Tensor] = []
@@ -204,7 +185,7 @@ def run_steps(
             save_state(state_path, {"step": step} | {key: part.state_dict() for key, part in parts.items()})
 
     while step < total_steps:
-        if should_stop is not None and should_stop():
+        if execution.should_stop is not None and execution.should_stop():
             save()
             return False
         losses.append(one_step(step))
@@ -214,13 +195,13 @@ def run_steps(
         now = time.monotonic()
         if step % REPORT_EVERY_STEPS == 0 or step == total_steps:
             mean = check_finite()
-            if on_report is not None:
+            if execution.on_report is not None:
                 rate = len(losses) * images_per_step / max(1e-9, now - last_report)
                 eta = (now - started) / (step - first) * (total_steps - step)
-                on_report(LoopReport(step, total_steps, mean, rate, eta))
+                execution.on_report(LoopReport(step, total_steps, mean, rate, eta))
             losses.clear()
             last_report = now
-        if now - last_save >= save_every_sec:
+        if now - last_save >= config.save_every_sec:
             save()
             last_save = time.monotonic()
     check_weights()
@@ -228,11 +209,7 @@ def run_steps(
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Replaces a resume state whole.
-
-    Raises:
-        OSError: It cannot be written; the old one stays.
-    """
+    """Replaces a resume state whole; OSError if it cannot be written, and the old one stays."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with replacing(path) as partial, partial.open("wb") as stream:
@@ -244,11 +221,7 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
 
 
 def read_state(path: Path, keys: set[str]) -> dict[str, Any]:
-    """A resume state with at least these keys, on the CPU.
-
-    Raises:
-        TrainingStateError: The file holds none.
-    """
+    """A resume state with at least these keys, on the CPU; TrainingStateError if the file holds none."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # reading spoilt bytes as a pickle can raise anything at all

@@ -83,13 +83,7 @@ class PhaseMeans(nn.Module):
     centre: torch.Tensor
 
     def __init__(self, statistics: PhaseStatistics, alphas_cumprod: torch.Tensor, n_pixels: int) -> None:
-        """Makes the tables, one entry a timestep.
-
-        Args:
-            statistics: mu and C.
-            alphas_cumprod: float64 (T,), abar.
-            n_pixels: P, of one channel: H W / f^2.
-        """
+        """Makes the tables, one entry a timestep, from abar float64 (T,) and P = H W / f^2 pixels."""
         super().__init__()
         mu = torch.tensor(statistics.mean, dtype=torch.float64)
         c = torch.tensor(statistics.covariance, dtype=torch.float64)
@@ -107,9 +101,6 @@ class PhaseMeans(nn.Module):
             eps: float (N,D,h,w), the U-Net's prediction on unshuffled pixels.
             x: float (N,D,h,w), what it was given.
             timesteps: int64 (N,), 0-based.
-
-        Returns:
-            float32 (N,D,h,w).
         """
         eps = eps.float()
         y = x.float().mean((2, 3)) - self.centre[timesteps]

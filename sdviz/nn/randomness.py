@@ -10,10 +10,7 @@ import torch
 
 
 def derive_seed(seed: int, image_id: str, purpose: str) -> int:
-    """Hashes the three to a 63-bit seed.
-
-    A generator on the CPU uses its low 32 bits.
-    """
+    """Hashes the three to a 63-bit seed; a generator on the CPU uses its low 32 bits."""
     digest = hashlib.sha256(f"{seed}\x1f{purpose}\x1f{image_id}".encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
 
@@ -27,9 +24,7 @@ def image_noise(ids: Sequence[str], shape: tuple[int, ...], seed: int, purpose: 
     """Draws standard normal noise for each image, float32 (N,*shape), on the CPU.
 
     Args:
-        ids: The images' ids.
         shape: Of one image, (3,H,W).
-        seed: The user's seed.
         purpose: "start" for the noise of x_S, "step <t>" for the noise that a sampler adds at timestep t.
     """
     out = torch.empty((len(ids), *shape))
@@ -41,9 +36,5 @@ def image_noise(ids: Sequence[str], shape: tuple[int, ...], seed: int, purpose: 
 
 
 def content_ids(images: np.ndarray) -> np.ndarray:
-    """Ids of images that have none, str (N,): the SHA-256 of the bytes of each.
-
-    Args:
-        images: uint8 (N,H,W,3).
-    """
+    """Ids of images that have none, str (N,): the SHA-256 of the bytes of each, uint8 (N,H,W,3)."""
     return np.array([hashlib.sha256(np.ascontiguousarray(i).tobytes()).hexdigest() for i in images], dtype=str)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
 import numpy as np
 import torch
 from torch import nn
@@ -13,9 +10,9 @@ from torch.nn import functional as F
 from ..config.nodes import ClustererConfig, OptimizerConfig, PretrainingConfig, TrainingConfig, ViewsConfig
 from .batches import predict
 from .classifier import SmallClassifier
-from .device import fast_autocast, resolve_device
+from .device import fast_autocast
 from .encoder import Encoder
-from .loop import LoopReport, train_networks
+from .loop import Execution, train_networks
 from .pixels import channels_first, scale
 from .randomness import step_generator
 from .views import random_views
@@ -27,28 +24,16 @@ def train_supervised(
     labels: np.ndarray,
     views: ViewsConfig,
     config: PretrainingConfig,
+    execution: Execution,
     seed: int = 0,
-    state_path: Path | None = None,
-    device: str = "auto",
-    on_report: Callable[[LoopReport], None] | None = None,
-    should_stop: Callable[[], bool] | None = None,
 ) -> bool:
-    """Trains an encoder in place on labels, under a linear head that is thrown away.
+    """Trains an encoder in place on labels, under a linear head that is thrown away; False if stopped.
 
     Args:
         encoder: The network to start from; on the CPU and in eval mode afterwards.
         images: uint8 (N,H,W,3).
         labels: int64 (N,), 0..K-1.
-        views: Its augmentation.
-        config: How to train.
         seed: Of the head, the batches and the views.
-        state_path: Where to keep the resume state; read first if it is there.
-        device: "auto", "cpu", "cuda", ...
-        on_report: Called every few steps.
-        should_stop: Asked before every step.
-
-    Returns:
-        Whether it is done; False where it was stopped.
 
     Raises:
         ValueError: No images, or labels below 0.
@@ -58,9 +43,7 @@ def train_supervised(
         raise ValueError("supervised pre-training needs images that all have a label")
     torch.manual_seed(seed)
     network = nn.Sequential(encoder, nn.Linear(encoder.feature_dim, int(labels.max()) + 1))
-    return _train(
-        "pre-training", network, images, labels, views, config, seed, device, state_path, on_report, should_stop
-    )
+    return _train("pre-training", network, images, labels, views, config, execution, seed)
 
 
 def train_classifier(
@@ -68,25 +51,15 @@ def train_classifier(
     labels: np.ndarray,
     n_classes: int,
     config: ClustererConfig,
+    execution: Execution,
     seed: int = 0,
-    device: str = "auto",
-    on_report: Callable[[LoopReport], None] | None = None,
-    should_stop: Callable[[], bool] | None = None,
 ) -> SmallClassifier | None:
-    """Trains a small classifier from its beginning.
+    """Trains a small classifier from scratch: in eval mode on the CPU; None if it was stopped.
 
     Args:
         images: uint8 (N,H,W,3).
         labels: int64 (N,), 0..C-1.
-        n_classes: C.
-        config: How to train.
         seed: Of the first weights, the batches and the views.
-        device: "auto", "cpu", "cuda", ...
-        on_report: Called every few steps.
-        should_stop: Asked before every step.
-
-    Returns:
-        The network in eval mode on the CPU; None if it was stopped.
 
     Raises:
         ValueError: No images, or labels outside 0..C-1.
@@ -105,9 +78,7 @@ def train_classifier(
     views = classifier_views(config, min(images.shape[1:3]))
     torch.manual_seed(seed)
     network = SmallClassifier(n_classes, config.width)
-    done = _train(
-        "clusterer", network, images, labels, views, training, seed, device, None, on_report, should_stop
-    )
+    done = _train("clusterer", network, images, labels, views, training, execution, seed)
     return network if done else None
 
 
@@ -128,16 +99,7 @@ def classifier_views(config: ClustererConfig, size_px: int) -> ViewsConfig:
 
 
 def accuracy(model: nn.Module, images: np.ndarray, labels: np.ndarray) -> tuple[float, int]:
-    """The share of labelled images whose label the model gives, in 0..1, and how many there were.
-
-    Args:
-        model: Gives class logits.
-        images: uint8 (N,H,W,3).
-        labels: int64 (N,), -1 where unknown.
-
-    Raises:
-        ValueError: Not one labelled image.
-    """
+    """The share of labelled images (label not -1) that the model gets right, 0..1, and their number."""
     known = np.flatnonzero(labels >= 0)
     if not len(known):
         raise ValueError("no labelled images to measure the accuracy on")
@@ -152,14 +114,11 @@ def _train(
     labels: np.ndarray,
     views: ViewsConfig,
     config: TrainingConfig,
+    execution: Execution,
     seed: int,
-    device: str,
-    state_path: Path | None,
-    on_report: Callable[[LoopReport], None] | None,
-    should_stop: Callable[[], bool] | None,
 ) -> bool:
     """Cross-entropy over views of images drawn with replacement."""
-    where = resolve_device(device)
+    where = execution.where
     pixels, targets = channels_first(images, where), torch.tensor(labels).to(where)
 
     def loss_at(step: int) -> torch.Tensor:
@@ -170,16 +129,4 @@ def _train(
             logits = network(x)
         return F.cross_entropy(logits.float(), targets[rows])
 
-    return train_networks(
-        name,
-        {"network": network},
-        loss_at,
-        config.optimizer,
-        config.total_steps,
-        config.batch_size,
-        where,
-        state_path,
-        config.save_every_sec,
-        on_report,
-        should_stop,
-    )
+    return train_networks(name, {"network": network}, loss_at, config, config.batch_size, execution)

@@ -53,7 +53,6 @@ def build_noise_predictor(config: UNetConfig, n_classes: int, image_size: int) -
     """An untrained network.
 
     Args:
-        config: Its size.
         n_classes: C; the class embedding gets C+1 rows.
         image_size: Height and width in pixels.
 

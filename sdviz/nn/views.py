@@ -19,11 +19,7 @@ def random_views(x: torch.Tensor, config: ViewsConfig, generator: torch.Generato
 
     Args:
         x: float32 (N,3,H,W) in [-1,1].
-        config: How far views may differ.
         generator: On the CPU; the work is done on the device of `x`.
-
-    Returns:
-        float32 (N,3,H,W) in [-1,1].
     """
     n, where = len(x), x.device
 
@@ -72,13 +68,7 @@ def random_views(x: torch.Tensor, config: ViewsConfig, generator: torch.Generato
 
 
 def _jitter(x: torch.Tensor, config: ViewsConfig, draws: torch.Tensor) -> torch.Tensor:
-    """Brightness, contrast about the image's mean grey, saturation about each pixel's grey, hue.
-
-    Args:
-        x: float32 (N,3,H,W) in [-1,1].
-        config: How far.
-        draws: float32 (N,4,1,1,1), uniform in -1..1.
-    """
+    """Brightness, contrast, saturation and hue of x, by draws (N,4,1,1,1) uniform in -1..1."""
     brightness, contrast, saturation, hue = draws.unbind(1)
     x = (x + 1) * (1 + config.brightness * brightness) - 1
     mean = x.mean(dim=(1, 2, 3), keepdim=True)

@@ -1,6 +1,7 @@
 """Semantic-discrepant outliers: the recipe, Eq. 2's wrong labels, and partial diffusion."""
 
 from .generate import (
+    DiffusionModel,
     Outlier,
     OutlierBatch,
     OutlierRequest,
@@ -13,6 +14,7 @@ from .recipe import Recipe, manifest_row
 from .targets import check_labels, draw_target_labels
 
 __all__ = [
+    "DiffusionModel",
     "Outlier",
     "OutlierBatch",
     "OutlierRequest",

@@ -27,6 +27,21 @@ class SamplingDiverged(RuntimeError):
 
 
 @dataclass(frozen=True, eq=False)
+class DiffusionModel:
+    """A noise predictor with all that sampling needs to know of it.
+
+    Attributes:
+        predict: (x, timesteps, class_labels) -> noise, on `device`.
+        null_label: Its null token.
+    """
+
+    predict: NoisePrediction
+    schedule: NoiseSchedule
+    null_label: int
+    device: torch.device
+
+
+@dataclass(frozen=True, eq=False)
 class OutlierRequest:
     """One picture to make: this image, denoised under this label, by this recipe.
 
@@ -35,7 +50,6 @@ class OutlierRequest:
         image: uint8 (H,W,3), the source image.
         label: y~ of the source image.
         target_label: c_r, the label it is denoised under; y~ gives the control.
-        recipe: How.
     """
 
     id: str
@@ -76,7 +90,6 @@ class OutlierBatch:
         labels: int64 (N,), y~ of the sources.
         target_labels: int64 (N,), c_r, the condition.
         ids: str (N,), of the sources.
-        recipe: How they were made.
         network_calls: Forward passes of the network, a doubled batch counted once.
         evaluations: How often the network saw each image, conditional and unconditional counted apart.
         elapsed_sec: Wall time of sampling.
@@ -97,11 +110,7 @@ class OutlierBatch:
 
 
 def check_images(images: np.ndarray, image_size: int) -> np.ndarray:
-    """The images as an array.
-
-    Raises:
-        ValueError: Anything but uint8 (N,size,size,3), N at least 1.
-    """
+    """The images as an array; ValueError for anything but uint8 (N,size,size,3), N at least 1."""
     images = np.asarray(images)
     expected = (image_size, image_size, 3)
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != expected:
@@ -113,30 +122,23 @@ def check_images(images: np.ndarray, image_size: int) -> np.ndarray:
 
 
 def generate_outliers(
-    model: NoisePrediction,
-    schedule: NoiseSchedule,
+    model: DiffusionModel,
     images: np.ndarray,
     labels: np.ndarray,
     target_labels: np.ndarray,
     ids: np.ndarray,
     recipe: Recipe,
-    null_label: int,
-    device: torch.device,
     batch_size: int = 64,
     callback: Callback | None = None,
 ) -> OutlierBatch:
     """Noises images to S and denoises them under the target labels.
 
     Args:
-        model: The noise predictor, on `device`.
-        schedule: Its noise schedule.
         images: uint8 (N,H,W,3).
         labels: int64 (N,), y~; only stored in the result.
         target_labels: int64 (N,), the condition; the right label gives the control.
         ids: str (N,), fix each image's noise together with the seed.
         recipe: How to make them, checked by the caller.
-        null_label: The model's null token.
-        device: Where to compute.
         batch_size: Images at a time; the result does not depend on it beyond rounding.
         callback: (step, x_t, x_0 prediction) for each step of each batch in turn.
 
@@ -156,7 +158,7 @@ def generate_outliers(
     calls = 0
     for first in range(0, len(requests), batch_size):
         batch = requests[first : first + batch_size]
-        (part,) = _denoise(model, schedule, [batch], null_label, device, on_step)
+        (part,) = _denoise(model, [batch], on_step)
         calls += part[0].network_calls
         made += part
     return OutlierBatch(
@@ -173,30 +175,17 @@ def generate_outliers(
 
 
 def generate_together(
-    model: NoisePrediction,
-    schedule: NoiseSchedule,
+    model: DiffusionModel,
     requests: Sequence[OutlierRequest],
-    null_label: int,
-    device: torch.device,
     on_progress: Callable[[float], None] | None = None,
     trajectory: bool = False,
 ) -> list[Outlier]:
     """Makes pictures by several recipes in one batch: each step is one call of the network for all of them.
 
     Args:
-        model: As in `generate_outliers`, and so are schedule, null_label and device.
-        schedule: See above.
         requests: What to make, checked by the caller.
-        null_label: See above.
-        device: See above.
         on_progress: Called with the share done, 0..1, after each step. What it raises ends the sampling.
         trajectory: Keep the x_0 prediction of each step.
-
-    Returns:
-        In the order of `requests`.
-
-    Raises:
-        SamplingDiverged: As in `generate_outliers`.
     """
     rows_of: dict[Recipe, list[int]] = {}
     for row, one in enumerate(requests):
@@ -212,22 +201,20 @@ def generate_together(
             last = step
             on_progress((step + 1) / n_steps)
 
-    parts = _denoise(model, schedule, groups, null_label, device, on_step, trajectory)
+    parts = _denoise(model, groups, on_step, trajectory)
     rows = [row for group in rows_of.values() for row in group]
     made = dict(zip(rows, [one for part in parts for one in part], strict=True))
     return [made[row] for row in range(len(requests))]
 
 
 def _denoise(
-    model: NoisePrediction,
-    schedule: NoiseSchedule,
+    model: DiffusionModel,
     groups: Sequence[Sequence[OutlierRequest]],
-    null_label: int,
-    device: torch.device,
     callback: _GroupCallback | None,
     trajectory: bool = False,
 ) -> list[list[Outlier]]:
     """Makes groups of one recipe each, in one batch."""
+    schedule, device = model.schedule, model.device
     started = time.perf_counter()
     runs: list[tuple[GuidedNoise, Sampling]] = []
     noised: list[torch.Tensor] = []
@@ -245,7 +232,12 @@ def _denoise(
         images = np.stack([one.image for one in group])
         target_labels = torch.tensor([one.target_label for one in group], device=device)
         guided = GuidedNoise(
-            model, target_labels, null_label, recipe.guidance_scale, schedule, recipe.guidance_interval
+            model.predict,
+            target_labels,
+            model.null_label,
+            recipe.guidance_scale,
+            schedule,
+            recipe.guidance_interval,
         )
         noise = partial(_noise, names, (3, *images.shape[1:3]), recipe.seed, device)
         x = to_tensor(images, device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -73,18 +74,8 @@ def manifest_row(
     label: int,
     target_label: int,
     bundle_hash: str,
-) -> dict[str, str | int | float]:
-    """One line of a manifest.csv: where an outlier came from and how it was made.
-
-    Args:
-        recipe: How.
-        schedule: Gives sigma.
-        class_names: Of the clusters.
-        source_id: The source image's id.
-        label: y~.
-        target_label: c_r.
-        bundle_hash: `Bundle.hash` of its maker.
-    """
+) -> dict[str, Any]:
+    """One line of manifest.csv: where an outlier came from (id, y~), its label c_r, and how it was made."""
     low, high = recipe.guidance_interval or ("", "")
     return {
         "source_id": source_id,

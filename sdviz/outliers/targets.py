@@ -13,8 +13,6 @@ def draw_target_labels(labels: np.ndarray, ids: np.ndarray, n_classes: int, seed
     Args:
         labels: int64 (N,), y~.
         ids: str (N,).
-        n_classes: C.
-        seed: The user's seed.
 
     Returns:
         int64 (N,).

@@ -1,4 +1,4 @@
-"""Stage `backbone`: the network that the detector starts from, where that is not the encoder.
+"""Stage `backbone`: the network that the detector starts from, if it is not the encoder.
 
 Writes backbone/encoder.safetensors.
 """
@@ -15,7 +15,7 @@ from .workspace import Metrics, Settings, Workspace, branches, training_images
 
 
 def depends_on(config: RunConfig) -> Settings:
-    """The images, their views and the network's own branch; those of the encoder where it is the backbone."""
+    """The images, their views and the network's own branch; what the encoder depends on if it is the backbone."""
     if config.detector is None or config.detector.backbone is None:
         return encoder.depends_on(config)
     own = config.detector.backbone.model_dump(mode="json")
@@ -23,20 +23,12 @@ def depends_on(config: RunConfig) -> Settings:
 
 
 def make(work: Workspace) -> Metrics | None:
-    """Trains the backbone as stage `encoder` trains the encoder.
-
-    Raises:
-        EncoderError, DataError: As stage `encoder`.
-    """
+    """Trains the backbone as stage `encoder` trains the encoder."""
     return train_encoder(work, "backbone", backbone_config(work.config))
 
 
 def backbone_config(config: RunConfig) -> EncoderConfig:
-    """The configuration of the network that the detector starts from.
-
-    Raises:
-        DataError: There is none.
-    """
+    """The configuration of the network that the detector starts from; DataError if there is none."""
     own = config.detector.backbone if config.detector is not None else None
     if own is None and config.encoder is None:
         raise DataError("this configuration has no encoder")

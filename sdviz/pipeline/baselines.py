@@ -21,7 +21,7 @@ from ..nn.device import resolve_device
 from ..nn.encoder import Encoder
 from ..nn.inference import prepare_for_inference
 from ..nn.unet import build_noise_predictor
-from ..outliers import Recipe, generate_outliers
+from ..outliers import DiffusionModel, Recipe, generate_outliers
 from . import clusterer, detector, encoder
 from .backbone import load_backbone
 from .clusterer import load_clusterer
@@ -80,7 +80,7 @@ def make(work: Workspace) -> Metrics | None:
 
 
 def baseline_scores(work: Workspace) -> list[BaselineScores]:
-    """What stage `baselines` found, in the configuration's order; settings only where they are no defaults."""
+    """What stage `baselines` found, in the configuration's order, with the settings that are not defaults."""
     found = []
     for one in work.config.evaluation.baselines:
         title = one.build().title if one.network == "backbone" else f"{one.build().title}, on the {one.network}"
@@ -194,24 +194,14 @@ def _early_outliers(work: Workspace, steps: int, out: Path, on_progress: OnProgr
         raise _Stopped
     where = resolve_device(work.config.device)
     add_phase_means(work, network)
-    model = prepare_for_inference(network.eval().requires_grad_(False), where)
+    prepared = prepare_for_inference(network.eval().requires_grad_(False), where)
+    model = DiffusionModel(prepared, work.schedule, n_clusters, where)
     recipe, labels = early_recipe(work.config), source_labels(work)
     made = np.empty_like(work.sources.images)
     for first in range(0, len(made), _AT_ONCE):
         rows = slice(first, first + _AT_ONCE)
-        batch = generate_outliers(
-            model,
-            work.schedule,
-            work.sources.images[rows],
-            labels[rows],
-            labels[rows],
-            work.sources.ids[rows],
-            recipe,
-            n_clusters,
-            where,
-            work.config.outliers.batch_size,
-        )
-        made[rows] = batch.outliers
+        of = work.sources.images[rows], labels[rows], labels[rows], work.sources.ids[rows]
+        made[rows] = generate_outliers(model, *of, recipe, work.config.outliers.batch_size).outliers
         on_progress(0.7 + 0.3 * min(1.0, (first + _AT_ONCE) / len(made)))
     if work.config.outliers.jpeg is not None:
         made = reencode(made, work.config.outliers.jpeg)

@@ -80,11 +80,11 @@ def _halve(network: nn.Module) -> None:
 
 
 def display_names(work: Workspace) -> tuple[str, ...]:
-    """A name for each cluster, to be shown; where classes are known, it says which of them are in the cluster.
+    """A name for each cluster to show to people; if classes are known, it names those in the cluster.
 
-    A cluster that is at least nine tenths of one class has that class's name; any other its number and its
-    most frequent class, "mostly" where that is more than half of it, else "often", with the second class
-    where that is within a fifth of the first.
+    A cluster with nine tenths of its images in one class gets the name of the class. Any other gets its number
+    and its most frequent class: "mostly" if that is more than half, else "often", with the second class if it
+    is at least four fifths of the first.
     """
     names, images = read_cluster_names(work), work.images
     labels = read_labels(work)
@@ -103,7 +103,7 @@ def display_names(work: Workspace) -> tuple[str, ...]:
         elif share > 0.5:
             shown.append(f"{name}, mostly {top}")
         else:
-            # one name would claim a lead that is hardly there
+            # two classes this close are both named
             is_close = second != first and 5 * counts[second] >= 4 * counts[first]
             shown.append(f"{name}, often {top}" + f" and {images.class_names[int(second)]}" * bool(is_close))
     # two clusters of one class keep their numbers, too
@@ -169,7 +169,7 @@ def _write_feature_rows(work: Workspace, path: Path) -> None:
 
 
 def _write_outliers_with_pictures(work: Workspace, path: Path) -> None:
-    """outliers.parquet with PNG bytes for the first so many; the others are made again from their source."""
+    """Writes outliers.parquet with PNG bytes for the first ones; pages make the others again from their source."""
     table = pq.read_table(work.folder / "outliers" / "outliers.parquet")
     pictures = read_outliers(work, "wrong")
     kept = work.config.bundle.outlier_pictures

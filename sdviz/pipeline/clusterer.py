@@ -1,4 +1,4 @@
-"""Stage `clusterer`: a classifier that names the cluster of any image, where SCAN made none.
+"""Stage `clusterer`: a classifier that names the cluster of any image, for labels that are not SCAN's.
 
 Reads pseudo_labels/; writes clusterer/clusterer.safetensors.
 """
@@ -26,10 +26,7 @@ def depends_on(config: RunConfig) -> Settings:
 
 
 def make(work: Workspace) -> Metrics | None:
-    """Trains a classifier of the labels and measures it on the test images.
-
-    It takes a few minutes at most, so an interrupted one begins again.
-    """
+    """Trains a classifier of the labels and measures it on the test images; it starts over after a stop."""
     started = time.monotonic()
     labels, names = read_labels(work), read_cluster_names(work)
     config = work.config.clusterer
@@ -38,10 +35,8 @@ def make(work: Workspace) -> Metrics | None:
         labels,
         len(names),
         config,
+        work.execution("clusterer", None, config.total_steps),
         work.config.seed,
-        work.config.device,
-        work.reporter("clusterer", config.total_steps),
-        work.should_stop,
     )
     if clusterer is None:
         return None

@@ -16,7 +16,7 @@ from .features import write_features
 from .outliers import outlier_recipe, read_outliers
 from .workspace import Metrics, Settings, Workspace
 
-# the share of ID images that control right_label_as_id shows as the U-Net rebuilds them
+# the share of ID images that control right_label_as_id replaces by rebuilt ones
 AS_ID_SHARE = 0.5
 
 
@@ -29,8 +29,8 @@ def depends_on(config: RunConfig) -> Settings:
 def make(work: Workspace) -> Metrics | None:
     """Trains a detector for each control.
 
-    right_label: "outliers" that were denoised under the right label; noise: of noise alone;
-    right_label_as_id: half of the ID images are shown as the U-Net rebuilds them under the right label;
+    right_label: the "outliers" were denoised under the right label; noise: they are noised images;
+    right_label_as_id: half of the ID images are replaced by the U-Net's rebuilt ones (right label);
     lambda_zero: lambda of Eq. 4 is 0.
     """
     config = detector_config(work)

@@ -37,11 +37,7 @@ from .workspace import (
 
 
 def detector_config(work: Workspace) -> DetectorConfig:
-    """The run's `detector`.
-
-    Raises:
-        DataError: There is none.
-    """
+    """The run's `detector`."""
     if work.config.detector is None:
         raise DataError("this configuration has no detector")
     return work.config.detector
@@ -88,10 +84,7 @@ def train(
     """Trains a detector on `work.sources` and their outliers.
 
     Args:
-        work: The run.
-        stage: Whose progress it is.
         out: Where the state to resume from is kept.
-        config: How.
         outliers: uint8 (M,H,W,3).
         rebuilt: The sources as the U-Net rebuilds them, uint8 (N,H,W,3).
         pictures: Whose features are taken after each epoch.
@@ -110,12 +103,9 @@ def train(
         outliers,
         outlier_labels(work)[: len(outliers)],
         config,
+        work.execution(stage, out / "state.pt", n_steps),
         rebuilt,
         pictures,
-        out / "state.pt",
-        work.config.device,
-        work.reporter(stage, n_steps),
-        work.should_stop,
     )
     return None if snapshots is None else (detector.eval(), snapshots)
 

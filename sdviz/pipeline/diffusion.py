@@ -31,7 +31,7 @@ def depends_on(config: RunConfig) -> Settings:
 
 
 def make(work: Workspace) -> Metrics | None:
-    """Trains the U-Net; resumes from diffusion/state.pt where that is."""
+    """Trains the U-Net; resumes from diffusion/state.pt if it exists."""
     images, labels = work.images, read_labels(work)
     config = work.config.diffusion
     out = work.stage_folder("diffusion")
@@ -83,7 +83,7 @@ def load_noise_predictor(work: Workspace) -> NoisePredictor:
 
 
 def phase_statistics(work: Workspace, pixel_unshuffle: int) -> PhaseStatistics | None:
-    """The channel means of the training images; None where nothing is unshuffled, or the U-Net has its way."""
+    """The channel means of the training images; None without pixel-unshuffle or `phase_means`."""
     if pixel_unshuffle == 1 or not work.config.diffusion.phase_means or len(work.images) < 2:
         return None
     return measure_phases(work.images.images, pixel_unshuffle)
@@ -107,7 +107,7 @@ def _eq1_loss(
     max_t: int,
     device: str,
 ) -> float:
-    """Eq. 1 of up to 512 fixed training images, t spread evenly over what was trained: no luck of a batch."""
+    """Eq. 1 of up to 512 fixed training images, with t spread evenly over the trained timesteps."""
     where = resolve_device(device)
     network = network.to(where)
     rows = data.permutation(len(images), 0)[:512]

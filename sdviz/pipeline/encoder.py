@@ -26,11 +26,11 @@ def depends_on(config: RunConfig) -> Settings:
 
 
 def make(work: Workspace) -> Metrics | None:
-    """Trains the encoder; a detector starts from it, too, where it has no backbone of its own.
+    """Trains the encoder; a detector without a backbone of its own starts from it, too.
 
     Raises:
-        EncoderError: An unknown network, or weights that cannot be had.
-        DataError: Labels that are given and cannot be used: this is found before hours of training.
+        EncoderError: An unknown network, or weights that cannot be loaded.
+        DataError: Given labels that cannot be used: they are checked before hours of training.
     """
     if work.config.labels.source in GIVEN:
         given_labels(work)
@@ -40,8 +40,8 @@ def make(work: Workspace) -> Metrics | None:
 def train_encoder(work: Workspace, stage: str, config: EncoderConfig) -> Metrics | None:
     """Trains a network and writes it to <stage>/encoder.safetensors.
 
-    Pre-trained weights first, then labels of another set, then SimCLR on the training images; each where
-    the configuration asks for it.
+    It starts from pre-trained weights, trains on the labels of another set, then by SimCLR on the training
+    images; each step only if the configuration names it.
     """
     out = work.stage_folder(stage)
     encoder = build_encoder(config)
@@ -61,11 +61,8 @@ def train_encoder(work: Workspace, stage: str, config: EncoderConfig) -> Metrics
             other.labels,
             p.views or work.config.views,
             p,
+            work.execution(stage, out / "pretraining.state.pt", total),
             config.seed,
-            out / "pretraining.state.pt",
-            work.config.device,
-            work.reporter(stage, total),
-            work.should_stop,
         )
         if not done:
             return None
@@ -77,11 +74,8 @@ def train_encoder(work: Workspace, stage: str, config: EncoderConfig) -> Metrics
             work.images.images,
             work.config.views,
             config.simclr,
+            work.execution(stage, out / "simclr.state.pt", total, steps_before),
             config.seed,
-            out / "simclr.state.pt",
-            work.config.device,
-            work.reporter(stage, total, steps_before),
-            work.should_stop,
         )
         if projection is None:
             return None
@@ -103,7 +97,7 @@ def load_trained(work: Workspace, stage: str, c: EncoderConfig) -> Encoder:
 
 
 def load_projection(work: Workspace) -> Projection | None:
-    """SimCLR's projection; None where the encoder was trained otherwise."""
+    """SimCLR's projection; None if the encoder was not trained by SimCLR."""
     file = work.folder / "encoder" / "projection.safetensors"
     if not file.is_file():
         return None

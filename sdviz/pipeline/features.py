@@ -54,11 +54,7 @@ def make(work: Workspace) -> Metrics | None:
 
 
 def write_features(work: Workspace, out: Path, network: Detector | Encoder, outliers: np.ndarray) -> None:
-    """features.safetensors (the banks) and ood_features.safetensors (the sets, with a detector's heads).
-
-    Raises:
-        PipelineError: A feature is NaN, or too large for float16.
-    """
+    """Writes features.safetensors (banks) and ood_features.safetensors (sets); PipelineError for NaN."""
 
     def outputs(images: np.ndarray) -> list[np.ndarray]:
         if isinstance(network, Detector):

@@ -66,11 +66,7 @@ _NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[-+]?[0-9]+)?|nan", re.I
 
 
 def read_label_table(path: Path) -> dict[str, tuple[str, str]]:
-    """The rows of a user's table of labels, a Parquet or CSV file: id -> (line or row, label).
-
-    Raises:
-        DataError: There is none with columns id and label.
-    """
+    """id -> (line or row, label) of a Parquet or CSV file; DataError without the columns id and label."""
     try:
         if path.suffix == ".parquet":
             columns = pq.read_table(path, columns=["id", "label"]).to_pydict()
@@ -108,11 +104,7 @@ def labels_path(work: Workspace) -> Path:
 
 
 def read_labels(work: Workspace) -> np.ndarray:
-    """The training labels y~, int64 (N,), row by row with `work.images`.
-
-    Raises:
-        PipelineError: The data set has other images now.
-    """
+    """The training labels y~, int64 (N,), row by row with `work.images`."""
     table = pq.read_table(labels_path(work))
     if table["id"].to_pylist() != work.images.ids.tolist():
         raise PipelineError(f"{work.images.name} has other images now than when {work.folder} was begun")
@@ -120,11 +112,7 @@ def read_labels(work: Workspace) -> np.ndarray:
 
 
 def source_labels(work: Workspace) -> np.ndarray:
-    """The training labels y~ of `work.sources`, int64 (N,), row by row.
-
-    Raises:
-        PipelineError: As `read_labels`.
-    """
+    """The training labels y~ of `work.sources`, int64 (N,), row by row."""
     return read_labels(work)[work.source_rows]
 
 

@@ -43,7 +43,7 @@ def outlier_recipe(config: RunConfig) -> Recipe:
 
 
 def kinds_needed(config: RunConfig) -> tuple[Kind, ...]:
-    """Wrong-label outliers; and images under their right label, where training or a control wants them."""
+    """Outliers under wrong labels; and images under right ones if the training or a control needs them."""
     rebuilt = config.detector is not None and config.detector.reconstructed_id > 0
     for_controls = CONTROLS_OF_REBUILT & set(config.evaluation.controls)
     return ("wrong", "right") if rebuilt or for_controls else ("wrong",)
@@ -99,11 +99,7 @@ def warn_of_jpeg(work: Workspace) -> None:
 
 
 def read_outliers(work: Workspace, kind: Kind) -> np.ndarray:
-    """The pictures that stage `outliers` made, uint8 (M,H,W,3), row by row with outliers.parquet.
-
-    Raises:
-        PipelineError: A shard is missing.
-    """
+    """The pictures that stage `outliers` made, uint8 (M,H,W,3), row by row with outliers.parquet."""
     n_rows = len(work.sources) * work.config.outliers.per_image
     return read_shards(work.folder / "outliers" / kind, n_rows, work.config.outliers.shard_size)
 

@@ -27,7 +27,7 @@ from .encoder import load_encoder, load_projection
 from .labels import GIVEN, given_labels, labelled_test, write_labels
 from .workspace import Metrics, Progress, Settings, Workspace, branches, training_images, write_network
 
-# of SCAN's evenness, what self-labelling may leave of it
+# self-labelling has collapsed if its evenness is below this share of SCAN's
 COLLAPSED = 0.85
 
 
@@ -41,10 +41,10 @@ def depends_on(config: RunConfig) -> Settings:
 
 
 def make(work: Workspace) -> Metrics | None:
-    """Labels the training images; where classes are known, reports how well the labels agree with them.
+    """Labels the training images; if their classes are known, measures how well the labels agree with them.
 
     Raises:
-        DataError: Labels that are asked for and not there, fewer than two of them, or one without an image.
+        DataError: Labels that are missing, fewer than two of them, or one without an image.
         ValueError: An image size that the U-Net cannot take.
     """
     images, source = work.images, work.config.labels.source
@@ -67,7 +67,7 @@ def make(work: Workspace) -> Metrics | None:
                 f"{images.name}: a cluster of {len(names)} is empty: start a new run with a lower"
                 f" labels.n_clusters, or another labels.seed (now {work.config.labels.seed})"
             )
-    with torch.device("meta"):  # a network that cannot be is found here, not after an hour
+    with torch.device("meta"):  # an impossible network is found now, not after an hour
         network = build_noise_predictor(work.config.diffusion.unet, len(names), work.config.data.size_px)
     write_labels(work, labels, confidence, names)
     metrics |= {"clusters": len(names), "diffusion_parameters": n_parameters(network)}
@@ -119,11 +119,8 @@ def _scan(work: Workspace, metrics: Metrics) -> tuple[np.ndarray, np.ndarray] | 
             n_clusters,
             work.config.views,
             config.scan,
+            work.execution("pseudo_labels", out / "scan.state.pt", total),
             config.seed,
-            out / "scan.state.pt",
-            device,
-            work.reporter("pseudo_labels", total),
-            work.should_stop,
             projection,
         )
         if trained is None:
@@ -138,15 +135,12 @@ def _scan(work: Workspace, metrics: Metrics) -> tuple[np.ndarray, np.ndarray] | 
             images.images,
             work.config.views,
             config.self_label,
+            work.execution("pseudo_labels", out / "self_label.state.pt", total, config.scan.total_steps),
             config.seed,
-            out / "self_label.state.pt",
-            device,
-            work.reporter("pseudo_labels", total, config.scan.total_steps),
-            work.should_stop,
         )
         if not done:
             return None
-        # 4. where it collapsed, which cluster sizes show without any label, SCAN's own clusters stay
+        # 4. if it collapsed, as the sizes of its clusters show, SCAN's own clusters are kept
         labels, confidence = predict(model, images.images, device)
         before = ScanClassifier(load_encoder(work), n_clusters, load_projection(work))
         before.load_state_dict(load_file(scanned))
@@ -163,12 +157,7 @@ def _scan(work: Workspace, metrics: Metrics) -> tuple[np.ndarray, np.ndarray] | 
 
 
 def evenness(labels: np.ndarray, n_clusters: int) -> float:
-    """The entropy of cluster sizes over that of equal ones, 0..1.
-
-    Args:
-        labels: int64 (N,), 0..C-1.
-        n_clusters: C, at least 2.
-    """
+    """The entropy of the sizes of C clusters over that of equal sizes, 0..1; C is at least 2."""
     share = np.bincount(labels, minlength=n_clusters) / len(labels)
     share = share[share > 0]
     return float(-(share * np.log(share)).sum() / np.log(n_clusters))

@@ -64,11 +64,7 @@ def make(work: Workspace) -> Metrics | None:
 
 
 def read_sd_test(work: Workspace) -> ImageSet:
-    """The pictures that stage `sd_test` made; their labels are their sources' classes.
-
-    Raises:
-        PipelineError: A shard is missing.
-    """
+    """The pictures that stage `sd_test` made; their labels are their sources' classes."""
     of = sd_test_sources(work)
     seed = sd_test_recipe(work.config).seed
     ids = np.array([f"{one}~{seed}" for one in of.ids.tolist()])

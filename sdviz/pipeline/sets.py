@@ -25,7 +25,6 @@ class NamedSet:
     Attributes:
         key: What files and reports call them: "test" or the set's name, with its split where one was named.
         role: "id", "near", "far", "validation", or "sd": SD outliers of held-out ID images.
-        images: The images.
     """
 
     key: str
@@ -34,12 +33,8 @@ class NamedSet:
 
 
 def evaluation_sets(work: Workspace) -> Iterator[NamedSet]:
-    """The ID test images, then every OOD set that the configuration names.
-
-    Raises:
-        DataError: One is not on this machine, or holds images of other ids than it should.
-    """
-    e, d = work.config.evaluation, work.config.data
+    """The ID test images, then every OOD set that the configuration names."""
+    e = work.config.evaluation
     test = work.test
     if test is None:
         raise DataError(f"{work.images.name}: no test images to measure a detector on")
@@ -50,10 +45,8 @@ def evaluation_sets(work: Workspace) -> Iterator[NamedSet]:
     named += [("far", name) for name in e.far]
     named += [("validation", name) for name in e.validation]
     for role, name in named:
-        source, split = data.parse_source(name)
         classes = e.classes.get(name)
-        limit = e.limit if classes is None else None
-        images = data.load(source, split or _only_test(source), limit, e.seed, d.on_error, d.size_px)
+        images = load_ood_set(work.config, name, e.limit if classes is None else None)
         if classes is not None:
             images = of_classes(images, classes)
             if e.limit is not None and e.limit < len(images):
@@ -64,20 +57,12 @@ def evaluation_sets(work: Workspace) -> Iterator[NamedSet]:
 
 
 def of_classes(images: ImageSet, names: Collection[str]) -> ImageSet:
-    """Only the images of some classes, each by its name or that name's first word (a WordNet id).
-
-    Raises:
-        DataError: A class that the set has not.
-    """
+    """Only the images of some classes, each by its name or that name's first word (a WordNet id)."""
     return images.take(np.isin(images.labels, class_rows(images, names)))
 
 
 def class_rows(images: ImageSet, names: Collection[str]) -> list[int]:
-    """The numbers of the classes of those names, or of names that begin with such a word.
-
-    Raises:
-        DataError: A class that the set has not.
-    """
+    """The numbers of the classes of these names or first words; DataError for one that is not in the set."""
     wanted = []
     for name in names:
         found = [i for i, one in enumerate(images.class_names) if name in (one, *one.split()[:1])]
@@ -87,19 +72,26 @@ def class_rows(images: ImageSet, names: Collection[str]) -> list[int]:
     return wanted
 
 
-def _only_test(source: str) -> str | None:
-    """An OOD set is looked at through its test split, where it has several."""
-    splits = data.splits(source)
-    return "test" if "test" in splits and len(splits) > 1 else None
+def load_ood_set(config: RunConfig, name: str, limit: int | None) -> ImageSet:
+    """The OOD set of that name; its test split where none is named and it has several."""
+    source, split = ood_split(name)
+    return data.load(source, split, limit, config.evaluation.seed, config.data.on_error, config.data.size_px)
+
+
+def ood_split(name: str) -> tuple[str, str | None]:
+    """The data set and the split that the name of an OOD set means."""
+    source, split = data.parse_source(name)
+    if split is None and len(splits := data.splits(source)) > 1 and "test" in splits:
+        split = "test"
+    return source, split
 
 
 def without_absent_sets(config: RunConfig) -> tuple[RunConfig, dict[str, str]]:
     """The configuration without the OOD sets that are not on this machine, and how to get each of them."""
     e, absent = config.evaluation, {}
-    for name in (*e.near, *e.far, *e.validation):
-        source, split = data.parse_source(name)
+    for name in e.ood_sets:
         try:
-            data.load(source, split or _only_test(source), 1, e.seed, config.data.on_error, config.data.size_px)
+            load_ood_set(config, name, 1)
         except MissingDataError as error:
             absent[name] = str(error)
     left = {
@@ -110,25 +102,18 @@ def without_absent_sets(config: RunConfig) -> tuple[RunConfig, dict[str, str]]:
 
 
 def check_sets(config: RunConfig) -> None:
-    """A set that is not on this machine, or a split that cannot be, is found at once and not after hours.
-
-    Args:
-        config: The run's; its OOD sets are looked at where it has a detector.
-
-    Raises:
-        DataError: As `evaluation_sets`; an OOD set that is the training set, or one in two roles.
-    """
+    """Raises DataError for an absent OOD set or split, one that is the training set, and one in two roles."""
     d, e = config.data, config.evaluation
     if d.test_split is not None:
         data.load(d.id, d.test_split, limit=1, on_error=d.on_error, size_px=d.size_px)
     if config.detector is None:
         return
     seen: dict[tuple[str, str | None], str] = {(absolute_source(d.id), None): d.id}
-    for name in (*e.near, *e.far, *e.validation):
-        source, split = data.parse_source(name)
-        images = data.load(source, split or _only_test(source), 1, e.seed, d.on_error, d.size_px)
-        # by what it is, and not by how it is written
-        for key in ((absolute_source(source), None), (absolute_source(source), images.split)):
+    for name in e.ood_sets:
+        images = load_ood_set(config, name, 1)
+        # two names may mean the same set
+        source = absolute_source(data.parse_source(name)[0])
+        for key in ((source, None), (source, images.split)):
             if key in seen:
                 raise DataError(f"evaluation: {name} and {seen[key]} are the same images, and have two roles")
         seen[key] = name

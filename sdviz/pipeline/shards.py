@@ -19,7 +19,7 @@ from ..data import ImageSet
 from ..data.decode import through_jpeg
 from ..nn.device import resolve_device
 from ..nn.inference import prepare_for_inference
-from ..outliers import Recipe, draw_target_labels, generate_outliers
+from ..outliers import DiffusionModel, Recipe, draw_target_labels, generate_outliers
 from .diffusion import load_noise_predictor
 from .labels import read_cluster_names
 from .workspace import PipelineError, Progress, Workspace, from_main, is_main_process, write_arrays
@@ -32,10 +32,7 @@ class Plan:
     Attributes:
         folder: Where their shards go, in the folder of the stage.
         under_right_label: Whether they are denoised under y~, and not under a wrong label.
-        images: What they are made of.
         labels: y~ of each, int64 (N,).
-        recipe: How.
-        n_rows: How many.
     """
 
     folder: Path
@@ -47,18 +44,12 @@ class Plan:
 
 
 def make_shards(work: Workspace, plans: list[Plan]) -> float | None:
-    """Makes every shard that is not there yet; processes of an `accelerate launch` share them.
-
-    Args:
-        work: The run.
-        plans: What to make, all of one stage.
-
-    Returns:
-        Images a second, 0 where all were there; None if it was stopped.
-    """
+    """Makes every missing shard; images a second, 0 if all were there, None if stopped."""
     size = work.config.outliers.shard_size
     where = resolve_device(work.config.device)
-    model = prepare_for_inference(load_noise_predictor(work), where)
+    n_clusters = len(read_cluster_names(work))
+    network = prepare_for_inference(load_noise_predictor(work), where)
+    model = DiffusionModel(network, work.schedule, n_clusters, where)
     started = time.monotonic()
 
     # 1. the shards that are not there yet, given to the processes in rounds
@@ -80,25 +71,14 @@ def make_shards(work: Workspace, plans: list[Plan]) -> float | None:
         rows = np.arange(first, min(first + size, plan.n_rows))
         pictures = np.empty((len(rows), *plan.images.images.shape[1:]), np.uint8)
         targets = np.empty(len(rows), np.int64)
-        n_clusters = len(read_cluster_names(work))
         for turn in np.unique(rows // len(plan.images)):
             here = rows // len(plan.images) == turn
             source = rows[here] % len(plan.images)
             recipe = replace(plan.recipe, seed=plan.recipe.seed + int(turn))
             y, ids = plan.labels[source], plan.images.ids[source]
             wanted = y if plan.under_right_label else draw_target_labels(y, ids, n_clusters, recipe.seed)
-            batch = generate_outliers(
-                model,
-                work.schedule,
-                plan.images.images[source],
-                y,
-                wanted,
-                ids,
-                recipe,
-                n_clusters,
-                where,
-                work.config.outliers.batch_size,
-            )
+            images = plan.images.images[source]
+            batch = generate_outliers(model, images, y, wanted, ids, recipe, work.config.outliers.batch_size)
             pictures[here], targets[here] = batch.outliers, wanted
         if work.config.outliers.jpeg is not None:
             pictures = reencode(pictures, work.config.outliers.jpeg)
@@ -118,11 +98,7 @@ def make_shards(work: Workspace, plans: list[Plan]) -> float | None:
 
 
 def read_shards(folder: Path, n_rows: int, shard_size: int) -> np.ndarray:
-    """The pictures in a plan's folder, uint8 (M,H,W,3).
-
-    Raises:
-        PipelineError: A shard is missing.
-    """
+    """The pictures in a plan's folder, uint8 (M,H,W,3)."""
     parts = []
     for first in range(0, n_rows, shard_size):
         path = _path(folder, first)
@@ -133,10 +109,7 @@ def read_shards(folder: Path, n_rows: int, shard_size: int) -> np.ndarray:
 
 
 def reencode(images: np.ndarray, config: JpegConfig) -> np.ndarray:
-    """The pictures after one round of JPEG, uint8 (N,H,W,3).
-
-    Pillow's encoder is libjpeg-turbo: near to, not the same as, other encoders at the same quality.
-    """
+    """The pictures, uint8 (N,H,W,3), after one round of JPEG by libjpeg-turbo (others differ slightly)."""
     return through_jpeg(images, config.quality, config.subsampling)
 
 

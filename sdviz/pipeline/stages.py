@@ -79,7 +79,6 @@ def run_stages(
     main one does the rest, and what it finds and decides counts for all.
 
     Args:
-        work: The run.
         on_stage: Told of each stage before it starts, and whether it is skipped as complete.
         until: The last stage to run; None runs all.
 
@@ -126,16 +125,7 @@ def run_stages(
 
 
 def adopt_stages(folder: Path, other: Path, config: RunConfig) -> list[str]:
-    """Copies from another run every complete stage that this configuration would make alike.
-
-    Args:
-        folder: Of the new run.
-        other: Of the run to take from; nothing in it is changed.
-        config: Of the new run.
-
-    Returns:
-        The stages taken, in order.
-    """
+    """Copies the complete stages of another run that this configuration would make alike."""
     taken = []
     for name in stage_names(config):
         marker, own = _marker(other, name), _marker(folder, name)
@@ -154,5 +144,4 @@ def _marker(folder: Path, stage: str) -> Path:
 
 
 def _hash_in(marker: Path) -> str:
-    found: str = json.loads(marker.read_text("utf-8"))["config_sha256"]
-    return found
+    return json.loads(marker.read_text("utf-8"))["config_sha256"]

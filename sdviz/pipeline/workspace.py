@@ -26,7 +26,7 @@ from ..data import DataError, ImageSet
 from ..diffusion.schedule import NoiseSchedule
 from ..files import replacing
 from ..nn.device import leave_group_at_exit, resolve_device
-from ..nn.loop import LoopReport
+from ..nn.loop import Execution, LoopReport
 
 Metrics = dict[str, Any]
 Settings = dict[str, Any]
@@ -34,7 +34,7 @@ Shared = TypeVar("Shared", bool, str)
 
 
 class PipelineError(ValueError):
-    """A folder that cannot be worked in as asked; the message is one line."""
+    """A run or folder that cannot be used as asked; the message is one line."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,6 @@ class Progress:
     """How far a stage is.
 
     Attributes:
-        stage: Its name.
-        step: Steps done.
-        total: Steps in all.
         share: 0..1; more than step / total where a time limit ends the stage first.
         eta_sec: Seconds to the stage's end; None where unknown.
         values: What was measured: loss, learning rate, images a second, ...
@@ -63,8 +60,6 @@ class Workspace:
     """What a stage works with.
 
     Attributes:
-        folder: The run's folder.
-        config: Its configuration.
         on_progress: Told how far a stage is.
         should_stop: Asked before every step.
     """
@@ -130,13 +125,12 @@ class Workspace:
         path.mkdir(exist_ok=True)
         return path
 
-    def reporter(self, stage: str, total: int, before: int = 0) -> Callable[[LoopReport], None]:
-        """Turns the reports of a loop into progress of a stage, of which it is one part.
+    def execution(self, stage: str, state_path: Path | None, total: int, before: int = 0) -> Execution:
+        """How one training of a stage runs.
 
         Args:
-            stage: The stage's name.
-            total: Steps of all its loops.
-            before: Steps of the loops before this one.
+            total: Steps of all trainings of the stage.
+            before: Steps of those before this one.
         """
 
         def report(r: LoopReport) -> None:
@@ -147,15 +141,11 @@ class Workspace:
             values = {"loss": r.loss, "images_per_sec": r.images_per_sec}
             self.on_progress(Progress(stage, step, total, step / total, eta, values))
 
-        return report
+        return Execution(self.config.device, state_path, report, self.should_stop)
 
 
 def test_split(config: DataConfig) -> str | None:
-    """The split of ID test images; None where the set has none, and a detector has some held out.
-
-    Raises:
-        MissingDataError: No such set on this machine.
-    """
+    """The split of ID test images; None where the set has none, and a detector's are held out."""
     if config.test_split is not None:
         return config.test_split
     present = data.splits(config.id)
@@ -169,12 +159,7 @@ def is_main_process() -> bool:
 
 
 def from_main(value: Shared, device: str) -> Shared:
-    """The main process's value, in every process of an `accelerate launch`.
-
-    Args:
-        value: bool, str or the like; what other processes give is not used.
-        device: "auto" or a device's name, as `make_accelerator` takes it.
-    """
+    """The main process's value, in every process of an `accelerate launch`; what others give is not used."""
     if os.environ.get("WORLD_SIZE", "1") == "1":
         return value
     leave_group_at_exit()

@@ -33,7 +33,6 @@ class LayoutSettings:
         dims: 2 or 3.
         perplexity: Of t-SNE: about how many neighbours a point keeps close; at most (N-1)/3 is used.
         n_neighbors: Of UMAP, the same; at most N-1 is used.
-        seed: Of t-SNE and UMAP.
     """
 
     method: str = "tsne"
@@ -53,11 +52,7 @@ class LayoutSettings:
             raise ValueError(f"n_neighbors is {self.n_neighbors}, below 2")
 
     def key(self, features: np.ndarray) -> str:
-        """SHA-256 of all that the layouts depend on: the features, these settings, the libraries' versions.
-
-        Args:
-            features: float32 (F,N,D).
-        """
+        """SHA-256 of all that layouts depend on: features (F,N,D), these settings, the libraries' versions."""
         library = "umap-learn" if self.method == "umap" else "scikit-learn"
         what = self.relevant() | {"shape": features.shape, library: version(library)}
         digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode())
@@ -107,7 +102,6 @@ def compute_layouts(
 
     Args:
         features: float (F,N,D), the same N points through F epochs.
-        settings: How.
         on_progress: Told the share done, 0..1, as far as the method says it.
 
     Raises:

@@ -6,12 +6,7 @@ import numpy as np
 
 
 def project(points: np.ndarray, onto: np.ndarray) -> np.ndarray:
-    """Points as the page shows them, float64 (N,2).
-
-    Args:
-        points: float (N,d).
-        onto: float (2,d), the page's two axes in the space of the points: how a 3-D layout is turned.
-    """
+    """Points (N,d) as the page shows them, float64 (N,2); onto (2,d) are the page's axes in their space."""
     return np.asarray(points.astype(np.float64) @ np.asarray(onto, np.float64).T)
 
 

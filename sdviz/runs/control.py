@@ -28,7 +28,6 @@ def launch(run: Run, now: bool = False) -> None:
     output.txt in the run's folder.
 
     Args:
-        run: A run that is not at work.
         now: Do not wait for the device.
 
     Raises:
@@ -79,10 +78,6 @@ def launch(run: Run, now: bool = False) -> None:
 
 def stop(run: Run, wait_sec: float = 60.0) -> Status:
     """Asks a run at work or in the queue to stop, and waits for it.
-
-    Args:
-        run: The run.
-        wait_sec: How long at most.
 
     Returns:
         Its status then; still "running" where its step takes longer than `wait_sec`.

@@ -44,21 +44,13 @@ class Run:
         return self.path / "status.json"
 
     def config(self) -> RunConfig:
-        """The resolved configuration.
-
-        Raises:
-            ConfigError: The file was broken by hand.
-        """
+        """The resolved configuration."""
         from ..config.reading import load_config
 
         return load_config(self.path / "config.yaml")
 
     def status(self) -> Status:
-        """What status.json says, checked against the process that it names.
-
-        Raises:
-            RunError: No such file, or a damaged one.
-        """
+        """What status.json says, checked against the process that it names."""
         return read_status(self.status_file)
 
     def stats(self) -> list[dict[str, Any]]:
@@ -102,10 +94,7 @@ def ledger() -> Iterator[None]:
 
 
 def create(config: RunConfig) -> Run:
-    """Makes the folder of a new run, not yet started: `execute` does that, here or in another process.
-
-    Under `accelerate launch` the main process makes it and every process gets it.
-    """
+    """Makes the folder of a new run, not yet started; `accelerate launch` gives it to every process."""
     from ..pipeline import from_main, is_main_process
 
     path = str(_make_folder(config)) if is_main_process() else ""
@@ -140,11 +129,7 @@ def list_runs() -> list[Run]:
 
 
 def find(text: str) -> Run:
-    """The run of that number, name or path.
-
-    Raises:
-        RunError: There is none, or it lies outside the runs' folder.
-    """
+    """The run of that number, name or path; RunError if it is not in the runs' folder."""
     root = runs_root()
     if text.isdecimal():
         matching = [run for run in list_runs() if int(run.name.partition("-")[0]) == int(text)]
@@ -161,21 +146,13 @@ def find(text: str) -> Run:
 
 
 def check_own(run: Run) -> None:
-    """Refuses a folder outside the runs' folder, a link, and what is no run.
-
-    Raises:
-        RunError: It is one of these.
-    """
+    """Raises RunError for a folder outside the runs' folder, a link, and what is not a run."""
     if run.path.parent.resolve() != runs_root().resolve() or not _is_run(run.path):
         raise RunError(f"{run.path} is not a run in {runs_root()}")
 
 
 def delete(run: Run) -> None:
-    """Deletes a run's folder with all that is in it; links in it go, what they point to stays.
-
-    Raises:
-        RunError: It is running or waits to, it is no run in the runs' folder, or a part would not go.
-    """
+    """Deletes a run's folder, but not what links in it point to; RunError if it is at work or no run."""
     check_own(run)
     with ledger():
         try:

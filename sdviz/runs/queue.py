@@ -17,16 +17,7 @@ POLL_EVERY_SEC = 1.0
 
 
 def devices_of(device: str) -> tuple[str, ...]:
-    """What a run on that device takes: "cpu", "mps", or each GPU by its place in the machine.
-
-    Processes of an `accelerate launch` take a GPU each.
-
-    Args:
-        device: As `resolve_device` takes it.
-
-    Raises:
-        ValueError: A device that this machine does not have.
-    """
+    """What a run on that device takes: "cpu", "mps", or a GPU for each process, by its place in the machine."""
     resolved = resolve_device(device)
     if resolved.type != "cuda":
         return (resolved.type,)
@@ -37,12 +28,7 @@ def devices_of(device: str) -> tuple[str, ...]:
 
 
 def runs_before(run: Run, status: Status) -> list[Run]:
-    """The runs that this one waits for: those at work on its devices, then those that were asked for before it.
-
-    Args:
-        run: The one that asks; it does not wait for itself.
-        status: With its devices and when it was submitted; None is "just now".
-    """
+    """The runs that this one waits for: those at work on its devices, then those submitted before it."""
     working: list[Run] = []
     waiting: list[tuple[float, str, Run]] = []
     mine = (float("inf") if status.submitted is None else status.submitted, run.name)

@@ -30,9 +30,7 @@ class StageView:
     """One stage of a run.
 
     Attributes:
-        name: As `sdviz.pipeline` calls it.
         state: "waiting" is not begun; of the stage that was left, how it was left.
-        share: 0..1.
         sec: Seconds spent in it so far, None where unknown.
     """
 
@@ -70,13 +68,7 @@ def tail(path: Path, n_lines: int = 40) -> str:
 
 
 def curve(stats: list[dict[str, Any]], stage: str, key: str) -> tuple[list[int], list[float]]:
-    """(steps, values) of what a stage measured, thinned out to at most `MAX_POINTS`; the last one stays.
-
-    Args:
-        stats: `Run.stats()`.
-        stage: A stage's name.
-        key: "loss", "cluster_accuracy", ...
-    """
+    """(steps, values) of what a stage measured, thinned out to at most `MAX_POINTS`; the last one stays."""
     points = [
         (line["step"], float(line[key]))
         for line in stats
@@ -100,13 +92,12 @@ class OutlierSample:
     Attributes:
         images: uint8 (n,H,W,3).
         labels: What each source is, "" where unknown.
-        told: What each was told to be, "" where unknown.
-        shards: How many shards there are.
+        target_labels: The wrong label of each, "" where unknown.
     """
 
     images: np.ndarray
     labels: list[str]
-    told: list[str]
+    target_labels: list[str]
     shards: int
 
 

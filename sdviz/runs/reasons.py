@@ -30,13 +30,7 @@ _TO_LOWER = {
 
 
 def reason(error: BaseException, stage: str, config: RunConfig) -> str:
-    """One line: what happened and, where it is known, what helps.
-
-    Args:
-        error: What ended the stage.
-        stage: Where.
-        config: The run's, to name the value that is too large.
-    """
+    """One line: what ended a stage and, where it is known, what helps."""
     first_line = next(iter(str(error).strip().splitlines()), "")
     if _is(error, (MemoryError,), "OutOfMemoryError", (errno.ENOMEM,), _MEMORY_PHRASES):
         what = " or ".join(_settings(stage, config)) or "data.limit"

@@ -31,7 +31,6 @@ class Status:
             "running" and that process is gone.
         config_sha256: Of the configuration that the run was made with.
         stage: The last stage begun, "" before the first.
-        step: Steps done of this stage.
         total: Its steps in all; 0 where it does not count any.
         share: How far the stage is, 0..1.
         eta_sec: Seconds to the stage's end; None where unknown.
@@ -44,9 +43,7 @@ class Status:
         submitted: When it was asked for, seconds since 1970: the order of the queue.
         queue_place: 1 for the next to start, only while queued.
         waits_for: Names of the runs before it, only while queued.
-        error: Why it failed or what ended it, one line.
         updated: When this was written, seconds since 1970.
-        format_version: Of the run's folder.
     """
 
     state: RunState
@@ -79,7 +76,7 @@ _CHECK = TypeAdapter(Status)
 
 
 def read_status(path: Path) -> Status:
-    """The file's content, checked against the process that it names.
+    """Reads status.json and checks that the process it names lives.
 
     Raises:
         RunError: No such file, a damaged one, or one of another format version.

@@ -46,10 +46,8 @@ def execute(
     one writes the files.
 
     Args:
-        run: A run that `create` made.
         on_progress: Told how far it is, besides the files.
         on_wait: Told of every new place in the queue.
-        now: Do not wait.
         until: The last stage to run; the run is then cancelled, and `execute` goes on with it. None runs all.
 
     Returns:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,18 +11,16 @@ from sklearn.cluster import KMeans
 from torch import nn
 from torch.nn import functional as F
 
-from ..config.nodes import OptimizerConfig, ScanConfig, SelfLabelConfig, ViewsConfig
+from ..config.nodes import OptimizerConfig, ScanConfig, SelfLabelConfig, TrainingConfig, ViewsConfig
 from ..detection.knn import unit_length
 from ..nn.batches import encode
 from ..nn.classifier import Projection, ScanClassifier
-from ..nn.device import fast_autocast, resolve_device
+from ..nn.device import fast_autocast
 from ..nn.encoder import Encoder
-from ..nn.loop import LoopReport, train_networks
+from ..nn.loop import Execution, train_networks
 from ..nn.pixels import channels_first, scale
 from ..nn.randomness import step_generator
 from ..nn.views import random_views
-
-Report = Callable[[LoopReport], None]
 
 
 def scan_losses(anchors: torch.Tensor, neighbours: torch.Tensor, entropy_weight: float) -> torch.Tensor:
@@ -51,11 +48,8 @@ def train_scan(
     n_clusters: int,
     views: ViewsConfig,
     config: ScanConfig,
+    execution: Execution,
     seed: int = 0,
-    state_path: Path | None = None,
-    device: str = "auto",
-    on_report: Report | None = None,
-    should_stop: Callable[[], bool] | None = None,
     projection: Projection | None = None,
 ) -> tuple[ScanClassifier, float] | None:
     """Trains a copy of an encoder under several heads at once, and keeps the head with the lowest loss.
@@ -67,14 +61,7 @@ def train_scan(
         encoder: Where to start; left as it is.
         images: uint8 (N,H,W,3).
         neighbours: int64 (N,k), the rows of the images most like each, nearest first.
-        n_clusters: C.
-        views: What views may differ in.
-        config: How to train.
         seed: Of the heads' first weights, the batches and the views.
-        state_path: Where to keep the resume state; read first if it is there.
-        device: "auto", "cpu", "cuda", ...
-        on_report: Called every few steps with the mean loss of a head.
-        should_stop: Asked before every step.
         projection: SimCLR's, between encoder and heads; left as it is.
 
     Returns:
@@ -86,14 +73,16 @@ def train_scan(
     """
     if len(images) < n_clusters:
         raise ValueError(f"{n_clusters} clusters of {len(images)} images")
-    where = resolve_device(device)
+    where = execution.where
     torch.manual_seed(seed)
     model = ScanClassifier(copy.deepcopy(encoder), n_clusters, copy.deepcopy(projection))
     heads = _Heads(config.heads, model.head.in_features, n_clusters)
     near = torch.tensor(neighbours)
     # 1. the heads alone; a resumed training has them in its state
-    if state_path is None or not state_path.exists():
-        if not _train_heads(heads, encode(_Embedding(model), images, device), near, config, seed, should_stop):
+    is_resumed = execution.state_path is not None and execution.state_path.exists()
+    if config.head_steps and not is_resumed:
+        features = encode(_Embedding(model), images, where)
+        if not _train_heads(heads, features, near, config, seed, execution.should_stop):
             return None  # nothing is saved: a state means heads that are done
 
     # 2. all together, on views
@@ -113,24 +102,12 @@ def train_scan(
         return scan_losses(anchors, others, config.entropy_weight).mean()
 
     # the model's own head has no gradient, so it stays as it is
-    done = train_networks(
-        "SCAN",
-        {"model": model, "heads": heads},
-        loss_at,
-        config.optimizer,
-        config.total_steps,
-        batch,
-        where,
-        state_path,
-        config.save_every_sec,
-        on_report,
-        should_stop,
-    )
-    if not done:
+    networks = {"model": model, "heads": heads}
+    if not train_networks("SCAN", networks, loss_at, config, batch, execution):
         return None
     # 3. the head whose loss over all images and their nearest neighbours, plain, is lowest
     with torch.no_grad():
-        logits = heads(torch.tensor(encode(_Embedding(model), images, device)))
+        logits = heads(torch.tensor(encode(_Embedding(model), images, where)))
         losses = scan_losses(logits, logits[:, near[:, 0]], config.entropy_weight)
         best = int(losses.argmin())
         model.to("cpu").head.weight.copy_(heads.weight[best].T)
@@ -159,11 +136,7 @@ def _train_heads(
     seed: int,
     should_stop: Callable[[], bool] | None,
 ) -> bool:
-    """Trains each head by the SCAN loss on fixed features; on the CPU, where it takes seconds.
-
-    Returns:
-        Whether it is done; False where it was stopped.
-    """
+    """Trains each head by the SCAN loss on fixed features; on the CPU, where it takes seconds."""
     z = torch.tensor(features)
     batch = min(config.head_batch_size, len(z))
 
@@ -174,16 +147,9 @@ def _train_heads(
         return scan_losses(heads(z[rows]), heads(z[others]), config.entropy_weight).sum()
 
     optimizer = OptimizerConfig(learning_rate=config.head_learning_rate, weight_decay=0.01)
-    return train_networks(
-        "SCAN heads",
-        {"heads": heads},
-        loss_at,
-        optimizer,
-        config.head_steps,
-        batch,
-        torch.device("cpu"),
-        should_stop=should_stop,
-    )
+    training = TrainingConfig(total_steps=config.head_steps, optimizer=optimizer)
+    alone = Execution("cpu", should_stop=should_stop)
+    return train_networks("SCAN heads", {"heads": heads}, loss_at, training, batch, alone)
 
 
 class _Embedding(nn.Module):
@@ -202,35 +168,20 @@ def train_self_labels(
     images: np.ndarray,
     views: ViewsConfig,
     config: SelfLabelConfig,
+    execution: Execution,
     seed: int = 0,
-    state_path: Path | None = None,
-    device: str = "auto",
-    on_report: Report | None = None,
-    should_stop: Callable[[], bool] | None = None,
 ) -> bool:
     """Trains a SCAN network in place on its own confident predictions, section 2.3 of Van Gansbeke et al.
 
-    Its label of the plain image, where that is surer than `threshold`, is the target for a random view; each
+    The target for a random view is the label of the plain image, if its confidence is above `threshold`. Each
     cluster weighs the same in a batch.
 
     Args:
         model: From `train_scan`; in eval mode on the CPU afterwards.
         images: uint8 (N,H,W,3).
-        views: What views may differ in.
-        config: How to train.
         seed: Of the batches and the views.
-        state_path: Where to keep the resume state; read first if it is there.
-        device: "auto", "cpu", "cuda", ...
-        on_report: Called every few steps.
-        should_stop: Asked before every step.
-
-    Returns:
-        Whether it is done; False where it was stopped.
-
-    Raises:
-        TrainingDiverged, TrainingStateError, OSError: As `run_steps`.
     """
-    where = resolve_device(device)
+    where = execution.where
     pixels = channels_first(images, where)
     batch = min(config.batch_size, len(pixels))
     n_clusters = int(model.config["n_classes"])
@@ -255,32 +206,11 @@ def train_self_labels(
         each = F.cross_entropy(logits.float(), targets, reduction="none")
         return (each * weights).sum() / weights.sum().clamp_min(1e-8)
 
-    return train_networks(
-        "self-labelling",
-        {"model": model},
-        loss_at,
-        config.optimizer,
-        config.total_steps,
-        batch,
-        where,
-        state_path,
-        config.save_every_sec,
-        on_report,
-        should_stop,
-    )
+    return train_networks("self-labelling", {"model": model}, loss_at, config, batch, execution)
 
 
 def kmeans_labels(features: np.ndarray, n_clusters: int, seed: int = 0) -> np.ndarray:
-    """k-means (scikit-learn) on unit features: int64 (N,), 0..C-1.
-
-    Args:
-        features: float32 (N,D).
-        n_clusters: C.
-        seed: Of the starts.
-
-    Raises:
-        ValueError: Fewer images than clusters.
-    """
+    """k-means (scikit-learn) on unit features (N,D): int64 (N,), 0..C-1; ValueError for fewer than C images."""
     if len(features) < n_clusters:
         raise ValueError(f"{n_clusters} clusters of {len(features)} images")
     found = KMeans(n_clusters, n_init=10, random_state=seed).fit_predict(unit_length(features))

@@ -17,7 +17,6 @@ class ClusterAgreement:
         ari: Adjusted Rand index, 0 by chance and 1 at best.
         matching: int64 (C,), the class of each cluster, -1 for one without.
         confusion: int64 (C, classes), images of each cluster and class.
-        n_images: Images with a known class.
     """
 
     accuracy: float
@@ -34,8 +33,6 @@ def agreement(clusters: np.ndarray, classes: np.ndarray, n_clusters: int, n_clas
     Args:
         clusters: int64 (N,), 0..C-1.
         classes: int64 (N,), -1 where unknown: such images do not count.
-        n_clusters: C.
-        n_classes: Number of classes.
 
     Raises:
         ValueError: Columns of different length, a cluster or class past its number, or not one known class.

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
 import numpy as np
 import torch
 
 from ..config.nodes import SimCLRConfig, ViewsConfig
 from ..nn.classifier import Projection
-from ..nn.device import fast_autocast, resolve_device
+from ..nn.device import fast_autocast
 from ..nn.encoder import Encoder
-from ..nn.loop import LoopReport, train_networks
+from ..nn.loop import Execution, train_networks
 from ..nn.losses import nt_xent
 from ..nn.pixels import channels_first, scale
 from ..nn.randomness import step_generator
@@ -24,27 +21,15 @@ def train_simclr(
     images: np.ndarray,
     views: ViewsConfig,
     config: SimCLRConfig,
+    execution: Execution,
     seed: int = 0,
-    state_path: Path | None = None,
-    device: str = "auto",
-    on_report: Callable[[LoopReport], None] | None = None,
-    should_stop: Callable[[], bool] | None = None,
 ) -> Projection | None:
-    """Trains an encoder in place; resumes from `state_path` where that is.
+    """Trains an encoder in place and returns the projection head, on the CPU; None if it was stopped.
 
     Args:
         encoder: The network to start from; on the CPU and in eval mode afterwards.
         images: uint8 (N,H,W,3).
-        views: What views may differ in.
-        config: How to train.
         seed: Of the projection's first weights, the batches and the views.
-        state_path: Where to keep the resume state.
-        device: "auto", "cpu", "cuda", ...
-        on_report: Called every few steps.
-        should_stop: Asked before every step.
-
-    Returns:
-        The projection head, on the CPU; None if training was stopped.
 
     Raises:
         ValueError: Fewer than two images.
@@ -52,7 +37,7 @@ def train_simclr(
     """
     if len(images) < 2:
         raise ValueError(f"SimCLR needs at least 2 images, there are {len(images)}")
-    where = resolve_device(device)
+    where = execution.where
     torch.manual_seed(seed)
     projection = Projection(encoder.feature_dim, config.projection_hidden, config.projection_dim)
     pixels = channels_first(images, where)
@@ -69,17 +54,6 @@ def train_simclr(
             first, second = projection(encoder(both)).chunk(2)
         return nt_xent(first, second, config.temperature)
 
-    done = train_networks(
-        "encoder",
-        {"encoder": encoder, "projection": projection},
-        loss_at,
-        config.optimizer,
-        config.total_steps,
-        batch,
-        where,
-        state_path,
-        config.save_every_sec,
-        on_report,
-        should_stop,
-    )
+    networks = {"encoder": encoder, "projection": projection}
+    done = train_networks("encoder", networks, loss_at, config, batch, execution)
     return projection if done else None

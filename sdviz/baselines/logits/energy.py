@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import logsumexp
 
-from ..interface import Baseline, OnProgress, Reference
+from ..interface import Baseline
 
 
 class Energy(Baseline):
@@ -16,9 +16,5 @@ class Energy(Baseline):
 
     key, title, needs = "energy", "Energy", ("logits",)
 
-    def _fit(self, known: np.ndarray, reference: Reference, on_progress: OnProgress | None) -> None:
-        """Nothing to fit."""
-
     def _score(self, queries: np.ndarray, ids: np.ndarray | None) -> np.ndarray:
-        """Scores, float64 (N,)."""
         return -logsumexp(queries.astype(np.float64), axis=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import log_softmax
 
-from ..interface import Baseline, OnProgress, Reference
+from ..interface import Baseline
 
 
 class Entropy(Baseline):
@@ -16,10 +16,6 @@ class Entropy(Baseline):
 
     key, title, needs = "entropy", "Entropy", ("logits",)
 
-    def _fit(self, known: np.ndarray, reference: Reference, on_progress: OnProgress | None) -> None:
-        """Nothing to fit."""
-
     def _score(self, queries: np.ndarray, ids: np.ndarray | None) -> np.ndarray:
-        """Scores, float64 (N,)."""
         log_p = log_softmax(queries.astype(np.float64), axis=1)
         return -(np.exp(log_p) * log_p).sum(1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import log_softmax
 
-from ..interface import Baseline, OnProgress, Reference
+from ..interface import Baseline
 
 
 class MSP(Baseline):
@@ -17,9 +17,5 @@ class MSP(Baseline):
 
     key, title, needs = "msp", "MSP", ("logits",)
 
-    def _fit(self, known: np.ndarray, reference: Reference, on_progress: OnProgress | None) -> None:
-        """Nothing to fit."""
-
     def _score(self, queries: np.ndarray, ids: np.ndarray | None) -> np.ndarray:
-        """Scores, float64 (N,)."""
         return -np.exp(log_softmax(queries.astype(np.float64), axis=1)).max(1)

@@ -65,18 +65,7 @@ class FakeIt(FineTuned):
             is_fake = (torch.arange(2 * len(x), device=x.device) >= len(x)).long()
             return F.cross_entropy(logits.float(), is_fake)
 
-        parts: dict[str, nn.Module] = {"encoder": self._encoder, "head": head}
         # the only augmentation is a random flip of the outliers: crops or colours would give them away
-        train(
-            self.key,
-            parts,
-            known,
-            loss,
-            reference,
-            self.optimizer,
-            self.settings.epochs,
-            self.settings.batch_size,
-            augment=False,
-            on_progress=on_progress,
-        )
+        parts = {"encoder": self._encoder, "head": head}
+        train(self, parts, known, loss, reference, augment=False, on_progress=on_progress)
         self._keep(known, reference)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 from pydantic import Field
-from torch import nn
 from torch.nn import functional as F
 
 from ...config.nodes import OptimizerConfig, ViewsConfig
@@ -62,32 +61,12 @@ class MSCL(FineTuned):
             features = self._encoder(both).float()
             return mean_shifted_loss(features, centre.to(x.device), self.settings.temperature)
 
-        parts: dict[str, nn.Module] = {"encoder": self._encoder}
-        train(
-            self.key,
-            parts,
-            known,
-            loss,
-            reference,
-            self.optimizer,
-            self.settings.epochs,
-            self.settings.batch_size,
-            augment=False,
-            on_progress=on_progress,
-        )
+        parts = {"encoder": self._encoder}
+        train(self, parts, known, loss, reference, augment=False, on_progress=on_progress)
         self._keep(known, reference)
 
 
 def mean_shifted_loss(features: torch.Tensor, centre: torch.Tensor, temperature: float) -> torch.Tensor:
-    """NT-Xent of features about a centre.
-
-    Args:
-        features: float (2N,D): one view of each image, then the other.
-        centre: float (D,), the mean of the ID images' unit features.
-        temperature: tau.
-
-    Returns:
-        The mean over all 2N views, a scalar.
-    """
+    """NT-Xent of features (2N,D), one view of each image and then the other, about a centre (D,)."""
     first, second = (F.normalize(features, dim=1) - centre).chunk(2)
     return nt_xent(first, second, temperature)

@@ -51,16 +51,6 @@ class MulticlassAD(FineTuned):
             logits = head(self._encoder(x))
             return F.cross_entropy(logits.float(), labels[rows.cpu()].to(logits.device))
 
-        parts: dict[str, nn.Module] = {"encoder": self._encoder, "head": head}
-        train(
-            self.key,
-            parts,
-            known,
-            loss,
-            reference,
-            self.optimizer,
-            self.settings.epochs,
-            self.settings.batch_size,
-            on_progress=on_progress,
-        )
+        parts = {"encoder": self._encoder, "head": head}
+        train(self, parts, known, loss, reference, on_progress=on_progress)
         self._keep(known, reference)

@@ -52,18 +52,8 @@ class Rot(Baseline):
             turned, turns = quarter_turns(x)
             return F.cross_entropy(self._head(self._encoder(turned)).float(), turns)
 
-        parts: dict[str, nn.Module] = {"encoder": self._encoder, "head": self._head}
-        train(
-            self.key,
-            parts,
-            known,
-            loss,
-            reference,
-            self.optimizer,
-            self.settings.epochs,
-            self.settings.batch_size,
-            on_progress=on_progress,
-        )
+        parts = {"encoder": self._encoder, "head": self._head}
+        train(self, parts, known, loss, reference, on_progress=on_progress)
 
     def _score(self, queries: np.ndarray, ids: np.ndarray | None) -> np.ndarray:
         """Mean cross-entropies in nats, float64 (N,)."""

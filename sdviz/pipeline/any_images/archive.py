@@ -38,14 +38,6 @@ def pack_folder(out: Path, form: Format, class_names: tuple[str, ...]) -> tuple[
     `sha256sum -c SHA256SUMS` checks the PNGs, these files, manifest.csv and recipe.json.
     The rows are those of manifest.csv, in its order.
 
-    Args:
-        out: A folder of outliers.
-        form: Which format.
-        class_names: Of the clusters.
-
-    Returns:
-        The files written.
-
     Raises:
         PipelineError: No manifest, or a PNG that it names is missing.
     """

@@ -7,7 +7,8 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -36,7 +37,6 @@ class GeneratedFolder:
     Attributes:
         there: Outliers that the folder held before.
         made: Outliers made now.
-        manifest: The manifest.csv over all of them.
     """
 
     there: int
@@ -59,12 +59,9 @@ def generate_folder(
     whole, so what was there before changes no pixel of the rest.
 
     Args:
-        bundle: The maker.
         images: The sources, of the bundle's size.
-        out: The folder, made if need be.
         recipe: How, checked by the caller.
         target: "random" draws c_r by Eq. 2, "right" takes y~ (the control), a number takes that cluster.
-        batch_size: Images at a time.
         on_progress: Told (images done, images to do), with fractions while a batch is under way.
 
     Raises:
@@ -82,19 +79,11 @@ def generate_folder(
             check_labels("target", targets, bundle.n_clusters)
     except ValueError as error:
         raise PipelineError(str(error)) from error
-
-    _claim(
-        out,
-        {"bundle_sha256": bundle.hash, "source": images.name, "split": images.split, "target": target},
-        recipe,
-    )
-    lock = FileLock(out / ".lock")
-    try:
-        held = lock.acquire(timeout=0)
-    except Timeout as error:
-        raise PipelineError(f"{out}: another process is making outliers in it") from error
-    with held:
+    source = {"bundle_sha256": bundle.hash, "source": images.name, "split": images.split, "target": target}
+    _claim(out, source | asdict(recipe))
+    with _only_process(out):
         remove_leftovers(out)
+        # 1. which batches lack a file
         present = np.array([_is_whole(out / name, bundle.manifest.image_size) for name in names])
         there = int(present.sum())
         shards = [slice(i, i + batch_size) for i in range(0, len(images), batch_size)]
@@ -108,21 +97,16 @@ def generate_folder(
                 on_progress(done + len(x_t) * step / n_steps, to_do)
 
         try:
+            # 2. make them whole, write what is missing
             for s in shards:
                 batch = bundle.generate(
                     images.images[s],
                     labels[s],
-                    recipe.start_timestep,
-                    recipe.guidance_scale,
-                    targets[s],
-                    recipe.num_inference_steps,
-                    recipe.solver,
-                    recipe.eta,
-                    recipe.guidance_interval,
-                    recipe.seed,
-                    images.ids[s],
-                    on_step,
-                    batch_size,
+                    target_labels=targets[s],
+                    ids=images.ids[s],
+                    callback=on_step,
+                    batch_size=batch_size,
+                    **asdict(recipe),
                 )
                 for row in np.flatnonzero(~present[s]):
                     _write_png(out / names[s][row], batch.outliers[row])
@@ -131,24 +115,24 @@ def generate_folder(
                 if on_progress is not None:
                     on_progress(done, to_do)
         finally:
-            # after an interruption too: it lists what is there
-            rows: list[dict[str, str | int | float]] = [
-                {
-                    "file": names[i],
-                    **manifest_row(
-                        recipe,
-                        bundle.schedule,
-                        bundle.class_names,
-                        str(images.ids[i]),
-                        int(labels[i]),
-                        int(targets[i]),
-                        bundle.hash,
-                    ),
-                }
-                for i in np.flatnonzero(present)
-            ]
+            # 3. the manifest, after an interruption too: it lists what is there
+            maker = recipe, bundle.schedule, bundle.class_names
+            rows = []
+            for i in np.flatnonzero(present):
+                one = str(images.ids[i]), int(labels[i]), int(targets[i])
+                rows.append({"file": names[i]} | manifest_row(*maker, *one, bundle.hash))
             _write_manifest(out, rows)
     return GeneratedFolder(there, len(images) - there, out / MANIFEST)
+
+
+@contextmanager
+def _only_process(out: Path) -> Iterator[None]:
+    try:
+        held = FileLock(out / ".lock").acquire(timeout=0)
+    except Timeout as error:
+        raise PipelineError(f"{out}: another process is making outliers in it") from error
+    with held:
+        yield
 
 
 def source_labels(bundle: Bundle, images: ImageSet) -> np.ndarray:
@@ -203,9 +187,9 @@ def file_names(images: ImageSet) -> list[str]:
     return names
 
 
-def _claim(out: Path, asked: dict[str, Any], recipe: Recipe) -> None:
+def _claim(out: Path, asked: dict[str, Any]) -> None:
     """Makes the folder ready for this recipe, or says why it cannot be used."""
-    asked = json.loads(json.dumps(asked | asdict(recipe)))
+    asked = json.loads(json.dumps(asked))
     if out.exists() and not out.is_dir():
         raise PipelineError(f"{out} is a file, not a folder")
     out.mkdir(parents=True, exist_ok=True)
@@ -244,16 +228,15 @@ def _write_png(path: Path, image: np.ndarray) -> None:
         Image.fromarray(image).save(partial, "PNG")
 
 
-def _write_manifest(out: Path, rows: list[dict[str, str | int | float]]) -> None:
+def _write_manifest(out: Path, rows: list[dict[str, Any]]) -> None:
     """Writes manifest.csv: these rows, then those of earlier calls whose outliers are still there."""
     path = out / MANIFEST
-    lines: list[dict[str, Any]] = list(rows)
+    lines = list(rows)
     if path.is_file():
         files = {row["file"] for row in rows}
         present = {p.name for p in out.glob("*.png")}
         with path.open(encoding="utf-8", newline="") as stream:
-            earlier = [row for row in csv.DictReader(stream) if row.get("file") in present - files]
-        lines += earlier
+            lines += [row for row in csv.DictReader(stream) if row.get("file") in present - files]
     if not lines:
         return
     with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as stream:

@@ -22,11 +22,7 @@ ENDINGS = (".csv", ".parquet")
 
 
 def id_reference(bundle: Bundle) -> OODReference:
-    """The scores of the bundle's own ID test images: what "more OOD than 97 % of ID" and the threshold mean.
-
-    Raises:
-        PipelineError: A bundle without scores.parquet.
-    """
+    """The scores of the bundle's own ID test images; PipelineError for a bundle without scores.parquet."""
     if "scores.parquet" not in bundle.parts:
         raise PipelineError("this bundle has no scores.parquet: it was never measured, and knows no threshold")
     table = pq.read_table(bundle.parts["scores.parquet"], columns=["role", "total"])
@@ -39,11 +35,6 @@ def score_images(
     """Scores each image by Eq. 6.
 
     An image of the bundle's own ID bank, known by its id, does not count as its own neighbour.
-
-    Args:
-        bundle: One with a detector.
-        images: Of the bundle's size.
-        on_progress: Told (images done, images in all).
 
     Returns:
         id, score, distance, votes, nearest_ids, percentile, flag: see `sdviz.evaluation.score_table`.
@@ -67,21 +58,13 @@ def score_images(
 
 
 def check_table_name(path: Path) -> None:
-    """Refuses a name that says of neither kind of table.
-
-    Raises:
-        PipelineError: It ends in neither .csv nor .parquet.
-    """
+    """Refuses a name that says of neither kind of table."""
     if path.suffix.lower() not in ENDINGS:
         raise PipelineError(f"{path}: a table of scores is {' or '.join(ENDINGS)}, by the end of its name")
 
 
 def write_scores(table: pa.Table, path: Path) -> None:
-    """Writes a table of scores as CSV or Parquet, as the name ends; whole or not at all.
-
-    Raises:
-        PipelineError: The name ends in neither.
-    """
+    """Writes a table of scores as CSV or Parquet, as the name ends; whole or not at all."""
     check_table_name(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partial:

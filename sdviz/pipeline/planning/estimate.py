@@ -18,6 +18,7 @@ from ...nn.encoder import Encoder
 from ...nn.inference import prepare_for_inference
 from ...nn.unet import build_noise_predictor, n_parameters
 from ..outliers import kinds_needed, outlier_recipe
+from ..sets import ood_split
 from .order import stage_names
 from .preflight import check_run
 
@@ -29,7 +30,6 @@ class StageEstimate:
     """What a stage will cost.
 
     Attributes:
-        stage: Its name.
         seconds: Wall time, by the speed of a few images just now; other work on the machine slows it.
         bytes: What it leaves on the disk.
     """
@@ -82,7 +82,11 @@ def estimate(config: RunConfig) -> list[StageEstimate]:
                 )
             epoch = 2 * n_sources * train_sec
             n_trained = sum(control != "no_training" for control in config.evaluation.controls)
-            n_asked = sum(_n_of(name, config) for name in _sets(config)) + _n_test(config) + _n_sd_test(config)
+            n_asked = (
+                sum(_n_of(name, config) for name in config.evaluation.ood_sets)
+                + _n_test(config)
+                + _n_sd_test(config)
+            )
             n_scored = 2 * n_sources + n_asked
             head = Detector(encoder, clusters)
             sec["detector"] = d.epochs * (epoch + d.snapshot_ids * forward_sec)
@@ -165,11 +169,6 @@ def _seen(config: TrainingConfig) -> int:
     return config.total_steps * config.batch_size
 
 
-def _sets(config: RunConfig) -> tuple[str, ...]:
-    e = config.evaluation
-    return (*e.near, *e.far, *e.validation)
-
-
 def _n_images(config: RunConfig) -> int:
     return data.count(config.data.id, config.data.split, config.data.limit)
 
@@ -190,8 +189,4 @@ def _n_sd_test(config: RunConfig) -> int:
 
 
 def _n_of(name: str, config: RunConfig) -> int:
-    source, split = data.parse_source(name)
-    splits = data.splits(source)
-    if split is None and "test" in splits and len(splits) > 1:
-        split = "test"
-    return data.count(source, split, config.evaluation.limit)
+    return data.count(*ood_split(name), config.evaluation.limit)

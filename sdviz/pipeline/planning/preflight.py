@@ -21,16 +21,7 @@ _READ_SETS = {"pseudo_labels", "detector", "features", "controls", "evaluation"}
 
 
 def check_run(config: RunConfig, stages: Collection[str], n_images: int) -> None:
-    """Refuses what would fail in a later stage.
-
-    Args:
-        config: The run's.
-        stages: Those that are left to do.
-        n_images: To train on, or more of them where some may be held out.
-
-    Raises:
-        PipelineError, DataError, EncoderError: In one line, with the key.
-    """
+    """Refuses what would fail in a stage that is left to do, with n_images or fewer to train on."""
     if _READ_SETS & set(stages):
         check_sets(config)
     if "pseudo_labels" in stages and config.labels.path is not None:

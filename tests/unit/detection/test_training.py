@@ -16,7 +16,7 @@ from sdviz.detection.metrics import auroc
 from sdviz.detection.training import epoch_steps, snapshot_path, train_detector
 from sdviz.nn.detector import Detector, detector_outputs
 from sdviz.nn.encoder import Encoder, EncoderError
-from sdviz.nn.loop import LoopReport, TrainingDiverged, TrainingStateError
+from sdviz.nn.loop import Execution, LoopReport, TrainingDiverged, TrainingStateError
 
 ROOT = Path(__file__).resolve().parents[3]
 STILL = ViewsConfig(
@@ -96,7 +96,7 @@ def test_all_three_heads_learn(one_thread: None) -> None:
     config = TINY.model_copy(update={"epochs": 12, "batch_size": 32, "optimizer": better})
     detector = make_detector()
     reports: list[LoopReport] = []
-    assert train_detector(detector, *images.all, config, device="cpu", on_report=reports.append) == []
+    assert train_detector(detector, *images.all, config, Execution("cpu", on_report=reports.append)) == []
     assert reports[-1].step == reports[-1].total_steps == 72
     assert reports[-1].loss < 0.5 * reports[0].loss
     assert not detector.training
@@ -112,7 +112,7 @@ def test_the_same_seed_gives_the_same_weights(images: Images) -> None:
     for seed in (0, 0, 1):
         detector = make_detector()
         config = TINY.model_copy(update={"seed": seed, "views": ViewsConfig()})
-        train_detector(detector, *images.all, config, device="cpu")
+        train_detector(detector, *images.all, config, Execution("cpu"))
         results.append(weights(detector))
     assert_same(results[0], results[1])
     assert any(not torch.equal(results[0][name], results[2][name]) for name in results[0])
@@ -121,14 +121,14 @@ def test_the_same_seed_gives_the_same_weights(images: Images) -> None:
 def test_frozen_blocks_stay_as_they_are(images: Images) -> None:
     detector = make_detector()
     before = weights(detector)
-    train_detector(detector, *images.all, TINY.model_copy(update={"frozen_blocks": 2}), device="cpu")
+    train_detector(detector, *images.all, TINY.model_copy(update={"frozen_blocks": 2}), Execution("cpu"))
     after = weights(detector)
     changed = {name for name in after if not torch.equal(before[name], after[name])}
     frozen = {f"encoder.body.{i}." for i in (0, 1)}
     assert changed == {name for name in after if not name.startswith(tuple(frozen))}
     with pytest.raises(EncoderError, match="frozen_blocks 99: small has"):
         train_detector(
-            make_detector(), *images.all, TINY.model_copy(update={"frozen_blocks": 99}), device="cpu"
+            make_detector(), *images.all, TINY.model_copy(update={"frozen_blocks": 99}), Execution("cpu")
         )
 
 
@@ -163,7 +163,7 @@ def numbered(first: int, count: int) -> np.ndarray:
 def test_an_epoch_shows_every_id_image_once_and_as_many_outliers(one_thread: None, n: int, m: int) -> None:
     witness = Witness()
     labels = np.zeros(n, np.int64), np.zeros(m, np.int64)
-    train_detector(witness, numbered(0, n), labels[0], numbered(100, m), labels[1], TINY, device="cpu")
+    train_detector(witness, numbered(0, n), labels[0], numbered(100, m), labels[1], TINY, Execution("cpu"))
     steps = epoch_steps(n, TINY)
     assert len(witness.seen) == 3 * steps
     orders = []
@@ -188,7 +188,9 @@ def test_reconstructions_stand_in_for_their_own_images(one_thread: None) -> None
     for share in (0.0, 0.3, 1.0):
         witness = Witness()
         config = TINY.model_copy(update={"reconstructed_id": share, "epochs": 10})
-        train_detector(witness, id_images, labels, outliers, labels, config, numbered(100, 40), device="cpu")
+        train_detector(
+            witness, id_images, labels, outliers, labels, config, Execution("cpu"), numbered(100, 40)
+        )
         shown = np.array([level for a, _ in witness.seen for level in a]).reshape(10, 40)
         assert (np.sort(shown % 100, axis=1) == np.arange(40)).all()
         assert (shown >= 100).mean() == pytest.approx(share, abs=0.08)
@@ -201,7 +203,7 @@ def test_both_sides_are_augmented(one_thread: None) -> None:
     witness = Witness()
     labels = np.zeros(12, np.int64)
     config = TINY.model_copy(update={"views": STILL.model_copy(update={"noise": 0.1})})
-    train_detector(witness, numbered(50, 12), labels, numbered(150, 12), labels, config, device="cpu")
+    train_detector(witness, numbered(50, 12), labels, numbered(150, 12), labels, config, Execution("cpu"))
     for side, first in ((0, 50), (1, 150)):
         levels = np.array([level for batch in witness.seen for level in batch[side]])
         assert ((levels < first) | (levels >= first + 12)).any()
@@ -216,7 +218,7 @@ def test_snapshots_before_training_and_after_every_epoch(images: Images, tmp_pat
     detector, pictures = make_detector(), draw(9, seed=5).id_images
     first = detector_outputs(detector, pictures, "cpu").features
     snapshots = train_detector(
-        detector, *images.all, TINY, None, pictures, tmp_path / "new" / "state.pt", device="cpu"
+        detector, *images.all, TINY, Execution("cpu", tmp_path / "new" / "state.pt"), None, pictures
     )
     assert snapshots is not None and len(snapshots) == 4
     assert all(one.shape == (9, 16) and one.dtype == np.float32 for one in snapshots)
@@ -225,7 +227,7 @@ def test_snapshots_before_training_and_after_every_epoch(images: Images, tmp_pat
     assert not np.allclose(snapshots[1], snapshots[2])
     # taking them changes nothing
     plain = make_detector()
-    train_detector(plain, *images.all, TINY, device="cpu")
+    train_detector(plain, *images.all, TINY, Execution("cpu"))
     assert_same(weights(detector), weights(plain))
 
 
@@ -235,7 +237,7 @@ def test_stopped_and_resumed_is_undisturbed(images: Images, tmp_path: Path, n_st
     rebuilt, pictures = images.id_images[::-1].copy(), draw(9, seed=5).id_images
 
     def train(detector: Detector, state: Path | None, **more: object) -> list[np.ndarray] | None:
-        return train_detector(detector, *images.all, config, rebuilt, pictures, state, "cpu", **more)
+        return train_detector(detector, *images.all, config, Execution("cpu", state, **more), rebuilt, pictures)
 
     undisturbed = make_detector()
     expected = train(undisturbed, None)
@@ -257,6 +259,7 @@ import torch
 sys.path.insert(0, sys.argv[3])
 from test_training import TINY, draw, make_detector
 from sdviz.detection.training import train_detector
+from sdviz.nn.loop import Execution
 torch.set_num_threads(1)
 asked = iter(range(1000))
 def die():
@@ -264,8 +267,8 @@ def die():
         os.kill(os.getpid(), signal.SIGKILL)
     return False
 config = TINY.model_copy(update={"save_every_sec": 1e-9})
-train_detector(make_detector(), *draw().all, config, None, draw(9, seed=5).id_images, Path(sys.argv[1]), "cpu",
-               should_stop=die)
+execution = Execution("cpu", Path(sys.argv[1]), should_stop=die)
+train_detector(make_detector(), *draw().all, config, execution, None, draw(9, seed=5).id_images)
 """
 
 
@@ -280,14 +283,16 @@ def test_killed_and_resumed_is_undisturbed(images: Images, tmp_path: Path) -> No
     )
     assert result.returncode == -signal.SIGKILL, result.stderr
     undisturbed, resumed = make_detector(), make_detector(seed=7)
-    expected = train_detector(undisturbed, *images.all, TINY, None, pictures, device="cpu")
+    expected = train_detector(undisturbed, *images.all, TINY, Execution("cpu"), None, pictures)
     steps: list[int] = []
 
     def count() -> bool:
         steps.append(1)
         return False
 
-    snapshots = train_detector(resumed, *images.all, TINY, None, pictures, state, "cpu", should_stop=count)
+    snapshots = train_detector(
+        resumed, *images.all, TINY, Execution("cpu", state, should_stop=count), None, pictures
+    )
     assert len(steps) == 3  # 12 in all, and 9 were done
     assert_same(weights(undisturbed), weights(resumed))
     assert expected is not None and snapshots is not None
@@ -297,9 +302,9 @@ def test_killed_and_resumed_is_undisturbed(images: Images, tmp_path: Path) -> No
 
 def test_old_snapshots_of_a_training_that_starts_over_are_not_taken(images: Images, tmp_path: Path) -> None:
     state, pictures = tmp_path / "state.pt", draw(9, seed=5).id_images
-    train_detector(make_detector(), *images.all, TINY, None, pictures, state, "cpu")
+    train_detector(make_detector(), *images.all, TINY, Execution("cpu", state), None, pictures)
     state.unlink(missing_ok=True)
-    snapshots = train_detector(make_detector(3), *images.all, TINY, None, pictures, state, "cpu")
+    snapshots = train_detector(make_detector(3), *images.all, TINY, Execution("cpu", state), None, pictures)
     assert snapshots is not None
     first = detector_outputs(make_detector(3), pictures, "cpu").features
     np.testing.assert_array_equal(snapshots[0], first)
@@ -308,20 +313,22 @@ def test_old_snapshots_of_a_training_that_starts_over_are_not_taken(images: Imag
 def test_snapshots_that_are_gone_are_said_to_be(images: Images, tmp_path: Path) -> None:
     state, pictures = tmp_path / "state.pt", draw(9, seed=5).id_images
     stop = stop_after(9)
-    train_detector(make_detector(), *images.all, TINY, None, pictures, state, "cpu", should_stop=stop)
+    train_detector(
+        make_detector(), *images.all, TINY, Execution("cpu", state, should_stop=stop), None, pictures
+    )
     kept = snapshot_path(state, 1).read_bytes()
     for damage in (None, kept[:20]):
         snapshot_path(state, 1).unlink(missing_ok=True)
         if damage is not None:
             snapshot_path(state, 1).write_bytes(damage)
         with pytest.raises(TrainingStateError, match=r"snapshot-001.safetensors: gone or damaged.*state\.pt"):
-            train_detector(make_detector(), *images.all, TINY, None, pictures, state, "cpu")
+            train_detector(make_detector(), *images.all, TINY, Execution("cpu", state), None, pictures)
 
 
 def test_a_loss_that_is_no_number_is_an_error(images: Images) -> None:
     config = TINY.model_copy(update={"optimizer": OptimizerConfig(name="sgd", learning_rate=1e30)})
     with pytest.raises(TrainingDiverged, match="the detector's loss became"):
-        train_detector(make_detector(), *images.all, config, device="cpu")
+        train_detector(make_detector(), *images.all, config, Execution("cpu"))
 
 
 # --------------------------------------------------------------------------------------------------
@@ -344,7 +351,7 @@ def test_bad_input_is_refused_in_one_line(images: Images) -> None:
         ((a, y, b, z), rebuilding, a[:3], "reconstructed_id needs a reconstruction of every ID image"),
     ):
         with pytest.raises(ValueError, match=message) as caught:
-            train_detector(make_detector(), *given, config, rebuilt, device="cpu")
+            train_detector(make_detector(), *given, config, Execution("cpu"), rebuilt)
         assert "\n" not in str(caught.value)
 
 

@@ -19,7 +19,7 @@ from sdviz.nn.device import has_fast_bf16
 from sdviz.nn.inference import Form, InferenceModel, cpu_forms, in_form, prepare_for_inference
 from sdviz.nn.randomness import content_ids
 from sdviz.nn.unet import NoisePredictor, build_noise_predictor
-from sdviz.outliers import Recipe, generate_outliers
+from sdviz.outliers import DiffusionModel, Recipe, generate_outliers
 
 CPU = torch.device("cpu")
 N_CLASSES = 4
@@ -119,15 +119,12 @@ def test_an_image_alone_is_what_it_is_in_a_batch() -> None:
 
     def generate(rows: slice) -> np.ndarray:
         return generate_outliers(
-            ready,
-            schedule,
+            DiffusionModel(ready, schedule, N_CLASSES, CPU),
             images[rows],
             labels[rows],
             targets[rows],
             content_ids(images[rows]),
             Recipe(100, 2.0, 5, "ddim"),
-            N_CLASSES,
-            CPU,
         ).outliers.astype(float)
 
     together = generate(slice(None))

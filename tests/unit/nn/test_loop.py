@@ -11,9 +11,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sdviz.config.nodes import OptimizerConfig
+from sdviz.config.nodes import OptimizerConfig, TrainingConfig
 from sdviz.files import leftovers
 from sdviz.nn.loop import (
+    Execution,
     LoopReport,
     TrainingDiverged,
     TrainingStateError,
@@ -61,18 +62,9 @@ class Training:
         after_step: Callable[[int], None] | None = None,
     ) -> bool:
         parts = {"network": self.network, "optimizer": self.optimizer}
-        return run_steps(
-            "thing",
-            total,
-            self.one_step,
-            parts,
-            8,
-            state_path,
-            save_every_sec,
-            self.reports.append,
-            should_stop,
-            after_step,
-        )
+        config = TrainingConfig(total_steps=total, save_every_sec=save_every_sec)
+        execution = Execution("cpu", state_path, self.reports.append, should_stop)
+        return run_steps("thing", self.one_step, parts, config, 8, execution, after_step)
 
     def weights(self) -> dict[str, torch.Tensor]:
         return {key: value.clone() for key, value in self.network.state_dict().items()}

@@ -11,7 +11,7 @@ from sdviz.config.nodes import ClustererConfig, OptimizerConfig, PretrainingConf
 from sdviz.nn.batches import encode
 from sdviz.nn.classifier import SmallClassifier
 from sdviz.nn.encoder import Encoder
-from sdviz.nn.loop import LoopReport, TrainingDiverged
+from sdviz.nn.loop import Execution, LoopReport, TrainingDiverged
 from sdviz.nn.supervised import accuracy, classifier_views, train_classifier, train_supervised
 from sdviz.nn.views import random_views
 
@@ -36,7 +36,7 @@ def two_kinds() -> tuple[np.ndarray, np.ndarray]:
 def test_it_learns(one_thread: None, two_kinds: tuple[np.ndarray, np.ndarray]) -> None:
     images, labels = two_kinds
     reports: list[LoopReport] = []
-    model = train_classifier(images, labels, 2, TINY, device="cpu", on_report=reports.append)
+    model = train_classifier(images, labels, 2, TINY, Execution("cpu", on_report=reports.append))
     assert model is not None
     assert not model.training
     assert [r.step for r in reports] == [20, 40, 60]
@@ -49,7 +49,9 @@ def test_the_same_seed_gives_the_same_weights(
     one_thread: None, two_kinds: tuple[np.ndarray, np.ndarray]
 ) -> None:
     config = TINY.model_copy(update={"total_steps": 5})
-    first, again, other = (train_classifier(*two_kinds, 2, config, seed, "cpu") for seed in (3, 3, 4))
+    first, again, other = (
+        train_classifier(*two_kinds, 2, config, Execution("cpu"), seed) for seed in (3, 3, 4)
+    )
     assert first is not None and again is not None and other is not None
     for name, value in first.state_dict().items():
         assert torch.equal(value, again.state_dict()[name])
@@ -58,7 +60,7 @@ def test_the_same_seed_gives_the_same_weights(
 
 def test_it_stops_before_the_next_step(one_thread: None, two_kinds: tuple[np.ndarray, np.ndarray]) -> None:
     asked = iter([False, False, True])
-    assert train_classifier(*two_kinds, 2, TINY, device="cpu", should_stop=lambda: next(asked)) is None
+    assert train_classifier(*two_kinds, 2, TINY, Execution("cpu", should_stop=lambda: next(asked))) is None
     assert next(asked, None) is None
 
 
@@ -67,16 +69,16 @@ def test_a_loss_that_is_no_number_is_an_error(
 ) -> None:
     config = TINY.model_copy(update={"learning_rate": 1e30, "weight_decay": 0.0})
     with pytest.raises(TrainingDiverged, match="the clusterer's .* try a lower learning rate"):
-        train_classifier(*two_kinds, 2, config, device="cpu")
+        train_classifier(*two_kinds, 2, config, Execution("cpu"))
 
 
 def test_no_images_and_labels_out_of_range_are_refused(two_kinds: tuple[np.ndarray, np.ndarray]) -> None:
     images, labels = two_kinds
     with pytest.raises(ValueError, match="no images"):
-        train_classifier(images[:0], labels[:0], 2, TINY)
+        train_classifier(images[:0], labels[:0], 2, TINY, Execution("cpu"))
     for bad in (labels + 1, labels - 1):
         with pytest.raises(ValueError, match="must lie in 0..1"):
-            train_classifier(images, bad, 2, TINY)
+            train_classifier(images, bad, 2, TINY, Execution("cpu"))
 
 
 def test_its_views_move_a_pixel_about_as_far_as_asked_and_both_ways() -> None:
@@ -124,7 +126,9 @@ def test_accuracy_counts_labelled_images_only(one_thread: None) -> None:
 def test_labels_are_learned(one_thread: None, coloured: Pictures) -> None:
     images, labels = coloured()
     network, reports = Encoder("small", 4), list[LoopReport]()
-    assert train_supervised(network, images, labels, VIEWS, SUPERVISED, device="cpu", on_report=reports.append)
+    assert train_supervised(
+        network, images, labels, VIEWS, SUPERVISED, Execution("cpu", on_report=reports.append)
+    )
     assert [r.step for r in reports] == [20, 40, 60]
     assert reports[-1].loss < 0.5 * reports[0].loss
     assert not network.training
@@ -139,4 +143,4 @@ def test_images_without_a_label_are_refused(one_thread: None, coloured: Pictures
     images, labels = coloured(6)
     for some, given in ((images[:0], labels[:0]), (images, labels - 1)):
         with pytest.raises(ValueError, match="needs images that all have a label"):
-            train_supervised(Encoder("small", 4), some, given, VIEWS, SUPERVISED, device="cpu")
+            train_supervised(Encoder("small", 4), some, given, VIEWS, SUPERVISED, Execution("cpu"))

@@ -15,6 +15,7 @@ from sdviz.nn.pixels import to_images, to_tensor
 from sdviz.nn.randomness import image_noise
 from sdviz.nn.unet import NoisePredictor
 from sdviz.outliers import (
+    DiffusionModel,
     OutlierBatch,
     Recipe,
     SamplingDiverged,
@@ -54,9 +55,8 @@ def generate(
         images, ids = tiny_images(7)[rows], np.array([f"id {i}" for i in range(7)])[rows]
         labels = np.arange(7)[rows] % 3
         targets = options.pop("targets", (labels + 1) % 3)
-        return generate_outliers(
-            network.to(device), SCHEDULE, images, labels, targets, ids, recipe, 3, device, **options
-        )
+        model = DiffusionModel(network.to(device), SCHEDULE, 3, device)
+        return generate_outliers(model, images, labels, targets, ids, recipe, **options)
 
     return run
 
@@ -253,9 +253,8 @@ def test_a_network_that_answers_nan_makes_no_picture(
     y = np.array([0, 1])
     recipe = dataclasses.replace(RECIPE, solver=solver)
     with pytest.raises(SamplingDiverged, match="NaN or infinite"):
-        generate_outliers(
-            network, SCHEDULE, tiny_images(2), y, (y + 1) % 3, np.array(["a", "b"]), recipe, 3, CPU
-        )
+        model = DiffusionModel(network, SCHEDULE, 3, CPU)
+        generate_outliers(model, tiny_images(2), y, (y + 1) % 3, np.array(["a", "b"]), recipe)
 
 
 @pytest.mark.gpu

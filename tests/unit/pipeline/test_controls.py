@@ -51,7 +51,7 @@ def test_controls_change_one_thing_of_the_recipe(
     own = work.config.detector
     assert own is not None and own.reconstructed_id == 0.3 and own.outlier_weight > 0
     for args, changed in zip(seen, ({"reconstructed_id": 0.5}, {"outlier_weight": 0.0}), strict=True):
-        _, images, _, outliers, _, config, rebuilt, *_ = args
+        _, images, _, outliers, _, config, _, rebuilt, *_ = args
         assert config == own.model_copy(update=changed)
         np.testing.assert_array_equal(images, work.sources.images)
         np.testing.assert_array_equal(outliers, read_outliers(work, "wrong"))

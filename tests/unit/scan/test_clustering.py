@@ -19,7 +19,7 @@ from sdviz.nn import device
 from sdviz.nn.batches import encode, predict
 from sdviz.nn.classifier import Projection, ScanClassifier, build_classifier
 from sdviz.nn.encoder import Encoder
-from sdviz.nn.loop import LoopReport, TrainingStateError
+from sdviz.nn.loop import Execution, LoopReport, TrainingStateError
 from sdviz.nn.randomness import step_generator
 from sdviz.nn.supervised import train_supervised
 from sdviz.nn.views import random_views
@@ -55,7 +55,7 @@ def knowing(coloured: Pictures) -> Callable[[], Encoder]:
     config = PretrainingConfig(
         data="elsewhere", total_steps=40, batch_size=16, optimizer=OptimizerConfig(learning_rate=1e-2)
     )
-    train_supervised(network, *coloured(seed=5), VIEWS, config, device="cpu")
+    train_supervised(network, *coloured(seed=5), VIEWS, config, Execution("cpu"))
     return lambda: copy.deepcopy(network)
 
 
@@ -130,8 +130,7 @@ def test_scan_and_self_labels_find_the_clusters(
         3,
         VIEWS,
         SCAN,
-        device="cpu",
-        on_report=reports.append,
+        Execution("cpu", on_report=reports.append),
         projection=projection,
     )
     assert trained is not None
@@ -153,7 +152,7 @@ def test_scan_and_self_labels_find_the_clusters(
         model.head.bias.mul_(0.2)
     _, confidence = predict(model, images, "cpu")
     told = list[LoopReport]()
-    assert train_self_labels(model, images, VIEWS, SELF, device="cpu", on_report=told.append)
+    assert train_self_labels(model, images, VIEWS, SELF, Execution("cpu", on_report=told.append))
     assert not model.training
     assert [r.step for r in told] == [20, 30]
     again, surer = predict(model, images, "cpu")
@@ -168,7 +167,7 @@ def test_the_head_with_the_lowest_loss_is_kept(coloured: Pictures, tmp_path: Pat
     neighbours = near(images)
     config = SCAN.model_copy(update={"total_steps": 3, "heads": 4, "head_steps": 3, "save_every_sec": 1e-9})
     path = tmp_path / "state.pt"
-    trained = train_scan(encoder(), images, neighbours, 3, VIEWS, config, state_path=path, device="cpu")
+    trained = train_scan(encoder(), images, neighbours, 3, VIEWS, config, Execution("cpu", path))
     assert trained is not None
     model, loss = trained
     # all heads, from the last state
@@ -196,7 +195,7 @@ def test_the_heads_alone_find_the_clusters_of_features_that_stand_still(
     losses = {}
     for steps in (100, 0):
         config = still.model_copy(update={"head_steps": steps})
-        trained = train_scan(knowing(), images, near(images), 3, VIEWS, config, device="cpu")
+        trained = train_scan(knowing(), images, near(images), 3, VIEWS, config, Execution("cpu"))
         assert trained is not None
         model, losses[steps] = trained
         if steps:
@@ -227,7 +226,7 @@ def test_scan_s_views_are_made_in_float32(coloured: Pictures, monkeypatch: pytes
     network = encoder()
     network.register_forward_pre_hook(lambda module, args: seen.append(args[0]) if module.training else None)
     monkeypatch.setattr(device, "has_fast_bf16", lambda where: True)
-    train_scan(network, images, near, 3, views, SCAN.model_copy(update={"total_steps": 1}), device="cpu")
+    train_scan(network, images, near, 3, views, SCAN.model_copy(update={"total_steps": 1}), Execution("cpu"))
     (given,) = seen
     generator = step_generator(0, 0, "scan")
     rows = torch.randperm(48, generator=generator)[:24]
@@ -252,11 +251,8 @@ def test_scan_stopped_and_resumed_is_bit_for_bit_undisturbed(coloured: Pictures,
             c,
             VIEWS,
             config,
+            Execution("cpu", path, should_stop=stop_before(stop)),
             seed,
-            path,
-            "cpu",
-            None,
-            stop_before(stop),
             Projection(16, 8, 6),
         )
 
@@ -285,7 +281,9 @@ def test_self_labelling_stopped_and_resumed_is_bit_for_bit_undisturbed(
     def train(seed: int, path: Path | None = None, stop: int = 10**6) -> tuple[ScanClassifier, bool]:
         torch.manual_seed(seed)
         model = ScanClassifier(encoder(seed), 3)
-        done = train_self_labels(model, images, VIEWS, config, 0, path, "cpu", None, stop_before(stop))
+        done = train_self_labels(
+            model, images, VIEWS, config, Execution("cpu", path, should_stop=stop_before(stop)), 0
+        )
         assert not model.training
         return model, done
 
@@ -309,7 +307,7 @@ def test_nobody_sure_teaches_nothing(coloured: Pictures) -> None:
     reports = list[LoopReport]()
     before = dict(model.named_parameters())
     before = {key: value.detach().clone() for key, value in before.items()}
-    assert train_self_labels(model, images, VIEWS, config, device="cpu", on_report=reports.append)
+    assert train_self_labels(model, images, VIEWS, config, Execution("cpu", on_report=reports.append))
     assert reports[-1].loss == 0
     assert same(before, {key: value.detach() for key, value in model.named_parameters()})
 
@@ -339,7 +337,7 @@ def test_clusters_weigh_the_same_in_self_labels(coloured: Pictures, knowing: Cal
     reports = list[LoopReport]()
     config = SELF.model_copy(update={"total_steps": 1})
     model.eval()
-    train_self_labels(model, images, views, config, device="cpu", on_report=reports.append)
+    train_self_labels(model, images, views, config, Execution("cpu", on_report=reports.append))
     assert reports[0].loss == pytest.approx(expected, rel=0.05)
     assert abs(expected - float(each.mean())) > 0.2 * expected
 
@@ -347,7 +345,7 @@ def test_clusters_weigh_the_same_in_self_labels(coloured: Pictures, knowing: Cal
 def test_fewer_images_than_clusters_are_refused(coloured: Pictures) -> None:
     images, _ = coloured(4)
     with pytest.raises(ValueError, match="5 clusters of 4 images"):
-        train_scan(encoder(), images, near(images, 2), 5, VIEWS, SCAN, device="cpu")
+        train_scan(encoder(), images, near(images, 2), 5, VIEWS, SCAN, Execution("cpu"))
     with pytest.raises(ValueError, match="5 clusters of 4 images"):
         kmeans_labels(np.eye(4, dtype=np.float32), 5)
 

@@ -10,7 +10,7 @@ import torch
 from sdviz.config.nodes import OptimizerConfig, PretrainingConfig, SimCLRConfig, ViewsConfig
 from sdviz.nn.classifier import Projection
 from sdviz.nn.encoder import Encoder
-from sdviz.nn.loop import LoopReport, TrainingDiverged, TrainingStateError
+from sdviz.nn.loop import Execution, LoopReport, TrainingDiverged, TrainingStateError
 from sdviz.nn.supervised import train_supervised
 from sdviz.scan.simclr import train_simclr
 
@@ -54,7 +54,7 @@ def test_it_learns_to_tell_images_apart(tiny_images: Callable[..., np.ndarray]) 
     images = tiny_images(24)
     network, reports = encoder(), list[LoopReport]()
     before = weights(network)
-    projection = train_simclr(network, images, VIEWS, SIMCLR, device="cpu", on_report=reports.append)
+    projection = train_simclr(network, images, VIEWS, SIMCLR, Execution("cpu", on_report=reports.append))
     assert projection is not None
     assert [r.step for r in reports] == [20, 40, 60]
     assert reports[-1].loss < 0.85 * reports[0].loss < 0.85 * np.log(31)
@@ -75,10 +75,12 @@ def test_stopped_and_resumed_is_bit_for_bit_undisturbed(
     def train(network: Encoder, seed: int = 0, path: Path | None = None, stop: int = 10**6) -> object:
         if method == "simclr":
             config = SIMCLR.model_copy(update={"total_steps": 9})
-            return train_simclr(network, images, VIEWS, config, seed, path, "cpu", None, stop_before(stop))
+            return train_simclr(
+                network, images, VIEWS, config, Execution("cpu", path, should_stop=stop_before(stop)), seed
+            )
         given = SUPERVISED.model_copy(update={"total_steps": 9})
         return train_supervised(
-            network, images, labels, VIEWS, given, seed, path, "cpu", None, stop_before(stop)
+            network, images, labels, VIEWS, given, Execution("cpu", path, should_stop=stop_before(stop)), seed
         )
 
     undisturbed, other = encoder(), encoder()
@@ -104,21 +106,21 @@ def test_stopped_and_resumed_is_bit_for_bit_undisturbed(
 def test_a_set_smaller_than_a_batch_is_a_batch_of_its_own(coloured: Pictures) -> None:
     images, _ = coloured(2)
     config = SIMCLR.model_copy(update={"total_steps": 2})
-    assert train_simclr(encoder(), images, VIEWS, config, device="cpu") is not None
+    assert train_simclr(encoder(), images, VIEWS, config, Execution("cpu")) is not None
 
 
 @pytest.mark.parametrize("n", [0, 1])
 def test_too_few_images_are_refused(coloured: Pictures, n: int) -> None:
     images, _ = coloured(4)
     with pytest.raises(ValueError, match=f"SimCLR needs at least 2 images, there are {n}"):
-        train_simclr(encoder(), images[:n], VIEWS, SIMCLR, device="cpu")
+        train_simclr(encoder(), images[:n], VIEWS, SIMCLR, Execution("cpu"))
 
 
 def test_it_diverges_with_a_message(coloured: Pictures) -> None:
     images, labels = coloured()
     wild = OptimizerConfig(name="sgd", learning_rate=1e30)
     with pytest.raises(TrainingDiverged, match="the encoder's .* try a lower learning rate"):
-        train_simclr(encoder(), images, VIEWS, SIMCLR.model_copy(update={"optimizer": wild}), device="cpu")
+        train_simclr(encoder(), images, VIEWS, SIMCLR.model_copy(update={"optimizer": wild}), Execution("cpu"))
     with pytest.raises(TrainingDiverged, match="the pre-training's .* try a lower learning rate"):
         config = SUPERVISED.model_copy(update={"optimizer": wild})
-        train_supervised(encoder(), images, labels, VIEWS, config, device="cpu")
+        train_supervised(encoder(), images, labels, VIEWS, config, Execution("cpu"))
