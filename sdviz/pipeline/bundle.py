@@ -169,7 +169,7 @@ def _write_feature_rows(work: Workspace, path: Path) -> None:
 
 
 def _write_outliers_with_pictures(work: Workspace, path: Path) -> None:
-    """Writes outliers.parquet with PNG bytes for the first ones; pages make the others again from their source."""
+    """Writes outliers.parquet with PNG bytes for the first ones; pages make the others again."""
     table = pq.read_table(work.folder / "outliers" / "outliers.parquet")
     pictures = read_outliers(work, "wrong")
     kept = work.config.bundle.outlier_pictures
