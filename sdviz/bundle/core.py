@@ -244,13 +244,7 @@ class Bundle:
         return recipe
 
     def pseudo_label(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The cluster of each image.
-
-        Args:
-            images: uint8 (N,H,W,3).
-
-        Returns:
-            labels int64 (N,) in 0..C-1 and confidence float32 (N,) in 0..1 (the largest probability).
+        """The cluster 0..C-1 of each image, int64 (N,), and its probability, float32 (N,).
 
         Raises:
             ValueError: A bundle without a clusterer, or images of another shape.
@@ -268,14 +262,7 @@ class Bundle:
         return "encoder" if self._networks["encoder"] is not None else None
 
     def features(self, images: np.ndarray) -> np.ndarray:
-        """Features, float32 (N,D), of the detector, or of the encoder: see `feature_source`.
-
-        Args:
-            images: uint8 (N,H,W,3).
-
-        Raises:
-            ValueError: A bundle with neither, or images of another shape.
-        """
+        """Features, float32 (N,D), of `feature_source`; ValueError without one, or for a wrong shape."""
         images = check_images(images, self.manifest.image_size)
         if self.detector is not None:
             return detector_outputs(self.detector, images, self.device).features
@@ -371,9 +358,6 @@ class Bundle:
             requests: Images of the bundle's size, known labels, recipes made by `recipe`, which checks them.
             on_progress: Called with the share done, 0..1, after each step. What it raises ends the sampling.
             trajectory: Keep the x_0 prediction of each step.
-
-        Returns:
-            One for each request, as `generate` makes them up to rounding.
         """
         return generate_together(self._model, requests, on_progress, trajectory)
 

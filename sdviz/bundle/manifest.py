@@ -151,7 +151,7 @@ def check_files(path: Path, manifest: Manifest) -> None:
             raise BundleError(f"{path / name}: may hold a pickle, which is never loaded; use safetensors")
     for name, digest in manifest.files.items():
         file, inside = path / name, PurePosixPath(name)
-        # a linked folder on the way counts as much as a linked file
+        # a linked folder in the path is as bad as a linked file
         links = [part for part in (inside, *inside.parents[:-1]) if (path / part).is_symlink()]
         if inside.is_absolute() or ".." in inside.parts or links:
             raise BundleError(f"{file}: leads out of the bundle")

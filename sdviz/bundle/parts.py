@@ -58,7 +58,7 @@ def load_noise_predictor(path: Path, manifest: Manifest) -> NoisePredictor:
             output_loading_info=True,
             low_cpu_mem_usage=False,
         )
-    except Exception as error:  # a stranger's configuration can make the constructor raise anything
+    except Exception as error:  # a foreign configuration can raise any error
         raise BundleError(f"{weights}: not this bundle's U-Net ({first_line(error)})") from error
     # diffusers goes on with untrained weights where some are missing
     if info["missing_keys"] or info["unexpected_keys"]:
@@ -152,7 +152,7 @@ class Banks:
 
 
 def read_banks(parts: Mapping[str, Path]) -> Banks:
-    """The banks among a bundle's parts."""
+    """The banks among a bundle's parts; ValueError if there are none."""
     missing = [name for name in ("features.safetensors", "features.parquet") if name not in parts]
     if missing:
         raise ValueError(f"this bundle has no {missing[0]}: it scores nothing")

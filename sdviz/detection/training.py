@@ -104,7 +104,7 @@ def train_detector(
         return detector_loss(*heads, is_outlier, labels, config.outlier_weight)
 
     def after_step(step: int) -> None:
-        # before the state that knows of this step is saved: a state never lacks its snapshots
+        # comes before the state of this step is saved, so no state lacks its snapshots
         if step % steps_per_epoch == 0:
             snapshot(step // steps_per_epoch)
 
@@ -124,7 +124,7 @@ def train_detector(
     )
     if not done:
         return None
-    # 4. the snapshots of all epochs, those from before an interruption out of their files
+    # 4. the snapshots of all epochs; those made before an interruption are read from their files
     epochs = range(config.epochs + 1) if snapshot_images is not None else ()
     return [taken[i] if i in taken else _read_snapshot(state_path, i) for i in epochs]
 

@@ -56,7 +56,7 @@ class ScanClassifier(nn.Module):
         config: What `build_classifier` needs to build the same network.
     """
 
-    # of the features before the linear head, as a temperature of 1 / 10
+    # length of the features before the linear head, like a temperature of 1 / 10
     LENGTH = 10.0
 
     def __init__(self, encoder: Encoder, n_classes: int, projection: Projection | None = None) -> None:

@@ -145,7 +145,7 @@ def _original_order(work: Workspace) -> dict[str, Path]:
             continue
         try:
             tables.append(same_images_table(file, name, images.split))
-        except DataError:  # its paths say nothing of an order
+        except DataError:  # its paths do not say an order
             continue
     if not tables:
         return {}

@@ -81,16 +81,12 @@ def train(
     rebuilt: np.ndarray | None,
     pictures: np.ndarray | None,
 ) -> tuple[Detector, list[np.ndarray]] | None:
-    """Trains a detector on `work.sources` and their outliers.
+    """Trains a detector on `work.sources` and their outliers uint8 (M,H,W,3); None if it was stopped.
 
     Args:
         out: Where the state to resume from is kept.
-        outliers: uint8 (M,H,W,3).
         rebuilt: The sources as the U-Net rebuilds them, uint8 (N,H,W,3).
-        pictures: Whose features are taken after each epoch.
-
-    Returns:
-        The detector and those features by epoch; None if it was stopped.
+        pictures: Images whose features are returned, too, as they are after each epoch.
     """
     labels, n_clusters = source_labels(work), len(read_cluster_names(work))
     torch.manual_seed(config.seed)

@@ -61,7 +61,7 @@ def _from_file(work: Workspace) -> tuple[np.ndarray, tuple[str, ...]]:
     return np.array([number[one] for one in given], np.int64), names
 
 
-# what a table of numbers may hold where a label is missing or was made a decimal number
+# numbers and NaN, as tables write missing labels and labels turned into decimals
 _NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[-+]?[0-9]+)?|nan", re.IGNORECASE)
 
 

@@ -103,7 +103,7 @@ class Workspace:
             return images, data.load(d.id, split, on_error=d.on_error, size_px=d.size_px)
         if self.config.detector is None:
             return images, None
-        # by a hash of the id: a new picture changes the side of no other
+        # by a hash of the id, so that a new picture moves no other to the other side
         draws = [
             int.from_bytes(hashlib.sha256(f"holdout {one}".encode()).digest()[:4], "big") for one in images.ids
         ]

@@ -108,7 +108,7 @@ def outlier_sample(run: Run, n: int) -> OutlierSample | None:
         try:
             arrays = load_file(path)
             images, targets = arrays["images"][:n], arrays["target_labels"][:n]
-        except (SafetensorError, OSError, KeyError):  # cut or foreign: another one, then
+        except (SafetensorError, OSError, KeyError):  # cut or foreign: try another one
             continue
         if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
             continue

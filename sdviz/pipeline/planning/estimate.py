@@ -59,10 +59,7 @@ class _Speed:
 
 
 def estimate(config: RunConfig) -> list[StageEstimate]:
-    """Times a few images through each network, and counts.
-
-    Args:
-        config: Of a run that has not begun; its images are counted, not decoded.
+    """Times a few images through each network, and counts; images are not decoded.
 
     Raises:
         DataError, EncoderError, ValueError: What the run itself would stop at.
@@ -78,7 +75,7 @@ def estimate(config: RunConfig) -> list[StageEstimate]:
     if config.encoder is not None:
         encoder = _encoder_speed(config.encoder, x)
         costs |= _encoder_costs(config, config.encoder, encoder, n)
-        # 2. the detector and what is asked of it
+        # 2. the detector and the stages that need it
         if config.detector is not None:
             backbone = encoder
             if config.detector.backbone is not None:
