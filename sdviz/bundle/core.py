@@ -60,7 +60,7 @@ class Bundle:
     Attributes:
         parts: Tables and features by their names in the folder, see `manifest.PARTS`; any may be absent.
         path: The folder it was loaded from; None if it was made in memory.
-        hash: SHA-256 of bundle.json, and with it of everything in the folder; "" in memory.
+        hash: SHA-256 of bundle.json, which names the SHA-256 of all other files; "" in memory.
         device: Where `generate` and `pseudo_label` compute.
     """
 
@@ -182,7 +182,7 @@ class Bundle:
 
     @property
     def noise_predictor(self) -> NoisePredictor:
-        """The U-Net, float32, on the CPU; like the other networks BundleError where it does not fit."""
+        """The U-Net, float32, on the CPU; BundleError if it does not fit, as for the other networks."""
         return self._network("noise_predictor")
 
     @property
@@ -256,7 +256,7 @@ class Bundle:
 
     @property
     def feature_source(self) -> str | None:
-        """Which network `features` asks: "detector", else "encoder"; None where there is neither."""
+        """Which network `features` asks: "detector", else "encoder"; None if there is neither."""
         if self.has_detector:
             return "detector"
         return "encoder" if self._networks["encoder"] is not None else None

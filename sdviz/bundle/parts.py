@@ -90,7 +90,7 @@ def load_schedule(path: Path, manifest: Manifest) -> NoiseSchedule:
 
 
 def load_clusterer(path: Path, manifest: Manifest) -> Classifier | None:
-    """The network that names clusters; None where the bundle has none."""
+    """The network that names clusters; None if the bundle has none."""
     if manifest.clusterer is None:
         return None
     n_classes = manifest.clusterer.get("n_classes")
@@ -103,7 +103,7 @@ def load_clusterer(path: Path, manifest: Manifest) -> Classifier | None:
 
 
 def load_encoder(path: Path, manifest: Manifest) -> Encoder | None:
-    """The network before detector training; None where the bundle has none."""
+    """The network before detector training; None if the bundle has none."""
     config = manifest.encoder
     if config is None or "encoder.safetensors" not in manifest.files:
         return None
@@ -111,7 +111,7 @@ def load_encoder(path: Path, manifest: Manifest) -> Encoder | None:
 
 
 def load_detector(path: Path, manifest: Manifest) -> Detector | None:
-    """f and the three heads; None where the bundle has none."""
+    """f and the three heads; None if the bundle has none."""
     config = manifest.encoder
     if config is None or "detector.safetensors" not in manifest.files:
         return None

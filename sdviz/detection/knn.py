@@ -206,7 +206,7 @@ def nearest_others(
     Args:
         features: float (N,D).
         k: At most N - 1.
-        rows: int (R,), whose neighbours are asked for; None takes all.
+        rows: int (R,), the rows to find neighbours of; None takes all.
 
     Raises:
         ValueError: k outside 1..N-1, a NaN or infinity.
@@ -244,7 +244,7 @@ def check_features(name: str, features: np.ndarray) -> np.ndarray:
 
 @contextmanager
 def _full_float32() -> Iterator[None]:
-    """Without TF32, whose products have 10 bits."""
+    """Multiplies in full float32, not in TF32 with its 10 bits."""
     before = torch.backends.cuda.matmul.fp32_precision
     torch.backends.cuda.matmul.fp32_precision = "ieee"
     try:

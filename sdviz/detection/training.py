@@ -44,8 +44,8 @@ def train_detector(
         id_labels: int64 (N,), y~.
         outlier_images: uint8 (M,H,W,3).
         outlier_labels: int64 (M,), y~ of the sources.
-        reconstructions: uint8 (N,H,W,3), shown in the place of an ID image with probability
-            `config.reconstructed_id`; needed where that is above 0.
+        reconstructions: uint8 (N,H,W,3), each shown instead of its ID image with probability
+            `config.reconstructed_id`; needed if that is above 0.
         snapshot_images: uint8 (P,H,W,3), whose features are kept before training and after every epoch, in
             files beside the state. The caller removes them all at the end.
 

@@ -50,7 +50,7 @@ class Projection(nn.Sequential):
 
 
 class ScanClassifier(nn.Module):
-    """SCAN's network: an encoder, SimCLR's projection where there is one, and one linear head.
+    """SCAN's network: an encoder, SimCLR's projection if there is one, and one linear head.
 
     Attributes:
         config: What `build_classifier` needs to build the same network.

@@ -41,7 +41,7 @@ class InferenceModel:
     Attributes:
         network: On its device, in eval mode, with its parts exchanged where others are faster.
         description: Precision and what makes it fast, in words, for captions and benches.
-        graphs: Replays the network as CUDA graphs; None where it is called as it is.
+        graphs: Replays the network as CUDA graphs; None without them.
     """
 
     network: NoisePredictor
@@ -345,7 +345,7 @@ class CudaGraphs:
 
     @torch.no_grad()
     def warm_up(self) -> None:
-        """Records the smallest graph; RuntimeError where graphs cannot be recorded."""
+        """Records the smallest graph; RuntimeError if graphs cannot be recorded."""
         config = self.network.unet.config
         side = config["sample_size"] * self.network.pixel_unshuffle
         channels = config["in_channels"] // self.network.pixel_unshuffle**2

@@ -138,7 +138,7 @@ def run_steps(
     execution: Execution,
     after_step: Callable[[int], None] | None = None,
 ) -> bool:
-    """Runs the steps that are left; False where it was stopped before the last one.
+    """Runs the steps that are left; False if it was stopped before the last one.
 
     A resumed training gives the same bits as an undisturbed one (at equal thread count) if everything random
     in a step comes from its number.

@@ -23,7 +23,7 @@ def draw_target_labels(labels: np.ndarray, ids: np.ndarray, n_classes: int, seed
 
 
 def check_labels(name: str, labels: np.ndarray, n_classes: int) -> None:
-    """Raises ValueError where a label is outside 0..C-1."""
+    """Raises ValueError if a label is outside 0..C-1."""
     bad = labels[(labels < 0) | (labels >= n_classes)]
     if len(bad):
         raise ValueError(f"{name}: {int(bad[0])} is outside 0..{n_classes - 1}")

@@ -115,7 +115,7 @@ def load_detector(work: Workspace) -> Detector:
 
 
 def _snapshot_images(work: Workspace, outliers: np.ndarray, n: int) -> tuple[np.ndarray | None, pa.Table]:
-    """A few images of every kind, to be seen moving through training; and which they are."""
+    """A few images of every kind, whose features are kept after each epoch; and a table of their ids."""
     if n == 0:
         return None, pa.table({"role": [], "id": []})
     sets = list(evaluation_sets(work))

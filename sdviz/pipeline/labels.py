@@ -123,7 +123,7 @@ def read_cluster_names(work: Workspace) -> tuple[str, ...]:
 
 
 def labelled_test(work: Workspace) -> ImageSet | None:
-    """The test images, where they have labels of the training set's classes."""
+    """The test images, if they have labels of the training set's classes, else None."""
     test = work.test
     if test is None or test.class_names != work.images.class_names or not (test.labels >= 0).any():
         return None

@@ -36,7 +36,7 @@ class Stage(Protocol):
     __name__: str
 
     def make(self, work: Workspace) -> Metrics | None:
-        """Does the work in the run's folder; what it measured, or None where it was stopped."""
+        """Does the work in the run's folder; what it measured, or None if it was stopped."""
         ...
 
     def depends_on(self, config: RunConfig) -> Settings:

@@ -77,7 +77,7 @@ class Layouts:
 
     Attributes:
         points: float32 (F,N,2) or (F,N,3).
-        trust: float64 (F,), trustworthiness in 0..1; NaN where there are too few points.
+        trust: float64 (F,), trustworthiness in 0..1; NaN if there are too few points.
         explained: float64 (F,dims), the share of variance along each axis of a PCA; NaN for other methods.
     """
 
@@ -102,7 +102,7 @@ def compute_layouts(
 
     Args:
         features: float (F,N,D), the same N points through F epochs.
-        on_progress: Told the share done, 0..1, as far as the method says it.
+        on_progress: Called with the share done, 0..1.
 
     Raises:
         ValueError: No features of that shape, some that are not finite, or too few points for the method.

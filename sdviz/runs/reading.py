@@ -31,7 +31,7 @@ class StageView:
 
     Attributes:
         state: "waiting" is not begun; of the stage that was left, how it was left.
-        sec: Seconds spent in it so far, None where unknown.
+        sec: Seconds spent in it so far, None if unknown.
     """
 
     name: str
@@ -57,7 +57,7 @@ def stages(run: Run, config: RunConfig, status: Status) -> list[StageView]:
 
 
 def tail(path: Path, n_lines: int = 40) -> str:
-    """The last lines of a text file, "" where there is none."""
+    """The last lines of a text file, "" if there is none."""
     try:
         with path.open("rb") as stream:
             size = stream.seek(0, 2)
@@ -91,8 +91,8 @@ class OutlierSample:
 
     Attributes:
         images: uint8 (n,H,W,3).
-        labels: What each source is, "" where unknown.
-        told: What each was told to be, "" where unknown.
+        labels: What each source is, "" if unknown.
+        told: What each was told to be, "" if unknown.
     """
 
     images: np.ndarray
@@ -126,7 +126,7 @@ def outlier_sample(run: Run, n: int) -> OutlierSample | None:
 
 
 def _labels(run: Run) -> tuple[tuple[str, ...], np.ndarray]:
-    """Names of the clusters, and the label of each training image; both empty where they are not there."""
+    """Names of the clusters, and the label of each training image; both empty if they do not exist."""
     try:
         table = pq.read_table(run.path / "pseudo_labels" / "pseudo_labels.parquet", columns=["label"])
         names = tuple(json.loads((table.schema.metadata or {})[b"cluster_names"]))
@@ -157,7 +157,7 @@ def metrics(run: Run, config: RunConfig) -> dict[str, float | int]:
 
 
 def differences(a: RunConfig, b: RunConfig) -> list[tuple[str, Any, Any]]:
-    """(key, value in a, value in b) where two configurations differ; None where one lacks the key."""
+    """(key, value in a, value in b) where two configurations differ; None if one lacks the key."""
     left, right = dict(_leaves(a.model_dump(mode="json"))), dict(_leaves(b.model_dump(mode="json")))
     keys = list(dict.fromkeys([*left, *right]))
     return [(key, left.get(key), right.get(key)) for key in keys if left.get(key) != right.get(key)]

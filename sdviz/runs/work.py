@@ -161,7 +161,7 @@ class _Recorder:
         return self.status
 
     def _wait_for_device(self, now: bool, on_wait: Callable[[Status], None] | None) -> bool:
-        """Queues until it is this run's turn; False where it was stopped before."""
+        """Queues until it is this run's turn; False if it was stopped before."""
         from ..pipeline import from_main
         from .queue import POLL_EVERY_SEC, runs_before
 

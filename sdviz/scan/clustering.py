@@ -136,7 +136,7 @@ def _train_heads(
     seed: int,
     should_stop: Callable[[], bool] | None,
 ) -> bool:
-    """Trains each head by the SCAN loss on fixed features; on the CPU, where it takes seconds."""
+    """Trains each head by the SCAN loss on fixed features, on the CPU; False if it was stopped."""
     z = torch.tensor(features)
     batch = min(config.head_batch_size, len(z))
 

@@ -53,7 +53,7 @@ def score_images(
 
 
 def check_table_name(path: Path) -> None:
-    """Refuses a name that says of neither kind of table."""
+    """Raises PipelineError for a name that ends in neither .csv nor .parquet."""
     if path.suffix.lower() not in ENDINGS:
         raise PipelineError(f"{path}: a table of scores is {' or '.join(ENDINGS)}, by the end of its name")
 
