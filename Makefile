@@ -6,8 +6,11 @@ PYTHON ?= python3 python3.14 python3.13 python3.12 python3.11 python
 ARGS ?=
 
 PY := .venv/bin/python
-# where rounding differs between processors
-NUMBERS := $(addprefix tests/unit/,nn diffusion scan detection baselines projection pipeline outliers)
+# one process a core, at most four, each with one thread; ARGS="-n 0" keeps everything in one
+QUICK := OMP_NUM_THREADS=1 $(PY) -m pytest -n logical --maxprocesses 4 --dist loadfile -m "not slow and not browser"
+# where rounding differs between processors; compiled training is slow, and compares two ways on one processor
+NUMBERS := $(addprefix tests/unit/,nn diffusion scan detection baselines projection pipeline outliers) \
+	--ignore tests/unit/diffusion/test_compiled_training.py
 IS_NEW_ENOUGH := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
 
 .DEFAULT_GOAL := help
@@ -20,10 +23,10 @@ app: .venv/.app-installed  ## install what the app needs, then start it in the b
 	@$(PY) -m streamlit run app.py $(ARGS)
 
 test: .venv/.dev-installed  ## install what the tests need, then run those that need no browser and no patience
-	@$(PY) -m pytest -m "not slow and not browser" $(ARGS)
+	@$(QUICK) $(ARGS)
 
 test-avx2: .venv/.dev-installed  ## the quick tests that are full of numbers, as on a processor with AVX2 alone
-	@ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 $(PY) -m pytest -m "not slow and not browser" $(NUMBERS) $(ARGS)
+	@ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 $(QUICK) $(NUMBERS) $(ARGS)
 
 test-slow: .venv/.dev-installed  ## the tests that `make test` leaves out
 	@$(PY) -m pytest -m "slow or browser" $(ARGS)

@@ -1,8 +1,10 @@
 """Pseudo-labels: The clusters that stand in for labels: how big, how sure, what is in them."""
 
-from sdviz.ui.page import setup_page
-from sdviz.ui.pseudo_labels.page import show_pseudo_labels
+from sdviz.ui.page import setup_bundle_page
+from sdviz.ui.pseudo_labels.page import SHOWS, show_pseudo_labels
 
 show_pseudo_labels(
-    setup_page("Pseudo-labels", "The clusters that stand in for labels: how big, how sure, what is in them.")
+    *setup_bundle_page(
+        "Pseudo-labels", "The clusters that stand in for labels: how big, how sure, what is in them.", SHOWS
+    )
 )

@@ -1,11 +1,11 @@
 """Embeddings: where images, OOD sets and outliers lie in feature space, before training and after."""
 
-from sdviz.ui.embeddings.page import show_embeddings
-from sdviz.ui.page import setup_page
+from sdviz.ui.embeddings.page import SHOWS, show_embeddings
+from sdviz.ui.page import setup_bundle_page
 
-show_embeddings(
-    setup_page(
-        "Embeddings",
-        "Where images, OOD sets and outliers lie in the detector's feature space, as it trains and after.",
-    )
+bundle, _ = setup_bundle_page(
+    "Embeddings",
+    "Where images, OOD sets and outliers lie in the detector's feature space, as it trains and after.",
+    SHOWS,
 )
+show_embeddings(bundle)

@@ -1,6 +1,10 @@
 """Failures: What the detector gets wrong at the threshold in use, worst first."""
 
-from sdviz.ui.failures.page import show_failures
-from sdviz.ui.page import setup_page
+from sdviz.ui.failures.page import SHOWS, show_failures
+from sdviz.ui.page import setup_bundle_page
 
-show_failures(setup_page("Failures", "What the detector gets **wrong** at the threshold in use, worst first."))
+show_failures(
+    *setup_bundle_page(
+        "Failures", "What the detector gets **wrong** at the threshold in use, worst first.", SHOWS
+    )
+)

@@ -3,12 +3,4 @@
 from .pictures import PictureLibrary, Pictures
 from .tables import Evidence, MissingPart, OutlierTable, PseudoLabels, ScoredSet
 
-__all__ = [
-    "Evidence",
-    "MissingPart",
-    "OutlierTable",
-    "PictureLibrary",
-    "Pictures",
-    "PseudoLabels",
-    "ScoredSet",
-]
+__all__ = ["Evidence", "MissingPart", "OutlierTable", "PictureLibrary", "Pictures", "PseudoLabels", "ScoredSet"]

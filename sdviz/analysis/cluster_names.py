@@ -1,7 +1,5 @@
 """Names that people give to clusters, by bundle: one file in the runs' folder; bundles stay as they are."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
@@ -19,12 +17,7 @@ class NamesError(ValueError):
 
 
 def read_names(file: Path, bundle_hash: str) -> dict[int, str]:
-    """The names given to a bundle's clusters; none where there is no file, or a damaged one.
-
-    Args:
-        file: `cluster_names.json` in the runs' folder.
-        bundle_hash: Whose clusters.
-    """
+    """The names given to a bundle's clusters in `cluster_names.json`; none without a sound file."""
     try:
         return _of_bundle(_read(file), bundle_hash)
     except NamesError:
@@ -43,7 +36,6 @@ def rename(file: Path, bundle_hash: str, cluster: int, name: str, usual: tuple[s
 
     Args:
         file: As `read_names`; its folder is made where it is missing.
-        bundle_hash: Whose cluster.
         cluster: 0..C-1.
         name: At most `MAX_LENGTH` characters; spaces at the ends and line breaks go.
         usual: The bundle's own names, C of them.

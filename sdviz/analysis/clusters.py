@@ -1,7 +1,5 @@
 """The clusters used as labels: their sizes, their confidence, and how they agree with known classes."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,49 +12,29 @@ _N_BINS = 20
 
 @dataclass(frozen=True, eq=False)
 class ClusterFacts:
-    """Every cluster in numbers.
+    """Every cluster in numbers."""
 
-    Attributes:
-        sizes: int64 (C,), images in each.
-        mean_confidence: float64 (C,), 0..1; NaN for an empty one.
-        order: For each cluster the rows of its images, int64, the most confident first; of two that are equal
-            the earlier row.
-        rank: int64 (N,), the place of each image in its cluster's order, from 0.
-    """
-
-    sizes: np.ndarray
-    mean_confidence: np.ndarray
+    sizes: np.ndarray  # int64 (C,), images in each
+    mean_confidence: np.ndarray  # float64 (C,), 0..1; NaN for an empty one
+    # for each cluster the rows of its images, int64, the most confident first; of two that are equal the
+    # earlier row
     order: tuple[np.ndarray, ...]
-    rank: np.ndarray
+    rank: np.ndarray  # int64 (N,), the place of each image in its cluster's order, from 0
 
 
 @dataclass(frozen=True, eq=False)
 class AgainstClasses:
-    """Clusters compared with known classes.
+    """Clusters compared with known classes."""
 
-    Attributes:
-        class_names: Of the columns, those of matched clusters first, in the order of the clusters.
-        matched: The class of each cluster, "" for one without.
-        confusion: int64 (C, classes), columns as `class_names`.
-        agreement: Accuracy, NMI and ARI.
-    """
-
+    # of the columns, those of matched clusters first, in the order of the clusters
     class_names: tuple[str, ...]
-    matched: tuple[str, ...]
-    confusion: np.ndarray
+    matched: tuple[str, ...]  # the class of each cluster, "" for one without
+    confusion: np.ndarray  # int64 (C, classes), columns as `class_names`
     agreement: ClusterAgreement
 
 
 def cluster_facts(labels: PseudoLabels, n_clusters: int) -> ClusterFacts:
-    """Sizes, mean confidences, and each cluster's images by confidence.
-
-    Args:
-        labels: Of the training images.
-        n_clusters: C.
-
-    Raises:
-        ValueError: A label outside 0..C-1.
-    """
+    """Sizes, mean confidences and images by confidence of C clusters. Raises ValueError: a label outside."""
     y, confidence = labels.labels, labels.confidence.astype(np.float64)
     if len(y) and (y.min() < 0 or y.max() >= n_clusters):
         raise ValueError(f"pseudo-labels must lie in 0..{n_clusters - 1}, not {y.min()}..{y.max()}")
@@ -72,11 +50,7 @@ def cluster_facts(labels: PseudoLabels, n_clusters: int) -> ClusterFacts:
 
 
 def confidence_histogram(confidence: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Counts confidences (N,) in 20 bins of equal width over 0..1; the last one takes 1 as well.
-
-    Returns:
-        Edges float64 (21,) and counts int64 (20,).
-    """
+    """Edges float64 (21,) and counts int64 (20,) of confidences (N,) in 20 equal bins over 0..1."""
     counts, edges = np.histogram(np.clip(confidence.astype(np.float64), 0, 1), _N_BINS, (0.0, 1.0))
     return edges, counts.astype(np.int64)
 
@@ -89,7 +63,6 @@ def against_classes(clusters: np.ndarray, class_names: np.ndarray, n_clusters: i
     Args:
         clusters: int64 (N,), 0..C-1.
         class_names: str (N,), "" where the class is unknown: such images do not count.
-        n_clusters: C.
 
     Returns:
         None where no class is known.

@@ -1,7 +1,5 @@
 """Curves and counts of scores: histograms, ROC, precision and recall, and maps of AUROC over settings."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -12,29 +10,22 @@ from ..detection import metrics
 from ..evaluation.report import MeanMetrics, SetResult
 from ..evaluation.sets import mean_metrics, measure
 from .rescoring import Rescorer, SetScores
-from .tables import Evidence, MissingPart
+from .tables import Evidence, or_none
 
 Scale = Literal["log", "near", "linear"]
 MODES = ("both", "distance", "votes")
-# how far right of the threshold "near" reaches, in thresholds
+# where the axis of "near" ends, in multiples of the threshold
 NEAR_THRESHOLDS = 4.0
 
 
 @dataclass(frozen=True, eq=False)
 class Histogram:
-    """How many scores lie in each bin, set by set.
+    """How many scores lie in each bin, set by set."""
 
-    Attributes:
-        edges: float64 (B+1,), rising. Scores outside count in the first or the last bin.
-        counts: By set, int64 (B,); each sums up to the size of its set.
-        is_log: Whether the bins are equally wide in log10 of the score.
-        n_beyond: How many scores lie above the last edge.
-    """
-
-    edges: np.ndarray
-    counts: dict[str, np.ndarray]
-    is_log: bool
-    n_beyond: int
+    edges: np.ndarray  # float64 (B+1,), rising. Scores outside count in the first or the last bin.
+    counts: dict[str, np.ndarray]  # by set, int64 (B,); each sums up to the size of its set
+    is_log: bool  # whether the bins are equally wide in log10 of the score
+    n_beyond: int  # how many scores lie above the last edge
 
 
 def histogram(
@@ -47,7 +38,6 @@ def histogram(
         threshold: "near" shows what lies around it.
         scale: "log" for log10 of the score, equal to "linear" where there is no score above 0; "linear" from
             the lowest to the highest; "near" from the lowest to four thresholds, higher ones in the last bin.
-        n_bins: How many.
 
     Raises:
         ValueError: No scores.
@@ -131,26 +121,17 @@ def _flagged(id_scores: np.ndarray, ood_scores: np.ndarray) -> tuple[np.ndarray,
     return found[0], found[1]
 
 
-# --------------------------------------------------------------------------------------------------
-# Metrics of every set, under any settings
-# --------------------------------------------------------------------------------------------------
+# --- metrics of every set, under any settings -----------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """What one score of Eq. 6 is worth, set by set.
+    """The metrics of one score of Eq. 6 on each OOD set."""
 
-    Attributes:
-        results: By OOD set.
-        means: role -> mode -> means over its sets.
-        from_report: Whether the numbers are report.json's, else they were computed now.
-        n_bootstrap: Resamples of the intervals.
-    """
-
-    results: dict[str, SetResult]
-    means: dict[str, dict[str, MeanMetrics]]
-    from_report: bool
-    n_bootstrap: int
+    results: dict[str, SetResult]  # by OOD set
+    means: dict[str, dict[str, MeanMetrics]]  # role -> mode -> means over its sets
+    from_report: bool  # whether the numbers are report.json's, else they were computed now
+    n_bootstrap: int  # resamples of the intervals
 
 
 def results_of(evidence: Evidence, scores: Mapping[str, SetScores], bootstrap: int) -> Results:
@@ -159,7 +140,6 @@ def results_of(evidence: Evidence, scores: Mapping[str, SetScores], bootstrap: i
     Without outliers in the bank there is no mode "votes", as in report.json.
 
     Args:
-        evidence: Whose sets these are.
         scores: Eq. 6 of every set, under any settings.
         bootstrap: Resamples of the AUROC intervals, 0 for none.
 
@@ -191,27 +171,17 @@ def results_of(evidence: Evidence, scores: Mapping[str, SetScores], bootstrap: i
 
 
 def reported(evidence: Evidence) -> Results:
-    """The same from report.json, by the bundle's own settings.
-
-    Raises:
-        MissingPart: There is none.
-    """
+    """The same from report.json, by the bundle's own settings. Raises MissingPart: there is none."""
     report = evidence.report
     return Results(dict(report.results), dict(report.means), True, report.bootstrap.n)
 
 
 def k_alpha_map(
-    rescorer: Rescorer,
-    id_name: str,
-    sets: Iterable[str],
-    ks: Sequence[int],
-    alphas: Sequence[float],
+    rescorer: Rescorer, id_name: str, sets: Iterable[str], ks: Sequence[int], alphas: Sequence[float]
 ) -> np.ndarray:
     """AUROC of Eq. 6 over k and alpha, the mean over some sets.
 
     Args:
-        rescorer: Neighbours of every scored image.
-        id_name: The held-out ID images.
         sets: OOD sets, at least one.
         ks: Each 1..`rescorer.max_k`.
         alphas: From 0 up.
@@ -233,10 +203,8 @@ def k_alpha_map(
 
 
 def _has_outliers(evidence: Evidence, scores: Mapping[str, SetScores]) -> bool:
-    try:
-        return len(evidence.banks.outlier_features) > 0
-    except MissingPart:
-        return any(bool(one.votes.any()) for one in scores.values())
+    banks = or_none(lambda: evidence.banks)
+    return any(one.votes.any() for one in scores.values()) if banks is None else len(banks.outlier_features) > 0
 
 
 def _split(ids: np.ndarray) -> str:

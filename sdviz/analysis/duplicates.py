@@ -1,12 +1,11 @@
 """Finds near-duplicates: OOD images and outliers whose features almost equal those of a training image."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
+from ..bundle import Banks
 from ..detection.knn import NeighbourSearch, unit_length
 from .tables import Evidence, MissingPart
 
@@ -15,19 +14,12 @@ QUERIES_AT_ONCE = 1024
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """Pairs of pictures, the nearest first.
+    """Pairs of pictures, the nearest first."""
 
-    Attributes:
-        ids: str (M,), the OOD image or outlier.
-        others: str (M,), the training image nearest to it.
-        distances: float64 (M,), Euclidean, of their features.
-        is_source: bool (M,), whether the training image is what the outlier was made of.
-    """
-
-    ids: np.ndarray
-    others: np.ndarray
-    distances: np.ndarray
-    is_source: np.ndarray
+    ids: np.ndarray  # str (M,), the OOD image or outlier
+    others: np.ndarray  # str (M,), the training image nearest to it
+    distances: np.ndarray  # float64 (M,), Euclidean, of their features
+    is_source: np.ndarray  # bool (M,), whether the training image is what the outlier was made of
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -36,64 +28,24 @@ class Pairs:
 def ood_pairs(
     evidence: Evidence, name: str, normalize: bool, on_progress: Callable[[float], None] | None = None
 ) -> Pairs:
-    """Each image of a scored set with the training image that is nearest to it, itself not counted.
-
-    Args:
-        evidence: A bundle with banks and that set's features.
-        name: The set.
-        normalize: Whether to bring features to unit length first.
-        on_progress: Told the share done, 0..1.
-
-    Raises:
-        MissingPart: It has not.
-    """
+    """Each image of a set with its nearest training image, not itself. Raises MissingPart: no features."""
     one, banks = evidence.sets[name], evidence.banks
     if one.features is None:
         raise MissingPart(f"this bundle has no features of {name}: its neighbours are not known")
-    return _nearest(
-        one.features, one.ids, banks.id_features, banks.id_ids, one.ids, normalize, None, on_progress
-    )
+    return _nearest(one.features, one.ids, banks, one.ids, normalize, None, on_progress)
 
 
 def outlier_pairs(
     evidence: Evidence, normalize: bool, on_progress: Callable[[float], None] | None = None
 ) -> Pairs:
-    """Each outlier with the training image that is nearest to it, its source or another.
-
-    Args:
-        evidence: A bundle with banks and the table of its outliers.
-        normalize: As `ood_pairs`.
-        on_progress: As `ood_pairs`.
-
-    Raises:
-        MissingPart: It has not, or no outlier in them.
-    """
-    banks, sources = evidence.banks, evidence.outliers.source_ids
-    _check_some(len(banks.outlier_features))
-    return _nearest(
-        banks.outlier_features,
-        banks.outlier_ids,
-        banks.id_features,
-        banks.id_ids,
-        None,
-        normalize,
-        sources,
-        on_progress,
-    )
+    """Each outlier with its nearest training image. Raises MissingPart: no banks, sources or outliers."""
+    banks, sources = _outliers(evidence)
+    return _nearest(banks.outlier_features, banks.outlier_ids, banks, None, normalize, sources, on_progress)
 
 
 def source_pairs(evidence: Evidence, normalize: bool) -> Pairs:
-    """Each outlier with the training image that it was made of, where that is in the ID bank.
-
-    Args:
-        evidence: As `outlier_pairs`.
-        normalize: As `ood_pairs`.
-
-    Raises:
-        MissingPart: As `outlier_pairs`.
-    """
-    banks, sources = evidence.banks, evidence.outliers.source_ids
-    _check_some(len(banks.outlier_features))
+    """Each outlier with the training image it was made of, if in the ID bank; raises as `outlier_pairs`."""
+    banks, sources = _outliers(evidence)
     row_of = {one: row for row, one in enumerate(banks.id_ids.tolist())}
     rows = np.array([row_of.get(one, -1) for one in sources.tolist()])
     there = np.flatnonzero(rows >= 0)
@@ -105,9 +57,12 @@ def source_pairs(evidence: Evidence, normalize: bool) -> Pairs:
     return _sorted(banks.outlier_ids[there], sources[there], distances, np.ones(len(there), bool))
 
 
-def _check_some(n: int) -> None:
-    if n == 0:
+def _outliers(evidence: Evidence) -> tuple[Banks, np.ndarray]:
+    """The banks, and the source of each outlier; MissingPart where there is no outlier."""
+    banks, sources = evidence.banks, evidence.outliers.source_ids
+    if not len(banks.outlier_features):
         raise MissingPart("this bundle has no outliers in its bank")
+    return banks, sources
 
 
 def _ready(features: np.ndarray, normalize: bool) -> np.ndarray:
@@ -119,14 +74,13 @@ def _ready(features: np.ndarray, normalize: bool) -> np.ndarray:
 def _nearest(
     queries: np.ndarray,
     ids: np.ndarray,
-    references: np.ndarray,
-    reference_ids: np.ndarray,
+    banks: Banks,
     own: np.ndarray | None,
     normalize: bool,
     sources: np.ndarray | None,
     on_progress: Callable[[float], None] | None,
 ) -> Pairs:
-    search = NeighbourSearch(_ready(references, normalize), reference_ids)
+    search = NeighbourSearch(_ready(banks.id_features, normalize), banks.id_ids)
     queries = _ready(queries, normalize)
     distances, rows = np.empty(len(queries)), np.empty(len(queries), np.int64)
     for first in range(0, len(queries), QUERIES_AT_ONCE):
@@ -136,7 +90,7 @@ def _nearest(
         if on_progress is not None:
             on_progress(min(1.0, (first + QUERIES_AT_ONCE) / len(queries)))
     there = rows >= 0
-    others = reference_ids[rows[there]]
+    others = banks.id_ids[rows[there]]
     is_source = np.zeros(int(there.sum()), bool) if sources is None else others == sources[there]
     return _sorted(ids[there], others, distances[there], is_source)
 

@@ -17,21 +17,13 @@ UNKNOWN = -1
 
 @dataclass(frozen=True, eq=False)
 class Failures:
-    """Images called wrongly, worst first; of two that are equally wrong the earlier set and row.
+    """Images called wrongly, worst first; of two that are equally wrong the earlier set and row."""
 
-    Attributes:
-        sets: str (M,), the set of each.
-        rows: int64 (M,), its row there.
-        ids: str (M,).
-        scores: float64 (M,).
-        margins: float64 (M,), how far the score lies on the wrong side of the threshold, from 0 up.
-    """
-
-    sets: np.ndarray
-    rows: np.ndarray
-    ids: np.ndarray
-    scores: np.ndarray
-    margins: np.ndarray
+    sets: np.ndarray  # str (M,), the set of each
+    rows: np.ndarray  # int64 (M,), its row there
+    ids: np.ndarray  # str (M,)
+    scores: np.ndarray  # float64 (M,)
+    margins: np.ndarray  # float64 (M,), how far the score lies on the wrong side of the threshold, from 0 up
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -43,17 +35,10 @@ class Failures:
 
 @dataclass(frozen=True, eq=False)
 class Rate:
-    """Of the images of one group, how many are called wrongly.
-
-    Attributes:
-        set: The set.
-        name: Of the class or cluster.
-        wrong: How many are.
-        n: How many images there are.
-    """
+    """Of the images of one group, how many are called wrongly."""
 
     set: str
-    name: str
+    name: str  # of the class or cluster
     wrong: int
     n: int
 
@@ -86,7 +71,6 @@ def find_failures(
     """The failures of one kind.
 
     Args:
-        sets: Every scored set.
         scores: Eq. 6 of each, under the settings in use.
         threshold: A score above it is called OOD.
         false_alarms: ID images that are flagged; else OOD images that are let through.
@@ -109,13 +93,7 @@ def find_failures(
 
 
 def rates(name: str, groups: np.ndarray, wrong: np.ndarray) -> list[Rate]:
-    """How often each group of a set is called wrongly, the worst first by `Rate.at_least`.
-
-    Args:
-        name: The set.
-        groups: str (N,), the class or cluster of each image.
-        wrong: bool (N,), see `is_wrong`.
-    """
+    """How often each of `groups`, str (N,), is called wrongly, bool (N,); the worst `Rate.at_least` first."""
     found = [
         Rate(name, str(group), int(wrong[groups == group].sum()), int((groups == group).sum()))
         for group in np.unique(groups)
@@ -124,12 +102,7 @@ def rates(name: str, groups: np.ndarray, wrong: np.ndarray) -> list[Rate]:
 
 
 def recall_of(id_scores: np.ndarray, threshold: float) -> float:
-    """The share of ID scores that a threshold lets pass, 0..100.
-
-    Args:
-        id_scores: float64 (N,), ascending.
-        threshold: The largest score that passes.
-    """
+    """The share of ID scores, float64 (N,) ascending, that are at most the threshold, 0..100."""
     return 100 * float(np.searchsorted(id_scores, threshold, side="right")) / len(id_scores)
 
 
@@ -144,7 +117,7 @@ def threshold_for(id_scores: np.ndarray, recall: float) -> float:
         >>> threshold_for(np.arange(100.0), 90)
         89.0
     """
-    # in whole numbers, for 0.95 is none that floats have
+    # in whole numbers: 0.95 is not exact as a float
     passing = -(-round(recall * 100) * len(id_scores) // 10_000)
     return float(id_scores[max(passing, 1) - 1])
 

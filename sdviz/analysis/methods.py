@@ -1,7 +1,5 @@
 """The other methods that were measured on a bundle's sets, and their scores."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,27 +11,16 @@ from .tables import Evidence, MissingPart
 
 @dataclass(frozen=True, eq=False)
 class Method:
-    """Another method.
+    """Another method."""
 
-    Attributes:
-        key: Its name in files.
-        title: Its name on pages.
-        result: What it reached, of report.json.
-        scores: By set, float64 (N,), higher is more OOD.
-    """
-
-    key: str
-    title: str
-    result: BaselineResult
-    scores: dict[str, np.ndarray]
+    key: str  # its name in files
+    title: str  # its name on pages
+    result: BaselineResult  # what it reached, of report.json
+    scores: dict[str, np.ndarray]  # by set, float64 (N,), higher is more OOD
 
 
 def methods_of(evidence: Evidence) -> tuple[Method, ...]:
-    """The methods in baselines.parquet, in the report's order.
-
-    Raises:
-        MissingPart: The bundle was measured without any.
-    """
+    """The methods in baselines.parquet, in the report's order. Raises MissingPart: none was measured."""
     path, found = evidence.bundle.parts.get("baselines.parquet"), evidence.report.baselines
     if path is None or not found:
         raise MissingPart(

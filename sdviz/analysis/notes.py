@@ -1,12 +1,10 @@
 """People's verdicts and notes on images, kept in an SQLite file in the runs' folder."""
 
-from __future__ import annotations
-
 import os
 import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -34,40 +32,24 @@ class NotesError(ValueError):
 
 @dataclass(frozen=True)
 class Seen:
-    """What the page showed of an image when its note was written.
+    """What the page showed of an image when its note was written."""
 
-    Attributes:
-        set: The scored set, "outliers", or "" for another image.
-        label: The image's own class, "" where it is unknown.
-        score: Eq. 6, None for an image without one.
-        threshold: Above it an image is called OOD; None where there is none.
-        settings: k, alpha and normalisation, as text.
-    """
-
-    set: str = ""
-    label: str = ""
-    score: float | None = None
-    threshold: float | None = None
-    settings: str = ""
+    set: str = ""  # the scored set, "outliers", or "" for another image
+    label: str = ""  # the image's own class, "" where it is unknown
+    score: float | None = None  # Eq. 6, None for an image without a score
+    threshold: float | None = None  # above it an image is called OOD; None where there is none
+    settings: str = ""  # k, alpha and normalisation, as text
 
 
 @dataclass(frozen=True)
 class Note:
-    """What is kept about one image.
-
-    Attributes:
-        id: The image.
-        verdict: One of `VERDICTS`, "" for none.
-        text: The note.
-        time: When it was last changed, ISO 8601 in UTC.
-        seen: What the page showed then.
-    """
+    """What is kept about one image."""
 
     id: str
-    verdict: str
+    verdict: str  # one of `VERDICTS`, "" for none
     text: str
-    time: str
-    seen: Seen
+    time: str  # when it was last changed, ISO 8601 in UTC
+    seen: Seen  # what the page showed then
 
 
 class NoteBook:
@@ -77,19 +59,11 @@ class NoteBook:
     """
 
     def __init__(self, file: Path) -> None:
-        """Nothing is opened or made yet.
-
-        Args:
-            file: `notes.sqlite` in the runs' folder.
-        """
+        """Nothing is opened or made yet. `file`: `notes.sqlite` in the runs' folder."""
         self.file = file
 
     def read(self, bundle_hash: str) -> dict[str, Note]:
-        """Every note on a bundle's images by id, the oldest first; none where there is no file.
-
-        Raises:
-            NotesError: The file is there and cannot be read.
-        """
+        """Every note on a bundle's images by id, the oldest first. Raises NotesError: an unreadable file."""
         if not self.file.is_file():
             return {}
         query = (
@@ -103,22 +77,13 @@ class NoteBook:
         return {row[0]: Note(row[0], row[1], row[2], row[3], Seen(*row[4:])) for row in rows}
 
     def set_verdict(self, bundle_hash: str, one: str, verdict: str, seen: Seen) -> None:
-        """Keeps a verdict, "" for none; the note stays.
-
-        Raises:
-            NotesError: It cannot be written.
-            ValueError: None of `VERDICTS`.
-        """
+        """Keeps one of `VERDICTS`, "" for none. Raises NotesError: not writable; ValueError: no verdict."""
         if verdict and verdict not in VERDICTS:
             raise ValueError(f"verdict {verdict!r} is none of {', '.join(VERDICTS)}")
         self._write(bundle_hash, one, "verdict", verdict, seen)
 
     def set_text(self, bundle_hash: str, one: str, text: str, seen: Seen) -> None:
-        """Keeps a note, "" for none, cut to `MAX_LENGTH` characters; the verdict stays.
-
-        Raises:
-            NotesError: It cannot be written.
-        """
+        """Keeps a note, "" for none, at most `MAX_LENGTH` characters. Raises NotesError: not writable."""
         self._write(bundle_hash, one, "note", text.strip()[:MAX_LENGTH], seen)
 
     def why_not(self) -> str:
@@ -154,18 +119,7 @@ class NoteBook:
                     f" {column} = excluded.{column}, set_name = excluded.set_name, label = excluded.label,"
                     " score = excluded.score, threshold = excluded.threshold, settings = excluded.settings,"
                     " time = excluded.time",
-                    (
-                        bundle_hash,
-                        one,
-                        seen.set,
-                        seen.label,
-                        seen.score,
-                        seen.threshold,
-                        seen.settings,
-                        empty["verdict"],
-                        empty["note"],
-                        now,
-                    ),
+                    (bundle_hash, one, *astuple(seen), *empty.values(), now),
                 )
                 db.execute("DELETE FROM notes WHERE bundle = ? AND verdict = '' AND note = ''", (bundle_hash,))
         except (sqlite3.Error, OSError) as error:
@@ -192,7 +146,7 @@ class NoteBook:
         except sqlite3.OperationalError as error:
             if "no such table" in str(error):  # made this very moment
                 return []
-            # in a read-only folder WAL cannot make the files that it needs: then nobody writes, either
+            # in a read-only folder WAL cannot make its files, and nobody else can write either
             with closing(sqlite3.connect(address + "&immutable=1", uri=True)) as db:
                 return db.execute(query, (bundle_hash,)).fetchall()
 
@@ -206,8 +160,7 @@ def tallies(notes: Sequence[Note]) -> dict[str, int]:
 def notes_csv(notes: Sequence[Note], provenance: Mapping[str, str]) -> str:
     """Every note in one table, `COLUMNS`, below lines that begin with #: where they come from, and tallies.
 
-    A cell that a spreadsheet would take for a formula
-    gets an apostrophe in front.
+    A cell that a spreadsheet would take for a formula gets an apostrophe in front.
     """
     lines = dict(provenance) | {f"tally, {verdict}": str(count) for verdict, count in tallies(notes).items()}
     rows = []

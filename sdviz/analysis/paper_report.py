@@ -1,7 +1,5 @@
 """The paper's four tables as a page of Markdown: what runs measured, next to the paper's own figures."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -311,7 +309,7 @@ def _controls(systems: Sequence[_System]) -> list[str]:
 def _compared_with_the_paper(systems: Sequence[_System]) -> list[str]:
     parts = [
         "The paper's networks are far larger, and its CIFAR-100 has 10,000 images; where ours is a part of"
-        " them, the cell says so. Each row of ours is of one kind of network.",
+        " them, the cell says so. Each row of ours is of one kind of network."
     ]
     for system in systems:
         for table in paper_tables(system.records):

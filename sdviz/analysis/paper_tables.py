@@ -1,12 +1,10 @@
 """The tables of the paper, and which of their cells this machine's bundles have measured themselves.
 
-Yoon et al., "Diffusion-based Semantic-Discrepant Outlier Generation for Out-of-Distribution Detection". A
-figure of ours stands in a row of the paper's only where a bundle trained on `cifar10` was made the way that the
-row says, its network too, and measured that very set by that very name. Of another network it has a row of its
-own. What was measured on other sets keeps its own name and stands apart.
+Yoon et al., "Diffusion-based Semantic-Discrepant Outlier Generation for Out-of-Distribution Detection". One of
+the paper's rows gets a figure of ours only from bundles trained on `cifar10` with the recipe and the network of
+that row, measured on exactly the set of the column. Other networks get rows of their own; other sets are listed
+apart, under their own names.
 """
-
-from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,12 +17,12 @@ from ..evaluation.report import BaselineResult, ModeMetrics, Report
 from .records import BundleRecord
 
 PAPER_DATASET = "cifar10"
-# what the paper's columns are called, and the name that a report has for the very same images; the paper's LSUN
-# mixes two variants, so none of them can stand for it
+# the paper's columns, and the name of the same images in a report; the paper's LSUN mixes two variants, so no
+# set here is the same
 REPORT_NAMES = {"CIFAR-100": "cifar100", "SVHN": "svhn"}
 WHOLE = {"cifar100": 10_000, "svhn": 26_032}
 SD_TEST = "sd-outliers"
-# what the paper calls a pre-trained network, and how the name of ours begins where it is that one
+# the paper's name of a pre-trained network, and how our name of that network begins
 _PAPER_NETWORKS = {
     "ViT-B/16": "timm:vit_base_patch16_224",
     "ResNet-18": "timm:resnet18",
@@ -73,64 +71,38 @@ _Cell = tuple[str, str, "Ours | None"]
 
 @dataclass(frozen=True)
 class Ours:
-    """A figure that was measured here.
+    """A figure that was measured here."""
 
-    Attributes:
-        mean: Over the bundles, in the unit of its table.
-        sd: Standard deviation over the bundles (n - 1); None with one.
-        interval: The one bundle's 95 % bootstrap interval over images; None with several, or without one.
-        n_bundles: How many bundles.
-        n_images: Images of the OOD set, 0 where the figure is of no such set.
-        whole: How many that set has in all, 0 where unknown: fewer were measured on a part of it.
-    """
-
-    mean: float
-    sd: float | None
+    mean: float  # over the bundles, in the unit of its table
+    sd: float | None  # standard deviation over the bundles (n - 1); None with one
+    # the one bundle's 95 % bootstrap interval over images; None with several, or without one
     interval: tuple[float, float] | None
     n_bundles: int
-    n_images: int = 0
-    whole: int = 0
+    n_images: int = 0  # images of the OOD set, 0 where the figure is of no such set
+    whole: int = 0  # how many that set has in all, 0 where unknown: fewer were measured on a part of it
 
 
 @dataclass(frozen=True, eq=False)
 class PaperTable:
-    """One table.
+    """One table."""
 
-    Attributes:
-        number: 1 to 4.
-        title: What it shows, with its unit.
-        rows: Names of the rows.
-        columns: Names of the columns.
-        paper: (row, column) -> the paper's figure; what it leaves empty is absent.
-        ours: (row, column) -> what was measured here; absent where it was not.
-        notes: Sentences on cells of ours that stay empty.
-    """
-
-    number: int
-    title: str
+    number: int  # 1 to 4
+    title: str  # what it shows, with its unit
     rows: tuple[str, ...]
     columns: tuple[str, ...]
-    paper: dict[tuple[str, str], float]
-    ours: dict[tuple[str, str], Ours]
-    notes: tuple[str, ...] = ()
+    paper: dict[tuple[str, str], float]  # (row, column) -> the paper's figure; what it leaves empty is absent
+    ours: dict[tuple[str, str], Ours]  # (row, column) -> what was measured here; absent where it was not
+    notes: tuple[str, ...] = ()  # sentences on cells of ours that stay empty
 
 
 def paper_tables(records: Iterable[BundleRecord] = ()) -> tuple[PaperTable, ...]:
-    """Tables 1 to 4 of the paper, AUROC in % (Table 3 has FID as well).
-
-    Args:
-        records: Bundles that belong together (`BundleRecord.family`): those of one cell are averaged. Any that
-            were not trained on `cifar10`, or never measured, count nowhere.
-    """
+    """Tables 1 to 4, AUROC in % and FID, of one `BundleRecord.family` of measured `cifar10` bundles."""
     fit = _candidates(records)
     return _table_1(fit), _table_2(fit), _table_3(fit), _table_4(fit)
 
 
 def other_sets(records: Iterable[BundleRecord]) -> dict[str, dict[tuple[int, float], Ours]]:
     """What `cifar10` bundles measured on sets that no table of the paper has: AUROC, %.
-
-    Args:
-        records: As in `paper_tables`.
 
     Returns:
         By the sets' own names, then by the S and w that a detector was trained with, rising: runs of another
@@ -154,9 +126,7 @@ def other_sets(records: Iterable[BundleRecord]) -> dict[str, dict[tuple[int, flo
     return found
 
 
-# --------------------------------------------------------------------------------------------------
-# Which bundles belong in which row
-# --------------------------------------------------------------------------------------------------
+# --- which bundles belong in which row ------------------------------------------------------------
 
 
 def _candidates(records: Iterable[BundleRecord]) -> list[BundleRecord]:
@@ -252,9 +222,7 @@ def _fid_row(record: BundleRecord) -> str:
     return row if arch == "ddpm" and not unet.get("channels") else f"{row}, U-Net of ours: {arch}"
 
 
-# --------------------------------------------------------------------------------------------------
-# The tables
-# --------------------------------------------------------------------------------------------------
+# --- the tables -----------------------------------------------------------------------------------
 
 
 def _table(
@@ -265,7 +233,6 @@ def _table(
     cells: Iterable[_Cell],
     notes: tuple[str, ...] = (),
 ) -> PaperTable:
-    """The paper's rows, then those of our own that hold a figure."""
     of_paper = {
         (row, column): value
         for row, values in paper.items()
@@ -282,10 +249,7 @@ def _table_1(records: Sequence[BundleRecord]) -> PaperTable:
     papers = [row for row, _ in _TABLE_1]
 
     def cells() -> Iterator[_Cell]:
-        for row, title, source in (
-            (OURS_ROW, "SD outliers", "scan"),
-            (TRUTH_ROW, TRUTH_ROW, "ground_truth"),
-        ):
+        for row, title, source in ((OURS_ROW, "SD outliers", "scan"), (TRUTH_ROW, TRUTH_ROW, "ground_truth")):
             for own_row, of_row in _by_row(_with_labels(own, source), row, title).items():
                 for column, name in REPORT_NAMES.items():
                     yield own_row, column, _auroc(of_row, name)
@@ -368,9 +332,7 @@ def _table_4(records: Sequence[BundleRecord]) -> PaperTable:
     return _table(4, title, [column], paper, cells(), tuple(notes))
 
 
-# --------------------------------------------------------------------------------------------------
-# A figure of ours
-# --------------------------------------------------------------------------------------------------
+# --- a figure of ours -----------------------------------------------------------------------------
 
 
 def _baselines(record: BundleRecord) -> dict[str, BaselineResult]:
@@ -378,13 +340,11 @@ def _baselines(record: BundleRecord) -> dict[str, BaselineResult]:
 
 
 def _auroc(records: Sequence[BundleRecord], name: str, mode: str = "both") -> Ours | None:
-    """Our score on one set, over the bundles that measured it."""
     results = [_report(one).results[name] for one in records if name in _report(one).results]
     return _figure([(one.n, one.modes[mode]) for one in results if mode in one.modes], name)
 
 
 def _auroc_of_baseline(records: Sequence[BundleRecord], key: str, name: str) -> Ours | None:
-    """Another method on one set, over the bundles that measured it."""
     found = [
         (_report(one).results[name].n, _baselines(one)[key].results[name])
         for one in records

@@ -1,7 +1,5 @@
 """The picture of any id that a bundle's tables name: images from their sets, outliers from their recipes."""
 
-from __future__ import annotations
-
 import io
 import re
 from collections import OrderedDict
@@ -15,11 +13,9 @@ from PIL import Image
 
 from .. import data
 from ..bundle import BundleError
-from ..data import MissingDataError
-from ..data.decode import through_jpeg
 from ..outliers import Recipe
-from .same_images import find_images
-from .tables import Evidence, MissingPart
+from .same_images import find_images, through_own_jpeg
+from .tables import Evidence, or_none
 
 KEPT_AT_MOST = 50_000
 # ids that begin so have no file under the data root
@@ -29,19 +25,12 @@ _WORDNET = re.compile(r"^n\d{8} (?=\S)")
 
 
 class Way(NamedTuple):
-    """How a set whose pictures are missing gets to this machine.
-
-    Attributes:
-        name: Of the set.
-        split: That is wanted.
-        text: What to do, for Markdown, without a full stop.
-        is_absent: Whether the split is not on this machine; else what is here of it has other ids.
-    """
+    """How a set whose pictures are missing gets to this machine."""
 
     name: str
     split: str
-    text: str
-    is_absent: bool
+    text: str  # what to do, for Markdown, without a full stop
+    is_absent: bool  # whether the split is not on this machine; else what is here of it has other ids
 
     @property
     def reason(self) -> str:
@@ -51,30 +40,17 @@ class Way(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
-    """Pictures of some ids.
+    """Pictures of some ids."""
 
-    Attributes:
-        images: uint8 (N,H,W,3), mid-grey where there is none.
-        found: bool (N,).
-        class_names: str (N,), the image's own class; "" where it is unknown, and for outliers.
-        missing: One line for each reason why pictures are missing.
-        ways: How to get each split of a set that is not on this machine.
-    """
-
-    images: np.ndarray
-    found: np.ndarray
-    class_names: np.ndarray
-    missing: tuple[str, ...]
-    ways: tuple[Way, ...] = ()
+    images: np.ndarray  # uint8 (N,H,W,3), mid-grey where there is none
+    found: np.ndarray  # bool (N,)
+    class_names: np.ndarray  # str (N,), the image's own class; "" where it is unknown, and for outliers
+    missing: tuple[str, ...]  # one line for each reason why pictures are missing
+    ways: tuple[Way, ...] = ()  # how to get each split of a set that is not on this machine
 
 
 def way_to_get(name: str, split: str | None = None) -> str:
-    """How a set that is not on this machine gets there, for Markdown: one line without its full stop.
-
-    Args:
-        name: Of the set, without a path.
-        split: The one that is wanted, if one is.
-    """
+    """How a named set gets to this machine, for Markdown: one line without its full stop."""
     if name in data.DOWNLOADS:
         return f"`python -m sdviz download {name}` fetches it"
     part = "" if split in (None, "all") else f"_{split}"
@@ -88,20 +64,13 @@ def _ways(lost: list[str]) -> list[Way]:
     for name, split in parts:
         if name in _WITHOUT_A_FILE or not _NAME.fullmatch(name) or not _NAME.fullmatch(split):
             continue
-        if _is_here(name, split):
+        if split in data.splits_here(name):
             file = f"`{name}_{split}.parquet` in `{data.data_root()}`"
             text = f"what is here of {name} has other ids: these are of {file}"
             ways.append(Way(name, split, text, False))
         else:
             ways.append(Way(name, split, way_to_get(name, split), True))
     return ways
-
-
-def _is_here(name: str, split: str) -> bool:
-    try:
-        return split in data.splits(name)
-    except MissingDataError:
-        return False
 
 
 def without_wordnet_id(name: str) -> str:
@@ -113,11 +82,6 @@ class PictureLibrary:
     """Pictures by id, kept once seen. Safe from several threads."""
 
     def __init__(self, evidence: Evidence) -> None:
-        """Nothing is read yet.
-
-        Args:
-            evidence: Of the bundle whose ids these are.
-        """
         self._evidence = evidence
         self._kept: OrderedDict[str, tuple[np.ndarray, str]] = OrderedDict()
         self._lock = Lock()
@@ -126,11 +90,9 @@ class PictureLibrary:
     def outlier_row(self, one: str) -> int | None:
         """The row of an outlier's id in the bank, None for any other id."""
         if self._outlier_row is None:
-            try:
-                ids = self._evidence.outliers.ids
-            except MissingPart:
-                ids = np.array([], str)
-            self._outlier_row = {name: row for row, name in enumerate(ids.tolist())}
+            table = or_none(lambda: self._evidence.outliers)
+            ids = [] if table is None else table.ids.tolist()
+            self._outlier_row = {name: row for row, name in enumerate(ids)}
         return self._outlier_row.get(one)
 
     def show(self, ids: np.ndarray | Sequence[str]) -> Pictures:
@@ -231,7 +193,8 @@ class PictureLibrary:
                 ids=table.source_ids[there],
                 **asdict(recipe),
             )
-            made |= dict(zip(table.ids[there].tolist(), self._as_trained(batch.outliers), strict=True))
+            pictures = through_own_jpeg(bundle, batch.outliers)
+            made |= dict(zip(table.ids[there].tolist(), pictures, strict=True))
         return made, why, lost
 
     def _of_held_out(
@@ -249,13 +212,9 @@ class PictureLibrary:
             batch = bundle.generate(sources.images[there], ids=names[there], **asdict(recipe))
         except (BundleError, ValueError) as error:  # no clusterer names their clusters, or a damaged network
             return {}, [str(error)], []
-        made = dict(zip(np.array(ids)[there].tolist(), self._as_trained(batch.outliers), strict=True))
+        pictures = through_own_jpeg(bundle, batch.outliers)
+        made = dict(zip(np.array(ids)[there].tolist(), pictures, strict=True))
         return made, list(sources.missing), names[~there].tolist()
-
-    def _as_trained(self, pictures: np.ndarray) -> np.ndarray:
-        """Outliers as the detector saw them: through JPEG where the run put them through it."""
-        jpeg = ((self._evidence.bundle.manifest.config or {}).get("outliers") or {}).get("jpeg")
-        return through_jpeg(pictures, jpeg["quality"], jpeg["subsampling"]) if jpeg else pictures
 
 
 def held_out_recipe(evidence: Evidence) -> Recipe | None:

@@ -1,13 +1,11 @@
 """The points of a layout of feature space: which images, what is known of each, and their features by epoch."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .tables import Evidence, MissingPart, ScoredSet
+from .tables import Evidence, or_none
 
 TRAIN, OUTLIERS = "train", "SD outliers"
 _SNAPSHOT_OUTLIERS = "outlier"
@@ -16,40 +14,26 @@ _EPOCHS_SHOWN = 6
 
 @dataclass(frozen=True, eq=False)
 class Points:
-    """Images, and where they lie in feature space, once or through training.
+    """Images, and where they lie in feature space, once or through training."""
 
-    Attributes:
-        frames: What each epoch is called, F of them.
-        features: float32 (F,N,D).
-        ids: str (N,).
-        sets: str (N,): `TRAIN`, `OUTLIERS` or a scored set's name.
-        clusters: int64 (N,): the cluster of a training image, of an outlier's source, and for a scored image
-            the one that g_in says; -1 where nobody says.
-        start_timesteps: int64 (N,), S of an outlier; -1 for other images, or where it is unknown.
-        target_labels: int64 (N,), the wrong label that an outlier was made with; -1 for other images.
-        scored_rows: int64 (N,), the image's row in its scored set; -1 for reference images.
-        same_in: The epochs that the one frame stands for, where no image is elsewhere in another one.
-    """
-
-    frames: tuple[str, ...]
-    features: np.ndarray
-    ids: np.ndarray
-    sets: np.ndarray
+    frames: tuple[str, ...]  # what each epoch is called, F of them
+    features: np.ndarray  # float32 (F,N,D)
+    ids: np.ndarray  # str (N,)
+    sets: np.ndarray  # str (N,): `TRAIN`, `OUTLIERS` or a scored set's name
+    # int64 (N,): the pseudo-label of a training image or of an outlier's source, g_in's answer for a scored
+    # image; -1 where unknown
     clusters: np.ndarray
-    start_timesteps: np.ndarray
-    target_labels: np.ndarray
-    scored_rows: np.ndarray
+    start_timesteps: np.ndarray  # int64 (N,), S of an outlier; -1 for other images, or where it is unknown
+    target_labels: np.ndarray  # int64 (N,), the wrong label that an outlier was made with; -1 for other images
+    scored_rows: np.ndarray  # int64 (N,), the image's row in its scored set; -1 for reference images
+    # the epochs that a single frame stands for, where features are the same in all of them
     same_in: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def spread(self, by_set: dict[str, np.ndarray]) -> np.ndarray:
-        """A column of the scored sets for these points, float64 (N,), NaN for images of no such set.
-
-        Args:
-            by_set: Values in each set's own order.
-        """
+        """Values of each set in its own order, for these points: float64 (N,), NaN where there is none."""
         found = np.full(len(self), np.nan)
         for name, values in by_set.items():
             here = (self.sets == name) & (self.scored_rows >= 0)
@@ -58,26 +42,19 @@ class Points:
 
 
 def moves(stack: np.ndarray) -> bool:
-    """Whether any image is elsewhere in another epoch, of features (F,N,D): with a frozen encoder none is."""
+    """Whether any image's features, of (F,N,D), change between epochs; with a frozen encoder none do."""
     return bool((stack != stack[:1]).any())
 
 
 def available_sets(evidence: Evidence, through_training: bool) -> list[str]:
-    """Sets that have points to show: training images, those scored, SD outliers.
-
-    Raises:
-        MissingPart: There are none.
-    """
+    """Sets with points: training images, scored sets, SD outliers. Raises MissingPart: there are none."""
     if through_training:
         _, roles, _ = evidence.snapshots
         names = [OUTLIERS if one == _SNAPSHOT_OUTLIERS else one for one in dict.fromkeys(roles.tolist())]
         return sorted(names, key=lambda one: (one != TRAIN, one == OUTLIERS))
     banks = evidence.banks
-    scored: list[str] = []
-    try:
-        scored = [name for name, one in evidence.sets.items() if one.features is not None and len(one)]
-    except MissingPart:
-        pass
+    sets = or_none(lambda: evidence.sets) or {}
+    scored = [name for name, one in sets.items() if one.features is not None and len(one)]
     return [TRAIN] * bool(len(banks.id_ids)) + scored + [OUTLIERS] * bool(len(banks.outlier_ids))
 
 
@@ -85,11 +62,9 @@ def final_points(evidence: Evidence, sets: Sequence[str], n: int, normalize: boo
     """Points of the finished detector's feature space.
 
     Args:
-        evidence: Whose.
         sets: Of `available_sets`, drawn in this order.
         n: How many points in all, shared out evenly over the sets; a small set's rest goes to the others. With
             more points the same ones stay and others join them.
-        normalize: Whether to bring features to length 1.
 
     Raises:
         MissingPart: The bundle has no banks.
@@ -114,17 +89,9 @@ def final_points(evidence: Evidence, sets: Sequence[str], n: int, normalize: boo
         features.append(all_features[taken])
         names.append(np.full(len(taken), name))
         rows.append(taken)
-    if not ids:
-        return _described(
-            evidence, ("after training",), np.empty((1, 0, 1), np.float32), np.array([], str), np.array([], str)
-        )
-    return _described(
-        evidence,
-        ("after training",),
-        _scaled(np.concatenate(features)[None], normalize),
-        np.concatenate(ids),
-        np.concatenate(names),
-    )
+    stack = _scaled(np.concatenate(features)[None], normalize) if ids else np.empty((1, 0, 1), np.float32)
+    columns = [np.concatenate(column) if ids else np.array([], str) for column in (ids, names)]
+    return _described(evidence, ("after training",), stack, *columns)
 
 
 def snapshot_points(evidence: Evidence, sets: Sequence[str], n: int, normalize: bool) -> Points:
@@ -134,10 +101,7 @@ def snapshot_points(evidence: Evidence, sets: Sequence[str], n: int, normalize: 
     encoder, one frame stands for every epoch.
 
     Args:
-        evidence: Whose.
-        sets: Of `available_sets`.
         n: How many points at most, evenly taken from each set.
-        normalize: Whether to bring features to length 1.
 
     Raises:
         MissingPart: The bundle has no snapshots.
@@ -197,7 +161,7 @@ def _described(
             for column, values in _outlier_columns(evidence).items():
                 {"cluster": clusters, "S": start, "target": targets}[column][here] = _by_id(ids[here], *values)
         else:
-            one = _scored(evidence, name)
+            one = (or_none(lambda: evidence.sets) or {}).get(name)
             if one is None:
                 continue
             rows[here] = _by_id(ids[here], one.ids, np.arange(len(one)))
@@ -207,32 +171,18 @@ def _described(
     return Points(frames, features, ids, sets, clusters, start, targets, rows)
 
 
-def _scored(evidence: Evidence, name: str) -> ScoredSet | None:
-    try:
-        return evidence.sets.get(name)
-    except MissingPart:
-        return None
-
-
 def _training_clusters(evidence: Evidence) -> tuple[np.ndarray, np.ndarray]:
-    try:
-        return evidence.banks.id_ids, evidence.banks.id_labels
-    except MissingPart:
-        pass
-    try:
-        return evidence.pseudo_labels.ids, evidence.pseudo_labels.labels
-    except MissingPart:
-        return np.array([], str), np.array([], np.int64)
+    if (banks := or_none(lambda: evidence.banks)) is not None:
+        return banks.id_ids, banks.id_labels
+    found = or_none(lambda: evidence.pseudo_labels)
+    return (np.array([], str), np.array([], np.int64)) if found is None else (found.ids, found.labels)
 
 
 def _outlier_columns(evidence: Evidence) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    try:
-        table = evidence.outliers
-    except MissingPart:
-        try:
-            return {"cluster": (evidence.banks.outlier_ids, evidence.banks.outlier_labels)}
-        except MissingPart:
-            return {}
+    table = or_none(lambda: evidence.outliers)
+    if table is None:
+        banks = or_none(lambda: evidence.banks)
+        return {} if banks is None else {"cluster": (banks.outlier_ids, banks.outlier_labels)}
     return {
         "cluster": (table.ids, table.labels),
         "S": (table.ids, table.table["start_timestep"].to_numpy().astype(np.int64)),

@@ -1,7 +1,5 @@
 """Where a number comes from: a few lines that every figure and table carries."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping
@@ -12,15 +10,7 @@ SHOWN_VERSIONS = ("sdviz", "torch", "diffusers", "numpy", "python")
 
 
 def provenance(bundle: Bundle, **settings: object) -> dict[str, str]:
-    """What made a figure, ready to be printed under it.
-
-    Args:
-        bundle: Whose numbers these are.
-        **settings: What else they depend on, such as k and alpha; a None is left out.
-
-    Returns:
-        bundle, its hash, its data set, configuration (SHA-256 of the resolved one), seeds, settings, versions.
-    """
+    """What made a figure, line by line, with the settings it depends on; a setting of None is left out."""
     m = bundle.manifest
     lines = {
         "bundle": bundle.path.name if bundle.path else "in memory",

@@ -1,7 +1,5 @@
 """Compares bundles by their manifests and reports; no network is opened."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,21 +31,13 @@ NO_MATTER = (
 
 @dataclass(frozen=True, eq=False)
 class BundleRecord:
-    """A bundle's manifest and report.
+    """A bundle's manifest and report."""
 
-    Attributes:
-        name: As in the menu.
-        path: Its folder.
-        manifest: bundle.json.
-        hash: SHA-256 of bundle.json.
-        report: report.json; None where it was never measured.
-    """
-
-    name: str
-    path: Path
-    manifest: Manifest
-    hash: str
-    report: Report | None
+    name: str  # as in the menu
+    path: Path  # its folder
+    manifest: Manifest  # bundle.json
+    hash: str  # SHA-256 of bundle.json
+    report: Report | None  # report.json; None where it was never measured
 
     @property
     def recipe(self) -> tuple[int, float] | None:
@@ -93,11 +83,7 @@ def _measured(record: BundleRecord) -> tuple[int, int]:
 
 
 def read_record(path: Path, name: str) -> BundleRecord:
-    """A bundle's manifest and report, each file checked by its SHA-256 before it is read.
-
-    Raises:
-        BundleError: No bundle, or one whose report was changed; the message names the file.
-    """
+    """Manifest and report, each checked by its SHA-256. Raises BundleError: no bundle, or a changed report."""
     manifest, digest = read_manifest(path)
     report = None
     if "report.json" in manifest.files:
@@ -143,21 +129,13 @@ def _checked(path: Path, manifest: Manifest, name: str) -> Path:
 
 @dataclass(frozen=True, eq=False)
 class RecipeMap:
-    """A measure over S and w.
+    """A measure over S and w."""
 
-    Attributes:
-        s: Values of S, rising.
-        w: Values of w, rising.
-        mean: float64 (w, S), NaN where no bundle was made so.
-        sd: The same over the bundles of a cell (n - 1); NaN with fewer than two.
-        n: int64 (w, S), how many bundles.
-    """
-
-    s: list[int]
-    w: list[float]
-    mean: np.ndarray
-    sd: np.ndarray
-    n: np.ndarray
+    s: list[int]  # values of S, rising
+    w: list[float]  # values of w, rising
+    mean: np.ndarray  # float64 (w, S), NaN where no bundle was made so
+    sd: np.ndarray  # the same over the bundles of a cell (n - 1); NaN with fewer than two
+    n: np.ndarray  # int64 (w, S), how many bundles
 
 
 def recipe_map(records: Sequence[BundleRecord], role: str) -> RecipeMap:

@@ -1,7 +1,5 @@
 """Computes Eq. 6 of every scored set for any k and alpha from one search of neighbours."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,39 +14,23 @@ QUERIES_AT_ONCE = 512
 
 @dataclass(frozen=True, eq=False)
 class SetScores:
-    """Eq. 6 of one set under some settings.
+    """Eq. 6 of one set under some settings."""
 
-    Attributes:
-        distance: float64 (N,).
-        votes: int64 (N,).
-        total: float64 (N,), distance + alpha * votes.
-    """
-
-    distance: np.ndarray
-    votes: np.ndarray
-    total: np.ndarray
+    distance: np.ndarray  # float64 (N,)
+    votes: np.ndarray  # int64 (N,)
+    total: np.ndarray  # float64 (N,), distance + alpha * votes
 
 
 @dataclass(frozen=True, eq=False)
 class Rescorer:
-    """The neighbours of every scored image, enough for any k up to `max_k`.
+    """The neighbours of every scored image, enough for any k up to `max_k`."""
 
-    Attributes:
-        normalize: Whether features were brought to unit length first.
-        max_k: The largest k that may be asked for.
-        neighbourhoods: By set.
-    """
-
-    normalize: bool
-    max_k: int
-    neighbourhoods: dict[str, Neighbourhood]
+    normalize: bool  # whether features were brought to unit length first
+    max_k: int  # the largest k that may be asked for
+    neighbourhoods: dict[str, Neighbourhood]  # by set
 
     def scores(self, k: int, alpha: float) -> dict[str, SetScores]:
-        """Eq. 6 of every set.
-
-        Raises:
-            ValueError: k outside 1..max_k, or alpha below 0.
-        """
+        """Eq. 6 of every set. Raises ValueError: k outside 1..max_k, or alpha below 0."""
         found = {}
         for name, near in self.neighbourhoods.items():
             s = near.scores(k, alpha)
@@ -64,16 +46,7 @@ def most_neighbours(n_id: int, own_k: int) -> int:
 def rescorer(
     evidence: Evidence, normalize: bool, on_progress: Callable[[float], None] | None = None
 ) -> Rescorer:
-    """Searches the neighbours of every scored image in the bundle's banks.
-
-    Args:
-        evidence: A bundle with scores, banks and the sets' features.
-        normalize: Whether to bring features to unit length first.
-        on_progress: Told the share done, 0..1.
-
-    Raises:
-        MissingPart: A part is not there.
-    """
+    """Searches the neighbours of every scored image in the bundle's banks. Raises MissingPart: no such part."""
     banks, sets = evidence.banks, evidence.sets
     without = [name for name, one in sets.items() if one.features is None]
     if without:

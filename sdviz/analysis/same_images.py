@@ -6,9 +6,8 @@ each id (column `id`, as the bundle's tables have it) the image's class (`label`
 its place among the images of that class in the original order (`nth`, from 0). No image is in it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -23,19 +22,23 @@ from ..data.decode import through_jpeg
 SAME_IMAGES = "same_images.parquet"
 
 
+def through_own_jpeg(bundle: Bundle, pictures: np.ndarray) -> np.ndarray:
+    """Pictures as the detector saw them: through JPEG if the run did that to its outliers, else unchanged."""
+    jpeg = ((bundle.manifest.config or {}).get("outliers") or {}).get("jpeg")
+    return through_jpeg(pictures, jpeg["quality"], jpeg["subsampling"]) if jpeg and len(pictures) else pictures
+
+
 def find_images(
     bundle: Bundle, ids: np.ndarray | Sequence[str], sources: Iterable[str] = (), pictures: bool = True
 ) -> Found:
-    """As `data.look_up`, and what is not found so in torchvision's files, where the bundle knows their order.
+    """Finds images as `data.look_up` does, then in torchvision's files if the bundle knows their order.
 
-    Those files are lossless. Where the bundle's outliers went through JPEG to be like its images, the images
-    found there do so, too: near to the file's own, not the same.
+    Those files are lossless. If the bundle's outliers were JPEG-coded to resemble its images, the images found
+    there are JPEG-coded as well; they are close to the file's own, not equal.
 
     Args:
         bundle: Whose tables have these ids.
         ids: str (N,).
-        sources: As `data.look_up`.
-        pictures: Whether to decode them, as there.
 
     Returns:
         In the order of `ids`.
@@ -46,7 +49,6 @@ def find_images(
     names = np.asarray(ids, str)
     if found.found.all() or path is None:
         return found
-    jpeg = ((bundle.manifest.config or {}).get("outliers") or {}).get("jpeg")
     place_of, lost = _places(str(path), bundle.hash), np.flatnonzero(~found.found)
     sets: dict[tuple[str, str], list[int]] = {}
     for row in lost.tolist():
@@ -70,13 +72,12 @@ def find_images(
             if pictures:
                 found.images[row] = whole.images[at]
         new = np.array([row for row in rows if found.found[row]], np.int64)
-        if pictures and jpeg and len(new):
-            found.images[new] = through_jpeg(found.images[new], jpeg["quality"], jpeg["subsampling"])
+        if pictures:
+            found.images[new] = through_own_jpeg(bundle, found.images[new])
         classes = found.class_names.astype(object)
         classes[new] = np.array(whole.class_names, dtype=object)[found.labels[new]]
-        found = Found(found.images, found.found, found.labels, classes.astype(str), found.missing)
-    missing = () if found.found.all() else found.missing
-    return Found(found.images, found.found, found.labels, found.class_names, missing)
+        found = replace(found, class_names=classes.astype(str))
+    return replace(found, missing=()) if found.found.all() else found
 
 
 @lru_cache(maxsize=2)

@@ -1,7 +1,5 @@
 """Layouts computed in advance and shipped with the bundles, so that the page Embeddings opens at once."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable, Iterator
@@ -18,7 +16,7 @@ from ..projection import (
     write_layouts,
 )
 from .points import OUTLIERS, TRAIN, Points, available_sets, final_points, snapshot_points
-from .tables import Evidence, MissingPart
+from .tables import Evidence, MissingPart, or_none
 
 FOLDER = ".layouts"
 USUAL_POINTS = 2_000
@@ -26,47 +24,30 @@ USUAL_POINTS = 2_000
 
 @dataclass(frozen=True)
 class View:
-    """What is laid out, and how.
+    """What is laid out, and how."""
 
-    Attributes:
-        through: Whether images are followed through training.
-        sets: Drawn ones, in the order of `available_sets`.
-        n: How many points at most.
-        unit_length: Whether features are brought to length 1 first.
-        layout: How they are laid out.
-    """
-
-    through: bool
-    sets: tuple[str, ...]
-    n: int
-    unit_length: bool
-    layout: LayoutSettings
+    through: bool  # whether images are followed through training
+    sets: tuple[str, ...]  # drawn ones, in the order of `available_sets`
+    n: int  # how many points at most
+    unit_length: bool  # whether features are brought to length 1 first
+    layout: LayoutSettings  # how they are laid out
 
     def points(self, evidence: Evidence) -> Points:
-        """Which images, and their features.
-
-        Raises:
-            MissingPart: The bundle has none to show.
-        """
+        """Which images, and their features. Raises MissingPart: the bundle has none to show."""
         draw = snapshot_points if self.through else final_points
         return draw(evidence, self.sets, self.n, self.unit_length)
 
 
 def usual_sets(evidence: Evidence, names: list[str]) -> list[str]:
     """All but the validation sets, which resemble their test sets."""
-    try:
-        roles = {name: one.role for name, one in evidence.sets.items()}
-    except MissingPart:
-        roles = {}
+    roles = {name: one.role for name, one in (or_none(lambda: evidence.sets) or {}).items()}
     return [name for name in names if roles.get(name) != "validation"] or names
 
 
 def figure_3_sets(evidence: Evidence, names: list[str]) -> list[str]:
     """Those of the paper's Figure 3: training images, one OOD set, the nearest there is, and the outliers."""
-    try:
-        ood = [name for name, one in evidence.ood_sets.items() if one.role in ("near", "far") and name in names]
-    except MissingPart:
-        ood = []
+    sets = or_none(lambda: evidence.ood_sets) or {}
+    ood = [name for name, one in sets.items() if one.role in ("near", "far") and name in names]
     return [name for name in names if name in (TRAIN, OUTLIERS, *ood[:1])]
 
 
@@ -114,15 +95,7 @@ def find_stored(
 
 
 def store_usual_layouts(evidence: Evidence, on_made: Callable[[View, Path, bool], None]) -> None:
-    """Makes the usual layouts that are not there yet.
-
-    Args:
-        evidence: Of a bundle on disk.
-        on_made: Told each view, its file, and whether it was made now.
-
-    Raises:
-        OSError: A file cannot be written.
-    """
+    """Makes the usual layouts that are missing; `on_made` gets view, file, and whether it was made now."""
     for view in usual_views(evidence):
         points = view.points(evidence)
         file = file_of(evidence, points, view.unit_length, view.layout)

@@ -1,11 +1,9 @@
 """A bundle's tables, opened when they are first asked for and checked against each other."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +15,8 @@ from ..data import OWN_KINDS
 from ..evaluation import OODReference, Report, ood_reference, read_report
 from ..outliers import Recipe
 
+T = TypeVar("T")
+
 HEADS = ("g_bin", "g_in", "g_out")
 HOW_TO_MAKE = "python -m sdviz run configs/shapes-quick.yaml"
 
@@ -25,30 +25,27 @@ class MissingPart(ValueError):
     """A bundle lacks what was asked for; the message says what, in one line."""
 
 
+def or_none(read: Callable[[], T]) -> T | None:
+    """What `read` returns, None where the bundle lacks that part."""
+    try:
+        return read()
+    except MissingPart:
+        return None
+
+
 @dataclass(frozen=True, eq=False)
 class ScoredSet:
-    """The held-out ID images or one OOD set, scored by Eq. 6 when the bundle was made.
+    """The held-out ID images or one OOD set, scored by Eq. 6 when the bundle was made."""
 
-    Attributes:
-        name: "test" for the ID images, else the set's name.
-        role: "id", "near", "far" or "validation".
-        ids: str (N,).
-        labels: int64 (N,), known classes, -1 where unknown.
-        distance: float64 (N,), the first term.
-        votes: int64 (N,), the second without alpha, 0..k.
-        total: float64 (N,).
-        features: float32 (N,D) of the detector; None in a bundle without them.
-        heads: Logits float32 by head, "g_bin" (N,2), "g_in" (N,C), "g_out" (N,C); empty without them.
-    """
-
-    name: str
-    role: str
-    ids: np.ndarray
-    labels: np.ndarray
-    distance: np.ndarray
-    votes: np.ndarray
-    total: np.ndarray
-    features: np.ndarray | None
+    name: str  # "test" for the ID images, else the set's name
+    role: str  # "id", "near", "far" or "validation"
+    ids: np.ndarray  # str (N,)
+    labels: np.ndarray  # int64 (N,), known classes, -1 where unknown
+    distance: np.ndarray  # float64 (N,), the first term
+    votes: np.ndarray  # int64 (N,), the second without alpha, 0..k
+    total: np.ndarray  # float64 (N,)
+    features: np.ndarray | None  # float32 (N,D) of the detector; None in a bundle without them
+    # Logits float32 by head, "g_bin" (N,2), "g_in" (N,C), "g_out" (N,C); empty without them
     heads: Mapping[str, np.ndarray]
 
     def __len__(self) -> int:
@@ -57,35 +54,21 @@ class ScoredSet:
 
 @dataclass(frozen=True, eq=False)
 class PseudoLabels:
-    """The clusters of the training images.
+    """The clusters of the training images."""
 
-    Attributes:
-        ids: str (N,).
-        labels: int64 (N,), 0..C-1.
-        confidence: float32 (N,), the largest probability, 0..1.
-    """
-
-    ids: np.ndarray
-    labels: np.ndarray
-    confidence: np.ndarray
+    ids: np.ndarray  # str (N,)
+    labels: np.ndarray  # int64 (N,), 0..C-1
+    confidence: np.ndarray  # float32 (N,), the largest probability, 0..1
 
 
 @dataclass(frozen=True, eq=False)
 class OutlierTable:
-    """How each outlier of the bank was made.
+    """How each outlier of the bank was made."""
 
-    Attributes:
-        ids: str (M,).
-        source_ids: str (M,), the training image that it was made of.
-        labels: int64 (M,), y~ of the source.
-        target_labels: int64 (M,), the wrong label that it was made with.
-        table: All of outliers.parquet.
-    """
-
-    ids: np.ndarray
-    source_ids: np.ndarray
-    labels: np.ndarray
-    target_labels: np.ndarray
+    ids: np.ndarray  # str (M,)
+    source_ids: np.ndarray  # str (M,), the training image that it was made of
+    labels: np.ndarray  # int64 (M,), y~ of the source
+    target_labels: np.ndarray  # int64 (M,), the wrong label that it was made with
     table: pa.Table
 
     def recipe(self, row: int) -> Recipe:
@@ -119,11 +102,6 @@ class Evidence:
     """
 
     def __init__(self, bundle: Bundle) -> None:
-        """Opens nothing yet.
-
-        Args:
-            bundle: Whose tables these are.
-        """
         self.bundle = bundle
 
     @cached_property
@@ -210,12 +188,7 @@ class Evidence:
 
     @cached_property
     def snapshots(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Features through detector training.
-
-        Returns:
-            float32 (epochs + 1, N, D), the first before any training; the role of each row, "train", "outlier"
-            or a set's, str (N,); and its id, str (N,).
-        """
+        """Features float32 (epochs + 1, N, D) from before training on; role and id of each row, str (N,)."""
         path = self._part("snapshots.safetensors", "detector training left no snapshots in it")
         table = pq.read_table(self._part("snapshots.parquet", "detector training left no snapshots in it"))
         with safe_open(str(path), "np") as file:

@@ -1,7 +1,5 @@
 """One image under Eq. 6: which set it is of, the terms of its score, and its place among the features."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -13,7 +11,7 @@ from ..data.imageset import permutation
 from ..detection.knn import unit_length
 from ..detection.score import Neighbourhood, SDScore
 from .rescoring import SetScores
-from .tables import Evidence, MissingPart, ScoredSet
+from .tables import Evidence, MissingPart, ScoredSet, or_none
 
 # groups of images other than the scored sets: the two banks, and images that the bundle has never seen
 TRAIN, OUTLIERS, OTHER = "train", "SD outliers", ""
@@ -23,41 +21,27 @@ MAP_OF_BANK, MAP_OF_SET = 600, 250
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """An image that a bundle's tables know, or a new one.
-
-    Attributes:
-        id: Its id.
-        group: The scored set that it is of, `TRAIN`, `OUTLIERS`, or `OTHER` for a new one.
-        role: "id", "near", "far" or "validation", "train", "outlier", "" for a new one.
-        row: In the set or bank, -1 for a new one.
-        features: float32 (D,); None where they are not kept and have to be computed.
-        heads: Logits by head, "g_bin" (2,), "g_in" (C,), "g_out" (C,); empty where they are not kept.
-        measured: Its line of scores.parquet, as sets of one; None outside the scored sets.
-    """
+    """An image that a bundle's tables know, or a new one."""
 
     id: str
-    group: str
-    role: str
-    row: int
-    features: np.ndarray | None = None
+    group: str  # the scored set that it is of, `TRAIN`, `OUTLIERS`, or `OTHER` for a new one
+    role: str  # "id", "near", "far" or "validation", "train", "outlier", "" for a new one
+    row: int  # in the set or bank, -1 for a new one
+    features: np.ndarray | None = None  # float32 (D,); None where they are not kept and have to be computed
+    # Logits by head, "g_bin" (2,), "g_in" (C,), "g_out" (C,); empty where they are not kept
     heads: Mapping[str, np.ndarray] = field(default_factory=dict)
+    # its line of scores.parquet, as sets of one; None outside the scored sets
     measured: SetScores | None = None
 
 
 def scored_sets(evidence: Evidence) -> dict[str, ScoredSet]:
     """The scored sets by name, none in a bundle that was never measured."""
-    try:
-        return evidence.sets
-    except MissingPart:
-        return {}
+    return or_none(lambda: evidence.sets) or {}
 
 
 def banks_of(evidence: Evidence) -> Banks | None:
     """The reference features, None in a bundle without them."""
-    try:
-        return evidence.banks
-    except MissingPart:
-        return None
+    return or_none(lambda: evidence.banks)
 
 
 def group_ids(evidence: Evidence) -> dict[str, np.ndarray]:
@@ -70,16 +54,7 @@ def group_ids(evidence: Evidence) -> dict[str, np.ndarray]:
 
 
 def find_sample(evidence: Evidence, one: str, prefer: str = "") -> Sample | None:
-    """An image by its id.
-
-    Args:
-        evidence: Where to look.
-        one: Its id.
-        prefer: The group to take it from where it is in several.
-
-    Returns:
-        None where neither a scored set nor a bank has it.
-    """
+    """An image by its id, of the group `prefer` if it is in several; None where no set or bank has it."""
     groups = group_ids(evidence)
     for name in sorted(groups, key=lambda name: name != prefer):
         rows = np.flatnonzero(groups[name] == one)
@@ -110,11 +85,7 @@ def sample_at(evidence: Evidence, group: str, row: int) -> Sample:
 
 
 def matching_ids(evidence: Evidence, text: str) -> tuple[list[str], int]:
-    """The ids that are this text, else those that contain it.
-
-    Returns:
-        The first five, and how many there are.
-    """
+    """The first five ids that are this text, else contain it, and how many there are."""
     everything = list(dict.fromkeys(one for ids in group_ids(evidence).values() for one in ids.tolist()))
     if text in everything:
         return [text], 1
@@ -146,7 +117,6 @@ def sample_to_begin_with(
     in a bundle that was never measured the first training image.
 
     Args:
-        evidence: Where to look.
         totals: float (N,), the scores of every scored set under the settings in use.
         threshold: In force; None where it is not known, then the bundle's own scores and threshold count.
 
@@ -184,19 +154,12 @@ def probabilities(logits: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class FeatureMap:
-    """A plane through the features, the one in which they spread most.
+    """A plane through the features, the one in which they spread most."""
 
-    Attributes:
-        normalize: Whether features are brought to unit length first.
-        places: float64 (n,2) of some images, by group.
-        ids: str (n,) of those.
-        explained: float64 (2,), the share of all spread that each axis has, 0..1.
-    """
-
-    normalize: bool
-    places: Mapping[str, np.ndarray]
-    ids: Mapping[str, np.ndarray]
-    explained: np.ndarray
+    normalize: bool  # whether features are brought to unit length first
+    places: Mapping[str, np.ndarray]  # float64 (n,2) of some images, by group
+    ids: Mapping[str, np.ndarray]  # str (n,) of those
+    explained: np.ndarray  # float64 (2,), the share of all spread that each axis has, 0..1
     _fit: PCA
 
     def place(self, features: np.ndarray) -> np.ndarray:
@@ -206,15 +169,7 @@ class FeatureMap:
 
 
 def feature_map(evidence: Evidence, normalize: bool) -> FeatureMap:
-    """The first two principal components of a fixed draw of both banks and every set.
-
-    Args:
-        evidence: A bundle with banks.
-        normalize: Whether to bring features to unit length first, as the distances are taken.
-
-    Raises:
-        MissingPart: A bundle without banks.
-    """
+    """The first two principal components of a fixed draw of all features. Raises MissingPart: no banks."""
     banks = evidence.banks
     parts = {TRAIN: (banks.id_features, banks.id_ids, MAP_OF_BANK)}
     if len(banks.outlier_ids):
@@ -238,19 +193,12 @@ def feature_map(evidence: Evidence, normalize: bool) -> FeatureMap:
 
 @dataclass(frozen=True)
 class Parts:
-    """The terms of one image's score.
+    """The terms of one image's score."""
 
-    Attributes:
-        distance: The first term of Eq. 6.
-        votes: Outliers among the k nearest of both banks.
-        alpha: Weight of a vote.
-        total: distance + alpha * votes.
-    """
-
-    distance: float
-    votes: int
-    alpha: float
-    total: float
+    distance: float  # the first term of Eq. 6
+    votes: int  # outliers among the k nearest of both banks
+    alpha: float  # weight of a vote
+    total: float  # distance + alpha * votes
 
 
 def score_parts(
@@ -259,10 +207,7 @@ def score_parts(
     """Eq. 6 of one image.
 
     Args:
-        sample: The image.
         near: Its neighbours; None in a bundle without banks.
-        k: Neighbours that count.
-        alpha: Weight of a vote.
         as_measured: k and normalisation are those that the bundle was measured with, so that distance and
             votes stand in its table.
 
@@ -290,7 +235,6 @@ def search_both(search: SDScore, features: np.ndarray, id_id: str, outlier_id: s
         features: float (N,D).
         id_id: Skipped among ID images: the image itself.
         outlier_id: Skipped among outliers: the one that the bank has of that image, "" for none.
-        k: How many.
 
     Raises:
         ValueError: As `SDScore.search`.

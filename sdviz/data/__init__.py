@@ -16,8 +16,6 @@ The data root is the environment variable SDVIZ_DATA, else `data/` under the wor
 at every call. Each kind of sets is one file in `sdviz.data.sources`.
 """
 
-from __future__ import annotations
-
 import difflib
 from pathlib import Path
 
@@ -53,6 +51,7 @@ __all__ = [
     "permutation",
     "prepare_upload",
     "splits",
+    "splits_here",
 ]
 
 # sets that every machine has
@@ -108,11 +107,7 @@ def load(
 
 
 def count(name: str, split: str | None = None, limit: int | None = None) -> int:
-    """How many images `load` would give, bad ones included, without decoding any.
-
-    Raises:
-        MissingDataError, DataError: As `load`.
-    """
+    """How many images `load` would give, bad ones included, without decoding any. Raises as `load`."""
     source, split = _source_and_split(name, split)
     n = source.count(name, split)
     return n if limit is None else min(n, limit)
@@ -125,15 +120,15 @@ def names() -> tuple[str, ...]:
 
 
 def splits(name: str) -> tuple[str, ...]:
-    """The splits of a set that are on this machine.
-
-    Raises:
-        MissingDataError: No such set on this machine; says how to get it.
-    """
-    present = _present_splits(name)
-    if not present:
+    """The splits of a set on this machine. Raises MissingDataError, which says how to get the set."""
+    if not (present := splits_here(name)):
         raise MissingDataError(_how_to_get(name, None))
-    return tuple(present)
+    return present
+
+
+def splits_here(name: str) -> tuple[str, ...]:
+    """The splits of a set that are on this machine, none where the set is not here."""
+    return tuple(_present_splits(name))
 
 
 def all_splits(name: str) -> tuple[str, ...]:
@@ -142,17 +137,7 @@ def all_splits(name: str) -> tuple[str, ...]:
 
 
 def masks(ids: np.ndarray) -> np.ndarray:
-    """The object masks of drawn images.
-
-    Args:
-        ids: str (N,), of sets that have masks.
-
-    Returns:
-        bool (N,H,W), True on the object.
-
-    Raises:
-        DataError: An id of another set, or of no image.
-    """
+    """Object masks, bool (N,H,W), of drawn images by id. Raises DataError: an id without a mask."""
     ids = np.asarray(ids, dtype=str)
     (source,) = (one for one in SOURCES if one.has_masks)
     return source.masks(ids)
@@ -164,15 +149,7 @@ def has_masks(name: str) -> bool:
 
 
 def download(name: str, root: Path | None = None) -> Path:
-    """Fetches a set of `DOWNLOADS`, train and test, into a folder and returns the folder.
-
-    Args:
-        name: Of the set.
-        root: The folder; None takes the data root.
-
-    Raises:
-        DataError: Another name, or a download that failed.
-    """
+    """Fetches a set of `DOWNLOADS` into a folder, else the data root. Raises DataError: it cannot be had."""
     if name not in DOWNLOADS:
         from .zenodo import RECORDS
 

@@ -1,7 +1,5 @@
 """Any picture file to a square uint8 RGB array, and many of them to one stack."""
 
-from __future__ import annotations
-
 import struct
 import warnings
 import zlib
@@ -20,17 +18,9 @@ SUFFIXES = frozenset(
 
 # What Pillow's decoders raise on bytes that are cut short or altered.
 _DECODER_FAULTS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    KeyError,
-    IndexError,
-    EOFError,
-    OverflowError,
-    struct.error,
-    zlib.error,
-)
+    OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError, OverflowError,
+    struct.error, zlib.error,
+)  # fmt: skip
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -42,8 +32,6 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _NAMED_AT_MOST = 5
-
-
 _JPEG_START = b"\xff\xd8\xff"
 
 
@@ -60,8 +48,6 @@ def decode_image(blob: bytes, size_px: int, max_side_px: int | None = None) -> n
     within, else as 0..255; of an animation the first frame is used.
 
     Args:
-        blob: The file's bytes.
-        size_px: Height and width of the result.
         max_side_px: A wider or higher picture is refused before it is decoded.
 
     Returns:
@@ -137,12 +123,7 @@ def _grey_levels(image: Image.Image, size_px: int) -> np.ndarray:
 
 
 class ImageStack:
-    """Decodes pictures into one array, keeps going over bad ones and reports them all at the end.
-
-    Args:
-        n: How many pictures will be added.
-        size_px: Their height and width once decoded.
-    """
+    """Decodes pictures into one array, keeps going over bad ones and reports them all at the end."""
 
     def __init__(self, n: int, size_px: int) -> None:
         self._images = np.empty((n, size_px, size_px, 3), np.uint8)
@@ -172,7 +153,6 @@ class ImageStack:
         """The decoded pictures.
 
         Args:
-            source: What they came from, for the message.
             on_error: "skip" warns of the bad ones and leaves them out.
 
         Returns:

@@ -23,24 +23,15 @@ class MissingDataError(DataError):
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Images with their labels and stable names.
+    """Images with their labels and stable names."""
 
-    Attributes:
-        name: The set's name, as given to `sdviz.data.load`.
-        split: The split's name.
-        images: uint8 (N,H,W,3).
-        labels: int64 (N,), -1 where unknown.
-        ids: str (N,), the same on every machine and in every run.
-        class_names: One name for each label from 0 upwards; empty where no label is known.
-        jpeg_share: The share of the set's files that are JPEG, 0..1; None where files do not say, as arrays.
-    """
-
-    name: str
+    name: str  # the set's name, as given to `sdviz.data.load`
     split: str
-    images: np.ndarray
-    labels: np.ndarray
-    ids: np.ndarray
-    class_names: tuple[str, ...]
+    images: np.ndarray  # uint8 (N,H,W,3)
+    labels: np.ndarray  # int64 (N,), -1 where unknown
+    ids: np.ndarray  # str (N,), the same on every machine and in every run
+    class_names: tuple[str, ...]  # one name for each label from 0 upwards; empty where no label is known
+    # the share of the set's files that are JPEG, 0..1; None where files do not say, as arrays
     jpeg_share: float | None = None
 
     def __post_init__(self) -> None:

@@ -1,7 +1,5 @@
 """Finds single images by their ids without loading whole sets."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -15,21 +13,13 @@ from .sources import SOURCES, sources_of
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """Images found by their ids.
+    """Images found by their ids."""
 
-    Attributes:
-        images: uint8 (N,H,W,3), mid-grey where an image was not found.
-        found: bool (N,).
-        labels: int64 (N,), the class, -1 where it is unknown.
-        class_names: str (N,), its name, "" where it is unknown.
-        missing: One line for each set that could not be opened.
-    """
-
-    images: np.ndarray
-    found: np.ndarray
-    labels: np.ndarray
-    class_names: np.ndarray
-    missing: tuple[str, ...]
+    images: np.ndarray  # uint8 (N,H,W,3), mid-grey where an image was not found
+    found: np.ndarray  # bool (N,)
+    labels: np.ndarray  # int64 (N,), the class, -1 where it is unknown
+    class_names: np.ndarray  # str (N,), its name, "" where it is unknown
+    missing: tuple[str, ...]  # one line for each set that could not be opened
 
 
 # a set's name and split, and its source
@@ -37,10 +27,7 @@ _Place: TypeAlias = tuple[str, str, Source]
 
 
 def look_up(
-    ids: np.ndarray | Sequence[str],
-    sources: Iterable[str] = (),
-    size_px: int = 32,
-    pictures: bool = True,
+    ids: np.ndarray | Sequence[str], sources: Iterable[str] = (), size_px: int = 32, pictures: bool = True
 ) -> Found:
     """Finds images by their ids, each once or more, in any order.
 
@@ -95,11 +82,7 @@ def look_up(
 
 
 def _places(head: str, own: list[tuple[str, Source]]) -> list[tuple[str, _Place | str]]:
-    """Where ids that begin with `head`, as "cifar10/test", may be found.
-
-    Returns:
-        What such an id begins with, and the set, or one line on why it cannot be found.
-    """
+    """Where ids such as "cifar10/test/..." may be: how they begin, and the set or why there is none."""
     name, _, split = head.partition("/")
     for path_name, source in own:
         (only,) = source.splits(path_name)

@@ -1,7 +1,5 @@
 """What a kind of image sets has to say of itself: the base class of the files in `sdviz.data.sources`."""
 
-from __future__ import annotations
-
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -26,25 +24,18 @@ class Source(ABC):
 
     A source answers for names of its own (`built_in`), or for names that begin with a kind and a colon
     (`kinds`), or, with neither, for sets under the data root (`names`).
-
-    Attributes:
-        order: Its place in lists of names. Where two sources have the same split, the smaller one is read.
-        built_in: Names of sets that are on every machine. No other source answers for them.
-        kinds: As "folder" for names such as folder:PATH. Such a set has one split, and as nothing but its
-            file's name tells it from others, its ids end in "@" and a hash of the picture.
-        on_form: Those kinds that a form offers -> what to call one, and the path of an example.
-        downloads: Names that `download` takes -> bytes to fetch.
-        size_px: The only height and width that its images have; None where they are resized.
-        has_masks: Whether `masks` takes its ids.
     """
 
-    order: int = 100
-    built_in: tuple[str, ...] = ()
+    order: int = 100  # its place in lists of names; of two sources with the same split the smaller one is read
+    built_in: tuple[str, ...] = ()  # names of sets that are on every machine. No other source answers for them.
+    # as "folder" for names such as folder:PATH. Such a set has one split; its ids end in "@" and a hash of the
+    # picture, since two files may have the same name.
     kinds: tuple[str, ...] = ()
+    # kinds that a form offers -> their title there, and the path of an example
     on_form: Mapping[str, tuple[str, str]] = {}
-    downloads: Mapping[str, int] = {}
-    size_px: int | None = None
-    has_masks: bool = False
+    downloads: Mapping[str, int] = {}  # names that `download` takes -> bytes to fetch
+    size_px: int | None = None  # the only height and width that its images have; None where they are resized
+    has_masks: bool = False  # whether `masks` takes its ids
 
     def names(self) -> tuple[str, ...]:
         """The names that it finds under the data root."""
@@ -68,7 +59,6 @@ class Source(ABC):
             name: One that this source answers for.
             split: One of `splits(name)`.
             choose: Chooses the rows, in the order wanted.
-            size_px: Height and width of the images.
             on_error: What to do about a picture that cannot be decoded.
             pictures: Without, the caller needs labels and ids alone: pixels may be left out, (N,0,0,3), and the
                 hash in an id as well.
@@ -79,11 +69,7 @@ class Source(ABC):
 
     @abstractmethod
     def count(self, name: str, split: str) -> int:
-        """How many rows there are, without decoding a picture.
-
-        Raises:
-            DataError: As `load`.
-        """
+        """How many rows there are, without decoding a picture. Raises DataError: as `load`."""
 
     def id_prefix(self, name: str, split: str) -> str:
         """What the ids of a set begin with; the row follows."""
@@ -93,10 +79,7 @@ class Source(ABC):
         """Images by their ids.
 
         Args:
-            name: As in `load`.
-            split: As in `load`.
             ids: str (N,), each begins with `id_prefix`.
-            size_px: As in `load`.
             pictures: As in `load`; without, the hash in an id is taken for true.
 
         Returns:
@@ -119,11 +102,7 @@ class Source(ABC):
         return replace(some, ids=np.array([asked.get(one, one) for one in some.ids.tolist()], dtype=str))
 
     def masks(self, ids: np.ndarray) -> np.ndarray:
-        """The object masks of some of its images, bool (N,H,W).
-
-        Raises:
-            DataError: An id that is not of this source.
-        """
+        """The object masks of some of its images, bool (N,H,W). Raises DataError: an id of another source."""
         raise NotImplementedError
 
     def name_of(self, path: Path) -> str | None:
@@ -131,11 +110,7 @@ class Source(ABC):
         return None
 
     def download(self, name: str, root: Path) -> None:
-        """Fetches a set of `downloads` into a folder.
-
-        Raises:
-            DataError: A download that failed.
-        """
+        """Fetches a set of `downloads` into a folder. Raises DataError: a download that failed."""
         raise NotImplementedError(name)
 
     @property
@@ -145,11 +120,7 @@ class Source(ABC):
 
 
 def path_in(name: str) -> Path:
-    """The path in a name such as folder:PATH.
-
-    Raises:
-        DataError: There is none.
-    """
+    """The path in a name such as folder:PATH. Raises DataError: there is none."""
     kind, _, path = name.partition(":")
     if not path:
         raise DataError(f"{name} needs a path, as in {kind}:PATH")

@@ -1,7 +1,5 @@
 """Uploaded pictures, of any size and mode."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 
@@ -20,8 +18,6 @@ def prepare_upload(file_bytes: bytes, name: str, size_px: int = 32) -> np.ndarra
 
     Args:
         file_bytes: The file as it came.
-        name: Its name, for the error.
-        size_px: Height and width of the result.
 
     Returns:
         uint8 (size_px,size_px,3).
@@ -43,7 +39,6 @@ def from_uploads(files: Sequence[tuple[str, bytes]], size_px: int = 32) -> tuple
 
     Args:
         files: (name, bytes) of each.
-        size_px: Height and width of the result.
 
     Returns:
         The set, unlabelled and in the order given, empty where no file is usable; and one line for each

@@ -1,7 +1,5 @@
 """Records of Zenodo: the paper's own outliers, fetched file by file, checked, and resumed after a break."""
 
-from __future__ import annotations
-
 import hashlib
 import http.client
 import json
@@ -30,20 +28,12 @@ OnProgress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class RecordFile:
-    """A file of a record.
+    """A file of a record."""
 
-    Attributes:
-        name: Without a path.
-        size: Bytes.
-        algorithm: Of the checksum, "md5" as a rule.
-        checksum: Hex digits.
-        address: Where it is.
-    """
-
-    name: str
-    size: int
-    algorithm: str
-    checksum: str
+    name: str  # without a path
+    size: int  # bytes
+    algorithm: str  # of the checksum, "md5" as a rule
+    checksum: str  # hex digits
     address: str
 
 
@@ -54,7 +44,6 @@ def download(name: str, root: Path, on_progress: OnProgress | None = None) -> tu
 
     Args:
         name: Of `RECORDS`.
-        root: The data root.
         on_progress: Told (file, bytes there, bytes in all) as they come.
 
     Returns:
@@ -76,11 +65,7 @@ def download(name: str, root: Path, on_progress: OnProgress | None = None) -> tu
 
 
 def how_to_open(path: Path) -> tuple[str, ...]:
-    """What to call something that `download` fetched, so that sdviz opens it; or that it does not.
-
-    Returns:
-        Names as `sdviz.data.load` takes them, as in "npz:PATH"; of a folder one or more. Else one sentence.
-    """
+    """The names that open what `download` fetched, as in "npz:PATH", or a sentence that nothing does."""
     inside = sorted(one for one in path.rglob("*") if one.is_file() and not one.name.startswith("."))
     found = tuple(name for one in (path, *inside) for source in SOURCES if (name := source.name_of(one)))
     if found:
@@ -92,11 +77,7 @@ def how_to_open(path: Path) -> tuple[str, ...]:
 
 
 def list_files(record: str) -> tuple[RecordFile, ...]:
-    """The files of a record, by the records API at SDVIZ_ZENODO, else at Zenodo.
-
-    Raises:
-        DataError: As `download`.
-    """
+    """The files of a record, by the API at SDVIZ_ZENODO, else at Zenodo. Raises DataError: as `download`."""
     address = f"{(os.environ.get('SDVIZ_ZENODO') or API).rstrip('/')}/{record}"
     try:
         with urllib.request.urlopen(address, timeout=_TIMEOUT_SEC) as answer:

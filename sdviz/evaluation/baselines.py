@@ -1,7 +1,5 @@
 """Other methods: their scores as a table, and their figures as a part of the report."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,18 +13,12 @@ from .sets import Evaluation, mean_over_sets, measure
 
 @dataclass(frozen=True, eq=False)
 class BaselineScores:
-    """The scores of one method.
+    """The scores of one method."""
 
-    Attributes:
-        key: Its name in files.
-        title: Its name for readers.
-        settings: What the configuration sets for it.
-        scores: By set, the held-out ID images under the name of the ID set: float64 (N,), higher is more OOD.
-    """
-
-    key: str
-    title: str
-    settings: Mapping[str, Any]
+    key: str  # its name in files
+    title: str  # its name for readers
+    settings: Mapping[str, Any]  # what the configuration sets for it
+    # by set, the held-out ID images under the name of the ID set: float64 (N,), higher is more OOD
     scores: Mapping[str, np.ndarray]
 
 
@@ -58,9 +50,7 @@ def baseline_report(method: Evaluation, one: BaselineScores, bootstrap: int, see
 
     Args:
         method: Our own evaluation, over the same images.
-        one: The method's scores.
         bootstrap: Resamples for the AUROC intervals; 0 leaves them out.
-        seed: Of the resamples.
 
     Raises:
         ValueError: As `baseline_table`; scores that are not finite.

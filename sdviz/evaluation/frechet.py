@@ -1,7 +1,5 @@
 """Frechet distance between two sets of features; called FID on Inception features only."""
 
-from __future__ import annotations
-
 import io
 import pickle
 from pathlib import Path
@@ -115,9 +113,7 @@ def distance_name(encoder: str) -> str:
 
 
 def inception_features(
-    images: np.ndarray,
-    weights_path: str | Path,
-    device: str | torch.device = "auto",
+    images: np.ndarray, weights_path: str | Path, device: str | torch.device = "auto"
 ) -> np.ndarray:
     """Pooled features of the Inception network of 2015-12-05, which FID is defined by; float32 (N,2048).
 
@@ -127,7 +123,6 @@ def inception_features(
     Args:
         images: uint8 (N,H,W,3).
         weights_path: torch-fidelity's weights file; only tensors are read from it, never code.
-        device: Where to compute.
 
     Raises:
         InceptionError: torch-fidelity or the weights are not there, or they are damaged or another network's.
@@ -138,11 +133,7 @@ def inception_features(
 
 
 def check_inception(weights_path: str | Path) -> None:
-    """Opens the weights and builds the network, so that a run does not end for want of them.
-
-    Raises:
-        InceptionError: As `inception_features`.
-    """
+    """Builds the network before a run needs it. Raises InceptionError: as `inception_features`."""
     _inception(Path(weights_path).expanduser())
 
 
@@ -158,7 +149,7 @@ def _inception(path: Path) -> torch.nn.Module:
     except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
         raise InceptionError(f"{path}: damaged, or holds more than weights") from error
 
-    # its constructor opens its file as a pickle of anything: it gets one that holds what was just read
+    # its constructor would unpickle any file: it gets one with the tensors that were just read
     safe = io.BytesIO()
     torch.save(state, safe)
     safe.seek(0)

@@ -1,7 +1,5 @@
 """How much an outlier kept of its source image, and whether the object changed."""
 
-from __future__ import annotations
-
 import numpy as np
 from scipy.ndimage import binary_dilation
 
@@ -10,15 +8,7 @@ _EDGE_PX = 2
 
 
 def dilate(masks: np.ndarray, radius_px: int) -> np.ndarray:
-    """Widens each mask to all pixels whose row and column are within the radius of one of its pixels.
-
-    Args:
-        masks: bool (N,H,W).
-        radius_px: At least 0.
-
-    Returns:
-        bool (N,H,W).
-    """
+    """Widens masks, bool (N,H,W), to all pixels within `radius_px`, at least 0, in row and column."""
     if radius_px < 0:
         raise ValueError(f"radius_px {radius_px} is below 0")
     width = 2 * radius_px + 1
@@ -54,15 +44,7 @@ def background_psnr(original: np.ndarray, edited: np.ndarray, masks: np.ndarray)
 
 
 def share_changed(before: np.ndarray, after: np.ndarray) -> float:
-    """The share of images whose predicted class changed, 0..1.
-
-    Args:
-        before: int (N,), classes of the originals.
-        after: int (N,), classes of the outliers.
-
-    Raises:
-        ValueError: Columns that differ in length, or are empty.
-    """
+    """The share of images whose class, int (N,), changed, 0..1. Raises ValueError: columns that do not fit."""
     if before.shape != after.shape or len(before) == 0:
         raise ValueError(f"classes must be two equal, non-empty columns, not {before.shape} and {after.shape}")
     return float((before != after).mean())

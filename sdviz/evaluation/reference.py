@@ -1,6 +1,4 @@
-"""Reads one score: its percentile among ID scores, and whether it is flagged."""
-
-from __future__ import annotations
+"""What one score means: its percentile among ID scores, and whether it is flagged."""
 
 from dataclasses import dataclass
 
@@ -12,15 +10,10 @@ from ..detection.score import Scores
 
 @dataclass(frozen=True, eq=False)
 class OODReference:
-    """ID scores to read others against.
+    """ID scores that other scores are compared with."""
 
-    Attributes:
-        id_scores: float64 (N,), ascending.
-        threshold: The largest score that is not flagged, see `id_recall_threshold`.
-    """
-
-    id_scores: np.ndarray
-    threshold: float
+    id_scores: np.ndarray  # float64 (N,), ascending
+    threshold: float  # the largest score that is not flagged, see `id_recall_threshold`
 
     def percentile(self, scores: np.ndarray) -> np.ndarray:
         """How many % of the ID scores each score is ABOVE: "more OOD than 97 % of ID".
@@ -63,16 +56,9 @@ def ood_reference(id_scores: np.ndarray) -> OODReference:
 
 
 def id_recall_threshold(id_scores: np.ndarray) -> float:
-    """The smallest ID score t such that at least 95 % of ID scores are at most t; above t is called OOD.
-
-    Args:
-        id_scores: (N,).
-
-    Raises:
-        ValueError: No scores, or NaN or infinite ones.
-    """
+    """The smallest of the ID scores, (N,) and finite, that at least 95 % of them do not exceed."""
     ordered = np.sort(_finite("ID scores", id_scores))
-    # ceil(0.95 N) in whole numbers, for 0.95 is none that floats have
+    # ceil(0.95 N) in whole numbers: 0.95 is not exact as a float
     return float(ordered[-(-95 * len(ordered) // 100) - 1])
 
 

@@ -1,18 +1,14 @@
 """The tree of a report.json: what a run measured. docs/report.md lists its keys with the descriptions here."""
 
-from __future__ import annotations
-
 import json
 import platform
-import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from types import NoneType
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from .. import __version__
 from ..config.nodes import Node
@@ -207,9 +203,7 @@ class Report(Measured):
     config_sha256: str = Field(description="of the resolved configuration")
 
 
-# --------------------------------------------------------------------------------------------------
-# Made and read
-# --------------------------------------------------------------------------------------------------
+# --- made and read --------------------------------------------------------------------------------
 
 
 def make_report(
@@ -230,8 +224,6 @@ def make_report(
     Args:
         method: `Evaluation.report` of the detector.
         controls: Name -> `Evaluation.report` of that control, with "differences" (`control_report`).
-        bootstrap: Resamples of all intervals.
-        bootstrap_seed: Their seed.
         seeds: Stage -> seed; "run" is the one that tables name a run by.
         config_sha256: Of the resolved configuration.
         id_accuracy: Of `id_accuracy`.
@@ -260,15 +252,7 @@ def make_report(
 
 
 def parse_report(text: str | bytes, where: str) -> Report:
-    """The report that JSON text holds.
-
-    Args:
-        text: JSON.
-        where: What errors call it.
-
-    Raises:
-        ReportError: Not JSON, or not such a tree.
-    """
+    """The report in JSON text; `where` is its name in errors. Raises ReportError: not JSON or no such tree."""
     try:
         return Report.model_validate_json(text)
     except ValidationError as error:
@@ -278,11 +262,7 @@ def parse_report(text: str | bytes, where: str) -> Report:
 
 
 def read_report(path: str | Path) -> Report:
-    """A report.json.
-
-    Raises:
-        ReportError: No such file, or no report of this format; the message names the file.
-    """
+    """Reads a report.json. Raises ReportError, which names the file: none there, or of another format."""
     path = Path(path)
     try:
         text = path.read_bytes()
@@ -319,7 +299,6 @@ def cluster_report(clusters: np.ndarray, classes: np.ndarray, n_clusters: int, s
     Args:
         clusters: int64 (N,), 0..C-1.
         classes: int64 (N,), -1 where unknown.
-        n_clusters: C.
         source: Where the pseudo-labels come from.
 
     Raises:
@@ -337,28 +316,3 @@ def cluster_report(clusters: np.ndarray, classes: np.ndarray, n_clusters: int, s
         "nmi": None if found is None else found.nmi,
         "ari": None if found is None else found.ari,
     }
-
-
-# --------------------------------------------------------------------------------------------------
-# Its keys
-# --------------------------------------------------------------------------------------------------
-
-
-def report_keys() -> dict[str, str]:
-    """Every key of report.json and what it means; `<set>` stands for the name of any set."""
-    return dict(_keys(Report, ""))
-
-
-def _keys(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str]]:
-    for name, field in model.model_fields.items():
-        path = f"{prefix}{name}"
-        kind = field.annotation
-        extra = field.json_schema_extra
-        named: Any = extra.get("by", []) if isinstance(extra, dict) else []
-        for part in named:
-            path += f".<{part}>"
-            kind = typing.get_args(kind)[1]
-        yield path, field.description or ""
-        inner = [k for k in typing.get_args(kind) if k is not NoneType] or [kind]
-        if isinstance(inner[0], type) and issubclass(inner[0], BaseModel):
-            yield from _keys(inner[0], path + ".")

@@ -1,7 +1,5 @@
 """Eq. 6 over the sets of a run: how well scores tell OOD from ID, by distance, by votes and by both."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -37,32 +35,19 @@ SCORES_SCHEMA = pa.schema(
 
 @dataclass(frozen=True, eq=False)
 class FeatureSet:
-    """Features of one set of images, and the part it plays.
+    """Features of one set of images, and the part it plays."""
 
-    Attributes:
-        name: What reports and tables call it.
-        role: "id" for the held-out ID images, else "near", "far", "validation" or "sd".
-        split: The split's name.
-        features: float32 (N,D).
-        ids: str (N,), each once.
-        labels: int64 (N,), known classes, -1 where unknown.
-        heads: Logits, float32: "g_bin" (N,2), "g_in" (N,C), "g_out" (N,C); None without a detector.
-    """
-
-    name: str
-    role: Role
+    name: str  # what reports and tables call it
+    role: Role  # "id" for the held-out ID images, else "near", "far", "validation" or "sd"
     split: str
-    features: np.ndarray
-    ids: np.ndarray
-    labels: np.ndarray
+    features: np.ndarray  # float32 (N,D)
+    ids: np.ndarray  # str (N,), each once
+    labels: np.ndarray  # int64 (N,), known classes, -1 where unknown
+    # logits, float32: "g_bin" (N,2), "g_in" (N,C), "g_out" (N,C); None without a detector
     heads: Mapping[str, np.ndarray] | None = None
 
     def check(self, feature_dim: int) -> None:
-        """Raises ValueError, naming set and fault, where it cannot be scored.
-
-        Args:
-            feature_dim: D of the banks.
-        """
+        """Raises ValueError, naming set and fault, where it cannot be scored. `feature_dim`: D of the banks."""
         n = len(self.features)
         if self.role not in ("id", *OOD_ROLES):
             raise ValueError(f"{self.name}: role {self.role!r} is not one of id, {', '.join(OOD_ROLES)}")
@@ -86,14 +71,10 @@ class FeatureSet:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What `evaluate` found.
+    """What `evaluate` found."""
 
-    Attributes:
-        report: The tree `sdviz.evaluation.report.Measured`, plain dicts, lists and numbers.
-        scores: One row an image, `SCORES_SCHEMA`; heads are null without a detector. Higher is more OOD.
-    """
-
-    report: dict[str, Any]
+    report: dict[str, Any]  # the tree `sdviz.evaluation.report.Measured`, plain dicts, lists and numbers
+    # one row an image, `SCORES_SCHEMA`; heads are null without a detector. Higher is more OOD.
     scores: pa.Table
 
 
@@ -120,8 +101,6 @@ def evaluate(
         sets: Exactly one of role "id"; any number of others, with names of their own.
         score: k, alpha and whether features are brought to unit length.
         bootstrap: Resamples for the AUROC intervals; 0 leaves them out.
-        seed: Of the resamples.
-        device: Where to search for neighbours.
 
     Raises:
         ValueError: Sets that do not fit, empty ones, features that are not finite, k above what the banks hold.
@@ -183,7 +162,6 @@ def measure(id_scores: np.ndarray, ood_scores: np.ndarray, bootstrap: int, seed:
         id_scores: (N,), higher is more OOD.
         ood_scores: (M,).
         bootstrap: Resamples for the AUROC interval; 0 leaves it out.
-        seed: Of the resamples.
     """
     interval = None
     if bootstrap:
@@ -199,14 +177,7 @@ def measure(id_scores: np.ndarray, ood_scores: np.ndarray, bootstrap: int, seed:
 
 
 def mean_metrics(results: Mapping[str, SetResult]) -> dict[str, dict[str, MeanMetrics]]:
-    """Means over the sets of each role, every set counting the same whatever its size.
-
-    Args:
-        results: By set.
-
-    Returns:
-        role -> mode -> means; a role without sets is left out.
-    """
+    """Means over the sets of each role, by role and mode, every set counting the same whatever its size."""
     means: dict[str, dict[str, MeanMetrics]] = {}
     roles = {name: one.role for name, one in results.items()}
     for mode in dict.fromkeys(mode for one in results.values() for mode in one.modes):
@@ -217,12 +188,7 @@ def mean_metrics(results: Mapping[str, SetResult]) -> dict[str, dict[str, MeanMe
 
 
 def mean_over_sets(results: Mapping[str, ModeMetrics], roles: Mapping[str, str]) -> dict[str, MeanMetrics]:
-    """Means of one score over the sets of each role, every set counting the same.
-
-    Args:
-        results: By set.
-        roles: The role of each set.
-    """
+    """Means of one score over the sets of each role, every set counting the same."""
     keys = [key for key in MeanMetrics.model_fields if key != "n_sets"]
     means: dict[str, MeanMetrics] = {}
     for role in OOD_ROLES:
@@ -244,10 +210,8 @@ def compare_auroc(
     Args:
         scores_a: A table of `evaluate`.
         scores_b: Another one over the same ID images and the same images of the set, in any order.
-        name: The OOD set.
         mode: "distance", "votes" or "both".
         n: Resamples; 0 leaves the interval out.
-        seed: Of the resamples.
 
     Returns:
         {"auroc": difference a - b, "interval": [low, high] at 95 % or None}.
@@ -279,7 +243,6 @@ def control_report(method: Evaluation, control: Evaluation, n: int, seed: int) -
         method: Of the detector.
         control: Of the control, over the same images.
         n: Resamples of the paired intervals; 0 leaves them out.
-        seed: Of the resamples.
 
     Raises:
         ValueError: The two are not over the same images.

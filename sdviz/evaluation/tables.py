@@ -1,7 +1,5 @@
 """Tables over runs: mean and spread over seeds, with the controls."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from .report import MeanMetrics, Measured, ModeMetrics, Report, ReportError
@@ -32,11 +30,7 @@ FRECHET_NAMES = {
 
 
 class SameSeedsError(ReportError):
-    """Two reports whose seeds are the same.
-
-    Attributes:
-        pair: Which two.
-    """
+    """Two reports, `pair`, have the same seeds."""
 
     def __init__(self, pair: tuple[int, int]) -> None:
         super().__init__("two of the runs have the same seeds: the spread over them would say nothing")
@@ -134,9 +128,7 @@ def _about(reports: Sequence[Report], labels: Sequence[str]) -> str:
     )
 
 
-# --------------------------------------------------------------------------------------------------
-# Rows
-# --------------------------------------------------------------------------------------------------
+# --- rows -----------------------------------------------------------------------------------------
 
 Rows = tuple[list[str], list[list[str]]]
 
@@ -149,7 +141,7 @@ def _auroc_rows(reports: Sequence[Report]) -> Rows:
     systems += [[r.controls[c] for r in reports] for c in controls]
     rows = []
     for name, role, n in _lines(reports[0]):
-        for mode in _modes(reports[0], name, role):
+        for mode in (mode for mode in MODE_NAMES if mode in _metrics(reports[0], name, role)):
             found = [[_metrics(m, name, role).get(mode) for m in system] for system in systems]
             rows.append([name, role, n, MODE_NAMES[mode], *(_cell(of, "auroc") for of in found)])
     return header, rows
@@ -196,7 +188,6 @@ def _difference_rows(reports: Sequence[Report], labels: Sequence[str]) -> Rows:
 
 
 def _cluster_rows(reports: Sequence[Report]) -> Rows:
-    """One row: how well clusters and g_in agree with what is known."""
     clusters = [r.clusters for r in reports if r.clusters is not None]
     accuracy = [r.id_accuracy for r in reports if r.id_accuracy is not None]
     columns: dict[str, list[float | None]] = {
@@ -237,13 +228,7 @@ def _metrics(of: Measured, name: str, role: str) -> Mapping[str, ModeMetrics | M
     return of.results[name].modes if name in of.results else of.means[role]
 
 
-def _modes(report: Report, name: str, role: str) -> list[str]:
-    return [mode for mode in MODE_NAMES if mode in _metrics(report, name, role)]
-
-
-# --------------------------------------------------------------------------------------------------
-# Cells
-# --------------------------------------------------------------------------------------------------
+# --- cells ----------------------------------------------------------------------------------------
 
 
 def _cell(found: Sequence[ModeMetrics | MeanMetrics | None], key: str) -> str:

@@ -1,7 +1,5 @@
 """Writes every table, as Markdown or CSV, and means with their spread."""
 
-from __future__ import annotations
-
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,8 +23,6 @@ def csv_table(
     """A table as CSV below lines that begin with #; `pandas.read_csv(comment="#")` skips those.
 
     Args:
-        header: Names of the columns.
-        rows: Their values.
         provenance: Where the numbers come from: a line each.
         title: The first line, "" for none.
         quote_texts: Puts every text in quotes, so that a # in one begins no comment.

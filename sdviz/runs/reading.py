@@ -92,12 +92,12 @@ class OutlierSample:
     Attributes:
         images: uint8 (n,H,W,3).
         labels: What each source is, "" if unknown.
-        told: What each was told to be, "" if unknown.
+        target_labels: The wrong label of each, "" if unknown.
     """
 
     images: np.ndarray
     labels: list[str]
-    told: list[str]
+    target_labels: list[str]
     shards: int
 
 

@@ -1,7 +1,5 @@
 """Scripts and styles: each is a file beside the module that sends it, with the module's own name."""
 
-from __future__ import annotations
-
 from importlib import resources
 
 import streamlit as st

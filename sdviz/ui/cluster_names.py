@@ -1,7 +1,5 @@
 """Names of clusters on the pages: the bundle's own, or those that people gave on Pseudo-labels."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

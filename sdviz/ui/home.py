@@ -1,7 +1,5 @@
 """The landing page, below its title."""
 
-from __future__ import annotations
-
 import numpy as np
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
@@ -18,7 +16,7 @@ from sdviz.ui.cache.outliers import make_outliers
 from sdviz.ui.cluster_names import usual_names
 from sdviz.ui.components.picture_grid import Cell, Label, picture_grid
 from sdviz.ui.outliers import clusters_of
-from sdviz.ui.page import LAB, PageContext, open_page, show_missing_bundle
+from sdviz.ui.page import LAB, OUTLIERS_LIVE, PageContext, open_page, show_missing_bundle
 from sdviz.ui.pictures import ID_COLOUR, NEUTRAL_COLOUR, OUTLIER_COLOUR, data_uri
 from sdviz.ui.text import plain
 
@@ -35,7 +33,7 @@ def show_home(context: PageContext) -> None:
         if st.button("Open the outlier lab", icon=":material/science:", type="primary", width="stretch"):
             open_page(LAB)
     if context.bundle is None:
-        show_missing_bundle(context)
+        show_missing_bundle(context, OUTLIERS_LIVE)
     else:
         _examples(context.bundle, columns[1])
     st.divider()
@@ -55,11 +53,7 @@ def _clusters_it(bundle: Bundle) -> bool:
 
 @kept("examples")
 def first_examples(bundle: Bundle) -> list[OutlierRequest]:
-    """The images of the examples: the first test image of each of the first clusters.
-
-    Raises:
-        DataError: The bundle's own data is not here.
-    """
+    """The first test image of each of the first clusters. Raises DataError: the bundle's set is not here."""
     m = bundle.manifest
     split = "test" if "test" in data.splits(m.dataset) else None
     for limit in EXAMPLES_AMONG:
@@ -80,7 +74,6 @@ def first_examples(bundle: Bundle) -> list[OutlierRequest]:
 
 
 def _no_examples(bundle: Bundle, error: data.DataError) -> str:
-    """Why there are no examples, and how to get the set."""
     name = bundle.manifest.dataset
     if not isinstance(error, MissingDataError):
         return f"No examples here: {plain(str(error))}."

@@ -1,7 +1,5 @@
 """A bundle as pages show it: its tables and pictures, with the names and colours of what is in them."""
 
-from __future__ import annotations
-
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,12 +13,7 @@ from sdviz.ui.theme import set_colours, set_titles
 
 @dataclass(frozen=True, eq=False)
 class BundleView:
-    """A bundle in use.
-
-    Attributes:
-        evidence: Its tables.
-        library: Its pictures.
-    """
+    """A bundle in use."""
 
     evidence: Evidence
     library: PictureLibrary

@@ -4,8 +4,6 @@ Widgets bind themselves to the address with `bind="query-params"` and silently d
 take; `asked_by_link` before and `refused` after them find such values.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 
 import streamlit as st
@@ -42,11 +40,7 @@ def refused(
 
 
 def not_taken(misses: Mapping[str, tuple[str, str]]) -> str:
-    """One line on values of a link that were refused, "" for none.
-
-    Args:
-        misses: By key what the link said, and what would have been taken, in words.
-    """
+    """One line on refused values, by key what the link said and what is taken, in words; "" for none."""
     lines = []
     for key, (said, takes) in misses.items():
         # in a code span, so that nothing in a link is taken for Markdown
@@ -70,13 +64,7 @@ def _is_what_was_asked(values: list[str], taken: object) -> bool:
 
 
 def set_link_value(key: str, value: str, name: str = "") -> None:
-    """Puts a value that belongs to no widget into the address; "" takes it out.
-
-    Args:
-        key: Of the value in the session's state.
-        value: What to put there.
-        name: Of the value in the address, where it is not `key`.
-    """
+    """Puts a session's value into the address under `name`, or its key; "" takes it out."""
     name = name or key
     # an unchanged value is not sent again
     if value and st.query_params.get_all(name) != [value]:
@@ -100,15 +88,7 @@ def keep_link_values(keys: Iterable[str]) -> None:
 
 
 def take_from_link(key: str, options: Sequence[str], many: bool = False) -> None:
-    """Before a widget is drawn that shows names for ids: sets it to the ids in the address.
-
-    Such a widget cannot be bound to the address, or the names would stand there.
-
-    Args:
-        key: Of the widget, and of its value in the address.
-        options: The ids.
-        many: Whether the widget holds a list.
-    """
+    """Sets a widget that shows names to the ids of the address, before it is drawn: it cannot be bound."""
     asked = st.query_params.get_all(key)
     found = [one for one in options if one in asked]
     if key not in st.session_state and (found or (many and asked == [""])):

@@ -1,7 +1,5 @@
 """Shared by the pages that make outliers: sliders of S and w, values of S to try, clusters of pictures."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

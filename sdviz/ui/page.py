@@ -1,7 +1,5 @@
 """The shared start of every page: title, menu, the bundle in use."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,21 +36,16 @@ PAGES = [
 
 
 BUNDLE = "bundle"
+OUTLIERS_LIVE = "images beside the outliers made of them, moving with S and w"
 
 
 @dataclass(frozen=True)
 class PageContext:
-    """What the set-up found.
+    """What the set-up found."""
 
-    Attributes:
-        bundle: The bundle in use, None without one.
-        problem: Why there is none, one line for the person; "" with a bundle.
-        entered: The page shows up anew: it is the first of this browser session, or another was left for it.
-    """
-
-    bundle: Bundle | None
-    problem: str
-    entered: bool = False
+    bundle: Bundle | None  # the bundle in use, None without one
+    problem: str  # why there is none, one line for the person; "" with a bundle
+    entered: bool = False  # whether the page was just opened: another page, or none, was shown before
 
 
 @kept("icon")
@@ -79,13 +72,7 @@ def find_bundles() -> dict[str, Path]:
 
 
 def setup_page(title: str, idea: str, makes_outliers: bool = False) -> PageContext:
-    """Sets a page up: configuration, menu, bundle chooser, title and one-line idea.
-
-    Args:
-        title: The page's name.
-        idea: What the page shows, in one line.
-        makes_outliers: Whether the page needs the bundle's networks at once: others open sooner without them.
-    """
+    """Sets a page up; without `makes_outliers` the bundle's networks are loaded only when they are needed."""
     st.set_page_config(
         page_title=f"{title} - sdviz", page_icon=page_icon(), layout="wide", initial_sidebar_state=250
     )
@@ -108,14 +95,22 @@ def setup_page(title: str, idea: str, makes_outliers: bool = False) -> PageConte
     return replace(context, entered=entered)
 
 
-# settings for which each bundle has its own defaults or names: a switch of bundles drops them
+def setup_bundle_page(title: str, idea: str, shows: str, makes_outliers: bool = False) -> tuple[Bundle, bool]:
+    """Sets a page up; returns the bundle, without which the page ends, and whether it was just opened."""
+    context = setup_page(title, idea, makes_outliers)
+    if context.bundle is None:
+        show_missing_bundle(context, shows)
+        st.stop()
+    return context.bundle, context.entered
+
+
+# settings whose defaults or names depend on the bundle: a switch of bundles drops them
 _BUNDLE_SETTINGS = ("S", "w", "target", "steps", "solver", "interval", "data", "class")
 # keys of the bundle that was chosen or named by a link, and of what a switch dropped
 _CHOSEN, _DROPPED = "bundle_chosen", "bundle_dropped"
 
 
 def _take_bundle(name: str) -> None:
-    """Makes another bundle the one in use, here and in the address."""
     of_lab = ["the outlier lab's settings"] if set(_BUNDLE_SETTINGS) & set(st.query_params) else []
     for key in _BUNDLE_SETTINGS:
         st.session_state.pop(key, None)
@@ -188,9 +183,7 @@ def _choose_bundle(makes_outliers: bool) -> PageContext:
     return PageContext(bundle, "")
 
 
-def show_missing_bundle(
-    context: PageContext, what: str = "images beside the outliers made of them, moving with S and w"
-) -> None:
+def show_missing_bundle(context: PageContext, what: str) -> None:
     """The empty state of a page that needs a bundle; `what` is the end of "Here you would see ..."."""
     box = empty_state(
         context.problem,

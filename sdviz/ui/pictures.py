@@ -1,7 +1,5 @@
 """Pictures as pages show and export them: data URIs, heat maps, contact sheets."""
 
-from __future__ import annotations
-
 import base64
 import io
 
@@ -21,6 +19,8 @@ NEUTRAL_COLOUR = "#8A94A0"
 # dark blue - teal - yellow, rising in lightness, so that it reads in grey too
 _HEAT_STOPS = np.array([[18, 16, 52], [30, 70, 130], [24, 132, 130], [110, 190, 90], [253, 231, 60]], float)
 HEAT_MAX = 0.5
+# how much a contact sheet enlarges each picture
+SHEET_FACTOR = 4
 
 
 def png_bytes(image: np.ndarray) -> bytes:
@@ -36,14 +36,7 @@ def data_uri(image: np.ndarray) -> str:
 
 
 def difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """How far two images differ in each pixel, float64 (...,H,W) in 0..1.
-
-    The largest of the three channels' differences; 1 is black against white.
-
-    Args:
-        a: uint8 (...,H,W,3).
-        b: uint8, as a.
-    """
+    """The largest difference of three channels, uint8 (...,H,W,3) -> float64 (...,H,W), 0..1."""
     return np.abs(a.astype(np.int16) - b.astype(np.int16)).max(-1) / 255.0
 
 
@@ -60,22 +53,25 @@ def enlarge(image: np.ndarray, factor: int) -> np.ndarray:
     return image.repeat(factor, 0).repeat(factor, 1)
 
 
-def contact_sheet(
-    rows: list[tuple[str, np.ndarray]], captions: list[str], footer: str, factor: int = 4
-) -> np.ndarray:
+def contact_sheet(rows: list[tuple[str, np.ndarray]], captions: list[str], footer: str) -> np.ndarray:
     """A labelled sheet: one line of pictures per row, one column per image.
 
     Args:
         rows: (name, uint8 (N,H,W,3)), each with the same N.
         captions: N texts under the columns.
         footer: One line at the bottom: how the sheet was made.
-        factor: How much each picture is enlarged.
 
     Returns:
         uint8 (height,width,3), dark text on white.
     """
     n, height, width = rows[0][1].shape[:3]
-    cell_w, cell_h, gap, left, font = width * factor, height * factor, 8, 118, ImageFont.load_default(13)
+    cell_w, cell_h, gap, left, font = (
+        width * SHEET_FACTOR,
+        height * SHEET_FACTOR,
+        8,
+        118,
+        ImageFont.load_default(13),
+    )
     footer_lines = _wrap(footer, max(40, (left + n * (cell_w + gap)) // 7))
     total_w = left + n * (cell_w + gap) + gap
     caption_lines = [_wrap(c, max(8, cell_w // 7)) for c in captions]
@@ -87,7 +83,7 @@ def contact_sheet(
     for name, images in rows:
         draw.text((gap, y + cell_h // 2 - 8), name, fill="#1B2430", font=font)
         for i, image in enumerate(images):
-            sheet.paste(Image.fromarray(enlarge(image, factor)), (left + i * (cell_w + gap), y))
+            sheet.paste(Image.fromarray(enlarge(image, SHEET_FACTOR)), (left + i * (cell_w + gap), y))
         y += cell_h + gap
     for i, lines in enumerate(caption_lines):
         for j, line in enumerate(lines):

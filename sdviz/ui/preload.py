@@ -1,7 +1,5 @@
 """Opens the first bundle at the server's start, so that the first visitor need not wait for it."""
 
-from __future__ import annotations
-
 import io
 from contextlib import suppress
 
@@ -19,11 +17,7 @@ TABLES = ("banks", "sets", "reference", "pseudo_labels", "outliers")
 
 
 def open_first_bundle() -> None:
-    """Opens the first bundle, reads its tables and images, and makes what Home and the lab show first.
-
-    Raises:
-        BundleError, DataError, OSError: As on the page that needs it.
-    """
+    """Opens the first bundle, reads its tables and images, and makes what Home and the lab show first."""
     page_icon().save(io.BytesIO(), "PNG")  # loads Pillow's formats
     found = list(find_bundles().values())
     if not found:

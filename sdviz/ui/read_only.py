@@ -1,7 +1,5 @@
 """The read-only guard: with `SDVIZ_READ_ONLY=1` people can watch but change nothing."""
 
-from __future__ import annotations
-
 import os
 
 READ_ONLY = "SDVIZ_READ_ONLY"

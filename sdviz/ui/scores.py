@@ -1,7 +1,5 @@
 """Scores and threshold of a bundle's sets under the settings in use."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -21,19 +19,12 @@ AT_ONCE_SEC = 0.1
 
 @dataclass(frozen=True, eq=False)
 class ScoredSets(BundleView):
-    """A bundle with every scored set under the settings in use.
+    """A bundle with every scored set under the settings in use."""
 
-    Attributes:
-        settings: k, alpha and normalisation.
-        scores: Eq. 6 of each set.
-        reference: The held-out ID scores in order, and the threshold at 95 % ID recall.
-        threshold: In use; a score above it is called OOD.
-    """
-
-    settings: ScoreSettings
-    scores: dict[str, SetScores]
-    reference: OODReference
-    threshold: float
+    settings: ScoreSettings  # k, alpha and normalisation
+    scores: dict[str, SetScores]  # Eq. 6 of each set
+    reference: OODReference  # the held-out ID scores in order, and the threshold at 95 % ID recall
+    threshold: float  # in use; a score above it is called OOD
 
     @property
     def id_name(self) -> str:
@@ -52,11 +43,7 @@ class ScoredSets(BundleView):
 
 
 def scored_sets(evidence: Evidence, library: PictureLibrary, why_not: str) -> ScoredSets:
-    """Scores every set; other settings than the bundle's own may need a search, done once.
-
-    Raises:
-        MissingPart: The bundle lacks what that needs; `why_not` where it has no detector.
-    """
+    """Scores every set, after a search if need be. Raises MissingPart, with `why_not` without a detector."""
     settings = score_settings(evidence)
     if settings is None:
         raise MissingPart(why_not)
@@ -67,18 +54,12 @@ def scored_sets(evidence: Evidence, library: PictureLibrary, why_not: str) -> Sc
 
 @dataclass(frozen=True, eq=False)
 class SetsNow:
-    """What is known of the scored sets at this moment.
+    """What is known of the scored sets at this moment."""
 
-    Attributes:
-        scores: Eq. 6 of each; None while they are searched for, or where they cannot be known.
-        problem: Why they cannot be known, "" else.
-        to_order_by: The same, else the bundle's own scores, else nothing.
-        threshold: The person's, else the one at 95 % ID recall under these settings; None without scores.
-    """
-
-    scores: dict[str, SetScores] | None
-    problem: str
-    to_order_by: dict[str, SetScores]
+    scores: dict[str, SetScores] | None  # Eq. 6 of each; None while searched for, or where unknown
+    problem: str  # why they cannot be known, "" else
+    to_order_by: dict[str, SetScores]  # the same, else the bundle's own scores, else nothing
+    # the person's, else the one at 95 % ID recall under these settings; None without scores
     threshold: float | None
 
 

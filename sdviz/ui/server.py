@@ -1,7 +1,5 @@
 """The server's start: loads everything that the first page needs before anybody asks for it."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import importlib
@@ -41,7 +39,6 @@ class Start:
     """
 
     def __init__(self) -> None:
-        """Starts nothing yet."""
         self._ready = threading.Event()
 
     @property
@@ -64,7 +61,10 @@ class Start:
         except Exception:  # the page that meets the same error shows it
             LOG.debug("Loading at the start has failed", exc_info=True)
         finally:
-            _freeze_objects()
+            # Streamlit collects garbage after every run of a page: looking through the million objects of torch
+            # and pandas held up the process for half a second each time
+            gc.collect()
+            gc.freeze()
             self._ready.set()
 
     @asynccontextmanager
@@ -81,16 +81,6 @@ class Start:
     def middleware(self) -> list[Middleware]:
         """For `streamlit.App`: holds back the answer on the server's health."""
         return [Middleware(_HoldHealth, self)]
-
-
-def _freeze_objects() -> None:
-    """Takes the objects of all loaded libraries out of the garbage collector's rounds.
-
-    Streamlit collects after every run of a page. With a million objects of torch and pandas to look through,
-    that held up the process, and so the page's own messages, for half a second each time.
-    """
-    gc.collect()
-    gc.freeze()
 
 
 class _HoldHealth:

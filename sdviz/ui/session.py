@@ -4,17 +4,17 @@ They belong to no widget, since Streamlit drops the value of a widget that a pag
 them and report changes through `set_shared`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import streamlit as st
 
 from sdviz.analysis import Evidence, MissingPart, PictureLibrary
 from sdviz.analysis.rescoring import MAX_K
+from sdviz.analysis.tables import or_none
 from sdviz.analysis.votes import find_sample
 from sdviz.ui.links import keep_link_values, not_taken, restore_link_values, set_link_value
 from sdviz.ui.text import code_span
@@ -29,19 +29,12 @@ MAX_ALPHA = 10.0
 
 @dataclass(frozen=True)
 class ScoreSettings:
-    """Eq. 6 as the person has set it.
+    """Eq. 6 as the person has set it."""
 
-    Attributes:
-        k: Neighbours that count.
-        alpha: Weight of a vote.
-        normalize: Whether features are brought to unit length.
-        is_own: Whether these are the bundle's own settings, by which it was measured.
-    """
-
-    k: int
-    alpha: float
-    normalize: bool
-    is_own: bool
+    k: int  # neighbours that count
+    alpha: float  # weight of a vote
+    normalize: bool  # whether features are brought to unit length
+    is_own: bool  # whether these are the bundle's own settings, by which it was measured
 
     @property
     def features(self) -> str:
@@ -92,21 +85,18 @@ def refuse_shared(evidence: Evidence) -> str:
     own = evidence.bundle.manifest.score
     if own is None:
         return ""
-    most = max(own.k, max_k(evidence))
-    misses = {}
+    most, misses = max(own.k, max_k(evidence)), {}
     for key, fits, takes in (
         ("k", lambda value: value == round(value) and 1 <= value <= most, f"a whole number from 1 to {most}"),
         ("alpha", lambda value: 0 <= value <= MAX_ALPHA, f"from 0 to {MAX_ALPHA:g}"),
         ("unit", lambda value: value in (0, 1), "1 or 0"),
+        ("t", lambda value: 0 <= value <= highest_threshold(evidence), ""),
     ):
         said = str(st.session_state.get(key, ""))
         if said and not _fits(said, fits):
+            takes = takes or f"from 0 to {highest_threshold(evidence):.4g}, above which no score can be"
             misses[key] = (said, takes)
             set_shared(key, None)
-    said = str(st.session_state.get("t", ""))
-    if said and not _fits(said, lambda value: 0 <= value <= highest_threshold(evidence)):
-        misses["t"] = (said, f"from 0 to {highest_threshold(evidence):.4g}, above which no score can be")
-        set_shared("t", None)
     return not_taken(misses)
 
 
@@ -155,20 +145,14 @@ def sample() -> str:
 
 def chosen_set(evidence: Evidence) -> str:
     """The scored set in use, "" for none or for one that this bundle lacks."""
-    try:
-        known = evidence.sets
-    except MissingPart:
-        return ""
     name = str(st.session_state.get("set", ""))
-    return name if name in known else ""
+    return name if name in (or_none(lambda: evidence.sets) or {}) else ""
 
 
 def max_k(evidence: Evidence) -> int:
     """The largest k that pages offer for this bundle."""
-    try:
-        return max(1, min(MAX_K, len(evidence.banks.id_features) - 1))
-    except MissingPart:
-        return 1
+    banks = or_none(lambda: evidence.banks)
+    return 1 if banks is None else max(1, min(MAX_K, len(banks.id_features) - 1))
 
 
 def score_settings(evidence: Evidence) -> ScoreSettings | None:
@@ -213,36 +197,24 @@ def _changed(key: str, widget: str) -> None:
     set_shared("t", None)
 
 
-def _back_to_own() -> None:
-    for key in ("k", "alpha", "unit", "t"):
-        set_shared(key, None)
-
-
 def score_controls(evidence: Evidence, page: str) -> ScoreSettings | None:
-    """Widgets for k, alpha and normalisation in one row; they hold for every page.
-
-    Args:
-        evidence: Of the bundle in use.
-        page: Begins the widgets' keys.
-
-    Returns:
-        What they say; None, and nothing drawn, in a bundle without a detector.
-    """
+    """Widgets for k, alpha and normalisation, shared by all pages; draws nothing without a detector."""
     settings = score_settings(evidence)
     own = evidence.bundle.manifest.score
     if settings is None or own is None:
         return None
     columns = st.columns([1.5, 1.4, 1.3, 1.6], vertical_alignment="bottom")
     most = max(own.k, max_k(evidence))
+    widgets: dict[str, dict[str, Any]] = {}
     for name, value in (("k", settings.k), ("alpha", settings.alpha), ("unit", settings.normalize)):
-        st.session_state[f"{page}_{name}"] = value
+        key = f"{page}_{name}"
+        st.session_state[key] = value
+        widgets[name] = {"key": key, "on_change": _changed, "args": (name, key)}
     columns[0].slider(
         "k, neighbours that count",
         1,
         most,
-        key=f"{page}_k",
-        on_change=_changed,
-        args=("k", f"{page}_k"),
+        **widgets["k"],
         help=f"Eq. 6 looks at the k nearest. This bundle was measured with k = {own.k}.",
     )
     columns[1].number_input(
@@ -251,22 +223,18 @@ def score_controls(evidence: Evidence, page: str) -> ScoreSettings | None:
         MAX_ALPHA,
         step=0.01,
         format="%g",
-        key=f"{page}_alpha",
-        on_change=_changed,
-        args=("alpha", f"{page}_alpha"),
+        **widgets["alpha"],
         help=f"This bundle was measured with α = {own.alpha:g}.",
     )
     columns[2].toggle(
         "Unit length",
-        key=f"{page}_unit",
-        on_change=_changed,
-        args=("unit", f"{page}_unit"),
+        **widgets["unit"],
         help="Brings every image's features to length 1 before distances are taken.",
     )
     columns[3].button(
         "The bundle's own",
         key=f"{page}_own",
-        on_click=_back_to_own,
+        on_click=drop_scores,
         disabled=settings.is_own,
         icon=":material/undo:",
         width="stretch",

@@ -1,7 +1,5 @@
 """Small pieces of text that several pages write."""
 
-from __future__ import annotations
-
 import math
 
 

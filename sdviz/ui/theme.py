@@ -1,14 +1,13 @@
 """Colours and titles of sets and clusters, the same on every page, and the layout of plots."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import plotly.graph_objects as go
 import streamlit as st
 
-from sdviz.analysis import Evidence, MissingPart
+from sdviz.analysis import Evidence
 from sdviz.analysis.paper_tables import SD_TEST
+from sdviz.analysis.tables import or_none
 from sdviz.ui.pictures import (
     FAR_OOD_COLOUR,
     ID_COLOUR,
@@ -40,13 +39,13 @@ _OWN_SHADE = {
     "shapes-novel": 0, "shapes-novel-val": 0, "shapes-empty": 0, "digits": 4,
     "cifar10": 0, "cifar100": 0, "svhn": 0,
 }  # fmt: skip
-# beside "SD outliers", those of the bank, the set's own id would say nothing
+# the set's own id would not tell it from the bank's SD outliers
 _SET_NAMES = {SD_TEST: ROLE_NAMES["sd"]}
 _OOD_ROLES = ("near", "far", "validation")
-# beside the outlier bank's own green
+# shades of the outlier bank's green
 _SD_SHADES = ("#6ED8B0", "#00634A")
-# clusters and classes have no order. The first ten are seen on white and on near-black, and neither look like
-# training images nor like near-OOD ones beside them, for the colour-blind too; then Okabe and Ito's
+# clusters and classes have no order. The first ten are visible on white and on near-black and differ from the
+# colours of training and near-OOD images, for the colour-blind too; then Okabe and Ito's
 _CLUSTER_COLOURS = (
     "#5A48E0", "#AC8053", "#33CC99", "#8A4266", "#7FB03A", "#AA4499", "#75BDBD", "#32673B", "#BDBD75",
     "#888888", "#0072B2", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#D55E00",
@@ -64,11 +63,7 @@ def mark_colour() -> str:
 
 
 def role_colours(roles: Mapping[str, str]) -> dict[str, str]:
-    """A colour for each set by its role: a built-in set's own shade, else the next free one.
-
-    Args:
-        roles: Role by set, "id", "near", "far", "validation" or "sd", in the order of the configuration.
-    """
+    """A colour for each set by its role, as of `set_roles`: a built-in set's own, else the next free one."""
     shades = {"near": _NEAR_SHADES, "far": _FAR_SHADES, "validation": _VALIDATION_SHADES, "sd": _SD_SHADES}
     colours, taken = {}, dict[str, list[int]]()
     # sets with their own shade come first, so that no other set takes it
@@ -95,10 +90,7 @@ def set_roles(evidence: Evidence) -> dict[str, str]:
     config = evidence.bundle.manifest.config or {}
     evaluation = config.get("evaluation") or {}
     named = {name: role for role in _OOD_ROLES for name in evaluation.get(role) or []}
-    try:
-        scored = {name: one.role for name, one in evidence.sets.items()}
-    except MissingPart:
-        scored = {}
+    scored = {name: one.role for name, one in (or_none(lambda: evidence.sets) or {}).items()}
     # the measured role counts where the configuration says another
     return {"test": "id"} | {name: scored.get(name, role) for name, role in named.items()} | scored
 

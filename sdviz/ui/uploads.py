@@ -1,7 +1,5 @@
 """Uploaded pictures, kept when their page is left: Streamlit empties the uploader then."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -15,15 +13,10 @@ LIMITS = "Up to 10 MB and 10,000 px a side each; cropped to the middle square an
 
 @dataclass
 class KeptUploads:
-    """The prepared pictures of one browser session, uint8 (H,W,3) by id.
+    """The prepared pictures of one browser session, uint8 (H,W,3) by id."""
 
-    Attributes:
-        now: What the uploader on the page holds.
-        before: What an uploader held that has gone since.
-    """
-
-    now: dict[str, np.ndarray] = field(default_factory=dict)
-    before: dict[str, np.ndarray] = field(default_factory=dict)
+    now: dict[str, np.ndarray] = field(default_factory=dict)  # what the uploader on the page holds
+    before: dict[str, np.ndarray] = field(default_factory=dict)  # from uploaders that are no longer on the page
 
     def take(self, chosen: dict[str, np.ndarray]) -> None:
         """Records what the uploader holds in this run.

@@ -1,16 +1,23 @@
 """Widgets that several pages draw alike."""
 
-from __future__ import annotations
-
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
+K = TypeVar("K")
+
 # for a widget whose value stands in the address and stays when the page is left
 KEPT: dict[str, Any] = {"bind": "query-params", "persist_state": "session"}
+MIME_TYPES = {
+    "csv": "text/csv",
+    "html": "text/html",
+    "png": "image/png",
+    "svg": "image/svg+xml",
+    "zip": "application/zip",
+}
 
 
 def choose_one(label: str, options: Sequence[str], key: str, **more: Any) -> str:  # noqa: ANN401
@@ -25,12 +32,27 @@ def choose_one(label: str, options: Sequence[str], key: str, **more: Any) -> str
     return str(found or options[0])
 
 
-def empty_state(title: str, text: str, command: str = "") -> DeltaGenerator:
-    """A box in place of a part that has nothing to show: what would be here, and how to get it.
+def choose_key(label: str, titles: Mapping[K, str], key: str, **more: Any) -> K:  # noqa: ANN401
+    """As `choose_one` over the titles, which the address has; returns the key of the one chosen."""
+    chosen = choose_one(label, list(titles.values()), key, **more)
+    return next(one for one, title in titles.items() if title == chosen)
 
-    Returns:
-        The box, for more lines.
-    """
+
+def select_one(label: str, options: Sequence[str], key: str, **more: Any) -> str:  # noqa: ANN401
+    """A select box; `more` are arguments of `st.selectbox`. A kept value that is no option is dropped."""
+    if st.session_state.get(key) not in options:
+        st.session_state.pop(key, None)
+    return str(st.selectbox(label, options, key=key, **more))
+
+
+def download(label: str, make: Callable[[], str | bytes], file: str, **more: Any) -> None:  # noqa: ANN401
+    """A button that makes a file and gives it to the browser; `more` are arguments of `st.download_button`."""
+    kind = MIME_TYPES[file.rpartition(".")[2]]
+    st.download_button(label, make, file, kind, on_click="ignore", **{"icon": ":material/download:"} | more)
+
+
+def empty_state(title: str, text: str, command: str = "") -> DeltaGenerator:
+    """A box that says what would be here and how to get it; returns the box, for more lines."""
     box = st.container(border=True)
     box.markdown(f"**{title}**")
     box.markdown(text)

@@ -11,6 +11,8 @@ import torch
 from streamlit.runtime.media_file_manager import MediaFileManager
 from streamlit.testing.v1 import AppTest
 
+from sdviz.ui.cache import background
+from sdviz.ui.cache.background import Task
 from sdviz.ui.cache.kept import clear
 from tests.cut_bundle import save_cut_bundle
 from tests.patience import patience
@@ -22,15 +24,29 @@ LAB = "pages/1_Outlier_lab.py"
 
 @pytest.fixture(autouse=True)
 def _fresh_app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No cache from another test, no bundle, runs or data but this test's own, torch on one thread."""
+    """No cache from another test, no bundle, runs or data but this test's own, torch on one thread.
+
+    What is left to do in the background ends with the test: the next one would wait for it in its lane.
+    """
     for name in ("SDVIZ_CHECKPOINTS", "SDVIZ_RUNS", "SDVIZ_DATA"):
         folder = tmp_path / name.lower()
         folder.mkdir()
         monkeypatch.setenv(name, str(folder))
+    started: list[Task[Any]] = []
+    add = background._Thread.add
+
+    def note(thread: background._Thread, task: Task[Any]) -> None:
+        started.append(task)
+        add(thread, task)
+
+    monkeypatch.setattr(background._Thread, "add", note)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     clear()
     yield
+    for task in started:
+        task.cancel()
+        task.wait(0)  # which ends its pause
     torch.set_num_threads(before)
 
 

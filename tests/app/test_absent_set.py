@@ -24,8 +24,8 @@ from sdviz import data
 from sdviz.analysis.pictures import Way, way_to_get
 from sdviz.bundle import Bundle
 from sdviz.bundle.from_noise import images_from_noise
-from sdviz.ui.cache.evidence import missing_lines
 from sdviz.ui.lab.own_set import FROM_NOISE
+from sdviz.ui.missing import missing_lines
 from tests.cut_bundle import change_table
 from tests.patience import patience
 

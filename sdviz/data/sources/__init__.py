@@ -1,7 +1,5 @@
 """The kinds of image sets, one file each: a new one is found by being here."""
 
-from __future__ import annotations
-
 from ...registry import modules_of
 from ..source import Source
 

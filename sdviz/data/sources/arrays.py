@@ -5,8 +5,6 @@ An array of images is uint8, (N,H,W,3) or (N,3,H,W). In an .npz it is the one ca
 `label`, `y`, `targets` or `arr_1`, and `class_names` may name them. An .npy has images alone.
 """
 
-from __future__ import annotations
-
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

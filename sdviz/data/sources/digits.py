@@ -1,7 +1,5 @@
 """scikit-learn's handwritten digits, enlarged: a far-OOD set that needs no download."""
 
-from __future__ import annotations
-
 from functools import lru_cache
 
 import numpy as np

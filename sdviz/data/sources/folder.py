@@ -1,7 +1,5 @@
 """A user's own folder of pictures: one sub-folder for each class, or flat."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,7 +32,7 @@ def _picture_files(path: Path) -> list[tuple[str, ...]]:
     found: list[tuple[str, ...]] = []
     for folder, folders, files in os.walk(path, followlinks=True):
         here = Path(folder).resolve()
-        # a link to a folder that it lies in would be walked for ever
+        # a link to a parent folder would be walked for ever
         folders[:] = [
             one for one in folders if not _hidden(one) and not here.is_relative_to((here / one).resolve())
         ]

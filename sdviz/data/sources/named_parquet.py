@@ -1,7 +1,5 @@
 """Parquet files under the data root, called by their names without a path."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 

@@ -5,8 +5,6 @@ Columns: `img` or `image`, struct{bytes: binary, path: string}; and, where there
 `class_names` or in the feature types under `huggingface`.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -132,16 +130,7 @@ def _pictures(
 
 
 def same_images_table(file: Path, name: str, split: str) -> pa.Table:
-    """What `same_images.parquet` says of one Parquet file, from the paths of its pictures.
-
-    Args:
-        file: Its pictures' paths end in `<class>/<nth>.<ending>`, with nth the place in the original order.
-        name: Of the set.
-        split: Of the file.
-
-    Raises:
-        DataError: Paths of another form.
-    """
+    """What `same_images.parquet` says of a file whose pictures are called `<class>/<nth>.<ending>`."""
     with pq.ParquetFile(file) as opened:
         column = next(one for one in IMAGE_COLUMNS if one in opened.schema_arrow.names)
         table = opened.read(columns=[f"{column}.path", "label"])

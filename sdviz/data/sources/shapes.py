@@ -6,8 +6,6 @@ rounded alike on every IEEE machine), sines are snapped to multiples of 2^-24 be
 levels are snapped to multiples of 2^-8 before they are rounded to uint8: the same bytes everywhere.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import lru_cache
 
@@ -24,9 +22,7 @@ F32 = np.float32
 Sdf = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
-# --------------------------------------------------------------------------------------------------
-# Signed distances of the objects: local coordinates, unit radius, negative inside.
-# --------------------------------------------------------------------------------------------------
+# --- signed distances of the objects: local coordinates, unit radius, negative inside -------------
 
 
 def _length(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -81,25 +77,9 @@ def _heart(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.minimum(body, lobes)
 
 
-def _hourglass(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return np.maximum((np.abs(x) - F32(0.82) * np.abs(y) - F32(0.07)) * F32(0.77), np.abs(y) - F32(0.86))
-
-
-def _triangle(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return _convex(x, y, _circle_points(3, 1.0))
-
-
-def _cross(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return np.minimum(_box(x, y, 0, 0, 0.94, 0.27), _box(x, y, 0, 0, 0.27, 0.94))
-
-
 def _arrow(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     head = _convex(x, y, [(-0.8, 0.08), (0.8, 0.08), (0.0, 1.0)])
     return np.minimum(head, _box(x, y, 0, -0.45, 0.23, 0.55))
-
-
-def _crescent(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return np.maximum(_disk(x, y, 0, 0, 0.92), -_disk(x, y, 0.46, 0, 0.74))
 
 
 def _bolt(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -123,21 +103,19 @@ def _chevron(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.maximum(np.abs(y + F32(0.9) * ax - F32(0.4)) * F32(0.743) - F32(0.28), ax - F32(0.88))
 
 
-def _letter_h(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return np.minimum(_box(np.abs(x), y, 0.6, 0, 0.21, 0.86), _box(x, y, 0, 0, 0.5, 0.2))
-
-
 ID_OBJECTS: dict[str, Sdf] = {
     "disk": lambda x, y: _disk(x, y, 0, 0, 0.84),
     "ring": lambda x, y: np.abs(_length(x, y) - F32(0.7)) - F32(0.23),
     "square": lambda x, y: _box(x, y, 0, 0, 0.74, 0.74),
-    "triangle": _triangle,
+    "triangle": lambda x, y: _convex(x, y, _circle_points(3, 1.0)),
     "star": _star,
-    "cross": _cross,
-    "crescent": _crescent,
+    "cross": lambda x, y: np.minimum(_box(x, y, 0, 0, 0.94, 0.27), _box(x, y, 0, 0, 0.27, 0.94)),
+    "crescent": lambda x, y: np.maximum(_disk(x, y, 0, 0, 0.92), -_disk(x, y, 0.46, 0, 0.74)),
     "heart": _heart,
     "arrow": _arrow,
-    "hourglass": _hourglass,
+    "hourglass": lambda x, y: np.maximum(
+        (np.abs(x) - F32(0.82) * np.abs(y) - F32(0.07)) * F32(0.77), np.abs(y) - F32(0.86)
+    ),
 }
 NOVEL_OBJECTS: dict[str, Sdf] = {
     "bolt": _bolt,
@@ -150,7 +128,7 @@ NOVEL_OBJECTS: dict[str, Sdf] = {
 NOVEL_VAL_OBJECTS: dict[str, Sdf] = {
     "pill": lambda x, y: _length(x, np.maximum(np.abs(y) - F32(0.55), F32(0))) - F32(0.38),
     "chevron": _chevron,
-    "letter H": _letter_h,
+    "letter H": lambda x, y: np.minimum(_box(np.abs(x), y, 0.6, 0, 0.21, 0.86), _box(x, y, 0, 0, 0.5, 0.2)),
     "frame": lambda x, y: np.abs(np.maximum(np.abs(x), np.abs(y)) - F32(0.64)) - F32(0.18),
 }
 
@@ -175,9 +153,7 @@ _SET_KEYS = {
 }
 
 
-# --------------------------------------------------------------------------------------------------
-# Drawing
-# --------------------------------------------------------------------------------------------------
+# --- drawing --------------------------------------------------------------------------------------
 
 
 def _stream_key(name: str, split: str, slot: int) -> int:
@@ -311,9 +287,7 @@ def _draw(name: str, split: str, index: np.ndarray) -> tuple[np.ndarray, np.ndar
     return np.clip(np.round(snapped), 0, 255).astype(np.uint8), labels
 
 
-# --------------------------------------------------------------------------------------------------
-# The sets
-# --------------------------------------------------------------------------------------------------
+# --- the sets -------------------------------------------------------------------------------------
 
 
 @lru_cache(maxsize=len(_SET_KEYS))

@@ -20,32 +20,28 @@ from sdviz.ui.cache.kept import is_in_use
 
 T = TypeVar("T")
 
-# The device does one thing at a time, whoever asks
+# The device does one thing at a time
 DEVICE_LOCK = threading.Lock()
 
 
 def let_others_compute() -> None:
-    """Gives `DEVICE_LOCK`, which is held, to who waits for it, between two parts of long work."""
+    """Lets a waiting thread take `DEVICE_LOCK` for a moment, between two parts of long work that holds it."""
     DEVICE_LOCK.release()
     time.sleep(0.002)
     DEVICE_LOCK.acquire()
 
 
-# A page that waits for a task asks at least so often
+# A page that waits for a task asks at least this often
 _ASKS_EVERY_SEC = 10.0
 _STOP_AGAIN_SEC = 2.0
 
 
 @dataclass(frozen=True)
 class Lane:
-    """One kind of work.
+    """One kind of work."""
 
-    Attributes:
-        what: What it does.
-        end_sec: How long the program's end waits for the line of Python in hand; None for as long as it takes.
-    """
-
-    what: str
+    what: str  # what it does
+    # how long the end of the program waits for this lane; None for as long as it takes
     end_sec: float | None = None
 
 
@@ -72,11 +68,7 @@ class _Ending(SystemExit):
 
 
 class Task(Generic[T]):
-    """One piece of work in a lane; the work is called with the task itself.
-
-    Attributes:
-        share: Done, 0..1, as the work reports it.
-    """
+    """One piece of work in a lane, called with the task; it notes the `share` done, 0..1."""
 
     def __init__(self, work: Callable[[Task[T]], T], bundle_hash: str | None) -> None:
         self.share = 0.0
@@ -130,11 +122,7 @@ class Task(Generic[T]):
     # --- for the work -----------------------------------------------------------------------------
 
     def report(self, share: float) -> None:
-        """Notes the share done.
-
-        Raises:
-            GivenUp: The task was cancelled, or two other bundles have been opened since.
-        """
+        """Notes the share done. Raises GivenUp: cancelled, or two other bundles have been opened since."""
         self.share = share
         if self._is_cancelled:
             raise GivenUp("it was cancelled")
@@ -190,7 +178,7 @@ class _Thread:
                 self._current._asked.set()
                 thread = ctypes.c_ulong(self._thread.ident or 0)
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(_Ending))
-            # a library may swallow it: then once more
+            # a library may catch the exception: then it is raised again
             self._thread.join(_STOP_AGAIN_SEC if seconds is None else min(_STOP_AGAIN_SEC, seconds))
 
 
@@ -208,13 +196,7 @@ def _end() -> None:
 
 
 def start(lane: str, work: Callable[[Task[T]], T], bundle_hash: str | None = None) -> Task[T]:
-    """Puts work in a lane of `LANES`.
-
-    Args:
-        lane: Its name.
-        work: Called with the task, to which it reports.
-        bundle_hash: The task gives up, at a report, when two other bundles have been opened since.
-    """
+    """Puts work in a lane of `LANES`; with a bundle's hash it is given up when two others have been opened."""
     task = Task(work, bundle_hash)
     with _threads_lock:
         if lane not in _threads:

@@ -1,7 +1,5 @@
 """Opened bundles and image sets."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from sdviz import data
@@ -11,11 +9,7 @@ from sdviz.ui.cache.kept import in_use, kept
 
 
 def open_bundle(path: Path) -> Bundle:
-    """Opens the bundle in a folder, its networks not loaded yet; opens it again when its bundle.json changes.
-
-    Raises:
-        BundleError: As `Bundle.load`.
-    """
+    """Opens a bundle without networks, anew when bundle.json changes. Raises BundleError: not a bundle."""
     file = path / MANIFEST
     bundle = _open_bundle(str(path), file.stat().st_mtime_ns if file.exists() else 0)
     in_use(bundle.hash)
@@ -29,9 +23,5 @@ def _open_bundle(path: str, changed_ns: int) -> Bundle:
 
 @kept("images")
 def load_images(name: str, split: str | None, limit: int | None = None) -> ImageSet:
-    """Loads an image set.
-
-    Raises:
-        DataError: As `data.load`.
-    """
+    """Loads an image set. Raises DataError: as `data.load`."""
     return data.load(name, split, limit=limit)

@@ -1,7 +1,5 @@
 """Downloading a data set in the background: whole or not at all."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 from contextlib import suppress
@@ -19,19 +17,10 @@ POLL_SEC = 1.0
 
 
 class Download:
-    """One data set on its way to the data folder.
-
-    Attributes:
-        name: Of the set.
-    """
+    """One data set on its way to the data folder."""
 
     def __init__(self, name: str, root: Path) -> None:
-        """Starts.
-
-        Args:
-            name: One that `can_download`.
-            root: The data folder.
-        """
+        """Starts. `name`: one that `can_download`."""
         self.name = name
         self._root = root
         self._partial: Path | None = None

@@ -1,7 +1,5 @@
 """How long a run that has not begun will take."""
 
-from __future__ import annotations
-
 from typing import TypeAlias
 
 from sdviz import data
@@ -14,11 +12,7 @@ Estimate: TypeAlias = list[tuple[str, float, int]]
 
 
 def start_estimate(config: RunConfig) -> Task[Estimate]:
-    """Measures a few images on the run's device, in the background, once for each configuration.
-
-    Returns:
-        The task. It raises DataError, EncoderError or ValueError where the run itself would stop at something.
-    """
+    """Measures a few images on the run's device, once for each configuration; raises what the run would."""
     estimates: Store[Task[Estimate]] = store("estimates")
     key = (config.model_dump_json(), str(data.data_root()))
     found = estimates.get(key)

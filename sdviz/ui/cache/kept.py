@@ -5,8 +5,6 @@ Its value is shared by all sessions of the server. Values of a bundle, whose key
 are let go when two other bundles have been opened since.
 """
 
-from __future__ import annotations
-
 import hashlib
 import inspect
 import pickle
@@ -33,22 +31,16 @@ MOST_BUNDLES = 2
 
 @dataclass(frozen=True)
 class Kept:
-    """How values of one kind are kept.
+    """How values of one kind are kept."""
 
-    Attributes:
-        most: How many; the least recently used goes first.
-        key: What decides the value: parameters of the function and their attributes, arrays by their bytes;
-            "data_root()" is the data folder in use and "sets_here()" the sets in it.
-        what: What is kept.
-        copied: Whether each caller gets a copy and may change it; else all share one object and must not.
-        spinner: Shown while the value is computed; "" for nothing.
-    """
-
-    most: int
+    most: int  # how many; the least recently used goes first
+    # what decides the value: parameters of the function and their attributes, arrays by their bytes;
+    # "data_root()" is the data folder in use and "sets_here()" the sets in it
     key: str
-    what: str
+    what: str  # what is kept
+    # whether each caller gets a copy and may change it; else all share one object and must not
     copied: bool = False
-    spinner: str = ""
+    spinner: str = ""  # shown while the value is computed; "" for nothing
 
     @property
     def per_bundle(self) -> bool:
@@ -281,7 +273,7 @@ def in_use(bundle_hash: str) -> None:
         while len(_recent) > MOST_BUNDLES:
             _recent.popitem(last=False)
         if bundle_hash not in stay:
-            # also what was left behind of this one: work on it has been given up since it was in use
+            # and old values of this bundle: work on it was given up while it was not in use
             stay &= set(_recent)
             for name, how in KEPT.items():
                 if how.per_bundle:

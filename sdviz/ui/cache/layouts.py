@@ -1,7 +1,5 @@
 """Layouts that are computed once, in the background, and kept by their content in memory and on disk."""
 
-from __future__ import annotations
-
 import os
 import threading
 import time
@@ -22,15 +20,11 @@ _SEC_PER_POINT = 0.004
 
 @dataclass(frozen=True)
 class LayoutJob:
-    """Layouts that are being computed.
+    """Layouts that are being computed."""
 
-    Attributes:
-        task: Computes them; raises ValueError as `compute_layouts`, and GivenUp where nobody waited.
-        expected_sec: How long it should take once it has begun.
-    """
-
+    # computes them; raises ValueError as `compute_layouts`, and GivenUp where nobody waited
     task: Task[Layouts]
-    expected_sec: float
+    expected_sec: float  # how long it should take once it has begun
 
     @property
     def share(self) -> float:
@@ -43,12 +37,7 @@ class LayoutStore:
     """Layouts by content. Who asks for layouts that are being computed waits for the same job."""
 
     def __init__(self, folder: Path, max_bytes: int = MAX_BYTES) -> None:
-        """Touches nothing yet.
-
-        Args:
-            folder: Where files are kept; made when the first is written.
-            max_bytes: What they may take together; those not used for longest go first.
-        """
+        """Files in `folder` take at most `max_bytes`; those not used for longest go first."""
         self.folder = folder
         self._max_bytes = max_bytes
         self._kept: Store[Layouts] = Store(KEPT["layouts"].most)
@@ -62,12 +51,7 @@ class LayoutStore:
         return self._find(settings.key(features))
 
     def start(self, features: np.ndarray, settings: LayoutSettings) -> LayoutJob:
-        """Starts computing layouts, or finds the job that does.
-
-        Args:
-            features: float (F,N,D).
-            settings: How.
-        """
+        """Starts computing layouts, or finds the job that does. `features`: float (F,N,D)."""
         key, n_points = settings.key(features), features.shape[0] * features.shape[1]
         kind = (settings.method, settings.dims)
 

@@ -1,7 +1,5 @@
 """Outliers for pages: those made before are kept, and the likely next ones are made in advance."""
 
-from __future__ import annotations
-
 import threading
 from collections import Counter
 from collections.abc import Callable, Hashable
@@ -14,7 +12,7 @@ from sdviz.ui.cache.kept import Store, store
 
 # Doubled by guidance, as many rows as the network takes at once
 IMAGES_AT_ONCE = 64
-# After this time the browser has drawn the page, and a person who only passes through has left it
+# By then the browser has drawn the page, and a person who only passes through has left it
 NEXT_AFTER_SEC = 0.4
 
 # How many pictures were made because a page "asked", and how many in advance, for the "next" step
@@ -34,8 +32,6 @@ def make_outliers(
     Work that is done in advance gives way.
 
     Args:
-        bundle: Makes them.
-        requests: What to make.
         on_progress: Called with the share done, 0..1, after each network call.
         trajectory: Keep the x_0 prediction of each step.
 
@@ -48,12 +44,7 @@ def make_outliers(
 
 
 def make_next(bundle: Bundle, guesses: list[list[OutlierRequest]]) -> None:
-    """Makes in the background what a person is likely to ask for next, until any page asks for anything.
-
-    Args:
-        bundle: Makes them.
-        guesses: The likeliest first.
-    """
+    """Makes these guesses in the background, the likeliest first, until any page asks for anything."""
     global _next
 
     def work(task: Task[None]) -> None:

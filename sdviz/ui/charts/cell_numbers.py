@@ -1,7 +1,5 @@
 """The number of each cell of a heat map, in black or white, whichever can be read on the cell's colour."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The description of a chart, from which the page and the files draw it; it gives its numbers as CSV."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,31 +11,19 @@ from sdviz.ui.charts.parts import Bars, Heat, Line, Mark, Points
 
 @dataclass(frozen=True, eq=False)
 class Chart:
-    """A chart.
+    """A chart."""
 
-    Attributes:
-        title: Of downloads; on the page the text above it says what it is.
-        x_title: With its unit.
-        y_title: With its unit.
-        parts: All of one kind, drawn in this order; a `Heat` stands alone.
-        marks: Lines across, in a chart of lines.
-        x_range: Ends of the axis, None for what fits.
-        y_range: Ends of the axis, None for what fits.
-        log_x: Whether the x axis is logarithmic.
-        log_y: Whether the y axis is logarithmic.
-        height: On the page, px.
-    """
-
-    title: str
-    x_title: str
-    y_title: str
+    title: str  # of downloads; on the page the text above it says what it is
+    x_title: str  # with its unit
+    y_title: str  # with its unit
+    # all of one kind, drawn in this order; a `Heat` stands alone
     parts: Sequence[Line] | Sequence[Bars] | Sequence[Points] | Sequence[Heat]
-    marks: Sequence[Mark] = ()
-    x_range: tuple[float, float] | None = None
-    y_range: tuple[float, float] | None = None
-    log_x: bool = False
-    log_y: bool = False
-    height: int = 360
+    marks: Sequence[Mark] = ()  # lines across, in a chart of lines
+    x_range: tuple[float, float] | None = None  # ends of the axis, None for what fits
+    y_range: tuple[float, float] | None = None  # ends of the axis, None for what fits
+    log_x: bool = False  # whether the x axis is logarithmic
+    log_y: bool = False  # whether the y axis is logarithmic
+    height: int = 360  # on the page, px
 
     def csv(self, provenance: Mapping[str, str]) -> str:
         """Its numbers, one line each: series, x, y; a `Heat` gives column, row, value."""

@@ -24,13 +24,7 @@ _DASHES: dict[bool | str, str] = {False: "-", True: "--", "dash": "--", "dot": "
 
 
 def chart_file(chart: Chart, kind: str, provenance: Mapping[str, str]) -> bytes:
-    """The chart with the provenance at its foot and in its metadata.
-
-    Args:
-        chart: What to draw.
-        kind: "png" or "svg".
-        provenance: See `sdviz.analysis.provenance`.
-    """
+    """The chart with the provenance at its foot and in its metadata. `kind`: "png" or "svg"."""
     from matplotlib.figure import Figure  # slow to import, and wanted for downloads only
 
     lying = [part for part in chart.parts if isinstance(part, Bars) and part.lying]
@@ -70,7 +64,7 @@ def chart_file(chart: Chart, kind: str, provenance: Mapping[str, str]) -> bytes:
 
 
 def _no_formula(text: object) -> str:
-    """For matplotlib, which reads what stands between two dollars as a formula."""
+    """Escapes dollar signs: matplotlib reads text between two of them as a formula."""
     return str(text).replace("$", r"\$")
 
 
@@ -104,7 +98,7 @@ def _draw_line(axes: Axes, part: Line) -> None:
         drawstyle="steps-post" if part.steps else "default",
         linewidth=2.8 if part.wide else 1.5,
         marker="o" if part.markers else None,
-        # a point alone lies on a line of its own colour: a dark edge lifts it off
+        # a dark edge, since a single point may lie on a line of its own colour
         markersize=4 if len(part.x) > 1 else 7,
         markeredgecolor=None if len(part.x) > 1 else DARK_TEXT,
     )

@@ -1,7 +1,5 @@
 """Lines and heat maps on the page, drawn by plotly."""
 
-from __future__ import annotations
-
 from html import escape
 
 import plotly.graph_objects as go
@@ -66,11 +64,11 @@ def _add_heat(figure: go.Figure, part: Heat) -> None:
         hoverongaps=False,
         colorbar={"title": part.name, "thickness": 12},
     )
-    # names, also where they are numbers
+    # as names, even if they are numbers
     figure.update_xaxes(type="category")
     figure.update_yaxes(type="category", autorange="reversed" if part.from_top else None)
     if is_inked:
-        # by place: a name that is a number would be taken for one
+        # placed by index: a name such as "5" would be taken for a number
         figure.layout.annotations = [
             {"x": column, "y": row, "text": text, "font": {"color": ink, "size": 12}, "showarrow": False}
             for row, column, text, ink in cell_numbers(part)
@@ -86,5 +84,5 @@ def _add_heat(figure: go.Figure, part: Heat) -> None:
 
 
 def _literal(text: object) -> str:
-    """For plotly, which reads a name as HTML; names are people's."""
+    """Escapes a name that a person may have chosen: plotly reads names as HTML."""
     return escape(str(text), quote=False)

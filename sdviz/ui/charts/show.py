@@ -1,7 +1,5 @@
 """A chart on the page, with its downloads."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping
 
@@ -23,14 +21,7 @@ def file_name(title: str) -> str:
 
 
 def show_chart(chart: Chart, provenance: Mapping[str, str], *, key: str, caption: str) -> None:
-    """The chart, one line on what it shows, and its downloads.
-
-    Args:
-        chart: What to draw.
-        provenance: Where its numbers come from.
-        key: The widgets' key.
-        caption: "What am I looking at", for a newcomer.
-    """
+    """The chart, a caption that tells a newcomer what it shows, and its downloads."""
     if isinstance(chart.parts[0], Bars | Points):
         if names := legend(chart):
             st.html(names)
@@ -46,20 +37,9 @@ def show_chart(chart: Chart, provenance: Mapping[str, str], *, key: str, caption
 
 
 def offer_downloads(
-    chart: Chart,
-    provenance: Mapping[str, str],
-    *,
-    key: str,
-    more: tuple[str, Callable[[], str]] | None = None,
+    chart: Chart, provenance: Mapping[str, str], *, key: str, more: tuple[str, Callable[[], str]] | None = None
 ) -> None:
-    """A popover with the chart as PNG, SVG and CSV, made when they are asked for.
-
-    Args:
-        chart: What to save.
-        provenance: Where its numbers come from.
-        key: The widgets' key.
-        more: The name of a second CSV, and what makes it.
-    """
+    """A popover with the chart as PNG, SVG and CSV; `more` is the name of a second CSV and what makes it."""
     name = file_name(chart.title)
     downloads: list[tuple[str, str, str, str, Callable[[], bytes | str]]] = [
         ("png", "PNG", f"{name}.png", "image/png", lambda: chart_file(chart, "png", provenance)),

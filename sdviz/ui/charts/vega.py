@@ -1,7 +1,5 @@
 """Bars and points on the page, drawn by Vega-Lite."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from html import escape
 from typing import Any
@@ -17,19 +15,12 @@ from sdviz.ui.theme import mark_colour
 _STAR = "M0,-1L.23,-.31L.95,-.31L.36,.12L.59,.81L0,.38L-.59,.81L-.36,.12L-.95,-.31L-.23,-.31Z"
 # of a logarithmic axis: half of one image, so that a bar of one is seen
 _LOG_FLOOR = 0.5
-# more letters below an axis than fit side by side on half a page are turned
+# labels below an axis with more letters than this are turned: they do not fit on half a page
 _LETTERS_IN_A_ROW = 45
 
 
 def vega_lite(chart: Chart) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """A chart of bars or points as a table and a specification over it.
-
-    Args:
-        chart: Without lines and heat maps.
-
-    Returns:
-        Columns series, x, y, text and colour; and what `streamlit.vega_lite_chart` takes with it.
-    """
+    """Bars or points as a table (series, x, y, text, colour) and the specification over it."""
     parts = _parts(chart)
     table = pd.concat([_rows(part) for part in parts], ignore_index=True)
     if chart.log_y:

@@ -1,7 +1,5 @@
 """A grid of pictures to click; each arrives at its own size and the browser enlarges it pixel by pixel."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -19,25 +17,15 @@ class Label:
 
 @dataclass(frozen=True)
 class Cell:
-    """One picture of a grid.
+    """One picture of a grid."""
 
-    Attributes:
-        src: `data:` address of the picture; "" leaves its place grey, or empty where `alt` is "" as well.
-        alt: What it shows, for screen readers and as a tooltip.
-        colour: Of its border.
-        text: Under the picture.
-        small: Under the text, smaller.
-        id: Reported when clicked; "" is not clickable.
-        chosen: Drawn with a second, strong border.
-    """
-
-    src: str
-    alt: str
-    colour: str
-    text: str = ""
-    small: str = ""
-    id: str = ""
-    chosen: bool = False
+    src: str  # `data:` address of the picture; "" leaves its place grey, or empty where `alt` is "" as well
+    alt: str  # what it shows, for screen readers and as a tooltip
+    colour: str  # of its border
+    text: str = ""  # under the picture
+    small: str = ""  # under the text, smaller
+    id: str = ""  # reported when clicked; "" is not clickable
+    chosen: bool = False  # drawn with a second, strong border
 
 
 def picture_grid(
@@ -56,8 +44,6 @@ def picture_grid(
 
     Args:
         cells: Row by row.
-        columns: How many there are in a row.
-        key: The widget's key.
         size_px: Edge of a picture on the screen; a multiple of its own pixels keeps it crisp.
         row_names: At the left of each row.
         column_names: Above each column.

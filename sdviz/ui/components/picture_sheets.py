@@ -1,7 +1,5 @@
 """Sheets of small pictures for the scatter plot's hover card: sent to the browser once, nothing shows."""
 
-from __future__ import annotations
-
 import base64
 import io
 
@@ -16,11 +14,7 @@ _JPEG_QUALITY = 90
 
 
 def picture_sheet(images: np.ndarray) -> bytes:
-    """Pictures side by side in rows of `TILES_A_ROW`, as a JPEG.
-
-    Args:
-        images: uint8 (N,H,W,3), at most `TILES_A_SHEET`.
-    """
+    """Up to `TILES_A_SHEET` pictures, uint8 (N,H,W,3), in rows of `TILES_A_ROW`, as a JPEG."""
     n, high, wide = images.shape[:3]
     rows = -(-n // TILES_A_ROW)
     sheet = np.zeros((rows * TILES_A_ROW, high, wide, 3), np.uint8)
@@ -34,14 +28,6 @@ def picture_sheet(images: np.ndarray) -> bytes:
 
 
 def send_pictures(name: str, number: int, sheet: bytes, side: int, *, key: str) -> None:
-    """Brings a sheet of pictures to the browser, for the hover card; nothing shows.
-
-    Args:
-        name: As `scatter` asks for it.
-        number: Which sheet: points from `number * TILES_A_SHEET` on.
-        sheet: See `picture_sheet`.
-        side: Height and width of a picture.
-        key: The widget's key.
-    """
+    """Sends the picture sheet `number` of the set `name`, see `scatter`, to the browser; nothing shows."""
     src = "data:image/jpeg;base64," + base64.b64encode(sheet).decode("ascii")
     component(__name__)(key=key, data={"name": f"{name}/{number}", "src": src, "side": side})

@@ -6,8 +6,6 @@ so hovering asks the server for nothing. A click reports an id, a lasso or a box
 server itself finds the points inside it.
 """
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -29,19 +27,12 @@ class Group:
 
 @dataclass(frozen=True)
 class Ramp:
-    """A legend of numbers.
+    """A legend of numbers."""
 
-    Attributes:
-        title: What they are.
-        low: The smallest, as text.
-        high: The largest, as text.
-        colours: From low to high, "#rrggbb".
-    """
-
-    title: str
-    low: str
-    high: str
-    colours: tuple[str, ...]
+    title: str  # what they are
+    low: str  # the smallest, as text
+    high: str  # the largest, as text
+    colours: tuple[str, ...]  # from low to high, "#rrggbb"
 
 
 @dataclass(frozen=True)
@@ -54,21 +45,13 @@ class FrameName:
 
 @dataclass(frozen=True, eq=False)
 class Colouring:
-    """The colours of all points, and what they mean.
-
-    Attributes:
-        name: Of the way of colouring.
-        rgb: uint8 (N,3).
-        group: int (N,), rows of `groups`.
-        groups: The legend.
-        ramp: For numbers.
-    """
+    """The colours of all points, and what they mean."""
 
     name: str
-    rgb: np.ndarray
-    group: np.ndarray
-    groups: tuple[Group, ...]
-    ramp: Ramp | None = None
+    rgb: np.ndarray  # uint8 (N,3)
+    group: np.ndarray  # int (N,), rows of `groups`
+    groups: tuple[Group, ...]  # the legend
+    ramp: Ramp | None = None  # for numbers
 
 
 def scatter(
@@ -94,13 +77,11 @@ def scatter(
 
     Args:
         points: float32 (F,N,2) or (F,N,3).
-        key: The widget's key.
         layout: Names these points: the view stays as the person has it while the name is the same.
         frames: F names.
         panels: Frames side by side; one or none shows one frame with a slider.
         ids: str (N,).
         texts: N texts of the hover card, lines parted by newlines.
-        colouring: The colours.
         edge: uint8 (N,3), of the border of a hover card's picture.
         sheets: Name under which `send_pictures` brings the pictures.
         lacking: Rows without a picture.

@@ -1,7 +1,5 @@
 """A strip of frames: the mouse over it, or the arrow keys, show each one without asking the server."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
@@ -35,7 +33,6 @@ def scrub_strip(
     Args:
         frames: From left to right.
         panels: (name, colour) of each large picture.
-        key: The widget's key.
         at: The frame shown first.
         strip_panel: Whose pictures stand in the strip.
         on_choose: Called before the rerun that a click makes; the id is in `st.session_state[key].chosen`.

@@ -1,7 +1,5 @@
 """The stages of a run as a row of boxes, each with its bar: drawn in the browser, so that it never flickers."""
 
-from __future__ import annotations
-
 from sdviz.runs.reading import StageView
 from sdviz.ui.assets import component
 from sdviz.ui.text import duration
@@ -22,13 +20,7 @@ _MARKS = {"done": "✓", "running": "▶", "failed": "✕", "cancelled": "■", 
 
 
 def stage_strip(stages: list[StageView], eta_sec: float | None, *, key: str) -> None:
-    """Shows the stages.
-
-    Args:
-        stages: In order.
-        eta_sec: Seconds to the end of the one at work, None where unknown.
-        key: The component's key.
-    """
+    """Shows the stages. `eta_sec`: seconds to the end of the one at work, None where unknown."""
     data = []
     for stage in stages:
         name = STAGE_NAMES.get(stage.name, stage.name)

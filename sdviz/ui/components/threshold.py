@@ -3,8 +3,6 @@
 Every score of every set goes to the browser in full precision, sorted, so that what is counted there is exact.
 """
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal
@@ -42,13 +40,9 @@ def threshold_chart(
         scores: By set, (N,), what is counted exactly.
         threshold: Where the line stands; above is called OOD.
         own_threshold: The one at 95 % ID recall.
-        titles: What each set is called.
-        colours: Of each set.
         id_name: The held-out ID images.
         shown: The sets whose bars are drawn; all are counted.
         height: Bars as a share of their set, as counts, or as counts on a logarithmic axis.
-        x_title: Under the axis.
-        key: The widget's key.
         on_change: Called before the rerun.
     """
     data: dict[str, Any] = {

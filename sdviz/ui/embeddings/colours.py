@@ -1,7 +1,5 @@
 """Ways of colouring the points of Embeddings, and the text of each point's hover card."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -110,13 +108,9 @@ def _by_cluster(known: Known) -> Colouring:
 
 
 def _cluster_legend(known: Known) -> tuple[list[str], list[str]]:
-    names = _distinct(known.names)
+    # two clusters of one name get their numbers
+    names = [f"{n} ({row})" if known.names.count(n) > 1 else n for row, n in enumerate(known.names)]
     return [*names, "unknown"], [*[cluster_colour(c) for c in range(len(names))], _nothing()]
-
-
-def _distinct(names: Sequence[str]) -> list[str]:
-    """Adds the cluster's number to names that two clusters share."""
-    return [f"{name} ({row})" if list(names).count(name) > 1 else name for row, name in enumerate(names)]
 
 
 def _by_class(known: Known) -> Colouring:
@@ -149,7 +143,7 @@ def _by_number(way: str, title: str, values: np.ndarray, nothing: str, whole: bo
     if not len(some):
         return Colouring(way, rgb, np.zeros(len(values), np.int64), tuple(without))
     if whole and len(some) <= MOST_GROUPS:
-        colours = [_hex(c) for c in _on_ramp(np.linspace(0, 1, len(some)))]
+        colours = [f"#{bytes(rgb).hex()}" for rgb in _on_ramp(np.linspace(0, 1, len(some)))]
         labels = np.full(len(values), nothing, dtype=object)
         order = [f"{unit}{int(v)}" for v in some]
         for value, text in zip(some, order, strict=True):
@@ -171,18 +165,10 @@ def _on_ramp(share: np.ndarray) -> np.ndarray:
     return np.round(stops[low] * (1 - part) + stops[low + 1] * part).astype(np.uint8)
 
 
-def _hex(rgb: np.ndarray) -> str:
-    return "#" + "".join(f"{int(v):02x}" for v in rgb)
-
-
 def _by_score(known: Known) -> Colouring:
     limit = known.now.threshold
     title = "score" if limit is None else f"score, threshold {limit:.3g}"
     return _by_number(BY_SCORE, title, known.scores, UNSCORED, False, "")
-
-
-def _by_votes(known: Known) -> Colouring:
-    return _by_number(BY_VOTES, "votes", known.votes, UNSCORED, True, "votes: ")
 
 
 def _by_s(known: Known) -> Colouring:
@@ -201,7 +187,7 @@ _WAYS: dict[str, Callable[[Known], Colouring]] = {
     BY_CLUSTER: _by_cluster,
     BY_CLASS: _by_class,
     BY_SCORE: _by_score,
-    BY_VOTES: _by_votes,
+    BY_VOTES: lambda known: _by_number(BY_VOTES, "votes", known.votes, UNSCORED, True, "votes: "),
     BY_S: _by_s,
     BY_VERDICT: _by_verdict,
 }

@@ -1,7 +1,5 @@
 """Pictures for the hover card of Embeddings; outliers that no file keeps are made in the background."""
 
-from __future__ import annotations
-
 import hashlib
 import time
 from collections.abc import Sequence
@@ -15,29 +13,22 @@ from sdviz.analysis.points import OUTLIERS
 from sdviz.ui.cache.background import DEVICE_LOCK, Task, start
 from sdviz.ui.cache.kept import kept, sets_here
 from sdviz.ui.components.picture_sheets import TILES_A_SHEET, picture_sheet
-from sdviz.ui.embeddings.state import Known, ids_hash
+from sdviz.ui.embeddings.state import Known
 
 # outliers to make again at most: seconds on two CPU cores
 MOST_MADE = 400
 _MADE_AT_ONCE = 8
-# nobody waits for all of them: other pages come first
+# other pages come first: nobody waits for all of these pictures
 _BEGIN_AFTER_SEC, _REST_SHARE = 4.0, 1.0
 
 
 @dataclass(frozen=True)
 class Lacking:
-    """Points without a picture.
-
-    Attributes:
-        rows: Which.
-        are_coming: Whether they are being made.
-        missing: Why, as `Pictures.missing`.
-        ways: As `Pictures.ways`.
-    """
+    """Points without a picture."""
 
     rows: tuple[int, ...]
-    are_coming: bool
-    missing: tuple[str, ...] = ()
+    are_coming: bool  # whether they are being made
+    missing: tuple[str, ...] = ()  # why, as `Pictures.missing`
     ways: tuple[Way, ...] = ()
 
 
@@ -53,8 +44,8 @@ def lacking_in_all(parts: Sequence[Lacking], are_coming: bool) -> Lacking:
 
 def name_of_pictures(known: Known) -> str:
     """A name for the pictures of these points. It changes when a set comes to this machine or leaves it."""
-    here = hashlib.sha256(sets_here().encode()).hexdigest()
-    return f"{known.bundle.hash[:12]}-{ids_hash(known.points)}-{here[:8]}"
+    ids, here = (hashlib.sha256(s.encode()).hexdigest() for s in ("\n".join(known.points.ids), sets_here()))
+    return f"{known.bundle.hash[:12]}-{ids[:16]}-{here[:8]}"
 
 
 def _make(known: Known, ids: list[str], task: Task[None]) -> None:
@@ -70,12 +61,7 @@ def _make(known: Known, ids: list[str], task: Task[None]) -> None:
 
 @kept("outliers of points")
 def outliers_made(known: Known, name: str) -> Task[None] | None:
-    """The making of the outliers that the bundle keeps no picture of; None where there are none, or too many.
-
-    Args:
-        known: The points.
-        name: Of these images.
-    """
+    """Makes the outliers that the bundle keeps no picture of; None where there are none, or too many."""
     p = known.points
     wanted = [one for one in p.ids[p.sets == OUTLIERS].tolist() if not _is_kept(known, one)]
     if not wanted or len(wanted) > MOST_MADE:
@@ -85,14 +71,7 @@ def outliers_made(known: Known, name: str) -> Task[None] | None:
 
 @kept("picture sheets")
 def sheet_of(known: Known, name: str, number: int, is_made: bool) -> tuple[bytes, Lacking]:
-    """A sheet of pictures, JPEG, and the points that have none in it.
-
-    Args:
-        known: The points.
-        name: Of these images.
-        number: Which sheet.
-        is_made: Whether no outliers are being made any more.
-    """
+    """A sheet of pictures, JPEG, and the points without one; `is_made` once no outliers are being made."""
     first = number * TILES_A_SHEET
     p = known.points
     ids = p.ids[first : first + TILES_A_SHEET]

@@ -1,29 +1,22 @@
 """The page Embeddings: a 2-D or 3-D view of feature space, through training or after it."""
 
-from __future__ import annotations
-
 import numpy as np
 import streamlit as st
 
-from sdviz.analysis import Evidence, MissingPart, PictureLibrary
+from sdviz.analysis import Evidence, MissingPart
 from sdviz.analysis.provenance import provenance
 from sdviz.analysis.stored_layouts import USUAL_POINTS, View, figure_3_sets, find_stored, usual_sets
+from sdviz.bundle import Bundle
 from sdviz.projection import Layouts, LayoutSettings, fewest_points
 from sdviz.ui.cache.background import GivenUp, Task
-from sdviz.ui.cache.evidence import open_evidence, say_missing, show_missing_part
+from sdviz.ui.cache.evidence import open_evidence
 from sdviz.ui.cache.layouts import LayoutJob
 from sdviz.ui.charts import Chart, offer_downloads
 from sdviz.ui.charts.parts import Points
 from sdviz.ui.components.picture_sheets import TILES_A_SHEET, send_pictures
 from sdviz.ui.components.scatter import Colouring, FrameName, scatter
+from sdviz.ui.embeddings import hover_pictures
 from sdviz.ui.embeddings.colours import BY_SET, FIGURE_3, HELP, WAYS, colour_points, edges_of, texts_of
-from sdviz.ui.embeddings.hover_pictures import (
-    Lacking,
-    lacking_in_all,
-    name_of_pictures,
-    outliers_made,
-    sheet_of,
-)
 from sdviz.ui.embeddings.selection import chosen_rows, points_csv, show_chosen, take_region
 from sdviz.ui.embeddings.state import (
     PAGE,
@@ -37,7 +30,8 @@ from sdviz.ui.embeddings.state import (
     titles_of,
 )
 from sdviz.ui.links import put_in_link, take_from_link
-from sdviz.ui.page import VOTES, PageContext, open_page, show_missing_bundle
+from sdviz.ui.missing import say_missing, show_missing_part
+from sdviz.ui.page import VOTES, open_page
 from sdviz.ui.session import set_shared
 from sdviz.ui.text import about
 from sdviz.ui.widgets import KEPT, choose_one
@@ -54,17 +48,10 @@ AT_ONCE_SEC = 0.2
 POLL_SEC = 0.5
 
 
-def show_embeddings(context: PageContext) -> None:
-    """The page below its title."""
-    if context.bundle is None:
-        show_missing_bundle(context, SHOWS)
-        return
-    evidence, library = open_evidence(context.bundle)
-    _page(evidence, library)
-
-
 @st.fragment
-def _page(evidence: Evidence, library: PictureLibrary) -> None:
+def show_embeddings(bundle: Bundle) -> None:
+    """The page below its title."""
+    evidence, library = open_evidence(bundle)
     views = {name: sets_to_choose(evidence, name == THROUGH) for name in (THROUGH, AFTER)}
     views = {name: sets for name, sets in views.items() if sets}
     if not views:
@@ -93,7 +80,6 @@ def _page(evidence: Evidence, library: PictureLibrary) -> None:
 
 
 def _controls(evidence: Evidence, views: dict[str, list[str]]) -> tuple[View, str, str]:
-    """Draws two rows of widgets; their values stand in the address."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
         view = choose_one(
             "Feature space",
@@ -201,8 +187,8 @@ def _points(known: Known, wish: View, way: str, panels: str) -> None:
 
     rows = chosen_rows(known)
     frames = len(known.points.frames)
-    pictures = name_of_pictures(known)
-    lacking = st.session_state.get(f"{PAGE}_lacking", {}).get(pictures, Lacking((), False))
+    pictures = hover_pictures.name_of_pictures(known)
+    lacking = st.session_state.get(f"{PAGE}_lacking", {}).get(pictures, hover_pictures.Lacking((), False))
     with place:
         if job is not None:
             _progress(job, wish)
@@ -228,7 +214,7 @@ def _points(known: Known, wish: View, way: str, panels: str) -> None:
         if about_it:
             st.caption(about_it)
         _caption(known, wish, method, layouts, shown)
-        say_missing(lacking.missing, lacking.ways)
+        say_missing(lacking)
     if clicked:
         _open(known, clicked)
     lines = _provenance(known, wish, method)
@@ -317,13 +303,7 @@ def _save(known: Known, wish: View, method: str, layouts: Layouts, shown: Colour
         "axis 1, no unit",
         "axis 2, no unit",
         [
-            Points(
-                group.name,
-                xy[shown.group == row, 0],
-                xy[shown.group == row, 1],
-                group.colour,
-                4,
-            )
+            Points(group.name, xy[shown.group == row, 0], xy[shown.group == row, 1], group.colour, 4)
             for row, group in enumerate(shown.groups)
         ],
         height=HEIGHT_PX,
@@ -361,7 +341,6 @@ def _provenance(known: Known, wish: View, method: str) -> dict[str, str]:
 
 
 def _open(known: Known, one: str) -> None:
-    """Opens this image on Sample votes."""
     for row in np.flatnonzero(known.points.ids == one)[:1]:
         is_scored = known.points.scored_rows[row] >= 0
         set_shared("sample", one)
@@ -372,18 +351,18 @@ def _open(known: Known, one: str) -> None:
 # --- pictures for the hover card -------------------------------------------------------------------
 
 
-def _send_sheets(known: Known, name: str, said: Lacking) -> None:
+def _send_sheets(known: Known, name: str, said: hover_pictures.Lacking) -> None:
     """Sends the pictures after the points are drawn, so that nobody waits for them."""
-    made = outliers_made(known, name)
-    parts: list[Lacking] = []
+    made = hover_pictures.outliers_made(known, name)
+    parts: list[hover_pictures.Lacking] = []
     for number in range(-(-len(known.points) // TILES_A_SHEET)):
-        sheet, none = sheet_of(known, name, number, made is None or made.is_done)
+        sheet, none = hover_pictures.sheet_of(known, name, number, made is None or made.is_done)
         parts.append(none)
         send_pictures(name, number, sheet, known.bundle.manifest.image_size, key=f"{PAGE}_sheet_{number}")
     are_coming = made is not None and not made.is_done
     if made is not None and are_coming:
         _await_outliers(made)
-    if (now := lacking_in_all(parts, are_coming)) != said:
+    if (now := hover_pictures.lacking_in_all(parts, are_coming)) != said:
         st.session_state[f"{PAGE}_lacking"] = {name: now}
         st.rerun()
 

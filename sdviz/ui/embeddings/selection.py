@@ -1,10 +1,9 @@
 """The selected points of Embeddings: pictures, counts per set and cluster, export."""
 
-from __future__ import annotations
-
 import io
 import zipfile
 from collections.abc import Mapping
+from functools import partial
 from html import escape
 
 import numpy as np
@@ -15,14 +14,15 @@ from sdviz.analysis.points import OUTLIERS, TRAIN
 from sdviz.evaluation.writing import csv_table
 from sdviz.projection import Layouts, inside, project
 from sdviz.ui.assets import style
-from sdviz.ui.cache.evidence import say_missing
 from sdviz.ui.components.picture_grid import Cell, picture_grid
 from sdviz.ui.components.scatter import Colouring
 from sdviz.ui.embeddings.colours import texts_of
 from sdviz.ui.embeddings.state import PAGE, Known
+from sdviz.ui.missing import say_missing
 from sdviz.ui.pictures import data_uri, png_bytes
 from sdviz.ui.text import counted
 from sdviz.ui.theme import set_roles
+from sdviz.ui.widgets import download
 
 AT_ONCE, PICTURE_PX = 48, 96
 MOST_IN_ZIP = 5_000
@@ -42,8 +42,6 @@ def take_region(
 
     Args:
         region: As `scatter` reports it. One of another layout, or that is not understood, changes nothing.
-        known: The points.
-        layouts: Where they lie.
         layout: The name of these layouts.
         shown: Its groups may be hidden: hidden points are not selected.
     """
@@ -66,11 +64,7 @@ def take_region(
 
 
 def show_chosen(known: Known, layouts: Layouts, rows: np.ndarray, lines: Mapping[str, str]) -> str | None:
-    """The selected rows as a gallery with counts and downloads, or how to select some.
-
-    Returns:
-        The id of a picture clicked just now, else None.
-    """
+    """Shows the selected rows, or how to select some; returns the id of a picture clicked just now, if any."""
     st.markdown("##### Selection")
     if not len(rows):
         st.caption(
@@ -125,7 +119,7 @@ def _gallery(known: Known, rows: np.ndarray) -> str | None:
             )
         )
     clicked = picture_grid(cells, len(cells), key=f"{PAGE}_gallery", size_px=PICTURE_PX)
-    say_missing(pictures.missing, pictures.ways)
+    say_missing(pictures)
     st.caption(
         "OOD images come first. Borders have the colour of the set. Click a picture to open it in Sample votes."
     )
@@ -165,28 +159,21 @@ def counts_html(known: Known, rows: np.ndarray) -> str:
 
 def _downloads(known: Known, layouts: Layouts, rows: np.ndarray, lines: Mapping[str, str]) -> None:
     columns = st.columns(2)
-    columns[0].download_button(
-        "CSV",
-        lambda: points_csv(known, layouts, rows, lines),
-        f"sdviz-selection-{len(rows)}.csv",
-        "text/csv",
-        key=f"{PAGE}_chosen_csv",
-        icon=":material/download:",
-        on_click="ignore",
-        width="stretch",
-    )
-    columns[1].download_button(
-        "ZIP",
-        lambda: chosen_zip(known, layouts, rows, lines),
-        f"sdviz-selection-{len(rows)}.zip",
-        "application/zip",
-        key=f"{PAGE}_chosen_zip",
-        icon=":material/folder_zip:",
-        on_click="ignore",
-        disabled=len(rows) > MOST_IN_ZIP,
-        help=f"Up to {MOST_IN_ZIP:,} pictures as PNG of their own size, and the CSV.",
-        width="stretch",
-    )
+    name = f"sdviz-selection-{len(rows)}"
+    with columns[0]:
+        make = partial(points_csv, known, layouts, rows, lines)
+        download("CSV", make, f"{name}.csv", key=f"{PAGE}_chosen_csv", width="stretch")
+    with columns[1]:
+        download(
+            "ZIP",
+            partial(chosen_zip, known, layouts, rows, lines),
+            f"{name}.zip",
+            key=f"{PAGE}_chosen_zip",
+            icon=":material/folder_zip:",
+            disabled=len(rows) > MOST_IN_ZIP,
+            help=f"Up to {MOST_IN_ZIP:,} pictures as PNG of their own size, and the CSV.",
+            width="stretch",
+        )
 
 
 def points_csv(known: Known, layouts: Layouts, rows: np.ndarray, lines: Mapping[str, str]) -> str:

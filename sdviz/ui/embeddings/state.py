@@ -1,8 +1,5 @@
 """What Embeddings shows: the points, what is known of each, and their layouts."""
 
-from __future__ import annotations
-
-import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,10 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from sdviz import runs
-from sdviz.analysis import Evidence, MissingPart, PictureLibrary
+from sdviz.analysis import Evidence, PictureLibrary
 from sdviz.analysis.points import OUTLIERS, TRAIN, Points, available_sets, moves
 from sdviz.analysis.rescoring import SetScores
 from sdviz.analysis.stored_layouts import View
+from sdviz.analysis.tables import or_none
 from sdviz.analysis.votes import find_sample
 from sdviz.projection import Layouts, LayoutSettings, compute_layouts
 from sdviz.ui.cache.kept import kept
@@ -32,19 +30,12 @@ RIGHT, MISSED, ALARM, UNSCORED = "right", "missed OOD", "false alarm", "not scor
 
 @dataclass(frozen=True, eq=False)
 class Known(BundleView):
-    """The points on show and what is known of each.
-
-    Attributes:
-        points: Which images, and their features.
-        settings: k, alpha and normalisation of the score; None without a detector.
-        now: Scores and threshold under them.
-        classes: str (N,), an image's own class, "" where it is unknown and for outliers.
-    """
+    """The points on show and what is known of each."""
 
     points: Points
-    settings: ScoreSettings | None
-    now: SetsNow
-    classes: np.ndarray
+    settings: ScoreSettings | None  # k, alpha and normalisation of the score; None without a detector
+    now: SetsNow  # scores and threshold under them
+    classes: np.ndarray  # str (N,), an image's own class, "" where it is unknown and for outliers
 
     @cached_property
     def titles(self) -> dict[str, str]:
@@ -102,17 +93,8 @@ def _classes(points: Points, evidence: Evidence, library: PictureLibrary) -> np.
     return found.astype(str)
 
 
-def ids_hash(points: Points) -> str:
-    """A hash of these images in this order, 16 hex digits."""
-    return hashlib.sha256("\n".join(points.ids.tolist()).encode()).hexdigest()[:16]
-
-
 def known_of(evidence: Evidence, library: PictureLibrary, view: View) -> Known:
-    """Chooses the points of a view and collects what is known of them.
-
-    Raises:
-        MissingPart: The bundle has no features to show.
-    """
+    """Chooses the points of a view and collects what is known of them. Raises MissingPart: no features."""
     points = _points(view, evidence)
     settings = score_settings(evidence)
     now = sets_now(evidence, settings) if settings is not None else SetsNow(None, "no detector", {}, None)
@@ -127,20 +109,13 @@ def titles_of(evidence: Evidence) -> dict[str, str]:
 
 @kept("moving features")
 def moves_through_training(evidence: Evidence) -> bool:
-    """Whether the features of the bundle's snapshots change from epoch to epoch.
-
-    Raises:
-        MissingPart: It has none.
-    """
+    """Whether features change between the bundle's snapshots. Raises MissingPart: it has none."""
     return moves(evidence.snapshots[0])
 
 
 def sets_to_choose(evidence: Evidence, through: bool) -> list[str]:
     """The sets that have points in this view."""
-    try:
-        return available_sets(evidence, through)
-    except MissingPart:
-        return []
+    return or_none(lambda: available_sets(evidence, through)) or []
 
 
 def mark_sample(known: Known, unit_length: bool) -> tuple[int, str]:
@@ -184,9 +159,5 @@ def layout_store() -> LayoutStore:
 
 @kept("PCA")
 def by_pca(features: np.ndarray, dims: int) -> Layouts:
-    """A PCA of every epoch; takes about a second.
-
-    Raises:
-        ValueError: As `compute_layouts`.
-    """
+    """A PCA of every epoch; takes about a second. Raises ValueError: as `compute_layouts`."""
     return compute_layouts(features, LayoutSettings("pca", dims))

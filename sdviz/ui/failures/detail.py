@@ -1,7 +1,5 @@
 """One image on the page Failures: its score, the nearest training image, verdict and note."""
 
-from __future__ import annotations
-
 import hashlib
 
 import numpy as np
@@ -10,19 +8,10 @@ import streamlit as st
 from sdviz.analysis import Pictures
 from sdviz.analysis.notes import VERDICTS, NotesError, Seen
 from sdviz.analysis.votes import find_sample
-from sdviz.ui.cache.evidence import say_missing, why_not_found
 from sdviz.ui.cluster_names import cluster_before
 from sdviz.ui.components.picture_grid import Cell, Label, picture_grid
-from sdviz.ui.failures.state import (
-    class_of,
-    facts_of,
-    nearest_of,
-    notebook,
-    pictures_of,
-    place_of,
-    position,
-    settings_text,
-)
+from sdviz.ui.failures import state
+from sdviz.ui.missing import say_missing, why_not_found
 from sdviz.ui.page import VOTES, open_page
 from sdviz.ui.pictures import NEUTRAL_COLOUR, OUTLIER_COLOUR, TRAIN_COLOUR, data_uri
 from sdviz.ui.scores import ScoredSets
@@ -55,7 +44,7 @@ def show_detail(view: ScoredSets, ids: np.ndarray) -> None:
 
 def _steps(ids: np.ndarray) -> None:
     """Buttons for the next and the previous image, J and K on the keyboard."""
-    at, n = position(ids), len(ids)
+    at, n = state.position(ids), len(ids)
     before = at - 1 if at is not None else -1
     after = at + 1 if at is not None else (1 if not sample() else 0)
     columns = st.columns(2)
@@ -79,8 +68,8 @@ def _steps(ids: np.ndarray) -> None:
 
 def _image(view: ScoredSets, one: str) -> Seen | None:
     """Shows an image of a scored set, or one without a score; None where there is no such image."""
-    place, near = place_of(view, one), nearest_of(view, one)
-    pictures = pictures_of(view, [one, *([near.id] if near else [])])
+    place, near = state.place_of(view, one), state.nearest_of(view, one)
+    pictures = state.pictures_of(view, [one, *([near.id] if near else [])])
     if place is None and not pictures.found[0] and find_sample(view.evidence, one) is None:
         st.warning(
             f"There is no image {code_span(one, _MAX_ID_SHOWN)} in this bundle, nor in a set on this machine: "
@@ -88,16 +77,13 @@ def _image(view: ScoredSets, one: str) -> Seen | None:
             icon=":material/image_not_supported:",
         )
         return None
-    own_class = class_of(view, one, str(pictures.class_names[0]))
+    own_class = state.class_of(view, one, str(pictures.class_names[0]))
     colour = view.colours.get(place[0], NEUTRAL_COLOUR) if place else NEUTRAL_COLOUR
     cells = [Cell(data_uri(pictures.images[0]), one, colour, own_class or "class unknown", one)]
     heads = [Label("this image")]
     if near is not None:
-        its_class = str(pictures.class_names[1])
-        its_cluster = view.cluster_name(near.cluster)
-        text = f"{cluster_before(its_cluster)}{its_cluster}"
-        small = f"{near.id}, distance {near.distance:.3f}" + (f", is {its_class}" if its_class else "")
-        cells.append(Cell(data_uri(pictures.images[1]), near.id, TRAIN_COLOUR, text, small))
+        small = f"{near.id}, distance {near.distance:.3f}"
+        cells.append(_training_cell(pictures, near.id, view.cluster_name(near.cluster), small))
         heads.append(Label("nearest training image"))
     _grid(cells, heads, pictures)
     if place is None:
@@ -108,13 +94,13 @@ def _image(view: ScoredSets, one: str) -> Seen | None:
     s = view.scores[name]
     total = float(s.total[row])
     _say_score(view, role, total)
-    cluster = int(facts_of(view, name).clusters[row])
+    cluster = int(state.facts_of(view, name).clusters[row])
     st.caption(
         f"Distance part {float(s.distance[row]):.4g} + α {view.settings.alpha:g} x {int(s.votes[row])} votes "
         f"of {view.settings.k}. From {plain(view.titles.get(name, name))}"
         + (f"; the detector takes it for {plain(view.cluster_name(cluster))}." if cluster >= 0 else ".")
     )
-    return Seen(name, own_class, total, view.threshold, settings_text(view.settings))
+    return Seen(name, own_class, total, view.threshold, state.settings_text(view.settings))
 
 
 def _say_score(view: ScoredSets, role: str, total: float) -> None:
@@ -136,14 +122,12 @@ def _outlier(view: ScoredSets, one: str, row: int) -> Seen:
     """Shows an outlier of the bank and the training image that it was made of."""
     table = view.evidence.outliers
     source = str(table.source_ids[row])
-    pictures = pictures_of(view, [one, source])
+    pictures = state.pictures_of(view, [one, source])
     was, target = (view.cluster_name(int(column[row])) for column in (table.labels, table.target_labels))
     recipe = table.recipe(row)
-    its_class = str(pictures.class_names[1])
-    text, small = f"{cluster_before(was)}{was}", source + (f", is {its_class}" if its_class else "")
     cells = [
         Cell(data_uri(pictures.images[0]), one, OUTLIER_COLOUR, f"{was}, told {target}", one),
-        Cell(data_uri(pictures.images[1]), source, TRAIN_COLOUR, text, small),
+        _training_cell(pictures, source, was, source),
     ]
     _grid(cells, [Label("this outlier"), Label("its source")], pictures)
     st.markdown(
@@ -151,23 +135,27 @@ def _outlier(view: ScoredSets, one: str, row: int) -> Seen:
         f"(σ {table.sigma(row):.2f}), w = {recipe.guidance_scale:g}. "
         "It should show another object on the same background."
     )
-    return Seen(
-        "SD outliers",
-        f"{was}, told {target}",
-        settings=f"S = {recipe.start_timestep}, w = {recipe.guidance_scale:g}",
-    )
+    settings = f"S = {recipe.start_timestep}, w = {recipe.guidance_scale:g}"
+    return Seen("SD outliers", f"{was}, told {target}", settings=settings)
+
+
+def _training_cell(pictures: Pictures, one: str, cluster: str, small: str) -> Cell:
+    """The second of two pictures: a training image, with its cluster and its own class."""
+    its_class = str(pictures.class_names[1])
+    text, small = f"{cluster_before(cluster)}{cluster}", small + (f", is {its_class}" if its_class else "")
+    return Cell(data_uri(pictures.images[1]), one, TRAIN_COLOUR, text, small)
 
 
 def _grid(cells: list[Cell], heads: list[Label], pictures: Pictures) -> None:
     picture_grid(cells, len(cells), key="failures_pair", size_px=BIG_PX, column_names=heads, shrink=True)
-    say_missing(pictures.missing, pictures.ways)
+    say_missing(pictures)
 
 
 # --- what people say ------------------------------------------------------------------------------
 
 
 def _note(view: ScoredSets, one: str, seen: Seen) -> None:
-    book, bundle_hash = notebook(), view.bundle.hash
+    book, bundle_hash = state.notebook(), view.bundle.hash
     digest = hashlib.sha256(f"{bundle_hash} {one}".encode()).hexdigest()[:12]
     verdict_key, text_key = f"failures_verdict_{digest}", f"failures_note_{digest}"
     try:
@@ -188,7 +176,7 @@ def _note(view: ScoredSets, one: str, seen: Seen) -> None:
 
     problem = st.session_state.pop(_PROBLEM, "")
     if not problem:
-        # what is kept counts, whoever wrote it
+        # the stored note is shown, whoever wrote it
         st.session_state[verdict_key] = (kept.verdict or None) if kept else None
         st.session_state[text_key] = kept.text if kept else ""
     st.pills(

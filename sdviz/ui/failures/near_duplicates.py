@@ -1,7 +1,5 @@
 """Near-duplicates on the page Failures: images close to a training image in feature space."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 
 import numpy as np
@@ -10,12 +8,12 @@ import streamlit as st
 from sdviz.analysis import MissingPart
 from sdviz.analysis.duplicates import Pairs, ood_pairs, outlier_pairs, source_pairs
 from sdviz.ui.cache.background import DEVICE_LOCK, let_others_compute
-from sdviz.ui.cache.evidence import say_missing, show_missing_part
 from sdviz.ui.cache.kept import kept
 from sdviz.ui.components.picture_grid import Cell, Label, picture_grid
 from sdviz.ui.failures.detail import show_detail
 from sdviz.ui.failures.state import page_buttons, page_of, pictures_of
 from sdviz.ui.links import set_link_value
+from sdviz.ui.missing import say_missing, show_missing_part
 from sdviz.ui.pictures import TRAIN_COLOUR, data_uri
 from sdviz.ui.scores import ScoredSets
 from sdviz.ui.session import opener, sample
@@ -34,11 +32,6 @@ PAIRS = "f_pairs"  # stands in the address: one of the two, or a set's name
 
 @kept("near-duplicates")
 def _pairs(view: ScoredSets, which: str) -> Pairs:
-    """The pairs of one kind.
-
-    Raises:
-        MissingPart: A bundle without what that needs.
-    """
     normalize, place = view.settings.normalize, st.empty()
 
     def on_progress(share: float) -> None:
@@ -56,18 +49,10 @@ def _pairs(view: ScoredSets, which: str) -> Pairs:
         place.empty()
 
 
-def _choose() -> None:
-    set_link_value(PAIRS, str(st.session_state["failures_pairs"]))
-
-
 def show_pairs(view: ScoredSets) -> None:
     """The chooser, the nearest pairs side by side, and one of them in detail."""
     sets = view.evidence.sets
-    options = [
-        *[name for name, one in sets.items() if one.role != "id"],
-        *OUTLIER_KINDS,
-        view.id_name,
-    ]
+    options = [*[name for name, one in sets.items() if one.role != "id"], *OUTLIER_KINDS, view.id_name]
     which = str(st.session_state.get(PAIRS, ""))
     which = which if which in options else options[0]
     st.session_state["failures_pairs"] = which
@@ -76,7 +61,7 @@ def show_pairs(view: ScoredSets) -> None:
         options,
         format_func=lambda one: OUTLIER_KINDS.get(one) or f"{view.titles.get(one, one)} beside training images",
         key="failures_pairs",
-        on_change=_choose,
+        on_change=lambda: set_link_value(PAIRS, str(st.session_state["failures_pairs"])),
         width=520,
     )
     try:
@@ -160,7 +145,7 @@ def _grid(view: ScoredSets, which: str, pairs: Pairs) -> None:
         head_px=80,
         on_click=opener("failures_pair_grid"),
     )
-    say_missing(pictures.missing, pictures.ways)
+    say_missing(pictures)
     page_buttons(len(pairs), page, PAIRS_AT_ONCE)
     st.caption(
         "Two pictures, one above the other, whose features lie close together; the number is the Euclidean "

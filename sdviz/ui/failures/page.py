@@ -1,7 +1,5 @@
 """The page Failures: images on the wrong side of the threshold, worst first."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 
@@ -13,28 +11,21 @@ from sdviz.analysis import Evidence, MissingPart, PictureLibrary
 from sdviz.analysis.failures import Failures, find_failures, recall_of, threshold_for
 from sdviz.analysis.notes import NotesError, notes_csv, tallies
 from sdviz.analysis.provenance import provenance
-from sdviz.ui.cache.evidence import open_evidence, say_missing, show_missing_part
+from sdviz.bundle import Bundle
+from sdviz.ui.cache.evidence import open_evidence
 from sdviz.ui.components.picture_grid import Cell, picture_grid
+from sdviz.ui.failures import state
 from sdviz.ui.failures.detail import show_detail
 from sdviz.ui.failures.near_duplicates import PAIRS, show_pairs
 from sdviz.ui.failures.rates import show_rates
-from sdviz.ui.failures.state import (
-    AT_ONCE,
-    class_of,
-    facts_of,
-    notebook,
-    page_buttons,
-    page_of,
-    pictures_of,
-    settings_text,
-)
 from sdviz.ui.links import keep_link_values, restore_link_values, set_link_value
-from sdviz.ui.page import PageContext, show_missing_bundle
+from sdviz.ui.missing import say_missing, show_missing_part
 from sdviz.ui.pictures import data_uri
 from sdviz.ui.scores import ScoredSets, scored_sets
 from sdviz.ui.session import chosen_set, opener, sample, score_controls, set_shared
 from sdviz.ui.text import counted, minute, plain
 from sdviz.ui.theme import set_name
+from sdviz.ui.widgets import download
 
 SHOWS = "every OOD image that the detector let through and every ID image that it flagged, worst first"
 MISSED, ALARMS, PAIRS_VIEW = "missed", "alarms", "pairs"
@@ -48,15 +39,11 @@ PICTURE_PX = 96
 LOWEST_RECALL = 80.0
 
 
-def show_failures(context: PageContext) -> None:
+def show_failures(bundle: Bundle, entered: bool) -> None:
     """The page below its title."""
-    if context.bundle is None:
-        show_missing_bundle(context, SHOWS)
-        return
-    if context.entered:
+    if entered:
         restore_link_values(OWN)
-    evidence, library = open_evidence(context.bundle)
-    _page(evidence, library)
+    _page(*open_evidence(bundle))
 
 
 @st.fragment
@@ -70,7 +57,7 @@ def _page(evidence: Evidence, library: PictureLibrary) -> None:
     missed = find_failures(evidence.sets, view.scores, view.threshold, False)
     alarms = find_failures(evidence.sets, view.scores, view.threshold, True)
     _threshold_row(view, missed, alarms)
-    show = _choose_view(view, missed, alarms)
+    show = _choose_view(missed, alarms)
     if show == PAIRS_VIEW:
         show_pairs(view)
     else:
@@ -125,7 +112,7 @@ def _threshold_row(view: ScoredSets, missed: Failures, alarms: Failures) -> None
     )
     with columns[2], st.popover("Advanced", width="stretch"):
         score_controls(view.evidence, "failures")
-        st.caption(f"The score is Eq. 6, now by {settings_text(view.settings)}.")
+        st.caption(f"The score is Eq. 6, now by {state.settings_text(view.settings)}.")
 
 
 def _missed_of_what(view: ScoredSets, missed: Failures) -> str:
@@ -143,7 +130,7 @@ def _missed_of_what(view: ScoredSets, missed: Failures) -> str:
     return f"{text}: {', '.join(f'{wrong[kind]:,} of {n[kind]:,} {OOD_KINDS[kind]}' for kind in there)}."
 
 
-def _choose_view(view: ScoredSets, missed: Failures, alarms: Failures) -> str:
+def _choose_view(missed: Failures, alarms: Failures) -> str:
     labels = {
         MISSED: f"Missed OOD: {len(missed):,}",
         ALARMS: f"False alarms: {len(alarms):,}",
@@ -174,7 +161,6 @@ def _choose_view(view: ScoredSets, missed: Failures, alarms: Failures) -> str:
 
 
 def _filters(view: ScoredSets, found: Failures, sets: Sequence[str]) -> tuple[Failures, list[str]]:
-    """Filters by set, class and cluster; returns the failures left, and the sets."""
     columns = st.columns(3)
     name = chosen_set(view.evidence)
     name = name if name in sets else EVERY
@@ -191,7 +177,7 @@ def _filters(view: ScoredSets, found: Failures, sets: Sequence[str]) -> tuple[Fa
         found = found.only(found.sets == name)
     classes, clusters = np.full(len(found), "", object), np.full(len(found), "", object)
     for one in np.unique(found.sets).tolist():
-        here, facts = found.sets == one, facts_of(view, one)
+        here, facts = found.sets == one, state.facts_of(view, one)
         classes[here] = facts.classes[found.rows[here]]
         clusters[here] = [view.cluster_name(int(c), "unknown") for c in facts.clusters[found.rows[here]]]
     keep = np.ones(len(found), bool)
@@ -255,18 +241,18 @@ def _nothing(view: ScoredSets, found: Failures, sets: Sequence[str], false_alarm
 
 
 def _grid(view: ScoredSets, shown: Failures) -> None:
-    page = page_of(shown.ids)
-    rows = np.arange(page * AT_ONCE, min(len(shown), (page + 1) * AT_ONCE))
-    pictures = pictures_of(view, shown.ids[rows].tolist())
+    page = state.page_of(shown.ids)
+    rows = np.arange(page * state.AT_ONCE, min(len(shown), (page + 1) * state.AT_ONCE))
+    pictures = state.pictures_of(view, shown.ids[rows].tolist())
     try:
-        notes = notebook().read(view.bundle.hash)
+        notes = state.notebook().read(view.bundle.hash)
     except NotesError:
         notes = {}
     chosen = sample() or str(shown.ids[0])
     cells = []
     for i, row in enumerate(rows):
         one = str(shown.ids[row])
-        own_class = class_of(view, one, str(pictures.class_names[i]))
+        own_class = state.class_of(view, one, str(pictures.class_names[i]))
         note = notes.get(one)
         mark = f" ✎ {note.verdict or 'note'}" if note else ""
         cells.append(
@@ -282,8 +268,8 @@ def _grid(view: ScoredSets, shown: Failures) -> None:
         )
     key = "failures_grid"
     picture_grid(cells, len(cells), key=key, size_px=PICTURE_PX, on_click=opener(key))
-    say_missing(pictures.missing, pictures.ways)
-    page_buttons(len(shown), page)
+    say_missing(pictures)
+    state.page_buttons(len(shown), page)
     frames = ", ".join(
         f':color[■]{{foreground="{view.colours[name]}"}} {plain(view.titles.get(name, name))}'
         for name in dict.fromkeys(shown.sets[rows].tolist())
@@ -301,9 +287,8 @@ def _grid(view: ScoredSets, shown: Failures) -> None:
 
 
 def _notes(view: ScoredSets) -> None:
-    """Counts of each verdict, and all notes as a file."""
     try:
-        notes = list(notebook().read(view.bundle.hash).values())
+        notes = list(state.notebook().read(view.bundle.hash).values())
     except NotesError as error:
         st.caption(f":material/lock: {plain(str(error))}")
         return
@@ -318,16 +303,9 @@ def _notes(view: ScoredSets) -> None:
     for column, (verdict, count) in zip(columns, counts.items(), strict=False):
         column.metric(verdict, count)
     lines = provenance(view.bundle)
-    columns[-1].download_button(
-        "CSV",
-        lambda: notes_csv(notes, lines),
-        f"sdviz-notes-{view.bundle.hash[:10]}.csv",
-        "text/csv",
-        key="failures_export",
-        icon=":material/download:",
-        on_click="ignore",
-        width="stretch",
-    )
+    with columns[-1]:
+        file = f"sdviz-notes-{view.bundle.hash[:10]}.csv"
+        download("CSV", lambda: notes_csv(notes, lines), file, key="failures_export", width="stretch")
     header = ("image", "set", "label", "score", "threshold", "verdict", "note", "time")
     rows = [
         (n.id, n.seen.set, n.seen.label, n.seen.score, n.seen.threshold, n.verdict, n.text, minute(n.time))

@@ -1,7 +1,5 @@
 """How often each class or cluster fails, on the page Failures."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What the parts of Failures share: facts about images, notes, and the place in the list on show."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,15 +27,11 @@ def settings_text(settings: ScoreSettings) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Facts:
-    """What is known of each image of a scored set.
+    """What is known of each image of a scored set."""
 
-    Attributes:
-        classes: str (N,), the image's own class, "" where it is unknown; of an SD outlier what it is made of.
-        clusters: int64 (N,), the cluster that the detector takes it for, -1 where that is unknown.
-    """
-
+    # str (N,), the image's own class, "" where it is unknown; of an SD outlier what it is made of
     classes: np.ndarray
-    clusters: np.ndarray
+    clusters: np.ndarray  # int64 (N,), the cluster that the detector takes it for, -1 where that is unknown
 
 
 @kept("facts")
@@ -64,17 +58,11 @@ def place_of(view: ScoredSets, one: str) -> tuple[str, int] | None:
 
 @dataclass(frozen=True)
 class Nearest:
-    """The training image nearest to another image.
-
-    Attributes:
-        id: Its id.
-        cluster: y~.
-        distance: Euclidean, of the features.
-    """
+    """The training image nearest to another image."""
 
     id: str
-    cluster: int
-    distance: float
+    cluster: int  # y~
+    distance: float  # euclidean, of the features
 
 
 @kept("nearest")

@@ -1,7 +1,5 @@
 """The controls of the lab: S, w, the wrong label and, under Advanced, the sampler."""
 
-from __future__ import annotations
-
 import streamlit as st
 
 from sdviz.bundle import Bundle

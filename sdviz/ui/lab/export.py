@@ -1,7 +1,5 @@
 """Downloads of the lab: a labelled PNG sheet, or a ZIP of PNGs with their manifest."""
 
-from __future__ import annotations
-
 import csv
 import io
 import zipfile
@@ -54,13 +52,7 @@ def export_zip(state: LabState) -> bytes:
                 name = f"{folder}/{i:02d}.png"
                 archive.writestr(name, png_bytes(edited.image))
                 row = manifest_row(
-                    r,
-                    state.bundle.schedule,
-                    state.names,
-                    source.id,
-                    source.label,
-                    target,
-                    state.bundle.hash,
+                    r, state.bundle.schedule, state.names, source.id, source.label, target, state.bundle.hash
                 )
                 lines.append({"file": name, "role": folder, **row})
         table = io.StringIO(newline="")

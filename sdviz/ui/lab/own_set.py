@@ -1,17 +1,16 @@
 """For a bundle whose own data set is not on this machine: how to get it, and images from noise in its place."""
 
-from __future__ import annotations
-
 import streamlit as st
 
 from sdviz import data
 from sdviz.analysis.pictures import way_to_get
 from sdviz.bundle import Bundle
 from sdviz.bundle.from_noise import images_from_noise, knows_whole_schedule
-from sdviz.data import ImageSet, MissingDataError
+from sdviz.data import ImageSet
 from sdviz.ui.cache.background import DEVICE_LOCK, Task, start
 from sdviz.ui.cache.downloads import POLL_SEC, Download, can_download, download_of, start_download
 from sdviz.ui.cache.kept import kept
+from sdviz.ui.text import code_span
 
 FROM_NOISE = "made from noise by this network"
 # images a cluster, and in all: a large network takes seconds for one on a CPU
@@ -21,25 +20,17 @@ AT_ONCE_SEC = 0.5
 _AWAITED = "lab_awaited_set"
 
 
-def is_here(name: str) -> bool:
-    """Whether a named set is on this machine."""
-    try:
-        return bool(data.splits(name))
-    except MissingDataError:
-        return False
-
-
 def offers_from_noise(bundle: Bundle) -> bool:
     """Whether the lab offers images from noise in place of the bundle's own set."""
-    return not is_here(bundle.manifest.dataset) and knows_whole_schedule(bundle)
+    return not data.splits_here(bundle.manifest.dataset) and knows_whole_schedule(bundle)
 
 
 def say_where_own_set_is(bundle: Bundle) -> None:
     """Says how to get the bundle's own set where it is missing, with a download button where that can be."""
     name = bundle.manifest.dataset
-    if is_here(name):
+    if data.splits_here(name):
         return
-    line = f"`{_plain(name)}` is not on this machine: {way_to_get(name)}. "
+    line = f"{code_span(name)} is not on this machine: {way_to_get(name)}. "
     if knows_whole_schedule(bundle):
         line += "Until then its network makes images from noise alone."
     else:
@@ -70,12 +61,7 @@ def say_where_own_set_is(bundle: Bundle) -> None:
 
 
 def take_awaited_set(sets: list[str], own: str) -> None:
-    """Chooses the downloaded set once it is there. Call it before "Images from" is drawn.
-
-    Args:
-        sets: That can be chosen.
-        own: What is chosen where images from noise no longer stand in for it.
-    """
+    """Chooses a downloaded set, or `own` where images from noise are gone, before "Images from" is drawn."""
     if st.session_state.get(_AWAITED) in sets:
         st.session_state["data"] = st.session_state.pop(_AWAITED)
     elif st.session_state.get("data") == FROM_NOISE and FROM_NOISE not in sets:
@@ -87,14 +73,13 @@ def _begin(name: str) -> None:
     start_download(name)
 
 
-def _await(running: Download) -> None:
-    if running.is_done:
+def _await(work: Download | Task[ImageSet]) -> None:
+    if work.is_done:
         st.rerun()
-    st.progress(*running.progress)
-
-
-def _plain(name: str) -> str:
-    return name.replace("`", "'")
+    if isinstance(work, Download):
+        st.progress(*work.progress)
+    else:
+        st.progress(work.share, f"Making images from noise alone, once for this bundle: {work.share:.0%}")
 
 
 # --- images from noise ----------------------------------------------------------------------------
@@ -115,16 +100,10 @@ def show_pool_from_noise(bundle: Bundle) -> ImageSet | None:
     """The images; None while they are made, with a progress bar, or where that failed, with the reason."""
     making = from_noise(bundle)
     if not making.wait(AT_ONCE_SEC):
-        st.fragment(_await_images, run_every=POLL_SEC)(making)
+        st.fragment(_await, run_every=POLL_SEC)(making)
         return None
     try:
         return making.result()
     except (RuntimeError, ValueError) as error:
         st.error(f"No images from noise: {' '.join(str(error).split())}. Choose another set above.")
         return None
-
-
-def _await_images(making: Task[ImageSet]) -> None:
-    if making.is_done:
-        st.rerun()
-    st.progress(making.share, f"Making images from noise alone, once for this bundle: {making.share:.0%}")

@@ -1,7 +1,5 @@
 """The page Outlier lab: the grid of outliers and controls, and the numbers under it."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
@@ -16,20 +14,10 @@ from sdviz.ui.cluster_names import usual_names
 from sdviz.ui.components.picture_grid import Cell, Label, picture_grid
 from sdviz.ui.lab.controls import other_names, show_controls, what_a_link_takes
 from sdviz.ui.lab.sources import Source, choose_sources, first_sources
-from sdviz.ui.lab.state import (
-    ALL_OTHERS,
-    SOLVERS,
-    LabState,
-    Run,
-    Settings,
-    interval_text,
-    mean_psnr,
-    runner,
-)
+from sdviz.ui.lab.state import ALL_OTHERS, SOLVERS, LabState, Run, Settings, interval_text, mean_psnr, runner
 from sdviz.ui.lab.views import scrub_frames, show_view
 from sdviz.ui.links import asked_by_link, keep_link_values, refused, restore_link_values, set_link_value
 from sdviz.ui.outliers import S_STEP, W_MAX, W_MIN, W_STEP, clusters_of
-from sdviz.ui.page import PageContext, show_missing_bundle
 from sdviz.ui.pictures import CONTROL_COLOUR, NEUTRAL_COLOUR, OUTLIER_COLOUR, data_uri, difference, heat_map
 from sdviz.ui.text import counted
 
@@ -46,15 +34,11 @@ _PSNR_HELP = (
 )
 
 
-def show_lab(context: PageContext) -> None:
+def show_lab(bundle: Bundle, entered: bool) -> None:
     """The page below its title."""
-    if context.bundle is None:
-        show_missing_bundle(context)
-        return
-    bundle = context.bundle
     allowed = what_a_link_takes(bundle)
     asked = {}
-    if context.entered:
+    if entered:
         asked = asked_by_link(allowed)
         restore_link_values(NO_WIDGETS)
     place = st.empty()
@@ -107,14 +91,11 @@ def _lab(bundle: Bundle, sources: list[Source]) -> None:
 
 def _pairs(sources: list[Source], targets: np.ndarray, recipe: Recipe) -> list[OutlierRequest]:
     """The outlier of each source, then the control of each."""
-    wrong = [
-        OutlierRequest(s.id, s.image, s.label, int(t), recipe) for s, t in zip(sources, targets, strict=True)
-    ]
+    wrong = [s.request(int(t), recipe) for s, t in zip(sources, targets, strict=True)]
     return wrong + [replace(one, target_label=one.label) for one in wrong]
 
 
 def _next_recipes(bundle: Bundle, now: Recipe) -> list[Recipe]:
-    """The recipes one slider step away."""
     s, w = now.start_timestep, now.guidance_scale
     near = [replace(now, start_timestep=s + step) for step in (S_STEP, -S_STEP)]
     near += [replace(now, guidance_scale=w + step) for step in (W_STEP, -W_STEP)]
@@ -123,11 +104,7 @@ def _next_recipes(bundle: Bundle, now: Recipe) -> list[Recipe]:
 
 
 def first_view(bundle: Bundle) -> list[OutlierRequest]:
-    """The pictures that the page makes when it is opened with nothing chosen.
-
-    Raises:
-        DataError: The bundle's own data is not here.
-    """
+    """The pictures of the page as first opened. Raises DataError: the bundle's own data is not here."""
     sources, recipe = first_sources(bundle), bundle.recipe()
     if not sources:
         return []
@@ -176,13 +153,7 @@ def _show_pairs(state: LabState) -> None:
             (
                 Cell(data_uri(source.image), texts[0], source.colour, id=place, chosen=i == state.focus),
                 Cell(
-                    data_uri(out.image),
-                    texts[1],
-                    OUTLIER_COLOUR,
-                    f"told {wrong}",
-                    "",
-                    place,
-                    i == state.focus,
+                    data_uri(out.image), texts[1], OUTLIER_COLOUR, f"told {wrong}", "", place, i == state.focus
                 ),
                 Cell(data_uri(control.image), texts[2], CONTROL_COLOUR, f"told {right}", id=place),
                 Cell(data_uri(out.noised), texts[3], NEUTRAL_COLOUR),
@@ -235,11 +206,7 @@ def _show_all_targets(
 ) -> list[Outlier]:
     """Shows every image under every label, the right one as control; returns the results source by source."""
     names = usual_names(bundle)
-    requests = [
-        OutlierRequest(s.id, s.image, s.label, target, settings.recipe)
-        for s in sources
-        for target in range(len(names))
-    ]
+    requests = [s.request(target, settings.recipe) for s in sources for target in range(len(names))]
     made = run(requests, "Denoising under every label")
     rows = [Label(sources[0].word, sources[0].role), *(Label(f"told {n}") for n in names)]
     cells = [
@@ -263,11 +230,7 @@ def _show_all_targets(
 
 
 def _show_numbers(state: LabState, wrong: list[tuple[int, Outlier]]) -> tuple[int, int] | None:
-    """Shows shift and background PSNR of outliers, given as (row of the source, result), and of controls.
-
-    Returns:
-        As `LabState.same`.
-    """
+    """Shows shift and PSNR of outliers, (row of the source, result), and controls; as `LabState.same`."""
     bundle, sources, right = state.bundle, state.sources, list(enumerate(state.controls))
     columns, same = st.columns(4), None
     if bundle.clusterer is not None:

@@ -1,7 +1,5 @@
 """The source images of the lab: drawn at random, by class, picked by hand, or uploaded."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,6 +12,7 @@ from sdviz.bundle.from_noise import NAME
 from sdviz.data import DataError, ImageSet
 from sdviz.data.imageset import permutation
 from sdviz.data.uploads import from_uploads
+from sdviz.outliers import OutlierRequest, Recipe
 from sdviz.ui.cache.background import DEVICE_LOCK
 from sdviz.ui.cache.bundles import load_images
 from sdviz.ui.cluster_names import usual_names
@@ -43,29 +42,21 @@ GENERATED = "by this network, from noise: no real image"
 
 @dataclass(frozen=True)
 class Source:
-    """One source image of the lab.
-
-    Attributes:
-        id: Its stable id.
-        image: uint8 (H,W,3).
-        label: y~, the cluster that the outlier must not be told.
-        label_note: "" where the label is the set's own, else how sure the clusterer is.
-        has_mask: Whether the object's mask is known.
-        title: The image's own class or what else it is called; "" where that is its cluster's name.
-        role: "ID" for the bundle's own set, else what it is to the bundle.
-        colour: Of its border, by role.
-        is_generated: Whether a network made it from noise: it is no image of any set.
-    """
+    """One source image of the lab."""
 
     id: str
-    image: np.ndarray
-    label: int
-    label_note: str
-    has_mask: bool
-    title: str = ""
-    role: str = "ID"
-    colour: str = ID_COLOUR
-    is_generated: bool = False
+    image: np.ndarray  # uint8 (H,W,3)
+    label: int  # y~, its cluster, which is never the target label of the outlier
+    label_note: str  # "" where the label is the set's own, else how sure the clusterer is
+    has_mask: bool  # whether the object's mask is known
+    title: str = ""  # the image's own class or what else it is called; "" where that is its cluster's name
+    role: str = "ID"  # "ID" for the bundle's own set, else what it is to the bundle
+    colour: str = ID_COLOUR  # of its border, by role
+    is_generated: bool = False  # whether a network made it from noise: it is no image of any set
+
+    def request(self, target: int, recipe: Recipe) -> OutlierRequest:
+        """What to make of it under that label."""
+        return OutlierRequest(self.id, self.image, self.label, target, recipe)
 
     @property
     def word(self) -> str:
@@ -151,11 +142,7 @@ def _which_images(
 
 
 def first_sources(bundle: Bundle) -> list[Source]:
-    """The images of the bundle's own set that are shown when nothing is chosen yet.
-
-    Raises:
-        DataError: It is not here.
-    """
+    """The images of the bundle's own set shown at first. Raises DataError: the set is not here."""
     name = bundle.manifest.dataset
     pool = load_images(name, _split_to_show(name), POOL_LIMIT)
     return _with_labels(bundle, pool, permutation(len(pool), 0)[:USUAL_COUNT])
@@ -168,7 +155,6 @@ def _split_to_show(name: str) -> str | None:
 
 
 def _of_class(pool: ImageSet, wanted: str) -> np.ndarray:
-    """The rows of a class, or all of them."""
     if wanted == ANY_CLASS:
         return np.arange(len(pool))
     return np.flatnonzero(pool.labels == pool.class_names.index(wanted))
@@ -256,7 +242,6 @@ def _with_labels(bundle: Bundle, pool: ImageSet, rows: np.ndarray) -> list[Sourc
 
 
 def _role(name: str, dataset: str) -> tuple[str, str]:
-    """The role of a set for a bundle trained on `dataset`, and its colour."""
     if name == dataset:
         return "ID", ID_COLOUR
     if dataset == "shapes" and name.startswith("shapes-novel"):
@@ -292,7 +277,6 @@ def _uploads(bundle: Bundle) -> list[Source]:
 
 
 def _say_what_became_of_them(kept: KeptUploads, n_files: int, n_usable: int, n_pictures: int) -> None:
-    """Says how many uploads were kept, shown once, or left out."""
     if kept.before:
         columns = st.columns([5, 1], vertical_alignment="center")
         columns[0].caption(f"{counted(len(kept.before), 'uploaded picture')} kept from before.")

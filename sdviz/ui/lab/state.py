@@ -1,7 +1,5 @@
 """What the parts of the lab share: the settings, the pictures on show, and how they are made."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -27,42 +25,26 @@ Run = Callable[..., list[Outlier]]
 
 @dataclass(frozen=True)
 class Settings:
-    """The values of the controls.
+    """The values of the controls."""
 
-    Attributes:
-        recipe: S, w, steps, solver, eta, interval, seed.
-        target: `RANDOM_OTHER`, `ALL_OTHERS` or a cluster's name.
-    """
-
-    recipe: Recipe
-    target: str
+    recipe: Recipe  # S, w, steps, solver, eta, interval, seed
+    target: str  # `RANDOM_OTHER`, `ALL_OTHERS` or a cluster's name
 
 
 @dataclass(frozen=True)
 class LabState:
-    """Everything about the pictures on show.
-
-    Attributes:
-        bundle: Makes the outliers.
-        names: Of its clusters, as shown.
-        sources: The images on show.
-        settings: What the controls say.
-        targets: int64 (N,), c_r of each source.
-        outliers: Of each source.
-        controls: The same under the right label.
-        focus: Which source the views below are about.
-        same: How many outliers on show the clusterer still calls what they were, and how many there are; None
-            without a clusterer.
-    """
+    """Everything about the pictures on show."""
 
     bundle: Bundle
-    names: tuple[str, ...]
-    sources: list[Source]
+    names: tuple[str, ...]  # of its clusters, as shown
+    sources: list[Source]  # the images on show
     settings: Settings
-    targets: np.ndarray
-    outliers: list[Outlier]
-    controls: list[Outlier]
-    focus: int
+    targets: np.ndarray  # int64 (N,), c_r of each source
+    outliers: list[Outlier]  # of each source
+    controls: list[Outlier]  # the same under the right label
+    focus: int  # which source the views below are about
+    # how many outliers on show the clusterer still calls what they were, and how many there are; None without
+    # a clusterer
     same: tuple[int, int] | None = None
 
     @property

@@ -1,7 +1,5 @@
 """The views below the lab's grid: scrub strip, S x w sheet, trajectory, S curve, download."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from functools import partial
 
@@ -19,6 +17,7 @@ from sdviz.ui.outliers import clusters_of, s_values
 from sdviz.ui.pictures import CONTROL_COLOUR, NEUTRAL_COLOUR, OUTLIER_COLOUR, data_uri
 from sdviz.ui.text import counted, plain
 from sdviz.ui.theme import mark_colour
+from sdviz.ui.widgets import download
 
 SCRUB, SHEET, TRAJECTORY, CURVE, DOWNLOAD = "Scrub S", "S x w sheet", "Trajectory", "S curve", "Download"
 SHEET_W = (0.0, 1.0, 2.0, 4.0)
@@ -51,7 +50,7 @@ def show_view(state: LabState) -> None:
 def _request(state: LabState, row: int, recipe: Recipe, right: bool = False) -> OutlierRequest:
     source = state.sources[row]
     target = source.label if right else int(state.targets[row])
-    return OutlierRequest(source.id, source.image, source.label, target, recipe)
+    return source.request(target, recipe)
 
 
 def scrub_frames(bundle: Bundle, request: OutlierRequest) -> tuple[list[int], list[OutlierRequest]]:
@@ -59,10 +58,6 @@ def scrub_frames(bundle: Bundle, request: OutlierRequest) -> tuple[list[int], li
     values = s_values(bundle.manifest.max_train_timestep, N_SCRUB_FRAMES)
     wrong = [replace(request, recipe=replace(request.recipe, start_timestep=s)) for s in values]
     return values, wrong + [replace(one, target_label=one.label) for one in wrong]
-
-
-def _set_s() -> None:
-    st.session_state["S"] = int(st.session_state["scrub"].chosen)
 
 
 def _scrub(state: LabState, run: Run) -> None:
@@ -84,6 +79,10 @@ def _scrub(state: LabState, run: Run) -> None:
         (f"control, told {was}", CONTROL_COLOUR),
     ]
     nearest = int(np.abs(np.array(values) - state.settings.recipe.start_timestep).argmin())
+
+    def _set_s() -> None:
+        st.session_state["S"] = int(st.session_state["scrub"].chosen)
+
     scrub_strip(frames, panels, key="scrub", at=nearest, strip_panel=2, on_choose=_set_s)
     st.caption(
         "Move the mouse over the strip: the frames are in your browser, nothing is sent. "
@@ -233,18 +232,13 @@ def _curve(state: LabState, run: Run) -> None:
 
 
 def _download(state: LabState, run: Run) -> None:
-    for column, label, make, name, mime, icon in zip(
-        st.columns([1, 1, 2]),
-        ("PNG sheet", "ZIP of PNGs and manifest.csv"),
-        (export_png, export_zip),
-        ("sdviz-outliers.png", "sdviz-outliers.zip"),
-        ("image/png", "application/zip"),
-        (":material/image:", ":material/folder_zip:"),
-        strict=False,
+    columns = st.columns([1, 1, 2])
+    for column, label, make, file, icon in (
+        (columns[0], "PNG sheet", export_png, "sdviz-outliers.png", ":material/image:"),
+        (columns[1], "ZIP of PNGs and manifest.csv", export_zip, "sdviz-outliers.zip", ":material/folder_zip:"),
     ):
-        column.download_button(
-            label, partial(make, state), name, mime, icon=icon, width="stretch", on_click="ignore"
-        )
+        with column:
+            download(label, partial(make, state), file, icon=icon, width="stretch")
     st.caption(
         "The ZIP holds each original, noised image, outlier and control at its own size. The manifest names "
         "source id, labels, S, sigma, w, guidance interval, solver, steps, eta, seed and the bundle's hash."

@@ -1,7 +1,5 @@
 """The two charts of the page Pseudo-labels: sizes and confidences."""
 
-from __future__ import annotations
-
 import streamlit as st
 
 from sdviz.analysis.clusters import confidence_histogram

@@ -1,15 +1,13 @@
 """Finds the cluster of an image by its id or from an upload, and renames clusters."""
 
-from __future__ import annotations
-
 import numpy as np
 import streamlit as st
 
 from sdviz.analysis.cluster_names import NamesError, rename
 from sdviz.data.uploads import from_uploads
-from sdviz.ui.cache.evidence import why_not_found
 from sdviz.ui.cluster_names import cluster_before, names_file, usual_names
 from sdviz.ui.components.picture_grid import Cell, picture_grid
+from sdviz.ui.missing import why_not_found
 from sdviz.ui.outliers import cluster_of
 from sdviz.ui.page import VOTES, open_page
 from sdviz.ui.pictures import data_uri

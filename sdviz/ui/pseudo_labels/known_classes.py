@@ -1,7 +1,5 @@
 """Clusters against the images' own classes on Pseudo-labels; shown on demand, used for nothing."""
 
-from __future__ import annotations
-
 import numpy as np
 import streamlit as st
 

@@ -1,7 +1,5 @@
 """The page Pseudo-labels: the clusters, with their most and least certain images."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,12 +7,13 @@ import streamlit as st
 
 from sdviz.analysis import Evidence, MissingPart, PictureLibrary, Pictures, PseudoLabels
 from sdviz.analysis.clusters import ClusterFacts, cluster_facts
-from sdviz.ui.cache.evidence import open_evidence, say_missing, show_missing_part
+from sdviz.bundle import Bundle
+from sdviz.ui.cache.evidence import open_evidence
 from sdviz.ui.cache.kept import kept
 from sdviz.ui.cluster_names import TRUTH, with_known_classes
 from sdviz.ui.components.picture_grid import Cell, Label, picture_grid
 from sdviz.ui.links import keep_link_values, restore_link_values, set_link_value
-from sdviz.ui.page import PageContext, show_missing_bundle
+from sdviz.ui.missing import say_missing, show_missing_part
 from sdviz.ui.pictures import data_uri
 from sdviz.ui.pseudo_labels.charts import show_charts
 from sdviz.ui.pseudo_labels.find import find_field, rename_field, show_found, upload_field
@@ -45,14 +44,11 @@ def _found(evidence: Evidence) -> Found:
     return labels, facts, {one: row for row, one in enumerate(labels.ids.tolist())}
 
 
-def show_pseudo_labels(context: PageContext) -> None:
+def show_pseudo_labels(bundle: Bundle, entered: bool) -> None:
     """The page below its title."""
-    if context.bundle is None:
-        show_missing_bundle(context, SHOWS)
-        return
-    if context.entered:
+    if entered:
         restore_link_values((CLUSTER, TRUTH))
-    evidence, library = open_evidence(context.bundle)
+    evidence, library = open_evidence(bundle)
     try:
         found = _found(evidence)
     except (MissingPart, ValueError) as error:
@@ -138,7 +134,6 @@ def _summary(clusters: Clusters) -> None:
 
 
 def _overview(clusters: Clusters) -> None:
-    """Shows a row for each cluster: its most certain images, then its least certain ones."""
     names, first = clusters.names, 0
     n = len(names)
     if n > ROWS_AT_ONCE:
@@ -182,7 +177,6 @@ def _overview(clusters: Clusters) -> None:
 
 
 def _one_cluster(clusters: Clusters, cluster: int, classes: np.ndarray | None) -> None:
-    """Shows the most and the least certain images of one cluster."""
     order = clusters.facts.order[cluster].tolist()
     if not order:
         st.info(f"No training image is in {plain(clusters.title(cluster, 'the cluster '))}.")
@@ -219,5 +213,5 @@ def _cell(clusters: Clusters, pictures: Pictures, at: int, row: int, note: str =
 
 def _pictures(clusters: Clusters, rows: Sequence[int]) -> Pictures:
     pictures = clusters.library.show(clusters.labels.ids[[row for row in rows if row >= 0]])
-    say_missing(pictures.missing, pictures.ways)
+    say_missing(pictures)
     return pictures

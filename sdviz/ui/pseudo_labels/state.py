@@ -1,7 +1,5 @@
 """The clusters of the training images, as Pseudo-labels shows them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from sdviz.analysis import PseudoLabels
@@ -12,17 +10,11 @@ from sdviz.ui.library import BundleView
 
 @dataclass(frozen=True, eq=False)
 class Clusters(BundleView):
-    """A bundle's clusters.
+    """A bundle's clusters."""
 
-    Attributes:
-        labels: Of the training images.
-        facts: Of each cluster.
-        row_of: The row of each training image by its id.
-    """
-
-    labels: PseudoLabels
+    labels: PseudoLabels  # of the training images
     facts: ClusterFacts
-    row_of: dict[str, int]
+    row_of: dict[str, int]  # the row of each training image by its id
 
     def title(self, cluster: int, word: str = "cluster ") -> str:
         """The name of a cluster in a sentence, with a word before it where it does not begin with "cluster"."""

@@ -1,10 +1,7 @@
 """Results: up to four bundles side by side."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
-import numpy as np
 import streamlit as st
 
 from sdviz.analysis.curves import roc_curve
@@ -14,11 +11,12 @@ from sdviz.detection import metrics
 from sdviz.evaluation.tables import METRIC_NAMES
 from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.charts.parts import Line
+from sdviz.ui.results.curves import chance_line, roc_frame
 from sdviz.ui.results.html_tables import Row, between, percent, show_table, table_html
 from sdviz.ui.results.records import all_records, find_columns, many_lines
 from sdviz.ui.results.state import caption_with_table
 from sdviz.ui.theme import ROLE_NAMES, set_name
-from sdviz.ui.widgets import empty_state
+from sdviz.ui.widgets import empty_state, select_one
 
 MOST = 4
 # hues that mean no set of images: a bundle is neither ID nor OOD
@@ -110,9 +108,7 @@ def _overlay(chosen: Sequence[BundleRecord], lines: dict[str, str]) -> None:
             "Here you would see their ROC curves on one set, on top of each other.",
         )
         return
-    if st.session_state.get("results_common") not in common:
-        st.session_state.pop("results_common", None)
-    name = st.selectbox("ROC on", common, format_func=set_name, key="results_common")
+    name = select_one("ROC on", common, "results_common", format_func=set_name)
     if len({one.manifest.dataset for one in measured}) > 1:
         st.caption("These bundles have other ID images: the curves do not compare.")
     try:
@@ -131,7 +127,7 @@ def _overlay(chosen: Sequence[BundleRecord], lines: dict[str, str]) -> None:
 
 def overlay_chart(records: Sequence[BundleRecord], name: str) -> Chart:
     """ROC of each bundle on one set, in %."""
-    parts = [Line("chance", np.array([0.0, 100.0]), np.array([0.0, 100.0]), "#8A94A0", dash=True)]
+    parts = [chance_line()]
     for one, colour in zip(records, COLOURS, strict=False):
         assert one.report is not None
         columns = find_columns(one)
@@ -140,15 +136,7 @@ def overlay_chart(records: Sequence[BundleRecord], name: str) -> Chart:
         parts.append(
             Line(f"{one.name}: AUROC {100 * metrics.auroc(known, ood):.2f} %", 100 * x, 100 * y, colour)
         )
-    return Chart(
-        f"ROC on {set_name(name)}",
-        "ID flagged, FPR (%)",
-        "OOD found, TPR (%)",
-        parts,
-        x_range=(-1, 101),
-        y_range=(-1, 101),
-        height=430,
-    )
+    return roc_frame(f"ROC on {set_name(name)}", parts, height=430)
 
 
 def _differences(chosen: Sequence[BundleRecord]) -> None:

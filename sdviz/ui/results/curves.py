@@ -1,7 +1,5 @@
 """Results: histogram with a threshold, ROC, precision and recall."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from dataclasses import replace
 
@@ -23,10 +21,10 @@ from sdviz.ui.components.threshold import Height, threshold_chart
 from sdviz.ui.results.state import MODE_TITLES, offer_table
 from sdviz.ui.scores import ScoredSets
 from sdviz.ui.session import set_shared
-from sdviz.ui.widgets import choose_one, empty_state
+from sdviz.ui.widgets import choose_key, choose_one, empty_state
 
-SCALES: dict[str, Scale] = {"Logarithmic": "log", "Around the threshold": "near", "Linear": "linear"}
-HEIGHTS: dict[str, Height] = {"Share of each set": "share", "Counts": "count", "Counts, log": "log"}
+SCALES: dict[Scale, str] = {"log": "Logarithmic", "near": "Around the threshold", "linear": "Linear"}
+HEIGHTS: dict[Height, str] = {"share": "Share of each set", "count": "Counts", "log": "Counts, log"}
 CHART_KEY = "results_threshold"
 # captions, the same on the page and in the report
 HISTOGRAM_CAPTION = (
@@ -61,9 +59,9 @@ def show_histogram(state: ScoredSets) -> None:
     """Shows the scores of every set, with the threshold to drag and what it lets through."""
     left, right = st.columns(2)
     with left:
-        scale = SCALES[choose_one("Score axis", list(SCALES), "results_axis")]
+        scale = choose_key("Score axis", SCALES, "results_axis")
     with right:
-        height = HEIGHTS[choose_one("Bars", list(HEIGHTS), "results_bars")]
+        height = choose_key("Bars", HEIGHTS, "results_bars")
     scores = {name: state.column(name, "both") for name in state.scores}
     drawn = histogram(scores, state.reference.threshold, scale)
     # the key is by bundle: another one has other sets
@@ -176,27 +174,31 @@ def show_roc(state: ScoredSets) -> None:
 def roc_chart(state: ScoredSets, mode: str) -> Chart:
     """ROC of each OOD set, in %."""
     known = state.column(state.id_name, mode)
-    lines = [Line("chance", np.array([0.0, 100.0]), np.array([0.0, 100.0]), "#8A94A0", dash=True)]
+    lines = [chance_line()]
     for name in state.evidence.ood_sets:
         ood = state.column(name, mode)
         x, y = roc_curve(known, ood)
         title = f"{state.titles[name]}: AUROC {100 * metrics.auroc(known, ood):.2f} %"
         lines.append(Line(title, 100 * x, 100 * y, state.colours[name]))
         if mode == "both":
-            at = (
-                100 * np.array([(known > state.threshold).mean()]),
-                100 * np.array([(ood > state.threshold).mean()]),
-            )
-            lines.append(
-                Line(f"{name} at the threshold", *at, state.colours[name], markers=True, in_legend=False)
-            )
+            at = [100 * np.array([(scores > state.threshold).mean()]) for scores in (known, ood)]
+            what = f"{name} at the threshold"
+            lines.append(Line(what, *at, state.colours[name], markers=True, in_legend=False))
     return roc_frame(f"ROC, {MODE_TITLES[mode]}", lines)
 
 
-def roc_frame(title: str, lines: list[Line]) -> Chart:
+def chance_line() -> Line:
+    """The diagonal that scores without meaning would reach, in %."""
+    return Line("chance", np.array([0.0, 100.0]), np.array([0.0, 100.0]), "#8A94A0", dash=True)
+
+
+def roc_frame(title: str, lines: list[Line], height: int = 460) -> Chart:
     """A chart of ROC curves, in %."""
-    axes = ("ID flagged, FPR (%)", "OOD found, TPR (%)")
-    return Chart(title, *axes, lines, x_range=(-1, 101), y_range=(-1, 101), height=460)
+    return _percent_chart(title, "ID flagged, FPR (%)", "OOD found, TPR (%)", lines, height)
+
+
+def _percent_chart(title: str, x_title: str, y_title: str, lines: list[Line], height: int = 460) -> Chart:
+    return Chart(title, x_title, y_title, lines, x_range=(-1, 101), y_range=(-1, 101), height=height)
 
 
 def show_precision_recall(state: ScoredSets) -> None:
@@ -229,33 +231,16 @@ def precision_recall_chart(state: ScoredSets, mode: str, positive: str) -> Chart
         )
         lines.append(Line(title, 100 * recall, 100 * precision, state.colours[name], steps=True))
         share = len(ood if positive == "OOD" else known) / (len(ood) + len(known))
-        chance = np.full(2, 100 * share)
-        lines.append(
-            Line(
-                f"chance, {name}",
-                np.array([0.0, 100.0]),
-                chance,
-                state.colours[name],
-                dash=True,
-                in_legend=False,
-            )
-        )
-    return Chart(
-        f"Precision and recall, {positive} to be found, {MODE_TITLES[mode]}",
-        "recall (%)",
-        "precision (%)",
-        lines,
-        x_range=(-1, 101),
-        y_range=(-1, 101),
-        height=460,
-    )
+        chance = replace(chance_line(), name=f"chance, {name}", y=np.full(2, 100 * share))
+        lines.append(replace(chance, colour=state.colours[name], in_legend=False))
+    title = f"Precision and recall, {positive} to be found, {MODE_TITLES[mode]}"
+    return _percent_chart(title, "recall (%)", "precision (%)", lines)
 
 
 def _mode(state: ScoredSets, key: str) -> str:
     has_votes = any(bool(one.votes.any()) for one in state.scores.values())
-    titles = [title for mode, title in MODE_TITLES.items() if has_votes or mode != "votes"]
-    chosen = choose_one("Score by", titles, key)
-    return next(mode for mode, title in MODE_TITLES.items() if title == chosen)
+    titles = {mode: title for mode, title in MODE_TITLES.items() if has_votes or mode != "votes"}
+    return choose_key("Score by", titles, key)
 
 
 def _no_ood(state: ScoredSets) -> bool:

@@ -1,7 +1,5 @@
 """Tables of Results as HTML, the same on the page and in the report."""
 
-from __future__ import annotations
-
 import html
 import re
 from collections.abc import Sequence
@@ -19,38 +17,26 @@ _LINES = {
     "dot": "on 0 3px,off 3px 6px",
     "dashdot": "on 0 8px,off 8px 10px,on 10px 12px,off 12px 14px",
 }
-# a number, and the mark of the best one before it: they stay on one line
+# a number, with the mark of the best one: it stays on one line
 _NUMBER = re.compile(r"(▲ )?[+-]?[\d.,]+")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a table.
-
-    Attributes:
-        text: What stands there.
-        small: Below it, smaller.
-        colour: Of a small square before the text; "" for none.
-        line: How a line in the place of the square is drawn, a key of `_LINES`; "" for the square.
-    """
+    """A cell of a table."""
 
     text: str
-    small: str = ""
-    colour: str = ""
-    line: str = ""
+    small: str = ""  # below it, smaller
+    colour: str = ""  # of a small square before the text; "" for none
+    line: str = ""  # how a line in the place of the square is drawn, a key of `_LINES`; "" for the square
 
 
 @dataclass(frozen=True)
 class Row:
-    """A line of a table.
+    """A line of a table."""
 
-    Attributes:
-        cells: From left to right; a plain text is a cell of its own.
-        kind: "" for a line of numbers, "group" for a heading of one cell, "strong" for a mean.
-    """
-
-    cells: Sequence[Cell | str]
-    kind: str = ""
+    cells: Sequence[Cell | str]  # from left to right; a plain text is a cell of its own
+    kind: str = ""  # "" for a line of numbers, "group" for a heading of one cell, "strong" for a mean
 
 
 def table_style() -> str:
@@ -69,13 +55,7 @@ def boxed(table: str) -> str:
 
 
 def table_html(header: Sequence[Cell | str], rows: Sequence[Row], text: int = 1) -> str:
-    """A table.
-
-    Args:
-        header: Names of the columns.
-        rows: Its lines.
-        text: How many columns from the left hold words; the others stand at the right.
-    """
+    """A table. `text`: how many columns from the left hold words; the others stand at the right."""
     top = "".join(f"<th{_kind(i, text)}>{_cell(name, breaks=True)}</th>" for i, name in enumerate(header))
     body = []
     for row in rows:

@@ -1,7 +1,5 @@
 """Results: maps of AUROC over k and alpha, and over S and w of finished runs."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,6 +10,7 @@ from sdviz.analysis import Evidence, MissingPart
 from sdviz.analysis.curves import k_alpha_map
 from sdviz.analysis.provenance import provenance
 from sdviz.analysis.records import BundleRecord, RecipeMap, once_each, recipe_map
+from sdviz.analysis.tables import or_none
 from sdviz.bundle import Bundle
 from sdviz.ui.cache.evidence import find_rescorer
 from sdviz.ui.cache.kept import kept
@@ -24,7 +23,7 @@ from sdviz.ui.results.state import MODE_TITLES, NO_DETECTOR
 from sdviz.ui.session import ScoreSettings, score_settings, set_shared
 from sdviz.ui.text import counted
 from sdviz.ui.theme import ROLE_NAMES, set_name, set_titles
-from sdviz.ui.widgets import KEPT, empty_state
+from sdviz.ui.widgets import KEPT, empty_state, select_one
 
 KS = (1, 2, 5, 10, 20, 50)
 ALPHAS = (0.0, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
@@ -52,11 +51,7 @@ def shown_alphas(settings: ScoreSettings) -> tuple[float, ...]:
 
 
 def k_alpha_chart(evidence: Evidence, settings: ScoreSettings, names: Sequence[str]) -> Chart:
-    """AUROC over k and alpha, the mean over those sets, in %; the settings in force are framed.
-
-    Raises:
-        MissingPart: The bundle lacks what a search needs.
-    """
+    """Mean AUROC of these sets over k and alpha, in %, a frame around those in use; may raise MissingPart."""
     ks, alphas = shown_ks(evidence, settings), shown_alphas(settings)
     z = 100 * _map(evidence, settings.normalize, tuple(names), ks, alphas)
     cell = (alphas.index(settings.alpha), ks.index(settings.k)) if settings.k in ks else None
@@ -70,11 +65,9 @@ def k_alpha_chart(evidence: Evidence, settings: ScoreSettings, names: Sequence[s
 
 def interval_text(evidence: Evidence, names: Sequence[str]) -> str:
     """The AUROC intervals of those sets from report.json, against which differences must be read."""
-    try:
-        report = evidence.report
-    except MissingPart:
+    report, found = or_none(lambda: evidence.report), {}
+    if report is None:
         return ""
-    found = {}
     for name in names:
         measured = report.results.get(name)
         interval = measured.modes["both"].auroc_interval if measured is not None else None
@@ -118,10 +111,8 @@ def show_k_alpha(evidence: Evidence) -> None:
         help="To see how it would have been. What is chosen there measures nothing any more.",
     )
     if on_test and tests:
-        key = "results_test_set"
-        if st.session_state.get(key) not in tests:
-            st.session_state.pop(key, None)
-        names = [columns[1].selectbox("Test set", tests, format_func=set_name, key=key)]
+        with columns[1]:
+            names = [select_one("Test set", tests, "results_test_set", format_func=set_name)]
         st.warning(
             f"**{set_name(names[0])} is a test set.** If you choose k or α by this map, its AUROC is no longer "
             "a fair measure: it would be too good. Choose on the validation set, then look here once.",
@@ -173,11 +164,11 @@ def _take(k: int, alpha: float) -> None:
     set_shared("t", None)
 
 
-def recipe_chart(found: RecipeMap, role: str, mode: str) -> Chart:
+def recipe_chart(found: RecipeMap, role: str) -> Chart:
     """Mean AUROC over S and w, in %."""
     heat = Heat("AUROC (%)", [str(s) for s in found.s], [f"{w:g}" for w in found.w], 100 * found.mean, ".2f")
     return Chart(
-        f"AUROC over S and w, {ROLE_NAMES[role]}, {MODE_TITLES[mode]}",
+        f"AUROC over S and w, {ROLE_NAMES[role]}, {MODE_TITLES['both']}",
         "S, noising steps",
         "w, guidance scale",
         [heat],
@@ -246,7 +237,6 @@ def show_recipe_map(bundle: Bundle) -> None:
 
 
 def _recipes(bundle: Bundle, fit: list[BundleRecord], roles: list[str]) -> None:
-    """Shows the map for the sets of one role, which the person chooses."""
     titles = [ROLE_NAMES[role] for role in roles]
     chosen = st.segmented_control("Measured on", titles, default=titles[0], key="results_recipe_role", **KEPT)
     role = next((role for role in roles if ROLE_NAMES[role] == chosen), roles[0])
@@ -260,7 +250,7 @@ def _recipes(bundle: Bundle, fit: list[BundleRecord], roles: list[str]) -> None:
     most = int(found.n.max())
     spread = f"up to {most} seeds in a cell" if most > 1 else "one run in each cell, so spread is unknown"
     show_chart(
-        recipe_chart(found, role, "both"),
+        recipe_chart(found, role),
         many_lines(fit),
         key="results_recipes",
         caption=f"Mean AUROC over the {ROLE_NAMES[role]} sets of {counted(len(fit), 'bundle')} on "

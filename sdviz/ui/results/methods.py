@@ -1,7 +1,5 @@
 """Results: other methods and ours on the same images."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,7 +13,7 @@ from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.charts.parts import Dash, Line
 from sdviz.ui.links import put_in_link, take_from_link
 from sdviz.ui.pictures import OUTLIER_COLOUR
-from sdviz.ui.results.curves import roc_frame
+from sdviz.ui.results.curves import chance_line, roc_frame
 from sdviz.ui.results.html_tables import Cell, Row, between, percent, shares, short_role, show_table, table_html
 from sdviz.ui.results.state import caption_with_table, report_provenance
 from sdviz.ui.theme import ROLE_NAMES, set_name
@@ -31,11 +29,7 @@ DASHES: tuple[Dash | None, ...] = (None, "dash", "dot", "dashdot")
 
 
 def method_rows(evidence: Evidence) -> list[list[object]]:
-    """One row for each method and set, ours first, in %.
-
-    Raises:
-        MissingPart: No report, or no other methods.
-    """
+    """One row for each method and set, ours first, in %. Raises MissingPart: no report, or no other methods."""
     rows: list[list[object]] = []
     for title, results in _systems(evidence):
         for name, m in results.items():
@@ -46,17 +40,12 @@ def method_rows(evidence: Evidence) -> list[list[object]]:
 
 
 def _systems(evidence: Evidence) -> list[tuple[str, dict[str, ModeMetrics]]]:
-    """Title and metrics by set, ours first."""
     ours = {name: one.modes["both"] for name, one in evidence.report.results.items()}
     return [(OURS, ours), *((one.title, dict(one.result.results)) for one in methods_of(evidence))]
 
 
 def methods_html(evidence: Evidence) -> str:
-    """AUROC of each method on each set, with means over the sets of a role; ▲ marks the best of a column.
-
-    Raises:
-        MissingPart: As `method_rows`.
-    """
+    """AUROC of each method on each set and its means by role, ▲ at the best; raises as `method_rows`."""
     report = evidence.report
     systems = _systems(evidence)
     means = [{role: modes["both"].auroc for role, modes in report.means.items()}]
@@ -93,31 +82,16 @@ def methods_chart(evidence: Evidence, name: str, methods: Sequence[Method]) -> C
     order = [one.key for one in methods_of(evidence)]
     sets = evidence.sets
     known, ood = (np.asarray(sets[one].total, np.float64) for one in (id_name, name))
-    lines = [Line("chance", np.array([0.0, 100.0]), np.array([0.0, 100.0]), "#8A94A0", dash=True)]
+    lines = [chance_line()]
     auroc = evidence.report.results[name].modes["both"].auroc
     drawn = [(OURS, known, ood, auroc, line_of(0))]
-    drawn += [
-        (
-            one.title,
-            one.scores[id_name],
-            one.scores[name],
-            one.result.results[name].auroc,
-            line_of(1 + order.index(one.key)),
-        )
-        for one in methods
-    ]
+    for one in methods:
+        area, look = one.result.results[name].auroc, line_of(1 + order.index(one.key))
+        drawn.append((one.title, one.scores[id_name], one.scores[name], area, look))
     for title, inside, outside, area, (colour, dash) in drawn:
         x, y = roc_curve(inside, outside)
-        lines.append(
-            Line(
-                f"{title}: AUROC {100 * area:.2f} %",
-                100 * x,
-                100 * y,
-                colour,
-                dash=dash or False,
-                wide=title == OURS,
-            )
-        )
+        name_and_area = f"{title}: AUROC {100 * area:.2f} %"
+        lines.append(Line(name_and_area, 100 * x, 100 * y, colour, dash=dash or False, wide=title == OURS))
     return roc_frame(f"ROC on {set_name(name)}, method by method", lines)
 
 

@@ -1,7 +1,5 @@
 """Results: every metric of every set, and the controls."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -19,7 +17,7 @@ from sdviz.ui.results.html_tables import Cell, Row, between, percent, shares, sh
 from sdviz.ui.results.state import MODE_TITLES, caption_with_table, find_results, report_provenance
 from sdviz.ui.scores import ScoredSets
 from sdviz.ui.theme import ROLE_NAMES, set_name
-from sdviz.ui.widgets import choose_one, empty_state
+from sdviz.ui.widgets import choose_key, empty_state
 
 KEYS = list(METRIC_NAMES)
 HEADER = ["set", "role", "images", "score by", "AUROC", "from", "to", *list(METRIC_NAMES.values())[1:]]
@@ -145,11 +143,7 @@ _WHAT = {
 
 
 def control_rows(evidence: Evidence) -> list[list[object]]:
-    """One row for each set, mode and control, AUROC in %, differences in points.
-
-    Raises:
-        MissingPart: No report.
-    """
+    """A row for each set, mode and control, AUROC in %, differences in points; MissingPart: no report."""
     report = evidence.report
     rows: list[list[object]] = []
     for name, result in report.results.items():
@@ -240,9 +234,8 @@ def show_controls(evidence: Evidence) -> None:
         )
         return
     lines = report_provenance(evidence)
-    titles = [MODE_TITLES[mode] for mode in MODES if any(mode in one.modes for one in report.results.values())]
-    chosen = choose_one("Score by", titles, "results_control_mode")
-    mode = next(mode for mode, title in MODE_TITLES.items() if title == chosen)
+    modes = [mode for mode in MODES if any(mode in one.modes for one in report.results.values())]
+    mode = choose_key("Score by", {mode: MODE_TITLES[mode] for mode in modes}, "results_control_mode")
     show_chart(control_chart(evidence, mode), lines, key="results_controls", caption=controls_caption(report))
     show_table(controls_html(evidence, mode))
     caption_with_table(

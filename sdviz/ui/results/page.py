@@ -1,15 +1,13 @@
 """The page Results; only the chosen view is computed."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import streamlit as st
 
 from sdviz.analysis import Evidence, MissingPart
 from sdviz.bundle import Bundle
-from sdviz.ui.cache.evidence import open_evidence, show_missing_part
-from sdviz.ui.page import PageContext, show_missing_bundle
+from sdviz.ui.cache.evidence import open_evidence
+from sdviz.ui.missing import show_missing_part
 from sdviz.ui.results.compare import show_compare
 from sdviz.ui.results.curves import show_histogram, show_precision_recall, show_roc
 from sdviz.ui.results.maps import show_k_alpha, show_recipe_map
@@ -48,16 +46,9 @@ _OF_BUNDLES: dict[str, Callable[[Bundle], None]] = {
 }
 
 
-def show_results(context: PageContext) -> None:
-    """The page below its title."""
-    if context.bundle is None:
-        show_missing_bundle(context, SHOWS)
-        return
-    _results(context.bundle)
-
-
 @st.fragment
-def _results(bundle: Bundle) -> None:
+def show_results(bundle: Bundle) -> None:
+    """The page below its title."""
     evidence, library = open_evidence(bundle)
     view = choose_one("View", VIEWS, VIEW_KEY, label_visibility="collapsed")
     try:

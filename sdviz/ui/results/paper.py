@@ -1,7 +1,5 @@
 """Results: the paper's Tables 1 to 4, with our figure next to the paper's where one was measured."""
 
-from __future__ import annotations
-
 import html
 from collections.abc import Mapping, Sequence
 
@@ -16,6 +14,7 @@ from sdviz.ui.results.records import all_records, families, many_lines
 from sdviz.ui.results.state import offer_table
 from sdviz.ui.text import counted
 from sdviz.ui.theme import set_name
+from sdviz.ui.widgets import select_one
 
 # by set, then by the S and w of training
 Others = dict[str, dict[tuple[int, float], Ours]]
@@ -120,11 +119,8 @@ def show_paper(bundle: Bundle) -> None:
     if groups:
         names = family_names([once_each(group) for group in groups])
         own = next((i for i, group in enumerate(groups) if any(r.hash == bundle.hash for r in group)), 0)
-        if st.session_state.get("results_family") not in names:
-            st.session_state.pop("results_family", None)
-        name = st.selectbox(
-            "Ours: bundles that differ in S, w and seeds only", names, own, key="results_family"
-        )
+        label = "Ours: bundles that differ in S, w and seeds only"
+        name = select_one(label, names, "results_family", index=own)
         chosen = once_each(groups[names.index(name)])
     else:
         st.info(

@@ -1,10 +1,6 @@
 """Manifests and reports of every bundle on this machine, kept, without their networks."""
 
-from __future__ import annotations
-
 from pathlib import Path
-
-import numpy as np
 
 from sdviz.analysis.records import BundleRecord, read_columns, read_record
 from sdviz.bundle import MANIFEST, BundleError
@@ -18,23 +14,13 @@ def _record(path: str, name: str, changed_ns: int) -> BundleRecord:
 
 
 def find_record(path: Path, name: str) -> BundleRecord:
-    """A bundle's manifest and report, read again when its bundle.json changes.
-
-    Raises:
-        BundleError: As `read_record`.
-    """
+    """Manifest and report of a bundle, read again when bundle.json changes; raises as `read_record`."""
     file = path / MANIFEST
     return _record(str(path), name, file.stat().st_mtime_ns if file.exists() else 0)
 
 
-@kept("columns")
-def find_columns(record: BundleRecord) -> dict[str, dict[str, np.ndarray]]:
-    """The scores of a bundle; kept for four bundles.
-
-    Raises:
-        BundleError: As `read_columns`.
-    """
-    return read_columns(record)
+# the scores of a bundle
+find_columns = kept("columns")(read_columns)
 
 
 def all_records() -> tuple[list[BundleRecord], list[str]]:

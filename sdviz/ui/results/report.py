@@ -1,7 +1,5 @@
 """Results: the report, one HTML file that needs no other file."""
 
-from __future__ import annotations
-
 import html
 import json
 import re
@@ -20,38 +18,15 @@ from sdviz.ui.assets import read_asset, style
 from sdviz.ui.charts import Chart
 from sdviz.ui.charts.files import chart_file
 from sdviz.ui.pictures import data_uri
-from sdviz.ui.results.curves import (
-    HISTOGRAM_CAPTION,
-    ROC_CAPTION,
-    first_sets,
-    histogram_chart,
-    precision_caption,
-    precision_recall_chart,
-    roc_chart,
-)
+from sdviz.ui.results import curves, methods, metric_tables
 from sdviz.ui.results.html_tables import table_style
 from sdviz.ui.results.maps import k_alpha_chart, map_caption
-from sdviz.ui.results.methods import (
-    first_methods,
-    methods_caption,
-    methods_chart,
-    methods_html,
-    methods_table_caption,
-    near_set,
-)
-from sdviz.ui.results.metric_tables import (
-    control_chart,
-    controls_caption,
-    controls_html,
-    controls_table_caption,
-    metrics_caption,
-    metrics_html,
-)
 from sdviz.ui.results.paper import about_family, paper_html
 from sdviz.ui.results.records import all_records, families
 from sdviz.ui.results.state import MODE_TITLES, find_results
 from sdviz.ui.scores import ScoredSets
 from sdviz.ui.text import counted
+from sdviz.ui.widgets import download
 
 WORST = 12
 PICTURE_PX = 96
@@ -78,13 +53,11 @@ def show_report(state: ScoredSets) -> None:
             "Their worst images stand there by id."
         )
     name = bundle.path.name if bundle.path else "bundle"
-    st.download_button(
+    download(
         "Report",
         lambda: report_html(state, with_map),
         f"sdviz-report-{name}-{bundle.hash[:8]}.html",
-        "text/html",
         key="results_report",
-        on_click="ignore",
         type="primary",
         icon=":material/description:",
     )
@@ -95,12 +68,7 @@ def show_report(state: ScoredSets) -> None:
 
 
 def report_html(state: ScoredSets, with_map: bool) -> str:
-    """The whole file, without pictures of sets that come from files.
-
-    Args:
-        state: Scores, settings and threshold.
-        with_map: Whether to search neighbours for the map over k and alpha.
-    """
+    """The whole file, without pictures of sets from files; `with_map` adds the map over k and alpha."""
     evidence, bundle = state.evidence, state.bundle
     lines = state.provenance | {"threshold": f"{state.threshold!r}; above is called OOD"}
     results = find_results(state)
@@ -111,21 +79,23 @@ def report_html(state: ScoredSets, with_map: bool) -> str:
         "A higher score is more OOD; ID images are the held-out ones.</p>",
         _table(["", ""], [[key, value] for key, value in lines.items()], text=2),
         "<h2>Metrics</h2>",
-        _about(metrics_caption(results)),
-        metrics_html(results, state.colours),
+        _about(metric_tables.metrics_caption(results)),
+        metric_tables.metrics_html(results, state.colours),
         "<h2>At the threshold</h2>",
         _table(["set", "images", "called OOD", "share called OOD, %", "that is"], _at_threshold(state), text=1),
     ]
     drawn = histogram({n: state.column(n, "both") for n in state.scores}, state.reference.threshold, "log")
-    shown = first_sets(state)
+    shown = curves.first_sets(state)
     drawn_sets = ", ".join(state.titles[n] for n in shown)
-    caption = f"{HISTOGRAM_CAPTION} Drawn: {drawn_sets}; all sets are counted above."
-    parts.append(_figure(histogram_chart(state, drawn, "share", shown), lines, caption))
+    caption = f"{curves.HISTOGRAM_CAPTION} Drawn: {drawn_sets}; all sets are counted above."
+    parts.append(_figure(curves.histogram_chart(state, drawn, "share", shown), lines, caption))
     if evidence.ood_sets:
         parts.append("<h2>Curves</h2>")
-        for mode, means in (("both", ROC_CAPTION), ("distance", "Read as the one before.")):
-            parts.append(_figure(roc_chart(state, mode), lines, f"ROC by {MODE_TITLES[mode]}. {means}"))
-        parts.append(_figure(precision_recall_chart(state, "both", "OOD"), lines, precision_caption("OOD")))
+        for mode, means in (("both", curves.ROC_CAPTION), ("distance", "Read as the one before.")):
+            parts.append(_figure(curves.roc_chart(state, mode), lines, f"ROC by {MODE_TITLES[mode]}. {means}"))
+        parts.append(
+            _figure(curves.precision_recall_chart(state, "both", "OOD"), lines, curves.precision_caption("OOD"))
+        )
     parts += _of_the_report(evidence, lines)
     validation = [name for name, one in evidence.ood_sets.items() if one.role == "validation"]
     if with_map and validation:
@@ -166,27 +136,26 @@ def _of_the_report(evidence: Evidence, lines: Mapping[str, str]) -> list[str]:
     if report.controls:
         parts += [
             "<h2>Controls</h2>",
-            _figure(control_chart(evidence), lines, controls_caption(report)),
-            _about(controls_table_caption(report)),
-            *(
-                f"<p><b>By {html.escape(MODE_TITLES[mode])}</b></p>{controls_html(evidence, mode)}"
-                for mode in ("both", "distance")
-            ),
+            _figure(metric_tables.control_chart(evidence), lines, metric_tables.controls_caption(report)),
+            _about(metric_tables.controls_table_caption(report)),
         ]
+        for mode in ("both", "distance"):
+            table = metric_tables.controls_html(evidence, mode)
+            parts.append(f"<p><b>By {html.escape(MODE_TITLES[mode])}</b></p>{table}")
     if report.baselines and "baselines.parquet" in evidence.bundle.parts:
         parts += [
             "<h2>Other methods</h2>",
             _figure(
-                methods_chart(evidence, near_set(report), first_methods(evidence)),
+                methods.methods_chart(evidence, methods.near_set(report), methods.first_methods(evidence)),
                 lines,
-                methods_caption(evidence),
+                methods.methods_caption(evidence),
             ),
-            _about(methods_table_caption(report)),
-            methods_html(evidence),
+            _about(methods.methods_table_caption(report)),
+            methods.methods_html(evidence),
         ]
     if report.clusters is not None:
         c = report.clusters
-        # as Pseudo-labels has them
+        # written as on Pseudo-labels
         accuracy = "" if c.accuracy is None else f"{100 * c.accuracy:.2f}"
         parts_of_1 = ["" if v is None else f"{v:.4f}" for v in (c.nmi, c.ari)]
         header = ["labels from", "clusters", "images", "accuracy, %", "NMI, 0 to 1", "ARI, 0 to 1"]
@@ -198,11 +167,6 @@ def _of_the_report(evidence: Evidence, lines: Mapping[str, str]) -> list[str]:
     return parts
 
 
-def _breakable(text: str) -> str:
-    """Text with an id as HTML: a line may end after a slash, never within a number."""
-    return html.escape(text).replace("/", "/<wbr>")
-
-
 def _paper(state: ScoredSets) -> list[str]:
     if state.bundle.manifest.dataset != PAPER_DATASET:
         return []
@@ -210,9 +174,7 @@ def _paper(state: ScoredSets) -> list[str]:
     own = next((g for g in groups.values() if any(r.hash == state.bundle.hash for r in g)), [])
     if not own:
         return []
-    parts = [
-        f'<h2>The paper\'s tables</h2><p class="about">Ours: {html.escape(about_family(own))}</p>',
-    ]
+    parts = [f'<h2>The paper\'s tables</h2><p class="about">Ours: {html.escape(about_family(own))}</p>']
     for table in paper_tables(own):
         parts.append(f"<p><b>Table {table.number}.</b> {html.escape(table.title)}</p>{paper_html(table)}")
         parts += [f'<p class="about">{html.escape(note)}</p>' for note in table.notes]
@@ -253,10 +215,11 @@ def _worst(state: ScoredSets) -> list[str]:
             )
             continue
         found = state.library.show(ids)
+        # a line may end after a slash, never within a number
         figures = [
-            f'<figure><img alt="{html.escape(w)}" src="{data_uri(found.images[i])}">'
-            f"<figcaption>{html.escape(str(found.class_names[i]))} {_breakable(w)}</figcaption></figure>"
-            for i, w in enumerate(texts)
+            f'<figure><img alt="{w}" src="{data_uri(found.images[i])}"><figcaption>'
+            f"{html.escape(str(found.class_names[i]))} {w.replace('/', '/<wbr>')}</figcaption></figure>"
+            for i, w in enumerate(map(html.escape, texts))
             if found.found[i]
         ]
         parts.append(f'<div class="worst">{"".join(figures)}</div>')

@@ -1,18 +1,18 @@
 """Shared by the views of Results: the metrics of every set, and tables as files."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import streamlit as st
 
-from sdviz.analysis import Evidence, MissingPart
+from sdviz.analysis import Evidence
 from sdviz.analysis.curves import Results, reported, results_of
 from sdviz.analysis.provenance import provenance
+from sdviz.analysis.tables import or_none
 from sdviz.evaluation.writing import csv_table
 from sdviz.ui.cache.kept import kept
 from sdviz.ui.charts import file_name
 from sdviz.ui.scores import ScoredSets
+from sdviz.ui.widgets import download
 
 MODE_TITLES = {"both": "distance + α · votes", "distance": "distance only", "votes": "votes only"}
 # intervals under settings that no report was made with
@@ -30,19 +30,13 @@ def _measured(state: ScoredSets) -> Results:
 def find_results(state: ScoredSets) -> Results:
     """Every metric: report.json's own under the bundle's settings, else computed once and kept."""
     if state.settings.is_own:
-        try:
-            return reported(state.evidence)
-        except MissingPart:
-            pass
+        if (found := or_none(lambda: reported(state.evidence))) is not None:
+            return found
     return _measured(state)
 
 
 def report_provenance(evidence: Evidence) -> dict[str, str]:
-    """Where the numbers of report.json come from; they are by the bundle's own k and alpha.
-
-    Raises:
-        MissingPart: No report.
-    """
+    """Where the numbers of report.json come from, by the own k and alpha. Raises MissingPart: no report."""
     score = evidence.report.score
     return provenance(evidence.bundle, k=score.k, alpha=f"{score.alpha:g}")
 
@@ -57,15 +51,7 @@ def offer_table(
     label: str = "CSV",
 ) -> None:
     """A button with the table as CSV."""
-    st.download_button(
-        label,
-        lambda: csv_table(header, rows, lines, title),
-        f"{file_name(title)}.csv",
-        "text/csv",
-        key=key,
-        on_click="ignore",
-        icon=":material/download:",
-    )
+    download(label, lambda: csv_table(header, rows, lines, title), f"{file_name(title)}.csv", key=key)
 
 
 def caption_with_table(

@@ -1,7 +1,5 @@
 """The widgets that choose the image of Sample votes: from a set, by its id, or an upload."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -27,14 +25,7 @@ from sdviz.ui.cache.kept import kept
 from sdviz.ui.components.picture_grid import Cell, picture_grid
 from sdviz.ui.library import BundleView
 from sdviz.ui.pictures import data_uri
-from sdviz.ui.sample_votes.state import (
-    PAGE,
-    group_colour,
-    group_titles,
-    is_own,
-    open_sample,
-    source_of,
-)
+from sdviz.ui.sample_votes.state import PAGE, group_colour, group_titles, is_own, open_sample, source_of
 from sdviz.ui.scores import SetsNow
 from sdviz.ui.session import chosen_set, opener, sample
 from sdviz.ui.text import code_span, plain
@@ -48,16 +39,10 @@ _MAX_ID_SHOWN = 60
 
 @dataclass(frozen=True, eq=False)
 class _Choice(BundleView):
-    """The images to choose from, and the one that is chosen.
+    """The images to choose from, and the one that is chosen."""
 
-    Attributes:
-        now: The scores by which images are ordered.
-        pictures: The person's own, uint8 (H,W,3) by id.
-        chosen: The image on show.
-    """
-
-    now: SetsNow
-    pictures: Mapping[str, np.ndarray]
+    now: SetsNow  # the scores by which images are ordered
+    pictures: Mapping[str, np.ndarray]  # the person's own, uint8 (H,W,3) by id
     chosen: Sample
 
     @property
@@ -75,7 +60,7 @@ class _Choice(BundleView):
         ids, scores = group_ids(self.evidence)[group], self.now.to_order_by.get(group)
         if scores is None:
             return ids[ordered(np.zeros(len(ids)), 0.0, True, RANDOM)], np.empty(0)
-        # while the threshold is unknown, the median takes its place
+        # the median stands in for an unknown threshold
         border = float(np.median(scores.total)) if self.now.threshold is None else self.now.threshold
         is_id = scored_sets(self.evidence)[group].role == "id"
         rows = ordered(scores.total, border, is_id, order)
@@ -109,11 +94,7 @@ class _Choice(BundleView):
 def choose_sample(
     evidence: Evidence, library: PictureLibrary, now: SetsNow
 ) -> tuple[Sample | None, Mapping[str, np.ndarray]]:
-    """Draws the row of widgets that choose an image, and the strip of its neighbours in the list.
-
-    Returns:
-        The image, None where there is none to show, and the person's own pictures by id.
-    """
+    """Draws the widgets that choose an image; returns the image, if any, and the person's pictures by id."""
     size_px = evidence.bundle.manifest.image_size
     uploads = kept_uploads(size_px)
     pictures = uploads.all()
@@ -137,12 +118,7 @@ def choose_sample(
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.session_state[f"{PAGE}_group"] = chosen.group
         st.selectbox(
-            "Images from",
-            options,
-            key=f"{PAGE}_group",
-            format_func=title_of,
-            on_change=to_group,
-            width=235,
+            "Images from", options, key=f"{PAGE}_group", format_func=title_of, on_change=to_group, width=235
         )
         order = st.selectbox(
             "Order",
@@ -185,11 +161,7 @@ def choose_sample(
 def _resolve(
     evidence: Evidence, library: PictureLibrary, pictures: Mapping[str, np.ndarray], now: SetsNow
 ) -> tuple[Sample | None, str, bool]:
-    """Finds the image that the address names, else an instructive one.
-
-    Returns:
-        The image, a line about it, and whether the address named another image.
-    """
+    """Finds the image of the address, else an instructive one; a line about it; whether it is another."""
     asked = sample().strip()
     shown = code_span(asked, _MAX_ID_SHOWN)
     totals = {name: one.total for name, one in now.to_order_by.items()}
@@ -234,7 +206,6 @@ def _ask_for_id(chosen: Sample) -> None:
 
 
 def _gallery(choice: _Choice, ids: np.ndarray, totals: np.ndarray, at: int) -> None:
-    """A gallery of the same group, drawn only while it is open."""
     box = st.popover("Gallery", icon=":material/grid_view:", key=f"{PAGE}_gallery_box", on_change="rerun")
     if not box.open:
         return

@@ -1,16 +1,14 @@
 """Makes an outlier of the image on show and plots its score along S."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
 import streamlit as st
 
-from sdviz.analysis import MissingPart
 from sdviz.analysis.provenance import provenance
+from sdviz.analysis.same_images import through_own_jpeg
+from sdviz.analysis.tables import or_none
 from sdviz.analysis.votes import OUTLIERS, TRAIN
-from sdviz.data.decode import through_jpeg
 from sdviz.outliers import OutlierRequest, Recipe, draw_target_labels
 from sdviz.ui.cache.outliers import make_outliers
 from sdviz.ui.charts import Chart, show_chart
@@ -48,13 +46,10 @@ def show_outlier(view: SampleView, limit: float | None) -> None:
 
 def _as_in_the_bank(view: SampleView) -> str:
     """The S and w of the outliers in the bank, in words; "" where unknown."""
-    try:
-        outliers = view.evidence.outliers
-        recipe = outliers.recipe(0) if len(outliers.ids) else None
-    except MissingPart:
-        recipe = None
-    if recipe is None:
+    outliers = or_none(lambda: view.evidence.outliers)
+    if outliers is None or not len(outliers.ids):
         return ""
+    recipe = outliers.recipe(0)
     return f"; the outliers that vote were made with S = {recipe.start_timestep}, w = {recipe.guidance_scale:g}"
 
 
@@ -111,29 +106,19 @@ def _pictures(
         "the same noise under both labels."
     )
     pictures = np.stack([one.image for one in made])
-    jpeg = ((view.bundle.manifest.config or {}).get("outliers") or {}).get("jpeg")
-    if jpeg:
-        # as the bank was: at S = 0 the image is left as it is
-        edited = np.array([recipe.start_timestep > 0 for recipe in recipes] * 2)
-        pictures[edited] = through_jpeg(pictures[edited], jpeg["quality"], jpeg["subsampling"])
+    # at S = 0 the image is the original
+    edited = np.array([recipe.start_timestep > 0 for recipe in recipes] * 2)
+    pictures[edited] = through_own_jpeg(view.bundle, pictures[edited])
     return pictures[: len(recipes)], pictures[len(recipes) :]
 
 
 def _totals(view: SampleView, pictures: np.ndarray) -> np.ndarray:
     """Eq. 6 of pictures made of the image, float64 (n,)."""
     features, _ = detector_says(view.bundle, pictures)
-    own = ""
-    try:
-        rows = np.flatnonzero(view.evidence.outliers.source_ids == view.sample.id)
-        own = str(view.evidence.outliers.ids[rows[0]]) if len(rows) else ""
-    except MissingPart:
-        pass
+    table = or_none(lambda: view.evidence.outliers)
+    own = "" if table is None else next(iter(table.ids[table.source_ids == view.sample.id].tolist()), "")
     near = neighbours(view.evidence, view.settings, features, view.sample.id, own)
     return near.scores(view.settings.k, view.settings.alpha).total
-
-
-def _chose_s() -> None:
-    st.session_state[f"{PAGE}_S"] = int(st.session_state[f"{PAGE}_along"].clicked)
 
 
 def _show_strip(
@@ -161,7 +146,7 @@ def _show_strip(
             Label(f"S {v}", f"σ {view.bundle.schedule.sigma(v):.2f}" if v else "as it is") for v in values
         ],
         shrink=True,
-        on_click=_chose_s,
+        on_click=lambda: st.session_state.update({f"{PAGE}_S": int(st.session_state[f"{PAGE}_along"].clicked)}),
     )
     st.caption(
         f"The image along S, told {plain(view.names[target])}, with its score at each. "

@@ -1,12 +1,10 @@
 """The page Sample votes: one image, its neighbours, and the score that they make."""
 
-from __future__ import annotations
-
 import streamlit as st
 
 from sdviz.bundle import Bundle
-from sdviz.ui.cache.evidence import open_evidence, show_missing_part, start_search
-from sdviz.ui.page import PageContext, show_missing_bundle
+from sdviz.ui.cache.evidence import open_evidence, start_search
+from sdviz.ui.missing import show_missing_part
 from sdviz.ui.sample_votes.choose import choose_sample
 from sdviz.ui.sample_votes.outlier import show_outlier
 from sdviz.ui.sample_votes.parts import show_heads, show_neighbours, show_place, show_verdict
@@ -17,12 +15,8 @@ from sdviz.ui.session import score_controls, score_settings
 SHOWS = "one image, its neighbours among training images and outliers, and the score that they make"
 
 
-def show_sample_votes(context: PageContext) -> None:
+def show_sample_votes(bundle: Bundle) -> None:
     """The page below its title."""
-    bundle = context.bundle
-    if bundle is None:
-        show_missing_bundle(context, SHOWS)
-        return
     if bundle.detector is None or bundle.manifest.score is None:
         show_missing_part("this bundle has no detector, so it scores no image", SHOWS)
         return

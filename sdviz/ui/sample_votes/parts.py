@@ -1,7 +1,6 @@
 """The parts of Sample votes: the score and its terms, the neighbours, the heads, the map."""
 
-from __future__ import annotations
-
+from dataclasses import replace
 from html import escape
 
 import streamlit as st
@@ -9,24 +8,18 @@ import streamlit as st
 from sdviz.analysis import MissingPart
 from sdviz.analysis.provenance import provenance
 from sdviz.analysis.rescoring import SetScores
+from sdviz.analysis.tables import or_none
 from sdviz.analysis.votes import OTHER, OUTLIERS, TRAIN, probabilities, shares_below
 from sdviz.ui.assets import style
-from sdviz.ui.cache.evidence import SEARCHING, missing_lines, say_missing, start_search
+from sdviz.ui.cache.evidence import SEARCHING, start_search
 from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.charts.parts import Bars, Points
 from sdviz.ui.cluster_names import cluster_before
 from sdviz.ui.components.picture_grid import Cell, Label, picture_grid
+from sdviz.ui.missing import missing_lines, say_missing
 from sdviz.ui.page import EMBEDDINGS, open_page
 from sdviz.ui.pictures import ID_COLOUR, OUTLIER_COLOUR, TRAIN_COLOUR, data_uri
-from sdviz.ui.sample_votes.state import (
-    PAGE,
-    SampleView,
-    group_colour,
-    group_titles,
-    is_own,
-    map_of,
-    source_of,
-)
+from sdviz.ui.sample_votes.state import PAGE, SampleView, group_colour, group_titles, is_own, map_of, source_of
 from sdviz.ui.scores import SetsNow
 from sdviz.ui.session import has_own_threshold, opener, set_shared
 from sdviz.ui.text import counted, ordinal, plain, short_of_all
@@ -74,19 +67,15 @@ def _picture(view: SampleView) -> None:
 
 
 def _about(view: SampleView) -> list[str]:
-    """What is known of the image itself, as lines of text."""
     s, lines = view.sample, []
     if view.class_name:
         lines.append(f"class: {plain(view.class_name)}")
     if s.group == TRAIN and view.banks is not None:
-        lines.append(_in_cluster(view.names[int(view.banks.id_labels[s.row])]))
+        name = view.names[int(view.banks.id_labels[s.row])]
+        lines.append(cluster_before(name, "cluster: ") + plain(name))
     if s.group == OUTLIERS:
         lines += [plain(text) for text in outlier_text(view, s.row) if text]
     return lines
-
-
-def _in_cluster(name: str) -> str:
-    return f"cluster: {plain(name)}" if cluster_before(name) else plain(name)
 
 
 def outlier_text(view: SampleView, row: int) -> tuple[str, str]:
@@ -94,12 +83,10 @@ def outlier_text(view: SampleView, row: int) -> tuple[str, str]:
     banks = view.banks
     assert banks is not None
     was = view.names[int(banks.outlier_labels[row])]
-    try:
-        table = view.evidence.outliers
-        recipe = table.recipe(row)
-        target = view.names[int(table.target_labels[row])]
-    except MissingPart:
+    table = or_none(lambda: view.evidence.outliers)
+    if table is None:
         return f"of {was}", ""
+    recipe, target = table.recipe(row), view.names[int(table.target_labels[row])]
     how = f"S {recipe.start_timestep} (σ {table.sigma(row):.2f}), w {recipe.guidance_scale:g}"
     return f"{was}, told {target}", how
 
@@ -132,7 +119,6 @@ def _sentence(view: SampleView, limit: float | None, why: str) -> None:
 
 
 def _sum(view: SampleView, limit: float | None) -> None:
-    """Eq. 6 written out with this image's numbers."""
     parts, k = view.parts, view.settings.k
     assert parts is not None
     terms = (
@@ -217,7 +203,7 @@ def show_neighbours(view: SampleView) -> None:
         "Training images in the order of their distance d between features, with the cluster of each; "
         f"the d² add up to {view.parts.distance:.4f}. Click one to open it."
     )
-    say_missing(shown.missing, shown.ways)
+    say_missing(shown)
     _show_mixed(view, k, shown.missing)
 
 
@@ -232,7 +218,8 @@ def _show_mixed(view: SampleView, k: int, said: tuple[str, ...]) -> None:
         return
     neighbours = list(zip(s.mixed_indices[0].tolist(), s.mixed_is_outlier[0].tolist(), strict=True))
     ids = [str((banks.outlier_ids if out else banks.id_ids)[row]) for row, out in neighbours]
-    sources = _sources(view, [row for row, out in neighbours if out])
+    table = or_none(lambda: view.evidence.outliers)
+    sources = {row: str(table.source_ids[row]) for row, out in neighbours if out} if table is not None else {}
     shown = view.show_pictures([*ids, *sources.values()])
     images = zip([*ids, *sources.values()], shown.images, shown.found, strict=True)
     picture = {one: data_uri(image) if found else "" for one, image, found in images}
@@ -266,14 +253,7 @@ def _show_mixed(view: SampleView, k: int, said: tuple[str, ...]) -> None:
         "Green outliers are votes that the image is OOD, blue ID images are none. An outlier is a training "
         f"image, noised to step S and denoised under a wrong label.{example}"
     )
-    say_missing([line for line in shown.missing if line not in said], shown.ways)
-
-
-def _sources(view: SampleView, rows: list[int]) -> dict[int, str]:
-    try:
-        return {row: str(view.evidence.outliers.source_ids[row]) for row in rows}
-    except MissingPart:
-        return {}
+    say_missing(replace(shown, missing=tuple(line for line in shown.missing if line not in said)))
 
 
 # --- heads and place ------------------------------------------------------------------------------

@@ -1,7 +1,5 @@
 """What Sample votes knows of the image on show."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -14,7 +12,6 @@ from sdviz.analysis.tables import HEADS
 from sdviz.analysis.votes import (
     OUTLIERS,
     TRAIN,
-    FeatureMap,
     Parts,
     Sample,
     banks_of,
@@ -39,35 +36,20 @@ PAGE = "votes"
 
 @dataclass(frozen=True, eq=False)
 class SampleView(BundleView):
-    """Everything that the page shows of an image.
+    """Everything that the page shows of an image."""
 
-    Attributes:
-        settings: k, alpha and normalisation.
-        sample: The image on show.
-        picture: uint8 (H,W,3), grey where there is none.
-        has_picture: Whether there is one.
-        class_name: Its own class, "" where unknown.
-        missing: Why it has no picture.
-        ways: How to get the set that it is of.
-        features: float32 (D,); None where they can be neither found nor computed.
-        heads: Logits by head, empty where they cannot be known.
-        near: Its neighbours; None without banks or features.
-        parts: Its score; None where that cannot be known.
-        problem: Why it has no score, "" where it has one.
-    """
-
-    settings: ScoreSettings
+    settings: ScoreSettings  # k, alpha and normalisation
     sample: Sample
-    picture: np.ndarray
+    picture: np.ndarray  # uint8 (H,W,3), grey where there is none
     has_picture: bool
-    class_name: str
-    missing: tuple[str, ...]
-    ways: tuple[Way, ...]
-    features: np.ndarray | None
-    heads: Mapping[str, np.ndarray]
-    near: Neighbourhood | None
-    parts: Parts | None
-    problem: str
+    class_name: str  # its own class, "" where unknown
+    missing: tuple[str, ...]  # why it has no picture
+    ways: tuple[Way, ...]  # how to get the set that it is of
+    features: np.ndarray | None  # float32 (D,); None where they can be neither found nor computed
+    heads: Mapping[str, np.ndarray]  # Logits by head, empty where they cannot be known
+    near: Neighbourhood | None  # its neighbours; None without banks or features
+    parts: Parts | None  # its score; None where that cannot be known
+    problem: str  # why it has no score, "" where it has one
 
     @property
     def banks(self) -> Banks | None:
@@ -120,11 +102,7 @@ def sample_view(
 
 @kept("neighbour index")
 def search_over_banks(evidence: Evidence, normalize: bool) -> SDScore:
-    """The kNN index over this bundle's banks, for any k that pages offer.
-
-    Raises:
-        MissingPart: A bundle without banks.
-    """
+    """The kNN index over this bundle's banks, for any k of the pages. Raises MissingPart: no banks."""
     banks, own = evidence.banks, evidence.bundle.manifest.score
     k = most_neighbours(len(banks.id_ids), 1 if own is None else own.k)
     return SDScore(k, 0.0, normalize).fit(
@@ -140,11 +118,7 @@ def search_over_banks(evidence: Evidence, normalize: bool) -> SDScore:
 def neighbours(
     evidence: Evidence, settings: ScoreSettings, features: np.ndarray, id_id: str, outlier_id: str = ""
 ) -> Neighbourhood:
-    """The neighbours of pictures made of one image, enough for any k.
-
-    Raises:
-        ValueError: No ID image besides itself.
-    """
+    """Neighbours of pictures made of one image, for any k. Raises ValueError: no ID image but itself."""
     with DEVICE_LOCK:
         search = search_over_banks(evidence, settings.normalize)
         ids = evidence.banks.id_ids
@@ -162,14 +136,8 @@ def detector_says(bundle: Bundle, images: np.ndarray) -> tuple[np.ndarray, dict[
     return said.features, {name: getattr(said, name) for name in HEADS}
 
 
-@kept("feature map")
-def map_of(evidence: Evidence, normalize: bool) -> FeatureMap:
-    """The projection of this bundle's features on two principal components.
-
-    Raises:
-        MissingPart: A bundle without banks.
-    """
-    return feature_map(evidence, normalize)
+# the plane of the first two principal components
+map_of = kept("feature map")(feature_map)
 
 
 def group_titles(evidence: Evidence) -> dict[str, str]:

@@ -1,7 +1,5 @@
 """What the page Training may do to runs. The rules are checked here, whatever buttons a page shows."""
 
-from __future__ import annotations
-
 import os
 
 import streamlit as st
@@ -29,11 +27,7 @@ def refusal() -> str:
 
 
 def start(config: RunConfig, now: bool = False) -> Run:
-    """Makes a run and launches its process.
-
-    Raises:
-        RunError: Not allowed here, or its device is not there.
-    """
+    """Makes a run and launches its process. Raises RunError: not allowed here, or its device is not there."""
     _check_allowed()
     run = runs.create(config)
     runs.launch(run, now)
@@ -41,32 +35,19 @@ def start(config: RunConfig, now: bool = False) -> Run:
 
 
 def resume(name: str) -> None:
-    """Launches a process that goes on with a run.
-
-    Raises:
-        RunError: Not allowed here, or a process is at it.
-        ConfigError: Its configuration was broken.
-    """
+    """Resumes a run. Raises RunError: not allowed, or it is running; ConfigError: a broken configuration."""
     _check_allowed()
     runs.launch(_run(name))
 
 
 def stop(name: str) -> Status:
-    """Asks a run to stop, and waits a little; the status then.
-
-    Raises:
-        RunError: Not allowed here, or no process is at it.
-    """
+    """Asks a run to stop; returns its status soon after. Raises RunError: not allowed, or not running."""
     _check_allowed()
     return runs.stop(_run(name), STOP_WAIT_SEC)
 
 
 def delete(name: str) -> None:
-    """Deletes a run with all that it made.
-
-    Raises:
-        RunError: Not allowed here, or it is at work.
-    """
+    """Deletes a run with all that it made. Raises RunError: not allowed here, or it is at work."""
     _check_allowed()
     runs.delete(_run(name))
 

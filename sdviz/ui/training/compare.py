@@ -1,7 +1,5 @@
 """Two runs side by side: what differs in their configurations, and what each measured."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import streamlit as st
@@ -14,7 +12,7 @@ from sdviz.ui.components.stage_strip import STAGE_NAMES
 from sdviz.ui.text import plain
 from sdviz.ui.training.losses import curve_line, show_curves
 from sdviz.ui.training.state import state_of
-from sdviz.ui.widgets import KEPT, empty_state
+from sdviz.ui.widgets import KEPT, empty_state, select_one
 
 # two hues that mean no set of images: a run is neither ID nor OOD
 STYLES = (("#56B4E9", "A", "solid"), ("#CC79A7", "B", "dash"))
@@ -33,10 +31,8 @@ def show_compare(found: list[Run]) -> None:
     columns = st.columns(2)
     chosen: list[Run] = []
     for column, key, index in zip(columns, ("a", "b"), (1, 0), strict=True):
-        if st.session_state.get(key) not in names:
-            st.session_state.pop(key, None)
         with column:
-            name = st.selectbox(f"Run {key.upper()}", names, index, key=key, **KEPT)
+            name = select_one(f"Run {key.upper()}", names, key, index=index, **KEPT)
             run = found[names.index(name)]
             st.caption(state_of(run))
             chosen.append(run)

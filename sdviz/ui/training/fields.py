@@ -1,7 +1,5 @@
 """The settings that the page Training shows, with types and ranges from the configuration tree."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
 
@@ -12,25 +10,18 @@ from pydantic.fields import FieldInfo
 from sdviz.config.nodes import Node
 from sdviz.config.tree import RunConfig
 
-# how far from an excluded border a range begins
+# how far from an excluded end a range begins
 _OPEN_BORDER = 1e-9
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One key of the configuration, in plain words.
+    """One key of the configuration, in plain words."""
 
-    Attributes:
-        key: Its path.
-        label: What it is, with the unit in brackets.
-        empty: What an empty field means, for those that may be empty.
-        help: More than the tree itself says about it.
-    """
-
-    key: str
-    label: str
-    empty: str = ""
-    help: str = ""
+    key: str  # its path
+    label: str  # what it is, with the unit in brackets
+    empty: str = ""  # what an empty field means, for those that may be empty
+    help: str = ""  # more than the tree itself says about it
 
 
 GROUPS: dict[str, tuple[Setting, ...]] = {
@@ -81,31 +72,18 @@ _NEEDS_DETECTOR = ("outliers.", "evaluation.")
 
 @dataclass(frozen=True)
 class Limits:
-    """What a key takes.
-
-    Attributes:
-        kind: Its type.
-        optional: Whether it may be empty.
-        low: The smallest value, None without one.
-        high: The largest value, None without one.
-        choices: The words it takes, for a "choice".
-        description: What the tree says about it.
-    """
+    """What a key takes."""
 
     kind: Literal["int", "float", "bool", "choice", "text"]
-    optional: bool
-    low: float | None = None
-    high: float | None = None
-    choices: tuple[str, ...] = ()
-    description: str = ""
+    optional: bool  # whether it may be empty
+    low: float | None = None  # the smallest value, None without one
+    high: float | None = None  # the largest value, None without one
+    choices: tuple[str, ...] = ()  # the words it takes, for a "choice"
+    description: str = ""  # what the tree says about it
 
 
 def limits(key: str) -> Limits:
-    """Type and range of a key of the run configuration.
-
-    Raises:
-        KeyError: There is no such key, or it is a branch.
-    """
+    """Type and range of a key of the run configuration. Raises KeyError: no such key, or a branch."""
     field = _field(key)
     kinds = [kind for kind in get_args(field.annotation) if kind is not type(None)]
     optional = type(None) in get_args(field.annotation)
@@ -132,11 +110,7 @@ def limits(key: str) -> Limits:
 
 
 def value_of(config: RunConfig, key: str) -> Any:  # noqa: ANN401
-    """The value of a key.
-
-    Raises:
-        KeyError: A branch on the way is absent from this configuration.
-    """
+    """The value of a key. Raises KeyError: a branch on the way is absent from this configuration."""
     value: Any = config
     for part in key.split("."):
         if not isinstance(value, BaseModel):

@@ -1,7 +1,5 @@
 """The state of a run, read from its files every few seconds: stages, curves, outliers, log."""
 
-from __future__ import annotations
-
 import time
 from typing import Any
 
@@ -116,7 +114,7 @@ def _samples(run: Run) -> None:
     if sample is None or not len(sample.images):
         return
     cells = []
-    for image, label, target in zip(sample.images, sample.labels, sample.told, strict=True):
+    for image, label, target in zip(sample.images, sample.labels, sample.target_labels, strict=True):
         alt = f"outlier: {label or 'an image'}, told {target or '?'}"
         cells.append(Cell(data_uri(image), alt, OUTLIER_COLOUR, label, f"told {target}" if target else ""))
     st.markdown("**Outliers as they are made**")
@@ -126,7 +124,7 @@ def _samples(run: Run) -> None:
 
 def _log(run: Run, status: Status) -> None:
     log = tail(run.path / "log.txt")
-    # without a log, or when it could not log what ended it, the printed output says more
+    # the printed output says more where there is no log, or where the log lacks what ended the run
     printed = tail(run.path / "output.txt", 12) if not log or status.state in ("killed", "failed") else ""
     st.markdown("**Log** (times in UTC)")
     st.code(log or "nothing yet", language=None, height=220 if log.count("\n") > 8 else "content")

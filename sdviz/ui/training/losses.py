@@ -1,7 +1,5 @@
 """Small curves of a run's losses and measures, three in a row."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go

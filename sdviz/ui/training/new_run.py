@@ -1,7 +1,5 @@
 """The form of a new run: profile, images, the main settings, the estimated time, and the start."""
 
-from __future__ import annotations
-
 import json
 from itertools import takewhile
 from pathlib import Path
@@ -72,12 +70,7 @@ def show_new_run(found: list[Run]) -> None:
     if device != base.device:
         overrides.append(f"device={device}")
     title = columns[3].text_input(
-        "Name",
-        base.profile,
-        max_chars=40,
-        key=f"title {name}",
-        persist_state="session",
-        help="Of its folder.",
+        "Name", base.profile, max_chars=40, key=f"title {name}", persist_state="session", help="Of its folder."
     )
     if title.strip() and title != base.profile:
         overrides.append(f"profile={json.dumps(title.strip())}")
@@ -123,7 +116,6 @@ def find_profiles() -> dict[str, Path]:
 
 
 def _check_and_start(path: Path, overrides: list[str], found: list[Run], now: bool) -> RunConfig | None:
-    """Says what is wrong, or how long it takes, with the start button; returns a valid configuration."""
     refused = actions.refusal()
     try:
         config = load_config(path, overrides)
@@ -177,7 +169,6 @@ def _at_work(found: list[Run]) -> list[str]:
 
 
 def _images(profile: str, base: RunConfig) -> str:
-    """The name of the data set, as `data.load` takes it."""
     kind_of = {f"{title} …": kind for kind, (title, _) in data.ON_FORM.items()}
     known = [*data.names(), *kind_of]
     options = list(dict.fromkeys([base.data.id, *known]))
@@ -202,7 +193,6 @@ def _images(profile: str, base: RunConfig) -> str:
 
 
 def _widget(profile: str, setting: Setting, default: Any) -> Any:  # noqa: ANN401
-    """The widget of a setting, with its range from the configuration tree."""
     rule = limits(setting.key)
     common: dict[str, Any] = {
         "key": f"{profile} {setting.key}",
@@ -248,6 +238,5 @@ def _devices() -> list[str]:
 
 
 def _description(path: Path) -> str:
-    """The comment at the head of a profile."""
     lines = takewhile(lambda line: line.startswith("#"), path.read_text("utf-8").splitlines())
     return " ".join(line.lstrip("# ") for line in lines)

@@ -1,7 +1,5 @@
 """The page Training: start a run, watch it, compare two."""
 
-from __future__ import annotations
-
 import streamlit as st
 
 from sdviz import runs

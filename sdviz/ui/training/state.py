@@ -1,7 +1,5 @@
 """Shared by the parts of Training: the view and run on show, and what went wrong."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 

@@ -1,7 +1,5 @@
 """The list of runs, and one of them: its state and what can be done to it."""
 
-from __future__ import annotations
-
 import streamlit as st
 
 from sdviz import runs
@@ -121,7 +119,6 @@ def _head(run: Run, status: Status) -> None:
 
 
 def _say(status: Status) -> None:
-    """Says what the state means, in one line."""
     if status.state == "failed":
         st.error(
             plain(status.error or "It failed and could not say why: see the log."), icon=":material/error:"

@@ -106,7 +106,8 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Zenodo]:
             """Silence."""
 
     web = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    Thread(target=web.serve_forever, daemon=True).start()
+    # or its end takes half a second
+    Thread(target=web.serve_forever, args=(0.01,), daemon=True).start()
     held.address = f"http://127.0.0.1:{web.server_address[1]}/records"
     monkeypatch.setenv("SDVIZ_ZENODO", held.address)
     monkeypatch.setenv("SDVIZ_DATA", str(tmp_path))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -146,11 +147,14 @@ def test_a_state_goes_from_one_kind_to_the_other(
     train: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     _, undisturbed, _ = train(8)
-    for first, then in (({}, {"cpu": plain}), ({"cpu": plain}, {}), ({"cpu": plain}, {"cpu": plain})):
-        file = tmp_path / f"{len(first)}{len(then)}.pt"
-        for compilers, n_steps in ((first, 5), (then, 3)):
-            monkeypatch.setattr(training, "COMPILERS", compilers)
-            _, average, _ = train(n_steps, state_path=file)
+    kinds = {"eager": {}, "compiled": {"cpu": plain}}
+    for kind, compilers in kinds.items():
+        monkeypatch.setattr(training, "COMPILERS", compilers)
+        train(5, state_path=tmp_path / f"{kind}.pt")
+    for first, then in (("eager", "compiled"), ("compiled", "eager"), ("compiled", "compiled")):
+        file = Path(shutil.copy(tmp_path / f"{first}.pt", tmp_path / "state.pt"))
+        monkeypatch.setattr(training, "COMPILERS", kinds[then])
+        _, average, _ = train(3, state_path=file)
         assert same(weights(average), weights(undisturbed))
 
 

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+import typing
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import BaseModel
 
 from sdviz.evaluation import (
     BaselineScores,
@@ -21,7 +24,7 @@ from sdviz.evaluation import (
     make_report,
     read_report,
 )
-from sdviz.evaluation.report import report_keys
+from sdviz.evaluation.report import Report
 
 DOC = Path(__file__).resolve().parents[3] / "docs" / "report.md"
 
@@ -62,6 +65,26 @@ def paths(tree: object, names: dict[str, list[str]], path: str = "") -> set[str]
             here = f"{path}.{own[0] if own else key}".lstrip(".")
             found |= {here} | paths(value, names, here)
     return found
+
+
+def report_keys() -> dict[str, str]:
+    """Every key of report.json and what it means; `<set>` stands for the name of any set."""
+    return dict(_keys(Report, ""))
+
+
+def _keys(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str]]:
+    for name, field in model.model_fields.items():
+        path = f"{prefix}{name}"
+        kind = field.annotation
+        extra = field.json_schema_extra
+        named: Any = extra.get("by", []) if isinstance(extra, dict) else []
+        for part in named:
+            path += f".<{part}>"
+            kind = typing.get_args(kind)[1]
+        yield path, field.description or ""
+        inner = [k for k in typing.get_args(kind) if k is not NoneType] or [kind]
+        if isinstance(inner[0], type) and issubclass(inner[0], BaseModel):
+            yield from _keys(inner[0], path + ".")
 
 
 def test_documented_and_produced_keys_agree(full_report: Callable[..., dict[str, Any]]) -> None:

@@ -52,6 +52,7 @@ def test_bf16_is_fast_only_where_it_says_so() -> None:
     assert has_fast_bf16(torch.device("meta")) is False
 
 
-def test_the_cpu_is_named_with_its_threads() -> None:
-    n = torch.get_num_threads()
-    assert device_name(torch.device("cpu")) == ("CPU (1 thread)" if n == 1 else f"CPU ({n} threads)")
+def test_the_cpu_is_named_with_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    for n, name in ((1, "CPU (1 thread)"), (3, "CPU (3 threads)")):
+        monkeypatch.setattr(torch, "get_num_threads", lambda n=n: n)
+        assert device_name(torch.device("cpu")) == name

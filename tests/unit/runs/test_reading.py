@@ -68,7 +68,7 @@ def test_the_newest_whole_shard_is_shown(run: Run) -> None:
     found = outlier_sample(run, 3)
     assert found is not None
     assert (found.images.shape, found.images[0, 0, 0, 0], found.shards) == ((3, 8, 8, 3), 30, 3)
-    assert (found.labels, found.told) == ([""] * 3, [""] * 3)
+    assert (found.labels, found.target_labels) == ([""] * 3, [""] * 3)
     # with their names, once there are labels: row 4 is an image's first outlier again, of 6 images
     table = pa.table({"label": np.array([0, 1, 2, 0, 1, 2])})
     table = table.replace_schema_metadata({"cluster_names": json.dumps(["blue", "green", "red"])})
@@ -76,7 +76,7 @@ def test_the_newest_whole_shard_is_shown(run: Run) -> None:
     pq.write_table(table, run.path / "pseudo_labels" / "pseudo_labels.parquet")
     found = outlier_sample(run, 3)
     assert found is not None
-    assert (found.labels, found.told) == (["red", "blue", "green"], ["red", "green", "blue"])
+    assert (found.labels, found.target_labels) == (["red", "blue", "green"], ["red", "green", "blue"])
     # one that is cut is passed over
     (folder / "0000008.safetensors").write_bytes(b"cut")
     os.utime(folder / "0000008.safetensors", (99, 99))
