@@ -181,9 +181,9 @@ def roc_chart(state: ScoredSets, mode: str) -> Chart:
         title = f"{state.titles[name]}: AUROC {100 * metrics.auroc(known, ood):.2f} %"
         lines.append(Line(title, 100 * x, 100 * y, state.colours[name]))
         if mode == "both":
-            at = [100 * np.array([(scores > state.threshold).mean()]) for scores in (known, ood)]
+            x, y = (np.array([(scores > state.threshold).mean()]) for scores in (known, ood))
             what = f"{name} at the threshold"
-            lines.append(Line(what, *at, state.colours[name], markers=True, in_legend=False))
+            lines.append(Line(what, 100 * x, 100 * y, state.colours[name], markers=True, in_legend=False))
     return roc_frame(f"ROC, {MODE_TITLES[mode]}", lines)
 
 
