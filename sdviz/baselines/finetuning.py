@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..config.nodes import TrainingConfig, ViewsConfig
+from ..config.nodes import OptimizerConfig, TrainingConfig, ViewsConfig
 from ..detection.knn import unit_length
 from ..nn.batches import encode
 from ..nn.device import fast_autocast, resolve_device
@@ -26,6 +26,10 @@ from .neighbours import nearest_squares
 Loss = Callable[[torch.Tensor, torch.Tensor, torch.Generator], torch.Tensor]
 
 
+SGD = OptimizerConfig(name="sgd", weight_decay=5e-5)
+ADAMW = OptimizerConfig(name="adamw", warmup_steps=20)
+
+
 def encoder_of(reference: Reference) -> Encoder:
     """A copy of the reference's encoder with all of its weights trainable."""
     assert reference.encoder is not None
@@ -35,7 +39,7 @@ def encoder_of(reference: Reference) -> Encoder:
 
 
 def train(
-    method: Baseline,
+    method: Trained,
     parts: Mapping[str, nn.Module],
     images: np.ndarray,
     make_loss: Loss,
@@ -46,7 +50,7 @@ def train(
     """Trains networks in place by a method's settings, then puts them on the CPU and in eval mode.
 
     Args:
-        method: Has an `optimizer`, and `epochs` and `batch_size` among its settings.
+        method: Has `epochs` and `batch_size` among its settings.
         parts: The networks by name; all parameters with `requires_grad` are trained.
         images: uint8 (N,H,W,3); each step draws a batch of different ones.
         make_loss: Gives the loss of a batch; called under autocast where the device has bfloat16.
@@ -75,7 +79,24 @@ def train(
     train_networks(method.key, parts, loss_at, config, batch, Execution(reference.device), after_step)
 
 
-class FineTuned(Baseline):
+class Trained(Baseline):
+    """A method that trains a copy of the encoder; it has `learning_rate` among its settings.
+
+    Attributes:
+        base_optimizer: The optimizer, but for its learning rate.
+    """
+
+    base_optimizer: ClassVar[OptimizerConfig]
+
+    _encoder: Encoder
+
+    @property
+    def optimizer(self) -> OptimizerConfig:
+        """The optimizer with the rate of the settings."""
+        return self.base_optimizer.model_copy(update={"learning_rate": self.settings.learning_rate})
+
+
+class FineTuned(Trained):
     """A method that trains a copy of the encoder, then sums the squared distances to the k nearest ID features.
 
     Attributes:
@@ -83,8 +104,6 @@ class FineTuned(Baseline):
     """
 
     unit_features: ClassVar[bool] = False
-
-    _encoder: Encoder
 
     def _features(self, images: np.ndarray, device: str) -> np.ndarray:
         """Features float32 (N,D) of images uint8 (N,H,W,3)."""

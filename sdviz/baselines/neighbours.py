@@ -24,14 +24,7 @@ def nearest_squares(
 ) -> np.ndarray:
     """Squared Euclidean distances to the k nearest references, ascending, float64 (N,k).
 
-    Args:
-        references: float32 (M,D).
-        queries: float32 (N,D).
-        reference_ids: str (M,); a query of the same id passes over its row.
-        query_ids: str (N,).
-
-    Raises:
-        BaselineError: Fewer than k references.
+    A query (N,D) passes over the references (M,D) of its own id. BaselineError if fewer than k are left.
     """
     own = reference_ids is not None and query_ids is not None
     if len(references) < k + own:

@@ -60,7 +60,7 @@ class Bundle:
     Attributes:
         parts: Tables and features by their names in the folder, see `manifest.PARTS`; any may be absent.
         path: The folder it was loaded from; None if it was made in memory.
-        hash: SHA-256 of bundle.json, and with it of everything in the folder; "" in memory.
+        hash: SHA-256 of bundle.json, which names the SHA-256 of all other files; "" in memory.
         device: Where `generate` and `pseudo_label` compute.
     """
 
@@ -182,7 +182,7 @@ class Bundle:
 
     @property
     def noise_predictor(self) -> NoisePredictor:
-        """The U-Net, float32, on the CPU; like the other networks BundleError where it does not fit."""
+        """The U-Net, float32, on the CPU; BundleError if it does not fit, as for the other networks."""
         return self._network("noise_predictor")
 
     @property
@@ -244,13 +244,7 @@ class Bundle:
         return recipe
 
     def pseudo_label(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The cluster of each image.
-
-        Args:
-            images: uint8 (N,H,W,3).
-
-        Returns:
-            labels int64 (N,) in 0..C-1 and confidence float32 (N,) in 0..1 (the largest probability).
+        """The cluster 0..C-1 of each image, int64 (N,), and its probability, float32 (N,).
 
         Raises:
             ValueError: A bundle without a clusterer, or images of another shape.
@@ -262,20 +256,13 @@ class Bundle:
 
     @property
     def feature_source(self) -> str | None:
-        """Which network `features` asks: "detector", else "encoder"; None where there is neither."""
+        """Which network `features` asks: "detector", else "encoder"; None if there is neither."""
         if self.has_detector:
             return "detector"
         return "encoder" if self._networks["encoder"] is not None else None
 
     def features(self, images: np.ndarray) -> np.ndarray:
-        """Features, float32 (N,D), of the detector, or of the encoder: see `feature_source`.
-
-        Args:
-            images: uint8 (N,H,W,3).
-
-        Raises:
-            ValueError: A bundle with neither, or images of another shape.
-        """
+        """Features, float32 (N,D), of `feature_source`; ValueError without one, or for a wrong shape."""
         images = check_images(images, self.manifest.image_size)
         if self.detector is not None:
             return detector_outputs(self.detector, images, self.device).features
@@ -371,9 +358,6 @@ class Bundle:
             requests: Images of the bundle's size, known labels, recipes made by `recipe`, which checks them.
             on_progress: Called with the share done, 0..1, after each step. What it raises ends the sampling.
             trajectory: Keep the x_0 prediction of each step.
-
-        Returns:
-            One for each request, as `generate` makes them up to rounding.
         """
         return generate_together(self._model, requests, on_progress, trajectory)
 

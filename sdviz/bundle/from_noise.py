@@ -14,7 +14,7 @@ from ..nn.pixels import to_images
 from ..outliers import SamplingDiverged
 from .core import Bundle
 
-# their ids begin with it, as those of a data set begin with its name
+# the name of these images as a data set; their ids begin with it
 NAME = "from-noise"
 STEPS = 50
 GUIDANCE_SCALE = 1.0

@@ -41,7 +41,7 @@ class BundleError(ValueError):
 
 
 class Defaults(BaseModel):
-    """The recipe of `Bundle.generate` where none is given."""
+    """The recipe that `Bundle.generate` takes by default."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -71,8 +71,8 @@ class Manifest(BaseModel):
         pixel_unshuffle: Factor of the U-Net's pixel-unshuffle, 1 for none.
         phases: The channel means of the training images; None for a U-Net that predicts them itself.
         max_train_timestep: The largest S that the U-Net was trained for.
-        clusterer: What `build_classifier` needs to build the clusterer, where there is one.
-        encoder: What `Encoder(**encoder)` needs to build it, where there is one; of the detector's f too.
+        clusterer: What `build_classifier` needs to build the clusterer, if there is one.
+        encoder: What `Encoder(**encoder)` needs to build it, and the detector's f, if there is one.
         score: k, alpha and normalize of Eq. 6, in a bundle with a detector.
         metrics: What was measured in that run.
         files: SHA-256 of every other file, by its path in the folder.
@@ -108,7 +108,7 @@ def make_manifest(**fields: Any) -> Manifest:  # noqa: ANN401
 
 
 def read_manifest(path: Path) -> tuple[Manifest, str]:
-    """bundle.json and its SHA-256; BundleError where there is none, or one of another format."""
+    """bundle.json and its SHA-256; BundleError if there is none, or one of another format."""
     file = path / MANIFEST
     if not file.is_file():
         raise BundleError(f"{path} is not a bundle: it has no {MANIFEST}")
@@ -151,7 +151,7 @@ def check_files(path: Path, manifest: Manifest) -> None:
             raise BundleError(f"{path / name}: may hold a pickle, which is never loaded; use safetensors")
     for name, digest in manifest.files.items():
         file, inside = path / name, PurePosixPath(name)
-        # a linked folder on the way counts as much as a linked file
+        # a linked folder in the path is as bad as a linked file
         links = [part for part in (inside, *inside.parents[:-1]) if (path / part).is_symlink()]
         if inside.is_absolute() or ".." in inside.parts or links:
             raise BundleError(f"{file}: leads out of the bundle")

@@ -58,7 +58,7 @@ def load_noise_predictor(path: Path, manifest: Manifest) -> NoisePredictor:
             output_loading_info=True,
             low_cpu_mem_usage=False,
         )
-    except Exception as error:  # a stranger's configuration can make the constructor raise anything
+    except Exception as error:  # a foreign configuration can raise any error
         raise BundleError(f"{weights}: not this bundle's U-Net ({first_line(error)})") from error
     # diffusers goes on with untrained weights where some are missing
     if info["missing_keys"] or info["unexpected_keys"]:
@@ -90,7 +90,7 @@ def load_schedule(path: Path, manifest: Manifest) -> NoiseSchedule:
 
 
 def load_clusterer(path: Path, manifest: Manifest) -> Classifier | None:
-    """The network that names clusters; None where the bundle has none."""
+    """The network that names clusters; None if the bundle has none."""
     if manifest.clusterer is None:
         return None
     n_classes = manifest.clusterer.get("n_classes")
@@ -103,7 +103,7 @@ def load_clusterer(path: Path, manifest: Manifest) -> Classifier | None:
 
 
 def load_encoder(path: Path, manifest: Manifest) -> Encoder | None:
-    """The network before detector training; None where the bundle has none."""
+    """The network before detector training; None if the bundle has none."""
     config = manifest.encoder
     if config is None or "encoder.safetensors" not in manifest.files:
         return None
@@ -111,7 +111,7 @@ def load_encoder(path: Path, manifest: Manifest) -> Encoder | None:
 
 
 def load_detector(path: Path, manifest: Manifest) -> Detector | None:
-    """f and the three heads; None where the bundle has none."""
+    """f and the three heads; None if the bundle has none."""
     config = manifest.encoder
     if config is None or "detector.safetensors" not in manifest.files:
         return None
@@ -152,7 +152,7 @@ class Banks:
 
 
 def read_banks(parts: Mapping[str, Path]) -> Banks:
-    """The banks among a bundle's parts."""
+    """The banks among a bundle's parts; ValueError if there are none."""
     missing = [name for name in ("features.safetensors", "features.parquet") if name not in parts]
     if missing:
         raise ValueError(f"this bundle has no {missing[0]}: it scores nothing")

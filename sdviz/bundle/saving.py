@@ -55,7 +55,7 @@ def write_folder(bundle: Bundle, folder: Path) -> None:
 
 
 def save_weights(module: nn.Module, file: Path) -> None:
-    """Saves weights without loss: in float16 where that holds a table of them exactly, else in float32."""
+    """Saves weights without loss: a tensor in float16 if that is exact, else in float32."""
     state = {key: value.cpu().contiguous() for key, value in module.state_dict().items()}
     for key, value in state.items():
         half = value.half()

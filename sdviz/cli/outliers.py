@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ..pipeline import Target
 
 
-# a solver is called as its file; the files themselves need torch
+# solvers have the names of their files; importing those would import torch
 _SOLVERS = module_names("sdviz.diffusion.samplers")
 
 

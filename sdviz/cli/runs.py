@@ -164,7 +164,7 @@ def _execute(run: Run, now: bool, until: str | None) -> None:
 
 
 def _is_complete(run: Run, until: str | None) -> bool:
-    """Whether a run has got as far as it was asked to."""
+    """Whether the run has completed stage `until`."""
     return until is not None and (run.path / f"{until}.done.json").is_file()
 
 

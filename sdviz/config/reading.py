@@ -30,11 +30,9 @@ _Loader.add_implicit_resolver(
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """Reads and checks a configuration.
+    """Reads and checks a configuration; its `profile` is the file's stem if it has none.
 
-    Args:
-        path: A YAML file. If it has no `profile`, that is the file's stem.
-        overrides: Values that replace those of the file, each as "a.b=c" with c in YAML.
+    Each override is "a.b=c" with c in YAML, and replaces a value of the file.
 
     Raises:
         ConfigError: No such file, no YAML, an unknown key, a wrong type or a value out of its range.

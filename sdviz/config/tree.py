@@ -219,7 +219,7 @@ class EvaluationConfig(Node):
 
 
 class DefaultsConfig(Node):
-    """S, w, K and the solver that a bundle takes where none are given."""
+    """The S, w, K and solver that a bundle takes by default."""
 
     start_timestep: int = Field(100, ge=0)
     guidance_scale: float = Field(2.0, ge=-1, le=20)

@@ -19,7 +19,7 @@ import torch
 from ..nn.device import resolve_device
 
 SPARE_CANDIDATES = 8
-WIDER = 16  # times as many candidates for the queries that the first were not enough for
+WIDER = 16  # factor by which the second attempt takes more candidates
 # float32 roundings of (|q| + |r|)^2 that the fast form may be off by; 4 is the most seen up to D = 3072
 MAX_ROUNDINGS = 8
 QUERIES_AT_ONCE = 4096
@@ -155,7 +155,7 @@ class NeighbourSearch:
 
     def _candidates(self, moved: torch.Tensor, m: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The m nearest by the fast form: the last one's squared distance, (M,), and all rows, (M,m)."""
-        # a query far outside would overflow; zeros keep it quiet until its slack asks for all references
+        # a query far away would overflow; as zeros it fails the check and is compared with all references
         moved = torch.where(moved.abs().amax(1, keepdim=True) < 1e9, moved, torch.zeros_like(moved))
         if self._squares is None:
             squares, rows = faiss.knn(moved.numpy(), self._moved.numpy(), m)
@@ -206,7 +206,7 @@ def nearest_others(
     Args:
         features: float (N,D).
         k: At most N - 1.
-        rows: int (R,), whose neighbours are asked for; None takes all.
+        rows: int (R,), the rows to find neighbours of; None takes all.
 
     Raises:
         ValueError: k outside 1..N-1, a NaN or infinity.
@@ -244,7 +244,7 @@ def check_features(name: str, features: np.ndarray) -> np.ndarray:
 
 @contextmanager
 def _full_float32() -> Iterator[None]:
-    """Without TF32, whose products have 10 bits."""
+    """Multiplies in full float32, not in TF32 with its 10 bits."""
     before = torch.backends.cuda.matmul.fp32_precision
     torch.backends.cuda.matmul.fp32_precision = "ieee"
     try:

@@ -32,7 +32,7 @@ def auroc(id_scores: npt.ArrayLike, ood_scores: npt.ArrayLike) -> float:
     # slow to import
     from sklearn.metrics import roc_auc_score
 
-    # of the ranks: infinite scores have theirs, and scikit-learn would refuse them
+    # scikit-learn takes no infinite scores, but takes their ranks
     id_ranks, ood_ranks, _ = _ranks(id_scores, ood_scores)
     is_ood = np.repeat([False, True], [len(id_ranks), len(ood_ranks)])
     return float(roc_auc_score(is_ood, np.concatenate([id_ranks, ood_ranks])))
@@ -167,13 +167,13 @@ def paired_bootstrap_auroc_difference(
 
 
 def _auroc(id_counts: np.ndarray, ood_counts: np.ndarray) -> float:
-    # half a pair for a tie: in halves everything is a whole number, and the sum is exact
+    # counted in half pairs, because a tie is one half: whole numbers, so the sum is exact
     below = 2 * np.cumsum(id_counts) - id_counts
     return float((ood_counts * below).sum() / (2 * id_counts.sum() * ood_counts.sum()))
 
 
 def _fpr_at_95_id_recall(id_counts: np.ndarray, ood_counts: np.ndarray) -> float:
-    # in whole numbers, or 95 of 100 might miss 95 %
+    # in whole numbers: in floats, 95 of 100 might be below 95 %
     accepted = np.cumsum(id_counts)
     threshold = int(np.argmax(20 * accepted >= 19 * accepted[-1]))
     return float(ood_counts[: threshold + 1].sum() / ood_counts.sum())

@@ -90,7 +90,7 @@ class SDScore:
     """
 
     def __init__(self, k: int = 10, alpha: float = 0.3, normalize: bool = True) -> None:
-        """Checks the settings of Eq. 6; ValueError where one is out of its range.
+        """Checks the settings of Eq. 6; ValueError if one is out of its range.
 
         Args:
             k: Neighbours that count, at least 1.

@@ -44,8 +44,8 @@ def train_detector(
         id_labels: int64 (N,), y~.
         outlier_images: uint8 (M,H,W,3).
         outlier_labels: int64 (M,), y~ of the sources.
-        reconstructions: uint8 (N,H,W,3), shown in the place of an ID image with probability
-            `config.reconstructed_id`; needed where that is above 0.
+        reconstructions: uint8 (N,H,W,3), each shown instead of its ID image with probability
+            `config.reconstructed_id`; needed if that is above 0.
         snapshot_images: uint8 (P,H,W,3), whose features are kept before training and after every epoch, in
             files beside the state. The caller removes them all at the end.
 
@@ -104,7 +104,7 @@ def train_detector(
         return detector_loss(*heads, is_outlier, labels, config.outlier_weight)
 
     def after_step(step: int) -> None:
-        # before the state that knows of this step is saved: a state never lacks its snapshots
+        # comes before the state of this step is saved, so no state lacks its snapshots
         if step % steps_per_epoch == 0:
             snapshot(step // steps_per_epoch)
 
@@ -124,7 +124,7 @@ def train_detector(
     )
     if not done:
         return None
-    # 4. the snapshots of all epochs, those from before an interruption out of their files
+    # 4. the snapshots of all epochs; those made before an interruption are read from their files
     epochs = range(config.epochs + 1) if snapshot_images is not None else ()
     return [taken[i] if i in taken else _read_snapshot(state_path, i) for i in epochs]
 

@@ -25,19 +25,10 @@ def sample_from_noise(
     guidance_scale: float,
     callback: Callback | None = None,
 ) -> torch.Tensor:
-    """Samples from x_T, pure noise, to x_0 under the given labels.
+    """Samples from x_T, pure noise, to x_0, float32 (N,3,H,W), under the given labels int64 (N,).
 
-    Needs a network that was trained on every timestep of the schedule.
-
-    Args:
-        class_labels: int64 (N,), the condition of each image.
-        ids: N; they fix the noise of each image, whatever batch it is in.
-        num_inference_steps: K, network calls from x_T to x_0.
-        guidance_scale: w of Eq. 3.
-        callback: (step, x_t, x_0 prediction) for each step.
-
-    Returns:
-        float32 (N,3,H,W), x_0.
+    Needs a network that was trained on every timestep of the schedule. The ids fix the noise of each image,
+    whatever batch it is in.
 
     Raises:
         ValueError: Another number of ids than of labels, or K below 1.

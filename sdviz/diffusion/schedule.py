@@ -37,7 +37,7 @@ class NoiseSchedule:
     def __len__(self) -> int:
         return len(self._betas)
 
-    # a tensor cannot be made read-only, so what goes out is a copy
+    # a tensor cannot be made read-only, so these return copies
 
     @property
     def betas(self) -> torch.Tensor:

@@ -9,18 +9,14 @@ import torch
 from .guidance import GuidedNoise
 from .sampling import Sampling, sample
 
-# of one call: a small batch costs nearly what a larger one costs, but beyond this it only takes memory
+# rows of one network call; more of them take memory and are no faster
 MAX_ROWS = 128
 
 
 def sample_together(runs: Sequence[tuple[GuidedNoise, Sampling]]) -> list[torch.Tensor]:
-    """Runs samplings to their ends with one network call a step for all.
+    """Runs samplings of one network to their ends, with one network call a step for all.
 
-    Args:
-        runs: The guided prediction of each, and what to sample; all of one network.
-
-    Returns:
-        x_0 of each, float32 (N_i,3,H,W): what each alone would give, to rounding.
+    The x_0 of each, float32 (N_i,3,H,W), is what it would be alone, up to rounding.
     """
 
     def predict(asked: list[tuple[int, torch.Tensor, int]]) -> list[torch.Tensor]:

@@ -30,9 +30,9 @@ from .schedule import NoiseSchedule
 
 REPORT_EVERY_STEPS = 20
 STATE_KEYS = {"model", "ema", "optimizer", "step", "elapsed_sec"}
-# by type of device; any other runs the network as it is written
+# by type of device; on others the network is not compiled
 COMPILERS = {"cuda": "inductor"}
-# fewer steps are done before a compiler is
+# shorter trainings end before the compiler does
 COMPILE_FROM_STEPS = 2000
 
 log = logging.getLogger(__name__)
@@ -73,30 +73,29 @@ def make_accelerator(device: str, mixed_precision: str) -> Accelerator:
 def compile_unet(
     model: NoisePredictor, batch: tuple[torch.Tensor, torch.Tensor, torch.Tensor], backend: str
 ) -> bool:
-    """Compiles the U-Net for training on batches of one shape; where that does not work, it stays as it was.
+    """Compiles the U-Net for training on batches of one shape; if that fails, it stays as it was.
 
-    It is the call that is compiled, the module is not wrapped: its parameters and the keys of its state
-    stay what they were. No weight, gradient or buffer changes. TORCHDYNAMO_DISABLE=1 in the environment
-    switches it off.
+    The call is compiled, the module is not wrapped: its parameters and the keys of its state stay the same. No
+    weight, gradient or buffer changes. TORCHDYNAMO_DISABLE=1 in the environment switches it off.
 
     Args:
         model: On its device, in train mode and prepared by accelerate, so that its call has its autocast.
-        batch: x float (N,3,H,W), timesteps and class labels int64 (N,), of which only the shapes count.
+        batch: x float (N,3,H,W), timesteps and class labels int64 (N,); only the shapes matter.
 
     Returns:
-        Whether it is compiled; why not is logged in one line.
+        Whether it is compiled; if not, the reason is logged in one line.
     """
     torch.compiler.reset()  # what this process compiled for earlier networks counts against a limit
     try:
         model.unet.compile(backend=backend, dynamic=False)
-        # both passes now: a compiler that works at the first step may yet fail at its gradient
+        # both passes now: the gradient may fail to compile, too
         loss = F.mse_loss(model(*batch).float(), batch[0])
         torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)
         return True
-    except Exception as error:  # no compiler, a driver too old, a network it cannot read: it can be anything
+    except Exception as error:  # no compiler, an old driver, ...: it can be any error
         model.unet._compiled_call_impl = None
         torch.compiler.reset()
-        # the first paragraph says what, the others how torch is debugged
+        # the other paragraphs say how to debug torch
         reason = textwrap.shorten(str(error).strip().split("\n\n")[0], 300) or type(error).__name__
         log.warning("the U-Net is trained uncompiled, which is slower: %s", reason)
         return False
@@ -196,7 +195,7 @@ def train_noise_predictor(
         state_path.parent.mkdir(parents=True, exist_ok=True)
 
     def check_finite() -> None:
-        # the gradient too: it spoils the weights one step before the loss shows it
+        # the gradient too: it ruins the weights one step before the loss shows it
         if not math.isfinite(float(loss_sum + norm_sum)):
             raise TrainingDiverged(
                 f"the loss or its gradient became NaN or infinite by step {step} of {config.total_steps}:"
@@ -222,7 +221,7 @@ def train_noise_predictor(
     if where.type in COMPILERS and config.total_steps - step >= COMPILE_FROM_STEPS:
         n = config.batch_size // world
         x = torch.zeros((n, *pixels.shape[1:]), device=where)
-        # two tensors: one for both would be compiled for one for both
+        # two tensors: with one, the compiled call would expect one and the same
         t, condition = (torch.zeros(n, dtype=torch.int64, device=where) for _ in range(2))
         compile_unet(model, (x, t, condition), COMPILERS[where.type])
 
@@ -234,7 +233,7 @@ def train_noise_predictor(
         elapsed = elapsed_before + time.monotonic() - started
         stop = should_stop is not None and accelerator.is_main_process and should_stop()
         if world > 1:
-            # one answer for all: who leaves the loop alone leaves the others waiting for its gradient
+            # all processes stop at the same step, or the others would wait for a gradient
             word = broadcast(torch.tensor([float(stop), elapsed], device=where))
             stop, elapsed = bool(word[0]), float(word[1])
         progress = step / config.total_steps

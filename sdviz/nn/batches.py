@@ -19,14 +19,10 @@ def in_batches(
     device: str | torch.device,
     batch_size: int,
 ) -> list[np.ndarray]:
-    """Calls a function on images, some at a time, and joins what it returns.
+    """Calls a function on images uint8 (N,H,W,3), some at a time, and joins what it returns.
 
-    Args:
-        function: uint8 (n,3,H,W) on the device -> tensors of n rows each.
-        images: uint8 (N,H,W,3), N at least 1.
-
-    Returns:
-        The columns, each with N rows; floats as float32.
+    The function takes uint8 (n,3,H,W) on the device and gives tensors of n rows; joined, they have N rows, and
+    floats are float32.
     """
     where = resolve_device(device)
     parts = []

@@ -50,13 +50,13 @@ class Projection(nn.Sequential):
 
 
 class ScanClassifier(nn.Module):
-    """SCAN's network: an encoder, SimCLR's projection where there is one, and one linear head.
+    """SCAN's network: an encoder, SimCLR's projection if there is one, and one linear head.
 
     Attributes:
         config: What `build_classifier` needs to build the same network.
     """
 
-    # of the features before the linear head, as a temperature of 1 / 10
+    # length of the features before the linear head, like a temperature of 1 / 10
     LENGTH = 10.0
 
     def __init__(self, encoder: Encoder, n_classes: int, projection: Projection | None = None) -> None:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from ..config.nodes import EncoderConfig
 
-# timm and torchvision take a second each to import: they are there when a network is first built
+# timm and torchvision take a second each to import, so they are imported when a network is built
 if TYPE_CHECKING:
     from torchvision.models.resnet import BasicBlock
 
@@ -89,10 +89,8 @@ class Encoder(nn.Module):
     def freeze(self, n_blocks: int) -> None:
         """Keeps the first `n_blocks` of `blocks` as they are: no gradient, no new batch statistics.
 
-        Of a vision transformer the position embedding and class token freeze with its first block.
-
-        Raises:
-            EncoderError: There are fewer blocks.
+        With the first block of a vision transformer, its position embedding and class token freeze, too.
+        EncoderError if there are fewer blocks.
         """
         blocks = self.blocks
         if n_blocks > len(blocks):
@@ -145,7 +143,7 @@ def load_weights(module: nn.Module, path: Path) -> None:
             state = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # reading spoilt bytes as a pickle can raise anything at all
+    except Exception as error:  # reading damaged bytes as a pickle can raise any error
         raise EncoderError(f"{path}: damaged, or holds more than weights") from error
     for key in ("model", "state_dict"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
@@ -156,7 +154,7 @@ def load_weights(module: nn.Module, path: Path) -> None:
     if state and all(k.startswith("body.") for k in state) and not any(k.startswith("body.") for k in wanted):
         state = {k.removeprefix("body."): v for k, v in state.items()}
     extra = [k for k in state if k not in wanted and not k.startswith(("head.", "fc.", "classifier."))]
-    # files from before 2018 lack the counter, which says nothing here
+    # files from before 2018 lack this counter, which eval mode does not use
     missing = [k for k in wanted if k not in state and not k.endswith("num_batches_tracked")]
     wrong = [k for k in wanted if k in state and state[k].shape != wanted[k].shape]
     for what, keys in (("lacks", missing), ("has another shape of", wrong), ("has an unknown", extra)):

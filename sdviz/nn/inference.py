@@ -41,7 +41,7 @@ class InferenceModel:
     Attributes:
         network: On its device, in eval mode, with its parts exchanged where others are faster.
         description: Precision and what makes it fast, in words, for captions and benches.
-        graphs: Replays the network as CUDA graphs; None where it is called as it is.
+        graphs: Replays the network as CUDA graphs; None without them.
     """
 
     network: NoisePredictor
@@ -51,15 +51,10 @@ class InferenceModel:
 
     @torch.no_grad()
     def __call__(self, x: torch.Tensor, timesteps: torch.Tensor, class_labels: torch.Tensor) -> torch.Tensor:
-        """Predicts the noise.
+        """Predicts the noise in x, float (N,3,H,W) on the network's device; float32, contiguous.
 
-        Args:
-            x: float (N,3,H,W), noised images around [-1,1], on the network's device.
-            timesteps: int64 (N,), 0-based.
-            class_labels: int64 (N,), 0..C-1 or the null label.
-
-        Returns:
-            float32 (N,3,H,W), contiguous. A row depends on no other row beyond rounding.
+        Timesteps are 0-based, int64 (N,), class labels int64 (N,), 0..C-1 or null. A row depends on no other
+        row, up to rounding.
         """
         run = self.network if self.graphs is None else self.graphs
         x = x.to(self.dtype, memory_format=torch.channels_last)
@@ -131,7 +126,7 @@ def has_packed_convolutions() -> bool:
 def in_form(model: NoisePredictor, form: Form) -> InferenceModel:
     """A copy of the model on the CPU in that form."""
     network = copy.deepcopy(model).to("cpu").eval().requires_grad_(False)
-    # before the weights are rounded: some are added up first
+    # first the parts, some of which add weights up; then the weights are rounded
     if form.blocks == "rebuilt":
         _rebuild(network, lambda conv: conv)
     elif form.blocks == "packed":
@@ -281,7 +276,7 @@ class _Upsample(nn.Module):
         self.phases = nn.ModuleList()
         for down, right in ((0, 0), (0, 1), (1, 0), (1, 1)):
             weight = _merge_taps(_merge_taps(block.conv.weight, 2, down), 3, right)
-            # its own first weights would be drawn from the global generator
+            # skip_init: initial weights would be drawn from the global generator
             conv = nn.utils.skip_init(nn.Conv2d, weight.shape[1], weight.shape[0], 2)
             conv.weight = nn.Parameter(weight, requires_grad=False)
             conv.bias = block.conv.bias
@@ -335,11 +330,11 @@ class CudaGraphs:
     def __call__(self, x: torch.Tensor, timesteps: torch.Tensor, class_labels: torch.Tensor) -> torch.Tensor:
         """As `NoisePredictor.forward`; the result is the caller's own."""
         n = len(x)
-        # the rows that fill it up hold older inputs, and what comes of them is not read
+        # the padding rows hold older inputs; their results are not read
         rows = -(-n // GRAPH_ROWS_MULTIPLE) * GRAPH_ROWS_MULTIPLE
         if rows > MAX_GRAPH_ROWS:
             return self.network(x, timesteps, class_labels)
-        # the inputs are filled and the result is taken away under one lock: callers never see each other's
+        # one lock from the inputs to the result, so that callers never see each other's
         with self._lock, torch.cuda.device(self.device):
             capture = self._capture((rows, *x.shape[1:]))
             capture.x[:n].copy_(x)
@@ -350,7 +345,7 @@ class CudaGraphs:
 
     @torch.no_grad()
     def warm_up(self) -> None:
-        """Records the smallest graph; RuntimeError where graphs cannot be recorded."""
+        """Records the smallest graph; RuntimeError if graphs cannot be recorded."""
         config = self.network.unet.config
         side = config["sample_size"] * self.network.pixel_unshuffle
         channels = config["in_channels"] // self.network.pixel_unshuffle**2

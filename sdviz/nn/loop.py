@@ -138,7 +138,7 @@ def run_steps(
     execution: Execution,
     after_step: Callable[[int], None] | None = None,
 ) -> bool:
-    """Runs the steps that are left; False where it was stopped before the last one.
+    """Runs the steps that are left; False if it was stopped before the last one.
 
     A resumed training gives the same bits as an undisturbed one (at equal thread count) if everything random
     in a step comes from its number.
@@ -170,7 +170,7 @@ def run_steps(
         return mean
 
     def check_weights() -> None:
-        # one infinite gradient spoils the weights while the loss before it is sound
+        # an infinite gradient makes the weights infinite one step before the loss
         for part in parts.values():
             if isinstance(part, nn.Module) and not _is_finite(part):
                 raise TrainingDiverged(
@@ -215,7 +215,7 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
         with replacing(path) as partial, partial.open("wb") as stream:
             torch.save(state, stream)
     except (OSError, RuntimeError) as error:
-        # torch may report its own confusion, and the full disk only as what went before
+        # torch may raise an error of its own; the full disk is then its context
         reason = error if isinstance(error, OSError) else error.__context__ or error
         raise OSError(f"{path} cannot be written: {reason}") from error
 
@@ -224,7 +224,7 @@ def read_state(path: Path, keys: set[str]) -> dict[str, Any]:
     """A resume state with at least these keys, on the CPU; TrainingStateError if the file holds none."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # reading spoilt bytes as a pickle can raise anything at all
+    except Exception as error:  # reading damaged bytes as a pickle can raise any error
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise TrainingStateError(
             f"{path}: cut short or no resume state; remove it to start over ({reason})"

@@ -43,14 +43,10 @@ class PhaseStatistics(BaseModel):
 
 
 def measure_phases(images: np.ndarray, pixel_unshuffle: int) -> PhaseStatistics:
-    """Mean and covariance (n - 1) of the channel means.
-
-    Args:
-        images: uint8 (N,H,W,3), N of at least 2, H and W multiples of the factor.
-        pixel_unshuffle: f.
+    """Mean and covariance (n - 1) of the channel means of images uint8 (N,H,W,3).
 
     Raises:
-        ValueError: Fewer than two images, or sides that f does not divide.
+        ValueError: Fewer than two images, or sides that the factor f does not divide.
     """
     n, h, w, _ = images.shape
     f = pixel_unshuffle
@@ -90,18 +86,12 @@ class PhaseMeans(nn.Module):
         a = alphas_cumprod.double().cpu()[:, None, None]
         noise = (1 - a) / n_pixels
         inverse = torch.linalg.inv(a * c + noise * torch.eye(len(mu), dtype=torch.float64))
-        # not among the weights: what a network keeps and loads does not change with them
+        # not persistent: a network's saved weights stay the same
         self.register_buffer("gain", ((1 - a).sqrt() / n_pixels * inverse).float(), persistent=False)
         self.register_buffer("centre", (a[:, 0].sqrt() * mu).float(), persistent=False)
 
     def forward(self, eps: torch.Tensor, x: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
-        """The prediction with its channel means replaced.
-
-        Args:
-            eps: float (N,D,h,w), the U-Net's prediction on unshuffled pixels.
-            x: float (N,D,h,w), what it was given.
-            timesteps: int64 (N,), 0-based.
-        """
+        """The prediction eps of x, both (N,D,h,w), with its channel means replaced; float32."""
         eps = eps.float()
         y = x.float().mean((2, 3)) - self.centre[timesteps]
         wanted = torch.bmm(self.gain[timesteps], y[:, :, None])[:, :, 0]

@@ -31,15 +31,9 @@ class NoisePredictor(nn.Module):
         self.null_label = int(unet.config["num_class_embeds"]) - 1
 
     def forward(self, x: torch.Tensor, timesteps: torch.Tensor, class_labels: torch.Tensor) -> torch.Tensor:
-        """Predicts the noise.
+        """Predicts the noise in x, float (N,3,H,W); float32 if there are `phases`.
 
-        Args:
-            x: float (N,3,H,W), noised images around [-1,1].
-            timesteps: int64 (N,), 0-based.
-            class_labels: int64 (N,), 0..C-1 or `null_label`.
-
-        Returns:
-            float (N,3,H,W); float32 where there are `phases`.
+        Timesteps are 0-based, int64 (N,), class labels int64 (N,), 0..C-1 or `null_label`.
         """
         if self.pixel_unshuffle > 1:
             x = F.pixel_unshuffle(x, self.pixel_unshuffle)
@@ -50,11 +44,7 @@ class NoisePredictor(nn.Module):
 
 
 def build_noise_predictor(config: UNetConfig, n_classes: int, image_size: int) -> NoisePredictor:
-    """An untrained network.
-
-    Args:
-        n_classes: C; the class embedding gets C+1 rows.
-        image_size: Height and width in pixels.
+    """An untrained network with C+1 class rows for images of that side in pixels.
 
     Raises:
         ValueError: An image size that the network's halvings do not divide.

@@ -66,7 +66,7 @@ class Outlier:
     Attributes:
         image: uint8 (H,W,3).
         noised: uint8 (H,W,3), x_S clipped to the grey levels.
-        trajectory: uint8 (K,H,W,3), the x_0 prediction of each step; None where it was not asked for.
+        trajectory: uint8 (K,H,W,3), the x_0 prediction of each step; None if it was not asked for.
         network_calls: Forward passes of the network, a doubled batch counted once.
         evaluations: How often the network saw this image, conditional and unconditional counted apart.
         elapsed_sec: This picture's share of the batch's wall time.

@@ -58,7 +58,7 @@ def _is_real(value: object) -> bool:
 
 
 def _check_range(name: str, value: float, low: float, high: float, whole: bool = False) -> None:
-    # 100.0 is no whole number here: it would draw other noise than 100, and ranges refuse it
+    # 100.0 does not count as whole: it would draw other noise than 100, and range() refuses it
     if not _is_real(value) or np.isnan(value) or (whole and not isinstance(value, int | np.integer)):
         kind = "a whole number" if whole else "a number"
         raise ValueError(f"{name} = {value!r} is not {kind} in {low}..{high}")

@@ -8,14 +8,7 @@ from ..nn.randomness import derive_seed
 
 
 def draw_target_labels(labels: np.ndarray, ids: np.ndarray, n_classes: int, seed: int) -> np.ndarray:
-    """Eq. 2: c_r ~ Uniform({0..C-1} without y~), from (seed, id) alone.
-
-    Args:
-        labels: int64 (N,), y~.
-        ids: str (N,).
-
-    Returns:
-        int64 (N,).
+    """Eq. 2: c_r ~ Uniform({0..C-1} without y~), int64 (N,), from (seed, id) alone.
 
     Raises:
         ValueError: C below 2, when no other label exists, or a label outside 0..C-1.
@@ -30,7 +23,7 @@ def draw_target_labels(labels: np.ndarray, ids: np.ndarray, n_classes: int, seed
 
 
 def check_labels(name: str, labels: np.ndarray, n_classes: int) -> None:
-    """Raises ValueError where a label is outside 0..C-1."""
+    """Raises ValueError if a label is outside 0..C-1."""
     bad = labels[(labels < 0) | (labels >= n_classes)]
     if len(bad):
         raise ValueError(f"{name}: {int(bad[0])} is outside 0..{n_classes - 1}")

@@ -4,7 +4,7 @@ Each stage is a module: its docstring says what it reads and writes, `depends_on
 result depends on, and `make` does the work. `planning.order` says which stages a run has, `stages`
 runs them. `any_images` works with a bundle, not with a run.
 
-A run's folder holds a folder for each stage, called as the stage is, and beside it `<stage>.done.json` once it
+A run's folder holds a folder for each stage, with its name, and beside it `<stage>.done.json` once the stage
 is complete. state.pt and *.state.pt are there while a stage is in training.
 """
 

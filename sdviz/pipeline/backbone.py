@@ -15,7 +15,7 @@ from .workspace import Metrics, Settings, Workspace, branches, training_images
 
 
 def depends_on(config: RunConfig) -> Settings:
-    """The images, their views and the network's own branch; the encoder's where that is the backbone."""
+    """The images, their views and the network's own branch; the encoder's if that is the backbone."""
     if config.detector is None or config.detector.backbone is None:
         return encoder.depends_on(config)
     own = config.detector.backbone.model_dump(mode="json")

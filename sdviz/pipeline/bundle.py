@@ -145,7 +145,7 @@ def _original_order(work: Workspace) -> dict[str, Path]:
             continue
         try:
             tables.append(same_images_table(file, name, images.split))
-        except DataError:  # its paths say nothing of an order
+        except DataError:  # its paths do not say an order
             continue
     if not tables:
         return {}
@@ -169,7 +169,7 @@ def _write_feature_rows(work: Workspace, path: Path) -> None:
 
 
 def _write_outliers_with_pictures(work: Workspace, path: Path) -> None:
-    """Writes outliers.parquet with the first ones' PNG bytes; pages make the others from their source."""
+    """Writes outliers.parquet with PNG bytes for the first ones; pages make the others again."""
     table = pq.read_table(work.folder / "outliers" / "outliers.parquet")
     pictures = read_outliers(work, "wrong")
     kept = work.config.bundle.outlier_pictures

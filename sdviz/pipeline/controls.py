@@ -42,7 +42,7 @@ def make(work: Workspace) -> Metrics | None:
         out.mkdir(exist_ok=True)
         changed: dict[str, float] = {}
         if control == "right_label":
-            # the same pictures cannot be ID as well
+            # the same pictures must not be shown as ID as well
             outliers, changed = read_outliers(work, "right")[:n], {"reconstructed_id": 0.0}
         elif control == "right_label_as_id":
             outliers, changed = read_outliers(work, "wrong"), {"reconstructed_id": AS_ID_SHARE}

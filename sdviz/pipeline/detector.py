@@ -81,16 +81,12 @@ def train(
     rebuilt: np.ndarray | None,
     pictures: np.ndarray | None,
 ) -> tuple[Detector, list[np.ndarray]] | None:
-    """Trains a detector on `work.sources` and their outliers.
+    """Trains a detector on `work.sources` and their outliers uint8 (M,H,W,3); None if it was stopped.
 
     Args:
         out: Where the state to resume from is kept.
-        outliers: uint8 (M,H,W,3).
         rebuilt: The sources as the U-Net rebuilds them, uint8 (N,H,W,3).
-        pictures: Whose features are taken after each epoch.
-
-    Returns:
-        The detector and those features by epoch; None if it was stopped.
+        pictures: Images whose features are returned, too, as they are after each epoch.
     """
     labels, n_clusters = source_labels(work), len(read_cluster_names(work))
     torch.manual_seed(config.seed)
@@ -119,7 +115,7 @@ def load_detector(work: Workspace) -> Detector:
 
 
 def _snapshot_images(work: Workspace, outliers: np.ndarray, n: int) -> tuple[np.ndarray | None, pa.Table]:
-    """A few images of every kind, to be seen moving through training; and which they are."""
+    """A few images of every kind, whose features are kept after each epoch; and a table of their ids."""
     if n == 0:
         return None, pa.table({"role": [], "id": []})
     sets = list(evaluation_sets(work))

@@ -1,7 +1,7 @@
 """Stage `evaluation`: scores of every image, and the report over them.
 
 Reads features/, controls/, baselines/ and the clusterer; writes evaluation/scores.parquet, report.json (see
-docs/report.md) and, where there are other methods, baselines.parquet.
+docs/report.md) and, with other methods, baselines.parquet.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ def _from_file(work: Workspace) -> tuple[np.ndarray, tuple[str, ...]]:
     return np.array([number[one] for one in given], np.int64), names
 
 
-# what a table of numbers may hold where a label is missing or was made a decimal number
+# numbers and NaN, as tables write missing labels and labels turned into decimals
 _NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[-+]?[0-9]+)?|nan", re.IGNORECASE)
 
 
@@ -123,7 +123,7 @@ def read_cluster_names(work: Workspace) -> tuple[str, ...]:
 
 
 def labelled_test(work: Workspace) -> ImageSet | None:
-    """The test images, where they have labels of the training set's classes."""
+    """The test images, if they have labels of the training set's classes, else None."""
     test = work.test
     if test is None or test.class_names != work.images.class_names or not (test.labels >= 0).any():
         return None

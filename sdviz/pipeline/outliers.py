@@ -27,7 +27,7 @@ CONTROLS_OF_REBUILT = frozenset({"right_label", "right_label_as_id"})
 
 
 def outlier_recipe(config: RunConfig) -> Recipe:
-    """How the outliers of a run are made: `outliers`, and `defaults` where that says nothing."""
+    """How the outliers of a run are made: `outliers`, and `defaults` for what it leaves open."""
     o, d = config.outliers, config.defaults
     recipe = Recipe(
         d.start_timestep if o.start_timestep is None else o.start_timestep,

@@ -23,7 +23,7 @@ class NamedSet:
     """Images to score, with the part they play.
 
     Attributes:
-        key: What files and reports call them: "test" or the set's name, with its split where one was named.
+        key: What files and reports call them: "test" or the set's name, with its split if that was named.
         role: "id", "near", "far", "validation", or "sd": SD outliers of held-out ID images.
     """
 
@@ -73,7 +73,7 @@ def class_rows(images: ImageSet, names: Collection[str]) -> list[int]:
 
 
 def load_ood_set(config: RunConfig, name: str, limit: int | None) -> ImageSet:
-    """The OOD set of that name; its test split where none is named and it has several."""
+    """The OOD set of that name; its test split if no split is named and it has several."""
     source, split = ood_split(name)
     return data.load(source, split, limit, config.evaluation.seed, config.data.on_error, config.data.size_px)
 

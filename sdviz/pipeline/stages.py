@@ -36,7 +36,7 @@ class Stage(Protocol):
     __name__: str
 
     def make(self, work: Workspace) -> Metrics | None:
-        """Does the work in the run's folder; what it measured, or None where it was stopped."""
+        """Does the work in the run's folder; what it measured, or None if it was stopped."""
         ...
 
     def depends_on(self, config: RunConfig) -> Settings:
@@ -59,7 +59,7 @@ _MODULES: tuple[Stage, ...] = (
     evaluation,
     bundle,
 )
-# a stage is called as its module is; `planning.order` says which of them a run has
+# a stage has the name of its module; `planning.order` says which of them a run has
 STAGES = {one.__name__.rpartition(".")[2]: one for one in _MODULES}
 # under `accelerate launch` all processes work at these; the main one alone does the rest
 _SHARED = {"diffusion", "outliers", "sd_test"}
@@ -73,17 +73,14 @@ def config_hash(config: RunConfig, stage: str = "bundle") -> str:
 def run_stages(
     work: Workspace, on_stage: Callable[[str, bool], None] | None = None, until: str | None = None
 ) -> bool:
-    """Runs every stage that is not complete yet.
+    """Runs every stage that is not complete yet; whether all are complete now.
 
-    Under `accelerate launch` the processes share the diffusion training and the making of outliers; the
-    main one does the rest, and what it finds and decides counts for all.
+    Under `accelerate launch` the processes share the diffusion training and the making of outliers; the main
+    one does the rest, and its decisions hold for all.
 
     Args:
         on_stage: Told of each stage before it starts, and whether it is skipped as complete.
         until: The last stage to run; None runs all.
-
-    Returns:
-        Whether all are complete; False where `work.should_stop` or `until` ended it.
 
     Raises:
         PipelineError: A stage was completed under another configuration, or there is no stage `until`.
@@ -116,7 +113,7 @@ def run_stages(
             # the resume state is several times as large as what the stage made
             for state in (work.folder / name).rglob("*state.pt"):
                 state.unlink()
-        # after the marker is written: no other process goes on, or ends, before it is there
+        # the other processes wait here until the marker is written
         if not from_main(metrics is not None, work.config.device):
             return False
         if name == until and name != names[-1]:

@@ -43,7 +43,7 @@ class Progress:
 
     Attributes:
         share: 0..1; more than step / total where a time limit ends the stage first.
-        eta_sec: Seconds to the stage's end; None where unknown.
+        eta_sec: Seconds to the stage's end; None if unknown.
         values: What was measured: loss, learning rate, images a second, ...
     """
 
@@ -76,7 +76,7 @@ class Workspace:
 
     @property
     def test(self) -> ImageSet | None:
-        """ID images that nothing is trained on; None where nothing needs them and the set has none."""
+        """ID images that nothing is trained on; None if nothing needs them and the set has none."""
         return self._train_and_test[1]
 
     @cached_property
@@ -95,7 +95,7 @@ class Workspace:
 
     @cached_property
     def _train_and_test(self) -> tuple[ImageSet, ImageSet | None]:
-        """The test split where there is one, else, for a detector, a share of the images held out by id."""
+        """The test split if there is one, else, for a detector, a share of the images held out by id."""
         d = self.config.data
         images = data.load(d.id, d.split, d.limit, self.config.seed, d.on_error, d.size_px)
         split = test_split(d)
@@ -103,7 +103,7 @@ class Workspace:
             return images, data.load(d.id, split, on_error=d.on_error, size_px=d.size_px)
         if self.config.detector is None:
             return images, None
-        # by a hash of the id: a new picture changes the side of no other
+        # by a hash of the id, so that a new picture moves no other to the other side
         draws = [
             int.from_bytes(hashlib.sha256(f"holdout {one}".encode()).digest()[:4], "big") for one in images.ids
         ]
@@ -145,7 +145,7 @@ class Workspace:
 
 
 def test_split(config: DataConfig) -> str | None:
-    """The split of ID test images; None where the set has none, and a detector's are held out."""
+    """The split of ID test images; None if the set has none, and a detector's are held out."""
     if config.test_split is not None:
         return config.test_split
     present = data.splits(config.id)
@@ -178,7 +178,7 @@ def tree_hash(tree: dict[str, Any]) -> str:
 
 
 def absolute_source(name: str) -> str:
-    """A data set's name; where it is a path, as in folder:pets, with the path made absolute."""
+    """A data set's name; a path in it, as in folder:pets, is made absolute."""
     for kind in data.OWN_KINDS:
         path = name.removeprefix(kind)
         if path and path != name:

@@ -14,7 +14,7 @@ SUFFIX = ".layout.npz"
 
 
 def read_layouts(path: Path) -> Layouts | None:
-    """Reads layouts from a file; None where it is missing, cut, or not a file of layouts."""
+    """Reads layouts from a file; None if it is missing, cut, or not a file of layouts."""
     try:
         with np.load(path, allow_pickle=False) as file:
             found = Layouts(file["points"], file["trust"], file["explained"])

@@ -77,7 +77,7 @@ class Layouts:
 
     Attributes:
         points: float32 (F,N,2) or (F,N,3).
-        trust: float64 (F,), trustworthiness in 0..1; NaN where there are too few points.
+        trust: float64 (F,), trustworthiness in 0..1; NaN if there are too few points.
         explained: float64 (F,dims), the share of variance along each axis of a PCA; NaN for other methods.
     """
 
@@ -102,7 +102,7 @@ def compute_layouts(
 
     Args:
         features: float (F,N,D), the same N points through F epochs.
-        on_progress: Told the share done, 0..1, as far as the method says it.
+        on_progress: Called with the share done, 0..1.
 
     Raises:
         ValueError: No features of that shape, some that are not finite, or too few points for the method.
@@ -128,7 +128,7 @@ def compute_layouts(
         points = points - points.mean(0)
         if before is not None:
             if settings.method == "umap":
-                # it shrinks what it starts from to a box of 10 x 10: the size of its layouts says nothing
+                # UMAP scales its start to a box of 10 x 10, so the size of its layouts has no meaning
                 points *= np.sqrt((before**2).sum() / max((points**2).sum(), 1e-12))
             points = align(points, before)
         before = points
@@ -140,14 +140,9 @@ def compute_layouts(
 
 
 def align(points: np.ndarray, onto: np.ndarray) -> np.ndarray:
-    """Turns, flips and moves points to lie over others, least squares, their own size kept (Procrustes).
+    """Turns, flips and moves points (N,d) to lie over others, by least squares (Procrustes); float64 (N,d).
 
-    Args:
-        points: float (N,d).
-        onto: float (N,d), row by row the same points.
-
-    Returns:
-        float64 (N,d): every distance between two of them is as before.
+    Row by row they are the same points. Distances between the points stay as they are.
     """
     a, b = points - points.mean(0), onto - onto.mean(0)
     u, _, v = np.linalg.svd(a.T.astype(np.float64) @ b.astype(np.float64))

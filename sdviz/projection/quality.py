@@ -20,7 +20,7 @@ def trustworthiness(features: np.ndarray, points: np.ndarray, k: int = 10) -> fl
     Args:
         features: float (N,D).
         points: float (N,d).
-        k: Neighbours looked at, lowered to what N allows: below N/2.
+        k: Neighbours that count; at most (N-1)/2 are used.
 
     Returns:
         0..1, 1 is best; NaN below 3 points, where it is not defined.

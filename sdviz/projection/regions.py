@@ -11,14 +11,9 @@ def project(points: np.ndarray, onto: np.ndarray) -> np.ndarray:
 
 
 def inside(points: np.ndarray, polygon: np.ndarray) -> np.ndarray:
-    """Which points lie in a polygon, by the even-odd rule; it closes itself and may cross itself.
+    """Which points (N,2) lie in a polygon (M,2), bool (N,), by the even-odd rule; none with under 3 corners.
 
-    Args:
-        points: float (N,2).
-        polygon: float (M,2), its corners in order.
-
-    Returns:
-        bool (N,); none with fewer than 3 corners.
+    The polygon closes itself and may cross itself.
     """
     found = np.zeros(len(points), bool)
     if len(polygon) < 3:

@@ -25,10 +25,7 @@ def launch(run: Run, now: bool = False) -> None:
     """Starts or resumes a run in a process of its own and returns at once.
 
     The process is `python -m sdviz resume <run>` in a session of its own, so it outlives this one. It prints to
-    output.txt in the run's folder.
-
-    Args:
-        now: Do not wait for the device.
+    output.txt in the run's folder. `now` does not wait for the device.
 
     Raises:
         RunError: A process is at it already, the folder is no run's, or its device is not there.
@@ -77,10 +74,9 @@ def launch(run: Run, now: bool = False) -> None:
 
 
 def stop(run: Run, wait_sec: float = 60.0) -> Status:
-    """Asks a run at work or in the queue to stop, and waits for it.
+    """Asks a run at work or in the queue to stop, waits for it, and returns its status.
 
-    Returns:
-        Its status then; still "running" where its step takes longer than `wait_sec`.
+    That is still "running" if its step takes longer than `wait_sec`.
 
     Raises:
         RunError: No process is at it, or the folder is no run's.

@@ -67,7 +67,7 @@ class Run:
                 part, step = _part(line), line["step"] + 0
             except (ValueError, TypeError, KeyError, AttributeError):
                 continue
-            # a stage may end with a measurement that counts otherwise: it takes no step back
+            # a last measurement with another total does not count as a repeated step
             while lines and _part(lines[-1]) == part and lines[-1]["step"] >= step:
                 lines.pop()
             lines.append(line)
@@ -161,7 +161,7 @@ def delete(run: Run) -> None:
             state = "failed"
         if state in ("queued", "running"):
             raise RunError(f"{run.name} is {state}: stop it first")
-        # out of every list at once; a name with a dot is no run's, and its number is not given again
+        # renamed first: a name with a dot is in no list, and its number is not used again
         doomed = run.path.with_name(f".{run.name}.deleted")
         os.rename(run.path, doomed)
     try:

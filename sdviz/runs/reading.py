@@ -31,7 +31,7 @@ class StageView:
 
     Attributes:
         state: "waiting" is not begun; of the stage that was left, how it was left.
-        sec: Seconds spent in it so far, None where unknown.
+        sec: Seconds spent in it so far, None if unknown.
     """
 
     name: str
@@ -57,7 +57,7 @@ def stages(run: Run, config: RunConfig, status: Status) -> list[StageView]:
 
 
 def tail(path: Path, n_lines: int = 40) -> str:
-    """The last lines of a text file, "" where there is none."""
+    """The last lines of a text file, "" if there is none."""
     try:
         with path.open("rb") as stream:
             size = stream.seek(0, 2)
@@ -91,8 +91,8 @@ class OutlierSample:
 
     Attributes:
         images: uint8 (n,H,W,3).
-        labels: What each source is, "" where unknown.
-        target_labels: The wrong label of each, "" where unknown.
+        labels: What each source is, "" if unknown.
+        target_labels: The wrong label of each, "" if unknown.
     """
 
     images: np.ndarray
@@ -108,7 +108,7 @@ def outlier_sample(run: Run, n: int) -> OutlierSample | None:
         try:
             arrays = load_file(path)
             images, targets = arrays["images"][:n], arrays["target_labels"][:n]
-        except (SafetensorError, OSError, KeyError):  # cut or foreign: another one, then
+        except (SafetensorError, OSError, KeyError):  # cut or foreign: try another one
             continue
         if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
             continue
@@ -126,7 +126,7 @@ def outlier_sample(run: Run, n: int) -> OutlierSample | None:
 
 
 def _labels(run: Run) -> tuple[tuple[str, ...], np.ndarray]:
-    """Names of the clusters, and the label of each training image; both empty where they are not there."""
+    """Names of the clusters, and the label of each training image; both empty if they do not exist."""
     try:
         table = pq.read_table(run.path / "pseudo_labels" / "pseudo_labels.parquet", columns=["label"])
         names = tuple(json.loads((table.schema.metadata or {})[b"cluster_names"]))
@@ -157,7 +157,7 @@ def metrics(run: Run, config: RunConfig) -> dict[str, float | int]:
 
 
 def differences(a: RunConfig, b: RunConfig) -> list[tuple[str, Any, Any]]:
-    """(key, value in a, value in b) where two configurations differ; None where one lacks the key."""
+    """(key, value in a, value in b) where two configurations differ; None if one lacks the key."""
     left, right = dict(_leaves(a.model_dump(mode="json"))), dict(_leaves(b.model_dump(mode="json")))
     keys = list(dict.fromkeys([*left, *right]))
     return [(key, left.get(key), right.get(key)) for key in keys if left.get(key) != right.get(key)]

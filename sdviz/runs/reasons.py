@@ -40,7 +40,7 @@ def reason(error: BaseException, stage: str, config: RunConfig) -> str:
         return f"no space left on the disk{f' for {where}' if where else ''}: make room, then resume"
     if "PytorchStreamWriter" in first_line:
         return "the state could not be written whole, as on a full disk: make room, then resume"
-    # the package's own errors speak to the person; any other is known by its name
+    # the package's own errors are written for people; others need their type
     if first_line and type(error).__module__.startswith("sdviz."):
         return first_line
     return f"{type(error).__name__}: {first_line}" if first_line else type(error).__name__

@@ -31,14 +31,14 @@ class Status:
             "running" and that process is gone.
         config_sha256: Of the configuration that the run was made with.
         stage: The last stage begun, "" before the first.
-        total: Its steps in all; 0 where it does not count any.
+        total: Its steps in all; 0 if it does not count any.
         share: How far the stage is, 0..1.
-        eta_sec: Seconds to the stage's end; None where unknown.
+        eta_sec: Seconds to the stage's end; None if unknown.
         stage_sec: Seconds spent in each stage, over all resumes.
         pid: The process that writes this; None before the first.
         process_started: When it started, seconds since 1970: a number is used again, a process is not.
         host: The machine that it runs on.
-        boot: Which start of that machine, "" where the system does not say.
+        boot: Which start of that machine, "" if the system does not say.
         devices: What it works on, as in "cpu" or "cuda:1"; two runs share none of them.
         submitted: When it was asked for, seconds since 1970: the order of the queue.
         queue_place: 1 for the next to start, only while queued.
@@ -115,7 +115,7 @@ def identity(process: psutil.Process) -> dict[str, Any]:
 
 
 def living_process(status: Status) -> psutil.Process | None:
-    """The process that the status names, None where it is gone, or is another machine's."""
+    """The process that the status names; None if it has ended or runs on another machine."""
     if status.pid is None or status.process_started is None:
         return None
     if status.host not in (None, socket.gethostname()) or status.boot not in (None, _boot()):
@@ -130,7 +130,7 @@ def living_process(status: Status) -> psutil.Process | None:
 
 
 def _boot() -> str:
-    """A name for this start of the machine, "" where the system has none."""
+    """A name for this start of the machine, "" if the system has none."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
     except OSError:

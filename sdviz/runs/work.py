@@ -75,7 +75,7 @@ def execute(
     except Timeout as error:
         raise RunError(f"{run.name} is running already, in process {run.status().pid}") from error
     with held:
-        with ledger():  # whoever launched this process has written so by then
+        with ledger():  # waits until the launching process has written the status
             config, before = run.config(), run.status()
         if config_hash(config) != before.config_sha256:
             raise RunError(f"{run.path / 'config.yaml'} was changed since the run was made: start a new run")
@@ -134,7 +134,7 @@ class _Recorder:
             error=None,
             **me,
         )
-        # of the stage at work: when it began here, and what it had taken before
+        # when the current stage began in this process, and its seconds in earlier ones
         self._began, self._before_sec = time.monotonic(), 0.0
 
     def work(self, now: bool, on_wait: Callable[[Status], None] | None, until: str | None) -> Status:
@@ -154,20 +154,20 @@ class _Recorder:
                 complete = run_stages(work, self._on_stage, until)
             self._update(state="done" if complete else "cancelled", eta_sec=None)
             self.run.log(self.status.state)
-        # nothing is swallowed: the run's files and the returned status say what ended it
+        # the error is kept in the run's files and in the returned status
         except (Exception, KeyboardInterrupt) as error:
             self._fail(error)
         (self.run.path / ".reserve").unlink(missing_ok=True)
         return self.status
 
     def _wait_for_device(self, now: bool, on_wait: Callable[[Status], None] | None) -> bool:
-        """Queues until it is this run's turn; False where it was stopped before."""
+        """Queues until it is this run's turn; False if it was stopped before."""
         from ..pipeline import from_main
         from .queue import POLL_EVERY_SEC, runs_before
 
         waits_for: tuple[str, ...] | None = None
         while not self.stop.is_set():
-            with ledger():  # two that wait for one device cannot both see it free
+            with ledger():  # so that two waiting runs cannot both find the device free
                 before = () if now else tuple(run.name for run in runs_before(self.run, self.status))
                 if not before:
                     self._update(state="running", queue_place=None, waits_for=())

@@ -83,7 +83,7 @@ def train_scan(
     if config.head_steps and not is_resumed:
         features = encode(_Embedding(model), images, where)
         if not _train_heads(heads, features, near, config, seed, execution.should_stop):
-            return None  # nothing is saved: a state means heads that are done
+            return None  # not saved: a state says that the heads are done
 
     # 2. all together, on views
     pixels = channels_first(images, where)
@@ -136,7 +136,7 @@ def _train_heads(
     seed: int,
     should_stop: Callable[[], bool] | None,
 ) -> bool:
-    """Trains each head by the SCAN loss on fixed features; on the CPU, where it takes seconds."""
+    """Trains each head by the SCAN loss on fixed features, on the CPU; False if it was stopped."""
     z = torch.tensor(features)
     batch = min(config.head_batch_size, len(z))
 
@@ -187,7 +187,7 @@ def train_self_labels(
     n_clusters = int(model.config["n_classes"])
 
     def loss_at(step: int) -> torch.Tensor:
-        # 1. what it is sure of
+        # 1. confident labels
         generator = step_generator(seed, step, "self-labels")
         rows = torch.randperm(len(pixels), generator=generator)[:batch].to(where)
         x = scale(pixels[rows])
@@ -195,7 +195,7 @@ def train_self_labels(
         with torch.no_grad(), fast_autocast(where):
             confidence, targets = model(x).float().softmax(1).max(1)
         sure = confidence > config.threshold
-        # drawn for all, so that the draws do not depend on who is sure
+        # drawn for all images, so that the draws do not depend on the confident ones
         strong = random_views(x, views, generator)
         # 2. cross-entropy on views of those, clusters balanced
         model.train()

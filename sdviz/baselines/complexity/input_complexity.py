@@ -30,7 +30,7 @@ class InputComplexity(Baseline):
         if len(pixels) < 2:
             raise BaselineError(f"{self.key}: a covariance needs at least 2 ID images")
         self._mean = pixels.mean(0)
-        # grey levels are whole numbers: their rounding is a variance of 1/12, and keeps the matrix invertible
+        # rounding to whole grey levels adds a variance of 1/12, which also keeps the matrix invertible
         covariance = np.cov(pixels, rowvar=False, bias=True) + np.eye(pixels.shape[1]) * (1 / 12 + 1e-3)
         self._factor = np.linalg.cholesky(covariance)
 

@@ -8,9 +8,8 @@ from pydantic import Field
 from torch import nn
 from torch.nn import functional as F
 
-from ...config.nodes import OptimizerConfig
 from ...nn.pixels import channels_first, scale
-from ..finetuning import FineTuned, encoder_of, train
+from ..finetuning import SGD, FineTuned, encoder_of, train
 from ..interface import OnProgress, Reference
 from ..neighbours import check_neighbours
 
@@ -26,6 +25,7 @@ class FakeIt(FineTuned):
 
     key, title, needs = "fake_it", "Fake-it", ("images", "encoder", "outliers")
     training_passes = 2
+    base_optimizer = SGD
 
     class Settings(FineTuned.Settings):
         """The settings."""
@@ -39,11 +39,6 @@ class FakeIt(FineTuned):
         )
 
     settings: Settings
-
-    @property
-    def optimizer(self) -> OptimizerConfig:
-        """SGD, as `finetuning.train` takes it."""
-        return OptimizerConfig(name="sgd", learning_rate=self.settings.learning_rate, weight_decay=5e-5)
 
     def _fit(self, known: np.ndarray, reference: Reference, on_progress: OnProgress | None) -> None:
         """Trains a copy of the encoder and keeps the ID features."""

@@ -7,10 +7,10 @@ import torch
 from pydantic import Field
 from torch.nn import functional as F
 
-from ...config.nodes import OptimizerConfig, ViewsConfig
+from ...config.nodes import ViewsConfig
 from ...nn.losses import nt_xent
 from ...nn.views import random_views
-from ..finetuning import FineTuned, encoder_of, train
+from ..finetuning import SGD, FineTuned, encoder_of, train
 from ..interface import BaselineError, OnProgress, Reference
 from ..neighbours import check_neighbours
 
@@ -24,6 +24,7 @@ class MSCL(FineTuned):
 
     key, title, needs = "mscl", "MSCL", ("images", "encoder")
     training_passes = 2
+    base_optimizer = SGD
     unit_features = True
 
     class Settings(FineTuned.Settings):
@@ -37,11 +38,6 @@ class MSCL(FineTuned):
         frozen_blocks: int = Field(1, ge=0, description="the encoder's first blocks that stay as they are")
 
     settings: Settings
-
-    @property
-    def optimizer(self) -> OptimizerConfig:
-        """SGD, as `finetuning.train` takes it."""
-        return OptimizerConfig(name="sgd", learning_rate=self.settings.learning_rate, weight_decay=5e-5)
 
     def _fit(self, known: np.ndarray, reference: Reference, on_progress: OnProgress | None) -> None:
         """Trains a copy of the encoder and keeps the ID features."""

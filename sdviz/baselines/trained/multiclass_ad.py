@@ -8,8 +8,7 @@ from pydantic import Field
 from torch import nn
 from torch.nn import functional as F
 
-from ...config.nodes import OptimizerConfig
-from ..finetuning import FineTuned, encoder_of, train
+from ..finetuning import ADAMW, FineTuned, encoder_of, train
 from ..interface import OnProgress, Reference
 from ..neighbours import check_neighbours
 
@@ -23,6 +22,7 @@ class MulticlassAD(FineTuned):
 
     key, title, needs = "multiclass_ad", "Multi-class AD", ("images", "labels", "encoder")
     training_passes = 1
+    base_optimizer = ADAMW
 
     class Settings(FineTuned.Settings):
         """The settings."""
@@ -33,11 +33,6 @@ class MulticlassAD(FineTuned):
         batch_size: int = Field(128, ge=2, description="images a step")
 
     settings: Settings
-
-    @property
-    def optimizer(self) -> OptimizerConfig:
-        """AdamW, as `finetuning.train` takes it."""
-        return OptimizerConfig(name="adamw", learning_rate=self.settings.learning_rate, warmup_steps=20)
 
     def _fit(self, known: np.ndarray, reference: Reference, on_progress: OnProgress | None) -> None:
         """Trains a copy of the encoder and keeps the ID features."""

@@ -8,15 +8,14 @@ from pydantic import Field
 from torch import nn
 from torch.nn import functional as F
 
-from ...config.nodes import OptimizerConfig
 from ...nn.batches import in_batches
 from ...nn.device import resolve_device
 from ...nn.pixels import scale
-from ..finetuning import encoder_of, train
-from ..interface import Baseline, BaselineError, OnProgress, Reference
+from ..finetuning import ADAMW, Trained, encoder_of, train
+from ..interface import BaselineError, OnProgress, Reference
 
 
-class Rot(Baseline):
+class Rot(Trained):
     """The mean cross-entropy of a 4-way rotation head over the four quarter turns.
 
     Hendrycks et al. 2019, "Using Self-Supervised Learning Can Improve Model Robustness and Uncertainty":
@@ -25,8 +24,9 @@ class Rot(Baseline):
 
     key, title, needs = "rot", "Rot", ("images", "encoder")
     training_passes, scoring_passes = 4, 4
+    base_optimizer = ADAMW
 
-    class Settings(Baseline.Settings):
+    class Settings(Trained.Settings):
         """The settings."""
 
         epochs: float = Field(5.0, gt=0, description="over the ID images")
@@ -34,11 +34,6 @@ class Rot(Baseline):
         batch_size: int = Field(32, ge=2, description="images a step, each in all four turns")
 
     settings: Settings
-
-    @property
-    def optimizer(self) -> OptimizerConfig:
-        """AdamW, as `finetuning.train` takes it."""
-        return OptimizerConfig(name="adamw", learning_rate=self.settings.learning_rate, warmup_steps=20)
 
     def _fit(self, known: np.ndarray, reference: Reference, on_progress: OnProgress | None) -> None:
         """Trains a copy of the encoder under the head."""
@@ -68,13 +63,6 @@ class Rot(Baseline):
 
 
 def quarter_turns(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """All images turned by 0, 90, 180 and 270 degrees.
-
-    Args:
-        x: float (N,3,H,H).
-
-    Returns:
-        float (4N,3,H,H), all images by the first turn, then by the next; and the turn of each, int64 (4N,).
-    """
+    """All images (N,3,H,H) by each quarter turn, (4N,3,H,H); and the turn of each, int64 (4N,), 0..3."""
     turned = torch.cat([torch.rot90(x, turn, (2, 3)) for turn in range(4)])
     return turned, torch.arange(4, device=x.device).repeat_interleave(len(x))

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from ...bundle.manifest import sha256
 from ...files import replacing, write_atomically
 from ..workspace import PipelineError
 from .generate_folder import MANIFEST, RECIPE
@@ -54,7 +55,7 @@ def pack_folder(out: Path, form: Format, class_names: tuple[str, ...]) -> tuple[
             pack(path, rows, blobs, class_names)
             packed.append(path)
     sums = [(hashlib.sha256(blob).hexdigest(), row["file"]) for row, blob in zip(rows, blobs, strict=True)]
-    sums += [(_digest(path), path.name) for path in (*packed, out / MANIFEST, out / RECIPE) if path.is_file()]
+    sums += [(sha256(path), path.name) for path in (*packed, out / MANIFEST, out / RECIPE) if path.is_file()]
     write_atomically(out / CHECKSUMS, "".join(f"{digest}  {name}\n" for digest, name in sums))
     return (*packed, out / CHECKSUMS)
 
@@ -87,8 +88,3 @@ def _parquet(path: Path, rows: list[dict[str, str]], blobs: list[bytes], class_n
 
 
 _PACKERS = {"npz": _npz, "parquet": _parquet}
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

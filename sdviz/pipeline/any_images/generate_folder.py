@@ -136,12 +136,7 @@ def _only_process(out: Path) -> Iterator[None]:
 
 
 def source_labels(bundle: Bundle, images: ImageSet) -> np.ndarray:
-    """The y~ of each image: the set's own label where the bundle learned those, else the clusterer's.
-
-    Labels of any other set mean nothing to the bundle.
-
-    Returns:
-        int64 (N,), 0..C-1.
+    """The y~ of each image, 0..C-1: the set's own label if the bundle learned those, else the clusterer's.
 
     Raises:
         ValueError: A label is needed and the bundle has no clusterer.

@@ -32,15 +32,10 @@ def id_reference(bundle: Bundle) -> OODReference:
 def score_images(
     bundle: Bundle, images: ImageSet, on_progress: Callable[[int, int], None] | None = None
 ) -> pa.Table:
-    """Scores each image by Eq. 6.
+    """Scores each image by Eq. 6, as a table: see `sdviz.evaluation.score_table`.
 
-    An image of the bundle's own ID bank, known by its id, does not count as its own neighbour.
-
-    Returns:
-        id, score, distance, votes, nearest_ids, percentile, flag: see `sdviz.evaluation.score_table`.
-
-    Raises:
-        PipelineError: The bundle scores nothing.
+    An image of the bundle's own ID bank, known by its id, does not count as its own neighbour. PipelineError if
+    the bundle scores nothing.
     """
     try:
         scorer, bank_ids = bundle.scorer, bundle.banks().id_ids
@@ -58,7 +53,7 @@ def score_images(
 
 
 def check_table_name(path: Path) -> None:
-    """Refuses a name that says of neither kind of table."""
+    """Raises PipelineError for a name that ends in neither .csv nor .parquet."""
     if path.suffix.lower() not in ENDINGS:
         raise PipelineError(f"{path}: a table of scores is {' or '.join(ENDINGS)}, by the end of its name")
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
+from torch import nn
 
 from ... import data
 from ...baselines import Baseline
-from ...config.nodes import EncoderConfig, TrainingConfig
+from ...config.nodes import DetectorConfig, EncoderConfig, TrainingConfig
 from ...config.tree import RunConfig
 from ...nn.detector import Detector
-from ...nn.device import has_fast_bf16, resolve_device
+from ...nn.device import fast_autocast, resolve_device
 from ...nn.encoder import Encoder
 from ...nn.inference import prepare_for_inference
 from ...nn.unet import build_noise_predictor, n_parameters
@@ -39,96 +41,124 @@ class StageEstimate:
     bytes: int
 
 
-def estimate(config: RunConfig) -> list[StageEstimate]:
-    """Times a few images through each network, and counts.
+# by stage: seconds, and bytes that it leaves on the disk
+Costs: TypeAlias = dict[str, tuple[float, float]]
 
-    Args:
-        config: Of a run that has not begun; its images are counted, not decoded.
+
+@dataclass(frozen=True)
+class _Speed:
+    """A network with the seconds that an image takes in training and forward alone."""
+
+    network: nn.Module
+    train_sec: float
+    forward_sec: float
+
+    @property
+    def bytes(self) -> int:
+        return 4 * n_parameters(self.network)
+
+
+def estimate(config: RunConfig) -> list[StageEstimate]:
+    """Times a few images through each network, and counts; images are not decoded.
 
     Raises:
         DataError, EncoderError, ValueError: What the run itself would stop at.
     """
-    device = resolve_device(config.device)
-    size, n = config.data.size_px, _n_images(config)
-    methods = [one.build() for one in config.evaluation.baselines]
+    n, size = _n_images(config), config.data.size_px
     check_run(config, stage_names(config), n)
-    clusters = config.labels.n_clusters or 10
-    pixels = size * size * 3
-    x = torch.randn(PROBE_IMAGES, 3, size, size, device=device)
-    sec: dict[str, float] = {}
-    held: dict[str, float] = {}
-
-    # 1. the encoder, forward alone and in training
-    encoder_params = 0
-    n_sources = min(n, config.outliers.limit or n)
-    if config.encoder is not None:
-        e = config.encoder
-        encoder, train_sec, forward_sec = _timed(e, x, device)
-        encoder_params = n_parameters(encoder)
-        sec["encoder"], held["encoder"] = _training_sec(e, train_sec), 4 * encoder_params
-        if config.labels.source == "scan":
-            own = config.labels.self_label
-            sec["pseudo_labels"] = 2 * _seen(config.labels.scan) * train_sec + 2 * n * forward_sec
-            sec["pseudo_labels"] += _seen(own) * (train_sec + forward_sec) if own is not None else 0.0
-            held["pseudo_labels"] = 4 * encoder_params
-        # 2. the detector and what is asked of it
-        if config.detector is not None:
-            d = config.detector
-            if d.backbone is not None:
-                encoder, train_sec, forward_sec = _timed(d.backbone, x, device)
-                sec["backbone"], held["backbone"] = (
-                    _training_sec(d.backbone, train_sec),
-                    4 * n_parameters(encoder),
-                )
-            epoch = 2 * n_sources * train_sec
-            n_trained = sum(control != "no_training" for control in config.evaluation.controls)
-            n_asked = (
-                sum(_n_of(name, config) for name in config.evaluation.ood_sets)
-                + _n_test(config)
-                + _n_sd_test(config)
-            )
-            n_scored = 2 * n_sources + n_asked
-            head = Detector(encoder, clusters)
-            sec["detector"] = d.epochs * (epoch + d.snapshot_ids * forward_sec)
-            sec["features"] = 2 * n_scored * forward_sec
-            sec["controls"] = n_trained * (d.epochs * epoch + n_scored * forward_sec)
-            held["detector"] = 4 * n_parameters(head)
-            held["features"] = 4 * n_scored * encoder.feature_dim
-            held["controls"] = n_trained * 2 * n_scored * encoder.feature_dim
-            sec["baselines"] = sum(_baseline_images(one, n_sources, n_asked) for one in methods) * train_sec
-            held["baselines"] = 8 * n_asked * len(methods)
-    # 3. the U-Net, in training and making outliers
-    unet = build_noise_predictor(config.diffusion.unet, clusters, size).to(device)
-    t = torch.zeros(PROBE_IMAGES, dtype=torch.int64, device=device)
-    one_step = _per_image(lambda: _train_step(lambda y: unet(y, t, t), x, device), device)
+    x = torch.randn(PROBE_IMAGES, 3, size, size, device=resolve_device(config.device))
+    # 1. the networks that are not the detector's
+    unet = _unet_speed(config, x)
+    images_seen = config.diffusion.total_steps * config.diffusion.batch_size
     limit = config.diffusion.time_limit_sec or float("inf")
-    sec["diffusion"] = min(limit, config.diffusion.total_steps * config.diffusion.batch_size * one_step)
-    held["diffusion"] = 4 * n_parameters(unet)
-    if config.detector is not None:
-        recipe = outlier_recipe(config)
-        model = prepare_for_inference(unet, device)
-        call = _per_image(lambda: model(x, t, t), device)
-        calls = 2 * min(recipe.num_inference_steps, recipe.start_timestep)
-        made = n_sources * config.outliers.per_image * len(kinds_needed(config))
-        sec["outliers"], held["outliers"] = made * calls * call, made * pixels
-        sec["sd_test"], held["sd_test"] = _n_sd_test(config) * calls * call, _n_sd_test(config) * pixels
-        for method in methods:
-            if "outliers" in method.needs:
-                learned = method.settings.generator_steps * config.diffusion.batch_size
-                sec["baselines"] += learned * one_step + n_sources * recipe.num_inference_steps * call
-    held["bundle"] = sum(held.get(key, 0) for key in ("encoder", "pseudo_labels", "detector", "features"))
-    held["bundle"] += held["diffusion"] / 2
-    return [
-        StageEstimate(name, round(sec.get(name, 1.0), 1), int(held.get(name, 1 << 16)))
-        for name in stage_names(config)
-    ]
+    costs: Costs = {"diffusion": (min(limit, images_seen * unet.train_sec), unet.bytes)}
+    if config.encoder is not None:
+        encoder = _encoder_speed(config.encoder, x)
+        costs |= _encoder_costs(config, config.encoder, encoder, n)
+        # 2. the detector and the stages that need it
+        if config.detector is not None:
+            backbone = encoder
+            if config.detector.backbone is not None:
+                backbone = _encoder_speed(config.detector.backbone, x)
+                sec = _training_sec(config.detector.backbone, backbone.train_sec)
+                costs["backbone"] = sec, backbone.bytes
+            costs |= _detector_costs(config, config.detector, backbone, unet, n)
+    # 3. the bundle, with the U-Net in float16
+    kept = ("encoder", "pseudo_labels", "detector", "features")
+    costs["bundle"] = 1.0, sum(costs[key][1] for key in kept if key in costs) + unet.bytes / 2
+    found = [(name, *costs.get(name, (1.0, 1 << 16))) for name in stage_names(config)]
+    return [StageEstimate(name, round(sec, 1), int(size)) for name, sec, size in found]
 
 
-def _timed(config: EncoderConfig, x: torch.Tensor, device: torch.device) -> tuple[Encoder, float, float]:
-    """The network, and seconds for an image in training and forward alone."""
-    encoder = Encoder(config.arch, config.width, config.input_px).to(device)
-    train_sec = _per_image(lambda: _train_step(encoder, x, device), device)
-    return encoder, train_sec, _per_image(lambda: _forward(encoder, x), device)
+def _encoder_costs(config: RunConfig, encoder: EncoderConfig, speed: _Speed, n: int) -> Costs:
+    costs: Costs = {"encoder": (_training_sec(encoder, speed.train_sec), speed.bytes)}
+    if config.labels.source == "scan":
+        own = config.labels.self_label
+        sec = 2 * _seen(config.labels.scan) * speed.train_sec + 2 * n * speed.forward_sec
+        sec += _seen(own) * (speed.train_sec + speed.forward_sec) if own is not None else 0.0
+        costs["pseudo_labels"] = sec, speed.bytes
+    return costs
+
+
+def _detector_costs(config: RunConfig, detector: DetectorConfig, speed: _Speed, unet: _Speed, n: int) -> Costs:
+    """The costs of all stages that only a run with a detector has, but for the backbone's."""
+    assert isinstance(speed.network, Encoder)
+    # 1. how many images
+    n_sources = min(n, config.outliers.limit or n)
+    n_sd_test = _n_sd_test(config)
+    n_asked = sum(_n_of(name, config) for name in config.evaluation.ood_sets) + _n_test(config) + n_sd_test
+    n_scored = 2 * n_sources + n_asked
+    # 2. outliers
+    recipe = outlier_recipe(config)
+    pixels = config.data.size_px**2 * 3
+    sec_each = 2 * min(recipe.num_inference_steps, recipe.start_timestep) * unet.forward_sec
+    made = n_sources * config.outliers.per_image * len(kinds_needed(config))
+    # 3. the detector, its features, and the controls
+    epoch_sec = 2 * n_sources * speed.train_sec
+    n_trained = sum(control != "no_training" for control in config.evaluation.controls)
+    control_sec = detector.epochs * epoch_sec + n_scored * speed.forward_sec
+    feature_dim = speed.network.feature_dim
+    # 4. the other methods
+    methods = [one.build() for one in config.evaluation.baselines]
+    baselines_sec = sum(_baseline_images(one, n_sources, n_asked) for one in methods) * speed.train_sec
+    for method in methods:
+        if "outliers" in method.needs:
+            learned = method.settings.generator_steps * config.diffusion.batch_size
+            baselines_sec += (
+                learned * unet.train_sec + n_sources * recipe.num_inference_steps * unet.forward_sec
+            )
+    return {
+        "outliers": (made * sec_each, made * pixels),
+        "sd_test": (n_sd_test * sec_each, n_sd_test * pixels),
+        "detector": (
+            detector.epochs * (epoch_sec + detector.snapshot_ids * speed.forward_sec),
+            4 * n_parameters(Detector(speed.network, _n_clusters(config))),
+        ),
+        "features": (2 * n_scored * speed.forward_sec, 4 * n_scored * feature_dim),
+        "controls": (n_trained * control_sec, n_trained * 2 * n_scored * feature_dim),
+        "baselines": (baselines_sec, 8 * n_asked * len(methods)),
+    }
+
+
+def _unet_speed(config: RunConfig, x: torch.Tensor) -> _Speed:
+    """The speed of the U-Net, forward as outliers are made if there are any."""
+    unet = build_noise_predictor(config.diffusion.unet, _n_clusters(config), config.data.size_px).to(x.device)
+    t = torch.zeros(PROBE_IMAGES, dtype=torch.int64, device=x.device)
+    train_sec = _per_image(lambda: _train_step(lambda y: unet(y, t, t), x), x.device)
+    if config.detector is None:
+        return _Speed(unet, train_sec, 0.0)
+    model = prepare_for_inference(unet, x.device)
+    return _Speed(unet, train_sec, _per_image(lambda: model(x, t, t), x.device))
+
+
+def _encoder_speed(config: EncoderConfig, x: torch.Tensor) -> _Speed:
+    encoder = Encoder(config.arch, config.width, config.input_px).to(x.device)
+    train_sec = _per_image(lambda: _train_step(encoder, x), x.device)
+    return _Speed(encoder, train_sec, _per_image(lambda: _forward(encoder, x), x.device))
+
+
+def _n_clusters(config: RunConfig) -> int:
+    return config.labels.n_clusters or 10
 
 
 def _training_sec(config: EncoderConfig, train_sec: float) -> float:
@@ -142,8 +172,8 @@ def _baseline_images(method: Baseline, n_fit: int, n_asked: int) -> float:
     return float(trained + method.scoring_passes * (n_fit + n_asked) / 3)
 
 
-def _train_step(network: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, device: torch.device) -> None:
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=has_fast_bf16(device)):
+def _train_step(network: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> None:
+    with fast_autocast(x.device):
         out = network(x)
     out.float().square().mean().backward()
 
