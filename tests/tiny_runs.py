@@ -59,11 +59,11 @@ def write_pictures(
     folder: Path, n_each: int = 8, colours: dict[str, tuple[int, int, int]] = COLOURS, size_px: int = 8
 ) -> Path:
     """Square PNGs in one sub-folder for each colour."""
-    dice = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for name, colour in colours.items():
         (folder / name).mkdir(parents=True)
         for i in range(n_each):
-            pixels = np.clip(np.array(colour) + dice.integers(-30, 31, (size_px, size_px, 3)), 0, 255)
+            pixels = np.clip(np.array(colour) + rng.integers(-30, 31, (size_px, size_px, 3)), 0, 255)
             Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{i}.png")
     return folder
 

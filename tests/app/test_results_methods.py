@@ -26,7 +26,7 @@ METHODS = {"knn": "kNN", "msp": "MSP", "dn2": "DN2", "rot": "Rot", "png_size": "
 
 
 def put_methods(folder: Path, aside: Path) -> pd.DataFrame:
-    """Measures a saved bundle beside methods that throw dice; their scores."""
+    """Measures a saved bundle beside methods that score at random; their scores."""
     whole = Bundle.load(folder, "cpu")
     parts = {name: Path(shutil.copy(path, aside)) for name, path in whole.parts.items()}
     report = json.loads(parts["report.json"].read_text())
@@ -34,10 +34,8 @@ def put_methods(folder: Path, aside: Path) -> pd.DataFrame:
     names = np.array(ours.scores["set"].to_pylist())
     beside = []
     for i, (key, title) in enumerate(METHODS.items()):
-        dice = np.random.default_rng(i)
-        columns = {
-            n: dice.normal(0.3 * i * (n != "test"), 1, int((names == n).sum())) for n in np.unique(names)
-        }
+        rng = np.random.default_rng(i)
+        columns = {n: rng.normal(0.3 * i * (n != "test"), 1, int((names == n).sum())) for n in np.unique(names)}
         beside.append(BaselineScores(key, title, {"k": 3} if key == "knn" else {}, columns))
     report["baselines"] = {one.key: baseline_report(ours, one, 20, 0) for one in beside}
     parts["report.json"].write_text(json.dumps(report))

@@ -50,8 +50,8 @@ if case == "time":
     time.sleep(rank)
     settings.update(total_steps=10**6, time_limit_sec=2.0, cooldown=1.0)
 
-dice = np.random.default_rng(0)
-images = dice.integers(0, 256, (12, 8, 8, 3)).astype(np.uint8)
+rng = np.random.default_rng(0)
+images = rng.integers(0, 256, (12, 8, 8, 3)).astype(np.uint8)
 # the main process's start counts
 torch.manual_seed(rank)
 config = UNetConfig(channels=(8, 8), layers_per_block=1, pixel_unshuffle=1)

@@ -67,7 +67,7 @@ def test_killed_at_ten_random_moments_it_ends_in_the_same_bundle(root: Path, tmp
     assert set(names) - {"bundle"} <= set(took)
 
     # every stage once, then the longest again: wait for it, and kill at a random moment of its first half
-    dice = random.Random(5)
+    rng = random.Random(5)
     longest = sorted(took, key=lambda name: -took[name] if name in names else 0.0)
     victims = sorted([*names, *longest][:N_KILLS], key=names.index)
     process = start("run", config)
@@ -80,7 +80,7 @@ def test_killed_at_ten_random_moments_it_ends_in_the_same_bundle(root: Path, tmp
             time.sleep(0.005)
         # the machine may be faster by now than it was for the undisturbed run: never wait a stage out
         share = 0.2 if victim == names[-1] else 0.5
-        moment = time.monotonic() + dice.random() * share * took.get(victim, 0.0)
+        moment = time.monotonic() + rng.random() * share * took.get(victim, 0.0)
         while time.monotonic() < moment and stage_of(2) == victim:
             time.sleep(0.002)
         killed_in.append(stage_of(2))

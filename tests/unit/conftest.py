@@ -45,9 +45,9 @@ def tiny_images() -> Callable[..., np.ndarray]:
     """Makes n images, uint8 (n,size,size,3), each of one colour with a little noise."""
 
     def make(n: int, size: int = 8, seed: int = 0) -> np.ndarray:
-        dice = np.random.default_rng(seed)
-        colours = dice.integers(30, 226, (n, 1, 1, 3))
-        return (colours + dice.integers(-30, 30, (n, size, size, 3))).astype(np.uint8)
+        rng = np.random.default_rng(seed)
+        colours = rng.integers(30, 226, (n, 1, 1, 3))
+        return (colours + rng.integers(-30, 30, (n, size, size, 3))).astype(np.uint8)
 
     return make
 

@@ -24,8 +24,8 @@ from tests.cut_bundle import save_cut_bundle
 
 
 def draw(seed: int, ties: bool) -> tuple[np.ndarray, np.ndarray]:
-    dice = np.random.default_rng(seed)
-    known, ood = dice.gamma(2.0, 1.0, 180), dice.gamma(4.0, 1.0, 70)
+    rng = np.random.default_rng(seed)
+    known, ood = rng.gamma(2.0, 1.0, 180), rng.gamma(4.0, 1.0, 70)
     return (known.round(), ood.round()) if ties else (known, ood)
 
 
@@ -73,8 +73,8 @@ def test_one_image_on_each_side() -> None:
 
 @pytest.mark.parametrize("scale", ["log", "near", "linear"])
 def test_every_score_stands_in_a_bin(scale: str) -> None:
-    dice = np.random.default_rng(2)
-    scores = {"test": dice.gamma(2, 1, 300), "far": 40 + dice.gamma(2, 1, 90)}
+    rng = np.random.default_rng(2)
+    scores = {"test": rng.gamma(2, 1, 300), "far": 40 + rng.gamma(2, 1, 90)}
     scores["test"][:3] = 0.0
     found = histogram(scores, 5.0, scale, 30)  # type: ignore[arg-type]
     for name, counts in found.counts.items():

@@ -29,8 +29,8 @@ def files_of_torchvision(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder.mkdir(parents=True)
     names = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
     for i, name in enumerate(names):
-        dice = np.random.default_rng(i)
-        pixels, labels = dice.integers(0, 256, (6, 3072), np.uint8), dice.integers(0, 3, 6).tolist()
+        rng = np.random.default_rng(i)
+        pixels, labels = rng.integers(0, 256, (6, 3072), np.uint8), rng.integers(0, 3, 6).tolist()
         (folder / name).write_bytes(pickle.dumps({"data": pixels, "labels": labels}))
     (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": list(CLASSES)}))
     monkeypatch.setattr(datasets.CIFAR10, "train_list", [[name, None] for name in names[:5]])

@@ -23,11 +23,11 @@ every = pytest.mark.parametrize("key", BASELINES)
 
 
 def some(n: int, seed: int = 0, size_px: int = 8, width: int = 6) -> Images:
-    dice = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     return Images(
-        features=dice.normal(size=(n, width)).astype(np.float32),
-        images=dice.integers(0, 256, (n, size_px, size_px, 3), np.uint8),
-        logits=dice.normal(size=(n, width)).astype(np.float32),
+        features=rng.normal(size=(n, width)).astype(np.float32),
+        images=rng.integers(0, 256, (n, size_px, size_px, 3), np.uint8),
+        logits=rng.normal(size=(n, width)).astype(np.float32),
         ids=np.array([f"a/{seed}/{row}" for row in range(n)]),
     )
 

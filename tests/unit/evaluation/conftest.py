@@ -14,12 +14,12 @@ def features() -> Callable[..., FeatureSet]:
     """Makes a set of n features about `centre`, float32 (n,6), named and numbered."""
 
     def make(name: str, role: str, n: int, centre: float, seed: int, heads: bool = False) -> FeatureSet:
-        dice = np.random.default_rng(seed)
-        x = dice.normal(centre, 1, (n, 6)).astype(np.float32)
+        rng = np.random.default_rng(seed)
+        x = rng.normal(centre, 1, (n, 6)).astype(np.float32)
         ids = np.array([f"{name}/{i}" for i in range(n)])
         widths = {"g_bin": 2, "g_in": 3, "g_out": 3}
-        logits = {h: dice.normal(size=(n, w)).astype(np.float32) for h, w in widths.items()} if heads else None
-        return FeatureSet(name, role, "test", x, ids, dice.integers(-1, 4, n), logits)  # type: ignore[arg-type]
+        logits = {h: rng.normal(size=(n, w)).astype(np.float32) for h, w in widths.items()} if heads else None
+        return FeatureSet(name, role, "test", x, ids, rng.integers(-1, 4, n), logits)  # type: ignore[arg-type]
 
     return make
 

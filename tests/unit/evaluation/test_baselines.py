@@ -30,9 +30,9 @@ def test_the_same_scores_reach_the_same_figures(method: Evaluation) -> None:
 
 
 def test_figures_are_scikit_learns(method: Evaluation) -> None:
-    dice = np.random.default_rng(1)
+    rng = np.random.default_rng(1)
     sizes = {name: len(x) for name, x in scored(method).scores.items()}
-    other = BaselineScores("dice", "Dice", {"k": 3}, {name: dice.normal(size=n) for name, n in sizes.items()})
+    other = BaselineScores("rng", "Dice", {"k": 3}, {name: rng.normal(size=n) for name, n in sizes.items()})
     report = baseline_report(method, other, 0, 0)
     assert report["title"] == "Dice"
     assert report["settings"] == {"k": 3}

@@ -29,15 +29,15 @@ def by_scipy(a: np.ndarray, b: np.ndarray) -> float:
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(("n", "m", "d"), [(200, 150, 8), (60, 500, 40), (41, 43, 40)])
 def test_against_scipy(seed: int, n: int, m: int, d: int) -> None:
-    dice = np.random.default_rng(seed)
-    a = dice.normal(size=(n, d)) @ dice.normal(size=(d, d))
-    b = dice.normal(0.5, 2, size=(m, d)) @ dice.normal(size=(d, d))
+    rng = np.random.default_rng(seed)
+    a = rng.normal(size=(n, d)) @ rng.normal(size=(d, d))
+    b = rng.normal(0.5, 2, size=(m, d)) @ rng.normal(size=(d, d))
     assert frechet_distance(a, b) == pytest.approx(by_scipy(a, b), rel=1e-6)
 
 
 def test_closed_form_of_independent_columns() -> None:
-    dice = np.random.default_rng(0)
-    a = dice.normal(size=(400, 3))
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=(400, 3))
     a = (a - a.mean(0)) @ np.linalg.inv(np.linalg.cholesky(np.cov(a, rowvar=False))).T  # covariance exactly I
     b = a * [2, 3, 0.5] + [1, 0, -2]
     assert frechet_distance(a, b) == pytest.approx(5 + (2 - 1) ** 2 + (3 - 1) ** 2 + (0.5 - 1) ** 2)
@@ -45,12 +45,12 @@ def test_closed_form_of_independent_columns() -> None:
 
 def test_fewer_rows_than_columns_lose_nothing() -> None:
     """Features of few dimensions, turned into many: the distance is that of the few."""
-    dice = np.random.default_rng(0)
-    a, b = dice.normal(size=(30, 5)), dice.normal(1, 2, size=(20, 5))
-    turn = np.linalg.qr(dice.normal(size=(200, 5)))[0].T
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(30, 5)), rng.normal(1, 2, size=(20, 5))
+    turn = np.linalg.qr(rng.normal(size=(200, 5)))[0].T
     assert frechet_distance(a @ turn, b @ turn) == pytest.approx(by_scipy(a, b), rel=1e-9)
     # full rank in every row, still fewer rows than columns: the eigenvalues of C_a C_b by another route
-    a, b = dice.normal(size=(12, 50)), dice.normal(size=(15, 50))
+    a, b = rng.normal(size=(12, 50)), rng.normal(size=(15, 50))
     eigenvalues = scipy.linalg.eigvals(np.cov(a, rowvar=False) @ np.cov(b, rowvar=False)).real
     root = np.sqrt(np.sort(eigenvalues)[-11:]).sum()  # 12 rows about their mean span 11 dimensions
     expected = ((a.mean(0) - b.mean(0)) ** 2).sum() + a.var(0, ddof=1).sum() + b.var(0, ddof=1).sum() - 2 * root
@@ -59,9 +59,9 @@ def test_fewer_rows_than_columns_lose_nothing() -> None:
 
 @pytest.mark.parametrize("shape", [(300, 20), (10, 64)])
 def test_nothing_between_equals_and_the_same_both_ways(shape: tuple[int, int]) -> None:
-    dice = np.random.default_rng(0)
-    a = dice.normal(100, 1, size=shape).astype(np.float32)
-    b = dice.normal(100, 2, size=shape).astype(np.float32)
+    rng = np.random.default_rng(0)
+    a = rng.normal(100, 1, size=shape).astype(np.float32)
+    b = rng.normal(100, 2, size=shape).astype(np.float32)
     assert 0 <= frechet_distance(a, a[::-1]) < 1e-9
     assert frechet_distance(a, b) == pytest.approx(frechet_distance(b, a), rel=1e-9)
     assert frechet_distance(a, a + np.float32(2)) == pytest.approx(4 * shape[1], rel=1e-5)
@@ -79,8 +79,8 @@ def test_faults_are_named() -> None:
 
 
 def test_all_distances_side_by_side() -> None:
-    dice = np.random.default_rng(0)
-    train, test, rebuilt = (dice.normal(size=(n, 4)) for n in (50, 30, 50))
+    rng = np.random.default_rng(0)
+    train, test, rebuilt = (rng.normal(size=(n, 4)) for n in (50, 30, 50))
     outliers = train[::-1] + [3, 4, 0, 0]
     rows = np.arange(50)[::-1].copy()
     found = frechet_distances(train, outliers, rebuilt, test, rows)

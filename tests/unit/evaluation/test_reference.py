@@ -19,8 +19,8 @@ def test_the_threshold_is_the_smallest_that_keeps_95_percent(n: int) -> None:
 
 @pytest.mark.parametrize("n", [7, 20, 100, 333])
 def test_percentile_and_flag_with_many_ties(n: int) -> None:
-    dice = np.random.default_rng(n)
-    id_scores, scores = dice.integers(0, 8, n).astype(float), np.arange(-1, 10).astype(float)
+    rng = np.random.default_rng(n)
+    id_scores, scores = rng.integers(0, 8, n).astype(float), np.arange(-1, 10).astype(float)
     reference = ood_reference(id_scores)
     percentile = reference.percentile(scores)
     expected = [percentileofscore(id_scores, one, kind="strict") for one in scores]

@@ -35,11 +35,11 @@ def full_report(evaluation: Callable[..., Evaluation]) -> Callable[..., dict[str
 
     def make(**changes: object) -> dict[str, Any]:
         method, plain = evaluation(), evaluation(0.6)
-        dice = np.random.default_rng(0)
-        x = dice.normal(size=(4, 30, 3))
-        classes = dice.integers(0, 3, 30)
+        rng = np.random.default_rng(0)
+        x = rng.normal(size=(4, 30, 3))
+        classes = rng.integers(0, 3, 30)
         sizes = {one["values"]: one["counts"] for one in method.scores["set"].value_counts().to_pylist()}
-        knn = BaselineScores("knn", "kNN", {"k": 5}, {name: dice.normal(size=n) for name, n in sizes.items()})
+        knn = BaselineScores("knn", "kNN", {"k": 5}, {name: rng.normal(size=n) for name, n in sizes.items()})
         settings: dict[str, Any] = {
             "bootstrap": 20,
             "bootstrap_seed": 0,

@@ -189,8 +189,8 @@ def test_other_methods_have_a_line_each(evaluation: Callable[..., Evaluation]) -
     for seed in (0, 1):
         method = evaluation()
         names = np.array(method.scores["set"].to_pylist())
-        dice = np.random.default_rng(seed)
-        scores = {one: dice.normal(size=int((names == one).sum())) for one in np.unique(names)}
+        rng = np.random.default_rng(seed)
+        scores = {one: rng.normal(size=int((names == one).sum())) for one in np.unique(names)}
         beside = {"knn": baseline_report(method, BaselineScores("knn", "kNN", {"k": 3}, scores), 0, 0)}
         tree = make_report(
             method.report,

@@ -31,9 +31,9 @@ def means_of(x: torch.Tensor, f: int) -> torch.Tensor:
 
 def smooth_images(n: int, size: int = 16, seed: int = 0) -> np.ndarray:
     """Flat colours with a gradient: no grid in them."""
-    rng = np.random.default_rng(seed)
-    colour = rng.uniform(60, 196, (n, 1, 1, 3))
-    slope = np.linspace(-1, 1, size)[None, :, None, None] * rng.uniform(-40, 40, (n, 1, 1, 1))
+    generator = np.random.default_rng(seed)
+    colour = generator.uniform(60, 196, (n, 1, 1, 3))
+    slope = np.linspace(-1, 1, size)[None, :, None, None] * generator.uniform(-40, 40, (n, 1, 1, 1))
     return np.round(np.broadcast_to(colour + slope, (n, size, size, 3))).astype(np.uint8)
 
 
@@ -43,9 +43,9 @@ def to_x(images: np.ndarray) -> torch.Tensor:
 
 @pytest.fixture
 def statistics() -> PhaseStatistics:
-    rng = np.random.default_rng(5)
-    root = rng.normal(size=(12, 12)) * 0.1
-    return PhaseStatistics(mean=rng.normal(size=12).tolist(), covariance=(root @ root.T).tolist())
+    generator = np.random.default_rng(5)
+    root = generator.normal(size=(12, 12)) * 0.1
+    return PhaseStatistics(mean=generator.normal(size=12).tolist(), covariance=(root @ root.T).tolist())
 
 
 # --- measured ---------------------------------------------------------------------------------------
@@ -102,10 +102,10 @@ def test_is_the_conditional_mean_of_a_joint_gaussian(statistics: PhaseStatistics
 
 def test_no_linear_guess_is_nearer_to_the_noise(statistics: PhaseStatistics) -> None:
     n_pixels, t, n = 16, 199, 40_000
-    rng = np.random.default_rng(0)
+    generator = np.random.default_rng(0)
     a = SCHEDULE.alpha_bar(t + 1)
-    m = rng.multivariate_normal(statistics.mean, statistics.covariance, n)
-    noise = rng.normal(size=(n, 12)) / n_pixels**0.5
+    m = generator.multivariate_normal(statistics.mean, statistics.covariance, n)
+    noise = generator.normal(size=(n, 12)) / n_pixels**0.5
     y = a**0.5 * m + (1 - a) ** 0.5 * noise
     fitted = np.linalg.lstsq(y - y.mean(0), noise - noise.mean(0), rcond=None)[0].T
     table = PhaseMeans(statistics, SCHEDULE.alphas_cumprod, n_pixels)
@@ -118,12 +118,12 @@ def test_no_linear_guess_is_nearer_to_the_noise(statistics: PhaseStatistics) -> 
 
 
 def test_only_the_means_change(statistics: PhaseStatistics) -> None:
-    table, dice = PhaseMeans(statistics, SCHEDULE.alphas_cumprod, 16), torch.Generator().manual_seed(0)
-    eps, x = torch.randn(2, 3, 12, 4, 4, generator=dice)
+    table, generator = PhaseMeans(statistics, SCHEDULE.alphas_cumprod, 16), torch.Generator().manual_seed(0)
+    eps, x = torch.randn(2, 3, 12, 4, 4, generator=generator)
     out = table(eps, x, torch.tensor([0, 10, 500]))
     torch.testing.assert_close(out - out.mean((2, 3), True), eps - eps.mean((2, 3), True), rtol=0, atol=1e-4)
     # whatever the network said of them
-    other = table(eps + torch.randn(3, 12, 1, 1, generator=dice), x, torch.tensor([0, 10, 500]))
+    other = table(eps + torch.randn(3, 12, 1, 1, generator=generator), x, torch.tensor([0, 10, 500]))
     torch.testing.assert_close(out, other, rtol=0, atol=1e-4)
 
 

@@ -18,11 +18,11 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def write_split(root: Path, split: str, paths: list[str], labels: list[int], name: str = "cifar10") -> None:
-    dice = np.random.default_rng(len(paths))
+    rng = np.random.default_rng(len(paths))
     rows = []
     for path in paths:
         stream = io.BytesIO()
-        Image.fromarray(dice.integers(0, 256, (8, 8, 3), np.uint8)).save(stream, "PNG")
+        Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).save(stream, "PNG")
         rows.append({"bytes": stream.getvalue(), "path": path})
     table = pa.table({"img": rows, "label": labels}).replace_schema_metadata({"class_names": '["cat", "dog"]'})
     pq.write_table(table, root / f"{name}_{split}.parquet")
@@ -70,8 +70,8 @@ def test_weights_in_float16_halve_the_files_and_hardly_move_a_feature(
 ) -> None:
     whole, half = compared_pair
     assert whole.path is not None and half.path is not None
-    dice = np.random.default_rng(0)
-    images = dice.integers(0, 256, (6, 8, 8, 3), np.uint8)
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (6, 8, 8, 3), np.uint8)
     for name in ("clusterer", "encoder", "detector"):
         sizes = [(one.path / f"{name}.safetensors").stat().st_size for one in (whole, half) if one.path]
         assert sizes[1] < 0.75 * sizes[0]
