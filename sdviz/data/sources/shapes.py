@@ -6,7 +6,7 @@ rounded alike on every IEEE machine), sines are snapped to multiples of 2^-24 be
 levels are snapped to multiples of 2^-8 before they are rounded to uint8: the same bytes everywhere.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 import numpy as np
@@ -310,6 +310,7 @@ class Shapes(Source):
     built_in = tuple(SIZES)
     size_px = SIZE_PX
     has_masks = True
+    shades: Mapping[str, int] = {"shapes-novel": 0, "shapes-novel-val": 0, "shapes-empty": 0}
 
     def splits(self, name: str) -> tuple[str, ...]:
         return tuple(SIZES[name])
