@@ -56,11 +56,13 @@ class Sampler:
 
     Attributes:
         update: One step -> x at the next timestep.
+        uses_eta: Whether it adds the share `eta` of fresh noise.
     """
 
     key: str
     title: str
     update: Callable[[Step], torch.Tensor]
+    uses_eta: bool = False
 
     def __call__(
         self,
