@@ -16,6 +16,7 @@ from streamlit.testing.v1 import AppTest
 
 from sdviz.bundle import Bundle
 from sdviz.evaluation import BaselineScores, Evaluation, baseline_report, baseline_table
+from tests.tiny_bundle import with_parts
 
 RESULTS = "pages/6_Results.py"
 BLEND = 0.7
@@ -42,7 +43,7 @@ def put_methods(folder: Path, aside: Path) -> pd.DataFrame:
     table = baseline_table(ours, beside)
     parts["baselines.parquet"] = aside / "baselines.parquet"
     pq.write_table(table, parts["baselines.parquet"])
-    whole.with_parts(parts).save(folder)
+    with_parts(whole, parts).save(folder)
     return table.to_pandas()
 
 

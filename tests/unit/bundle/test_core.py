@@ -844,7 +844,7 @@ def test_a_bundle_on_the_gpu_saves_and_loads(folder: Path, tiny_images: MakeImag
 def test_a_lazy_bundle_loads_networks_when_they_are_wanted(tmp_path: Path) -> None:
     path = save_tiny_bundle(tmp_path / "b")
     whole, lazy = Bundle.load(path, "cpu"), Bundle.load(path, "cpu", lazy=True)
-    assert lazy.has_clusterer and not lazy.has_detector and lazy.feature_source is None
+    assert lazy.has_clusterer and not lazy.has_detector and lazy.encoder is None
     images = data.load("shapes", "test", limit=2)
     expected = whole.generate(images.images, ids=images.ids).outliers
     assert np.array_equal(lazy.generate(images.images, ids=images.ids).outliers, expected)

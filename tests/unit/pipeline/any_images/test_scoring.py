@@ -99,7 +99,6 @@ def test_a_bundle_without_a_detector_features_by_its_encoder_and_scores_nothing(
     whole = Bundle.load(scored_run / "bundle", device="cpu")
     whole._networks["detector"] = None
     part = whole.save(tmp_path / "part")
-    assert (whole.feature_source, part.feature_source) == ("encoder", "encoder")
     assert part.features(near.images).shape == (len(near), 16)
     with pytest.raises(ValueError, match="no detector"):
         _ = part.scorer
