@@ -86,8 +86,8 @@ def methods_chart(evidence: Evidence, name: str, methods: Sequence[Method]) -> C
     auroc = evidence.report.results[name].modes["both"].auroc
     drawn = [(OURS, known, ood, auroc, line_of(0))]
     for one in methods:
-        area, look = one.result.results[name].auroc, line_of(1 + order.index(one.key))
-        drawn.append((one.title, one.scores[id_name], one.scores[name], area, look))
+        area, style = one.result.results[name].auroc, line_of(1 + order.index(one.key))
+        drawn.append((one.title, one.scores[id_name], one.scores[name], area, style))
     for title, inside, outside, area, (colour, dash) in drawn:
         x, y = roc_curve(inside, outside)
         name_and_area = f"{title}: AUROC {100 * area:.2f} %"

@@ -139,6 +139,6 @@ def test_an_image_of_the_bank_is_not_its_own_neighbour(tmp_path: Path, evidence:
 
 def test_a_bundle_without_banks_says_so(tmp_path: Path) -> None:
     bare = Evidence(Bundle.load(save_tiny_bundle(tmp_path / "b"), "cpu"))
-    for look in (lambda: source_pairs(bare, True), lambda: outlier_pairs(bare, True)):
+    for pairs in (lambda: source_pairs(bare, True), lambda: outlier_pairs(bare, True)):
         with pytest.raises(MissingPart):
-            look()
+            pairs()

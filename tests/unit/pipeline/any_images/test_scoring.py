@@ -203,7 +203,7 @@ def test_score_by_a_bundle_that_cannot(
     assert not (tmp_path / "s.csv").exists()
 
 
-def test_layouts_are_made_once_beside_the_bundle(
+def test_layouts_are_made_once_next_to_the_bundle(
     cli: Callable[..., Result],
     tiny_bundle: Callable[..., Bundle],
     scored_run: Path,
