@@ -460,14 +460,14 @@ def test_another_format_version(folder: Path, version: object, age: str) -> None
     edit_manifest(folder, format_version=version)
     assert refusal(folder) == (
         f"{folder / MANIFEST}: made by {age} sdviz (format {version}, this one reads format 2); make it again"
-        " with: python -m sdviz run"
+        " with: python -m sdviz run CONFIG"
     )
 
 
-@pytest.mark.parametrize("version", [None, "x"])
-def test_a_format_version_that_is_no_number(folder: Path, version: object) -> None:
+@pytest.mark.parametrize(("version", "told"), [(None, "no format version"), ("x", "format x")])
+def test_a_format_version_that_is_no_number(folder: Path, version: object, told: str) -> None:
     edit_manifest(folder, format_version=version)
-    assert f"made by another sdviz (format {version}" in refusal(folder)
+    assert f"made by another sdviz ({told}, this one" in refusal(folder)
 
 
 @pytest.mark.parametrize(
