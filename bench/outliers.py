@@ -205,9 +205,9 @@ def measure(bench: Bench, repeats: int) -> tuple[float, list[Share]]:
                 "stage": lambda run=run: bench.stage(run),
                 "folder": lambda turn=turn: bench.png_folder(turn),
             }
-            taken, look = seconds(calls[name], bench.bundle.device)
+            taken, result = seconds(calls[name], bench.bundle.device)
             times[name].append(taken)
-            pictures[name] = look()
+            pictures[name] = result()
         for name in names:
             same[name] &= bool((pictures[name] == pictures["sampler"]).all())
         bench.clear(turn)
@@ -243,7 +243,7 @@ def main() -> int:
         )
         own, shares = measure(bench, args.repeats)
 
-    words = {"stage": "stage `outliers`, shards", "folder": "`generate`, PNGs"}
+    titles = {"stage": "stage `outliers`, shards", "folder": "`generate`, PNGs"}
     print(f"| {device_name(device)} | images/s | of the sampler | min .. max | rounds | pictures | bar |")
     print("|---|--:|--:|--:|--:|---|---|")
     print(f"| sampler alone | {own:.1f} | 1 | | {args.repeats} | | |")
@@ -251,7 +251,7 @@ def main() -> int:
     for s in shares:
         bars[s.name] = s.share >= SHARE_BAR and s.same_pictures
         print(
-            f"| {words[s.name]} | {s.images_per_sec:.1f} | **{s.share:.3f}** |"
+            f"| {titles[s.name]} | {s.images_per_sec:.1f} | **{s.share:.3f}** |"
             f" {s.share_min:.3f} .. {s.share_max:.3f} | {s.repeats} |"
             f" {'same' if s.same_pictures else 'OTHERS'} |"
             f" at least {SHARE_BAR:g}: {'met' if bars[s.name] else 'MISSED'} |"

@@ -302,9 +302,9 @@ def main() -> int:
         checkpoints = home / "checkpoints"
         checkpoints.mkdir()
         shutil.copytree(options.bundle, checkpoints / options.bundle.name)
-        ahead = options.bundle.parent / ".layouts"
-        if ahead.is_dir():
-            shutil.copytree(ahead, checkpoints / ahead.name)
+        layouts = options.bundle.parent / ".layouts"
+        if layouts.is_dir():
+            shutil.copytree(layouts, checkpoints / layouts.name)
         browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
         for title in options.pages:
             path, ready, steps = PAGES[title]

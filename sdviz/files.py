@@ -67,8 +67,9 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 def other_format(what: Path, version: object, command: str) -> str:
     """Says in one line that a file is of another format version, and which command makes it again."""
     age = "an older" if isinstance(version, int) and version < FORMAT_VERSION else "another"
+    its_format = "no format version" if version is None else f"format {version}"
     return (
-        f"{what}: made by {age} sdviz (format {version}, this one reads format {FORMAT_VERSION}); make it again"
+        f"{what}: made by {age} sdviz ({its_format}, this one reads format {FORMAT_VERSION}); make it again"
         f" with: {command}"
     )
 

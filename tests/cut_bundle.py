@@ -17,6 +17,7 @@ from safetensors.numpy import load_file, save_file
 from sdviz.bundle import Bundle
 from sdviz.config.tree import ScoreConfig
 from sdviz.evaluation import FeatureSet, cluster_report, evaluate, id_accuracy, make_report
+from tests.tiny_bundle import with_parts
 
 SHIPPED = Path(__file__).resolve().parents[1] / "checkpoints" / "shapes"
 HEADS = ("g_bin", "g_in", "g_out")
@@ -82,7 +83,7 @@ def change_table(bundle: Path, name: str, change: Callable[[pd.DataFrame], pd.Da
         schema = pq.read_schema(parts[name])
         new = pa.Table.from_pandas(change(pd.read_parquet(parts[name])), schema, preserve_index=False)
         pq.write_table(new, parts[name])
-        whole.with_parts(parts).save(bundle)
+        with_parts(whole, parts).save(bundle)
 
 
 def _rows_to_keep(whole: Bundle, n_id: int, n_snapshots: int) -> tuple[np.ndarray, np.ndarray]:

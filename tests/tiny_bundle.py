@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -36,3 +37,9 @@ def save_tiny_bundle(path: Path, clusterer: bool = True, max_s: int = 200, datas
     )
     Bundle(manifest, network, NoiseSchedule.linear(), judge).save(path)
     return path
+
+
+def with_parts(bundle: Bundle, parts: Mapping[str, Path]) -> Bundle:
+    """A bundle in memory with the same networks, and these tables and features only."""
+    networks = (bundle.noise_predictor, bundle.schedule, bundle.clusterer, bundle.encoder, bundle.detector)
+    return Bundle(bundle.manifest, *networks, parts)

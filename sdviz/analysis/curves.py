@@ -16,6 +16,7 @@ Scale = Literal["log", "near", "linear"]
 MODES = ("both", "distance", "votes")
 # where the axis of "near" ends, in multiples of the threshold
 NEAR_THRESHOLDS = 4.0
+N_BINS = 80
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,9 +29,7 @@ class Histogram:
     n_beyond: int  # how many scores lie above the last edge
 
 
-def histogram(
-    scores: Mapping[str, np.ndarray], threshold: float, scale: Scale = "log", n_bins: int = 80
-) -> Histogram:
+def histogram(scores: Mapping[str, np.ndarray], threshold: float, scale: Scale = "log") -> Histogram:
     """Bins over all sets together.
 
     Args:
@@ -55,7 +54,7 @@ def histogram(
         high = min(high, NEAR_THRESHOLDS * threshold) if low < NEAR_THRESHOLDS * threshold else high
     if not low < high:  # one score, or all alike
         low, high = (low / 2, low * 2) if is_log else (low - 0.5, high + 0.5)
-    edges = np.geomspace(low, high, n_bins + 1) if is_log else np.linspace(low, high, n_bins + 1)
+    edges = (np.geomspace if is_log else np.linspace)(low, high, N_BINS + 1)
     edges[0], edges[-1] = low, high  # geomspace may miss its ends by a rounding
     counts = {
         name: np.histogram(np.clip(np.asarray(one, np.float64), low, high), edges)[0].astype(np.int64)

@@ -106,22 +106,6 @@ def recall_of(id_scores: np.ndarray, threshold: float) -> float:
     return 100 * float(np.searchsorted(id_scores, threshold, side="right")) / len(id_scores)
 
 
-def threshold_for(id_scores: np.ndarray, recall: float) -> float:
-    """The smallest ID score at which at least `recall` % of ID images pass.
-
-    Args:
-        id_scores: float64 (N,), ascending.
-        recall: Above 0, up to 100, counted in hundredths.
-
-    Example:
-        >>> threshold_for(np.arange(100.0), 90)
-        89.0
-    """
-    # in whole numbers: 0.95 is not exact as a float
-    passing = -(-round(recall * 100) * len(id_scores) // 10_000)
-    return float(id_scores[max(passing, 1) - 1])
-
-
 def predicted_clusters(evidence: Evidence, one: ScoredSet) -> np.ndarray:
     """The cluster that the detector takes each image of a set for, right or wrong.
 

@@ -189,18 +189,18 @@ def _allowed(field: FieldInfo) -> str | None:
     """The range of a number in words; None for a setting of another type."""
     if field.annotation not in (int, float):
         return None
-    words = "a whole number" if field.annotation is int else "a number"
+    text = "a whole number" if field.annotation is int else "a number"
     for rule in field.metadata:
         match rule:
             case Ge(ge=low):
-                words += f", {low} or more"
+                text += f", {low} or more"
             case Gt(gt=low):
-                words += f" above {low}"
+                text += f" above {low}"
             case Le(le=high):
-                words += f", {high} or less"
+                text += f", {high} or less"
             case Lt(lt=high):
-                words += f" below {high}"
-    return words
+                text += f" below {high}"
+    return text
 
 
 def _column(key: str, kind: str, given: object, name: str | None = None) -> np.ndarray:

@@ -144,11 +144,6 @@ class Bundle:
                 found = self._networks[name] = found()
             return found
 
-    def with_parts(self, parts: Mapping[str, Path]) -> Bundle:
-        """A bundle in memory with the same networks, and these tables and features only."""
-        networks = (self.noise_predictor, self.schedule, self.clusterer, self.encoder, self.detector)
-        return Bundle(self.manifest, *networks, dict(parts))
-
     def save(self, path: str | Path) -> Bundle:
         """Writes the folder whole or not at all: a sibling is filled and opened, then takes its place.
 
@@ -254,15 +249,12 @@ class Bundle:
             raise ValueError("this bundle has no clusterer: give the labels")
         return predict(self.clusterer, images, self.device)
 
-    @property
-    def feature_source(self) -> str | None:
-        """Which network `features` asks: "detector", else "encoder"; None if there is neither."""
-        if self.has_detector:
-            return "detector"
-        return "encoder" if self._networks["encoder"] is not None else None
-
     def features(self, images: np.ndarray) -> np.ndarray:
-        """Features, float32 (N,D), of `feature_source`; ValueError without one, or for a wrong shape."""
+        """Features, float32 (N,D), of the detector, else of the encoder.
+
+        Raises:
+            ValueError: A bundle with neither, or images of another shape.
+        """
         images = check_images(images, self.manifest.image_size)
         if self.detector is not None:
             return detector_outputs(self.detector, images, self.device).features

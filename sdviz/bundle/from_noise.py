@@ -11,7 +11,7 @@ import torch
 from ..data import ImageSet
 from ..diffusion.from_noise import sample_from_noise
 from ..nn.pixels import to_images
-from ..outliers import SamplingDiverged
+from ..outliers import check_finite
 from .core import Bundle
 
 # the name of these images as a data set; their ids begin with it
@@ -93,9 +93,6 @@ def images_from_noise(
             guidance_scale=GUIDANCE_SCALE,
             callback=tell,
         )
-        if not torch.isfinite(x_0).all():
-            raise SamplingDiverged(
-                "the U-Net answered with NaN or infinite numbers: it has to be trained again"
-            )
+        check_finite(x_0)
         parts.append(to_images(x_0))
     return ImageSet(NAME, split, np.concatenate(parts), labels.astype(np.int64), ids, bundle.class_names)

@@ -118,7 +118,7 @@ def read_manifest(path: Path) -> tuple[Manifest, str]:
     tree = parse_json(file, raw)
     version = tree.get("format_version")
     if version != FORMAT_VERSION:
-        raise BundleError(other_format(file, version, "python -m sdviz run"))
+        raise BundleError(other_format(file, version, "python -m sdviz run CONFIG"))
     try:
         manifest = Manifest.model_validate(tree)
     except ValidationError as error:

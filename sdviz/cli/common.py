@@ -123,6 +123,8 @@ Show = Callable[[str, float, float | None], None]
 @contextmanager
 def progress_bar() -> Iterator[Show]:
     """Yields (text, share 0..1, seconds left) -> None: a bar on a terminal, else a line now and then."""
+    from ..runs.status import duration
+
     if not sys.stderr.isatty():
         last = -PLAIN_LINE_EVERY_SEC
 
@@ -155,10 +157,3 @@ def progress_bar() -> Iterator[Show]:
             bars.update(task, description=text, completed=share, left=left)
 
         yield show_bar
-
-
-def duration(seconds: float) -> str:
-    """As in 1:02:03 or 2:03."""
-    minutes, sec = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{sec:02d}" if hours else f"{minutes}:{sec:02d}"

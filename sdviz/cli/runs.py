@@ -16,7 +16,6 @@ from .common import (
     Mistake,
     app,
     checking,
-    duration,
     fail,
     mistakes_in_one_line,
     progress_bar,
@@ -97,6 +96,7 @@ def _show_plan(config: RunConfig) -> None:
     from ..config.reading import to_yaml
     from ..nn.device import device_name, resolve_device
     from ..pipeline import estimate, stage_names, without_absent_sets
+    from ..runs.status import duration
 
     typer.echo(to_yaml(config))
     # before the estimate: it needs the images, the list of stages does not
@@ -193,6 +193,7 @@ def list_(
     from dataclasses import asdict
 
     from .. import runs
+    from ..runs.status import duration
 
     found: list[dict[str, object]] = []
     for one in runs.list_runs():

@@ -157,7 +157,20 @@ def _shown(value: object) -> str:
 
 
 def _nearest_key(path: str) -> str:
-    """The valid key most like `path`: in its own branch, else by its last part, else by the whole path."""
+    """The valid key most like `path`: in its own branch, else by its last part, else by the whole path.
+
+    Keys of the same entry of a list have its place, as in "evaluation.baselines.0.k".
+    """
+    parts = path.split(".")
+    nearest = _nearest_without_places(".".join(part for part in parts if not part.isdecimal()))
+    for i, part in enumerate(parts):
+        branch = "".join(f"{one}." for one in parts[:i])
+        if part.isdecimal() and nearest.startswith(branch):
+            nearest = f"{branch}{part}.{nearest.removeprefix(branch)}"
+    return nearest
+
+
+def _nearest_without_places(path: str) -> str:
     parent, _, name = path.rpartition(".")
     known = list(key_paths())
     leaves = {key.rpartition(".")[2] for key in known}

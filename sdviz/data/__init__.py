@@ -37,6 +37,7 @@ __all__ = [
     "ImageSet",
     "MissingDataError",
     "ON_FORM",
+    "SHADES",
     "all_splits",
     "count",
     "data_root",
@@ -60,6 +61,8 @@ BUILT_IN = tuple(name for source in SOURCES for name in source.built_in)
 OWN_KINDS = tuple(prefix for source in SOURCES for prefix in source.prefixes)
 # how such a name begins -> what a form calls one, and the path of an example
 ON_FORM = {f"{kind}:": texts for source in SOURCES for kind, texts in source.on_form.items()}
+# sets whose colour is fixed -> its place among the shades of their role
+SHADES = {name: shade for source in SOURCES for name, shade in source.shades.items()}
 # sets that `download` fetches -> bytes
 DOWNLOADS = {name: n for source in SOURCES for name, n in source.downloads.items()}
 

@@ -98,7 +98,7 @@ def permutation(n: int, seed: int) -> np.ndarray:
 
     Sorts by a hash rather than by a library's generator, whose stream may change between versions.
     """
-    return np.argsort(hash_words(np.arange(n, dtype=np.uint64), seed), kind="stable").astype(np.int64)
+    return np.argsort(hash_numbers(np.arange(n, dtype=np.uint64), seed), kind="stable").astype(np.int64)
 
 
 def chosen_rows(n: int, limit: int | None, seed: int) -> np.ndarray:
@@ -106,7 +106,7 @@ def chosen_rows(n: int, limit: int | None, seed: int) -> np.ndarray:
     return np.arange(n, dtype=np.int64) if limit is None else permutation(n, seed)[:limit]
 
 
-def hash_words(counters: np.ndarray, key: int) -> np.ndarray:
+def hash_numbers(counters: np.ndarray, key: int) -> np.ndarray:
     """SplitMix64 (Steele, Lea, Flood 2014) of counters under a key: uint64, same shape, uniform.
 
     Integer arithmetic only, so the result is the same on every machine and in every numpy.

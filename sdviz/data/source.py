@@ -36,6 +36,8 @@ class Source(ABC):
     downloads: Mapping[str, int] = {}  # names that `download` takes -> bytes to fetch
     size_px: int | None = None  # the only height and width that its images have; None where they are resized
     has_masks: bool = False  # whether `masks` takes its ids
+    # sets whose colour is fixed, whichever others a bundle has -> its place among the shades of their role
+    shades: Mapping[str, int] = {}
 
     def names(self) -> tuple[str, ...]:
         """The names that it finds under the data root."""

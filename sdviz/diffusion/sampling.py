@@ -23,6 +23,8 @@ from .schedule import NoiseSchedule
 EpsFn = Callable[[torch.Tensor, int], torch.Tensor]
 StepNoise = Callable[[int], torch.Tensor]
 Callback = Callable[[int, torch.Tensor, torch.Tensor], None]
+# each x_0 prediction is clipped to [-X_0_LIMIT, X_0_LIMIT], the range of images
+X_0_LIMIT = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,11 +58,13 @@ class Sampler:
 
     Attributes:
         update: One step -> x at the next timestep.
+        uses_eta: Whether it adds the share `eta` of fresh noise.
     """
 
     key: str
     title: str
     update: Callable[[Step], torch.Tensor]
+    uses_eta: bool = False
 
     def __call__(
         self,
@@ -72,10 +76,9 @@ class Sampler:
         eta: float = 0.0,
         step_noise: StepNoise | None = None,
         callback: Callback | None = None,
-        clip_x_0: bool = True,
     ) -> torch.Tensor:
         """Samples x_0, float32 (N,3,H,W), with one call (x_t, t) -> eps for each timestep; see `Sampling`."""
-        one = Sampling(self, x, timesteps, schedule, eta, step_noise, callback, clip_x_0)
+        one = Sampling(self, x, timesteps, schedule, eta, step_noise, callback)
         return sample([one], lambda asked: [eps_fn(x, t) for _, x, t in asked])[0]
 
 
@@ -89,7 +92,6 @@ class Sampling:
         eta: DDIM's share of fresh noise, 0..1; the others ignore it.
         step_noise: t -> standard normal float32 (N,3,H,W); needed where noise is added.
         callback: Called before each update as (step, x_t, x_0 prediction).
-        clip_x_0: Clip each x_0 prediction to [-1,1].
     """
 
     sampler: Sampler
@@ -99,7 +101,6 @@ class Sampling:
     eta: float = 0.0
     step_noise: StepNoise | None = None
     callback: Callback | None = None
-    clip_x_0: bool = True
 
     def alphas_cumprod(self) -> list[float]:
         """abar of each timestep, and 1 at the end."""
@@ -141,9 +142,7 @@ def sample(
         asked = [(i, x[i], one.timesteps[step]) for i, one in enumerate(samplings) if step < len(one.timesteps)]
         for (i, x_t, t), eps in zip(asked, predict(asked), strict=True):
             one, a = samplings[i], abar[i][step]
-            x_0 = (x_t - (1 - a) ** 0.5 * eps) / a**0.5
-            if one.clip_x_0:
-                x_0 = x_0.clamp(-1, 1)
+            x_0 = ((x_t - (1 - a) ** 0.5 * eps) / a**0.5).clamp(-X_0_LIMIT, X_0_LIMIT)
             if one.callback is not None:
                 one.callback(step, x_t, x_0)
             draw = partial(one.noise, t)

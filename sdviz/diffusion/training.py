@@ -26,6 +26,7 @@ from ..nn.loop import save_state as write_state
 from ..nn.pixels import channels_first, scale
 from ..nn.randomness import derive_seed, step_generator
 from ..nn.unet import NoisePredictor
+from ..nn.views import random_flip
 from .schedule import NoiseSchedule
 
 REPORT_EVERY_STEPS = 20
@@ -252,11 +253,11 @@ def train_noise_predictor(
         rows = torch.randint(len(pixels), (n,), generator=generator, device=where)[mine]
         t = torch.randint(max_t, (n,), generator=generator, device=where)[mine]
         dropped = (torch.rand(n, generator=generator, device=where) < config.p_uncond)[mine]
-        flipped = (torch.rand(n, generator=generator, device=where) < 0.5)[mine]
+        flip_draws = torch.rand(n, generator=generator, device=where)[mine]
         noise = torch.randn((n, *pixels.shape[1:]), generator=generator, device=where)[mine]
         x_0 = scale(pixels[rows])
         if config.random_flip:
-            x_0 = torch.where(flipped[:, None, None, None], x_0.flip(-1), x_0)
+            x_0 = random_flip(x_0, flip_draws)
         condition = torch.where(dropped, model.null_label, targets[rows])
 
         # 2. Eq. 1

@@ -15,12 +15,12 @@ def dilate(masks: np.ndarray, radius_px: int) -> np.ndarray:
     return np.asarray(binary_dilation(masks, np.ones((1, width, width), bool)))
 
 
-def background_psnr(original: np.ndarray, edited: np.ndarray, masks: np.ndarray) -> np.ndarray:
+def background_psnr(original: np.ndarray, changed: np.ndarray, masks: np.ndarray) -> np.ndarray:
     """Peak signal-to-noise ratio outside the object, 10 log10(255^2 / mean squared error), per image.
 
     Args:
         original: uint8 (N,H,W,3).
-        edited: uint8, as original.
+        changed: uint8, as original.
         masks: bool (N,H,W), True on the object; they are widened by 2 px, so that its soft edge does not count.
 
     Returns:
@@ -34,10 +34,12 @@ def background_psnr(original: np.ndarray, edited: np.ndarray, masks: np.ndarray)
         >>> float(background_psnr(a, a + 255, np.zeros((1, 8, 8), bool))[0])
         0.0
     """
-    if original.shape != edited.shape or masks.shape != original.shape[:3]:
-        raise ValueError(f"original {original.shape}, edited {edited.shape} and masks {masks.shape} do not fit")
+    if original.shape != changed.shape or masks.shape != original.shape[:3]:
+        raise ValueError(
+            f"original {original.shape}, changed {changed.shape} and masks {masks.shape} do not fit"
+        )
     background = ~dilate(masks, _EDGE_PX)
-    error = ((original.astype(np.float64) - edited.astype(np.float64)) ** 2).mean(-1)
+    error = ((original.astype(np.float64) - changed.astype(np.float64)) ** 2).mean(-1)
     with np.errstate(divide="ignore", invalid="ignore"):
         mse = (error * background).sum((1, 2)) / background.sum((1, 2))
         return 10 * np.log10(255.0**2 / mse)

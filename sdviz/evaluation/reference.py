@@ -55,11 +55,21 @@ def ood_reference(id_scores: np.ndarray) -> OODReference:
     return OODReference(np.sort(id_scores), id_recall_threshold(id_scores))
 
 
-def id_recall_threshold(id_scores: np.ndarray) -> float:
-    """The smallest of the ID scores, (N,) and finite, that at least 95 % of them do not exceed."""
+def id_recall_threshold(id_scores: np.ndarray, recall: float = 95.0) -> float:
+    """The smallest of the ID scores that at least `recall` % of them do not exceed.
+
+    Args:
+        id_scores: (N,), finite.
+        recall: Above 0, up to 100, counted in hundredths.
+
+    Example:
+        >>> id_recall_threshold(np.arange(100), 90)
+        89.0
+    """
     ordered = np.sort(_finite("ID scores", id_scores))
-    # ceil(0.95 N) in whole numbers: 0.95 is not exact as a float
-    return float(ordered[-(-95 * len(ordered) // 100) - 1])
+    # ceil(recall N) in whole numbers: 0.95 is not exact as a float
+    passing = -(-round(recall * 100) * len(ordered) // 10_000)
+    return float(ordered[max(passing, 1) - 1])
 
 
 def score_table(ids: np.ndarray, scores: Scores, bank_ids: np.ndarray, reference: OODReference) -> pa.Table:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from .device import resolve_device
-from .pixels import scale
+from .pixels import channels_last, scale
 
 
 @torch.no_grad()
@@ -27,9 +27,7 @@ def in_batches(
     where = resolve_device(device)
     parts = []
     for first in range(0, len(images), batch_size):
-        # not contiguous: in this order, channels last, convolutions are fastest
-        pixels = torch.tensor(images[first : first + batch_size]).permute(0, 3, 1, 2).to(where)
-        columns = function(pixels)
+        columns = function(channels_last(images[first : first + batch_size], where))
         parts.append([one.float().cpu() if one.is_floating_point() else one.cpu() for one in columns])
     return [torch.cat(column).numpy() for column in zip(*parts, strict=True)]
 

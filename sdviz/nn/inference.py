@@ -70,19 +70,19 @@ def prepare_for_inference(model: NoisePredictor, device: torch.device) -> Infere
         name = fastest(subject, {name: partial(_trial, model, form) for name, form in forms.items()})
         return in_form(model, forms[name])
     dtype = torch.bfloat16 if has_fast_bf16(device) else torch.float32
-    words = "bfloat16" if dtype == torch.bfloat16 else "float32 (the device has no fast bfloat16)"
+    precision = "bfloat16" if dtype == torch.bfloat16 else "float32 (the device has no fast bfloat16)"
     network = copy.deepcopy(model).eval().requires_grad_(False)
     network = network.to(device, dtype).to(memory_format=torch.channels_last)
     if device.type != "cuda":
-        return InferenceModel(network, dtype, words)
+        return InferenceModel(network, dtype, precision)
     graphs = CudaGraphs(network, device, dtype)
     try:
         graphs.warm_up()
     except RuntimeError as error:
         # a driver, an allocator or a profiler that allows no capture: slower, but the same pictures
         reason = str(error).splitlines()[0]
-        return InferenceModel(network, dtype, f"{words}, no CUDA graphs ({reason})")
-    return InferenceModel(network, dtype, f"{words}, CUDA graphs", graphs)
+        return InferenceModel(network, dtype, f"{precision}, no CUDA graphs ({reason})")
+    return InferenceModel(network, dtype, f"{precision}, CUDA graphs", graphs)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -105,8 +105,8 @@ class Form:
     @property
     def description(self) -> str:
         """Precision and blocks, in words."""
-        words = "packed convolutions" if self.blocks == "packed" else f"{self.blocks} blocks"
-        return f"{str(self.dtype).removeprefix('torch.')}, {words}"
+        blocks = "packed convolutions" if self.blocks == "packed" else f"{self.blocks} blocks"
+        return f"{str(self.dtype).removeprefix('torch.')}, {blocks}"
 
 
 def cpu_forms() -> list[Form]:

@@ -15,6 +15,8 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import nn
 
+from .pixels import centred
+
 # images at a time, so that their float64 copies do not fill the memory
 _AT_ONCE = 4096
 
@@ -60,7 +62,7 @@ def measure_phases(images: np.ndarray, pixel_unshuffle: int) -> PhaseStatistics:
         squares = part.reshape(len(part), h // f, f, w // f, f, 3)
         # channels in the order colour, row in the square, column in the square
         means[first : first + _AT_ONCE] = squares.mean((1, 3)).transpose(0, 3, 1, 2)
-    means = means.reshape(n, -1) / 127.5 - 1.0
+    means = centred(means.reshape(n, -1))
     return PhaseStatistics(mean=means.mean(0).tolist(), covariance=np.cov(means, rowvar=False).tolist())
 
 

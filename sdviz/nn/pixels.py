@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 import torch
+
+Levels = TypeVar("Levels", np.ndarray, torch.Tensor)
 
 
 def to_tensor(images: np.ndarray, device: str | torch.device = "cpu") -> torch.Tensor:
@@ -19,9 +23,19 @@ def to_images(x: torch.Tensor) -> np.ndarray:
 
 def channels_first(images: np.ndarray, device: str | torch.device = "cpu") -> torch.Tensor:
     """Copies uint8 (N,H,W,3) to the device as uint8 (N,3,H,W): a quarter of the memory of `to_tensor`."""
-    return torch.tensor(np.asarray(images)).permute(0, 3, 1, 2).contiguous().to(device)
+    return channels_last(images).contiguous().to(device)
+
+
+def channels_last(images: np.ndarray, device: str | torch.device = "cpu") -> torch.Tensor:
+    """As `channels_first`, but the memory stays in the order of the images: convolutions are fastest in it."""
+    return torch.tensor(np.asarray(images)).permute(0, 3, 1, 2).to(device)
 
 
 def scale(pixels: torch.Tensor) -> torch.Tensor:
     """Maps grey levels, uint8 0..255, to float32 in [-1,1]."""
-    return pixels.to(torch.float32) / 127.5 - 1.0
+    return centred(pixels.to(torch.float32))
+
+
+def centred(levels: Levels) -> Levels:
+    """Maps grey levels, floats 0..255, to [-1,1]."""
+    return levels / 127.5 - 1.0

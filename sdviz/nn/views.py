@@ -67,6 +67,11 @@ def random_views(x: torch.Tensor, config: ViewsConfig, generator: torch.Generato
     return x.clamp(-1, 1)
 
 
+def random_flip(x: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
+    """Mirrors left and right those images of x (N,3,H,W) whose draw, (N,) and uniform in 0..1, is below 0.5."""
+    return torch.where((draws < 0.5).to(x.device)[:, None, None, None], x.flip(-1), x)
+
+
 def _jitter(x: torch.Tensor, config: ViewsConfig, draws: torch.Tensor) -> torch.Tensor:
     """Brightness, contrast, saturation and hue of x, by draws (N,4,1,1,1) uniform in -1..1."""
     brightness, contrast, saturation, hue = draws.unbind(1)

@@ -26,6 +26,12 @@ class SamplingDiverged(RuntimeError):
     """The noise predictor gives NaN or infinite numbers."""
 
 
+def check_finite(x_0: torch.Tensor) -> None:
+    """Raises SamplingDiverged where a picture has NaN or infinite numbers."""
+    if not torch.isfinite(x_0).all():
+        raise SamplingDiverged("the U-Net answered with NaN or infinite numbers: it has to be trained again")
+
+
 @dataclass(frozen=True, eq=False)
 class DiffusionModel:
     """A noise predictor with all that sampling needs to know of it.
@@ -262,10 +268,7 @@ def _denoise(
     # 3. back to grey levels
     made: list[list[Outlier]] = []
     for group, (guided, _), x_s, x_0, path in zip(groups, runs, noised, finished, predictions, strict=True):
-        if not torch.isfinite(x_0).all():
-            raise SamplingDiverged(
-                "the U-Net answered with NaN or infinite numbers: it has to be trained again"
-            )
+        check_finite(x_0)
         recipe = group[0].recipe
         timesteps = schedule.timesteps(recipe.start_timestep, recipe.num_inference_steps)
         evaluations = sum(guided.evaluations(t) for t in timesteps)

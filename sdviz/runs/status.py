@@ -145,3 +145,10 @@ def _why_it_is_gone(status: Status) -> str:
     if status.state == "queued":
         return "its process ended while it waited to begin"
     return "its process ended without a word: killed from outside, or by the system for want of memory"
+
+
+def duration(seconds: float) -> str:
+    """As in 1:02:03 or 2:03: hours, minutes, seconds."""
+    minutes, sec = divmod(round(max(0.0, seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{sec:02d}" if hours else f"{minutes}:{sec:02d}"

@@ -21,13 +21,6 @@ def short_of_all(share: float) -> str:
     return f"{share:.1f} %"
 
 
-def duration(seconds: float) -> str:
-    """As in 1:02:03 or 2:03: hours, minutes, seconds."""
-    minutes, sec = divmod(round(max(0.0, seconds)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{sec:02d}" if hours else f"{minutes}:{sec:02d}"
-
-
 def about(seconds: float) -> str:
     """A rough time: "under a minute", "about 12 min", "about 3 h 10 min"."""
     minutes = round(seconds / 60)

@@ -8,6 +8,7 @@ import streamlit as st
 from sdviz.analysis import Evidence
 from sdviz.analysis.paper_tables import SD_TEST
 from sdviz.analysis.tables import or_none
+from sdviz.data import SHADES
 from sdviz.ui.pictures import (
     FAR_OOD_COLOUR,
     ID_COLOUR,
@@ -34,11 +35,6 @@ _NEAR_SHADES = (NEAR_OOD_COLOUR, "#A83F00", "#F08A4B")
 # shades of orange alone are hard to tell apart; sienna, sand and wine are not, for the colour-blind too
 _FAR_SHADES = (FAR_OOD_COLOUR, "#A0522D", "#E3D36A", "#9A3A68", "#B87700")
 _VALIDATION_SHADES = ("#CC79A7", "#A14F7F", "#E3A9C9")
-# the place of a built-in set in its part's shades, whichever other sets a bundle has
-_OWN_SHADE = {
-    "shapes-novel": 0, "shapes-novel-val": 0, "shapes-empty": 0, "digits": 4,
-    "cifar10": 0, "cifar100": 0, "svhn": 0,
-}  # fmt: skip
 # the set's own id would not tell it from the bank's SD outliers
 _SET_NAMES = {SD_TEST: ROLE_NAMES["sd"]}
 _OOD_ROLES = ("near", "far", "validation")
@@ -67,14 +63,14 @@ def role_colours(roles: Mapping[str, str]) -> dict[str, str]:
     shades = {"near": _NEAR_SHADES, "far": _FAR_SHADES, "validation": _VALIDATION_SHADES, "sd": _SD_SHADES}
     colours, taken = {}, dict[str, list[int]]()
     # sets with their own shade come first, so that no other set takes it
-    for name in sorted(roles, key=lambda one: _base(one) not in _OWN_SHADE):
+    for name in sorted(roles, key=lambda one: _base(one) not in SHADES):
         if roles[name] == "id":
             colours[name] = ID_COLOUR
             continue
         scale = shades.get(roles[name], (NEUTRAL_COLOUR,))
         used = taken.setdefault(roles[name], [])
         free = [row for row in range(len(scale)) if row not in used] or [len(used) % len(scale)]
-        own = _OWN_SHADE.get(_base(name), -1)
+        own = SHADES.get(_base(name), -1)
         used.append(own if own in free else free[0])
         colours[name] = scale[used[-1]]
     return colours | {OUTLIERS: OUTLIER_COLOUR, TRAIN: TRAIN_COLOUR}

@@ -20,6 +20,7 @@ from sdviz.bundle import Bundle
 from sdviz.projection import LayoutSettings, compute_layouts, write_layouts
 from tests.cut_bundle import change_table
 from tests.patience import patience
+from tests.tiny_bundle import with_parts
 
 PAGE = "pages/3_Embeddings.py"
 Put = Callable[..., Path]
@@ -99,7 +100,7 @@ def test_a_frozen_encoder_has_one_picture_and_is_said_to_be_one(
     still = tmp_path / "still" / "snapshots.safetensors"
     still.parent.mkdir()
     save_file(dict.fromkeys(epochs, epochs["epoch_000"]), still)
-    whole.with_parts(whole.parts | {"snapshots.safetensors": still}).save(bundle)
+    with_parts(whole, whole.parts | {"snapshots.safetensors": still}).save(bundle)
     at = open_page(PAGE, {"embeddings_method": "PCA"})
     assert not at.exception and frozen in words(at)
     assert "One picture stands for all 6 epochs followed" in words(at)
@@ -295,7 +296,7 @@ def test_sd_outliers_of_test_images_have_a_name_of_their_own_and_keep_their_id(
     part.parent.mkdir()
     save_file({to.get(name, name): array for name, array in stored.items()}, part)
     whole = Bundle.load(bundle, "cpu")
-    whole.with_parts(whole.parts | {"ood_features.safetensors": part}).save(bundle)
+    with_parts(whole, whole.parts | {"ood_features.safetensors": part}).save(bundle)
     change_table(
         bundle,
         "scores.parquet",

@@ -84,7 +84,7 @@ def test_a_damaged_bundle_is_named_and_the_page_lives(shipped: Shipped, open_app
     assert "diffusion_pytorch_model.safetensors was changed or cut" in " ".join(m.value for m in at.markdown)
 
 
-def test_the_other_bundle_stays_usable_beside_a_damaged_one(shipped: Shipped, open_app: Open) -> None:
+def test_a_damaged_bundle_leaves_the_other_usable(shipped: Shipped, open_app: Open) -> None:
     (shipped("a-damaged") / "bundle.json").write_text("{")
     shipped("b-good")
     at = open_app()

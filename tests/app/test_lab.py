@@ -597,9 +597,9 @@ def test_the_zip_holds_the_pictures_and_their_manifest(shipped: Shipped) -> None
 
 
 def test_another_set_is_not_called_id_and_keeps_its_own_names(
-    shipped: Shipped, open_app: Open, component_data: Read
+    full_bundle: Callable[..., Path], open_app: Open, component_data: Read
 ) -> None:
-    shipped()
+    full_bundle()
     grid = main_grid(component_data(open_app(LAB, {"data": "shapes-novel", "n": "2"})))
     assert grid["row_names"][0]["small"] == "near-OOD"
     assert grid["row_names"][2]["small"] == "clusterer's label"

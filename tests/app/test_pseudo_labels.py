@@ -284,7 +284,7 @@ def test_which_class_a_cluster_often_is_stands_behind_the_switch_on_every_page(
     assert link(at, "truth") == "1"
 
 
-def test_a_name_is_kept_beside_the_bundle_and_shown_everywhere(
+def test_a_name_is_kept_next_to_the_bundle_and_shown_everywhere(
     full_bundle: Full, open_page: Open, component_data: Read, tmp_path: Path
 ) -> None:
     folder = full_bundle()

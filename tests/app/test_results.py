@@ -459,7 +459,7 @@ def put_controls(manifest: dict[str, Any], report: dict[str, Any]) -> None:
     }
 
 
-def test_controls_stand_beside_the_method(full_bundle: Full, open_page: Open, files: Files) -> None:
+def test_controls_stand_next_to_the_method(full_bundle: Full, open_page: Open, files: Files) -> None:
     folder = full_bundle(blend=BLEND)
     at = open_page(RESULTS, {"results_view": "Controls"})
     assert "This bundle was measured without controls" in words(at)
@@ -631,7 +631,7 @@ def test_the_papers_tables_stand_alone_without_a_cifar10_bundle(
     assert set(rows["ours"]) == {""} and rows["paper"].iloc[-3:].tolist() == ["98.2", "", ""]
 
 
-def test_ours_stands_beside_measured_cells_only(full_bundle: Full, open_page: Open, files: Files) -> None:
+def test_ours_stands_next_to_measured_cells_only(full_bundle: Full, open_page: Open, files: Files) -> None:
     names = {"shapes-novel": "cifar100", "digits": "svhn", "shapes-empty": "places_lsun9"}
 
     def as_cifar10(seed: int, s: int = 100) -> Callable[[dict[str, Any], dict[str, Any]], None]:

@@ -16,6 +16,7 @@ from streamlit.testing.v1 import AppTest
 
 from sdviz.bundle import Bundle
 from sdviz.evaluation import BaselineScores, Evaluation, baseline_report, baseline_table
+from tests.tiny_bundle import with_parts
 
 RESULTS = "pages/6_Results.py"
 BLEND = 0.7
@@ -32,17 +33,17 @@ def put_methods(folder: Path, aside: Path) -> pd.DataFrame:
     report = json.loads(parts["report.json"].read_text())
     ours = Evaluation(report, pq.read_table(parts["scores.parquet"]))
     names = np.array(ours.scores["set"].to_pylist())
-    beside = []
+    others = []
     for i, (key, title) in enumerate(METHODS.items()):
         rng = np.random.default_rng(i)
         columns = {n: rng.normal(0.3 * i * (n != "test"), 1, int((names == n).sum())) for n in np.unique(names)}
-        beside.append(BaselineScores(key, title, {"k": 3} if key == "knn" else {}, columns))
-    report["baselines"] = {one.key: baseline_report(ours, one, 20, 0) for one in beside}
+        others.append(BaselineScores(key, title, {"k": 3} if key == "knn" else {}, columns))
+    report["baselines"] = {one.key: baseline_report(ours, one, 20, 0) for one in others}
     parts["report.json"].write_text(json.dumps(report))
-    table = baseline_table(ours, beside)
+    table = baseline_table(ours, others)
     parts["baselines.parquet"] = aside / "baselines.parquet"
     pq.write_table(table, parts["baselines.parquet"])
-    whole.with_parts(parts).save(folder)
+    with_parts(whole, parts).save(folder)
     return table.to_pandas()
 
 
@@ -67,7 +68,7 @@ def rows_of(at: AppTest) -> list[list[str]]:
     ]
 
 
-def test_methods_stand_beside_ours(full_bundle: Full, open_page: Open, files: Files, tmp_path: Path) -> None:
+def test_methods_stand_next_to_ours(full_bundle: Full, open_page: Open, files: Files, tmp_path: Path) -> None:
     folder = full_bundle(blend=BLEND)
     at = open_page(RESULTS, {"results_view": "Methods"})
     assert any("measured without other methods" in one.value for one in at.markdown)

@@ -103,7 +103,7 @@ FAINT = """() => {
 def faint() -> Callable[[sync_api.Page], list[str]]:
     """Names the words of an open page that can hardly be read, once it has come to rest."""
 
-    def look(page: sync_api.Page) -> list[str]:
+    def find(page: sync_api.Page) -> list[str]:
         found = page.evaluate(FAINT)
         for _ in range(20):
             if not found:
@@ -112,14 +112,14 @@ def faint() -> Callable[[sync_api.Page], list[str]]:
             found = page.evaluate(FAINT)
         return list(found)
 
-    return look
+    return find
 
 
 @pytest.fixture
 def sticking_out() -> Callable[[sync_api.Page], list[str]]:
     """Names what is cut, or sticks out of its place or of the window, once an open page has come to rest."""
 
-    def look(page: sync_api.Page) -> list[str]:
+    def find(page: sync_api.Page) -> list[str]:
         found = page.evaluate(STICKING_OUT)
         for _ in range(20):
             if not found:
@@ -128,20 +128,20 @@ def sticking_out() -> Callable[[sync_api.Page], list[str]]:
             found = page.evaluate(STICKING_OUT)
         return list(found)
 
-    return look
+    return find
 
 
 @pytest.fixture
 def is_dark() -> Callable[[sync_api.Page], bool]:
     """Whether an open page stands on a dark ground."""
 
-    def look(page: sync_api.Page) -> bool:
+    def ask(page: sync_api.Page) -> bool:
         colour = page.evaluate(
             "getComputedStyle(document.querySelector('[data-testid=stApp]')).backgroundColor"
         )
         return max(int(v) for v in colour[4:-1].split(",")) < 60
 
-    return look
+    return ask
 
 
 @pytest.fixture(scope="session")

@@ -118,7 +118,7 @@ def test_its_mistakes_are_explained_as_those_of_all_others(seen: dict[str, Any])
     assert low == "--set evaluation.baselines.0.power: must be greater than 0, got 0"
     assert foreign == "--set evaluation.baselines.0: centroid has no k"
     assert misspelt.endswith(
-        "evaluation.baselines.0.pwer: unknown key; the nearest is evaluation.baselines.power"
+        "evaluation.baselines.0.pwer: unknown key; the nearest is evaluation.baselines.0.power"
     )
 
 

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ...nn.pixels import channels_first, scale
+from ...nn.views import random_flip
 from ..finetuning import SGD, FineTuned, encoder_of, train
 from ..interface import OnProgress, Reference
 from ..neighbours import check_neighbours
@@ -54,8 +55,7 @@ class FakeIt(FineTuned):
         def loss(rows: torch.Tensor, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
             drawn = torch.randint(len(pool), (len(x),), generator=generator)
             other = scale(pool[drawn]).to(x.device)
-            flip = (torch.rand(len(x), 1, 1, 1, generator=generator) < 0.5).to(x.device)
-            other = torch.where(flip, other.flip(3), other)
+            other = random_flip(other, torch.rand(len(x), generator=generator))
             logits = head(self._encoder(torch.cat([x, other])))
             is_fake = (torch.arange(2 * len(x), device=x.device) >= len(x)).long()
             return F.cross_entropy(logits.float(), is_fake)

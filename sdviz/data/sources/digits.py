@@ -1,5 +1,6 @@
 """scikit-learn's handwritten digits, enlarged: a far-OOD set that needs no download."""
 
+from collections.abc import Mapping
 from functools import lru_cache
 
 import numpy as np
@@ -45,6 +46,7 @@ class Digits(Source):
     order = 1
     built_in = ("digits",)
     size_px = SIZE_PX
+    shades: Mapping[str, int] = {"digits": 4}
 
     def splits(self, name: str) -> tuple[str, ...]:
         return (SPLIT,)

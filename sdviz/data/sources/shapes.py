@@ -6,12 +6,12 @@ rounded alike on every IEEE machine), sines are snapped to multiples of 2^-24 be
 levels are snapped to multiples of 2^-8 before they are rounded to uint8: the same bytes everywhere.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 import numpy as np
 
-from ..imageset import DataError, ImageSet, OnError, hash_words
+from ..imageset import DataError, ImageSet, OnError, hash_numbers
 from ..source import Choose, Source, no_pictures, row_ids
 
 SIZE_PX = 32
@@ -169,8 +169,8 @@ class _Draws:
     def uniform(self, slot: int, width: int, low: float = 0.0, high: float = 1.0) -> np.ndarray:
         """float32 (N,width) in [low,high): the top 24 bits of each hash, so float32 holds it exactly."""
         counters = self.index[:, None] * np.uint64(4096) + np.arange(width, dtype=np.uint64)
-        words = hash_words(counters, _stream_key(self.name, self.split, slot))
-        unit = (words >> np.uint64(40)).astype(F32) * F32(2.0**-24)
+        hashes = hash_numbers(counters, _stream_key(self.name, self.split, slot))
+        unit = (hashes >> np.uint64(40)).astype(F32) * F32(2.0**-24)
         return unit * F32(high - low) + F32(low)
 
     def angle(self, slot: int) -> tuple[np.ndarray, np.ndarray]:
@@ -182,8 +182,8 @@ class _Draws:
         """float32 (N,32,32,3), mean 0, variance 1: four 16-bit uniforms of one hash, summed."""
         width = SIZE_PX * SIZE_PX * 3
         counters = self.index[:, None] * np.uint64(4096) + np.arange(width, dtype=np.uint64)
-        words = hash_words(counters, _stream_key(self.name, self.split, slot))
-        parts = words.view(np.uint16).reshape(len(self.index), width, 4)
+        hashes = hash_numbers(counters, _stream_key(self.name, self.split, slot))
+        parts = hashes.view(np.uint16).reshape(len(self.index), width, 4)
         total = parts[..., 0].astype(F32)
         for i in (1, 2, 3):
             total += parts[..., i]
@@ -310,6 +310,7 @@ class Shapes(Source):
     built_in = tuple(SIZES)
     size_px = SIZE_PX
     has_masks = True
+    shades: Mapping[str, int] = {"shapes-novel": 0, "shapes-novel-val": 0, "shapes-empty": 0}
 
     def splits(self, name: str) -> tuple[str, ...]:
         return tuple(SIZES[name])

@@ -59,6 +59,7 @@ class TorchvisionSets(Source):
     order = 3
     # of the archives
     downloads: Mapping[str, int] = {"cifar10": 170_498_071, "cifar100": 169_001_437, "svhn": 246_316_179}
+    shades: Mapping[str, int] = dict.fromkeys(downloads, 0)
 
     def names(self) -> tuple[str, ...]:
         return tuple(name for name in _FILES if self.splits(name))

@@ -14,4 +14,4 @@ def update(s: Step) -> torch.Tensor:
     return x + sigma * s.noise() if sigma > 0 else x
 
 
-SAMPLER = Sampler("ddim", "DDIM", update)
+SAMPLER = Sampler("ddim", "DDIM", update, uses_eta=True)

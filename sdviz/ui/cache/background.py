@@ -34,6 +34,7 @@ def let_others_compute() -> None:
 # A page that waits for a task asks at least this often
 _ASKS_EVERY_SEC = 10.0
 _STOP_AGAIN_SEC = 2.0
+TRIM_EVERY_SEC = 5.0
 
 
 @dataclass(frozen=True)
@@ -205,14 +206,14 @@ def start(lane: str, work: Callable[[Task[T]], T], bundle_hash: str | None = Non
     return task
 
 
-def trim_memory(task: Task[None], every_sec: float = 5.0) -> None:
+def trim_memory(task: Task[None]) -> None:
     """Returns freed memory to the system every few seconds, until the program ends.
 
     Each run of a page is a new thread with its own heap, where glibc keeps what is freed: over five bundles
     that came to 100 to 200 MiB that nobody held. Another C library is left alone.
     """
     while trim_once():
-        task.pause(every_sec)
+        task.pause(TRIM_EVERY_SEC)
 
 
 def trim_once() -> bool:

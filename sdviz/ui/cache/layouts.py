@@ -36,10 +36,9 @@ class LayoutJob:
 class LayoutStore:
     """Layouts by content. Who asks for layouts that are being computed waits for the same job."""
 
-    def __init__(self, folder: Path, max_bytes: int = MAX_BYTES) -> None:
-        """Files in `folder` take at most `max_bytes`; those not used for longest go first."""
+    def __init__(self, folder: Path) -> None:
+        """Files in `folder` take at most `MAX_BYTES`; those not used for longest go first."""
         self.folder = folder
-        self._max_bytes = max_bytes
         self._kept: Store[Layouts] = Store(KEPT["layouts"].most)
         self._jobs: dict[str, LayoutJob] = {}
         self._lock = threading.Lock()
@@ -101,5 +100,5 @@ class LayoutStore:
             total = 0
             for _, size, path in files:
                 total += size
-                if total > self._max_bytes:
+                if total > MAX_BYTES:
                     path.unlink(missing_ok=True)

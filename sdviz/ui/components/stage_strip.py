@@ -1,8 +1,8 @@
 """The stages of a run as a row of boxes, each with its bar: drawn in the browser, so that it never flickers."""
 
 from sdviz.runs.reading import StageView
+from sdviz.runs.status import duration
 from sdviz.ui.assets import component
-from sdviz.ui.text import duration
 
 STAGE_NAMES = {
     "encoder": "Encoder",

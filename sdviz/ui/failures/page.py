@@ -8,10 +8,11 @@ import pandas as pd
 import streamlit as st
 
 from sdviz.analysis import Evidence, MissingPart, PictureLibrary
-from sdviz.analysis.failures import Failures, find_failures, recall_of, threshold_for
+from sdviz.analysis.failures import Failures, find_failures, recall_of
 from sdviz.analysis.notes import NotesError, notes_csv, tallies
 from sdviz.analysis.provenance import provenance
 from sdviz.bundle import Bundle
+from sdviz.evaluation import id_recall_threshold
 from sdviz.ui.cache.evidence import open_evidence
 from sdviz.ui.components.picture_grid import Cell, picture_grid
 from sdviz.ui.failures import state
@@ -88,7 +89,7 @@ def _threshold_row(view: ScoredSets, missed: Failures, alarms: Failures) -> None
 
     def move() -> None:
         wanted = float(st.session_state["failures_recall"])
-        t = threshold_for(ordered, wanted)
+        t = id_recall_threshold(ordered, wanted)
         set_shared("t", None if t == view.reference.threshold else repr(t))
 
     columns = st.columns([2.6, 4.3, 1.3], vertical_alignment="center")

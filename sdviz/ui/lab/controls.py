@@ -3,6 +3,7 @@
 import streamlit as st
 
 from sdviz.bundle import Bundle
+from sdviz.diffusion.samplers import SAMPLERS
 from sdviz.outliers import Recipe
 from sdviz.ui.cluster_names import plain_names, usual_names
 from sdviz.ui.lab.sources import MAX_DRAW, MAX_SOURCES
@@ -87,6 +88,7 @@ def _advanced(bundle: Bundle, s: int, w: float) -> Recipe:
     )
     if s and steps > s:
         st.caption(f"K is above S: {s} steps are used.")
+    uses_eta = SAMPLERS[solver].uses_eta
     eta = st.slider(
         "η, fresh noise in DDIM",
         0.0,
@@ -95,7 +97,7 @@ def _advanced(bundle: Bundle, s: int, w: float) -> Recipe:
         0.05,
         key="eta",
         bind="query-params",
-        disabled=solver != "ddim",
+        disabled=not uses_eta,
         help="0 is deterministic, 1 is close to ancestral sampling. Only DDIM has it.",
     )
     seed = st.number_input(
@@ -115,7 +117,7 @@ def _advanced(bundle: Bundle, s: int, w: float) -> Recipe:
     )
     low, high = min(low, high), max(low, high)  # a link may have them the other way round
     interval = None if (low, high) == (0.0, max_sigma) else (low, high)
-    return bundle.recipe(s, w, steps, solver, eta if solver == "ddim" else 0.0, interval, int(seed))
+    return bundle.recipe(s, w, steps, solver, eta if uses_eta else 0.0, interval, int(seed))
 
 
 def _max_sigma(bundle: Bundle) -> float:

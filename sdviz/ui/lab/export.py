@@ -45,12 +45,12 @@ def export_zip(state: LabState) -> bytes:
             outlier, control = state.outliers[i], state.controls[i]
             archive.writestr(f"{source.word}/{i:02d}.png", png_bytes(source.image))
             archive.writestr(f"noised/{i:02d}.png", png_bytes(outlier.noised))
-            for folder, edited, target in (
+            for folder, made, target in (
                 ("outlier", outlier, int(state.targets[i])),
                 ("control", control, source.label),
             ):
                 name = f"{folder}/{i:02d}.png"
-                archive.writestr(name, png_bytes(edited.image))
+                archive.writestr(name, png_bytes(made.image))
                 row = manifest_row(
                     r, state.bundle.schedule, state.names, source.id, source.label, target, state.bundle.hash
                 )

@@ -7,7 +7,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from sdviz import data
-from sdviz.bundle import Bundle
+from sdviz.bundle import Bundle, Manifest
 from sdviz.bundle.from_noise import NAME
 from sdviz.data import DataError, ImageSet
 from sdviz.data.imageset import permutation
@@ -223,7 +223,7 @@ def _with_labels(bundle: Bundle, pool: ImageSet, rows: np.ndarray) -> list[Sourc
             labels, confidence = bundle.pseudo_label(images)
         notes = [f"{c:.0%} sure" for c in confidence]
     masked = data.has_masks(pool.name)
-    role, colour = (GENERATED, NEUTRAL_COLOUR) if generated else _role(pool.name, m.dataset)
+    role, colour = (GENERATED, NEUTRAL_COLOUR) if generated else _role(pool.name, m)
     before = "generated: " if generated else ""
     return [
         Source(
@@ -241,10 +241,10 @@ def _with_labels(bundle: Bundle, pool: ImageSet, rows: np.ndarray) -> list[Sourc
     ]
 
 
-def _role(name: str, dataset: str) -> tuple[str, str]:
-    if name == dataset:
+def _role(name: str, manifest: Manifest) -> tuple[str, str]:
+    if name == manifest.dataset:
         return "ID", ID_COLOUR
-    if dataset == "shapes" and name.startswith("shapes-novel"):
+    if name in manifest.config.get("evaluation", {}).get("near", []):
         return "near-OOD", NEAR_OOD_COLOUR
     return "another set", FAR_OOD_COLOUR
 

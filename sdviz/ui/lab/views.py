@@ -145,9 +145,9 @@ def _trajectory(state: LabState, run: Run) -> None:
     timesteps = state.bundle.schedule.timesteps(r.start_timestep, r.num_inference_steps)
     shown = np.unique(np.linspace(0, len(timesteps) - 1, min(len(timesteps), 8)).round().astype(int))
     cells = []
-    for edited, colour in zip(made, (OUTLIER_COLOUR, CONTROL_COLOUR), strict=True):
-        cells.append(Cell(data_uri(edited.noised), "x_S", NEUTRAL_COLOUR))
-        path = edited.trajectory
+    for one, colour in zip(made, (OUTLIER_COLOUR, CONTROL_COLOUR), strict=True):
+        cells.append(Cell(data_uri(one.noised), "x_S", NEUTRAL_COLOUR))
+        path = one.trajectory
         assert path is not None
         cells += [Cell(data_uri(path[i]), f"x_0 prediction of step {i + 1}", colour) for i in shown]
     sigma = state.bundle.schedule.sigma

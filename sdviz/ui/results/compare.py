@@ -12,7 +12,7 @@ from sdviz.evaluation.tables import METRIC_NAMES
 from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.charts.parts import Line
 from sdviz.ui.results.curves import chance_line, roc_frame
-from sdviz.ui.results.html_tables import Row, between, percent, show_table, table_html
+from sdviz.ui.results.html_tables import Row, between, points, show_table, table_html
 from sdviz.ui.results.records import all_records, find_columns, many_lines
 from sdviz.ui.results.state import caption_with_table
 from sdviz.ui.theme import ROLE_NAMES, set_name
@@ -36,7 +36,7 @@ def compare_rows(records: Sequence[BundleRecord]) -> tuple[list[str], list[list[
     for role, title in ROLE_NAMES.items():
         means = [mean_auroc(one, role) for one in records]
         if any(mean is not None for mean in means):
-            about.append((f"{title} mean AUROC", [percent(mean) for mean in means]))
+            about.append((f"{title} mean AUROC", [points(mean) for mean in means]))
     for key in ("auroc", "fpr95_id_recall", "fpr95_ood_recall"):
         for name in names:
             title = f"{METRIC_NAMES[key]}, {set_name(name)}"
@@ -54,7 +54,7 @@ def _measure(one: BundleRecord, name: str, key: str) -> str:
         return ""
     found = one.report.results[name].modes["both"]
     interval = between(found.auroc_interval) if key == "auroc" else ""
-    return percent(getattr(found, key)) + (f" ({interval})" if interval else "")
+    return points(getattr(found, key)) + (f" ({interval})" if interval else "")
 
 
 def show_compare(bundle: Bundle) -> None:

@@ -104,11 +104,11 @@ def shares(*values: float | None) -> list[float | None]:
     return [None if value is None else 100 * value for value in values]
 
 
-def percent(value: float | None, sign: bool = False) -> str:
-    """A share of 0..1 as a number of %, "" for None."""
+def points(value: float | None, sign: bool = False) -> str:
+    """A share of 0..1, or a difference of two, in points of 100; "" for None."""
     return "" if value is None else format(100 * value, "+.2f" if sign else ".2f")
 
 
 def between(interval: tuple[float, float] | None, sign: bool = False) -> str:
     """An interval of shares as "97.1 to 98.2" in %, "" for None."""
-    return "" if interval is None else f"{percent(interval[0], sign)} to {percent(interval[1], sign)}"
+    return "" if interval is None else f"{points(interval[0], sign)} to {points(interval[1], sign)}"

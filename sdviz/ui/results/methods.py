@@ -8,13 +8,14 @@ import streamlit as st
 from sdviz.analysis import Evidence
 from sdviz.analysis.curves import roc_curve
 from sdviz.analysis.methods import Method, methods_of
+from sdviz.baselines import BASELINES
 from sdviz.evaluation.report import ModeMetrics, Report
 from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.charts.parts import Dash, Line
 from sdviz.ui.links import put_in_link, take_from_link
 from sdviz.ui.pictures import OUTLIER_COLOUR
 from sdviz.ui.results.curves import chance_line, roc_frame
-from sdviz.ui.results.html_tables import Cell, Row, between, percent, shares, short_role, show_table, table_html
+from sdviz.ui.results.html_tables import Cell, Row, between, points, shares, short_role, show_table, table_html
 from sdviz.ui.results.state import caption_with_table, report_provenance
 from sdviz.ui.theme import ROLE_NAMES, set_name
 from sdviz.ui.widgets import empty_state
@@ -71,7 +72,7 @@ def methods_html(evidence: Evidence) -> str:
         for j, (_, name) in enumerate(columns):
             interval = between(one[name].auroc_interval) if name else ""
             mark = "▲ " if best[j] == i else ""
-            cells.append(Cell(mark + percent(values[i][j]), interval))
+            cells.append(Cell(mark + points(values[i][j]), interval))
         rows.append(Row(cells, "strong" if i == 0 else ""))
     return table_html(header, rows)
 
@@ -86,8 +87,8 @@ def methods_chart(evidence: Evidence, name: str, methods: Sequence[Method]) -> C
     auroc = evidence.report.results[name].modes["both"].auroc
     drawn = [(OURS, known, ood, auroc, line_of(0))]
     for one in methods:
-        area, look = one.result.results[name].auroc, line_of(1 + order.index(one.key))
-        drawn.append((one.title, one.scores[id_name], one.scores[name], area, look))
+        area, style = one.result.results[name].auroc, line_of(1 + order.index(one.key))
+        drawn.append((one.title, one.scores[id_name], one.scores[name], area, style))
     for title, inside, outside, area, (colour, dash) in drawn:
         x, y = roc_curve(inside, outside)
         name_and_area = f"{title}: AUROC {100 * area:.2f} %"
@@ -136,11 +137,11 @@ def show_methods(evidence: Evidence) -> None:
     """Shows ROC curves on one set, and a table of all methods."""
     report = evidence.report
     if not report.baselines:
+        titles = ", ".join(one.title for one in BASELINES.values())
         empty_state(
             "This bundle was measured without other methods.",
-            "Here you would see DN2, kNN, SSD, Multi-class AD, MSCL, Fake-it, Rot and others on the same "
-            "images, clusters and networks. A run that takes over everything else from another one costs a "
-            "part of its time:",
+            f"Here you would see {titles} on the same images, clusters and networks. A run that takes over "
+            "everything else from another one costs a part of its time:",
             "python -m sdviz run CONFIG --from RUN --set 'evaluation.baselines=[dn2, knn, ssd, msp]'",
         )
         return

@@ -13,7 +13,7 @@ from sdviz.evaluation.report import MeanMetrics, ModeMetrics
 from sdviz.evaluation.tables import CONTROL_NAMES, METRIC_NAMES, MODE_NAMES
 from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.charts.parts import Heat
-from sdviz.ui.results.html_tables import Cell, Row, between, percent, shares, short_role, show_table, table_html
+from sdviz.ui.results.html_tables import Cell, Row, between, points, shares, short_role, show_table, table_html
 from sdviz.ui.results.state import MODE_TITLES, caption_with_table, find_results, report_provenance
 from sdviz.ui.scores import ScoredSets
 from sdviz.ui.theme import ROLE_NAMES, set_name
@@ -69,15 +69,15 @@ def metrics_html(results: Results, colours: Mapping[str, str]) -> str:
     for one in _measured(results):
         if one.role != role:
             rows.append(Row([ROLE_NAMES[one.role]], "group"))
-        rest = [percent(getattr(one.values, key)) for key in KEYS[1:]]
+        rest = [points(getattr(one.values, key)) for key in KEYS[1:]]
         if one.set:
             first = (one.role, one.set) != (role, name)
             cell = Cell(set_name(one.set), colour=colours.get(one.set, "")) if first else ""
-            auroc = Cell(percent(one.values.auroc), between(one.interval))
+            auroc = Cell(points(one.values.auroc), between(one.interval))
             rows.append(Row([cell, MODE_NAMES[one.mode], f"{one.n:,}" if first else "", auroc, *rest]))
         elif sum(result.role == one.role for result in results.results.values()) > 1:
             title = f"mean of {one.n} sets" if one.mode == "both" else ""
-            rows.append(Row([title, MODE_NAMES[one.mode], "", percent(one.values.auroc), *rest], "strong"))
+            rows.append(Row([title, MODE_NAMES[one.mode], "", points(one.values.auroc), *rest], "strong"))
         role, name = one.role, one.set
     header = ["set", "score by", "images", "AUROC, 95 % interval", *list(METRIC_NAMES.values())[1:]]
     return table_html(header, rows, text=2)
@@ -168,7 +168,7 @@ def controls_html(evidence: Evidence, mode: str) -> str:
         if mode not in result.modes:
             continue
         head = Cell(set_name(name), short_role(result.role))
-        cells: list[Cell | str] = [head, percent(result.modes[mode].auroc)]
+        cells: list[Cell | str] = [head, points(result.modes[mode].auroc)]
         for control in controls:
             one = report.controls[control]
             found = one.differences.get(name, {}).get(mode)
@@ -176,8 +176,8 @@ def controls_html(evidence: Evidence, mode: str) -> str:
                 cells.append("")
                 continue
             interval = between(found.interval, sign=True)
-            difference = percent(found.auroc, sign=True) + (f" ({interval})" if interval else "")
-            cells.append(Cell(percent(one.results[name].modes[mode].auroc), difference))
+            difference = points(found.auroc, sign=True) + (f" ({interval})" if interval else "")
+            cells.append(Cell(points(one.results[name].modes[mode].auroc), difference))
         rows.append(Row(cells))
     return table_html(["set", "SD outliers", *(CONTROL_NAMES.get(c, c) for c in controls)], rows)
 

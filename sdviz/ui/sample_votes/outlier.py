@@ -107,8 +107,8 @@ def _pictures(
     )
     pictures = np.stack([one.image for one in made])
     # at S = 0 the image is the original
-    edited = np.array([recipe.start_timestep > 0 for recipe in recipes] * 2)
-    pictures[edited] = through_own_jpeg(view.bundle, pictures[edited])
+    is_noised = np.array([recipe.start_timestep > 0 for recipe in recipes] * 2)
+    pictures[is_noised] = through_own_jpeg(view.bundle, pictures[is_noised])
     return pictures[: len(recipes)], pictures[len(recipes) :]
 
 

@@ -11,10 +11,11 @@ from sdviz.config.reading import to_yaml
 from sdviz.config.tree import RunConfig
 from sdviz.runs import Run, Status
 from sdviz.runs.reading import curve, latest, metrics, outlier_sample, stages, tail
+from sdviz.runs.status import duration
 from sdviz.ui.components.picture_grid import Cell, picture_grid
 from sdviz.ui.components.stage_strip import STAGE_NAMES, stage_strip
 from sdviz.ui.pictures import OUTLIER_COLOUR, data_uri
-from sdviz.ui.text import duration, plain
+from sdviz.ui.text import plain
 from sdviz.ui.training.losses import A_ROW, curve_line, show_curves
 from sdviz.ui.training.state import status_of
 

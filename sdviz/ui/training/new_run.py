@@ -13,11 +13,12 @@ from sdviz.config.nodes import ConfigError
 from sdviz.config.reading import load_config, to_yaml
 from sdviz.config.tree import RunConfig
 from sdviz.runs import Run, Status
+from sdviz.runs.status import duration
 from sdviz.ui.cache.background import Task
 from sdviz.ui.cache.estimates import Estimate, start_estimate
 from sdviz.ui.components.stage_strip import STAGE_NAMES
 from sdviz.ui.page import ROOT
-from sdviz.ui.text import about, duration, in_bytes, plain
+from sdviz.ui.text import about, in_bytes, plain
 from sdviz.ui.training import actions
 from sdviz.ui.training.fields import Setting, limits, settings_of, value_of
 from sdviz.ui.training.state import start_and_watch, status_of

@@ -76,7 +76,7 @@ def test_every_score_stands_in_a_bin(scale: str) -> None:
     rng = np.random.default_rng(2)
     scores = {"test": rng.gamma(2, 1, 300), "far": 40 + rng.gamma(2, 1, 90)}
     scores["test"][:3] = 0.0
-    found = histogram(scores, 5.0, scale, 30)  # type: ignore[arg-type]
+    found = histogram(scores, 5.0, scale)  # type: ignore[arg-type]
     for name, counts in found.counts.items():
         assert counts.sum() == len(scores[name])
     # numpy's own counting of what is inside

@@ -9,10 +9,10 @@ from scipy.stats import binomtest
 
 from sdviz.analysis import Evidence, MissingPart
 from sdviz.analysis.duplicates import ood_pairs, outlier_pairs, source_pairs
-from sdviz.analysis.failures import find_failures, is_wrong, predicted_clusters, rates, recall_of, threshold_for
+from sdviz.analysis.failures import find_failures, is_wrong, predicted_clusters, rates, recall_of
 from sdviz.analysis.rescoring import stored_scores
 from sdviz.bundle import Bundle
-from sdviz.evaluation import ood_reference
+from sdviz.evaluation import id_recall_threshold, ood_reference
 from tests.cut_bundle import save_cut_bundle
 from tests.tiny_bundle import save_tiny_bundle
 
@@ -71,11 +71,11 @@ def test_a_large_group_with_many_failures_comes_before_a_tiny_one_with_all() -> 
 def test_threshold_and_recall_undo_each_other(n: int) -> None:
     scores = np.sort(np.random.default_rng(n).random(n))
     for recall in (80.0, 90.5, 95.0, 99.5, 100.0):
-        t = threshold_for(scores, recall)
+        t = id_recall_threshold(scores, recall)
         assert recall_of(scores, t) >= recall - 1e-9
         below = scores[scores < t]
         assert 100 * len(below) / n < recall
-    assert threshold_for(scores, 95) == ood_reference(scores).threshold
+    assert id_recall_threshold(scores, 95) == ood_reference(scores).threshold
     assert recall_of(scores, -1.0) == 0.0
 
 
@@ -139,6 +139,6 @@ def test_an_image_of_the_bank_is_not_its_own_neighbour(tmp_path: Path, evidence:
 
 def test_a_bundle_without_banks_says_so(tmp_path: Path) -> None:
     bare = Evidence(Bundle.load(save_tiny_bundle(tmp_path / "b"), "cpu"))
-    for look in (lambda: source_pairs(bare, True), lambda: outlier_pairs(bare, True)):
+    for pairs in (lambda: source_pairs(bare, True), lambda: outlier_pairs(bare, True)):
         with pytest.raises(MissingPart):
-            look()
+            pairs()

@@ -156,7 +156,7 @@ def test_the_papers_figures_stand_as_in_the_paper() -> None:
     assert all(not table.ours for table in (first, second, third, fourth))
 
 
-def test_other_data_never_stands_beside_the_papers(whole: Path, tmp_path: Path) -> None:
+def test_other_data_is_never_next_to_the_papers(whole: Path, tmp_path: Path) -> None:
     shapes = altered(whole, tmp_path / "s", {"outliers.guidance_scale": 2.0}, rename=PAPER)
     assert all(not table.ours for table in paper_tables([shapes]))
     assert other_sets([shapes]) == {}

@@ -18,7 +18,7 @@ from sdviz.analysis.same_images import SAME_IMAGES, find_images
 from sdviz.bundle import Bundle
 from sdviz.data.decode import through_jpeg
 from sdviz.data.sources.parquet import same_images_table
-from tests.tiny_bundle import save_tiny_bundle
+from tests.tiny_bundle import save_tiny_bundle, with_parts
 
 CLASSES = ("plane", "car", "bird")
 
@@ -69,7 +69,7 @@ def bundle_of_rows(
             table = same_images_table(tmp_path / "rows.parquet", "cifar10", "train")
             pq.write_table(table, tmp_path / SAME_IMAGES)
             whole = Bundle.load(folder, "cpu")
-            whole.with_parts({**whole.parts, SAME_IMAGES: tmp_path / SAME_IMAGES}).save(tmp_path / "known")
+            with_parts(whole, {**whole.parts, SAME_IMAGES: tmp_path / SAME_IMAGES}).save(tmp_path / "known")
             folder = tmp_path / "known"
         return Bundle.load(folder, "cpu"), original, order
 

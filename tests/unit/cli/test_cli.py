@@ -208,7 +208,7 @@ def test_an_interrupted_generate_goes_on(generate: Callable[..., Result], tmp_pa
     before = signal.getsignal(signal.SIGALRM)
 
     # a real Ctrl-C from outside, once the first batch is written
-    def look(number: int, frame: object) -> None:
+    def watch(number: int, frame: object) -> None:
         asked.append(number)
         # once: a tick that was due already would interrupt the writing of the manifest, too
         if not pressed and list((tmp_path / "out").glob("[!.]*.png")):
@@ -218,7 +218,7 @@ def test_an_interrupted_generate_goes_on(generate: Callable[..., Result], tmp_pa
 
     # where the tests run in the background, SIGINT is ignored from the start
     before_int = signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGALRM, look)
+    signal.signal(signal.SIGALRM, watch)
     signal.setitimer(signal.ITIMER_REAL, 0.005, 0.005)
     try:
         result = generate("--batch-size", "1", "-S", "400", "--steps", "40")

@@ -326,10 +326,10 @@ def test_methods_are_names_or_names_with_settings(shapes_yaml: Path) -> None:
         ("dn2", ': expected a list, got "dn2"'),
         ("[{method: msp, k: 3}]", ".0: msp has no k"),
         ("[{method: knn, generator_steps: 3}]", ".0: knn has no generator_steps"),
-        ("[{method: dn2, kk: 3}]", ".0.kk: unknown key; the nearest is evaluation.baselines.k"),
+        ("[{method: dn2, kk: 3}]", ".0.kk: unknown key; the nearest is evaluation.baselines.0.k"),
         (
             "[dn2, {method: mscl, epoch: 3}]",
-            ".1.epoch: unknown key; the nearest is evaluation.baselines.ep",
+            ".1.epoch: unknown key; the nearest is evaluation.baselines.1.ep",
         ),
         ("[{method: mscl, epochs: 0}]", ".0.epochs: must be greater than 0, got 0"),
         ("[{method: rot, epochs: '3'}]", '.0.epochs: expected a number, got "3"'),

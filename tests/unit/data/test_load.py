@@ -14,7 +14,6 @@ from PIL import Image
 from sdviz import data
 
 Encode = Callable[..., bytes]
-BUILT_IN = ("shapes", "shapes-novel", "shapes-novel-val", "shapes-empty", "digits")
 
 
 @pytest.fixture
@@ -29,13 +28,14 @@ def add(data_root: Path, encode: Encode) -> Callable[[str], None]:
 
 
 def test_names_and_splits(data_root: Path, add: Callable[[str], None]) -> None:
-    assert data.names() == BUILT_IN
+    ours = {"shapes", "shapes-novel", "shapes-novel-val", "shapes-empty", "digits"}
+    assert data.names() == data.BUILT_IN and ours <= set(data.BUILT_IN)
     for file in ("intel_scenes.parquet", "tiny_val.parquet", "tiny_train.parquet", "cifar10_test.parquet"):
         add(file)
     add("shapes_train.parquet")  # a built-in name wins
     pq.write_table(pa.table({"score": [1.0]}), data_root / "scores.parquet")
     (data_root / "broken.parquet").write_bytes(b"text")
-    assert data.names() == (*BUILT_IN, "cifar10", "intel_scenes", "tiny")
+    assert data.names() == (*data.BUILT_IN, "cifar10", "intel_scenes", "tiny")
     assert data.splits("intel_scenes") == ("all",)
     assert data.splits("tiny") == ("train", "val")
     assert data.splits("cifar10") == ("test",)
@@ -129,7 +129,7 @@ def test_the_root_is_read_at_call_time(
     add("here.parquet")
     assert "here" in data.names()
     monkeypatch.setenv("SDVIZ_DATA", str(tmp_path / "nowhere"))
-    assert data.names() == BUILT_IN
+    assert data.names() == data.BUILT_IN
     monkeypatch.delenv("SDVIZ_DATA")
     monkeypatch.chdir(tmp_path)
     data_root.rename(tmp_path / "data")

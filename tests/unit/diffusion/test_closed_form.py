@@ -36,14 +36,21 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from sdviz.diffusion import sampling
 from sdviz.diffusion.guidance import GuidedNoise
 from sdviz.diffusion.samplers import SAMPLERS
 from sdviz.diffusion.schedule import NoiseSchedule
 
 SCHEDULE = NoiseSchedule.linear(1000)
 N = 4_000
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "no_clipping")
 Model = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+@pytest.fixture
+def no_clipping(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The formulas know no range of images."""
+    monkeypatch.setattr(sampling, "X_0_LIMIT", math.inf)
 
 
 def gaussians(means: list[float], stds: list[float]) -> Model:
@@ -77,7 +84,6 @@ def sample(
         SCHEDULE,
         eta=eta,
         step_noise=lambda t: torch.randn(x.shape, generator=generator, dtype=torch.float64),
-        clip_x_0=False,
     )
 
 

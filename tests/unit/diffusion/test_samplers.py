@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 
+from sdviz.diffusion import sampling
 from sdviz.diffusion.guidance import GuidedNoise
 from sdviz.diffusion.samplers import SAMPLERS
 from sdviz.diffusion.sampling import Sampler
@@ -41,20 +43,24 @@ def start(timesteps: Sequence[int]) -> torch.Tensor:
     return SCHEDULE.add_noise(x_0, torch.randn(2, 3, 8, 8, generator=generator), timesteps[0] + 1)
 
 
-def ours(sampler: Sampler, network: NoisePredictor, timesteps: Sequence[int], **options: object) -> Trajectory:
+def ours(
+    sampler: Sampler, network: NoisePredictor, timesteps: Sequence[int], clip: bool = True, eta: float = 0.0
+) -> Trajectory:
     """Our trajectory; step noise is drawn in the order of the steps, as diffusers draws it."""
     generator = torch.Generator().manual_seed(7)
     trajectory: Trajectory = []
     eps_fn = GuidedNoise(network, LABELS, network.null_label, W, SCHEDULE)
-    final = sampler(
-        eps_fn,
-        start(timesteps),
-        timesteps,
-        SCHEDULE,
-        step_noise=lambda t: torch.randn(2, 3, 8, 8, generator=generator),
-        callback=lambda step, x, x_0: trajectory.append((x.clone(), x_0.clone())),
-        **options,  # type: ignore[arg-type]
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sampling, "X_0_LIMIT", 1.0 if clip else math.inf)
+        final = sampler(
+            eps_fn,
+            start(timesteps),
+            timesteps,
+            SCHEDULE,
+            eta=eta,
+            step_noise=lambda t: torch.randn(2, 3, 8, 8, generator=generator),
+            callback=lambda step, x, x_0: trajectory.append((x.clone(), x_0.clone())),
+        )
     return [*trajectory, (final, final)]
 
 
@@ -96,7 +102,7 @@ def test_ddpm_is_diffusers_ddpm(network: NoisePredictor, s: int, k: int, clip: b
     timesteps = SCHEDULE.timesteps(s, k)
     scheduler = DDPMScheduler(**BETAS, variance_type="fixed_small", clip_sample=clip)
     scheduler.set_timesteps(timesteps=timesteps)
-    a = ours(SAMPLERS["ddpm"], network, timesteps, clip_x_0=clip)
+    a = ours(SAMPLERS["ddpm"], network, timesteps, clip=clip)
     assert_same_trajectory(a, theirs(scheduler, network, timesteps))
 
 
@@ -108,7 +114,7 @@ def test_ddpm_with_every_timestep_is_diffusers_ddpm(network: NoisePredictor, cli
     # 1 - abar in float32 is off by up to 3e-4 of itself at t = 1, and steps of 1 show it (1e-4 in the image):
     # the same code with the same abar in float64 agrees a hundred times better
     scheduler.alphas_cumprod = scheduler.alphas_cumprod.double()
-    a = ours(SAMPLERS["ddpm"], network, timesteps, clip_x_0=clip)
+    a = ours(SAMPLERS["ddpm"], network, timesteps, clip=clip)
     assert_same_trajectory(a, theirs(scheduler, network, timesteps), tolerance=5e-6)
 
 
@@ -123,7 +129,7 @@ def test_ddim_is_diffusers_ddim(
     scheduler = DDIMScheduler(**BETAS, clip_sample=clip, set_alpha_to_one=True, timestep_spacing="leading")
     scheduler.set_timesteps(inference_steps)
     assert scheduler.timesteps[-k:].tolist() == timesteps
-    a = ours(SAMPLERS["ddim"], network, timesteps, eta=eta, clip_x_0=clip)
+    a = ours(SAMPLERS["ddim"], network, timesteps, eta=eta, clip=clip)
     assert_same_trajectory(a, theirs(scheduler, network, timesteps, eta=eta))
 
 
@@ -143,14 +149,14 @@ def test_dpmpp_2m_is_diffusers_multistep_solver(network: NoisePredictor, s: int,
     )
     scheduler.set_timesteps(timesteps=timesteps)
     assert scheduler.timesteps.tolist() == timesteps
-    a = ours(SAMPLERS["dpmpp_2m"], network, timesteps, clip_x_0=clip)
+    a = ours(SAMPLERS["dpmpp_2m"], network, timesteps, clip=clip)
     assert_same_trajectory(a, theirs(scheduler, network, timesteps))
 
 
 def test_clipping_matters_in_these_comparisons(network: NoisePredictor) -> None:
     timesteps = SCHEDULE.timesteps(400, 10)
     for sampler in SAMPLERS.values():
-        clipped, free = (ours(sampler, network, timesteps, clip_x_0=clip) for clip in (True, False))
+        clipped, free = (ours(sampler, network, timesteps, clip=clip) for clip in (True, False))
         assert (clipped[-1][0] - free[-1][0]).abs().max() > 1e-2
         assert all(x_0.abs().max() <= 1 for _, x_0 in clipped)
 

@@ -20,13 +20,13 @@ def test_dilate_is_a_square_and_stops_at_the_border() -> None:
 
 def test_background_psnr_by_hand() -> None:
     original = np.full((3, 8, 8, 3), 100, np.uint8)
-    edited = original.copy()
+    changed = original.copy()
     masks = np.zeros((3, 8, 8), bool)
     masks[:, 4, 4] = True
-    edited[0, 2:7, 2:7] = 0  # only where the mask widened by 2 px lies
-    edited[1] += 10  # everywhere: 20 log10(255 / 10)
-    edited[2, 0, 0, 0] += 30  # one channel of one of the 39 background pixels
-    psnr = background_psnr(original, edited, masks)
+    changed[0, 2:7, 2:7] = 0  # only where the mask widened by 2 px lies
+    changed[1] += 10  # everywhere: 20 log10(255 / 10)
+    changed[2, 0, 0, 0] += 30  # one channel of one of the 39 background pixels
+    psnr = background_psnr(original, changed, masks)
     assert psnr[0] == np.inf
     assert psnr[1] == pytest.approx(28.1308, abs=1e-4)
     assert psnr[2] == pytest.approx(10 * np.log10(255**2 / (900 / 3 / 39)))

@@ -191,7 +191,7 @@ def test_other_methods_have_a_line_each(evaluation: Callable[..., Evaluation]) -
         names = np.array(method.scores["set"].to_pylist())
         rng = np.random.default_rng(seed)
         scores = {one: rng.normal(size=int((names == one).sum())) for one in np.unique(names)}
-        beside = {"knn": baseline_report(method, BaselineScores("knn", "kNN", {"k": 3}, scores), 0, 0)}
+        baselines = {"knn": baseline_report(method, BaselineScores("knn", "kNN", {"k": 3}, scores), 0, 0)}
         tree = make_report(
             method.report,
             {},
@@ -199,7 +199,7 @@ def test_other_methods_have_a_line_each(evaluation: Callable[..., Evaluation]) -
             bootstrap_seed=0,
             seeds={"run": seed},
             config_sha256="0" * 64,
-            baselines=beside,
+            baselines=baselines,
         )
         reports.append(parse_report(json.dumps(tree), "here"))
     text = results_table(reports, "this")

@@ -26,7 +26,7 @@ def test_noise_depends_on_seed_id_and_purpose_and_on_nothing_else() -> None:
     assert alone.device.type == "cpu"
 
 
-def test_noise_does_not_disturb_the_global_dice() -> None:
+def test_noise_does_not_disturb_the_global_generator() -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)

@@ -68,7 +68,7 @@ def test_views_keep_shape_and_range(config: ViewsConfig, size: tuple[int, int]) 
     assert torch.equal(x, before)
 
 
-def test_the_dice_decide_and_nothing_else() -> None:
+def test_the_generator_decides_and_nothing_else() -> None:
     x = pictures(6)
     first = random_views(x, EVERYTHING, torch.Generator().manual_seed(3))
     torch.rand(9)
@@ -86,7 +86,7 @@ def test_each_image_is_changed_by_itself() -> None:
     assert len({tuple(one.flatten().tolist()) for one in y}) == 30
 
 
-def test_an_image_s_view_does_not_depend_on_the_others_beside_it() -> None:
+def test_an_image_s_view_does_not_depend_on_the_other_images() -> None:
     # it does depend on its row and on how many rows there are: they share the generator
     x, other = pictures(5), pictures(5, seed=1)
     other[2] = x[2]

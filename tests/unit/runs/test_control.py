@@ -142,7 +142,7 @@ def test_a_damaged_run_can_be_deleted(three: list[Run]) -> None:
 # --- the queue ------------------------------------------------------------------------------------
 
 
-def test_who_is_ahead(three: list[Run], occupied: Occupied) -> None:
+def test_which_runs_come_first(three: list[Run], occupied: Occupied) -> None:
     first, second, run = three
     mine = replace(run.status(), devices=("cpu",), submitted=100.0)
     assert runs_before(run, mine) == []

@@ -104,7 +104,7 @@ def test_every_script_can_be_read(tmp_path: Path) -> None:
         assert done.returncode == 0, f"{script.name}: {done.stderr}"
 
 
-def test_every_asset_stands_beside_its_module() -> None:
+def test_every_asset_is_next_to_its_module() -> None:
     alone = [
         path.name
         for ending in ("js", "css", "html")

@@ -53,7 +53,7 @@ def test_a_flat_folder_has_no_labels(tmp_path: Path, encode: Encode) -> None:
     assert flat.images[:, 0, 0, 0].tolist() == [2, 1]
 
 
-def test_pictures_beside_class_folders_are_unlabelled(pets: Path, encode: Encode) -> None:
+def test_pictures_next_to_class_folders_are_unlabelled(pets: Path, encode: Encode) -> None:
     fill(pets, encode, loose=(9, 9, 9))
     whole = data.load(f"folder:{pets}")
     assert dict(zip(whole.images[:, 0, 0, 2].tolist(), whole.labels.tolist(), strict=True))[9] == -1

@@ -99,7 +99,6 @@ def test_a_bundle_without_a_detector_features_by_its_encoder_and_scores_nothing(
     whole = Bundle.load(scored_run / "bundle", device="cpu")
     whole._networks["detector"] = None
     part = whole.save(tmp_path / "part")
-    assert (whole.feature_source, part.feature_source) == ("encoder", "encoder")
     assert part.features(near.images).shape == (len(near), 16)
     with pytest.raises(ValueError, match="no detector"):
         _ = part.scorer
@@ -204,7 +203,7 @@ def test_score_by_a_bundle_that_cannot(
     assert not (tmp_path / "s.csv").exists()
 
 
-def test_layouts_are_made_once_beside_the_bundle(
+def test_layouts_are_made_once_next_to_the_bundle(
     cli: Callable[..., Result],
     tiny_bundle: Callable[..., Bundle],
     scored_run: Path,

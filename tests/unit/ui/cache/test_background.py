@@ -139,5 +139,5 @@ def test_trimming_goes_on_where_the_c_library_can_and_ends_where_not(monkeypatch
     pauses: list[float] = []
     monkeypatch.setattr(background, "trim_once", lambda: left.pop(0))
     monkeypatch.setattr(Task, "pause", lambda task, seconds: pauses.append(seconds))
-    trim_memory(Task(trim_memory, None), 7.0)
-    assert pauses == [7.0, 7.0]
+    trim_memory(Task(trim_memory, None))
+    assert pauses == [background.TRIM_EVERY_SEC] * 2

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from sdviz.projection import LayoutSettings
+from sdviz.ui.cache import layouts
 from sdviz.ui.cache.layouts import LayoutStore
 from tests.patience import patience
 
@@ -61,8 +62,9 @@ def test_a_cut_file_is_computed_again(tmp_path: Path) -> None:
         assert fresh.find(x, PCA) is not None
 
 
-def test_the_folder_stays_within_its_size(tmp_path: Path) -> None:
-    store = LayoutStore(tmp_path, max_bytes=3_000)
+def test_the_folder_stays_within_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layouts, "MAX_BYTES", 3_000)
+    store = LayoutStore(tmp_path)
     for seed in range(6):
         assert store.start(features(seed), PCA).task.wait(patience(60))
     kept = list(tmp_path.iterdir())

@@ -92,7 +92,7 @@ def test_steps_of_a_scale_leave_names_out_where_there_is_no_room() -> None:
         assert (axis["labelAngle"], axis["labelOverlap"]) == (angle, overlap)
 
 
-def test_lying_bars_have_their_names_whole_beside_them() -> None:
+def test_lying_bars_have_their_whole_names_next_to_them() -> None:
     names = [f"a name of many words, the {i}th" for i in range(30)]
     one = chart(Bars("images", names, np.arange(30), "#111111", lying=True))
     _, spec = vega_lite(one)

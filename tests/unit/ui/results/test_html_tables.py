@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from sdviz.ui.results.html_tables import Cell, Row, between, percent, shares, table_html
+from sdviz.ui.results.html_tables import Cell, Row, between, points, shares, table_html
 
 
 def test_shares_become_percent_and_none_stays() -> None:
@@ -14,7 +14,7 @@ def test_shares_become_percent_and_none_stays() -> None:
     [(0.98765, False, "98.77"), (0.012, True, "+1.20"), (-0.01, True, "-1.00"), (None, True, "")],
 )
 def test_a_share_as_a_number_of_percent(value: float | None, sign: bool, expected: str) -> None:
-    assert percent(value, sign) == expected
+    assert points(value, sign) == expected
 
 
 def test_an_interval_of_shares() -> None:
