@@ -22,7 +22,7 @@ help:  ## this list
 app: .venv/.app-installed  ## install what the app needs, then start it in the browser
 	@$(PY) -m streamlit run app.py $(ARGS)
 
-test: .venv/.dev-installed  ## install what the tests need, then run those that need no browser and no patience
+test: .venv/.dev-installed  ## install what the tests need, then run the quick ones
 	@$(QUICK) $(ARGS)
 
 test-avx2: .venv/.dev-installed  ## the quick tests that are full of numbers, as on a processor with AVX2 alone

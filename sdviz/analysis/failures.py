@@ -35,7 +35,7 @@ class Failures:
 
 @dataclass(frozen=True, eq=False)
 class Rate:
-    """Of the images of one group, how many are called wrongly."""
+    """Number and share of wrongly judged images in one group."""
 
     set: str
     name: str  # of the class or cluster

@@ -95,12 +95,12 @@ class _System:
 
     @property
     def main_recipe(self) -> tuple[int, float] | None:
-        """Of the runs in Table 1: S = 100, w = 2 where there are any, else the one with most runs."""
+        """S and w of the runs in Table 1: 100 and 2 if measured, else those of most runs."""
         return _USUAL if self.at(_USUAL) else max(self.recipes, key=lambda one: len(self.at(one)), default=None)
 
 
 def _systems(records: Iterable[BundleRecord]) -> list[_System]:
-    """Runs that differ in S, w and seeds alone are one system; whatever else differs is named."""
+    """Groups runs that differ only in S, w and seeds; other differences are part of the name."""
     by_name: dict[str, dict[str, list[BundleRecord]]] = {}
     for one in records:
         by_name.setdefault(system_name(one), {}).setdefault(one.family, []).append(one)

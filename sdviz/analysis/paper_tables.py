@@ -215,7 +215,7 @@ def _row_of_method(record: BundleRecord, key: str, title: str, rows: Sequence[st
 
 
 def _fid_row(record: BundleRecord) -> str:
-    """FID is of the outliers' pictures: what counts is the U-Net."""
+    """The row for FID, which depends on the U-Net alone."""
     row = "FID of the outliers"
     unet = ((record.manifest.config or {}).get("diffusion") or {}).get("unet") or {}
     arch = unet.get("arch", "?")

@@ -58,7 +58,7 @@ def way_to_get(name: str, split: str | None = None) -> str:
 
 
 def _ways(lost: list[str]) -> list[Way]:
-    """How to get the sets of these ids; none for what is no set's name, or is here after all."""
+    """How to get the sets of these ids; skips names that are no data set and sets that are here."""
     parts = dict.fromkeys((one.split("/")[0], one.split("/")[1]) for one in lost if one.count("/") >= 2)
     ways = []
     for name, split in parts:
@@ -200,7 +200,7 @@ class PictureLibrary:
     def _of_held_out(
         self, ids: list[str], recipe: Recipe
     ) -> tuple[dict[str, np.ndarray], list[str], list[str]]:
-        """The same of SD outliers of held-out images, the set that `evaluation.sd_test` makes."""
+        """As `_outliers`, for SD outliers of held-out images (`evaluation.sd_test`)."""
         bundle = self._evidence.bundle
         names = np.array([one.rpartition("~")[0] for one in ids])
         sources = find_images(bundle, names, self._evidence.sources)

@@ -67,7 +67,7 @@ class BundleRecord:
 
 
 def once_each(records: Sequence[BundleRecord]) -> list[BundleRecord]:
-    """One of each system, recipe and seeds: the same run made again is no other seed.
+    """Drops repeated runs: keeps one record for each system, recipe and seeds.
 
     Of several the one with most sets, then with most other methods, stays; else the last.
     """

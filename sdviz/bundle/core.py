@@ -167,7 +167,7 @@ class Bundle:
 
     @property
     def n_clusters(self) -> int:
-        """C."""
+        """Number of clusters, C."""
         return self.manifest.n_clusters
 
     @property

@@ -19,7 +19,9 @@ SCRIPTS = ("data", "knn", "sampling", "outliers", "training", "pages")
 @app.command()
 @mistakes_in_one_line
 def bench(
-    name: Annotated[list[str] | None, typer.Argument(help=f"Of {', '.join(SCRIPTS)}; none runs all.")] = None,
+    name: Annotated[
+        list[str] | None, typer.Argument(help=f"Which to run: {', '.join(SCRIPTS)}; without a name, all.")
+    ] = None,
 ) -> None:
     """Measures the speed of this machine against named peers; the tables go to stdout as Markdown."""
     with checking():

@@ -27,7 +27,9 @@ Source = Annotated[
     str,
     typer.Option(metavar="SRC", help="NAME, NAME:SPLIT (as shapes:test) or KIND:PATH (as folder:pets)."),
 ]
-Limit = Annotated[int | None, typer.Option(min=1, help="At most so many images, a fixed random choice.")]
+Limit = Annotated[
+    int | None, typer.Option(min=1, help="Largest number of images; a fixed random choice of them.")
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave undecodable pictures out.")]
 Json = Annotated[bool, typer.Option("--json", help="The result as one JSON object.")]
@@ -54,7 +56,7 @@ class _OneLineGroup(TyperGroup):
 
 app = typer.Typer(
     name="sdviz",
-    help="Semantic-discrepant (SD) outliers: train what makes them, make them, score images.",
+    help="Generate semantic-discrepant (SD) outliers, train OOD detectors with them, score images.",
     cls=_OneLineGroup,
     add_completion=False,
     pretty_exceptions_enable=False,

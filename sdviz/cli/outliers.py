@@ -51,14 +51,18 @@ def generate(
         typer.Option("--guidance-scale", "-w", help="w of Eq. 3; 0 is plain conditional sampling."),
     ] = None,
     steps: Annotated[int | None, typer.Option("--steps", help="K, network calls from x_S to x_0.")] = None,
-    solver: Annotated[str | None, typer.Option(help=f"{', '.join(_SOLVERS)}.")] = None,
+    solver: Annotated[
+        str | None, typer.Option(help=f"Solver: {', '.join(_SOLVERS)}; defaults to the bundle's.")
+    ] = None,
     eta: Annotated[float, typer.Option(help="DDIM's share of fresh noise, 0..1.")] = 0.0,
     interval: Annotated[
         str | None, typer.Option(metavar="LO,HI", help="Guide only while sigma lies between these two.")
     ] = None,
     target: Annotated[
         str,
-        typer.Option(help="random: a wrong class for each; right: its own class (the control); or a class."),
+        typer.Option(
+            help="random: a wrong class for each image; right: its own class (the control); or a class's name."
+        ),
     ] = "random",
     seed: Annotated[int, typer.Option(help="Seed of noise and wrong classes.")] = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 64,

@@ -45,7 +45,9 @@ def run(
     until: Until = None,
     take_from: Annotated[
         str | None,
-        typer.Option("--from", metavar="RUN", help="Copies that run's stages that would come out alike."),
+        typer.Option(
+            "--from", metavar="RUN", help="Reuses the finished stages of RUN whose settings are equal."
+        ),
     ] = None,
     dry_run: Annotated[
         bool,
@@ -290,10 +292,10 @@ def _same_seeds(first: Run, second: Run) -> str:
 @mistakes_in_one_line
 def download(
     name: Annotated[
-        str, typer.Argument(help="As cifar10, or sd-outliers: the paper's own. An unknown name lists all.")
+        str, typer.Argument(help="cifar10, cifar100, svhn, or sd-outliers (published by the paper's authors).")
     ],
 ) -> None:
-    """Fetches a data set into the data root (SDVIZ_DATA, else data/); sd-outliers resumes after a break.
+    """Downloads a data set into SDVIZ_DATA (default data/); sd-outliers goes on after a break.
 
     For a mirror of sd-outliers, SDVIZ_ZENODO is the address of its records API.
     """

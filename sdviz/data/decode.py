@@ -132,7 +132,7 @@ class ImageStack:
         self._jpeg = np.zeros(n, bool)
 
     def add(self, position: int, label: str, blob: bytes) -> None:
-        """Decodes `blob` to row `position`; `label` names it should it be bad."""
+        """Decodes `blob` into row `position`; `label` names the picture in error messages."""
         try:
             self._images[position] = decode_image(blob, self._images.shape[1])
             self._good[position] = True

@@ -1,4 +1,4 @@
-"""What a kind of image sets has to say of itself: the base class of the files in `sdviz.data.sources`."""
+"""The base class of the data sources in `sdviz.data.sources`."""
 
 import os
 from abc import ABC, abstractmethod

@@ -51,7 +51,7 @@ class NoiseSchedule:
 
     @property
     def num_train_timesteps(self) -> int:
-        """T."""
+        """Number of timesteps, T."""
         return len(self._betas)
 
     def _check(self, start_timestep: int | torch.Tensor) -> int:

@@ -118,7 +118,7 @@ class Difference(Node):
 
 
 class Control(Measured):
-    """The method without what it claims to be the cause: the same keys, and the differences."""
+    """A control, the method with one ingredient removed: the same keys, and the differences."""
 
     differences: dict[str, dict[str, Difference]] = _by(
         "set", "mode", description="the method against this control"

@@ -102,7 +102,9 @@ def train_networks(
     execution: Execution,
     after_step: Callable[[int], None] | None = None,
 ) -> bool:
-    """Trains networks in place on one loss; they end on the CPU in eval mode. Else as `run_steps`.
+    """Trains networks in place on one loss; they end on the CPU in eval mode.
+
+    Other arguments and errors: see `run_steps`.
 
     Args:
         networks: By name; all parameters with `requires_grad` are trained.

@@ -219,7 +219,7 @@ def _denoise(
     callback: _GroupCallback | None,
     trajectory: bool = False,
 ) -> list[list[Outlier]]:
-    """Makes groups of one recipe each, in one batch."""
+    """Makes the pictures of several groups together; each group has one recipe."""
     schedule, device = model.schedule, model.device
     started = time.perf_counter()
     runs: list[tuple[GuidedNoise, Sampling]] = []

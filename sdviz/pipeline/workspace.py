@@ -159,7 +159,7 @@ def is_main_process() -> bool:
 
 
 def from_main(value: Shared, device: str) -> Shared:
-    """The main process's value, in every process of an `accelerate launch`; what others give is not used."""
+    """Sends the main process's value to all processes of an `accelerate launch`."""
     if os.environ.get("WORLD_SIZE", "1") == "1":
         return value
     leave_group_at_exit()

@@ -48,7 +48,7 @@ class InputComplexity(Baseline):
 
 
 def complexity_bits(images: np.ndarray) -> np.ndarray:
-    """Bits a pixel and channel by the best of PNG, WebP, zlib, bz2 and LZMA, float64 (N,)."""
+    """Smallest size over PNG, WebP, zlib, bz2 and LZMA, in bits per pixel and channel, float64 (N,)."""
     best = png_bits(images)
     for row, image in enumerate(images):
         raw = image.tobytes()

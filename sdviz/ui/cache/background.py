@@ -207,7 +207,7 @@ def start(lane: str, work: Callable[[Task[T]], T], bundle_hash: str | None = Non
 
 
 def trim_memory(task: Task[None]) -> None:
-    """Gives back to the system what was let go, for ever.
+    """Returns freed memory to the system every few seconds, until the program ends.
 
     Each run of a page is a new thread with its own heap, where glibc keeps what is freed: over five bundles
     that came to 100 to 200 MiB that nobody held. Another C library is left alone.

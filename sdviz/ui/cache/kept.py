@@ -235,7 +235,7 @@ def _spinner(text: str) -> Any:  # noqa: ANN401 - streamlit's own
 
 
 def sets_here() -> str:
-    """The data folder and the sets in it: another text once a set has come to this machine, or has gone."""
+    """The data folder and the names of its sets; this text changes when a set appears or disappears."""
     return " ".join((str(data.data_root()), *data.names()))
 
 

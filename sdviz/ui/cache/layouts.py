@@ -28,7 +28,7 @@ class LayoutJob:
 
     @property
     def share(self) -> float:
-        """0..1: what was reported, else the time gone against the time expected, which never says 1."""
+        """Share done, 0..1: as reported, else estimated from the elapsed time, always below 1."""
         guess = self.task.elapsed_sec / max(0.1, self.expected_sec)
         return min(0.99, max(self.task.share, guess if guess < 0.8 else 1.0 - 0.2 * 0.8 / guess))
 
@@ -91,7 +91,7 @@ class LayoutStore:
         return self._kept.put(key, found)
 
     def _write(self, key: str, made: Layouts) -> None:
-        """Writes the file and deletes the oldest; a full or read-only disk costs the file, not the layout."""
+        """Writes the file and deletes the oldest ones; ignores a full or read-only disk."""
         with suppress(OSError):
             write_layouts(self.folder / f"{key}{SUFFIX}", made)
             files = sorted(

@@ -50,7 +50,7 @@ POLL_SEC = 0.5
 
 @st.fragment
 def show_embeddings(bundle: Bundle) -> None:
-    """The page below its title."""
+    """Draws the page below its title."""
     evidence, library = open_evidence(bundle)
     views = {name: sets_to_choose(evidence, name == THROUGH) for name in (THROUGH, AFTER)}
     views = {name: sets for name, sets in views.items() if sets}

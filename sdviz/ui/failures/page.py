@@ -41,7 +41,7 @@ LOWEST_RECALL = 80.0
 
 
 def show_failures(bundle: Bundle, entered: bool) -> None:
-    """The page below its title."""
+    """Draws the page below its title."""
     if entered:
         restore_link_values(OWN)
     _page(*open_evidence(bundle))

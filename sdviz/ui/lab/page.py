@@ -35,7 +35,7 @@ _PSNR_HELP = (
 
 
 def show_lab(bundle: Bundle, entered: bool) -> None:
-    """The page below its title."""
+    """Draws the page below its title."""
     allowed = what_a_link_takes(bundle)
     asked = {}
     if entered:

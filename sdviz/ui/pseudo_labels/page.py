@@ -45,7 +45,7 @@ def _found(evidence: Evidence) -> Found:
 
 
 def show_pseudo_labels(bundle: Bundle, entered: bool) -> None:
-    """The page below its title."""
+    """Draws the page below its title."""
     if entered:
         restore_link_values((CLUSTER, TRUTH))
     evidence, library = open_evidence(bundle)

@@ -223,7 +223,7 @@ def controls_table_caption(report: Report) -> str:
 
 
 def show_controls(evidence: Evidence) -> None:
-    """Shows the controls: the same scores without what the method claims to be the cause."""
+    """Shows the controls: the same scores with one ingredient of the method removed."""
     report = evidence.report
     if not report.controls:
         empty_state(

@@ -48,7 +48,7 @@ _OF_BUNDLES: dict[str, Callable[[Bundle], None]] = {
 
 @st.fragment
 def show_results(bundle: Bundle) -> None:
-    """The page below its title."""
+    """Draws the page below its title."""
     evidence, library = open_evidence(bundle)
     view = choose_one("View", VIEWS, VIEW_KEY, label_visibility="collapsed")
     try:

@@ -200,7 +200,7 @@ def _ask_for_id(chosen: Sample) -> None:
         "Image id",
         key=f"{PAGE}_id",
         on_change=asked,
-        help="Any id of the bundle, or of a set on this machine. A part of it is enough where no other has it.",
+        help="Any id of the bundle, or of a set on this machine. A part is enough if only one id has it.",
         width=255,
     )
 

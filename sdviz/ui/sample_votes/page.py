@@ -16,7 +16,7 @@ SHOWS = "one image, its neighbours among training images and outliers, and the s
 
 
 def show_sample_votes(bundle: Bundle) -> None:
-    """The page below its title."""
+    """Draws the page below its title."""
     if bundle.detector is None or bundle.manifest.score is None:
         show_missing_part("this bundle has no detector, so it scores no image", SHOWS)
         return

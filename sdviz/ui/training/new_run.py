@@ -71,7 +71,12 @@ def show_new_run(found: list[Run]) -> None:
     if device != base.device:
         overrides.append(f"device={device}")
     title = columns[3].text_input(
-        "Name", base.profile, max_chars=40, key=f"title {name}", persist_state="session", help="Of its folder."
+        "Name",
+        base.profile,
+        max_chars=40,
+        key=f"title {name}",
+        persist_state="session",
+        help="Name of the run's folder.",
     )
     if title.strip() and title != base.profile:
         overrides.append(f"profile={json.dumps(title.strip())}")

@@ -14,7 +14,7 @@ from sdviz.ui.widgets import KEPT, empty_state
 
 
 def show_training(context: PageContext) -> None:
-    """The page below its title."""
+    """Draws the page below its title."""
     st.html(style(__name__))
     if line := refusal():
         st.info(line, icon=":material/visibility:")
