@@ -137,10 +137,10 @@ def show_methods(evidence: Evidence) -> None:
     """Shows ROC curves on one set, and a table of all methods."""
     report = evidence.report
     if not report.baselines:
-        titles = ", ".join(one.title for one in BASELINES.values())
+        others = ", ".join(one.title for one in BASELINES.values())
         empty_state(
             "This bundle was measured without other methods.",
-            f"Here you would see {titles} on the same images, clusters and networks. A run that takes over "
+            f"Here you would see {others} on the same images, clusters and networks. A run that takes over "
             "everything else from another one costs a part of its time:",
             "python -m sdviz run CONFIG --from RUN --set 'evaluation.baselines=[dn2, knn, ssd, msp]'",
         )

@@ -153,6 +153,13 @@ def test_dpmpp_2m_is_diffusers_multistep_solver(network: NoisePredictor, s: int,
     assert_same_trajectory(a, theirs(scheduler, network, timesteps))
 
 
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_sampler_says_whether_it_uses_eta(network: NoisePredictor, name: str) -> None:
+    timesteps = SCHEDULE.timesteps(100, 4)
+    without, half = (ours(SAMPLERS[name], network, timesteps, eta=eta) for eta in (0.0, 0.5))
+    assert torch.equal(without[-1][0], half[-1][0]) != SAMPLERS[name].uses_eta
+
+
 def test_clipping_matters_in_these_comparisons(network: NoisePredictor) -> None:
     timesteps = SCHEDULE.timesteps(400, 10)
     for sampler in SAMPLERS.values():
