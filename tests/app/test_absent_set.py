@@ -35,7 +35,7 @@ Shipped = Callable[..., Path]
 Read = Callable[[AppTest], list[dict[str, Any]]]
 
 
-def words(at: AppTest) -> str:
+def texts(at: AppTest) -> str:
     return " | ".join(c.value for c in at.caption)
 
 
@@ -83,8 +83,8 @@ def test_images_from_noise_stand_in_and_are_marked(
     at = open_page(LAB, {"view": "Download"})
     until(at, lambda: bool(component_data(at)) and bool(at.metric))
     assert at.selectbox(key="data").value == FROM_NOISE
-    assert "`photos` is not on this machine: put `photos.parquet` in" in words(at)
-    assert "Until then its network makes images from noise alone" in words(at)
+    assert "`photos` is not on this machine: put `photos.parquet` in" in texts(at)
+    assert "Until then its network makes images from noise alone" in texts(at)
     assert not [b for b in at.button if b.key == "download_set"]
     grid = grid_of(at, component_data)
     assert (grid["columns"], len(grid["cells"])) == (6, 30)
@@ -101,7 +101,7 @@ def test_images_from_noise_stand_in_and_are_marked(
     assert grid["row_names"][0]["text"] == "generated" and "no real image" in grid["row_names"][0]["small"]
     assert all(cell["alt"].startswith("generated: ") for cell in grid["cells"][:6])
     assert not any("original" in cell["alt"] for cell in grid["cells"])
-    assert "generated the images from noise" in words(at)
+    assert "generated the images from noise" in texts(at)
     with zipfile.ZipFile(io.BytesIO(files["sdviz-outliers.zip"]())) as archive:  # type: ignore[arg-type]
         assert "generated/00.png" in archive.namelist()
         assert b"from-noise/" in archive.read("manifest.csv")
@@ -113,7 +113,7 @@ def test_images_from_noise_stand_in_and_are_marked(
     for view in ("Scrub S", "S x w sheet", "Trajectory"):
         at.segmented_control(key="view").set_value(view).run()
         assert not at.exception
-        assert "generated from noise" in words(at)
+        assert "generated from noise" in texts(at)
         assert not [
             d for d in component_data(at) if any(p["name"] == "original" for p in d.get("panels") or [])
         ]
@@ -137,7 +137,7 @@ def test_a_network_of_a_part_of_the_schedule_says_why_none_is_there(
     at = open_page(LAB)
     assert FROM_NOISE not in at.selectbox(key="data").options
     assert at.selectbox(key="data").value == "shapes"
-    assert "knows noise up to S = 200 of 1000 only and makes no image from noise alone" in words(at)
+    assert "knows noise up to S = 200 of 1000 only and makes no image from noise alone" in texts(at)
     assert grid_of(at, component_data)["row_names"][0]["text"] == "original"
     for name in (*data.BUILT_IN, "your own upload"):
         at.selectbox(key="data").select(name).run()
@@ -153,7 +153,7 @@ def test_where_the_set_is_there_it_is_shown_and_nothing_is_said(
     at = open_page(LAB, {"data": "photos"})
     assert at.selectbox(key="data").value == "photos"
     assert FROM_NOISE not in at.selectbox(key="data").options
-    assert "not on this machine" not in words(at)
+    assert "not on this machine" not in texts(at)
     cell = grid_of(at, component_data)["cells"][0]
     assert np.array_equal(picture(cell), images[int(cell["alt"].rpartition("/")[2])])
 
@@ -183,7 +183,7 @@ def test_a_download_that_fails_is_one_line_and_leaves_nothing(
     monkeypatch.setenv("SDVIZ_DATA", str(root))
     shipped(dataset="cifar10")
     at = open_page(LAB)
-    assert "`python -m sdviz download cifar10` fetches it" in words(at)
+    assert "`python -m sdviz download cifar10` fetches it" in texts(at)
     at.button(key="download_set").click().run()
     until(at, lambda: bool(at.error))
     (error,) = at.error
@@ -237,7 +237,7 @@ def test_read_only_offers_no_download(
     monkeypatch.setenv("SDVIZ_READ_ONLY", "1")
     shipped(dataset="cifar10")
     at = open_page(LAB)
-    assert "`python -m sdviz download cifar10` fetches it" in words(at)
+    assert "`python -m sdviz download cifar10` fetches it" in texts(at)
     assert not [b for b in at.button if b.key == "download_set"]
 
 
@@ -274,11 +274,11 @@ def test_every_page_opens_and_says_which_set_is_missing(
     if "Embeddings" in page:
         # outliers are tried behind the page, a few at a time
         missing = re.compile(r"cifar10 \([a-z, ]*train[a-z, ]*\) is not on this machine")
-        until(at, lambda: missing.search(words(at)) is not None)
+        until(at, lambda: missing.search(texts(at)) is not None)
     assert not at.error
     if "Results" not in page and query != {"f_show": "pairs"}:
-        assert "cifar10 (" in words(at) and "is not on this machine" in words(at)
-        assert "`python -m sdviz download cifar10` fetches it." in words(at)
+        assert "cifar10 (" in texts(at) and "is not on this machine" in texts(at)
+        assert "`python -m sdviz download cifar10` fetches it." in texts(at)
         assert sum("is not on this machine" in one.value for one in at.caption) <= 4
 
 
@@ -309,7 +309,7 @@ def test_an_outlier_whose_source_is_missing_has_its_recipe_and_a_grey_place(
     one = pd.read_parquet(without_pictures / "outliers.parquet").iloc[0]
     for page in ("pages/4_Sample_votes.py", "pages/5_Failures.py", "pages/2_Pseudo_labels.py"):
         at = open_page(page, {"sample": one["id"]})
-        assert "cifar10 (train) is not on this machine" in words(at) + str([m.value for m in at.markdown])
+        assert "cifar10 (train) is not on this machine" in texts(at) + str([m.value for m in at.markdown])
 
 
 def test_home_opens_without_the_set(shipped: Shipped, open_app: Open) -> None:
@@ -321,4 +321,4 @@ def test_home_opens_without_the_set(shipped: Shipped, open_app: Open) -> None:
     )
     assert "`cifar10_train.parquet` and `cifar10_test.parquet`" in info and info.endswith(".")
     # no line on pictures where there are none
-    assert "The first test image of each" not in words(at)
+    assert "The first test image of each" not in texts(at)

@@ -41,7 +41,7 @@ def counts(data: dict[str, Any]) -> dict[str, int]:
     return {one["name"]: one["count"] for one in data["groups"]}
 
 
-def words(at: AppTest) -> str:
+def texts(at: AppTest) -> str:
     return " ".join(str(one.value) for kind in (at.markdown, at.caption, at.info) for one in kind)
 
 
@@ -94,7 +94,7 @@ def test_a_frozen_encoder_has_one_picture_and_is_said_to_be_one(
 ) -> None:
     bundle = full_bundle()
     frozen = "the encoder was frozen"
-    assert frozen not in words(open_page(PAGE, {"embeddings_method": "PCA"}))
+    assert frozen not in texts(open_page(PAGE, {"embeddings_method": "PCA"}))
     whole = Bundle.load(bundle, "cpu")
     epochs = load_file(bundle / "snapshots.safetensors")
     still = tmp_path / "still" / "snapshots.safetensors"
@@ -102,13 +102,13 @@ def test_a_frozen_encoder_has_one_picture_and_is_said_to_be_one(
     save_file(dict.fromkeys(epochs, epochs["epoch_000"]), still)
     with_parts(whole, whole.parts | {"snapshots.safetensors": still}).save(bundle)
     at = open_page(PAGE, {"embeddings_method": "PCA"})
-    assert not at.exception and frozen in words(at)
-    assert "One picture stands for all 6 epochs followed" in words(at)
+    assert not at.exception and frozen in texts(at)
+    assert "One picture stands for all 6 epochs followed" in texts(at)
     data = scatter_of(at, component_data)
     assert [one["name"] for one in data["frames"]] == ["every epoch"] and data["panels"] == []
     # there is nothing to choose
     assert "embeddings_panels" not in [one.key for one in at.segmented_control]
-    assert frozen not in words(
+    assert frozen not in texts(
         open_page(PAGE, {"embeddings_method": "PCA", "embeddings_view": "After training"})
     )
 
@@ -240,7 +240,7 @@ def test_the_sample_in_the_address_is_ringed_or_the_one_nearest_to_it(
     query = {"embeddings_view": "After training", "embeddings_method": "PCA"}
     at = open_page(PAGE, query | {"sample": "digits/test/00003"})
     data = scatter_of(at, component_data)
-    assert data["ids"][data["marked"]] == "digits/test/00003" and "not among these points" not in words(at)
+    assert data["ids"][data["marked"]] == "digits/test/00003" and "not among these points" not in texts(at)
     assert scatter_of(open_page(PAGE, query | {"sample": "nothing"}), component_data)["marked"] == -1
     # one of a set that is not drawn
     at = open_page(PAGE, query | {"sample": "digits/test/00003", "embeddings_sets": "test"})
@@ -252,7 +252,7 @@ def test_the_sample_in_the_address_is_ringed_or_the_one_nearest_to_it(
     wanted = one[ids["digits"].index("digits/test/00003")]
     x, wanted = x / np.linalg.norm(x, axis=1, keepdims=True), wanted / np.linalg.norm(wanted)
     assert data["ids"][data["marked"]] == ids["test"][((x - wanted) ** 2).sum(1).argmin()]
-    assert "`digits/test/00003`, is not among these points" in words(at)
+    assert "`digits/test/00003`, is not among these points" in texts(at)
 
 
 def test_pictures_come_in_sheets_and_lacking_ones_are_named(
@@ -280,10 +280,10 @@ def test_small_bundles_are_shown(
 def test_too_few_points_for_a_method_say_so(full_bundle: Put, open_page: Open) -> None:
     full_bundle(n_per_set=1)
     query = {"embeddings_view": "After training", "embeddings_sets": "digits"}
-    assert "1 images are too few for this method, which needs 6" in words(open_page(PAGE, query))
+    assert "1 images are too few for this method, which needs 6" in texts(open_page(PAGE, query))
     at = open_page(PAGE, query)
     at.multiselect(key="embeddings_sets").set_value([]).run()
-    assert not at.exception and "Choose at least one set" in words(at)
+    assert not at.exception and "Choose at least one set" in texts(at)
 
 
 def test_sd_outliers_of_test_images_have_a_name_of_their_own_and_keep_their_id(
@@ -340,11 +340,11 @@ def test_values_of_a_link_that_mean_nothing_are_harmless(
 
 def test_a_bundle_without_a_detector_says_what_would_be_here(full_bundle: Put, open_page: Open) -> None:
     full_bundle(detector=False)
-    text = words(open_page(PAGE))
+    text = texts(open_page(PAGE))
     assert "has no features" in text and "as points in feature space" in text
 
 
 def test_without_a_bundle_the_page_says_how_to_get_one(open_page: Open) -> None:
     at = open_page(PAGE)
-    assert "There is no trained network on this machine yet." in words(at)
+    assert "There is no trained network on this machine yet." in texts(at)
     assert "python -m sdviz run" in at.code[0].value

@@ -72,7 +72,7 @@ def picture(cell: dict[str, Any]) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(cell["src"].split(",", 1)[1]))))
 
 
-def words(at: AppTest) -> str:
+def texts(at: AppTest) -> str:
     return " | ".join(
         one.value for kind in ("markdown", "caption", "info", "success") for one in getattr(at, kind)
     )
@@ -95,13 +95,13 @@ def test_missed_and_alarms_are_numpys_worst_first(
     alarms = wrong(table, t, True)
     assert 0 < len(alarms) < 40
     assert [c["id"] for c in list_on_show(component_data(at))] == alarms["id"].tolist()
-    assert f"Threshold **{t:.4g}**" in words(at)
-    assert f"95.00 % of 40 held-out ID images pass, **{len(alarms)} false alarms**" in words(at)
+    assert f"Threshold **{t:.4g}**" in texts(at)
+    assert f"95.00 % of 40 held-out ID images pass, **{len(alarms)} false alarms**" in texts(at)
     counts = (table["total"] <= t).groupby(table["role"] == "validation").agg(["sum", "size"])
     n_id = (table["role"] == "id").sum()
     tested = f"{counts['sum'][False] - (n_id - len(alarms))} of {counts['size'][False] - n_id} test images"
     validation = f"{counts['sum'][True]} of {counts['size'][True]} validation images"
-    assert f"Of 160 OOD images **{(ood <= t).sum()} are missed**: {tested}, {validation}." in words(at)
+    assert f"Of 160 OOD images **{(ood <= t).sum()} are missed**: {tested}, {validation}." in texts(at)
     assert at.slider(key="failures_recall").value == 95.0
 
     # 2. one that lets 45 % of the OOD images through, from the link
@@ -117,7 +117,7 @@ def test_missed_and_alarms_are_numpys_worst_first(
     cells = list_on_show(component_data(at))
     for first in range(AT_ONCE, len(missed), AT_ONCE):
         at.button(key="failures_turn_1").click().run()
-        assert f"{first + 1} to {min(first + AT_ONCE, len(missed))} of {len(missed)}" in words(at)
+        assert f"{first + 1} to {min(first + AT_ONCE, len(missed))} of {len(missed)}" in texts(at)
         cells += list_on_show(component_data(at))
     assert [c["id"] for c in cells] == missed["id"].tolist()
     assert [c["small"] for c in cells] == [f"margin {m:#.3g}" for m in missed["margin"]]
@@ -156,7 +156,7 @@ def test_under_an_sd_outlier_stands_what_it_is_made_of(
     assert len(cells) == AT_ONCE
     for cell in cells:
         assert cell["text"] == f"outlier of {images.class_names[label[cell['id'].removesuffix('~0')]]}"
-    assert "of an SD outlier that of its source" in words(at)
+    assert "of an SD outlier that of its source" in texts(at)
 
 
 def test_filters_by_set_class_and_cluster(full_bundle: Full, open_page: Open, component_data: Read) -> None:
@@ -194,7 +194,7 @@ def test_filters_by_set_class_and_cluster(full_bundle: Full, open_page: Open, co
     other = sorted(set(here["cluster"]) - set(of_class["cluster"]))[0]
     at.selectbox(key="failures_f_cluster").select(other).run()
     assert list_on_show(component_data(at)) == []
-    assert "No failure has this class and this cluster" in words(at)
+    assert "No failure has this class and this cluster" in texts(at)
 
     # the link alone brings the same list; a set without classes has no class to choose
     at = open_page(FAILURES, {"t": repr(t), "f_cluster": cluster})
@@ -252,7 +252,7 @@ def test_the_slider_moves_the_threshold_for_every_page(full_bundle: Full, open_p
     t = threshold(table, 0.825)
     assert float(link(at, "t")) == t
     assert at.slider(key="failures_recall").value == 82.5
-    assert f"**{len(wrong(table, t, True))} false alarms**" in words(at)
+    assert f"**{len(wrong(table, t, True))} false alarms**" in texts(at)
     # another share that asks for the same threshold: 33 of 40 images are the fewest that are 81 % of them
     at.slider(key="failures_recall").set_value(81.0).run()
     assert float(link(at, "t")) == t
@@ -261,11 +261,11 @@ def test_the_slider_moves_the_threshold_for_every_page(full_bundle: Full, open_p
     at.switch_page("pages/6_Results.py").run()
     assert float(link(at, "t")) == t
     at.switch_page(FAILURES).run()
-    assert f"Threshold **{t:.4g}**" in words(at)
+    assert f"Threshold **{t:.4g}**" in texts(at)
     # back at 95 % the link is empty again
     at.slider(key="failures_recall").set_value(95.0).run()
     assert link(at, "t") == ""
-    assert f"Threshold **{threshold(table):.4g}**" in words(at)
+    assert f"Threshold **{threshold(table):.4g}**" in texts(at)
 
 
 @pytest.mark.parametrize("t", ["abc", "inf"])
@@ -281,7 +281,7 @@ def test_nonsense_in_the_link_is_harmless(full_bundle: Full, open_page: Open, t:
         "k": "q",
     }
     at = open_page(FAILURES, query)
-    assert f"Threshold **{threshold(table):.4g}**" in words(at)
+    assert f"Threshold **{threshold(table):.4g}**" in texts(at)
     assert at.segmented_control(key="failures_show").value == "missed"
     assert ["There is no image `no/such/1`" in one.value for one in at.main.warning[-1:]] == [True]
 
@@ -293,7 +293,7 @@ def test_nobody_judges_an_image_that_is_not_there(full_bundle: Full, open_page: 
     (line,) = [each.value for each in at.main.warning]
     assert f"There is no image `{one}` in this bundle" in line and "no longer" not in line
     assert not at.text_area and not [each for each in at.button if each.key == "failures_open_votes"]
-    assert "Grey stands in" not in words(at)
+    assert "Grey stands in" not in texts(at)
 
 
 def test_the_score_of_other_settings(full_bundle: Full, open_page: Open, component_data: Read) -> None:
@@ -302,7 +302,7 @@ def test_the_score_of_other_settings(full_bundle: Full, open_page: Open, compone
     table["total"] = table["distance"] + 0.3 * table["votes"]
     t = threshold(table)
     at = open_page(FAILURES, {"alpha": "0.3", "f_show": "alarms"})
-    assert f"Threshold **{t:.4g}**" in words(at)
+    assert f"Threshold **{t:.4g}**" in texts(at)
     assert [c["id"] for c in list_on_show(component_data(at))] == wrong(table, t, True)["id"].tolist()
 
 
@@ -354,7 +354,7 @@ def test_near_duplicates_are_those_of_brute_force(
             assert f"{near[row]:.3f}" == top["text"]
             assert bottom["alt"] == ids[nearest[row]]
         assert [c["id"] for c in shown] == [c["id"] for c in below]
-        says = words(at)
+        says = texts(at)
         assert f"{len(near):,} pairs, distances {near.min():.3f} to {near.max():.3f}" in says
         assert f"median {np.median(near):.3f}" in says
         if which == "test":
@@ -384,14 +384,14 @@ def test_next_and_previous_go_through_the_list(
     ids = missed["id"].tolist()
     at = open_page(FAILURES, {"t": repr(t)})
     assert at.button(key="failures_previous").disabled
-    assert "1 of 160 in this list" in words(at)
+    assert "1 of 160 in this list" in texts(at)
     at.button(key="failures_next").click().run()
     assert link(at, "sample") == ids[1]
     at.button(key="failures_next").click().run()
     assert link(at, "sample") == ids[2]
     at.button(key="failures_previous").click().run()
     assert link(at, "sample") == ids[1]
-    assert "2 of 160 in this list" in words(at)
+    assert "2 of 160 in this list" in texts(at)
     assert [c["id"] for c in list_on_show(component_data(at)) if c["chosen"]] == [ids[1]]
     # what is said of it
     row = missed.iloc[1]
@@ -404,7 +404,7 @@ def test_next_and_previous_go_through_the_list(
     assert pair["cells"][1]["alt"] == rows["id"][rows["role"] == "id"].to_numpy()[d.argmin()]
     assert f"distance {d.min():.3f}" in pair["cells"][1]["small"]
     held_out = table["total"][table["role"] == "id"].to_numpy()
-    says = words(at)
+    says = texts(at)
     assert f"**Missed OOD** (near-OOD): score **{row['total']:.4g}**" in says or row["role"] != "near"
     assert f"{row['margin']:#.3g} below the threshold {t:.4g}" in says
     assert f"More OOD than {100 * (held_out < row['total']).mean():.1f} % of held-out ID" in says
@@ -412,7 +412,7 @@ def test_next_and_previous_go_through_the_list(
     # the last one of a list of more than one page: no next, and the page that it is on
     at = open_page(FAILURES, {"t": repr(t), "sample": ids[-1]})
     assert at.button(key="failures_next").disabled
-    assert "160 of 160 in this list" in words(at)
+    assert "160 of 160 in this list" in texts(at)
     assert list_on_show(component_data(at))[-1]["id"] == ids[-1]
 
 
@@ -432,7 +432,7 @@ def test_a_verdict_and_a_note_are_kept_and_exported(
     text = 'looks like a ring, "round" # one\nsecond line'
 
     at = open_page(FAILURES, {"t": repr(t)})
-    assert "None yet on this bundle's images" in words(at)
+    assert "None yet on this bundle's images" in texts(at)
     assert not (tmp_path / "sdviz_runs" / "notes.sqlite").exists()
     (pills,) = [one for one in at.get("button_group") if one.label == "Verdict"]
     pills.set_value("label wrong").run()
@@ -491,8 +491,8 @@ def test_notes_that_cannot_be_read_leave_the_page(full_bundle: Full, open_page: 
     full_bundle()
     (tmp_path / "sdviz_runs" / "notes.sqlite").write_bytes(b"no database, for sure" * 100)
     at = open_page(FAILURES, {"f_show": "alarms"})
-    assert "notes.sqlite cannot be read" in words(at)
-    assert "Traceback" not in words(at)
+    assert "notes.sqlite cannot be read" in texts(at)
+    assert "Traceback" not in texts(at)
 
 
 # --- bundles that lack parts ----------------------------------------------------------------------
@@ -500,16 +500,16 @@ def test_notes_that_cannot_be_read_leave_the_page(full_bundle: Full, open_page: 
 
 def test_without_a_bundle(open_page: Open) -> None:
     at = open_page(FAILURES)
-    assert "There is no trained network on this machine yet" in words(at)
-    assert "every OOD image that the detector let through" in words(at)
+    assert "There is no trained network on this machine yet" in texts(at)
+    assert "every OOD image that the detector let through" in texts(at)
     assert "python -m sdviz run" in at.code[0].value
 
 
 def test_without_a_detector(full_bundle: Full, open_page: Open) -> None:
     full_bundle(detector=False)
     at = open_page(FAILURES)
-    assert "This bundle has no detector" in words(at)
-    assert "every OOD image that the detector let through" in words(at)
+    assert "This bundle has no detector" in texts(at)
+    assert "every OOD image that the detector let through" in texts(at)
     assert at.code[0].value
     assert not at.get("bidi_component") and not at.metric
 
@@ -531,13 +531,13 @@ def test_few_sets_and_few_images(
             at.query_params["f_show"] = kind
             at.run()
             assert not at.exception
-            assert f"Threshold **{now:.4g}**" in words(at)
+            assert f"Threshold **{now:.4g}**" in texts(at)
             found = wrong(table, now, kind == "alarms")
             assert [c["id"] for c in list_on_show(component_data(at))] == found["id"].tolist()[:AT_ONCE]
             if kind == "missed" and not sets:
-                assert "has no OOD set with scores" in words(at)
+                assert "has no OOD set with scores" in texts(at)
             elif not len(found):
-                assert ("No false alarm" if kind == "alarms" else "Nothing missed") in words(at)
+                assert ("No false alarm" if kind == "alarms" else "Nothing missed") in texts(at)
     at.query_params["f_show"] = "pairs"
     at.run()
     assert not at.exception
@@ -545,7 +545,7 @@ def test_few_sets_and_few_images(
     if not sets:
         assert at.selectbox(key="failures_pairs").value == "outliers-source"
     else:
-        assert f"{n} pairs, distances" in words(at) or n == 1
+        assert f"{n} pairs, distances" in texts(at) or n == 1
 
 
 def test_images_that_are_not_on_this_machine(full_bundle: Full, open_page: Open, component_data: Read) -> None:
@@ -562,8 +562,8 @@ def test_images_that_are_not_on_this_machine(full_bundle: Full, open_page: Open,
     assert [c["id"] for c in cells] == expected[:AT_ONCE]
     assert np.unique(picture(cells[0])).size == 1
     assert {c["text"] for c in cells} == {"digits"}
-    assert "Grey stands in for pictures: cifar10 (test) is not on this machine: `python" in words(at)
-    assert words(at).count("`python -m sdviz download cifar10` fetches it.") >= 1
+    assert "Grey stands in for pictures: cifar10 (test) is not on this machine: `python" in texts(at)
+    assert texts(at).count("`python -m sdviz download cifar10` fetches it.") >= 1
     assert at.selectbox(key="failures_f_class").disabled
     groups = at.dataframe[-1].value
     assert groups["group"].tolist() == ["no class known"] and groups["images"].tolist() == [40]

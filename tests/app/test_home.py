@@ -57,9 +57,9 @@ def test_home_calls_clusters_clusters(shipped: Shipped, open_app: Open) -> None:
 
 def test_home_names_bundle_data_and_device(shipped: Shipped, open_app: Open) -> None:
     shipped()
-    words = " ".join(c.value for c in open_app().caption)
+    texts = " ".join(c.value for c in open_app().caption)
     for expected in ("`tiny`", "labels from ground truth", "`shapes-novel`", "`digits`", "CPU (1 thread)"):
-        assert expected in words
+        assert expected in texts
 
 
 def test_the_button_leads_into_the_lab(shipped: Shipped, open_app: Open) -> None:

@@ -36,7 +36,7 @@ def main_grid(data_of_components: list[dict[str, Any]]) -> dict[str, Any]:
     return grid
 
 
-def words(at: AppTest) -> str:
+def texts(at: AppTest) -> str:
     return " | ".join(c.value for c in at.caption)
 
 
@@ -69,10 +69,10 @@ def test_moving_s_changes_picture_and_caption_and_going_back_costs_nothing(
     shipped()
     at = open_app(LAB)
     before = main_grid(component_data(at))["cells"][6]["src"]
-    assert "S = 100 (σ 0.34)" in words(at)
+    assert "S = 100 (σ 0.34)" in texts(at)
     at.slider(key="S").set_value(150).run()
     assert not at.exception
-    assert "S = 150 (σ 0.52)" in words(at)
+    assert "S = 150 (σ 0.52)" in texts(at)
     assert main_grid(component_data(at))["cells"][6]["src"] != before
     made = made_count["asked"]
     assert made > 0
@@ -85,10 +85,10 @@ def test_w_counts_and_w_0_makes_one_call_a_step(shipped: Shipped, open_app: Open
     shipped()
     at = open_app(LAB)
     before = main_grid(component_data(at))["cells"][6]["src"]
-    assert "2 network calls, 4 evaluations" in words(at)
+    assert "2 network calls, 4 evaluations" in texts(at)
     at.slider(key="w").set_value(0.0).run()
     assert main_grid(component_data(at))["cells"][6]["src"] != before
-    assert "2 network calls, 2 evaluations" in words(at)
+    assert "2 network calls, 2 evaluations" in texts(at)
 
 
 def test_s_0_is_the_original(shipped: Shipped, open_app: Open, component_data: Read) -> None:
@@ -132,7 +132,7 @@ def test_the_url_restores_the_view(shipped: Shipped, open_app: Open, component_d
     assert at.slider(key="S").value == 150
     assert at.slider(key="w").value == 3.5
     assert at.selectbox(key="target").value == "star"
-    assert "DPM-Solver++(2M), 4 network calls" in words(at)
+    assert "DPM-Solver++(2M), 4 network calls" in texts(at)
     grid = main_grid(component_data(at))
     again = main_grid(component_data(open_app(LAB, query)))
     assert [c["src"] for c in grid["cells"]] == [c["src"] for c in again["cells"]]
@@ -184,7 +184,7 @@ def test_what_the_link_asks_for_in_vain_is_said(
 def test_an_interval_given_backwards_is_turned_round(shipped: Shipped, open_app: Open) -> None:
     shipped()
     at = open_app(LAB, {"interval": ["0.3", "0.1"]})
-    assert "only for σ 0.1 to 0.3" in words(at)
+    assert "only for σ 0.1 to 0.3" in texts(at)
 
 
 def test_a_bundle_that_is_not_there_is_said(shipped: Shipped, open_app: Open) -> None:
@@ -213,7 +213,7 @@ def test_a_good_link_is_taken_without_a_word(shipped: Shipped, open_app: Open) -
         },
     )
     assert refusal(at) == ""
-    assert "S = 65 (σ 0.22), w = -0.5, DDIM, 7 network calls" in words(at)
+    assert "S = 65 (σ 0.22), w = -0.5, DDIM, 7 network calls" in texts(at)
 
 
 def test_the_link_names_the_image_in_focus(shipped: Shipped, open_app: Open, component_data: Read) -> None:
@@ -221,10 +221,10 @@ def test_the_link_names_the_image_in_focus(shipped: Shipped, open_app: Open, com
     at = open_app(LAB, {"n": "4", "focus": "3", "view": "Trajectory"})
     grid = main_grid(component_data(at))
     assert [i for i, cell in enumerate(grid["cells"]) if cell["chosen"]] == [2, 6]
-    assert "About image 3 of 4" in words(at)
+    assert "About image 3 of 4" in texts(at)
     # the image in focus has gone: the first is, and the address says so
     at.slider(key="n").set_value(2).run()
-    assert "About image 1 of 2" in words(at)
+    assert "About image 1 of 2" in texts(at)
     assert "focus" not in at.query_params
 
 
@@ -381,10 +381,10 @@ def test_the_same_file_twice_is_shown_once_and_said(
     named = [("a.png", one), ("b.png", one), ("c.png", other), ("d.png", b"none"), ("e.png", b"none")]
     at.file_uploader[0].set_value([(name, blob, "image/png") for name, blob in named]).run()
     assert main_grid(component_data(at))["columns"] == 2
-    assert "1 file of yours, byte for byte the same as another, shown once." in words(at)
+    assert "1 file of yours, byte for byte the same as another, shown once." in texts(at)
     assert len(at.error) == 2
     at.file_uploader[0].set_value([("a.png", one, "image/png")]).run()
-    assert "byte for byte" not in words(at)
+    assert "byte for byte" not in texts(at)
 
 
 def test_uploads_survive_a_visit_to_another_page(
@@ -393,10 +393,10 @@ def test_uploads_survive_a_visit_to_another_page(
     shipped()
     at = open_app(LAB, {"data": "your own upload"})
     at.file_uploader[0].set_value([("a.png", _png((40, 40)), "image/png")]).run()
-    assert "kept from before" not in words(at)
+    assert "kept from before" not in texts(at)
     before = main_grid(component_data(at))["cells"]
     leave_and_return(at)
-    assert "1 uploaded picture kept from before." in words(at)
+    assert "1 uploaded picture kept from before." in texts(at)
     assert main_grid(component_data(at))["cells"] == before
     # another set and back, then one more picture, which comes first
     at.selectbox(key="data").select("digits").run()
@@ -407,7 +407,7 @@ def test_uploads_survive_a_visit_to_another_page(
     assert grid["cells"][1]["src"] == before[0]["src"]
     at.button(key="clear_uploads").click().run()
     assert main_grid(component_data(at))["columns"] == 1
-    assert "kept from before" not in words(at)
+    assert "kept from before" not in texts(at)
     # taken out of the uploader by hand is gone for good
     at.file_uploader[0].set_value([]).run()
     assert "Drop pictures" in at.info[0].value
@@ -529,8 +529,8 @@ def test_the_words_below_the_strip_promise_no_more_than_the_count_above(
         )
         at.run()
         assert at.metric[0].value == f"{changed} of 1"
-        assert ("Watch the object go" in words(at)) == bool(changed)
-        assert ("still calls 1 of 1 outlier what the original is" in words(at)) == (not changed)
+        assert ("Watch the object go" in texts(at)) == bool(changed)
+        assert ("still calls 1 of 1 outlier what the original is" in texts(at)) == (not changed)
 
 
 def test_the_curve_marks_todays_s(shipped: Shipped, open_app: Open) -> None:
@@ -548,8 +548,8 @@ def test_two_people_at_once_get_their_own_pictures(
     one, two = open_app(LAB, {"draw": "1", "n": "2"}), open_app(LAB, {"draw": "2", "n": "2"})
     one.slider(key="S").set_value(50).run()
     two.slider(key="S").set_value(150).run()
-    assert "S = 50 " in words(one)
-    assert "S = 150 " in words(two)
+    assert "S = 50 " in texts(one)
+    assert "S = 150 " in texts(two)
     ids = [{c["alt"] for c in main_grid(component_data(at))["cells"][:2]} for at in (one, two)]
     assert not ids[0] & ids[1]
 
@@ -615,7 +615,7 @@ def test_the_interval_stands_in_the_captions_and_w_minus_1_tells_nothing(
     grid = main_grid(component_data(at))
     assert [grid["cells"][1]["text"], grid["cells"][2]["text"]] == ["told nothing", "told nothing"]
     at.slider(key="interval").set_value((0.1, 0.3)).run()
-    assert "only for σ 0.1 to 0.3" in words(at)
+    assert "only for σ 0.1 to 0.3" in texts(at)
 
 
 def test_controls_keep_their_values_while_an_upload_is_awaited(shipped: Shipped, open_app: Open) -> None:

@@ -74,7 +74,7 @@ def test_another_bundle_drops_an_image_that_nobody_knows(full_bundle: Full, open
 
 
 @pytest.mark.parametrize(
-    ("query", "words"),
+    ("query", "texts"),
     [
         ({"k": "999999"}, "k = `999999` (here: a whole number from 1 to 50)"),
         ({"k": "-7"}, "k = `-7`"),
@@ -89,12 +89,12 @@ def test_another_bundle_drops_an_image_that_nobody_knows(full_bundle: Full, open
     ],
 )
 def test_settings_that_cannot_be_are_named_and_the_bundles_own_stand(
-    query: dict[str, str], words: str, full_bundle: Full, open_page: Open
+    query: dict[str, str], texts: str, full_bundle: Full, open_page: Open
 ) -> None:
     full_bundle()
     at = open_page(VOTES, query)
-    assert words in refusal(at)
-    assert all(link(at, key) == "" for key in query if f"{key} =" in words)
+    assert texts in refusal(at)
+    assert all(link(at, key) == "" for key in query if f"{key} =" in texts)
     assert at.slider(key="votes_k").value == 10 and at.number_input(key="votes_alpha").value == 0.01
 
 

@@ -54,7 +54,7 @@ def known(table: pd.DataFrame) -> np.ndarray:
     return np.array(train.class_names)[train.labels[[row[one] for one in table["id"]]]]
 
 
-def words(at: AppTest) -> str:
+def texts(at: AppTest) -> str:
     return " | ".join(
         one.value for kind in ("markdown", "caption", "info", "success", "error") for one in getattr(at, kind)
     )
@@ -98,8 +98,8 @@ def test_sizes_confidences_and_who_is_surest(full_bundle: Full, open_page: Open,
     sizes = np.bincount(table["label"], minlength=10)
     assert sizes[9] == 0
     sure = 100 * (table["confidence"] >= 0.99).mean()
-    assert f"240 training images in 10 clusters, labels from SCAN: 0 to {sizes.max()} images each" in words(at)
-    assert f"at least 99 % sure of {sure:.1f} % of them" in words(at)
+    assert f"240 training images in 10 clusters, labels from SCAN: 0 to {sizes.max()} images each" in texts(at)
+    assert f"at least 99 % sure of {sure:.1f} % of them" in texts(at)
 
     # 1. a row for each cluster: the surest four, the least sure four
     (grid,) = [g for g in component_data(at) if g["row_names"]]
@@ -145,7 +145,7 @@ def test_sizes_confidences_and_who_is_surest(full_bundle: Full, open_page: Open,
 
     # 4. the empty one, by its link
     at = open_page(LABELS, {"cluster": "9"})
-    assert f"No training image is in the cluster {names[9]}" in words(at)
+    assert f"No training image is in the cluster {names[9]}" in texts(at)
 
 
 def test_known_classes_are_behind_a_switch_and_equal_scipys(
@@ -183,7 +183,7 @@ def test_known_classes_are_behind_a_switch_and_equal_scipys(
     assert np.array_equal(numbers(heat["z"]), counts[:, order])
     assert np.trace(numbers(heat["z"])[:9, :9]) == counts[rows, columns].sum()
     wrong = len(table) - counts[rows, columns].sum()
-    assert f"{wrong} of 240 images are in a cluster that is not matched to their class" in words(at)
+    assert f"{wrong} of 240 images are in a cluster that is not matched to their class" in texts(at)
     of = dict(zip(table["id"], classes, strict=True))
     cells = [c for g in component_data(at) for c in g["cells"] if c["id"]]
     assert len(cells) > 10 and all(c["small"] == f"is {of[c['id']]}" for c in cells)
@@ -201,14 +201,14 @@ def test_the_cluster_of_an_image_is_found(full_bundle: Full, open_page: Open, co
     place = here["id"].tolist().index(row["id"]) + 1
     assert (
         f"{row['id']}: cluster **{names[row['label']]}**, {100 * row['confidence']:.2f} % sure: "
-        f"place {place} of {len(here)} in its cluster" in words(at)
+        f"place {place} of {len(here)} in its cluster" in texts(at)
     )
     # 2. any other image: the clusterer is asked
     for source, split in (("shapes", "test"), ("digits", "test")):
         one = data.load(source, split, limit=1)
         at.text_input(key="pseudo_labels_find").set_value(str(one.ids[0])).run()
         label, confidence = Bundle.load(folder, "cpu").pseudo_label(one.images)
-        assert f"cluster **{names[label[0]]}**, {100 * confidence[0]:.2f} % sure: the clusterer" in words(at)
+        assert f"cluster **{names[label[0]]}**, {100 * confidence[0]:.2f} % sure: the clusterer" in texts(at)
         (found,) = [g for g in component_data(at) if len(g["cells"]) == 1]
         assert np.array_equal(picture(found["cells"][0]), one.images[0])
     # 3. none, one of a set that is not here, and close
@@ -219,19 +219,19 @@ def test_the_cluster_of_an_image_is_found(full_bundle: Full, open_page: Open, co
     ):
         at.text_input(key="pseudo_labels_find").set_value(wanted).run()
         assert not at.exception
-        assert why in words(at)
+        assert why in texts(at)
         assert at.button(key="pseudo_labels_open_votes").disabled
         # what nobody has found is no sample of any page
         assert link(at, "sample") == ""
     at.button(key="pseudo_labels_close").click().run()
     assert link(at, "sample") == ""
-    assert "not found" not in words(at) and at.text_input(key="pseudo_labels_find").value == ""
+    assert "not found" not in texts(at) and at.text_input(key="pseudo_labels_find").value == ""
     # an empty field closes it as well
     for wanted in ("no such image", row["id"]):
         at.text_input(key="pseudo_labels_find").set_value(wanted).run()
         assert at.button(key="pseudo_labels_close")
         at.text_input(key="pseudo_labels_find").set_value("").run()
-        assert link(at, "sample") == "" and "not found" not in words(at)
+        assert link(at, "sample") == "" and "not found" not in texts(at)
     # 4. the sample of another page is there on arrival, and goes on to Sample votes
     at = open_page(LABELS, {"sample": row["id"]})
     at.button(key="pseudo_labels_open_votes").click().run()
@@ -255,7 +255,7 @@ def test_an_upload_gets_its_cluster(full_bundle: Full, open_page: Open, componen
     (cell,) = [c for g in component_data(at) for c in g["cells"] if c["alt"].startswith("upload/")]
     assert cell["text"] == class_names(folder)[label[0]]
     assert cell["small"] == f"{100 * confidence[0]:.1f} % sure"
-    assert "bad.png" in words(at)
+    assert "bad.png" in texts(at)
 
 
 @pytest.mark.parametrize(
@@ -275,10 +275,10 @@ def test_which_class_a_cluster_often_is_stands_behind_the_switch_on_every_page(
     manifest["class_names"] = [f"cluster {i}, often {name}" for i, name in enumerate(manifest["class_names"])]
     (folder / "bundle.json").write_text(json.dumps(manifest))
     at = open_page(page, query)
-    shown = str(component_data(at)) + words(at) + str([one.options for one in at.selectbox])
+    shown = str(component_data(at)) + texts(at) + str([one.options for one in at.selectbox])
     assert ", often " not in shown and "cluster" in shown
     at = open_page(page, query | {"truth": "1"})
-    shown = str(component_data(at)) + words(at) + str([one.options for one in at.selectbox])
+    shown = str(component_data(at)) + texts(at) + str([one.options for one in at.selectbox])
     assert ", often " in shown
     # it goes along to the next page
     assert link(at, "truth") == "1"
@@ -311,7 +311,7 @@ def test_a_name_is_kept_next_to_the_bundle_and_shown_everywhere(
     options = failures.selectbox(key="failures_f_cluster").options
     assert "plus sign" in options and names[2] not in options
     votes = open_page("pages/4_Sample_votes.py", {"sample": str(scores["id"][0])})
-    told = json.dumps(component_data(votes)) + words(votes) + str([one.to_dict() for one in bars(votes)])
+    told = json.dumps(component_data(votes)) + texts(votes) + str([one.to_dict() for one in bars(votes)])
     assert "plus sign" in told
     query = {"embeddings_view": "After training", "embeddings_method": "PCA", "embeddings_colour": "cluster"}
     points = open_page("pages/3_Embeddings.py", query)
@@ -320,7 +320,7 @@ def test_a_name_is_kept_next_to_the_bundle_and_shown_everywhere(
 
     # 3. another cluster's name is refused, and said; the bundle's own comes back
     at.text_input(key="pseudo_labels_name").set_value(names[4]).run()
-    assert f"another cluster is called '{names[4]}' already" in words(at)
+    assert f"another cluster is called '{names[4]}' already" in texts(at)
     assert at.selectbox(key="pseudo_labels_cluster").options[3] == "plus sign"
     at.button(key="pseudo_labels_own_name").click().run()
     assert at.selectbox(key="pseudo_labels_cluster").options[1:] == names
@@ -348,7 +348,7 @@ def test_one_training_image(full_bundle: Full, open_page: Open, component_data: 
     change_table(folder, "pseudo_labels.parquet", lambda table: table[:1])
     one = pd.read_parquet(folder / "pseudo_labels.parquet").iloc[0]
     at = open_page(LABELS, {"truth": "1"})
-    assert "1 training image in 10 clusters" in words(at)
+    assert "1 training image in 10 clusters" in texts(at)
     (grid,) = [g for g in component_data(at) if g["row_names"]]
     assert [c["id"] for c in grid["cells"] if c["id"]] == [one["id"]]
     assert at.metric[0].value == "100.00%"
@@ -365,9 +365,9 @@ def test_images_that_are_not_on_this_machine(full_bundle: Full, open_page: Open,
         lambda table: table.assign(id=table["id"].str.replace("shapes/train/", "cifar10/train/")),
     )
     at = open_page(LABELS, {"truth": "1"})
-    assert "Grey stands in for pictures: cifar10 (train) is not on this machine: `python" in words(at)
-    assert words(at).count("`python -m sdviz download cifar10` fetches it.") == 1
-    assert "No class of a training image is known on this machine" in words(at)
+    assert "Grey stands in for pictures: cifar10 (train) is not on this machine: `python" in texts(at)
+    assert texts(at).count("`python -m sdviz download cifar10` fetches it.") == 1
+    assert "No class of a training image is known on this machine" in texts(at)
     assert not at.metric
     (grid,) = [g for g in component_data(at) if g["row_names"]]
     assert np.unique(picture(grid["cells"][0])).size == 1
@@ -375,13 +375,13 @@ def test_images_that_are_not_on_this_machine(full_bundle: Full, open_page: Open,
 
 def test_without_a_bundle_and_without_clusters(shipped: Callable[..., Path], open_page: Open) -> None:
     at = open_page(LABELS)
-    assert "There is no trained network on this machine yet" in words(at)
-    assert "each cluster of the training images" in words(at)
+    assert "There is no trained network on this machine yet" in texts(at)
+    assert "each cluster of the training images" in texts(at)
     # a bundle that only makes outliers
     shipped()
     at = open_page(LABELS)
-    assert "This bundle has no pseudo_labels.parquet" in words(at)
-    assert "each cluster of the training images" in words(at)
+    assert "This bundle has no pseudo_labels.parquet" in texts(at)
+    assert "each cluster of the training images" in texts(at)
     assert at.code[0].value
 
 
@@ -391,4 +391,4 @@ def test_nonsense_in_the_link_is_harmless(full_bundle: Full, open_page: Open, cl
     at = open_page(LABELS, {"cluster": cluster, "truth": "maybe", "sample": "*[x](y)*"})
     assert at.selectbox(key="pseudo_labels_cluster").value == -1
     assert not at.toggle(key="pseudo_labels_truth").value
-    assert "not found" in words(at)
+    assert "not found" in texts(at)

@@ -82,7 +82,7 @@ def show(at: AppTest, view: str) -> AppTest:
     return at
 
 
-def words(at: AppTest) -> str:
+def texts(at: AppTest) -> str:
     return " | ".join(
         one.value for kind in ("markdown", "caption", "info", "warning") for one in getattr(at, kind)
     )
@@ -210,7 +210,7 @@ def test_every_metric_is_the_reports_and_scikit_learns(
     ):
         assert tile.label == f"{'mean AUROC' if role == 'far-OOD' else 'AUROC'}, {role}"
         assert float(tile.value.removesuffix(" %")) == pytest.approx(value, abs=ROUNDED)
-    assert "from report.json" in words(at)
+    assert "from report.json" in texts(at)
     # the file has them in full
     rows = csv_of(files, "sdviz-metrics.csv")
     for name in SETS:
@@ -248,7 +248,7 @@ def test_metrics_under_other_settings(full_bundle: Full, open_page: Open) -> Non
     folder = full_bundle(blend=BLEND)
     # 1. another alpha: distance and votes are those that were measured
     at = open_page(RESULTS, {"alpha": "0.3", "results_view": "Metrics"})
-    assert "computed now for these settings" in words(at)
+    assert "computed now for these settings" in texts(at)
     by = {mode: columns_of(folder, mode) for mode in ("distance", "votes")}
     both = {name: by["distance"][name] + 0.3 * by["votes"][name] for name in by["votes"]}
     expected = {
@@ -269,7 +269,7 @@ def test_metrics_under_other_settings(full_bundle: Full, open_page: Open) -> Non
                 assert float(row[3][0]) == pytest.approx(auroc, abs=0.006), (query, row[0])
     # the bundle's own again
     at.button(key="results_own").click().run()
-    assert "from report.json" in words(at)
+    assert "from report.json" in texts(at)
     assert (link(at, "k"), link(at, "alpha"), link(at, "unit")) == ("", "", "")
 
 
@@ -373,8 +373,8 @@ def test_roc_and_precision_recall_are_scikit_learns(full_bundle: Full, open_page
 
 def test_without_a_bundle(open_page: Open) -> None:
     at = open_page(RESULTS)
-    assert "There is no trained network on this machine yet" in words(at)
-    assert "how far the scores of ID and OOD images lie apart" in words(at)
+    assert "There is no trained network on this machine yet" in texts(at)
+    assert "how far the scores of ID and OOD images lie apart" in texts(at)
     assert "python -m sdviz run" in at.code[0].value
 
 
@@ -389,11 +389,11 @@ def test_without_a_detector(full_bundle: Full, open_page: Open) -> None:
     at = open_page(RESULTS)
     for view in VIEWS:
         show(at, view)
-        assert "Traceback" not in words(at)
+        assert "Traceback" not in texts(at)
         if view in ("S x w", "Paper's tables", "Compare"):
             continue
-        assert "has no detector" in words(at) or "bundle has no" in words(at), view
-        assert "how far the scores of ID and OOD images lie apart" in words(at), view
+        assert "has no detector" in texts(at) or "bundle has no" in texts(at), view
+        assert "how far the scores of ID and OOD images lie apart" in texts(at), view
         assert at.code[0].value
 
 
@@ -410,7 +410,7 @@ def test_one_set_and_one_sample_a_set(full_bundle: Full, open_page: Open, compon
             check_metrics(tables(at)[0], {"digits": expected})
             assert "mean of" not in str(tables(at))
         if view == "k x α":
-            assert "This bundle has no validation set" in words(at)
+            assert "This bundle has no validation set" in texts(at)
             assert not at.get("plotly_chart")
 
 
@@ -435,7 +435,7 @@ def test_nonsense_in_the_link_is_harmless(full_bundle: Full, open_page: Open, vi
     query = {"results_view": view, "t": "abc", "k": "q", "alpha": "-3", "unit": "7", "results_axis": "y"}
     at = open_page(RESULTS, query)
     assert at.segmented_control(key="results_view").value == ("Histogram" if view == "x" else view)
-    assert "Traceback" not in words(at)
+    assert "Traceback" not in texts(at)
 
 
 # --- controls and maps ----------------------------------------------------------------------------
@@ -462,7 +462,7 @@ def put_controls(manifest: dict[str, Any], report: dict[str, Any]) -> None:
 def test_controls_stand_next_to_the_method(full_bundle: Full, open_page: Open, files: Files) -> None:
     folder = full_bundle(blend=BLEND)
     at = open_page(RESULTS, {"results_view": "Controls"})
-    assert "This bundle was measured without controls" in words(at)
+    assert "This bundle was measured without controls" in texts(at)
     change_papers(folder, put_controls)
     at = open_page(RESULTS, {"results_view": "Controls"})
     report = report_of(folder)
@@ -510,11 +510,11 @@ def test_the_map_over_k_and_alpha_is_of_the_validation_set(
         return z
 
     z = check("shapes-novel-val")
-    assert "on shapes-novel-val (validation) against held-out ID images" in words(at)
+    assert "on shapes-novel-val (validation) against held-out ID images" in texts(at)
     # how much of a difference is noise, and where the settings in force stand
     low, high = report_of(folder)["results"]["shapes-novel-val"]["modes"]["both"]["auroc_interval"]
     told = f"{100 * low:.2f} to {100 * high:.2f} % on shapes-novel-val, {100 * (high - low):.1f} points"
-    assert told in words(at)
+    assert told in texts(at)
 
     def framed() -> set[tuple[str, str]]:
         chart = json.loads(at.get("plotly_chart")[0].proto.spec)
@@ -528,7 +528,7 @@ def test_the_map_over_k_and_alpha_is_of_the_validation_set(
     k, alpha = (1, 2, 5, 10, 20, 50)[j], (0.0, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)[i]
     button = at.button(key="results_take_best")
     assert button.label == f"Use k = {k}, α = {alpha:g} on every page"
-    assert f"The highest here: {z.max():.2f} %. In force: k = 10, α = 0.01, the bundle's own" in words(at)
+    assert f"The highest here: {z.max():.2f} %. In force: k = 10, α = 0.01, the bundle's own" in texts(at)
     button.click().run()
     assert (link(at, "k"), link(at, "alpha"), link(at, "t")) == (str(k), f"{alpha:g}", "")
     assert at.button(key="results_take_best").disabled
@@ -555,7 +555,7 @@ def test_the_map_over_recipes_holds_means_of_runs(full_bundle: Full, open_page: 
     first = full_bundle("a", blend=BLEND)
     change_papers(first, recipe(100, 2.0, 0))
     at = open_page(RESULTS, {"results_view": "S x w"})
-    assert "Of 1 bundle on this machine 1 counts here, with 1 recipe: this one." in words(at)
+    assert "Of 1 bundle on this machine 1 counts here, with 1 recipe: this one." in texts(at)
     assert at.code[0].value.startswith(
         "python -m sdviz run configs/shapes.yaml --from RUN --set outliers.start_"
     )
@@ -591,8 +591,8 @@ def test_the_map_over_recipes_holds_means_of_runs(full_bundle: Full, open_page: 
             ["200", "4", f"{mean(third, *names):.2f}", "", "1"],  # no ± of one run, nor a word for none
         ]
         assert bool(at.warning) == is_test
-        assert "up to 2 seeds in a cell" in words(at)
-        assert "1 other bundle on shapes left out" in words(at)
+        assert "up to 2 seeds in a cell" in texts(at)
+        assert "1 other bundle on shapes left out" in texts(at)
 
 
 # --- the paper's tables ---------------------------------------------------------------------------
@@ -625,8 +625,8 @@ def test_the_papers_tables_stand_alone_without_a_cifar10_bundle(
     assert [first["SSD", column][0] for column in ("CIFAR-100", "SVHN", "LSUN")] == ["89.6", "", ""]
     assert second["w = 3", "S = 150"][0] == "98.0"
     assert third["FID of the outliers", "S = 200"][0] == "7.59"
-    assert "Yoon et al.; ID is CIFAR-10" in words(at)
-    assert "No bundle on this machine was trained on `cifar10`" in words(at)
+    assert "Yoon et al.; ID is CIFAR-10" in texts(at)
+    assert "No bundle on this machine was trained on `cifar10`" in texts(at)
     rows = csv_of(files, "sdviz-table-1.csv")
     assert set(rows["ours"]) == {""} and rows["paper"].iloc[-3:].tolist() == ["98.2", "", ""]
 
@@ -764,7 +764,7 @@ def test_the_report_is_one_file_with_everything(full_bundle: Full, open_page: Op
     scores = columns_of(folder)
     t = float(np.quantile(scores["digits"], 0.3))
     at = open_page(RESULTS, {"results_view": "Report", "t": repr(t)})
-    assert f"threshold {t:.6g}" in words(at)
+    assert f"threshold {t:.6g}" in texts(at)
     digest = sha256(folder / MANIFEST)
     page = files[f"sdviz-report-full-{digest[:8]}.html"]()
 

@@ -119,7 +119,7 @@ def threshold(known: np.ndarray) -> float:
 # --- what the page says ---------------------------------------------------------------------------
 
 
-def words(at: AppTest) -> str:
+def texts(at: AppTest) -> str:
     kinds = ("markdown", "caption", "info", "error")
     return " | ".join(one.value for kind in kinds for one in getattr(at, kind))
 
@@ -231,7 +231,7 @@ def test_scored_images_show_their_row_of_the_table(
         assert verdict(at).endswith(truth)
         seen.add(truth)
         side = f"{abs(row['total'] - t):.4f} {'above' if above else 'below'}"
-        assert f"score of **{row['total']:.4f}** is {side} the threshold of **{t:.4f}** that 95 %" in words(at)
+        assert f"score of **{row['total']:.4f}** is {side} the threshold of **{t:.4f}** that 95 %" in texts(at)
         # 4. its place in each set
         assert places(at) == {
             titles[str(name)]: f"{100 * (part['total'] < row['total']).mean():.1f} %"
@@ -243,9 +243,9 @@ def test_scored_images_show_their_row_of_the_table(
         (i,) = np.flatnonzero(images.ids == row["id"])
         (cell,) = grids(at, component_data)["picture"]
         assert np.array_equal(picture(cell), images.images[i])
-        assert titles[row["set"]] in words(at)
+        assert titles[row["set"]] in texts(at)
         if row["label"] >= 0:
-            assert f"class: {images.class_names[row['label']]}" in words(at)
+            assert f"class: {images.class_names[row['label']]}" in texts(at)
     assert len(seen) == 4
 
 
@@ -272,14 +272,14 @@ def test_neighbours_and_votes_are_those_of_brute_force(
     d, squares = (np.array([float(n[i]) for n in numbers if n]) for i in (1, 2))
     assert d == pytest.approx(expected.id_distances, abs=6e-4)
     assert squares == pytest.approx(expected.id_distances**2, abs=SHOWN)
-    assert f"the d² add up to {row['distance']:.4f}" in words(at)
+    assert f"the d² add up to {row['distance']:.4f}" in texts(at)
     images = data.load("shapes", "train")
     (i,) = np.flatnonzero(images.ids == cells[0]["id"])
     assert np.array_equal(picture(cells[0]), images.images[i])
 
     # 2. the votes, each with what was made of which
     cells, sources = found["near_mixed"][:10], found["near_mixed"][10:]
-    assert f"{row['votes']} votes among the 10 nearest of ID images and outliers together" in words(at)
+    assert f"{row['votes']} votes among the 10 nearest of ID images and outliers together" in texts(at)
     assert len(sources) == 10
     for cell, below, (is_out, i), distance in zip(
         cells, sources, expected.mixed, expected.mixed_distances, strict=True
@@ -303,8 +303,8 @@ def test_neighbours_and_votes_are_those_of_brute_force(
         assert np.abs(picture(cell).astype(int) - picture(below)).max() > 20
 
     first = next(cell["text"] for cell in cells if cell["text"].startswith("✓ vote: ")).removeprefix("✓ vote: ")
-    assert f"“{first}” was made of an image of {first.split(', told ')[0]}." in words(at)
-    assert "cross, told crescent" in first or "cross, told crescent" not in words(at)
+    assert f"“{first}” was made of an image of {first.split(', told ')[0]}." in texts(at)
+    assert "cross, told crescent" in first or "cross, told crescent" not in texts(at)
 
     # 3. the heads, by name and in %
     heads = load_file(folder / "ood_features.safetensors")
@@ -321,7 +321,7 @@ def test_neighbours_and_votes_are_those_of_brute_force(
         f"**g_in**, if it were ID: {names[g_in.argmax()]}, {g_in.max():.1f} %",
         f"**g_out**, if it were an outlier: of {names[g_out.argmax()]}, {g_out.max():.1f} %",
     ):
-        assert line in words(at), line
+        assert line in texts(at), line
 
 
 @pytest.mark.parametrize("group", ["train", "outliers"])
@@ -346,12 +346,12 @@ def test_an_image_of_a_bank_is_not_its_own_neighbour(
     names = json.loads((folder / "bundle.json").read_text())["class_names"]
     if group == "train":
         assert verdict(at).endswith("it is of the ID bank")
-        assert f"cluster: {names[banks['id_labels'][11]]}" in words(at)
+        assert f"cluster: {names[banks['id_labels'][11]]}" in texts(at)
     else:
         assert verdict(at).endswith("it is of the outlier bank")
         row = pd.read_parquet(folder / "outliers.parquet").set_index("id").loc[one]
         was = names[banks["outlier_labels"][5]]
-        assert f"{was}, told {names[row['target_label']]}" in words(at)
+        assert f"{was}, told {names[row['target_label']]}" in texts(at)
 
 
 def test_other_settings_follow_brute_force(full_bundle: Full, open_page: Open, component_data: Read) -> None:
@@ -403,8 +403,8 @@ def test_other_settings_follow_brute_force(full_bundle: Full, open_page: Open, c
     at = open_page(VOTES, {"sample": row["id"], "alpha": "0.3", "k": "3"})
     check(3, 0.3, True)
     at = open_page(VOTES, {"sample": row["id"], "t": repr(float(row["total"]))})
-    assert "Passes as ID" in verdict(at) and "that was set by hand" in words(at)
-    assert f"is at the threshold of **{row['total']:.4f}**" in words(at)
+    assert "Passes as ID" in verdict(at) and "that was set by hand" in texts(at)
+    assert f"is at the threshold of **{row['total']:.4f}**" in texts(at)
     at.query_params["t"] = repr(float(np.nextafter(row["total"], 0)))
     at.run()
     assert "Called OOD" in verdict(at)
@@ -423,15 +423,15 @@ def test_choosing_by_set_order_id_and_step(full_bundle: Full, open_page: Open, c
     first = near.loc[near["total"].idxmax()]
     assert sums(at)["score, Eq. 6"] == f"{first['total']:.4f}"
     what = "the missed OOD image of `shapes-novel` closest to the threshold"
-    assert f"No image chosen yet: this is {what}. Pick" in words(at) and "a **miss**" in verdict(at)
+    assert f"No image chosen yet: this is {what}. Pick" in texts(at) and "a **miss**" in verdict(at)
     # at a threshold set by hand it is another one, or one just above
     by_hand = float(table[table["set"] == "shapes-novel"]["total"].quantile(0.3))
     moved = open_page(VOTES, {"t": repr(by_hand)})
     missed = table[(table["set"] == "shapes-novel") & (table["total"] <= by_hand)]
     assert sums(moved)["score, Eq. 6"] == f"{missed['total'].max():.4f}" != f"{first['total']:.4f}"
-    assert what in words(moved) and "a **miss**" in verdict(moved)
+    assert what in texts(moved) and "a **miss**" in verdict(moved)
     moved = open_page(VOTES, {"t": "0"})
-    assert what.replace("missed ", "") in words(moved) and "rightly: it is OOD" in verdict(moved)
+    assert what.replace("missed ", "") in texts(moved) and "rightly: it is OOD" in verdict(moved)
     assert at.selectbox(key="votes_group").options == [
         "test (ID)",
         "shapes-novel (near-OOD)",
@@ -449,7 +449,7 @@ def test_choosing_by_set_order_id_and_step(full_bundle: Full, open_page: Open, c
         assert [c["id"] for c in cells] == part["id"].tolist()
         assert [c["text"] for c in cells] == [f"{s:.3f}" for s in part["total"]]
         assert [c["id"] for c in cells if c["chosen"]] == [rows["id"].iloc[at_row]]
-        assert f"Image {at_row + 1} of {len(rows)} of " in words(at)
+        assert f"Image {at_row + 1} of {len(rows)} of " in texts(at)
         assert link(at, "sample") == rows["id"].iloc[at_row]
         assert sums(at)["score, Eq. 6"] == f"{rows['total'].iloc[at_row]:.4f}"
 
@@ -488,7 +488,7 @@ def test_choosing_by_set_order_id_and_step(full_bundle: Full, open_page: Open, c
         assert link(at, "sample") == text.strip() and at.selectbox(key="votes_group").value == "digits"
         assert at.text_input(key="votes_id").value == one
         assert sums(at)["score, Eq. 6"] == f"{score:.4f}"
-    assert f"`{one[3:]}` is part of one id only, this one's." in words(at)
+    assert f"`{one[3:]}` is part of one id only, this one's." in texts(at)
 
 
 def test_unknown_ids_give_one_clear_line(full_bundle: Full, open_page: Open) -> None:
@@ -517,7 +517,7 @@ def test_unknown_ids_give_one_clear_line(full_bundle: Full, open_page: Open) -> 
         # the page stands, with the image that it begins with
         usual = usual or sums(at)
         assert sums(at) == usual
-        assert not at.error and "Traceback" not in words(at)
+        assert not at.error and "Traceback" not in texts(at)
     # settings that make no sense in a link
     at = open_page(VOTES, {"k": "-7", "alpha": "nan", "unit": "x", "t": "inf", "set": "u", "votes_order": "v"})
     until_searched(at)
@@ -534,11 +534,11 @@ def test_an_image_of_a_set_that_the_bundle_does_not_know(
     at = open_page(VOTES, {"sample": novel.ids[1]})
     features = Bundle.load(folder, "cpu").features(novel.images[1:])[0]
     check_parts(at, by_hand(folder, features), 0.01)
-    assert "None of the bundle's own: its features are computed here" in words(at)
+    assert "None of the bundle's own: its features are computed here" in texts(at)
     assert np.array_equal(picture(grids(at, component_data)["picture"][0]), novel.images[1])
     where = "An image of shapes-novel/test, which is none of this bundle's sets."
-    assert where in words(at) and "shapes-novel/test, no set of this bundle" in words(at)
-    assert "your own" not in words(at)
+    assert where in texts(at) and "shapes-novel/test, no set of this bundle" in texts(at)
+    assert "your own" not in texts(at)
     box = at.selectbox(key="votes_group")
     assert box.options[-1] == "shapes-novel/test" and box.value == ""
     # neither ID nor OOD is known of it
@@ -572,7 +572,7 @@ def test_an_upload_is_scored(full_bundle: Full, open_page: Open, component_data:
     check_parts(at, expected, 0.01)
     t = threshold(table_of(folder).query("role == 'id'")["total"].to_numpy())
     assert verdict(at) == ("### :red[Called OOD]" if expected.total > t else "### :blue[Passes as ID]")
-    assert at.selectbox(key="votes_group").value == "" and "an image of your own" in words(at)
+    assert at.selectbox(key="votes_group").value == "" and "an image of your own" in texts(at)
     # other settings hold for it, too
     at.slider(key="votes_k").set_value(4).run()
     check_parts(at, by_hand(folder, features, k=4), 0.01)
@@ -639,7 +639,7 @@ def test_its_score_along_s(
     at.selectbox(key="votes_told").select(names[(label + 3) % 10]).run()
     at.slider(key="votes_S").set_value(160).run()
     assert not at.exception
-    assert f"It is taken for {names[label]}" in words(at)
+    assert f"It is taken for {names[label]}" in texts(at)
     lines = curve(at)
     told = (label + 3) % 10
     wrong, control = f"told {names[told]} (wrong)", f"told {names[label]} (control)"
@@ -682,21 +682,21 @@ def test_its_score_along_s(
 
 def test_without_a_bundle(open_page: Open) -> None:
     at = open_page(VOTES, {"sample": "shapes/test/000001"})
-    assert "There is no trained network on this machine yet" in words(at)
-    assert "the score that they make" in words(at)
+    assert "There is no trained network on this machine yet" in texts(at)
+    assert "the score that they make" in texts(at)
     assert "python -m sdviz run" in at.code[0].value
 
 
 def test_without_a_detector(full_bundle: Full, shipped: Full, open_page: Open) -> None:
     folder = full_bundle(detector=False)
     at = open_page(VOTES, {"sample": "shapes/test/000001"})
-    assert "This bundle has no detector, so it scores no image" in words(at)
+    assert "This bundle has no detector, so it scores no image" in texts(at)
     assert at.code[0].value and not at.get("bidi_component") and not sums(at)
     assert folder.exists()
     # one with a U-Net alone
     shipped("alone", clusterer=False)
     at = open_page(VOTES, {"bundle": "alone"})
-    assert "This bundle has no detector, so it scores no image" in words(at)
+    assert "This bundle has no detector, so it scores no image" in texts(at)
 
 
 def without(folder: Path, *parts: str, clusterer: bool = True) -> None:
@@ -718,7 +718,7 @@ def test_without_a_clusterer(full_bundle: Full, open_page: Open) -> None:
     assert sums(at)["score, Eq. 6"] == f"{row['total']:.4f}"
     g_in = load_file(folder / "ood_features.safetensors")["digits.g_in"][2]
     name = json.loads((folder / "bundle.json").read_text())["class_names"][int(g_in.argmax())]
-    assert f"It is taken for {name} by the head g_in: this bundle has no clusterer." in words(at)
+    assert f"It is taken for {name} by the head g_in: this bundle has no clusterer." in texts(at)
     assert all(np.isfinite(y).all() for _, y in curve(at).values())
 
 
@@ -729,8 +729,8 @@ def test_without_banks_or_scores(full_bundle: Full, open_page: Open, component_d
     row = table_of(folder).query("set == 'digits'").iloc[2]
     at = open_page(VOTES, {"sample": row["id"]})
     assert sums(at)["score, Eq. 6"] == f"{row['total']:.4f}"
-    assert "This bundle has no banks of features, so it knows no neighbours." in words(at)
-    assert "Without banks of features there is no map." in words(at)
+    assert "This bundle has no banks of features, so it knows no neighbours." in texts(at)
+    assert "Without banks of features there is no map." in texts(at)
     assert "near_id" not in grids(at, component_data)
 
 
@@ -755,7 +755,7 @@ def test_few_sets_and_few_images(full_bundle: Full, open_page: Open, sets: tuple
             f"{100 * (part['total'] < row['total']).mean():.1f} %"
             for _, part in table.groupby("set", sort=False)
         ]
-        assert at.button(key="votes_next").disabled == (n == 1 or f"Image {n} of" in words(at))
+        assert at.button(key="votes_next").disabled == (n == 1 or f"Image {n} of" in texts(at))
     at.slider(key="votes_k").set_value(2).run()
     until_searched(at)
     expected = by_hand(folder, features_of(folder, row["set"])[row["row"]], k=2)
@@ -772,8 +772,8 @@ def test_images_that_are_not_on_this_machine(full_bundle: Full, open_page: Open,
     at = open_page(VOTES, {"sample": row["id"], "votes_make": "true"})
     assert sums(at)["score, Eq. 6"] == f"{row['total']:.4f}"
     assert grids(at, component_data)["picture"][0]["src"] == ""
-    assert "No picture: cifar10 (test) is not on this machine: `python -m sdviz download cifar10`" in words(at)
-    assert "That needs its picture, which is not on this machine." in words(at)
+    assert "No picture: cifar10 (test) is not on this machine: `python -m sdviz download cifar10`" in texts(at)
+    assert "That needs its picture, which is not on this machine." in texts(at)
     assert len(grids(at, component_data)["near_id"]) == 10
 
 

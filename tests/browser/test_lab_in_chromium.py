@@ -212,12 +212,12 @@ def test_nothing_sticks_out_in_either_theme(
         page.locator(".grid").filter(has=page.locator("img[alt^='heat'], img[alt^='difference']")).count()
         == ({1024: 4, 1440: 3}[width])
     )
-    for view, words in (
+    for view, texts in (
         ("S x w sheet", "The same noise in every cell"),
         ("Trajectory", "What the network believes"),
     ):
         page.get_by_text(view, exact=True).click()
-        wait_for_caption(page, words)
+        wait_for_caption(page, texts)
         assert sticking_out(page) == []
     assert is_dark(page) == dark
 

@@ -63,8 +63,8 @@ def test_the_papers_profile_runs_from_a_local_weights_file_to_its_end(
         " msp, energy, entropy, png_size, input_complexity]",
         "device=cpu",
     ]
-    words = [word for one in changes for word in ("--set", one)]
-    result = CliRunner().invoke(app, ["run", str(ROOT / "configs" / "cifar10-paper.yaml"), *words])
+    texts = [word for one in changes for word in ("--set", one)]
+    result = CliRunner().invoke(app, ["run", str(ROOT / "configs" / "cifar10-paper.yaml"), *texts])
     assert result.exit_code == 0, result.output
     path = Path(result.stdout.strip().splitlines()[-1])
     bundle = Bundle.load(path, device="cpu")

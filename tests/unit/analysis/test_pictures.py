@@ -6,7 +6,7 @@ from sdviz.analysis.pictures import without_wordnet_id
 
 
 @pytest.mark.parametrize(
-    ("name", "words"),
+    ("name", "texts"),
     [
         ("n09428293 seashore, coast", "seashore, coast"),
         ("n09428293", "n09428293"),
@@ -14,5 +14,5 @@ from sdviz.analysis.pictures import without_wordnet_id
         ("n12 cat", "n12 cat"),
     ],
 )
-def test_a_class_is_called_by_its_words(name: str, words: str) -> None:
-    assert without_wordnet_id(name) == words
+def test_a_class_is_called_by_its_words(name: str, texts: str) -> None:
+    assert without_wordnet_id(name) == texts

@@ -338,8 +338,8 @@ def test_an_older_run_is_one_line_wherever_it_is_named(cli: Callable[..., Result
     tree = json.loads(older.status_file.read_text())
     del tree["format_version"]
     older.status_file.write_text(json.dumps(tree))
-    for words in (("resume", "1"), ("stop", "1"), ("run", config, "--from", "1")):
-        line = one_line_error(cli(*words))
+    for texts in (("resume", "1"), ("stop", "1"), ("run", config, "--from", "1")):
+        line = one_line_error(cli(*texts))
         assert line.startswith(f"{older.path}: made by an older sdviz (format 1, "), line
         assert line.endswith(f"make it again with: python -m sdviz run {older.path / 'config.yaml'}")
     assert len(runs.list_runs()) == 1

@@ -54,8 +54,8 @@ def test_a_set_that_was_not_scored_is_named(method: Evaluation) -> None:
     whole = scored(method).scores
     without = BaselineScores("other", "Other", {}, {k: v for k, v in whole.items() if k != "near-b"})
     cut = BaselineScores("other", "Other", {}, {**whole, "near-b": whole["near-b"][1:]})
-    for one, words in ((without, "other did not score near-b"), (cut, "for the 10 images of near-b")):
-        with pytest.raises(ValueError, match=words):
+    for one, texts in ((without, "other did not score near-b"), (cut, "for the 10 images of near-b")):
+        with pytest.raises(ValueError, match=texts):
             baseline_report(method, one, 0, 0)
-        with pytest.raises(ValueError, match=words):
+        with pytest.raises(ValueError, match=texts):
             baseline_table(method, [one])

@@ -208,9 +208,9 @@ def test_what_was_added_leaves_the_hashes_of_other_stages(compared: Workspace) -
         ("evaluation.sd_test={start_timestep: 500}", "evaluation.sd_test.start_timestep 500 is above"),
     ],
 )
-def test_bad_settings_are_refused_with_their_name(override: str, words: str, tmp_path: Path) -> None:
+def test_bad_settings_are_refused_with_their_name(override: str, texts: str, tmp_path: Path) -> None:
     path = write_tiny_detector_config(tmp_path)
-    with pytest.raises(ConfigError, match=words):
+    with pytest.raises(ConfigError, match=texts):
         load_config(path, [override])
 
 

@@ -36,14 +36,14 @@ def write_table(path: Path, ids: list[str], labels: list[object]) -> None:
     ],
 )
 def test_labels_from_a_file(
-    tmp_path: Path, suffix: str, words: tuple[object, ...], names: tuple[str, ...]
+    tmp_path: Path, suffix: str, texts: tuple[object, ...], names: tuple[str, ...]
 ) -> None:
     config, path = write_tiny_config(tmp_path), tmp_path / f"labels{suffix}"
     work = work_in(tmp_path / "run", config, "labels.source=file", f"labels.path={path}")
-    given = [words[y] for y in work.images.labels]
+    given = [texts[y] for y in work.images.labels]
     # in another order, and with ids that nobody asked for
     ids = [*work.images.ids.tolist()[::-1], "someone/else"]
-    write_table(path, ids, [*given[::-1], words[0]])
+    write_table(path, ids, [*given[::-1], texts[0]])
     metrics = pseudo_labels.make(work)
     assert metrics is not None and (metrics["clusters"], metrics["cluster_accuracy_train"]) == (3, 1.0)
     table = pq.read_table(work.folder / "pseudo_labels" / "pseudo_labels.parquet")

@@ -59,8 +59,8 @@ def test_series_stand_side_by_side_under_one_legend() -> None:
 def test_the_legend_names_several_parts_and_takes_no_html() -> None:
     one = Points("<b>all</b>", np.zeros(1), np.zeros(1), "#0072B2")
     assert legend(chart(one)) == ""
-    words = legend(chart(one, Points("this", np.zeros(1), np.zeros(1), "#000000")))
-    assert "&lt;b&gt;all&lt;/b&gt;" in words and "#0072B2" in words and "this" in words
+    shown_texts = legend(chart(one, Points("this", np.zeros(1), np.zeros(1), "#000000")))
+    assert "&lt;b&gt;all&lt;/b&gt;" in shown_texts and "#0072B2" in shown_texts and "this" in shown_texts
 
 
 def test_points_can_be_moved() -> None:
@@ -106,5 +106,5 @@ def test_lying_bars_have_their_whole_names_next_to_them() -> None:
 
 def test_a_star_is_a_star_in_the_legend() -> None:
     x = np.zeros(1)
-    words = legend(chart(Points("all", x, x, "#0072B2"), Points("this", x, x, "#111111", symbol="star")))
-    assert words.count("★") == 1 and words.index("★") > words.index("all")
+    shown_texts = legend(chart(Points("all", x, x, "#0072B2"), Points("this", x, x, "#111111", symbol="star")))
+    assert shown_texts.count("★") == 1 and shown_texts.index("★") > shown_texts.index("all")

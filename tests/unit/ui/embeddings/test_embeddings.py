@@ -98,9 +98,9 @@ def test_the_table_of_counts_has_a_line_for_each_set_below_the_total(known: Know
     cells = [[re.sub("<.*?>", "", one) for one in line] for line in lines]
     order = list(dict.fromkeys(known.points.sets.tolist()))
     assert [title for title, *_ in cells] == ["all selected", *map(known.title_of, order)]
-    for name, (_, images, words) in zip(["all", *order], cells, strict=True):
+    for name, (_, images, texts) in zip(["all", *order], cells, strict=True):
         here = rows if name == "all" else rows[known.points.sets[rows] == name]
-        parts = words.split()
+        parts = texts.split()
         found = dict(zip(parts[::2], map(int, parts[1::2]), strict=True))
         clusters, n = np.unique(known.points.clusters[here], return_counts=True)
         assert found == {known.names[c]: m for c, m in zip(clusters, n, strict=True)}
