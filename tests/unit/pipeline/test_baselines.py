@@ -199,7 +199,7 @@ def test_what_was_added_leaves_the_hashes_of_other_stages(compared: Workspace) -
 
 
 @pytest.mark.parametrize(
-    ("override", "words"),
+    ("override", "texts"),
     [
         ("evaluation.baselines=[knn, knn]", "names knn twice"),
         ("evaluation.baselines=[{method: msp, k: 3}]", "msp has no k"),

@@ -29,7 +29,7 @@ def write_table(path: Path, ids: list[str], labels: list[object]) -> None:
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 @pytest.mark.parametrize(
-    ("words", "names"),
+    ("texts", "names"),
     [
         (("zebra", "ant", "mole"), ("ant", "mole", "zebra")),
         ((10, 2, 7), ("cluster 2", "cluster 7", "cluster 10")),
