@@ -1,0 +1,74 @@
+"""Features of a network that is not trained, kept on disk: computed once for runs, baselines, controls and pages."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..files import replacing
+from .batches import encode
+from .encoder import Encoder
+from .fastest import cache_folder
+
+# images whose features are one file; the first N of a set are found again under another limit
+SHARD = 500
+# when the files are more than this, the ones that were not read for the longest time go
+MAX_BYTES = 4 * 2**30
+
+
+def kept_features(encoder: Encoder, images: np.ndarray, device: str | torch.device = "auto") -> np.ndarray:
+    """Features float32 (N,D), rounded to float16, of images uint8 (N,H,W,3); they are read where they are known.
+
+    A file's name is made of the weights, the size that images are resized to and the images' bytes. A folder that
+    cannot be written costs nothing but the time.
+    """
+    folder = cache_folder() / "features" / network_hash(encoder)
+    parts = []
+    for first in range(0, len(images), SHARD):
+        shard = np.ascontiguousarray(images[first : first + SHARD])
+        name = hashlib.sha256(repr(shard.shape).encode() + shard.tobytes()).hexdigest()[:32]
+        parts.append(_read_or_make(folder / f"{name}.npy", encoder, shard, device))
+    if not parts:
+        return np.zeros((0, encoder.feature_dim), np.float32)
+    return np.concatenate(parts).astype(np.float32)
+
+
+def network_hash(encoder: Encoder) -> str:
+    """What tells encoders apart: architecture, input size and weights."""
+    digest = hashlib.sha256(json.dumps(encoder.config, sort_keys=True).encode())
+    for name, tensor in encoder.state_dict().items():
+        digest.update(name.encode() + tensor.cpu().numpy().tobytes())
+    return digest.hexdigest()[:32]
+
+
+def _read_or_make(file: Path, encoder: Encoder, images: np.ndarray, device: str | torch.device) -> np.ndarray:
+    try:
+        kept = np.load(file, allow_pickle=False)
+        if kept.shape == (len(images), encoder.feature_dim) and kept.dtype == np.float16:
+            os.utime(file)
+            return kept
+    except (OSError, ValueError, EOFError):  # missing, cut or damaged: it is made again
+        pass
+    features = encode(encoder, images, device).astype(np.float16)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(file) as partial:
+            np.save(partial, features)
+        _make_room(file.parents[1])
+    except OSError:
+        pass
+    return features
+
+
+def _make_room(folder: Path) -> None:
+    """Removes the files that were read longest ago, until the rest takes at most `MAX_BYTES`."""
+    files = [(path.stat().st_mtime, path.stat().st_size, path) for path in folder.rglob("*.npy")]
+    excess = sum(size for _, size, _ in files) - MAX_BYTES
+    for _, size, path in sorted(files):
+        if excess <= 0:
+            return
+        path.unlink(missing_ok=True)
+        excess -= size

@@ -1,0 +1,121 @@
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sdviz.nn import feature_cache
+from sdviz.nn.batches import encode
+from sdviz.nn.encoder import Encoder
+from sdviz.nn.feature_cache import kept_features, network_hash
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+class Counting(Encoder):
+    """Counts the images that go through it."""
+
+    seen = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen += len(x)
+        return super().forward(x)
+
+
+def make_encoder(seed: int = 0, input_px: int | None = None) -> Counting:
+    torch.manual_seed(seed)
+    return Counting("small", 4, input_px).eval()
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SDVIZ_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(feature_cache, "SHARD", 10)
+    return tmp_path / "cache" / "features"
+
+
+def test_features_are_computed_once(tiny_images: Callable[..., np.ndarray]) -> None:
+    images = tiny_images(25)
+    first = kept_features(make_encoder(), images, "cpu")
+    again = make_encoder()
+    second = kept_features(again, images, "cpu")
+    assert again.seen == 0
+    assert first.dtype == np.float32 and np.array_equal(first, second)
+    np.testing.assert_allclose(first, encode(make_encoder(), images, "cpu"), rtol=1e-3, atol=1e-4)
+
+
+def test_more_of_the_same_set_costs_only_what_is_new(tiny_images: Callable[..., np.ndarray]) -> None:
+    images = tiny_images(40)
+    kept_features(make_encoder(), images[:20], "cpu")
+    encoder = make_encoder()
+    assert len(kept_features(encoder, images, "cpu")) == 40
+    assert encoder.seen == 20
+
+
+@pytest.mark.parametrize("other", [{"seed": 1}, {"input_px": 16}], ids=["weights", "input size"])
+def test_another_network_has_features_of_its_own(
+    other: dict[str, int], tiny_images: Callable[..., np.ndarray]
+) -> None:
+    images = tiny_images(5)
+    first = kept_features(make_encoder(), images, "cpu")
+    encoder = make_encoder(**other)
+    assert not np.allclose(kept_features(encoder, images, "cpu"), first, atol=1e-3)
+    assert encoder.seen == 5
+    assert network_hash(encoder) != network_hash(make_encoder())
+
+
+def test_one_changed_pixel_is_another_set(tiny_images: Callable[..., np.ndarray]) -> None:
+    images = tiny_images(5)
+    kept_features(make_encoder(), images, "cpu")
+    images[3, 0, 0, 0] ^= 1
+    encoder = make_encoder()
+    kept_features(encoder, images, "cpu")
+    assert encoder.seen == 5
+
+
+@pytest.mark.parametrize("content", [b"", b"\x93NUMPY", None], ids=["empty", "cut", "another shape"])
+def test_a_damaged_file_is_made_again(
+    content: bytes | None, folder: Path, tiny_images: Callable[..., np.ndarray]
+) -> None:
+    images = tiny_images(5)
+    first = kept_features(make_encoder(), images, "cpu")
+    (file,) = folder.rglob("*.npy")
+    if content is None:
+        np.save(file, np.zeros((4, 16), np.float16))
+    else:
+        file.write_bytes(content)
+    encoder = make_encoder()
+    assert np.array_equal(kept_features(encoder, images, "cpu"), first)
+    assert encoder.seen == 5
+
+
+def test_without_a_folder_it_only_takes_longer(folder: Path, tiny_images: Callable[..., np.ndarray]) -> None:
+    folder.parent.mkdir()
+    folder.touch()  # a file where the folder would be
+    encoder = make_encoder()
+    assert kept_features(encoder, tiny_images(5), "cpu").shape == (5, 16)
+
+
+def test_what_was_not_read_for_the_longest_time_goes_first(
+    folder: Path, tiny_images: Callable[..., np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sets = [tiny_images(10, seed=seed) for seed in range(3)]
+    for age, images in zip((300, 200), sets, strict=False):
+        before = set(folder.rglob("*.npy"))
+        kept_features(make_encoder(), images, "cpu")
+        (new,) = set(folder.rglob("*.npy")) - before
+        stamp = new.stat().st_mtime - age
+        os.utime(new, (stamp, stamp))
+    kept_features(make_encoder(), sets[0], "cpu")  # read again, so now the second is the oldest
+    size = next(folder.rglob("*.npy")).stat().st_size
+    monkeypatch.setattr(feature_cache, "MAX_BYTES", 2 * size)
+    kept_features(make_encoder(), sets[2], "cpu")
+    encoder = make_encoder()
+    kept_features(encoder, sets[0], "cpu")
+    assert encoder.seen == 0 and len(list(folder.rglob("*.npy"))) == 2
+
+
+def test_no_images(tiny_images: Callable[..., np.ndarray]) -> None:
+    assert kept_features(make_encoder(), tiny_images(1)[:0], "cpu").shape == (0, 16)
