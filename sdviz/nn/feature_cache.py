@@ -1,4 +1,4 @@
-"""Features of a network that is not trained, kept on disk: computed once for runs, baselines, controls and pages."""
+"""Features of fixed networks, kept on disk: computed once for runs, baselines, controls and pages."""
 
 import hashlib
 import json
@@ -20,10 +20,10 @@ MAX_BYTES = 4 * 2**30
 
 
 def kept_features(encoder: Encoder, images: np.ndarray, device: str | torch.device = "auto") -> np.ndarray:
-    """Features float32 (N,D), rounded to float16, of images uint8 (N,H,W,3); they are read where they are known.
+    """Features float32 (N,D), rounded to float16, of images uint8 (N,H,W,3); read from disk where they are known.
 
-    A file's name is made of the weights, the size that images are resized to and the images' bytes. A folder that
-    cannot be written costs nothing but the time.
+    A file's name is made of the weights, the size that images are resized to and the images' bytes. Where the
+    folder cannot be written, features are computed each time.
     """
     folder = cache_folder() / "features" / network_hash(encoder)
     parts = []

@@ -23,9 +23,9 @@ def turtle_labels(
 ) -> tuple[np.ndarray, float] | None:
     """Clusters images by their features in one or several spaces.
 
-    A labelling is a softmax of a linear layer in each space, averaged. Each step trains new linear classifiers of
-    the labels for a few steps, then moves the labels towards what the classifiers say. The entropy of the mean label
-    keeps clusters from getting empty.
+    A labelling is a softmax of a linear layer in each space, averaged. Each step trains new linear classifiers
+    of the labels for a few steps, then moves the labels towards what the classifiers say. The entropy of the
+    mean label keeps clusters from getting empty.
 
     Args:
         spaces: Features float (N,D) of the same N images by different networks.
@@ -34,7 +34,7 @@ def turtle_labels(
         on_step: Called with the steps done and the loss; True ends the search.
 
     Returns:
-        Probabilities of the clusters, float32 (N,C), and the loss over all images at the end; None if it was ended.
+        Probabilities of the clusters, float32 (N,C), and the loss over all images; None if it was ended.
 
     Raises:
         ValueError: Fewer images than clusters.

@@ -3,7 +3,6 @@ import re
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import timm
 import torch
@@ -88,9 +87,7 @@ def test_timms_class_of_another_padding_is_refused() -> None:
 
 
 def test_a_network_of_other_shapes_is_refused() -> None:
-    with pytest.raises(
-        EncoderError, match=r"efficientnet-lite2-\w+.pth: not the weights of tf_efficientnet_lite2"
-    ):
+    with pytest.raises(EncoderError, match=r"lite2-\w+.pth: not the weights of tf_efficientnet_lite2"):
         load_pip_weights(timm.create_model("tf_efficientnet_lite0", num_classes=0), NAME)
 
 
@@ -119,13 +116,3 @@ def test_a_package_with_another_file_is_refused(
     with pytest.raises(EncoderError, match=r"x.pth: not the weights of tf_efficientnet_lite2"):
         load_pip_weights(timm.create_model(NAME, num_classes=0), NAME)
     assert not Path("/tmp/sdviz-harm").exists()
-
-
-def test_images_of_any_kind_give_numbers() -> None:
-    body = timm.create_model(NAME, num_classes=0)
-    load_pip_weights(body, NAME)
-    with torch.no_grad():
-        features = body.eval()(
-            torch.tensor(np.stack([np.full((3, 32, 32), v, np.float32) for v in (-1, 0, 1)]))
-        )
-    assert bool(torch.isfinite(features).all())
