@@ -20,7 +20,7 @@ MAX_BYTES = 4 * 2**30
 
 
 def kept_features(encoder: Encoder, images: np.ndarray, device: str | torch.device = "auto") -> np.ndarray:
-    """Features float32 (N,D), rounded to float16, of images uint8 (N,H,W,3); read from disk where they are known.
+    """Features float32 (N,D), rounded to float16, of images uint8 (N,H,W,3); read from disk where known.
 
     A file's name is made of the weights, the size that images are resized to and the images' bytes. Where the
     folder cannot be written, features are computed each time.
