@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from sdviz import data
 from sdviz.bundle import Bundle
 
-FOLDER = Path(__file__).resolve().parents[3] / "checkpoints" / "cifar10"
+FOLDER = Path(__file__).resolve().parents[2] / "checkpoints" / "cifar10"
 MB = 1_000_000
 
 

@@ -11,7 +11,10 @@ import pytest
 import torch
 
 from sdviz.baselines import BASELINES, Baseline, BaselineError, Images, Reference
+from sdviz.baselines.trained.fake_it import FakeIt
+from sdviz.baselines.trained.mscl import MSCL
 from sdviz.nn.encoder import Encoder
+from tests.baselines import KNOWN, LOGITS, QUERIES, fit, shapes_reference
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -244,3 +247,18 @@ def test_settings_of_mscl_alone(name: str, value: float) -> None:
 )  # fmt: skip
 def test_a_reference_that_does_not_fit_is_refused(key: str, change: dict[str, Any], match: str) -> None:
     not_fitted(method(key), replace(reference(), **change), match)
+
+
+def test_what_is_missing_is_named() -> None:
+    with pytest.raises(BaselineError, match="^dn2 needs features, and there are none$"):
+        BASELINES["dn2"]().fit(Reference(Images(images=np.zeros((2, 8, 8, 3), np.uint8))))
+    with pytest.raises(BaselineError, match="fake_it needs outliers"):
+        FakeIt().fit(Reference(Images(images=np.zeros((4, 8, 8, 3), np.uint8)), encoder=Encoder("small", 4)))
+    with pytest.raises(BaselineError, match="2 neighbours of 1 ID images"):
+        fit("dn2", KNOWN[:1]).score(Images(features=QUERIES))
+    with pytest.raises(BaselineError, match="NaN"):
+        fit("dn2", np.full((3, 2), np.nan, np.float32))
+    with pytest.raises(BaselineError, match="logits"):
+        fit("msp", logits=LOGITS).score(Images(features=QUERIES))
+    with pytest.raises(BaselineError, match="frozen_blocks 9 leaves nothing"):
+        MSCL(frozen_blocks=9).fit(shapes_reference())

@@ -11,11 +11,8 @@ import pytest
 import streamlit as st
 from PIL import Image
 
-from sdviz.analysis import Evidence, PictureLibrary
-from sdviz.analysis.stored_layouts import View
-from sdviz.bundle import Bundle
-from sdviz.projection import Layouts, LayoutSettings, compute_layouts
-from sdviz.ui.embeddings.colours import WAYS, colour_points
+from sdviz.projection import Layouts
+from sdviz.ui.embeddings.colours import colour_points
 from sdviz.ui.embeddings.selection import (
     chosen_rows,
     chosen_zip,
@@ -25,21 +22,7 @@ from sdviz.ui.embeddings.selection import (
     points_csv,
     take_region,
 )
-from sdviz.ui.embeddings.state import Known, known_of
-from tests.cut_bundle import save_cut_bundle
-
-
-@pytest.fixture(scope="module")
-def known(tmp_path_factory: pytest.TempPathFactory) -> Known:
-    bundle = Bundle.load(save_cut_bundle(tmp_path_factory.mktemp("cut") / "b", n_id=60, n_per_set=20), "cpu")
-    evidence = Evidence(bundle)
-    sets = ("train", "test", "digits", "SD outliers")
-    return known_of(evidence, PictureLibrary(evidence), View(False, sets, 500, True, LayoutSettings()))
-
-
-@pytest.fixture(scope="module")
-def layouts(known: Known) -> Layouts:
-    return compute_layouts(known.points.features, LayoutSettings("pca"))
+from sdviz.ui.embeddings.state import Known
 
 
 def region(**other: object) -> dict[str, object]:
@@ -129,18 +112,6 @@ def test_the_export_has_every_selected_image(known: Known, layouts: Layouts) -> 
         assert len(names) == len(rows)
         first = np.asarray(Image.open(io.BytesIO(archive.read(names[0]))))
     assert np.array_equal(first, known.library.show(known.points.ids[rows[:1]]).images[0])
-
-
-@pytest.mark.parametrize("way", WAYS)
-def test_each_way_of_colouring_puts_each_point_in_one_group(way: str, known: Known) -> None:
-    shown = colour_points(known, way)
-    assert shown.rgb.shape == (160, 3) and shown.group.shape == (160,)
-    got = np.bincount(shown.group, minlength=len(shown.groups))
-    assert got.tolist() == [one.count for one in shown.groups]
-    if shown.ramp is None:
-        for row, group in enumerate(shown.groups):
-            colours = {"#" + bytes(c.tolist()).hex().upper() for c in shown.rgb[shown.group == row]}
-            assert colours == {group.colour.upper()}
 
 
 def test_the_gallery_begins_with_what_is_odd(known: Known) -> None:
