@@ -48,11 +48,8 @@ def test_rot_names_the_quarter_turns(monkeypatch: pytest.MonkeyPatch) -> None:
         training.head.weight.mul_(500)
     assert training.head.out_features == 4 and training.augment
     turned = [np.ascontiguousarray(np.rot90(images, turn, (1, 2))) for turn in range(4)]
-    want = np.mean(
-        [cross_entropy(logits_of(training, one), np.full(6, turn)) for turn, one in enumerate(turned)]
-    )
-    wrong = np.mean(
-        [cross_entropy(logits_of(training, one), np.full(6, -turn % 4)) for turn, one in enumerate(turned)]
-    )
+    logits = [logits_of(training, one) for one in turned]
+    want = np.mean([cross_entropy(one, np.full(6, turn)) for turn, one in enumerate(logits)])
+    wrong = np.mean([cross_entropy(one, np.full(6, -turn % 4)) for turn, one in enumerate(logits)])
     assert abs(want - wrong) > 0.1
     assert loss_of(training, images) == pytest.approx(want, rel=1e-4)

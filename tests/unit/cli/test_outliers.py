@@ -1,33 +1,22 @@
+"""`generate`."""
+
 from __future__ import annotations
 
-import csv
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from sdviz import data, runs
+from sdviz import data
 from sdviz.bundle import Bundle
-from sdviz.cli import app
-from sdviz.config.reading import load_config
-from tests.patience import patience
-from tests.tiny_runs import write_pictures, write_tiny_config
-
-ROOT = Path(__file__).resolve().parents[3]
-
-
-@pytest.fixture
-def cli(one_thread: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    monkeypatch.setenv("SDVIZ_RUNS", str(tmp_path / "runs"))
-    return lambda *args: CliRunner().invoke(app, [str(arg) for arg in args])
+from tests.command_line import manifest, one_line_error
+from tests.tiny_runs import write_pictures
 
 
 @pytest.fixture
@@ -53,23 +42,6 @@ def generate(cli: Callable[..., Result], bundle: Path, tmp_path: Path) -> Callab
         "cpu",
     )
     return lambda *args: cli(*base, *args)
-
-
-def one_line_error(result: Result, code: int = 2) -> str:
-    assert result.exit_code == code, result.output
-    assert result.stdout == ""
-    lines = result.stderr.splitlines()
-    assert lines[-1].startswith("error: ")
-    assert "Traceback" not in result.stderr
-    return lines[-1].removeprefix("error: ")
-
-
-def manifest(folder: Path) -> list[dict[str, str]]:
-    with (folder / "manifest.csv").open(encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
-
-
-# --- generate -------------------------------------------------------------------------------------
 
 
 def test_generate_twice(generate: Callable[..., Result], tmp_path: Path) -> None:
@@ -236,149 +208,6 @@ def test_an_interrupted_generate_goes_on(generate: Callable[..., Result], tmp_pa
     answer = json.loads(result.stdout)
     assert (answer["there"], answer["made"]) == (there, 24 - there)
     assert len(manifest(tmp_path / "out")) == 24
-
-
-# --- runs -----------------------------------------------------------------------------------------
-
-
-def test_run_resume_list_and_generate(cli: Callable[..., Result], tmp_path: Path) -> None:
-    config = write_tiny_config(tmp_path)
-    result = cli(
-        "run",
-        config,
-        "--set",
-        "clusterer.total_steps=20",
-        "--set",
-        "diffusion.total_steps=20",
-        "--device",
-        "cpu",
-    )
-    assert result.exit_code == 0, result.output
-    bundle = tmp_path / "runs" / "00001-pictures-tiny" / "bundle"
-    assert result.stdout == f"{bundle}\n"
-    assert "python -m sdviz resume 00001-pictures-tiny" in result.stderr
-    assert "diffusion 20/20 loss" in result.stderr and "0:00 left" in result.stderr
-    assert runs.find("1").config().clusterer.total_steps == 20
-
-    result = cli("resume", "1")
-    assert (result.exit_code, result.stdout) == (0, f"{bundle}\n")
-
-    (entry,) = json.loads(cli("list", "--json").stdout)
-    assert (entry["name"], entry["state"], entry["bundle"]) == ("00001-pictures-tiny", "done", str(bundle))
-    assert cli("list").stdout.split()[:2] == ["00001-pictures-tiny", "done"]
-
-    # the bundle learned the folder's own labels, and its defaults hold
-    out = tmp_path / "out"
-    result = cli("generate", "--bundle", bundle, "--images", f"folder:{tmp_path}/pictures", "--out", out)
-    assert result.exit_code == 0, result.output
-    for line in manifest(out):
-        assert line["label_name"] == line["source_id"].split("/")[2]
-        assert (line["S"], line["w"], line["steps"], line["solver"]) == ("50", "1.0", "2", "ddim")
-
-
-def test_a_failed_run_is_one_line_and_exit_code_1(cli: Callable[..., Result], tmp_path: Path) -> None:
-    config = write_tiny_config(tmp_path, clusterer_steps=2)
-    wild = ["--set", "diffusion.learning_rate=1e30", "--set", "diffusion.max_grad_norm=1e30"]
-    message = one_line_error(cli("run", config, *wild, "--set", "diffusion.warmup_steps=0"), 1)
-    assert message.startswith("00001-pictures-tiny failed in stage diffusion: the loss")
-    assert str(tmp_path / "runs" / "00001-pictures-tiny" / "log.txt") in message
-    (entry,) = json.loads(cli("list", "--json").stdout)
-    assert (entry["state"], entry["bundle"]) == ("failed", None)
-    assert "NaN or infinite" in entry["error"]
-    assert "NaN or infinite" in cli("list").stdout
-
-
-@pytest.mark.parametrize(
-    ("args", "expected"),
-    [
-        (["run", "none.yaml"], "none.yaml: No such file or directory"),
-        (
-            ["run", "TINY", "--set", "diffusion.batchsize=3"],
-            "--set diffusion.batchsize: unknown key; the nearest is",
-        ),
-        (["run", "TINY", "--device", "tpu9"], "device 'tpu9' is not one of auto, cpu"),
-        (["run"], "Missing argument"),
-        (["resume", "7"], "no run '7' in"),
-        (["resume", "../x"], "no run '../x' in"),
-        (["stop", "7"], "no run '7' in"),
-        (["download", "imagenet"], "'imagenet' cannot be downloaded; cifar10, cifar100, svhn, sd-outliers can"),
-        (["walk"], "No such command 'walk'"),
-        ([], "Missing command"),
-        (["list", "--long"], "No such option"),
-    ],
-)
-def test_a_mistake_is_one_line_and_starts_nothing(
-    cli: Callable[..., Result], tmp_path: Path, args: list[str], expected: str
-) -> None:
-    config = write_tiny_config(tmp_path)
-    assert one_line_error(cli(*[config if arg == "TINY" else arg for arg in args])).startswith(expected)
-    assert not runs.list_runs()
-
-
-def test_stop_of_a_run_that_is_not_running(cli: Callable[..., Result], tmp_path: Path) -> None:
-    runs.create(load_config(write_tiny_config(tmp_path)))
-    assert one_line_error(cli("stop", "1")) == "00001-pictures-tiny is not running: new"
-
-
-def test_list_without_runs_and_with_a_damaged_one(cli: Callable[..., Result], tmp_path: Path) -> None:
-    result = cli("list", "--json")
-    assert (result.exit_code, json.loads(result.stdout)) == (0, [])
-    config = load_config(write_tiny_config(tmp_path))
-    damaged = runs.create(config)
-    runs.create(config)
-    (damaged.path / "status.json").write_text("{")
-    entries = json.loads(cli("list", "--json").stdout)
-    assert [entry["state"] for entry in entries] == ["damaged", "new"]
-    assert "status.json is damaged" in cli("list").stdout
-
-
-def test_an_older_run_is_one_line_wherever_it_is_named(cli: Callable[..., Result], tmp_path: Path) -> None:
-    config = write_tiny_config(tmp_path)
-    older = runs.create(load_config(config))
-    tree = json.loads(older.status_file.read_text())
-    del tree["format_version"]
-    older.status_file.write_text(json.dumps(tree))
-    for texts in (("resume", "1"), ("stop", "1"), ("run", config, "--from", "1")):
-        line = one_line_error(cli(*texts))
-        assert line.startswith(f"{older.path}: made by an older sdviz (format 1, "), line
-        assert line.endswith(f"make it again with: python -m sdviz run {older.path / 'config.yaml'}")
-    assert len(runs.list_runs()) == 1
-    assert "made by an older sdviz (format 1, " in cli("list").stdout
-
-
-# --- start ----------------------------------------------------------------------------------------
-
-
-def test_help_needs_neither_torch_nor_diffusers() -> None:
-    script = (
-        "import sys\n"
-        "from typer.testing import CliRunner\n"
-        "from sdviz.cli import app\n"
-        "result = CliRunner().invoke(app, ['--help'])\n"
-        "assert result.exit_code == 0, result.output\n"
-        "assert CliRunner().invoke(app, ['list']).exit_code == 0\n"
-        "heavy = {'torch', 'diffusers', 'pyarrow', 'numpy', 'accelerate'} & set(sys.modules)\n"
-        "print(result.output)\n"
-        "sys.exit(f'imported {heavy}' if heavy else 0)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=patience(120)
-    )
-    assert done.returncode == 0, done.stderr
-    for command in ("run", "resume", "stop", "list", "download", "generate"):
-        assert command in done.stdout
-
-
-def test_python_m_sdviz_is_the_command_line(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "sdviz", "run", "none.yaml"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=patience(120),
-    )
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: none.yaml: No such file or directory\n"
 
 
 def test_images_of_another_kind_are_labelled_by_the_clusterer(
