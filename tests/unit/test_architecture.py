@@ -1,4 +1,4 @@
-"""The house rules that no module can keep alone: which way imports run, and that importing does nothing."""
+"""The rules for the whole package: which way imports run, that importing does nothing, where tests stand."""
 
 from __future__ import annotations
 
@@ -392,6 +392,30 @@ def test_no_folder_holds_too_many_modules() -> None:
     folders = {path.parent for path in ROOT.glob("sdviz/**/*.py")}
     full = {str(one.relative_to(ROOT)) for one in folders if len(list(one.glob("*.py"))) > MAX_MODULES}
     assert not full
+
+
+# Tests of several packages at once, or of the documents
+WHOLE_HOUSE = {"test_architecture.py", "test_docs.py", "test_new_files.py"}
+
+
+def without_module(test: str) -> bool:
+    """Whether the package lacks the module `a/X.py` or package `a/X` of a test file `a/test_X.py`."""
+    module = ROOT / "sdviz" / Path(test).with_name(Path(test).name.removeprefix("test_"))
+    return not (module.is_file() or (module.with_suffix("") / "__init__.py").is_file())
+
+
+def test_each_unit_test_has_its_module() -> None:
+    unit = ROOT / "tests" / "unit"
+    tests = {str(path.relative_to(unit)) for path in unit.rglob("test_*.py")} - WHOLE_HOUSE
+    assert not sorted(filter(without_module, tests))
+    folders = {path.parent.relative_to(unit) for path in unit.rglob("*.py")}
+    assert not [one for one in folders if not (ROOT / "sdviz" / one / "__init__.py").is_file()]
+
+
+@pytest.mark.parametrize("test", ["test_unet.py", "nn/test_unets.py", "networks/test_unet.py", "nn/test_nn.py"])
+def test_a_unit_test_without_its_module_is_seen(test: str) -> None:
+    assert without_module(test)
+    assert not any(map(without_module, ("nn/test_unet.py", "test_files.py", "diffusion/test_samplers.py")))
 
 
 # Runs in a fresh interpreter. An audit hook sees every open(); whose doing it was is decided by the innermost

@@ -1,4 +1,4 @@
-"""`run`, `resume`, `stop` and `list`."""
+"""The commands `run`, `resume`, `stop` and `list`."""
 
 from __future__ import annotations
 

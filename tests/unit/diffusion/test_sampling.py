@@ -1,4 +1,6 @@
-"""Cases whose answer is known on paper: Gaussian data, for which the best noise prediction is a formula.
+"""What all solvers share, and cases whose answer is known on paper.
+
+Those are of Gaussian data, for which the best noise prediction is a formula.
 
 Class c is N(m_c, s_c^2) in each pixel. Then x_t given c is N(sqrt(a) m_c, a s_c^2 + 1 - a), a = abar_t, and
 the best prediction of its noise, -sqrt(1-a) times the gradient of the log density, is
@@ -39,11 +41,11 @@ import torch
 from sdviz.diffusion import sampling
 from sdviz.diffusion.guidance import GuidedNoise
 from sdviz.diffusion.samplers import SAMPLERS
-from sdviz.diffusion.schedule import NoiseSchedule
+from sdviz.nn.unet import NoisePredictor
+from tests.trajectories import SCHEDULE, ours
 
-SCHEDULE = NoiseSchedule.linear(1000)
 N = 4_000
-pytestmark = pytest.mark.usefixtures("one_thread", "no_clipping")
+pytestmark = pytest.mark.usefixtures("one_thread")
 Model = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
@@ -100,6 +102,7 @@ def landing(x: torch.Tensor, s: int, m: float, std: float) -> torch.Tensor:
     return m + (x / SCHEDULE.alpha_bar(s) ** 0.5 - m) * std / math.hypot(std, sigma)
 
 
+@pytest.mark.usefixtures("no_clipping")
 @pytest.mark.parametrize("class_label", [0, 1])
 @pytest.mark.parametrize(
     ("sampler", "steps", "eta"),
@@ -115,6 +118,7 @@ def test_from_pure_noise_to_the_gaussian_of_the_class(
     assert x.std().item() == pytest.approx(stds[class_label], rel=0.03)
 
 
+@pytest.mark.usefixtures("no_clipping")
 @pytest.mark.parametrize("w", [0.0, 1.0, 3.0, -0.5, -1.0])
 @pytest.mark.parametrize(
     ("sampler", "steps", "eta"),
@@ -127,6 +131,7 @@ def test_guided_to_the_gaussian_that_eq_3_says(sampler: str, steps: int, eta: fl
     assert x.std().item() == pytest.approx(s, rel=0.03)
 
 
+@pytest.mark.usefixtures("no_clipping")
 @pytest.mark.parametrize("start_timestep", [100, 300])
 @pytest.mark.parametrize("sampler", ["ddim", "dpmpp_2m"])
 def test_every_point_lands_where_the_guided_ode_says(sampler: str, start_timestep: int) -> None:
@@ -143,6 +148,7 @@ def test_every_point_lands_where_the_guided_ode_says(sampler: str, start_timeste
     assert (x.mean() - x_0.mean()).abs() > 0.15
 
 
+@pytest.mark.usefixtures("no_clipping")
 @pytest.mark.parametrize("w", [0.0, 1.0, 4.0])
 @pytest.mark.parametrize("sampler", ["ddim", "dpmpp_2m"])
 def test_guidance_against_a_wider_null_sharpens_as_the_ode_says(sampler: str, w: float) -> None:
@@ -158,6 +164,7 @@ def test_guidance_against_a_wider_null_sharpens_as_the_ode_says(sampler: str, w:
         assert x.std() < 0.9 * s_c
 
 
+@pytest.mark.usefixtures("no_clipping")
 @pytest.mark.parametrize("w", [1.0, 3.0])
 @pytest.mark.parametrize("sampler", ["ddim", "dpmpp_2m"])
 def test_guidance_against_the_mixture_lands_between_its_bounds(sampler: str, w: float) -> None:
@@ -185,6 +192,7 @@ def test_guidance_against_the_mixture_lands_between_its_bounds(sampler: str, w: 
     assert (x > sample(model, 1, sampler, x_s, start_timestep, start_timestep, w - 1) - 1e-9).all()
 
 
+@pytest.mark.usefixtures("no_clipping")
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize(("s", "k"), [(1, 1), (100, 10), (400, 1), (400, 37), (50, 50)])
 def test_noise_then_denoise_with_a_perfect_model_gives_the_image_back(sampler: str, s: int, k: int) -> None:
@@ -210,6 +218,7 @@ def test_noise_then_denoise_with_a_perfect_model_gives_the_image_back(sampler: s
         torch.testing.assert_close(prediction, x_0, rtol=0, atol=2e-5)
 
 
+@pytest.mark.usefixtures("no_clipping")
 def test_ddim_is_of_first_order_and_dpmpp_2m_of_second() -> None:
     m, s, start_timestep = 0.4, 0.5, 300
     x_s = SCHEDULE.add_noise(-0.4 + s * pure_noise(), pure_noise().flip(-1), start_timestep)
@@ -222,3 +231,105 @@ def test_ddim_is_of_first_order_and_dpmpp_2m_of_second() -> None:
     # four times the steps: a quarter of the error, and a sixteenth of it
     assert error("ddim", 20) / error("ddim", 80) == pytest.approx(4, rel=0.2)
     assert error("dpmpp_2m", 20) / error("dpmpp_2m", 80) == pytest.approx(16, rel=0.4)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_sampler_says_whether_it_uses_eta(network: NoisePredictor, name: str) -> None:
+    timesteps = SCHEDULE.timesteps(100, 4)
+    without, half = (ours(SAMPLERS[name], network, timesteps, eta=eta) for eta in (0.0, 0.5))
+    assert torch.equal(without[-1][0], half[-1][0]) != SAMPLERS[name].uses_eta
+
+
+def test_clipping_matters_in_these_comparisons(network: NoisePredictor) -> None:
+    timesteps = SCHEDULE.timesteps(400, 10)
+    for sampler in SAMPLERS.values():
+        clipped, free = (ours(sampler, network, timesteps, clip=clip) for clip in (True, False))
+        assert (clipped[-1][0] - free[-1][0]).abs().max() > 1e-2
+        assert all(x_0.abs().max() <= 1 for _, x_0 in clipped)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_one_network_call_a_timestep_and_callbacks_in_order(name: str) -> None:
+    called: list[int] = []
+    seen: list[int] = []
+
+    def eps_fn(x: torch.Tensor, t: int) -> torch.Tensor:
+        called.append(t)
+        return 0.1 * x
+
+    x = torch.full((1, 3, 2, 2), 0.5)
+    kept = x.clone()
+    SAMPLERS[name](
+        eps_fn,
+        x,
+        [50, 20, 3],
+        SCHEDULE,
+        step_noise=lambda t: torch.ones(1, 3, 2, 2),
+        callback=lambda step, x_t, x_0: seen.append(step),
+    )
+    assert called == [50, 20, 3]
+    assert seen == [0, 1, 2]
+    assert torch.equal(x, kept)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_no_timesteps_return_the_image(name: str) -> None:
+    x = torch.randn(1, 3, 2, 2)
+    assert torch.equal(SAMPLERS[name](lambda x, t: x, x, [], SCHEDULE), x)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_the_last_step_is_the_x_0_prediction(name: str) -> None:
+    predictions: list[torch.Tensor] = []
+    final = SAMPLERS[name](
+        lambda x, t: x * 0.3,
+        torch.randn(2, 3, 2, 2),
+        [400, 100, 7],
+        SCHEDULE,
+        step_noise=lambda t: torch.zeros(2, 3, 2, 2),
+        callback=lambda step, x, x_0: predictions.append(x_0),
+    )
+    torch.testing.assert_close(final, predictions[-1], rtol=0, atol=1e-6)
+
+
+def test_step_noise_is_asked_for_by_timestep_and_only_where_it_counts() -> None:
+    asked: list[int] = []
+
+    def step_noise(t: int) -> torch.Tensor:
+        asked.append(t)
+        return torch.zeros(1, 3, 2, 2)
+
+    x = torch.zeros(1, 3, 2, 2)
+    for name, eta, expected in (
+        ("ddpm", 0.0, [50, 20]),
+        ("ddim", 0.5, [50, 20]),
+        ("ddim", 0.0, []),
+        ("dpmpp_2m", 0.0, []),
+    ):
+        asked.clear()
+        SAMPLERS[name](lambda x, t: x, x, [50, 20, 3], SCHEDULE, eta=eta, step_noise=step_noise)
+        # none after the last step, which stands at abar = 1
+        assert asked == expected, name
+
+
+def test_noise_that_is_needed_and_not_given_is_refused() -> None:
+    x = torch.zeros(1, 3, 2, 2)
+    with pytest.raises(ValueError, match="step_noise is needed"):
+        SAMPLERS["ddpm"](lambda x, t: x, x, [50, 20], SCHEDULE)
+    with pytest.raises(ValueError, match="step_noise is needed"):
+        SAMPLERS["ddim"](lambda x, t: x, x, [50, 20], SCHEDULE, eta=0.5)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize(
+    ("timesteps", "message"),
+    [
+        ([10, 20], "fall strictly"),
+        ([10, 10], "fall strictly"),
+        ([1000, 5], r"0\.\.999"),
+        ([5, -1], r"0\.\.999"),
+    ],
+)
+def test_refuses_timesteps_that_do_not_fall(name: str, timesteps: list[int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SAMPLERS[name](lambda x, t: x, torch.zeros(1, 3, 2, 2), timesteps, SCHEDULE)
