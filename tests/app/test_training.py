@@ -74,7 +74,7 @@ def at_work() -> Iterator[Callable[..., Run]]:
 
 @pytest.fixture
 def interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the place of Python in a launched process: sleeps, as one that is importing for long."""
+    """A script that stands in for Python in a launched process: it sleeps, like a long import."""
     script = tmp_path / "interpreter"
     script.write_text("#!/bin/sh\nexec sleep 600\n")
     script.chmod(0o755)

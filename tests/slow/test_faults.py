@@ -94,7 +94,7 @@ def begun(whole: Run, stage: str, root: Path) -> Run:
 
 @contextmanager
 def fault(work: tuple[Any, str, int], strike: Callable[[Any], Any]) -> Iterator[None]:
-    """From a call in the middle of the stage on, `strike` is given what the work gave."""
+    """From the `at`-th call of `work` on, its result goes through `strike`, which may raise."""
     owner, name, at = work
     before, n_calls = getattr(owner, name), 0
 
@@ -184,7 +184,7 @@ def test_too_little_memory(whole: Run, root: Path, stage: str, error: BaseExcept
 
 
 def spoilt(result: Any) -> Any:  # noqa: ANN401
-    """The same with NaN in the place of every number."""
+    """A copy with NaN in place of every number."""
     if isinstance(result, torch.Tensor):
         return result * float("nan")
     if isinstance(result, dict):
@@ -222,7 +222,7 @@ def small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
 
 @contextmanager
 def stage_of(name: str, around: Callable[[], AbstractContextManager[Any]]) -> Iterator[None]:
-    """While the stage works, something is so."""
+    """Runs the stage inside the context that `around` makes."""
     make = STAGES[name].make
 
     def within(workspace: Any) -> Any:  # noqa: ANN401
@@ -243,7 +243,7 @@ def test_a_full_disk(whole: Run, small_disk: Path, stage: str, room: float) -> N
 
     @contextmanager
     def full() -> Iterator[None]:
-        """No room, or room for half of what the stage writes; and the disk stays full when it has failed."""
+        """Leaves no room, or room for half of what the stage writes, also after it has failed."""
         with ballast.open("wb", buffering=0) as stream:
             try:
                 while True:

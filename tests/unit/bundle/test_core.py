@@ -28,16 +28,13 @@ from sdviz.nn.randomness import content_ids
 from sdviz.nn.unet import NoisePredictor
 from sdviz.outliers import OutlierBatch, draw_target_labels
 from tests.full_disk import largest_file
+from tests.grey_levels import grey_levels
+from tests.stages import everything_in
 from tests.tiny_bundle import save_tiny_bundle
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 MakeBundle = Callable[..., Bundle]
 MakeImages = Callable[..., np.ndarray]
-
-
-def grey_levels(a: np.ndarray, b: np.ndarray) -> float:
-    """Mean absolute difference."""
-    return float(np.abs(a.astype(int) - b.astype(int)).mean())
 
 
 def exchange(bundle: Bundle, **networks: torch.nn.Module | None) -> None:
@@ -47,10 +44,6 @@ def exchange(bundle: Bundle, **networks: torch.nn.Module | None) -> None:
 
 def same_pictures(a: OutlierBatch, b: OutlierBatch) -> bool:
     return bool((a.outliers == b.outliers).all() and (a.noised == b.noised).all())
-
-
-def everything_in(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 def edit_manifest(folder: Path, **changes: Any) -> None:  # noqa: ANN401

@@ -103,7 +103,7 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Zenodo]:
             self.wfile.write(blob)
 
         def log_message(self, *_: object) -> None:
-            """Silence."""
+            """Logs nothing."""
 
     web = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     # or its end takes half a second

@@ -51,7 +51,7 @@ Model = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 @pytest.fixture
 def no_clipping(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The formulas know no range of images."""
+    """No x_0 prediction is clipped: the formulas have no range of images."""
     monkeypatch.setattr(sampling, "X_0_LIMIT", math.inf)
 
 
@@ -90,7 +90,7 @@ def sample(
 
 
 def pure_noise() -> torch.Tensor:
-    """The normal distribution's own quantiles, shuffled: mean 0 and standard deviation 1 without luck."""
+    """Shuffled quantiles of the normal distribution: mean 0 and standard deviation 1 without sampling error."""
     order = torch.randperm(N, generator=torch.Generator().manual_seed(0))
     share = (torch.arange(N, dtype=torch.float64) + 0.5) / N
     return torch.special.ndtri(share)[order].reshape(1, 1, 1, N)

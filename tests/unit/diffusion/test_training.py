@@ -34,6 +34,7 @@ from sdviz.nn.device import has_fast_bf16
 from sdviz.nn.pixels import to_tensor
 from sdviz.nn.unet import NoisePredictor
 from tests.full_disk import largest_file
+from tests.stopping import stop_before
 
 SCHEDULE = NoiseSchedule.linear(1000)
 PLAIN = UNetConfig(channels=(8, 8), layers_per_block=1, pixel_unshuffle=1)
@@ -316,12 +317,6 @@ def test_the_same_seed_gives_the_same_network(
     assert same(weights(first), weights(again))
     other, _ = train(tiny_network(unet), settings(seed=1))
     assert not same(weights(first), weights(other))
-
-
-def stop_before(step: int) -> Callable[[], bool]:
-    """A should_stop that says yes when it is asked for the (step+1)th time."""
-    asked = iter(range(10**6))
-    return lambda: next(asked) >= step
 
 
 @pytest.mark.parametrize("unet", [PLAIN, DROPOUT], ids=["plain", "dropout"])
@@ -650,7 +645,7 @@ Backend = Callable[[torch.fx.GraphModule, list[torch.Tensor]], Callable[..., Any
 
 
 class Counting:
-    """Runs what it is given as it stands, and counts: compiled graphs, and calls of them."""
+    """A compiler that changes nothing, and counts graphs and calls of them."""
 
     def __init__(self) -> None:
         self.graphs = self.calls = 0

@@ -26,6 +26,7 @@ from sdviz.nn.loop import (
 )
 from sdviz.nn.randomness import step_generator
 from tests.full_disk import largest_file
+from tests.stopping import stop_before
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -72,12 +73,6 @@ class Training:
 
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
-
-
-def stop_before(step: int) -> Callable[[], bool]:
-    """A should_stop that says yes when it is asked for the (step+1)th time."""
-    asked = iter(range(10**6))
-    return lambda: next(asked) >= step
 
 
 # --- resume -----------------------------------------------------------------------------------------

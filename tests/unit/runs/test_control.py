@@ -18,7 +18,7 @@ from sdviz.runs.status import living_process, write_status
 
 @pytest.fixture
 def interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """In the place of Python: says how it was called and sleeps, as one that is importing for long."""
+    """A script that stands in for Python: it says how it was called and sleeps, like a long import."""
     script = tmp_path / "interpreter"
     script.write_text('#!/bin/sh\necho "$@ in $SDVIZ_RUNS with $PYTHONPATH"\nexec sleep 600\n')
     script.chmod(0o755)

@@ -13,6 +13,7 @@ from sdviz.nn.encoder import Encoder
 from sdviz.nn.loop import Execution, LoopReport, TrainingDiverged, TrainingStateError
 from sdviz.nn.supervised import train_supervised
 from sdviz.scan.simclr import train_simclr
+from tests.stopping import stop_before
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -36,15 +37,6 @@ def weights(module: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
-
-
-def stop_before(step: int) -> Callable[[], bool]:
-    """A should_stop that says yes when it is asked for the (step+1)th time."""
-    asked = iter(range(10**6))
-    return lambda: next(asked) >= step
-
-
-# --- the loss ---------------------------------------------------------------------------------------
 
 
 # --- SimCLR -----------------------------------------------------------------------------------------
