@@ -26,7 +26,7 @@ def edit_manifest(folder: Path, **changes: Any) -> None:  # noqa: ANN401
 
 
 def sign(folder: Path) -> None:
-    """Writes the hashes of the files as they are now into bundle.json, so that only other checks can refuse them."""
+    """Writes the hashes of the files as they are now into bundle.json, so that these are not refused."""
     hashes = {name: hashlib.sha256(raw).hexdigest() for name, raw in everything_in(folder).items()}
     edit_manifest(folder, files={name: digest for name, digest in hashes.items() if name != MANIFEST})
 
