@@ -353,7 +353,7 @@ def _open(known: Known, one: str) -> None:
 
 def _send_sheets(known: Known, name: str, said: hover_pictures.Lacking) -> None:
     """Sends the pictures after the points are drawn, so that nobody waits for them."""
-    made = hover_pictures.outliers_made(known, name)
+    made = hover_pictures.generated_outliers(known, name)
     parts: list[hover_pictures.Lacking] = []
     for number in range(-(-len(known.points) // TILES_A_SHEET)):
         sheet, none = hover_pictures.sheet_of(known, name, number, made is None or made.is_done)

@@ -101,8 +101,8 @@ def class_of(view: ScoredSets, one: str, of_picture: str) -> str:
 
 
 def pictures_of(view: ScoredSets, ids: list[str]) -> Pictures:
-    """Pictures by id. Outliers may have to be made again, on the device."""
-    if any(view.library.outlier_row(one) is not None for one in ids):
+    """Pictures by id, with a spinner while outliers are generated."""
+    if any(map(view.library.must_generate, ids)):
         with st.spinner("Making outliers again from their sources ..."):
             return view.show_pictures(ids)
     return view.library.show(ids)
