@@ -146,7 +146,7 @@ def counts_html(known: Known, rows: np.ndarray) -> str:
     for name in ["all", *(one for one in dict.fromkeys(known.points.sets.tolist()) if one in table.columns)]:
         column = table[name]
         colour = "" if name == "all" else known.colour_of(name)
-        square = f'<i style="background:{escape(colour)}"></i>' if colour else ""
+        square = f'<i style="--set:{escape(colour)}"></i>' if colour else ""
         title = "all selected" if name == "all" else known.title_of(name)
         # the largest first; a name and its number stay together
         parts = column.drop("all").sort_values(ascending=False, kind="stable")

@@ -25,7 +25,7 @@ HEADER = ["set", "role", "images", "score by", "AUROC", "from", "to", *list(METR
 
 @dataclass(frozen=True)
 class _Measured:
-    """One line of the table: a set, or the mean of a role's sets, by one mode."""
+    """A line of the table: the metrics of a set, or the mean of a role's sets, by one mode."""
 
     role: str
     set: str  # "" for a mean
@@ -84,7 +84,7 @@ def metrics_html(results: Results, colours: Mapping[str, str]) -> str:
 
 
 def metrics_caption(results: Results) -> str:
-    """The caption of the table of metrics: where it comes from, how its columns differ."""
+    """The caption of the table of metrics: their source, and how its columns differ."""
     source = (
         "from report.json, measured when the bundle was made"
         if results.from_report
@@ -99,7 +99,7 @@ def metrics_caption(results: Results) -> str:
 
 
 def show_metrics(state: ScoredSets) -> None:
-    """Shows the mean AUROC of each role, then the whole table."""
+    """Shows the mean AUROC of each role and the table."""
     results = find_results(state)
     if not results.results:
         st.info("This bundle measured no OOD set.")
@@ -122,18 +122,8 @@ def show_metrics(state: ScoredSets) -> None:
     )
 
 
-CONTROL_HEADER = [
-    "set",
-    "role",
-    "score by",
-    "control",
-    "SD outliers",
-    "the control",
-    "difference",
-    "from",
-    "to",
-]
-_WHAT = {
+CONTROL_HEAD = ["set", "role", "score by", "control", "SD outliers", "the control", "difference", "from", "to"]
+_WHAT_IS = {
     "no_training": "features of the encoder as they are, without detector training",
     "right_label": "outliers that were denoised under the right label",
     "noise": "images with noise of the same σ in the place of outliers",
@@ -143,7 +133,7 @@ _WHAT = {
 
 
 def control_rows(evidence: Evidence) -> list[list[object]]:
-    """A row for each set, mode and control, AUROC in %, differences in points; MissingPart: no report."""
+    """A row for each set, mode and control, AUROC in %. Raises MissingPart: no report."""
     report = evidence.report
     rows: list[list[object]] = []
     for name, result in report.results.items():
@@ -160,7 +150,7 @@ def control_rows(evidence: Evidence) -> list[list[object]]:
 
 
 def controls_html(evidence: Evidence, mode: str) -> str:
-    """The same by one mode as HTML: the method's AUROC and each control's, the difference below."""
+    """The controls by one mode as HTML: the method's AUROC, then each control's with the difference below."""
     report = evidence.report
     controls = list(report.controls)
     rows = []
@@ -183,7 +173,7 @@ def controls_html(evidence: Evidence, mode: str) -> str:
 
 
 def control_chart(evidence: Evidence, mode: str = "both") -> Chart:
-    """The method's AUROC minus each control's, points, set by set."""
+    """The method's AUROC minus each control's, in points, for each set."""
     report = evidence.report
     sets, controls = list(report.results), list(report.controls)
     z = np.full((len(controls), len(sets)), np.nan)
@@ -204,8 +194,8 @@ def control_chart(evidence: Evidence, mode: str = "both") -> Chart:
 
 
 def controls_caption(report: Report) -> str:
-    """The caption of the map of differences, with what each control is; names in *italics*."""
-    kinds = "; ".join(f"*{CONTROL_NAMES[c]}*: {_WHAT[c]}" for c in report.controls if c in _WHAT)
+    """The caption of the map of differences, which says what each control is."""
+    kinds = "; ".join(f"*{CONTROL_NAMES[c]}*: {_WHAT_IS[c]}" for c in report.controls if c in _WHAT_IS)
     return (
         "How many points of AUROC the SD outliers are ahead of each control on the same images; below 0 the "
         f"control is better. {kinds}."
@@ -241,7 +231,7 @@ def show_controls(evidence: Evidence) -> None:
     caption_with_table(
         controls_table_caption(report),
         "Controls",
-        CONTROL_HEADER,
+        CONTROL_HEAD,
         control_rows(evidence),
         lines,
         key="results_controls_table_csv",

@@ -1,6 +1,5 @@
 """Results: the paper's Tables 1 to 4, with our figure next to the paper's where one was measured."""
 
-import html
 from collections.abc import Mapping, Sequence
 
 import streamlit as st
@@ -9,7 +8,7 @@ from sdviz.analysis.paper_report import system_name
 from sdviz.analysis.paper_tables import PAPER_DATASET, SD_TEST, Ours, PaperTable, other_sets, paper_tables
 from sdviz.analysis.records import BundleRecord, once_each
 from sdviz.bundle import Bundle
-from sdviz.ui.results.html_tables import Cell, Row, boxed, show_table, table_html
+from sdviz.ui.results.html_tables import Cell, Row, show_table, table_html
 from sdviz.ui.results.records import all_records, families, many_lines
 from sdviz.ui.results.state import offer_table
 from sdviz.ui.text import counted
@@ -38,7 +37,7 @@ def _table(
 
 
 def ours_text(ours: Ours) -> tuple[str, str]:
-    """A figure of ours, and how many runs and images it rests on."""
+    """A figure of ours as text, and the runs, interval and images behind it."""
     text = f"{ours.mean:.2f}" + (f" ± {ours.sd:.2f}" if ours.sd is not None else "")
     small = [counted(ours.n_bundles, "run")] if ours.n_bundles > 1 else []
     if ours.interval is not None:
@@ -50,31 +49,21 @@ def ours_text(ours: Ours) -> tuple[str, str]:
 
 
 def paper_html(table: PaperTable) -> str:
-    """One table as HTML: for each cell the paper's figure and ours, empty where nothing was measured."""
-    top = "".join(f'<th class="span" colspan="2">{html.escape(column)}</th>' for column in table.columns)
-    below = "<th>paper</th><th>ours</th>" * len(table.columns)
-    body = []
+    """A table as HTML, with the paper's figure and ours in two columns; empty where nothing was measured."""
+    rows = []
     for row in table.rows:
-        cells = [f'<td class="text">{html.escape(row)}</td>']
+        cells: list[Cell | str] = [row]
         digits = 2 if row.startswith("FID") else 1
         for column in table.columns:
-            value = table.paper.get((row, column))
-            cells.append(f"<td>{'' if value is None else f'{value:.{digits}f}'}</td>")
-            ours = table.ours.get((row, column))
-            if ours is None:
-                cells.append('<td class="ours"></td>')
-            else:
-                text, small = ours_text(ours)
-                cells.append(f'<td class="ours"><b>{text}</b><small>{html.escape(small)}</small></td>')
-        body.append("<tr>" + "".join(cells) + "</tr>")
-    return boxed(
-        f'<table class="resulttable"><thead><tr><th></th>{top}</tr><tr><th></th>{below}</tr></thead>'
-        f"<tbody>{''.join(body)}</tbody></table>"
-    )
+            value, ours = table.paper.get((row, column)), table.ours.get((row, column))
+            cells.append("" if value is None else f"{value:.{digits}f}")
+            cells.append(Cell(*(ours_text(ours) if ours else ("",)), kind="ours"))
+        rows.append(Row(cells))
+    return table_html(["", *["paper", "ours"] * len(table.columns)], rows, over=table.columns)
 
 
 def table_rows(table: PaperTable) -> tuple[list[str], list[list[object]]]:
-    """The same as header and rows for a file."""
+    """Header and rows of the table for a file."""
     rows: list[list[object]] = []
     for row in table.rows:
         for column in table.columns:
@@ -87,7 +76,7 @@ def table_rows(table: PaperTable) -> tuple[list[str], list[list[object]]]:
 
 
 def about_family(records: Sequence[BundleRecord]) -> str:
-    """How bundles of one family were made, in one line."""
+    """How the bundles of a family were made, in one line."""
     limit = ((records[0].manifest.config or {}).get("data") or {}).get("limit")
     score = records[0].manifest.score
     recipes = sorted({one.recipe for one in records if one.recipe is not None})
@@ -102,7 +91,7 @@ def about_family(records: Sequence[BundleRecord]) -> str:
 
 
 def family_names(groups: Sequence[Sequence[BundleRecord]]) -> list[str]:
-    """A line for each family; where two would be alike, with the names of their bundles."""
+    """A line for each family; equal lines get the names of their bundles."""
     lines = [about_family(group) for group in groups]
     return [
         f"{line}: {', '.join(one.name for one in group)}" if lines.count(line) > 1 else line
@@ -158,7 +147,7 @@ def show_paper(bundle: Bundle) -> None:
 
 
 def others_table(others: Others) -> tuple[list[str], list[Row]]:
-    """A row for each set, a column for each S and w; ± is over runs of one recipe."""
+    """Header and rows: a row for each set, a column for each S and w; ± is over runs."""
     recipes = sorted({recipe for by_recipe in others.values() for recipe in by_recipe})
     rows = []
     for name, by in others.items():
@@ -168,7 +157,7 @@ def others_table(others: Others) -> tuple[list[str], list[Row]]:
 
 
 def others_rows(others: Others) -> tuple[list[str], list[list[object]]]:
-    """The same as header and rows for a file."""
+    """Header and rows of `others_table` for a file."""
     rows: list[list[object]] = [
         [name, s, w, ours.mean, "" if ours.sd is None else ours.sd, ours.n_bundles, ours.n_images]
         for name, by_recipe in others.items()

@@ -150,8 +150,8 @@ def _places(view: SampleView, scores: dict[str, SetScores]) -> None:
     titles = group_titles(view.evidence)
     rows = "".join(
         f"<span>{escape(titles.get(name, name))}</span>"
-        f'<div class="bar"><div style="width:{share:.2f}%;background:{group_colour(view.evidence, name)}">'
-        f"</div></div><b>{short_of_all(share)}</b>"
+        f'<div class="bar"><div style="--share:{share:.2f}%;--set:{group_colour(view.evidence, name)}"></div>'
+        f"</div><b>{short_of_all(share)}</b>"
         for name, share in shares.items()
     )
     st.html(f'<div class="votes-places">{rows}</div>')
