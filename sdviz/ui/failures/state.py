@@ -1,4 +1,4 @@
-"""What the parts of Failures share: facts about images, notes, and the place in the list on show."""
+"""What the parts of Failures share: facts about images, notes, and the page of the list."""
 
 from dataclasses import dataclass
 
@@ -29,9 +29,9 @@ def settings_text(settings: ScoreSettings) -> str:
 class Facts:
     """What is known of each image of a scored set."""
 
-    # str (N,), the image's own class, "" where it is unknown; of an SD outlier what it is made of
+    # str (N,), the image's own class, "" where unknown; for an SD outlier "outlier of" its source's class
     classes: np.ndarray
-    clusters: np.ndarray  # int64 (N,), the cluster that the detector takes it for, -1 where that is unknown
+    clusters: np.ndarray  # int64 (N,), the cluster that the detector takes it for, -1 where unknown
 
 
 @kept("facts")
@@ -52,7 +52,7 @@ def _places(evidence: Evidence) -> dict[str, tuple[str, int]]:
 
 
 def place_of(view: ScoredSets, one: str) -> tuple[str, int] | None:
-    """The scored set of an image and its row there; None for any other image."""
+    """The scored set of an image and its row there; None for an image without a score."""
     return _places(view.evidence).get(one)
 
 
@@ -82,7 +82,7 @@ def _nearest(view: ScoredSets, one: str, name: str, row: int) -> Nearest | None:
 
 
 def nearest_of(view: ScoredSets, one: str) -> Nearest | None:
-    """The nearest training image of a scored image; None where the bundle cannot tell."""
+    """The training image nearest to a scored image; None where unknown."""
     place = place_of(view, one)
     if place is None:
         return None
@@ -114,13 +114,13 @@ def notebook() -> NoteBook:
 
 
 def position(ids: np.ndarray) -> int | None:
-    """The place of the image in use in the list on show; None where it is not in it."""
+    """The place of the image in use in the list; None where it is not in the list."""
     at = np.flatnonzero(ids == sample())
     return int(at[0]) if len(at) else None
 
 
 def page_of(ids: np.ndarray, at_once: int = AT_ONCE) -> int:
-    """The page of the list: the one last turned to, or the page of the image in use once that changed."""
+    """The page of the list: the one last turned to, or that of the image in use if it has changed since."""
     page, when = st.session_state.get(_PAGE, (0, ""))
     at = position(ids)
     if at is not None and when != sample():
