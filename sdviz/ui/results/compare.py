@@ -15,7 +15,7 @@ from sdviz.ui.charts.parts import Line
 from sdviz.ui.results.curves import chance_line, curve_chart
 from sdviz.ui.results.html_tables import Row, between, points, show_table, table_html
 from sdviz.ui.results.records import all_records, find_columns, many_lines
-from sdviz.ui.results.state import caption_with_table
+from sdviz.ui.results.state import Table, caption_with_table
 from sdviz.ui.theme import ROLE_NAMES, set_name
 from sdviz.ui.widgets import empty_state, select_one
 
@@ -24,8 +24,8 @@ MOST = 4
 COLOURS = ("#56B4E9", "#CC79A7", "#332288", "#999933")
 
 
-def compare_rows(records: Sequence[BundleRecord]) -> tuple[list[str], list[list[object]]]:
-    """Header and rows: a fact or metric in each row, a bundle in each column; in %, "" for none."""
+def compare_table(records: Sequence[BundleRecord]) -> Table:
+    """A row for each fact or metric, a column for each bundle; in %, "" for none."""
     names = dict.fromkeys(name for one in records if one.report for name in one.report.results)
     about: list[tuple[str, list[object]]] = [
         ("trained on", [one.manifest.dataset for one in records]),
@@ -80,7 +80,7 @@ def show_compare(bundle: Bundle) -> None:
         st.caption("Pick one or more.")
         return
     lines = many_lines(chosen)
-    header, rows = compare_rows(chosen)
+    header, rows = table = compare_table(chosen)
     _overlay(chosen, lines)
     show_table(table_html(header, [Row([str(cell) for cell in row]) for row in rows]))
     caption_with_table(
@@ -88,8 +88,7 @@ def show_compare(bundle: Bundle) -> None:
         "FPR95 differ, as *Metrics* says. Bundles with other training data have other ID images: do not "
         "compare their figures.",
         "Bundles compared",
-        header,
-        rows,
+        table,
         lines,
         key="results_compare_csv",
     )

@@ -18,7 +18,7 @@ from sdviz.detection import metrics
 from sdviz.ui.charts import Chart, offer_downloads, show_chart
 from sdviz.ui.charts.parts import Line, Mark
 from sdviz.ui.components.threshold import Height, threshold_chart
-from sdviz.ui.results.state import MODE_TITLES, offer_table
+from sdviz.ui.results.state import MODE_TITLES, Table, offer_table
 from sdviz.ui.scores import ScoredSets
 from sdviz.ui.session import set_shared
 from sdviz.ui.widgets import choose_key, choose_one, empty_state
@@ -99,13 +99,12 @@ def show_histogram(state: ScoredSets) -> None:
     )
     with columns[1]:
         offer_table(
-            "All scores", *_score_rows(state), state.provenance, key="results_scores", label="All scores"
+            "All scores", _score_table(state), state.provenance, key="results_scores", label="All scores"
         )
     with columns[2]:
         chart = histogram_chart(state, drawn, height, shown)
-        offer_downloads(
-            chart, state.provenance | {"threshold": f"{state.threshold:.6g}"}, key="results_histogram"
-        )
+        lines = state.provenance | {"threshold": f"{state.threshold:.6g}"}
+        offer_downloads(chart, lines, key="results_histogram")
 
 
 def first_sets(state: ScoredSets) -> list[str]:
@@ -141,7 +140,7 @@ def histogram_chart(state: ScoredSets, drawn: Histogram, height: Height, shown: 
     )
 
 
-def _score_rows(state: ScoredSets) -> tuple[list[str], list[list[object]]]:
+def _score_table(state: ScoredSets) -> Table:
     rows: list[list[object]] = []
     for name, one in state.evidence.sets.items():
         s = state.scores[name]

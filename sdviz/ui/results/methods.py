@@ -16,12 +16,11 @@ from sdviz.ui.links import put_in_link, take_from_link
 from sdviz.ui.pictures import OUTLIER_COLOUR
 from sdviz.ui.results.curves import chance_line, curve_chart
 from sdviz.ui.results.html_tables import Cell, Row, between, points, shares, short_role, show_table, table_html
-from sdviz.ui.results.state import caption_with_table, report_provenance
+from sdviz.ui.results.state import Table, caption_with_table, report_provenance
 from sdviz.ui.theme import ROLE_NAMES, set_name
 from sdviz.ui.widgets import empty_state
 
 OURS = "SD outliers"
-HEADER = ["method", "set", "role", "AUROC", "from", "to", "FPR95 at 95 % ID recall", "FPR95 at 95 % OOD recall"]
 DRAWN_FIRST = 4
 # hues that no set has, safe for the colour-blind and visible in both themes; more methods differ by dash.
 # Ours is a wide line in the green of SD outliers
@@ -29,7 +28,7 @@ COLOURS = ("#7A5BD6", "#1299BC", "#8C8C1E")
 DASHES: tuple[Dash | None, ...] = (None, "dash", "dot", "dashdot")
 
 
-def method_rows(evidence: Evidence) -> list[list[object]]:
+def methods_table(evidence: Evidence) -> Table:
     """A row for each method and set, ours first, in %. Raises MissingPart: no report, or no other methods."""
     rows: list[list[object]] = []
     for title, results in _systems(evidence):
@@ -37,7 +36,8 @@ def method_rows(evidence: Evidence) -> list[list[object]]:
             interval = m.auroc_interval or (None, None)
             values = shares(m.auroc, *interval, m.fpr95_id_recall, m.fpr95_ood_recall)
             rows.append([title, name, ROLE_NAMES[evidence.report.results[name].role], *values])
-    return rows
+    fprs = ("FPR95 at 95 % ID recall", "FPR95 at 95 % OOD recall")
+    return ["method", "set", "role", "AUROC", "from", "to", *fprs], rows
 
 
 def _systems(evidence: Evidence) -> list[tuple[str, dict[str, ModeMetrics]]]:
@@ -46,7 +46,7 @@ def _systems(evidence: Evidence) -> list[tuple[str, dict[str, ModeMetrics]]]:
 
 
 def methods_html(evidence: Evidence) -> str:
-    """AUROC of each method by set, and its mean by role; ▲ marks the best. Raises as `method_rows`."""
+    """AUROC of each method by set, and its mean by role; ▲ marks the best. Raises as `methods_table`."""
     report = evidence.report
     systems = _systems(evidence)
     means = [{role: modes["both"].auroc for role, modes in report.means.items()}]
@@ -167,11 +167,7 @@ def show_methods(evidence: Evidence) -> None:
         caption=methods_caption(evidence),
     )
     show_table(methods_html(evidence))
+    caption = methods_table_caption(report)
     caption_with_table(
-        methods_table_caption(report),
-        "Other methods",
-        HEADER,
-        method_rows(evidence),
-        lines,
-        key="results_methods_table_csv",
+        caption, "Other methods", methods_table(evidence), lines, key="results_methods_table_csv"
     )

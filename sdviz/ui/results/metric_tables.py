@@ -14,13 +14,12 @@ from sdviz.evaluation.tables import CONTROL_NAMES, METRIC_NAMES, MODE_NAMES
 from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.charts.parts import Heat
 from sdviz.ui.results.html_tables import Cell, Row, between, points, shares, short_role, show_table, table_html
-from sdviz.ui.results.state import MODE_TITLES, caption_with_table, find_results, report_provenance
+from sdviz.ui.results.state import MODE_TITLES, Table, caption_with_table, find_results, report_provenance
 from sdviz.ui.scores import ScoredSets
 from sdviz.ui.theme import ROLE_NAMES, set_name
 from sdviz.ui.widgets import choose_key, empty_state
 
 KEYS = list(METRIC_NAMES)
-HEADER = ["set", "role", "images", "score by", "AUROC", "from", "to", *list(METRIC_NAMES.values())[1:]]
 
 
 @dataclass(frozen=True)
@@ -47,9 +46,9 @@ def _measured(results: Results) -> Iterator[_Measured]:
         yield from (_Measured(role, "", means[m].n_sets, m, means[m]) for m in MODES if m in means)
 
 
-def metric_rows(results: Results) -> list[list[object]]:
-    """One row for each set and mode, then the means of each role; shares in %, None where there is none."""
-    return [
+def metrics_table(results: Results) -> Table:
+    """A row for each set and mode, then the means of each role; shares in %, None where there is none."""
+    rows: list[list[object]] = [
         [
             one.set or f"mean of {one.n}",
             ROLE_NAMES[one.role],
@@ -60,6 +59,7 @@ def metric_rows(results: Results) -> list[list[object]]:
         ]
         for one in _measured(results)
     ]
+    return ["set", "role", "images", "score by", "AUROC", "from", "to", *list(METRIC_NAMES.values())[1:]], rows
 
 
 def metrics_html(results: Results, colours: Mapping[str, str]) -> str:
@@ -112,17 +112,10 @@ def show_metrics(state: ScoredSets) -> None:
             title, about = "mean AUROC", f"The mean of {n} sets, each counting the same."
         column.metric(f"{title}, {short_role(role)}", f"{100 * modes['both'].auroc:.2f} %", help=about)
     show_table(metrics_html(results, state.colours))
-    caption_with_table(
-        metrics_caption(results),
-        "Metrics",
-        HEADER,
-        metric_rows(results),
-        state.provenance,
-        key="results_metrics_csv",
-    )
+    caption, table = metrics_caption(results), metrics_table(results)
+    caption_with_table(caption, "Metrics", table, state.provenance, key="results_metrics_csv")
 
 
-CONTROL_HEAD = ["set", "role", "score by", "control", "SD outliers", "the control", "difference", "from", "to"]
 _WHAT_IS = {
     "no_training": "features of the encoder as they are, without detector training",
     "right_label": "outliers that were denoised under the right label",
@@ -132,7 +125,7 @@ _WHAT_IS = {
 }
 
 
-def control_rows(evidence: Evidence) -> list[list[object]]:
+def controls_table(evidence: Evidence) -> Table:
     """A row for each set, mode and control, AUROC in %. Raises MissingPart: no report."""
     report = evidence.report
     rows: list[list[object]] = []
@@ -146,7 +139,8 @@ def control_rows(evidence: Evidence) -> list[list[object]]:
                 values = shares(ours, its, found.auroc, *(found.interval or (None, None)))
                 title = CONTROL_NAMES.get(control, control)
                 rows.append([name, ROLE_NAMES[result.role], MODE_TITLES[mode], title, *values])
-    return rows
+    aurocs = ("SD outliers", "the control", "difference", "from", "to")
+    return ["set", "role", "score by", "control", *aurocs], rows
 
 
 def controls_html(evidence: Evidence, mode: str) -> str:
@@ -228,11 +222,5 @@ def show_controls(evidence: Evidence) -> None:
     mode = choose_key("Score by", {mode: MODE_TITLES[mode] for mode in modes}, "results_control_mode")
     show_chart(control_chart(evidence, mode), lines, key="results_controls", caption=controls_caption(report))
     show_table(controls_html(evidence, mode))
-    caption_with_table(
-        controls_table_caption(report),
-        "Controls",
-        CONTROL_HEAD,
-        control_rows(evidence),
-        lines,
-        key="results_controls_table_csv",
-    )
+    caption = controls_table_caption(report)
+    caption_with_table(caption, "Controls", controls_table(evidence), lines, key="results_controls_table_csv")

@@ -10,7 +10,7 @@ from sdviz.analysis.records import BundleRecord, once_each
 from sdviz.bundle import Bundle
 from sdviz.ui.results.html_tables import Cell, Row, show_table, table_html
 from sdviz.ui.results.records import all_records, families, many_lines
-from sdviz.ui.results.state import offer_table
+from sdviz.ui.results.state import Table, offer_table
 from sdviz.ui.text import counted
 from sdviz.ui.theme import set_name
 from sdviz.ui.widgets import select_one
@@ -19,21 +19,12 @@ from sdviz.ui.widgets import select_one
 Others = dict[str, dict[tuple[int, float], Ours]]
 
 
-def _table(
-    title: str,
-    header: Sequence[str],
-    rows: list[list[object]],
-    table: str,
-    *,
-    name: str,
-    key: str,
-    lines: Mapping[str, str],
-) -> None:
-    """A table with its title and, at the right, the button that gives it as CSV."""
+def _show(name: str, title: str, table: Table, as_html: str, lines: Mapping[str, str], *, key: str) -> None:
+    """Shows a table with its title and, at the right, the button that gives it as CSV."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.markdown(title, width="stretch")
-        offer_table(name, header, rows, lines, key=key)
-    show_table(table, wide=True)
+        offer_table(name, table, lines, key=key)
+    show_table(as_html, wide=True)
 
 
 def ours_text(ours: Ours) -> tuple[str, str]:
@@ -62,8 +53,8 @@ def paper_html(table: PaperTable) -> str:
     return table_html(["", *["paper", "ours"] * len(table.columns)], rows, over=table.columns)
 
 
-def table_rows(table: PaperTable) -> tuple[list[str], list[list[object]]]:
-    """Header and rows of the table for a file."""
+def file_table(table: PaperTable) -> Table:
+    """The table for a file."""
     rows: list[list[object]] = []
     for row in table.rows:
         for column in table.columns:
@@ -125,39 +116,30 @@ def show_paper(bundle: Bundle) -> None:
     )
     lines = many_lines(chosen) or {"source": "Yoon et al., Tables 1 to 4"}
     for table in paper_tables(chosen):
-        name = f"Table {table.number}"
-        title = f"**{name}.** {table.title}"
-        _table(
-            title,
-            *table_rows(table),
-            paper_html(table),
-            name=name,
-            key=f"results_paper_{table.number}",
-            lines=lines,
-        )
+        name, key = f"Table {table.number}", f"results_paper_{table.number}"
+        _show(name, f"**{name}.** {table.title}", file_table(table), paper_html(table), lines, key=key)
         for note in table.notes:
             st.caption(note)
     if others := other_sets(chosen):
         name = "Measured here on sets that the paper has not"
         title = f"**{name}**, under their own names: AUROC in %, by the S and w of training"
-        html_table = table_html(*others_table(others))
-        _table(title, *others_rows(others), html_table, name=name, key="results_paper_others", lines=lines)
+        _show(name, title, others_table(others), others_html(others), lines, key="results_paper_others")
     for line in problems:
         st.caption(f"Not read: {line}")
 
 
-def others_table(others: Others) -> tuple[list[str], list[Row]]:
-    """Header and rows: a row for each set, a column for each S and w; ± is over runs."""
+def others_html(others: Others) -> str:
+    """A row for each set, a column for each S and w; ± is over runs."""
     recipes = sorted({recipe for by_recipe in others.values() for recipe in by_recipe})
     rows = []
     for name, by in others.items():
         cells = [Cell(*ours_text(by[one])) if one in by else "" for one in recipes]
         rows.append(Row([name.replace(SD_TEST, set_name(SD_TEST)), *cells]))
-    return ["set", *(f"S = {s}, w = {w:g}" for s, w in recipes)], rows
+    return table_html(["set", *(f"S = {s}, w = {w:g}" for s, w in recipes)], rows)
 
 
-def others_rows(others: Others) -> tuple[list[str], list[list[object]]]:
-    """Header and rows of `others_table` for a file."""
+def others_table(others: Others) -> Table:
+    """The figures of `others_html` for a file."""
     rows: list[list[object]] = [
         [name, s, w, ours.mean, "" if ours.sd is None else ours.sd, ours.n_bundles, ours.n_images]
         for name, by_recipe in others.items()

@@ -14,6 +14,8 @@ from sdviz.ui.charts import file_name
 from sdviz.ui.scores import ScoredSets
 from sdviz.ui.widgets import download
 
+# header and rows
+Table = tuple[Sequence[str], Sequence[Sequence[object]]]
 MODE_TITLES = {"both": "distance + α · votes", "distance": "distance only", "votes": "votes only"}
 # resamples for intervals where report.json has none
 BOOTSTRAP = 200
@@ -39,30 +41,14 @@ def report_provenance(evidence: Evidence) -> dict[str, str]:
     return provenance(evidence.bundle, k=score.k, alpha=f"{score.alpha:g}")
 
 
-def offer_table(
-    title: str,
-    header: Sequence[str],
-    rows: Sequence[Sequence[object]],
-    lines: Mapping[str, str],
-    *,
-    key: str,
-    label: str = "CSV",
-) -> None:
+def offer_table(title: str, table: Table, lines: Mapping[str, str], *, key: str, label: str = "CSV") -> None:
     """A button that gives the table as CSV."""
-    download(label, lambda: csv_table(header, rows, lines, title), f"{file_name(title)}.csv", key=key)
+    download(label, lambda: csv_table(*table, lines, title), f"{file_name(title)}.csv", key=key)
 
 
-def caption_with_table(
-    caption: str,
-    title: str,
-    header: Sequence[str],
-    rows: Sequence[Sequence[object]],
-    lines: Mapping[str, str],
-    *,
-    key: str,
-) -> None:
+def caption_with_table(caption: str, title: str, table: Table, lines: Mapping[str, str], *, key: str) -> None:
     """The caption of a table, beside `offer_table`."""
     columns = st.columns([5, 1.2], vertical_alignment="center")
     columns[0].caption(caption)
     with columns[1]:
-        offer_table(title, header, rows, lines, key=key)
+        offer_table(title, table, lines, key=key)
