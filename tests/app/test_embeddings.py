@@ -269,7 +269,7 @@ def test_pictures_come_in_sheets_and_lacking_ones_are_named(
 def test_outliers_that_no_file_keeps_are_generated_behind_the_page(
     full_bundle: Put, open_page: Open, component_data: Data
 ) -> None:
-    bundle = full_bundle(n_id=8, n_snapshots=4, n_per_set=6, sets=("digits",))
+    bundle = full_bundle(n_id=12, n_snapshots=7, n_per_set=6, sets=("digits",))
     change_table(bundle, "outliers.parquet", lambda t: t.assign(png=None))
     sd = {"id": lambda t: t["id"].where(t["set"] != "digits", t["id"] + "~0")}
     sd["role"] = lambda t: t["role"].where(t["set"] != "digits", "sd")
@@ -280,7 +280,7 @@ def test_outliers_that_no_file_keeps_are_generated_behind_the_page(
     at = open_page(PAGE, {"embeddings_view": "After training", "embeddings_method": "PCA"})
     data = scatter_of(at, component_data)
     without_file = [row for row, one in enumerate(data["ids"]) if "~" in one]
-    assert len(without_file) == 8 + 6 and data["lacking"] == without_file and data["coming"]
+    assert len(without_file) == 12 + 6 and data["lacking"] == without_file and data["coming"]
     first = [one["src"] for one in component_data(at) if "src" in one]
     end = time.monotonic() + patience(120)
     while scatter_of(at, component_data)["coming"] and time.monotonic() < end:

@@ -1,5 +1,6 @@
 """What the parts of Failures share: facts about images, notes, and the page of the list."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,12 +85,9 @@ def _nearest(view: ScoredSets, one: str, name: str, row: int) -> Nearest | None:
 def nearest_of(view: ScoredSets, one: str) -> Nearest | None:
     """The training image nearest to a scored image; None where unknown."""
     place = place_of(view, one)
-    if place is None:
-        return None
-    try:
-        return _nearest(view, one, *place)
-    except (MissingPart, ValueError):
-        return None
+    with suppress(MissingPart, ValueError):
+        return _nearest(view, one, *place) if place else None
+    return None
 
 
 def class_of(view: ScoredSets, one: str, of_picture: str) -> str:

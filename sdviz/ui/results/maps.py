@@ -68,18 +68,14 @@ def interval_text(evidence: Evidence, names: Sequence[str]) -> str:
     report = or_none(lambda: evidence.report)
     if report is None:
         return ""
-    found = {}
+    parts = []
     for name in names:
         measured = report.results.get(name)
-        interval = measured.modes["both"].auroc_interval if measured is not None else None
-        if interval is not None:
-            found[name] = (100 * interval[0], 100 * interval[1])
-    if not found:
+        if measured is not None and measured.modes["both"].auroc_interval is not None:
+            low, high = (100 * end for end in measured.modes["both"].auroc_interval)
+            parts.append(f"{low:.2f} to {high:.2f} % on {set_name(name)}, {high - low:.1f} points")
+    if not parts:
         return ""
-    parts = [
-        f"{low:.2f} to {high:.2f} % on {set_name(name)}, {high - low:.1f} points"
-        for name, (low, high) in found.items()
-    ]
     return (
         f"By the bundle's own k = {report.score.k}, α = {report.score.alpha:g} the 95 % interval of AUROC over "
         f"images is {'; '.join(parts)}: a cell that is ahead by much less than that need not be the better one."
