@@ -72,7 +72,7 @@ def sheet_of(known: Known, name: str, number: int, is_made: bool) -> tuple[bytes
     """A sheet of pictures, JPEG, and its points without one; `is_made`: no outlier is still being generated."""
     first = number * TILES_A_SHEET
     ids = known.points.ids[first : first + TILES_A_SHEET]
-    # after the task an outlier still without a picture is asked for once more, for the reason
+    # when the task is done, `show` tells why an outlier has no picture
     ask_for_all = is_made and generated_outliers(known, name) is not None
     wanted = np.array([ask_for_all or not known.library.must_generate(one) for one in ids.tolist()])
     size = known.bundle.manifest.image_size

@@ -30,7 +30,7 @@ from sdviz.ui.widgets import download
 
 SHOWS = "every OOD image that the detector let through and every ID image that it flagged, worst first"
 MISSED, ALARMS, PAIRS_VIEW = "missed", "alarms", "pairs"
-# keys of the address that are no widget's
+# keys of the address without a widget
 SHOW, CLASS, CLUSTER = "f_show", "f_class", "f_cluster"
 OWN = (SHOW, CLASS, CLUSTER, PAIRS)
 EVERY = ""

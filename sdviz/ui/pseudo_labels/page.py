@@ -24,7 +24,7 @@ from sdviz.ui.text import counted, ordinal, percent, plain
 from sdviz.ui.theme import cluster_colour
 
 SHOWS = "each cluster of the training images: its size, its surest and least sure images, what is in it"
-# a key of the address that is no widget's; its value is the number of a cluster
+# a key of the address without a widget; its value is the number of a cluster
 CLUSTER = "cluster"
 ALL = -1
 PICTURE_PX = 96

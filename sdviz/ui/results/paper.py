@@ -47,8 +47,8 @@ def paper_html(table: PaperTable) -> str:
         digits = 2 if row.startswith("FID") else 1
         for column in table.columns:
             value, ours = table.paper.get((row, column)), table.ours.get((row, column))
-            cells.append("" if value is None else f"{value:.{digits}f}")
-            cells.append(Cell(*(ours_text(ours) if ours else ("",)), kind="ours"))
+            text, small = ours_text(ours) if ours is not None else ("", "")
+            cells += ["" if value is None else f"{value:.{digits}f}", Cell(text, small, kind="ours")]
         rows.append(Row(cells))
     return table_html(["", *["paper", "ours"] * len(table.columns)], rows, over=table.columns)
 
@@ -108,11 +108,11 @@ def show_paper(bundle: Bundle) -> None:
             "stand alone, and ours stay empty. `python -m sdviz run configs/cifar10.yaml` makes one."
         )
     st.caption(
-        "Yoon et al.; ID is CIFAR-10, AUROC in %. A figure of ours stands in a row of the paper's only where "
-        "its network is the one of that row, made with that S and w, and in a column only where that very set "
-        "was measured by that very name. Of another network it has a row of its own, *network of ours*. Its "
-        "budget may differ too. The paper's LSUN column mixes two variants, so nothing here can stand beside "
-        "it. Ours: mean ± standard deviation over runs, or the 95 % interval over images of one run."
+        "Yoon et al.; ID is CIFAR-10, AUROC in %. A figure of ours is in a row of the paper's only if network, "
+        "S and w are those of the row, and in a column only if the set has the column's name. Other networks "
+        "have rows of their own, *network of ours*. Training budgets may differ. The paper's LSUN column mixes "
+        "two variants: no set here is the same. Ours: mean ± standard deviation over runs, or the 95 % "
+        "interval over images of one run."
     )
     lines = many_lines(chosen) or {"source": "Yoon et al., Tables 1 to 4"}
     for table in paper_tables(chosen):

@@ -33,7 +33,7 @@ def show_outlier(view: SampleView, limit: float | None) -> None:
         st.caption("That needs its picture, which is not on this machine.")
         return
     if view.parts is None or view.banks is None:
-        st.caption("That needs a score, which it has none of.")
+        st.caption("That needs a score, and it has none.")
         return
     st.caption(
         "Noises this image to step S, denoises it under a wrong label, and scores what comes out: see where "

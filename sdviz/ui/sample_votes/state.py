@@ -163,7 +163,7 @@ def group_colour(evidence: Evidence, group: str) -> str:
 
 
 def open_sample(one: str, group: str | None = None) -> None:
-    """Makes this image the one in use on every page; so too its scored set, where given."""
+    """Makes an image, and its scored set where given, the ones in use on every page."""
     set_shared("sample", one)
     if group is not None:
         set_shared("set", group or None)
