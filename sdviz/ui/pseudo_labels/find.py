@@ -82,7 +82,7 @@ def show_found(clusters: Clusters) -> None:
             says = "no training image, and this bundle has no clusterer that could name its cluster."
         else:
             cluster, sure = cluster_of(bundle, pictures.images[0])
-            says = f"{_bold_name(clusters.names[cluster])}, {percent(sure, 2)} sure, says the clusterer."
+            says = f"{_bold_name(clusters.names[cluster])}, {percent(sure, 2)} sure: the clusterer says so."
         columns = st.columns([1.5, 3.7, 2.6], vertical_alignment="center")
         with columns[0]:
             cell = Cell(data_uri(pictures.images[0]) if pictures.found[0] else "", one, cluster_colour(cluster))
