@@ -86,6 +86,7 @@ class PictureLibrary:
         self._kept: OrderedDict[str, tuple[np.ndarray, str]] = OrderedDict()
         self._lock = Lock()
         self._outlier_row: dict[str, int] | None = None
+        self._held_out = held_out_recipe(evidence)
 
     def outlier_row(self, one: str) -> int | None:
         """The row of an outlier's id in the bank, None for any other id."""
@@ -94,6 +95,17 @@ class PictureLibrary:
             ids = [] if table is None else table.ids.tolist()
             self._outlier_row = {name: row for row, name in enumerate(ids)}
         return self._outlier_row.get(one)
+
+    def _is_of_held_out(self, one: str) -> bool:
+        recipe = self._held_out
+        return recipe is not None and one.endswith(f"~{recipe.seed}") and self.outlier_row(one) is None
+
+    def must_generate(self, one: str) -> bool:
+        """Whether the picture is an outlier's that neither the bundle nor this library keeps."""
+        if one in self._kept:
+            return False
+        row = self.outlier_row(one)
+        return self._is_of_held_out(one) if row is None else self._evidence.outliers.png(row) is None
 
     def show(self, ids: np.ndarray | Sequence[str]) -> Pictures:
         """The pictures of these ids, in this order.
@@ -109,12 +121,7 @@ class PictureLibrary:
         lost: list[str] = []
         rest = [one for one in dict.fromkeys(names) if one not in known]
         outliers = [one for one in rest if self.outlier_row(one) is not None]
-        recipe = held_out_recipe(self._evidence)
-        held_out = [
-            one
-            for one in rest
-            if recipe is not None and one.endswith(f"~{recipe.seed}") and self.outlier_row(one) is None
-        ]
+        held_out = [one for one in rest if self._is_of_held_out(one)]
         plain = [one for one in rest if self.outlier_row(one) is None and one not in held_out]
         new: dict[str, tuple[np.ndarray, str]] = {}
         if plain:
@@ -126,10 +133,7 @@ class PictureLibrary:
             lost += [one for one in plain if one not in new]
             if lost and not found.missing:
                 missing.append(f"{len(lost)} of {len(plain)} images are no longer what their id says")
-        again = [(self._outliers, outliers)]
-        if recipe is not None:
-            again.append((lambda ids: self._of_held_out(ids, recipe), held_out))
-        for make, wanted in again:
+        for make, wanted in ((self._outliers, outliers), (self._of_held_out, held_out)):
             if wanted:
                 made, why, without = make(wanted)
                 new |= {one: (image, "") for one, image in made.items()}
@@ -197,11 +201,10 @@ class PictureLibrary:
             made |= dict(zip(table.ids[there].tolist(), pictures, strict=True))
         return made, why, lost
 
-    def _of_held_out(
-        self, ids: list[str], recipe: Recipe
-    ) -> tuple[dict[str, np.ndarray], list[str], list[str]]:
+    def _of_held_out(self, ids: list[str]) -> tuple[dict[str, np.ndarray], list[str], list[str]]:
         """As `_outliers`, for SD outliers of held-out images (`evaluation.sd_test`)."""
-        bundle = self._evidence.bundle
+        bundle, recipe = self._evidence.bundle, self._held_out
+        assert recipe is not None
         names = np.array([one.rpartition("~")[0] for one in ids])
         sources = find_images(bundle, names, self._evidence.sources)
         there = sources.found

@@ -43,9 +43,8 @@ class BundleView:
         return self.names[cluster] if 0 <= cluster < len(self.names) else unknown
 
     def show_pictures(self, ids: list[str]) -> Pictures:
-        """Pictures by id. Outliers that no file keeps are made again, which waits for the device."""
-        rows = [row for row in map(self.library.outlier_row, ids) if row is not None]
-        to_make = any(self.evidence.outliers.png(row) is None for row in rows)
-        lock: AbstractContextManager[object] = DEVICE_LOCK if to_make else nullcontext()
+        """Pictures by id. Outliers that no file keeps are generated, which waits for the device."""
+        to_generate = any(map(self.library.must_generate, ids))
+        lock: AbstractContextManager[object] = DEVICE_LOCK if to_generate else nullcontext()
         with lock:
             return self.library.show(ids)
