@@ -16,7 +16,8 @@ from torch._dynamo.backends.common import aot_autograd
 from sdviz.config.nodes import DiffusionConfig, UNetConfig
 from sdviz.diffusion import training
 from sdviz.diffusion.schedule import NoiseSchedule
-from sdviz.diffusion.training import COMPILE_FROM_STEPS, TrainingReport, train_noise_predictor
+from sdviz.diffusion.training import COMPILE_FROM_STEPS, train_noise_predictor
+from sdviz.nn.loop import Execution, LoopReport
 from sdviz.nn.unet import NoisePredictor
 
 UNET = UNetConfig(channels=(8, 8), layers_per_block=1, pixel_unshuffle=2, dropout=0.1)
@@ -64,7 +65,7 @@ def images(tiny_images: Callable[..., np.ndarray]) -> np.ndarray:
 @pytest.fixture
 def train(
     tiny_network: Callable[..., NoisePredictor], images: np.ndarray
-) -> Callable[..., tuple[NoisePredictor, NoisePredictor, list[TrainingReport]]]:
+) -> Callable[..., tuple[NoisePredictor, NoisePredictor, list[LoopReport]]]:
     """Trains a few steps of a long training; returns the network, its average and the reports."""
 
     def run(
@@ -73,19 +74,16 @@ def train(
         state_path: Path | None = None,
         unet: UNetConfig = UNET,
         **changes: Any,  # noqa: ANN401
-    ) -> tuple[NoisePredictor, NoisePredictor, list[TrainingReport]]:
+    ) -> tuple[NoisePredictor, NoisePredictor, list[LoopReport]]:
         network = tiny_network(unet)
-        asked, reports = iter(range(10**6)), list[TrainingReport]()
+        asked, reports = iter(range(10**6)), list[LoopReport]()
         average, complete = train_noise_predictor(
             network,
             images,
             LABELS,
             NoiseSchedule.linear(1000),
             DiffusionConfig(**(CONFIG.model_dump() | changes)),
-            state_path,
-            device,
-            reports.append,
-            lambda: next(asked) >= n_steps,
+            Execution(device, state_path, reports.append, lambda: next(asked) >= n_steps),
         )
         assert not complete
         return network, average, reports

@@ -16,15 +16,13 @@ from torch.nn import functional as F
 from sdviz.config.nodes import DiffusionConfig, UNetConfig
 from sdviz.diffusion.schedule import NoiseSchedule
 from sdviz.diffusion.training import (
-    TrainingDiverged,
-    TrainingReport,
-    TrainingStateError,
     make_accelerator,
     rate_factor,
     train_noise_predictor,
 )
 from sdviz.files import leftovers
 from sdviz.nn.device import has_fast_bf16
+from sdviz.nn.loop import Execution, LoopReport, TrainingDiverged, TrainingStateError
 from sdviz.nn.pixels import to_tensor
 from sdviz.nn.unet import NoisePredictor
 from tests.full_disk import largest_file
@@ -84,7 +82,7 @@ def train(
         model = tiny_network() if model is None else model
         options = {"device": "cpu", "images": data.images, "labels": data.labels} | options
         images, labels = options.pop("images"), options.pop("labels")
-        return train_noise_predictor(model, images, labels, SCHEDULE, config, **options)
+        return train_noise_predictor(model, images, labels, SCHEDULE, config, Execution(**options))
 
     return run
 
@@ -280,7 +278,7 @@ def test_only_a_dropped_condition_trains_the_null_row(
 
 
 def test_reports_every_twenty_steps_and_at_the_end(train: Callable[..., tuple[NoisePredictor, bool]]) -> None:
-    reports: list[TrainingReport] = []
+    reports: list[LoopReport] = []
     train(config=settings(total_steps=45, warmup_steps=0), on_report=reports.append)
     assert [r.step for r in reports] == [20, 40, 45]
     assert [r.progress for r in reports] == pytest.approx([20 / 45, 40 / 45, 1])
@@ -392,7 +390,7 @@ def test_states_of_this_layout_stay_loadable(
 def test_the_time_limit_ends_it_cooled_down(
     train: Callable[..., tuple[NoisePredictor, bool]], tmp_path: Path
 ) -> None:
-    reports: list[TrainingReport] = []
+    reports: list[LoopReport] = []
     config = settings(total_steps=10**6, time_limit_sec=1.5, cooldown=1.0, warmup_steps=0)
     started = time.monotonic()
     _, complete = train(config=config, state_path=tmp_path / "state.pt", on_report=reports.append)
@@ -463,7 +461,7 @@ def test_a_spoilt_network_is_neither_saved_nor_returned_at_an_early_end(
 ) -> None:
     model = Poisoned(tiny_network(), 2, only_the_gradient=True)
     # a second a step, on a machine of any speed
-    monkeypatch.setattr("sdviz.diffusion.training.time", SimpleNamespace(monotonic=lambda: float(model.calls)))
+    monkeypatch.setattr("sdviz.nn.loop.time", SimpleNamespace(monotonic=lambda: float(model.calls)))
     config = settings(total_steps=10**6, time_limit_sec=2.5 if end == "time" else None)
     stop = stop_before(3) if end == "stop" else None
     with pytest.raises(TrainingDiverged):
@@ -581,7 +579,7 @@ def test_refuses_timesteps_that_the_schedule_lacks(
             data.labels,
             NoiseSchedule.linear(100),
             settings(max_train_timestep=400),
-            device="cpu",
+            Execution("cpu"),
         )
 
 
@@ -618,7 +616,7 @@ def test_trains_on_cuda_and_resumes_there(
     train: Callable[..., tuple[NoisePredictor, bool]], tmp_path: Path, mixed_precision: str
 ) -> None:
     config = settings(total_steps=40, mixed_precision=mixed_precision)
-    reports: list[TrainingReport] = []
+    reports: list[LoopReport] = []
     whole, _ = train(config=config, device="cuda", on_report=reports.append)
     assert reports[-1].loss < 1.5
     assert all(p.device.type == "cpu" and torch.isfinite(p).all() for p in whole.parameters())
