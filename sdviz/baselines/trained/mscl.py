@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import torch
 from pydantic import Field
+from torch import nn
 from torch.nn import functional as F
 
 from ...config.nodes import ViewsConfig
 from ...nn.losses import nt_xent
 from ...nn.views import random_views
-from ..finetuning import SGD, FineTuned, encoder_of, train
-from ..interface import BaselineError, OnProgress, Reference
-from ..neighbours import check_neighbours
+from ..finetuning import SGD, FineTuned, Loss
+from ..interface import BaselineError, Reference
 
 
 class MSCL(FineTuned):
@@ -25,25 +25,18 @@ class MSCL(FineTuned):
     key, title, needs = "mscl", "MSCL", ("images", "encoder")
     training_passes = 2
     base_optimizer = SGD
+    augment = False
     unit_features = True
 
     class Settings(FineTuned.Settings):
         """The settings."""
 
-        k: int = Field(2, ge=1, description="neighbours that count")
         temperature: float = Field(0.25, gt=0, description="tau")
-        epochs: float = Field(5.0, gt=0, description="over the ID images")
         learning_rate: float = Field(1e-4, gt=0, description="of SGD")
         batch_size: int = Field(64, ge=2, description="images a step, each in two views")
         frozen_blocks: int = Field(1, ge=0, description="the encoder's first blocks that stay as they are")
 
-    settings: Settings
-
-    def _fit(self, known: np.ndarray, reference: Reference, on_progress: OnProgress | None) -> None:
-        """Trains a copy of the encoder and keeps the ID features."""
-        check_neighbours(self.key, self.settings.k, len(known))
-        torch.manual_seed(reference.seed)
-        self._encoder = encoder_of(reference)
+    def _objective(self, known: np.ndarray, reference: Reference) -> tuple[dict[str, nn.Module], Loss]:
         self._encoder.freeze(min(self.settings.frozen_blocks, len(self._encoder.blocks)))
         if not any(one.requires_grad for one in self._encoder.parameters()):
             raise BaselineError(
@@ -57,9 +50,7 @@ class MSCL(FineTuned):
             features = self._encoder(both).float()
             return mean_shifted_loss(features, centre.to(x.device), self.settings.temperature)
 
-        parts = {"encoder": self._encoder}
-        train(self, parts, known, loss, reference, augment=False, on_progress=on_progress)
-        self._keep(known, reference)
+        return {}, loss
 
 
 def mean_shifted_loss(features: torch.Tensor, centre: torch.Tensor, temperature: float) -> torch.Tensor:

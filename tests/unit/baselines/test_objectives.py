@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -13,7 +12,7 @@ import torch
 from torch import nn
 
 from sdviz.baselines import BASELINES, Baseline, Images, Reference
-from sdviz.baselines.finetuning import Loss
+from sdviz.baselines.finetuning import Loss, Trained
 from sdviz.baselines.trained.fake_it import FakeIt
 from sdviz.baselines.trained.mscl import MSCL
 from sdviz.baselines.trained.multiclass_ad import MulticlassAD
@@ -52,18 +51,12 @@ def handed(monkeypatch: pytest.MonkeyPatch, method: Baseline, on: Reference) -> 
     taken: list[Handed] = []
 
     def take(
-        name: str,
-        parts: dict[str, nn.Module],
-        images: np.ndarray,
-        make_loss: Loss,
-        *_: object,
-        augment: bool = True,
-        **__: object,
+        self: Trained, heads: dict[str, nn.Module], images: np.ndarray, batch_loss: Loss, *_: object
     ) -> None:
-        head = parts.get("head", nn.Identity())
-        taken.append(Handed(parts["encoder"].eval(), head, make_loss, augment))  # type: ignore[arg-type]
+        head = heads.get("head", nn.Identity())
+        taken.append(Handed(self._encoder.eval(), head, batch_loss, self.augment))  # type: ignore[arg-type]
 
-    monkeypatch.setattr(importlib.import_module(type(method).__module__), "train", take)
+    monkeypatch.setattr(Trained, "_train", take)
     method.fit(on)
     return taken[0]
 
@@ -112,16 +105,17 @@ def test_multiclass_ad_learns_the_labels(monkeypatch: pytest.MonkeyPatch) -> Non
     images = on.known.images // 2  # type: ignore[operator]
     images[np.arange(N), :, :, labels] += 100  # a colour each
     on = replace(on, known=Images(images=images))
-    module = importlib.import_module(MulticlassAD.__module__)
     heads: list[Handed] = []
-    train: Callable[..., None] = module.train
+    train: Callable[..., None] = Trained._train
 
-    def watched(name: str, parts: dict[str, nn.Module], images: np.ndarray, loss: Loss, *rest: object) -> None:
-        heads.append(Handed(*copy.deepcopy((parts["encoder"], parts["head"])), loss, True))  # type: ignore[arg-type]
-        train(name, parts, images, loss, *rest)
-        heads.append(Handed(parts["encoder"], parts["head"], loss, True))  # type: ignore[arg-type]
+    def watched(
+        self: Trained, parts: dict[str, nn.Module], images: np.ndarray, loss: Loss, *rest: object
+    ) -> None:
+        heads.append(Handed(*copy.deepcopy((self._encoder, parts["head"])), loss, True))  # type: ignore[arg-type]
+        train(self, parts, images, loss, *rest)
+        heads.append(Handed(self._encoder, parts["head"], loss, True))  # type: ignore[arg-type]
 
-    monkeypatch.setattr(module, "train", lambda *given, on_progress: watched(*given))
+    monkeypatch.setattr(Trained, "_train", watched)
     MulticlassAD(epochs=20, learning_rate=1e-2, batch_size=8).fit(on)
     before, after = ((logits(one, images).argmax(1) == labels).mean() for one in heads)
     assert before < 0.7 and after == 1.0
