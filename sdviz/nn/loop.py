@@ -27,7 +27,7 @@ class TrainingDiverged(RuntimeError):
 
 
 class TrainingStateError(ValueError):
-    """A resume state that is cut, foreign or of another network; the message names the file."""
+    """A resume state that is damaged or of another network; the message names the file."""
 
 
 @dataclass(frozen=True)
@@ -75,11 +75,11 @@ def cosine_rate(step: int, total_steps: int, config: OptimizerConfig) -> float:
 
 @dataclass(frozen=True)
 class Execution:
-    """Where a training computes and keeps its state, and who watches it.
+    """Where a training runs and keeps its state, and how it reports and stops.
 
     Attributes:
         device: "auto", "cpu", "cuda", ...
-        state_path: The resume state; read first if it is there, removed by the caller at the end.
+        state_path: The resume state; read first if it exists, removed by the caller at the end.
         on_report: Called every few steps.
         should_stop: Asked before every step; True saves the state and ends the training.
     """
