@@ -1,4 +1,4 @@
-"""The branches of a configuration that networks and trainings are built from, and what all branches share."""
+"""The branches of a configuration for networks and trainings, and the base class of all branches."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-# numpy, torch and scikit-learn all take these, and the larger ones that are counted up from them
+# numpy, torch and scikit-learn all accept these and somewhat larger ones
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
@@ -24,9 +24,8 @@ class Node(BaseModel):
 class UNetConfig(Node):
     """The noise predictor, built as `diffusers.UNet2DModel`.
 
-    `arch` names a size of PAPER.md section 4: "small" is for the CPU (2x2 pixel-unshuffle, 64/128/128
-    channels, 4.4 M parameters), "ddpm" is the U-Net of Ho et al. 2020 (35.75 M). The other fields,
-    where given, replace that size's own values.
+    "small" is for the CPU (2x2 pixel-unshuffle, 64/128/128 channels, 4.4 M parameters), "ddpm" is the U-Net of
+    Ho et al. 2020 (35.75 M). Other fields that are given replace the values of that size.
     """
 
     arch: Literal["small", "ddpm"] = "small"
@@ -40,7 +39,7 @@ class UNetConfig(Node):
 
     @property
     def unshuffle_factor(self) -> int:
-        """Pixels of a factor x factor square are channels of the U-Net; 1 for none."""
+        """The pixels of a square of this side become channels of the U-Net; 1 for none."""
         return self.pixel_unshuffle or (2 if self.arch == "small" else 1)
 
 
@@ -88,9 +87,8 @@ class DiffusionConfig(Node):
 class ViewsConfig(Node):
     """Random views of an image, which the encoder learns to treat as the same.
 
-    Every view is a random window (zoom, place, tilt, flip) with changed colours. Which changes help depends on
-    the set: crops and colour jitter for photographs, colour fields and colour matrices for flat shapes over
-    gradients.
+    A view is a random window (zoom, place, tilt, flip) with changed colours. Crops and colour jitter suit
+    photographs; colour fields and colour matrices suit flat shapes over gradients.
     """
 
     area: tuple[float, float] = Field(
@@ -193,7 +191,7 @@ class EncoderConfig(Node):
 
 
 class ScanConfig(TrainingConfig):
-    """Training by the SCAN loss (Van Gansbeke et al. 2020): neighbours share a cluster, none is empty."""
+    """Training by the SCAN loss (Van Gansbeke et al. 2020): neighbours share a cluster, no cluster is empty."""
 
     total_steps: int = Field(1000, ge=1)
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-4)
@@ -216,7 +214,7 @@ class SelfLabelConfig(TrainingConfig):
 
 
 class ClustererConfig(Node):
-    """Training of the small classifier that names an image's cluster where SCAN gave no network for it."""
+    """Training of the small classifier that names an image's cluster if SCAN has not made one."""
 
     width: int = Field(32, ge=1, description="channels of its first stage")
     total_steps: int = Field(1000, ge=1)

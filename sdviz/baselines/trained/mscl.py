@@ -16,10 +16,10 @@ from ..interface import BaselineError, Reference
 
 
 class MSCL(FineTuned):
-    """Mean-shifted contrastive loss; the sum of squared distances between unit features to the k = 2 nearest.
+    """Trains by the mean-shifted contrastive loss; then scores by the k = 2 nearest ID features of unit length.
 
-    Reiss and Hoshen 2023, "Mean-Shifted Contrastive Loss for Anomaly Detection": theta(x) = (f(x) - c) /
-    |f(x) - c| of unit features f about the centre c of those of ID images, NT-Xent with temperature 0.25.
+    Reiss and Hoshen 2023, "Mean-Shifted Contrastive Loss for Anomaly Detection": NT-Xent with temperature 0.25
+    of theta(x) = (f(x) - c) / |f(x) - c|, where f are unit features and c is the centre of the ID features.
     """
 
     key, title, needs = "mscl", "MSCL", ("images", "encoder")
@@ -34,7 +34,7 @@ class MSCL(FineTuned):
         temperature: float = Field(0.25, gt=0, description="tau")
         learning_rate: float = Field(1e-4, gt=0, description="of SGD")
         batch_size: int = Field(64, ge=2, description="images a step, each in two views")
-        frozen_blocks: int = Field(1, ge=0, description="the encoder's first blocks that stay as they are")
+        frozen_blocks: int = Field(1, ge=0, description="first blocks of the encoder that are not trained")
 
     def _objective(self, known: np.ndarray, reference: Reference) -> tuple[dict[str, nn.Module], Loss]:
         self._encoder.freeze(min(self.settings.frozen_blocks, len(self._encoder.blocks)))
@@ -54,6 +54,6 @@ class MSCL(FineTuned):
 
 
 def mean_shifted_loss(features: torch.Tensor, centre: torch.Tensor, temperature: float) -> torch.Tensor:
-    """NT-Xent of features (2N,D), one view of each image and then the other, about a centre (D,)."""
+    """NT-Xent about a centre (D,) of features (2N,D): the first view of each image, then the second."""
     first, second = (F.normalize(features, dim=1) - centre).chunk(2)
     return nt_xent(first, second, temperature)
