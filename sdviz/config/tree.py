@@ -44,12 +44,8 @@ class DataConfig(Node):
     test_split: str | None = Field(None, description="None takes test, where the set has one")
     limit: int | None = Field(None, ge=1, description="images to train on; None takes all")
     size_px: int = Field(32, ge=1)
-    on_error: Literal["raise", "skip"] = Field(
-        "raise", description="what happens at a picture that cannot be read"
-    )
-    holdout: float = Field(
-        0.1, gt=0, lt=1, description="share kept for testing a detector, where there is no test split"
-    )
+    on_error: Literal["raise", "skip"] = Field("raise", description="if a picture cannot be read")
+    holdout: float = Field(0.1, gt=0, lt=1, description="share kept for testing, if there is no test split")
 
 
 class LabelsConfig(Node):
@@ -85,9 +81,7 @@ class OutliersConfig(Node):
     """The SD outliers for the training of the detector; None takes the value in `defaults`."""
 
     per_image: int = Field(1, ge=1)
-    limit: int | None = Field(
-        None, ge=1, description="images to make outliers of and to train the detector with; None takes all"
-    )
+    limit: int | None = Field(None, ge=1, description="images to use for outliers and detector; None: all")
     start_timestep: int | None = Field(None, ge=0)
     guidance_scale: float | None = Field(None, ge=-1, le=20)
     num_inference_steps: int | None = Field(None, ge=1, le=1000)
@@ -130,7 +124,7 @@ class BaselineConfig(Node):
 
     method: str
     network: Literal["backbone", "encoder"] = Field(
-        "backbone", description="the network whose features it takes, or that it trains"
+        "backbone", description="the network that it uses or trains"
     )
 
     @property
@@ -181,9 +175,7 @@ class EvaluationConfig(Node):
         {}, description="classes to take of a set named above, by name or first word; all of other sets"
     )
     sd_test: SDTestConfig | None = Field(None, description="SD outliers of held-out ID images as an OOD set")
-    baselines: tuple[AnyBaseline, ...] = Field(
-        (), description="other methods to measure: names, or a method with its settings"
-    )
+    baselines: tuple[AnyBaseline, ...] = Field((), description="methods: names, or a method with settings")
     score: ScoreConfig = ScoreConfig()
     limit: int | None = Field(None, ge=1, description="images of each set; None takes all")
     controls: tuple[Literal["no_training", "right_label", "noise", "right_label_as_id", "lambda_zero"], ...] = (
@@ -247,9 +239,7 @@ class RunConfig(Node):
     profile: str = Field("run", min_length=1, description="part of the run folder's name")
     data: DataConfig
     views: ViewsConfig = ViewsConfig()
-    encoder: EncoderConfig | None = Field(
-        None, description="None trains no encoder; scan and detector need one"
-    )
+    encoder: EncoderConfig | None = Field(None, description="None trains none; scan and detector need one")
     labels: LabelsConfig = LabelsConfig()
     clusterer: ClustererConfig = ClustererConfig()
     diffusion: DiffusionConfig = DiffusionConfig()

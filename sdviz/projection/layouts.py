@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import partial
 from importlib.metadata import version
 
 import numpy as np
@@ -124,7 +123,7 @@ def compute_layouts(
         elif settings.method == "tsne":
             points = _tsne(one, settings, before)
         else:
-            points = _umap(one, settings, before, partial(_within, report, i, len(features)))
+            points = _umap(one, settings, before, lambda done, i=i: report((i + done) / len(features)))
         points = points - points.mean(0)
         if before is not None:
             if settings.method == "umap":
@@ -181,10 +180,6 @@ def _tsne(features: np.ndarray, settings: LayoutSettings, before: np.ndarray | N
         **how,
     )
     return np.asarray(model.fit_transform(features.astype(np.float32)), np.float64)
-
-
-def _within(report: Progress, epoch: int, epochs: int, done: float) -> None:
-    report((epoch + done) / epochs)
 
 
 class _Listener:

@@ -35,7 +35,7 @@ class FakeIt(FineTuned):
         learning_rate: float = Field(1e-2, gt=0, description="of SGD; 4e-4 in the paper, for a pre-trained ViT")
         batch_size: int = Field(64, ge=2, description="ID images a step, with as many outliers")
         generator_steps: int = Field(
-            300, ge=1, description="steps of training of the U-Net that makes a run's outliers"
+            300, ge=1, description="training steps of the U-Net that makes the outliers"
         )
 
     def _objective(self, known: np.ndarray, reference: Reference) -> tuple[dict[str, nn.Module], Loss]:
