@@ -239,10 +239,10 @@ def _denoise(
     for (guided, sampling), x_0, path in zip(runs, finished, predictions, strict=True):
         check_finite(x_0)
         evaluations = sum(guided.evaluations(t) for t in sampling.timesteps)
-        columns = [to_images(x_0), to_images(sampling.x)]
         paths = list(np.stack(path, 1)) if path else [None] * len(x_0)
+        rows = zip(to_images(x_0), to_images(sampling.x), paths, strict=True)
         rest = (len(sampling.timesteps), evaluations, each_sec)
-        made.append([Outlier(*row, *rest) for row in zip(*columns, paths, strict=True)])
+        made.append([Outlier(image, noised, steps, *rest) for image, noised, steps in rows])
     return made
 
 

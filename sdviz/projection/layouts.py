@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
 
 import numpy as np
@@ -114,6 +115,10 @@ def compute_layouts(
     if n < fewest_points(settings.method):
         raise ValueError(f"{settings.method} needs at least {fewest_points(settings.method)} points, not {n}")
     report = on_progress or (lambda done: None)
+
+    def within(epoch: int, done: float) -> None:
+        report((epoch + done) / len(features))
+
     frames, trust, explained = [], [], []
     before: np.ndarray | None = None
     for i, one in enumerate(features):
@@ -123,7 +128,7 @@ def compute_layouts(
         elif settings.method == "tsne":
             points = _tsne(one, settings, before)
         else:
-            points = _umap(one, settings, before, lambda done, i=i: report((i + done) / len(features)))
+            points = _umap(one, settings, before, partial(within, i))
         points = points - points.mean(0)
         if before is not None:
             if settings.method == "umap":
@@ -134,7 +139,7 @@ def compute_layouts(
         frames.append(points)
         trust.append(trustworthiness(one, points, TRUST_NEIGHBOURS))
         explained.append(share)
-        report((i + 1) / len(features))
+        within(i, 1)
     return Layouts(np.stack(frames).astype(np.float32), np.array(trust), np.stack(explained))
 
 
