@@ -46,6 +46,7 @@ from sdviz.config.nodes import DiffusionConfig, UNetConfig
 from sdviz.diffusion.schedule import NoiseSchedule
 from sdviz.diffusion.training import make_accelerator, train_noise_predictor
 from sdviz.nn.device import device_name, has_fast_bf16
+from sdviz.nn.loop import Execution
 from sdviz.nn.unet import NoisePredictor, build_noise_predictor, n_parameters
 
 CPU_BAR, CUDA_BAR = 1.3, 3.0
@@ -162,9 +163,7 @@ def ours(work: Work, seed: int, clock: Clock) -> float:
         work.labels,
         NoiseSchedule.linear(1000),
         config,
-        device=str(work.device),
-        on_report=lambda report: losses.append(report.loss),
-        should_stop=clock.is_over,
+        Execution(str(work.device), None, lambda report: losses.append(report.loss), clock.is_over),
     )
     return losses[-1]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +11,7 @@ from torch import nn
 
 from sdviz import data
 from sdviz.baselines import BASELINES, Baseline, Images, Reference
-from sdviz.baselines.finetuning import Loss
+from sdviz.baselines.finetuning import Loss, Trained
 from sdviz.config.nodes import ViewsConfig
 from sdviz.nn.batches import encode
 from sdviz.nn.encoder import Encoder
@@ -65,18 +64,12 @@ def training_of(monkeypatch: pytest.MonkeyPatch, method: Baseline, reference: Re
     taken: list[Training] = []
 
     def take(
-        name: str,
-        parts: dict[str, nn.Module],
-        images: np.ndarray,
-        make_loss: Loss,
-        *_: object,
-        augment: bool = True,
-        **__: object,
+        self: Trained, heads: dict[str, nn.Module], images: np.ndarray, batch_loss: Loss, *_: object
     ) -> None:
-        head = parts.get("head", nn.Identity())
-        taken.append(Training(parts["encoder"].eval(), head, make_loss, augment))  # type: ignore[arg-type]
+        head = heads.get("head", nn.Identity())
+        taken.append(Training(self._encoder.eval(), head, batch_loss, self.augment))  # type: ignore[arg-type]
 
-    monkeypatch.setattr(importlib.import_module(type(method).__module__), "train", take)
+    monkeypatch.setattr(Trained, "_train", take)
     method.fit(reference)
     return taken[0]
 

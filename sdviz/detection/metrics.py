@@ -1,7 +1,6 @@
-"""How well scores tell OOD from ID. A higher score means more OOD, and ties count half or as one step.
+"""Measures how well scores tell OOD from ID. A higher score means more OOD; ties count half or as one step.
 
-Every metric looks at the order of scores only: their size does not matter, infinities have their place.
-All return a share, 0..1.
+Every metric depends on the order of scores only, so they may be infinite. All return a share, 0..1.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-# how many ID and OOD images have each of the distinct scores, rising -> the metric
+# takes the numbers of ID and OOD images with each distinct score, ascending, to the metric
 Counted = Callable[[np.ndarray, np.ndarray], float]
 
 
@@ -19,11 +18,11 @@ def auroc(id_scores: npt.ArrayLike, ood_scores: npt.ArrayLike) -> float:
     """Area under the ROC curve, OOD the positive class: P(OOD scores above ID) + P(equal) / 2.
 
     Args:
-        id_scores: (N,), any numbers but NaN; so everywhere in this module.
+        id_scores: (N,), any numbers but NaN, as everywhere in this module.
         ood_scores: (M,).
 
     Raises:
-        ValueError: No scores on one side, not one row of them, or a NaN; so everywhere in this module.
+        ValueError: No scores on one side, another shape, or a NaN, as everywhere in this module.
 
     Example:
         >>> auroc([1, 2, 3, 4], [4, 9])
@@ -32,7 +31,7 @@ def auroc(id_scores: npt.ArrayLike, ood_scores: npt.ArrayLike) -> float:
     # slow to import
     from sklearn.metrics import roc_auc_score
 
-    # scikit-learn takes no infinite scores, but takes their ranks
+    # of ranks, because scikit-learn takes no infinite scores
     id_ranks, ood_ranks, _ = _ranks(id_scores, ood_scores)
     is_ood = np.repeat([False, True], [len(id_ranks), len(ood_ranks)])
     return float(roc_auc_score(is_ood, np.concatenate([id_ranks, ood_ranks])))
@@ -92,7 +91,7 @@ def bootstrap_interval(
     n: int = 1000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Percentile bootstrap of a metric; ID and OOD images are resampled each among themselves.
+    """Percentile bootstrap of a metric; ID and OOD images are resampled separately.
 
     Args:
         metric: The name of one of this module's metrics.
@@ -127,16 +126,16 @@ def paired_bootstrap_auroc_difference(
     n: int = 1000,
     seed: int = 0,
 ) -> tuple[float, tuple[float, float]]:
-    """How far the AUROC of detector a is above that of b, both having scored the same images.
+    """AUROC of detector a minus that of b on the same images.
 
-    Every resample takes the same images of both, so what is hard about an image cancels.
+    Every resample takes the same images for both, so that the difficulty of an image cancels.
 
     Args:
         id_a: (N,), scores by a; row i is the same image as row i of `id_b`.
         id_b: (N,), scores by b.
 
     Returns:
-        AUROC(a) - AUROC(b) on the images as they are, and (low, high), its middle 95 % over the resamples.
+        AUROC(a) - AUROC(b) on all images, and (low, high), its middle 95 % over the resamples.
 
     Raises:
         ValueError: Rows that do not pair, or n below 1.
@@ -167,7 +166,7 @@ def paired_bootstrap_auroc_difference(
 
 
 def _auroc(id_counts: np.ndarray, ood_counts: np.ndarray) -> float:
-    # counted in half pairs, because a tie is one half: whole numbers, so the sum is exact
+    # counted in half pairs, because a tie is one half; the sum of whole numbers is exact
     below = 2 * np.cumsum(id_counts) - id_counts
     return float((ood_counts * below).sum() / (2 * id_counts.sum() * ood_counts.sum()))
 
@@ -213,7 +212,7 @@ def _scores(name: str, values: npt.ArrayLike) -> np.ndarray:
 
 
 def _ranks(id_scores: npt.ArrayLike, ood_scores: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray, int]:
-    """Which of the distinct scores each image has, 0 the lowest; and how many there are."""
+    """The rank of each image's score among the distinct scores, 0 the lowest, and their number."""
     known, unknown = _scores("ID", id_scores), _scores("OOD", ood_scores)
     distinct, ranks = np.unique(np.concatenate([known, unknown]), return_inverse=True)
     return ranks[: len(known)], ranks[len(known) :], len(distinct)

@@ -1,4 +1,4 @@
-"""The one loop that runs a network over many images, some at a time."""
+"""Runs a network over many images in batches."""
 
 from __future__ import annotations
 
@@ -19,10 +19,9 @@ def in_batches(
     device: str | torch.device,
     batch_size: int,
 ) -> list[np.ndarray]:
-    """Calls a function on images uint8 (N,H,W,3), some at a time, and joins what it returns.
+    """Calls a function on batches of images uint8 (N,H,W,3) and joins the results: arrays of N rows.
 
-    The function takes uint8 (n,3,H,W) on the device and gives tensors of n rows; joined, they have N rows, and
-    floats are float32.
+    The function takes uint8 (n,3,H,W) on the device and returns tensors of n rows; floats become float32.
     """
     where = resolve_device(device)
     parts = []
@@ -35,7 +34,7 @@ def in_batches(
 def encode(
     network: nn.Module, images: np.ndarray, device: str | torch.device = "auto", batch_size: int = 256
 ) -> np.ndarray:
-    """Outputs of a network in eval mode, float32 (N,D), of images uint8 (N,H,W,3); it is left on the device."""
+    """Outputs float32 (N,D) of a network in eval mode for images uint8 (N,H,W,3); it stays on the device."""
     network = network.to(resolve_device(device)).eval()
     return in_batches(lambda pixels: [network(scale(pixels))], images, device, batch_size)[0]
 

@@ -20,6 +20,7 @@ from ..nn.batches import encode
 from ..nn.device import resolve_device
 from ..nn.encoder import Encoder
 from ..nn.inference import prepare_for_inference
+from ..nn.loop import Execution
 from ..nn.unet import build_noise_predictor
 from ..outliers import DiffusionModel, Recipe, generate_outliers
 from . import clusterer, detector, encoder
@@ -185,10 +186,12 @@ def _early_outliers(work: Workspace, steps: int, out: Path, on_progress: OnProgr
         read_labels(work),
         work.schedule,
         config,
-        out / "generator.state.pt",
-        work.config.device,
-        lambda r: on_progress(0.7 * r.progress),
-        work.should_stop,
+        Execution(
+            work.config.device,
+            out / "generator.state.pt",
+            lambda r: on_progress(0.7 * r.progress),
+            work.should_stop,
+        ),
     )
     if not complete:
         raise _Stopped

@@ -14,8 +14,9 @@ from .. import data
 from ..config.tree import RunConfig
 from ..data import ImageSet
 from ..diffusion.schedule import NoiseSchedule
-from ..diffusion.training import TrainingReport, train_noise_predictor
+from ..diffusion.training import train_noise_predictor
 from ..nn.device import resolve_device
+from ..nn.loop import Execution, LoopReport
 from ..nn.phase_means import PhaseMeans, PhaseStatistics, measure_phases
 from ..nn.pixels import to_tensor
 from ..nn.unet import NoisePredictor, build_noise_predictor
@@ -36,11 +37,10 @@ def make(work: Workspace) -> Metrics | None:
     config = work.config.diffusion
     out = work.stage_folder("diffusion")
 
-    def report(r: TrainingReport) -> None:
-        eta = r.elapsed_sec * (1 - r.progress) / r.progress if r.progress else 0.0
+    def report(r: LoopReport) -> None:
         values = {"loss": r.loss, "learning_rate": r.learning_rate, "images_per_sec": r.images_per_sec}
         values["elapsed_sec"] = r.elapsed_sec
-        work.on_progress(Progress("diffusion", r.step, r.total_steps, r.progress, eta, values))
+        work.on_progress(Progress("diffusion", r.step, r.total_steps, r.progress, r.eta_sec, values))
 
     torch.manual_seed(config.seed)
     n_clusters = len(read_cluster_names(work))
@@ -51,10 +51,7 @@ def make(work: Workspace) -> Metrics | None:
         labels,
         work.schedule,
         config,
-        out / "state.pt",
-        work.config.device,
-        report,
-        work.should_stop,
+        Execution(work.config.device, out / "state.pt", report, work.should_stop),
     )
     if not complete:
         return None

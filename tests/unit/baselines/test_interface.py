@@ -19,9 +19,9 @@ from tests.baselines import KNOWN, LOGITS, QUERIES, fit, shapes_reference
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 N = 12
-OF_IMAGES = ("multiclass_ad", "mscl", "fake_it", "rot", "png_size", "input_complexity")
-TRAINED = ("multiclass_ad", "mscl", "fake_it", "rot")
-WITH_K = ("dn2", "knn", "multiclass_ad", "mscl", "fake_it")
+OF_IMAGES = [key for key, one in BASELINES.items() if one.needs[0] == "images"]
+TRAINED = [key for key, one in BASELINES.items() if one.training_passes]
+WITH_K = [key for key, one in BASELINES.items() if "k" in one.Settings.model_fields]
 every = pytest.mark.parametrize("key", BASELINES)
 
 
@@ -206,7 +206,7 @@ def test_a_recipe_that_cannot_be_is_refused(key: str, name: str, value: object) 
     assert "\n" not in str(caught.value) and str(caught.value).endswith(f"not {value!r}")
 
 
-@pytest.mark.parametrize("key", BASELINES)
+@every
 def test_a_setting_that_a_method_has_not_is_refused(key: str) -> None:
     with pytest.raises(BaselineError, match=f"^{key} has no colour$"):
         method(key, colour="red")

@@ -22,15 +22,13 @@ from sdviz.diffusion import training
 from sdviz.diffusion.schedule import NoiseSchedule
 from sdviz.diffusion.training import (
     COMPILE_FROM_STEPS,
-    TrainingDiverged,
-    TrainingReport,
-    TrainingStateError,
     make_accelerator,
     rate_factor,
     train_noise_predictor,
 )
 from sdviz.files import leftovers
 from sdviz.nn.device import has_fast_bf16
+from sdviz.nn.loop import Execution, LoopReport, TrainingDiverged, TrainingStateError
 from sdviz.nn.pixels import to_tensor
 from sdviz.nn.unet import NoisePredictor
 from tests.full_disk import largest_file
@@ -91,7 +89,7 @@ def train(
         model = tiny_network() if model is None else model
         options = {"device": "cpu", "images": data.images, "labels": data.labels} | options
         images, labels = options.pop("images"), options.pop("labels")
-        return train_noise_predictor(model, images, labels, SCHEDULE, config, **options)
+        return train_noise_predictor(model, images, labels, SCHEDULE, config, Execution(**options))
 
     return run
 
@@ -287,7 +285,7 @@ def test_only_a_dropped_condition_trains_the_null_row(
 
 
 def test_reports_every_twenty_steps_and_at_the_end(train: Callable[..., tuple[NoisePredictor, bool]]) -> None:
-    reports: list[TrainingReport] = []
+    reports: list[LoopReport] = []
     train(config=settings(total_steps=45, warmup_steps=0), on_report=reports.append)
     assert [r.step for r in reports] == [20, 40, 45]
     assert [r.progress for r in reports] == pytest.approx([20 / 45, 40 / 45, 1])
@@ -393,7 +391,7 @@ def test_states_of_this_layout_stay_loadable(
 def test_the_time_limit_ends_it_cooled_down(
     train: Callable[..., tuple[NoisePredictor, bool]], tmp_path: Path
 ) -> None:
-    reports: list[TrainingReport] = []
+    reports: list[LoopReport] = []
     config = settings(total_steps=10**6, time_limit_sec=1.5, cooldown=1.0, warmup_steps=0)
     started = time.monotonic()
     _, complete = train(config=config, state_path=tmp_path / "state.pt", on_report=reports.append)
@@ -464,7 +462,7 @@ def test_a_spoilt_network_is_neither_saved_nor_returned_at_an_early_end(
 ) -> None:
     model = Poisoned(tiny_network(), 2, only_the_gradient=True)
     # a second a step, on a machine of any speed
-    monkeypatch.setattr("sdviz.diffusion.training.time", SimpleNamespace(monotonic=lambda: float(model.calls)))
+    monkeypatch.setattr("sdviz.nn.loop.time", SimpleNamespace(monotonic=lambda: float(model.calls)))
     config = settings(total_steps=10**6, time_limit_sec=2.5 if end == "time" else None)
     stop = stop_before(3) if end == "stop" else None
     with pytest.raises(TrainingDiverged):
@@ -582,7 +580,7 @@ def test_refuses_timesteps_that_the_schedule_lacks(
             data.labels,
             NoiseSchedule.linear(100),
             settings(max_train_timestep=400),
-            device="cpu",
+            Execution("cpu"),
         )
 
 
@@ -619,7 +617,7 @@ def test_trains_on_cuda_and_resumes_there(
     train: Callable[..., tuple[NoisePredictor, bool]], tmp_path: Path, mixed_precision: str
 ) -> None:
     config = settings(total_steps=40, mixed_precision=mixed_precision)
-    reports: list[TrainingReport] = []
+    reports: list[LoopReport] = []
     whole, _ = train(config=config, device="cuda", on_report=reports.append)
     assert reports[-1].loss < 1.5
     assert all(p.device.type == "cpu" and torch.isfinite(p).all() for p in whole.parameters())
@@ -671,7 +669,7 @@ def unchanged(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Callab
 @pytest.fixture
 def train_part(
     tiny_network: Callable[..., NoisePredictor], tiny_images: Callable[..., np.ndarray]
-) -> Callable[..., tuple[NoisePredictor, NoisePredictor, list[TrainingReport]]]:
+) -> Callable[..., tuple[NoisePredictor, NoisePredictor, list[LoopReport]]]:
     """Trains a few steps of a long training; returns the network, its average and the reports."""
 
     def run(
@@ -680,19 +678,16 @@ def train_part(
         state_path: Path | None = None,
         unet: UNetConfig = UNSHUFFLED,
         **changes: Any,  # noqa: ANN401
-    ) -> tuple[NoisePredictor, NoisePredictor, list[TrainingReport]]:
+    ) -> tuple[NoisePredictor, NoisePredictor, list[LoopReport]]:
         network = tiny_network(unet)
-        asked, reports = iter(range(10**6)), list[TrainingReport]()
+        asked, reports = iter(range(10**6)), list[LoopReport]()
         average, complete = train_noise_predictor(
             network,
             tiny_images(12),
             LABELS,
             SCHEDULE,
             DiffusionConfig(**(LONG.model_dump() | changes)),
-            state_path,
-            device,
-            reports.append,
-            lambda: next(asked) >= n_steps,
+            Execution(device, state_path, reports.append, lambda: next(asked) >= n_steps),
         )
         assert not complete
         return network, average, reports

@@ -111,8 +111,8 @@ def test_too_few_images_are_refused(coloured: Pictures, n: int) -> None:
 def test_it_diverges_with_a_message(coloured: Pictures) -> None:
     images, labels = coloured()
     wild = OptimizerConfig(name="sgd", learning_rate=1e30)
-    with pytest.raises(TrainingDiverged, match="the encoder's .* try a lower learning rate"):
+    with pytest.raises(TrainingDiverged, match="the encoder's .* try a learning rate below"):
         train_simclr(encoder(), images, VIEWS, SIMCLR.model_copy(update={"optimizer": wild}), Execution("cpu"))
-    with pytest.raises(TrainingDiverged, match="the pre-training's .* try a lower learning rate"):
+    with pytest.raises(TrainingDiverged, match="the pre-training's .* try a learning rate below"):
         config = SUPERVISED.model_copy(update={"optimizer": wild})
         train_supervised(encoder(), images, labels, VIEWS, config, Execution("cpu"))

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import copy
-import importlib
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -11,7 +10,7 @@ import torch
 from torch import nn
 
 from sdviz.baselines import Images
-from sdviz.baselines.finetuning import Loss
+from sdviz.baselines.finetuning import Loss, Trained
 from sdviz.baselines.trained.multiclass_ad import MulticlassAD
 from sdviz.nn.batches import encode
 from tests.baselines import (
@@ -47,16 +46,17 @@ def test_multiclass_ad_learns_the_labels(monkeypatch: pytest.MonkeyPatch) -> Non
     images = reference.known.images // 2  # type: ignore[operator]
     images[np.arange(N_IMAGES), :, :, labels] += 100  # a colour each
     reference = replace(reference, known=Images(images=images))
-    module = importlib.import_module(MulticlassAD.__module__)
     heads: list[Training] = []
-    train: Callable[..., None] = module.train
+    train: Callable[..., None] = Trained._train
 
-    def watched(name: str, parts: dict[str, nn.Module], images: np.ndarray, loss: Loss, *rest: object) -> None:
-        heads.append(Training(*copy.deepcopy((parts["encoder"], parts["head"])), loss, True))  # type: ignore[arg-type]
-        train(name, parts, images, loss, *rest)
-        heads.append(Training(parts["encoder"], parts["head"], loss, True))  # type: ignore[arg-type]
+    def watched(
+        self: Trained, parts: dict[str, nn.Module], images: np.ndarray, loss: Loss, *rest: object
+    ) -> None:
+        heads.append(Training(*copy.deepcopy((self._encoder, parts["head"])), loss, True))  # type: ignore[arg-type]
+        train(self, parts, images, loss, *rest)
+        heads.append(Training(self._encoder, parts["head"], loss, True))  # type: ignore[arg-type]
 
-    monkeypatch.setattr(module, "train", lambda *given, on_progress: watched(*given))
+    monkeypatch.setattr(Trained, "_train", watched)
     MulticlassAD(epochs=20, learning_rate=1e-2, batch_size=8).fit(reference)
     before, after = ((logits_of(one, images).argmax(1) == labels).mean() for one in heads)
     assert before < 0.7 and after == 1.0
