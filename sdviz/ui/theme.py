@@ -1,8 +1,7 @@
-"""Colours and titles of sets and clusters, the same on every page, and the layout of plots."""
+"""Colours and titles of sets and clusters, the same on every page."""
 
 from collections.abc import Mapping
 
-import plotly.graph_objects as go
 import streamlit as st
 
 from sdviz.analysis import Evidence
@@ -115,15 +114,3 @@ def set_name(name: str) -> str:
 def cluster_colour(cluster: int) -> str:
     """A colour for a cluster or class, the same on every page; grey for -1, an unknown one."""
     return _CLUSTER_COLOURS[cluster % len(_CLUSTER_COLOURS)] if cluster >= 0 else NEUTRAL_COLOUR
-
-
-def tidy(figure: go.Figure, height: int = 360, legend: bool = True) -> go.Figure:
-    """Sets margins, legend and height of a plot, the same on every page."""
-    figure.update_layout(
-        height=height,
-        margin={"l": 10, "r": 10, "t": 34 if legend else 12, "b": 10},
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-        showlegend=legend,
-        hoverlabel={"font_size": 13},
-    )
-    return figure
