@@ -48,6 +48,8 @@ class Lane:
 
 LANES = {
     "start": Lane("loads all modules and the first bundle while the server starts"),
+    # a text browser may run until a person ends it
+    "browser": Lane("opens the browser when the server starts", end_sec=0.0),
     "memory": Lane("gives memory that was let go back to the system, every few seconds"),
     "next outliers": Lane("makes what the lab will show after the next step of a slider"),
     "search": Lane("finds the neighbours of all scored images"),

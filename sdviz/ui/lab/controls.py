@@ -89,8 +89,9 @@ def _advanced(bundle: Bundle, s: int, w: float) -> Recipe:
     if s and steps > s:
         st.caption(f"K is above S: {s} steps are used.")
     uses_eta = SAMPLERS[solver].uses_eta
+    with_eta = " and ".join(one.title for one in SAMPLERS.values() if one.uses_eta)
     eta = st.slider(
-        "η, fresh noise in DDIM",
+        f"η, fresh noise in {with_eta}",
         0.0,
         1.0,
         0.0,
@@ -98,7 +99,7 @@ def _advanced(bundle: Bundle, s: int, w: float) -> Recipe:
         key="eta",
         bind="query-params",
         disabled=not uses_eta,
-        help="0 is deterministic, 1 is close to ancestral sampling. Only DDIM has it.",
+        help=f"0 is deterministic, 1 is close to ancestral sampling. Only {with_eta} has it.",
     )
     seed = st.number_input(
         "Seed", 0, 2**31 - 1, 0, key="seed", bind="query-params", help="Fixes the noise and the wrong label."

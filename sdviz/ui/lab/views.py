@@ -69,9 +69,8 @@ def _scrub(state: LabState, run: Run) -> None:
     for s, outlier, control in zip(values, outliers, controls, strict=True):
         pictures = [data_uri(p) for p in (source.image, outlier.noised, outlier.image, control.image)]
         what = f"the {source.word} image" if s == 0 else f"{was}, told {target}"
-        frames.append(
-            Frame(str(s), str(s), f"S = {s}", f"σ = {state.bundle.schedule.sigma(s):.2f}: {what}", pictures)
-        )
+        text = f"σ = {state.bundle.schedule.sigma(s):.2f}: {what}"
+        frames.append(Frame(str(s), f"S = {s}", text, pictures))
     panels = [
         (source.word, source.colour),
         ("noised, x_S", NEUTRAL_COLOUR),
@@ -83,7 +82,7 @@ def _scrub(state: LabState, run: Run) -> None:
     def _set_s() -> None:
         st.session_state["S"] = int(st.session_state["scrub"].chosen)
 
-    scrub_strip(frames, panels, key="scrub", at=nearest, strip_panel=2, on_choose=_set_s)
+    scrub_strip(frames, panels, key="scrub", at=nearest, on_choose=_set_s)
     st.caption(
         "Move the mouse over the strip: the frames are in your browser, nothing is sent. "
         f"A click takes that S to the slider above. {_what_to_watch(state)}"
