@@ -62,8 +62,8 @@ class Start:
         except Exception:  # the page that meets the same error shows it
             LOG.debug("Loading at the start has failed", exc_info=True)
         finally:
-            # Streamlit collects garbage after every run of a page. The million objects of torch and pandas would
-            # make that half a second each time
+            # Streamlit collects garbage after each run of a page: the million objects of torch and pandas would
+            # make that half a second
             gc.collect()
             gc.freeze()
             self._ready.set()
