@@ -69,9 +69,8 @@ def sets_now(evidence: Evidence, settings: ScoreSettings) -> SetsNow:
     except MissingPart as error:
         return SetsNow(None, str(error), {}, None)
     try:
-        if needs_search(evidence, settings) and not start_search(evidence, settings.normalize).wait(
-            AT_ONCE_SEC
-        ):
+        needs = needs_search(evidence, settings)
+        if needs and not start_search(evidence, settings.normalize).wait(AT_ONCE_SEC):
             return SetsNow(None, "", own, None)
         scores = set_scores(evidence, settings)
         return SetsNow(scores, "", scores, threshold(id_reference(evidence, scores).threshold))

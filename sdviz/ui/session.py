@@ -19,8 +19,8 @@ from sdviz.analysis.votes import find_sample
 from sdviz.ui.links import keep_link_values, not_taken, restore_link_values, set_link_value
 from sdviz.ui.text import code_span
 
-# sample: id of an image; set: a scored set; k, alpha, unit (1 or 0) of Eq. 6; t: the threshold; truth: 1 if known
-# classes are shown. Absent ones of Eq. 6 and an absent threshold are the bundle's own
+# sample: id of an image; set: a scored set; k, alpha, unit (1 or 0): Eq. 6; t: the threshold; truth: 1 if known
+# classes are shown. If k, alpha, unit or t is absent, the bundle's own holds
 SHARED = ("sample", "set", "k", "alpha", "unit", "t", "truth")
 # each bundle has its own
 OF_SCORES = {"t": "the threshold", "k": "k", "alpha": "α", "unit": "unit length on or off"}

@@ -58,7 +58,7 @@ def mark_colour() -> str:
 
 
 def role_colours(roles: Mapping[str, str]) -> dict[str, str]:
-    """Returns a colour for each set of `set_roles`: its own if it is built in, else the role's next free one."""
+    """Returns a colour for each set of `set_roles`: its own if built in, else the role's next free one."""
     shades = {"near": _NEAR_SHADES, "far": _FAR_SHADES, "validation": _VALIDATION_SHADES, "sd": _SD_SHADES}
     colours, taken = {}, dict[str, list[int]]()
     # sets with a shade of their own come first, so that no other set takes it

@@ -9,7 +9,7 @@ from sdviz.ui.cache.kept import in_use, kept
 
 
 def open_bundle(path: Path) -> Bundle:
-    """Opens a bundle without networks, anew when bundle.json changes. Raises BundleError: not a bundle."""
+    """Opens a bundle without its networks, again after a change of bundle.json. Raises BundleError."""
     file = path / MANIFEST
     bundle = _open_bundle(str(path), file.stat().st_mtime_ns if file.exists() else 0)
     in_use(bundle.hash)
@@ -23,5 +23,5 @@ def _open_bundle(path: str, changed_ns: int) -> Bundle:
 
 @kept("images")
 def load_images(name: str, split: str | None, limit: int | None = None) -> ImageSet:
-    """Loads an image set. Raises DataError: as `data.load`."""
+    """Loads an image set. Raises DataError as `data.load`."""
     return data.load(name, split, limit=limit)

@@ -1,8 +1,8 @@
-"""What the app keeps between reruns: `KEPT` lists every kind of value, how many, by which key, and how.
+"""Keeps values between reruns. `KEPT` lists every kind of value: how many, by which key, and how.
 
-A function under `@kept("name")` is computed once for each key, also when several sessions ask at the same time.
-Its value is shared by all sessions of the server. Values of a bundle, whose key begins with the bundle's hash,
-are let go when two other bundles have been opened since.
+A function under `@kept("name")` runs once for each key, even if several sessions ask at the same time. Its value
+is shared by all sessions of the server. Values whose key begins with a bundle's hash are dropped when two other
+bundles have been opened.
 """
 
 import hashlib
@@ -31,20 +31,19 @@ MOST_BUNDLES = 2
 
 @dataclass(frozen=True)
 class Kept:
-    """How values of one kind are kept."""
+    """How one kind of value is kept."""
 
-    most: int  # how many; the least recently used goes first
-    # what decides the value: parameters of the function and their attributes, arrays by their bytes;
+    most: int  # how many; the least recently used is dropped first
+    # what decides the value: parameters of the function or their attributes, arrays by their bytes;
     # "data_root()" is the data folder in use and "sets_here()" the sets in it
     key: str
     what: str  # what is kept
-    # whether each caller gets a copy and may change it; else all share one object and must not
-    copied: bool = False
-    spinner: str = ""  # shown while the value is computed; "" for nothing
+    copied: bool = False  # each caller gets a copy; else all share one object, which nobody may change
+    spinner: str = ""  # text shown while the value is computed, "" for none
 
     @property
     def per_bundle(self) -> bool:
-        """Whether values belong to a bundle, and go with it."""
+        """Tells whether a value belongs to a bundle, and is dropped with it."""
         return self.key.split(" ")[0].endswith("bundle.hash")
 
 
@@ -186,12 +185,12 @@ _stores: dict[str, Store[Any]] = {name: Store(how.most) for name, how in KEPT.it
 
 
 def store(name: str) -> Store[Any]:
-    """The values of one kind, for code that `kept` does not fit; a bundle's keys begin with its hash."""
+    """Returns the values of one kind, for code that cannot use `kept`; keys of a bundle begin with its hash."""
     return _stores[name]
 
 
 class _Entry:
-    """Holds a value once it is computed; its lock is held meanwhile."""
+    """A value, and the lock that is held while it is computed."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -200,7 +199,7 @@ class _Entry:
 
 
 def kept(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """For a function whose values are kept as `KEPT` says under that name. What raises is not kept."""
+    """Keeps the values of a function as `KEPT[name]` says. After an exception nothing is kept."""
     how, values = KEPT[name], store(name)
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
@@ -230,12 +229,12 @@ def kept(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
 
 def _spinner(text: str) -> Any:  # noqa: ANN401 - streamlit's own
-    # at the server's start there is no page to show it on
+    # at the start of the server there is no page for it
     return st.spinner(text) if text and get_script_run_ctx(suppress_warning=True) else nullcontext()
 
 
 def sets_here() -> str:
-    """The data folder and the names of its sets; this text changes when a set appears or disappears."""
+    """Returns the data folder and the names of its sets, a text that changes when a set comes or goes."""
     return " ".join((str(data.data_root()), *data.names()))
 
 
@@ -246,7 +245,7 @@ _AMBIENT: dict[str, Callable[[], Hashable]] = {
 
 
 def _part(name: str, arguments: Mapping[str, Any]) -> Hashable:
-    """One part of a key: "view.sets" is the attribute `sets` of the argument `view`."""
+    """Returns one part of a key: "view.sets" is the attribute `sets` of the argument `view`."""
     if name in _AMBIENT:
         return _AMBIENT[name]()
     first, *attributes = name.split(".")
@@ -265,7 +264,7 @@ _recent_lock = threading.Lock()
 
 
 def in_use(bundle_hash: str) -> None:
-    """Notes that a page shows this bundle; values of all but the last two bundles are let go."""
+    """Notes that a page shows this bundle, and drops the values of all but the last two bundles."""
     with _recent_lock:
         stay = set(_recent)
         _recent[bundle_hash] = None
@@ -273,7 +272,7 @@ def in_use(bundle_hash: str) -> None:
         while len(_recent) > MOST_BUNDLES:
             _recent.popitem(last=False)
         if bundle_hash not in stay:
-            # and old values of this bundle: work on it was given up while it was not in use
+            # also old values of this bundle: while it was not in use, its tasks have given up
             stay &= set(_recent)
             for name, how in KEPT.items():
                 if how.per_bundle:
@@ -281,12 +280,12 @@ def in_use(bundle_hash: str) -> None:
 
 
 def is_in_use(bundle_hash: str) -> bool:
-    """Whether it is one of the last two bundles that were opened."""
+    """Tells whether it is one of the last two bundles that were opened."""
     return bundle_hash in _recent
 
 
 def clear() -> None:
-    """Lets go of everything, as a new server would begin."""
+    """Drops everything, as at the start of a server."""
     with _recent_lock:
         _recent.clear()
         for one in _stores.values():
