@@ -10,7 +10,7 @@ from sdviz.bundle import Bundle
 from sdviz.data import MissingDataError
 from sdviz.nn.device import device_name
 from sdviz.outliers import OutlierRequest, draw_target_labels
-from sdviz.ui.cache.bundles import load_images
+from sdviz.ui.cache.bundles import load_to_show
 from sdviz.ui.cache.kept import kept
 from sdviz.ui.cache.outliers import make_outliers
 from sdviz.ui.cluster_names import usual_names
@@ -55,9 +55,8 @@ def _clusters_it(bundle: Bundle) -> bool:
 def first_examples(bundle: Bundle) -> list[OutlierRequest]:
     """Picks the first test image of each of the first clusters. Raises DataError: the set is not here."""
     m = bundle.manifest
-    split = "test" if "test" in data.splits(m.dataset) else None
     for limit in EXAMPLES_AMONG:
-        images = load_images(m.dataset, split, limit)
+        images = load_to_show(m.dataset, limit)
         labels = images.labels
         if _clusters_it(bundle):
             labels = clusters_of(bundle, images.images)

@@ -1,8 +1,7 @@
 """Keeps values between reruns. `KEPT` lists every kind of value: how many, by which key, and how.
 
-A function under `@kept("name")` runs once for each key, even if several sessions ask at the same time. Its value
-is shared by all sessions of the server. Values whose key begins with a bundle's hash are dropped when two other
-bundles have been opened.
+A function under `@kept("name")` runs once for each key, even if several sessions ask at once; all of them share
+the value. Values whose key begins with a bundle's hash are dropped when two other bundles have been opened.
 """
 
 import hashlib
@@ -263,7 +262,7 @@ _recent: OrderedDict[str, None] = OrderedDict()
 _recent_lock = threading.Lock()
 
 
-def in_use(bundle_hash: str) -> None:
+def note_use(bundle_hash: str) -> None:
     """Notes that a page shows this bundle, and drops the values of all but the last two bundles."""
     with _recent_lock:
         stay = set(_recent)

@@ -11,7 +11,7 @@ import pytest
 
 from sdviz.ui.cache import background
 from sdviz.ui.cache.background import LANES, GivenUp, Lane, Task, start, trim_memory, trim_once
-from sdviz.ui.cache.kept import clear, in_use
+from sdviz.ui.cache.kept import clear, note_use
 from tests.patience import patience
 
 
@@ -58,11 +58,11 @@ def test_a_task_gives_up_when_it_is_cancelled_or_its_bundle_has_gone() -> None:
     assert not cancelled.wait(0.05) and cancelled.share == 0.5
     cancelled.cancel()
     assert cancelled.wait(patience(10)) and isinstance(cancelled.error, GivenUp)
-    in_use("a")
+    note_use("a")
     of_a = start("test", work, "a")
-    in_use("b")
+    note_use("b")
     assert not of_a.wait(0.05)
-    in_use("c")
+    note_use("c")
     assert of_a.wait(patience(10))
     with pytest.raises(GivenUp, match="two other bundles have been opened since"):
         of_a.result()
