@@ -36,7 +36,6 @@ class Kept:
     # what decides the value: parameters of the function or their attributes, arrays by their bytes;
     # "data_root()" is the data folder in use and "sets_here()" the sets in it
     key: str
-    what: str  # what is kept
     copied: bool = False  # each caller gets a copy; else all share one object, which nobody may change
     spinner: str = ""  # text shown while the value is computed, "" for none
 
@@ -48,96 +47,64 @@ class Kept:
 
 KEPT = {
     # every page
-    "icon": Kept(1, "", "the picture in the browser's tab"),
-    "assets": Kept(64, "module ending", "the text of a script or a style"),
-    "bundle": Kept(2, "path changed_ns", "an opened bundle", spinner="Opening the bundle ..."),
-    "images": Kept(
-        8, "name split limit data_root()", "an image set", copied=True, spinner="Reading the images ..."
-    ),
-    "evidence": Kept(2, "bundle.hash bundle.path", "a bundle's tables and pictures, each read when first used"),
-    "search": Kept(
-        4, "evidence.bundle.hash normalize", "the neighbours of all scored images, found or on their way"
-    ),
-    "outliers": Kept(20_000, "bundle.hash request trajectory", "a picture that was made of an image"),
+    "icon": Kept(1, ""),
+    "assets": Kept(64, "module ending"),  # the text of a script or a style
+    "bundle": Kept(2, "path changed_ns", spinner="Opening the bundle ..."),
+    "images": Kept(8, "name split limit data_root()", copied=True, spinner="Reading the images ..."),
+    "evidence": Kept(2, "bundle.hash bundle.path"),  # a bundle's tables and pictures, each read at first use
+    "search": Kept(4, "evidence.bundle.hash normalize"),  # the task that finds neighbours of all scored images
+    "outliers": Kept(20_000, "bundle.hash request trajectory"),
     # Home
-    "examples": Kept(4, "bundle.hash data_root()", "which images the examples are", copied=True),
-    "clusters of examples": Kept(
-        4, "bundle.hash data_root()", "the clusters of the examples' outliers", copied=True
-    ),
+    "examples": Kept(4, "bundle.hash data_root()", copied=True),  # which images they are
+    "clusters of examples": Kept(4, "bundle.hash data_root()", copied=True),  # of their outliers
     # Outlier lab
-    "images from noise": Kept(
-        2, "bundle.hash", "images made by the bundle's U-Net from noise, or on their way"
-    ),
-    "downloads": Kept(16, "name data_root()", "the last download of a data set"),
+    "images from noise": Kept(2, "bundle.hash"),  # the task that makes them
+    "downloads": Kept(16, "name data_root()"),  # the last download of a data set
     # Pseudo-labels
-    "pseudo-labels": Kept(2, "evidence.bundle.hash", "the training images by cluster"),
+    "pseudo-labels": Kept(2, "evidence.bundle.hash"),  # the training images by cluster
     "known classes": Kept(
-        2,
-        "evidence.bundle.hash sets_here()",
-        "the own class of each training image",
-        copied=True,
-        spinner="Reading the known classes ...",
+        2, "evidence.bundle.hash sets_here()", copied=True, spinner="Reading the known classes ..."
     ),
-    "agreement": Kept(2, "bundle.hash sets_here()", "how clusters and known classes agree", copied=True),
-    "cluster of an image": Kept(256, "bundle.hash image", "its cluster and how sure that is"),
+    "agreement": Kept(2, "bundle.hash sets_here()", copied=True),  # of clusters and known classes
+    "cluster of an image": Kept(256, "bundle.hash image"),  # with its confidence
     # Embeddings
-    "points": Kept(
-        4,
-        "evidence.bundle.hash view.through view.sets view.n view.unit_length",
-        "the points on show, with features",
-    ),
-    "classes of points": Kept(
-        8, "evidence.bundle.hash points.ids sets_here()", "the own class of each point", copied=True
-    ),
-    "moving features": Kept(8, "evidence.bundle.hash", "whether the features of the snapshots change"),
-    "PCA": Kept(4, "features dims", "a layout by PCA", spinner="Laying out by PCA ..."),
-    "layouts": Kept(24, "features settings", "a layout by t-SNE or UMAP; a file keeps it as well"),
-    "layout stores": Kept(4, "folder", "the store of layouts, one for each folder of runs"),
-    "outliers of points": Kept(4, "known.bundle.hash name", "the making of pictures that no file keeps"),
-    "picture sheets": Kept(
-        12, "known.bundle.hash name number is_made", "a sheet of pictures for the hover card"
-    ),
+    "points": Kept(4, "evidence.bundle.hash view.through view.sets view.n view.unit_length"),  # with features
+    "classes of points": Kept(8, "evidence.bundle.hash points.ids sets_here()", copied=True),
+    "moving features": Kept(8, "evidence.bundle.hash"),  # whether the snapshots differ
+    "PCA": Kept(4, "features dims", spinner="Laying out by PCA ..."),
+    "layouts": Kept(24, "features settings"),  # by t-SNE or UMAP; files keep them too
+    "layout stores": Kept(4, "folder"),  # one for each folder of runs
+    "outliers of points": Kept(4, "known.bundle.hash name"),  # the task that makes pictures that no file keeps
+    "picture sheets": Kept(12, "known.bundle.hash name number is_made"),  # for the hover card
     # Sample votes
-    "neighbour index": Kept(3, "evidence.bundle.hash normalize", "the index over the bundle's banks"),
-    "neighbours": Kept(
-        512,
-        "evidence.bundle.hash settings.normalize features id_id outlier_id",
-        "the neighbours of pictures made of one image",
-        copied=True,
-    ),
-    "detector outputs": Kept(256, "bundle.hash images", "features and logits of pictures", copied=True),
-    "feature map": Kept(4, "evidence.bundle.hash normalize", "the plane through the features"),
-    "uploads": Kept(
-        16, "name file_bytes size_px", "an uploaded file as a picture, or why it is none", copied=True
-    ),
+    "neighbour index": Kept(3, "evidence.bundle.hash normalize"),  # over the bundle's banks
+    # of pictures made of one image
+    "neighbours": Kept(512, "evidence.bundle.hash settings.normalize features id_id outlier_id", copied=True),
+    "detector outputs": Kept(256, "bundle.hash images", copied=True),  # features and logits of pictures
+    "feature map": Kept(4, "evidence.bundle.hash normalize"),  # the plane through the features
+    "uploads": Kept(16, "name file_bytes size_px", copied=True),  # a picture, or why the file is none
     # Failures
-    "facts": Kept(16, "view.bundle.hash name data_root()", "the own class and cluster of each image of a set"),
-    "rows": Kept(2, "evidence.bundle.hash", "the set and row of each scored image"),
-    "nearest": Kept(
-        4096, "view.bundle.hash one view.settings.normalize", "the training image nearest to an image"
-    ),
-    "near-duplicates": Kept(
-        12, "view.bundle.hash which view.settings.normalize", "pairs of images, nearest first"
-    ),
+    "facts": Kept(16, "view.bundle.hash name data_root()"),  # class and cluster of each image of a set
+    "rows": Kept(2, "evidence.bundle.hash"),  # set and row of each scored image
+    "nearest": Kept(4096, "view.bundle.hash one view.settings.normalize"),  # the nearest training image
+    "near-duplicates": Kept(12, "view.bundle.hash which view.settings.normalize"),  # pairs, nearest first
     # Results
-    "records": Kept(64, "path name changed_ns", "manifest and report of a bundle on this machine"),
-    "columns": Kept(4, "record.path record.hash", "the scores of such a bundle"),
+    "records": Kept(64, "path name changed_ns"),  # manifest and report of a bundle on this machine
+    "columns": Kept(4, "record.path record.hash"),  # its scores
     "k-alpha map": Kept(
         32,
         "evidence.bundle.hash normalize names ks alphas",
-        "AUROC over k and alpha",
         copied=True,
         spinner="Measuring every k and α ...",
     ),
     "metrics": Kept(
         32,
         "state.evidence.bundle.hash state.settings.k state.settings.alpha state.settings.normalize",
-        "metrics of every set under other settings than the bundle's",
         copied=True,
         spinner="Measuring every set, with intervals ...",
     ),
     # Training
-    "estimates": Kept(64, "config data_root()", "how long a run will take, measured or being measured"),
+    "estimates": Kept(64, "config data_root()"),  # the task that times a run
 }
 
 

@@ -47,7 +47,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
     if (e.key === 'Enter') choose();
   };
   parentElement.append(root);
-  // all panels side by side, at a whole multiple of their own 32 px
+  // all panels side by side, at a multiple of 32 px
   const fit = () => {
     let px = 192;
     while (px > 64 && pictures.length * (px + 4 + 14) - 14 > root.clientWidth) px -= 32;

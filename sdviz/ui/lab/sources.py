@@ -218,20 +218,9 @@ def _with_labels(bundle: Bundle, pool: ImageSet, rows: np.ndarray) -> list[Sourc
     masked = data.has_masks(pool.name)
     role, colour = (GENERATED, NEUTRAL_COLOUR) if generated else _role(pool.name, m)
     before = "generated: " if generated else ""
-    return [
-        Source(
-            str(pool.ids[r]),
-            pool.images[r],
-            int(labels[i]),
-            notes[i],
-            masked,
-            "" if own else before + pool.label_name(int(r)),
-            role,
-            colour,
-            generated,
-        )
-        for i, r in enumerate(rows)
-    ]
+    titles = ["" if own else before + pool.label_name(int(r)) for r in rows]
+    made = zip(pool.ids[rows].tolist(), images, labels.tolist(), notes, titles, strict=True)
+    return [Source(i, x, y, note, masked, title, role, colour, generated) for i, x, y, note, title in made]
 
 
 def _role(name: str, manifest: Manifest) -> tuple[str, str]:

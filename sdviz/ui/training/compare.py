@@ -75,13 +75,12 @@ def _measures(chosen: list[Run], configs: list[RunConfig]) -> None:
     if not keys:
         st.caption("Nothing yet: measures come with complete stages.")
         return
-    both = [key in a and key in b for key in keys]
     st.dataframe(
         {
             "measure": keys,
             "A": [f"{a[key]:.6g}" if key in a else "" for key in keys],
             "B": [f"{b[key]:.6g}" if key in b else "" for key in keys],
-            "B - A": [f"{b[key] - a[key]:+.4g}" if here else "" for key, here in zip(keys, both, strict=True)],
+            "B - A": [f"{b[key] - a[key]:+.4g}" if key in a and key in b else "" for key in keys],
         },
         hide_index=True,
         key="measures",

@@ -31,7 +31,7 @@ def a_kind(monkeypatch: pytest.MonkeyPatch) -> Any:  # noqa: ANN401
 
     def add(*how: Any, **rest: Any) -> str:  # noqa: ANN401
         name = f"test {len(KEPT)}"
-        monkeypatch.setitem(KEPT, name, Kept(*how, what="a test's", **rest))
+        monkeypatch.setitem(KEPT, name, Kept(*how, **rest))
         monkeypatch.setitem(module._stores, name, Store(KEPT[name].most))
         return name
 
