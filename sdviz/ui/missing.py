@@ -32,7 +32,7 @@ def say_missing(pictures: _Missing) -> None:
 
 
 def missing_lines(missing: Sequence[str], ways: Sequence[Way]) -> list[str]:
-    """Returns a sentence for each missing set and its way, then the other reasons and ways, as Markdown."""
+    """Returns as Markdown a line for each missing set and the way to get it, then other reasons and ways."""
     absent: dict[tuple[str, str], list[str]] = {}
     for way in ways:
         if way.is_absent and way.reason in missing:

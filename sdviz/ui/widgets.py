@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from mimetypes import guess_type
 from typing import Any, TypeVar
 
 import streamlit as st
@@ -11,13 +12,6 @@ K = TypeVar("K")
 
 # for a widget whose value is in the address and is kept when the page is left
 KEPT: dict[str, Any] = {"bind": "query-params", "persist_state": "session"}
-MIME_TYPES = {
-    "csv": "text/csv",
-    "html": "text/html",
-    "png": "image/png",
-    "svg": "image/svg+xml",
-    "zip": "application/zip",
-}
 
 
 def choose_one(label: str, options: Sequence[str], key: str, **more: Any) -> str:  # noqa: ANN401
@@ -47,8 +41,8 @@ def select_one(label: str, options: Sequence[str], key: str, **more: Any) -> str
 
 def download(label: str, make: Callable[[], str | bytes], file: str, **more: Any) -> None:  # noqa: ANN401
     """Draws a button that makes and downloads a file; `more` are arguments of `st.download_button`."""
-    kind = MIME_TYPES[file.rpartition(".")[2]]
-    st.download_button(label, make, file, kind, on_click="ignore", **{"icon": ":material/download:"} | more)
+    more = {"icon": ":material/download:", "on_click": "ignore"} | more
+    st.download_button(label, make, file, guess_type(file)[0], **more)
 
 
 def empty_state(title: str, text: str, command: str = "") -> DeltaGenerator:

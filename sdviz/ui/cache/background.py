@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from sdviz.ui.cache.kept import is_in_use
@@ -37,27 +36,18 @@ _STOP_AGAIN_SEC = 2.0
 TRIM_EVERY_SEC = 5.0
 
 
-@dataclass(frozen=True)
-class Lane:
-    """One kind of work."""
-
-    what: str  # what it does
-    end_sec: float | None = None  # how long the end of the program waits for it; None is for ever
-
-
-LANES = {
-    "start": Lane("loads all modules and the first bundle while the server starts"),
-    # a text browser may run until a person ends it
-    "browser": Lane("opens the browser when the server starts", end_sec=0.0),
-    "memory": Lane("returns freed memory to the system, every few seconds"),
-    "next outliers": Lane("makes the pictures for the next step of a slider of the lab"),
-    "search": Lane("finds the neighbours of all scored images"),
-    "outliers of points": Lane("makes pictures of the hover card that no file keeps"),
-    "images from noise": Lane("makes images for the lab where the bundle's own set is missing"),
-    "layouts": Lane("computes t-SNE and UMAP"),
-    "estimates": Lane("measures how long a new run will take"),
-    # it may wait for a silent server; it runs no C++ code
-    "downloads": Lane("downloads data sets", end_sec=5.0),
+# All lanes, with the time in seconds that the end of the program waits for each; None is for ever
+LANES: dict[str, float | None] = {
+    "start": None,  # loads all modules and the first bundle while the server starts
+    "browser": 0.0,  # opens the browser when the server starts; a text browser runs until a person ends it
+    "memory": None,  # returns freed memory to the system, every few seconds
+    "next outliers": None,  # makes the pictures for the next step of a slider of the lab
+    "search": None,  # finds the neighbours of all scored images
+    "outliers of points": None,  # makes pictures of the hover card that no file keeps
+    "images from noise": None,  # makes images for the lab where the bundle's own set is missing
+    "layouts": None,  # computes t-SNE and UMAP
+    "estimates": None,  # measures how long a new run will take
+    "downloads": 5.0,  # downloads data sets; it may wait for a silent server, and runs no C++ code
 }
 
 
@@ -155,7 +145,7 @@ class _Thread:
     """The thread of a lane, started with its first task."""
 
     def __init__(self, name: str) -> None:
-        self._end_sec = LANES[name].end_sec
+        self._end_sec = LANES[name]
         self.tasks: queue.SimpleQueue[Task[Any] | None] = queue.SimpleQueue()
         self._current: Task[Any] | None = None
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)

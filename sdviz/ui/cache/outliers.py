@@ -10,7 +10,7 @@ from sdviz.outliers import Outlier, OutlierRequest
 from sdviz.ui.cache.background import DEVICE_LOCK, GivenUp, Task, start
 from sdviz.ui.cache.kept import Store, store
 
-# Guidance doubles them to the rows that the network takes at once
+# Half the rows that the network takes at once: guidance doubles them
 IMAGES_AT_ONCE = 64
 # By then the browser has drawn the page, and a person in passing has left it
 NEXT_AFTER_SEC = 0.4

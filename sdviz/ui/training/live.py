@@ -20,7 +20,7 @@ from sdviz.ui.training.losses import A_ROW, show_curves
 from sdviz.ui.training.state import status_of
 
 N_SAMPLES = 10
-# after this time without a word the process is in a long step, or hangs
+# a process that writes nothing for this time is in a long step, or hangs
 QUIET_SEC = 60.0
 # (key in stats.jsonl, its name, its unit)
 MEASURES = (
