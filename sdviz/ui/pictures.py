@@ -44,9 +44,8 @@ def difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def heat_map(values: np.ndarray) -> np.ndarray:
     """Returns values as colours, uint8 (...,3); 0 is dark, `HEAT_MAX` and above is yellow."""
     position = np.clip(values / HEAT_MAX, 0, 1) * (len(_HEAT_STOPS) - 1)
-    low = np.minimum(position.astype(int), len(_HEAT_STOPS) - 2)
-    part = (position - low)[..., None]
-    return np.round(_HEAT_STOPS[low] * (1 - part) + _HEAT_STOPS[low + 1] * part).astype(np.uint8)
+    channels = [np.interp(position, range(len(_HEAT_STOPS)), stops) for stops in _HEAT_STOPS.T]
+    return np.round(np.stack(channels, -1)).astype(np.uint8)
 
 
 def enlarge(image: np.ndarray, factor: int) -> np.ndarray:

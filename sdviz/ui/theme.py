@@ -30,15 +30,17 @@ ROLE_NAMES = {
     "sd": "SD outliers of test images",
     "outlier": "outlier",
 }
-_NEAR_SHADES = (NEAR_OOD_COLOUR, "#A83F00", "#F08A4B")
-# shades of orange alone are hard to tell apart; sienna, sand and wine are not, for the colour-blind too
-_FAR_SHADES = (FAR_OOD_COLOUR, "#A0522D", "#E3D36A", "#9A3A68", "#B87700")
-_VALIDATION_SHADES = ("#CC79A7", "#A14F7F", "#E3A9C9")
+_SHADES = {
+    "id": (ID_COLOUR,),
+    "near": (NEAR_OOD_COLOUR, "#A83F00", "#F08A4B"),
+    # shades of orange alone are hard to tell apart; sienna, sand and wine are not, for the colour-blind too
+    "far": (FAR_OOD_COLOUR, "#A0522D", "#E3D36A", "#9A3A68", "#B87700"),
+    "validation": ("#CC79A7", "#A14F7F", "#E3A9C9"),
+    "sd": ("#6ED8B0", "#00634A"),  # near the outlier bank's green
+}
 # by its id alone it could be taken for the outlier bank
 _SET_NAMES = {SD_TEST: ROLE_NAMES["sd"]}
 _OOD_ROLES = ("near", "far", "validation")
-# shades of the outlier bank's green
-_SD_SHADES = ("#6ED8B0", "#00634A")
 # The first ten are visible on white and on near-black, and the colour-blind can tell them from the colours of
 # training and near-OOD images. The others are of Okabe and Ito
 _CLUSTER_COLOURS = (
@@ -59,14 +61,10 @@ def mark_colour() -> str:
 
 def role_colours(roles: Mapping[str, str]) -> dict[str, str]:
     """Returns a colour for each set of `set_roles`: its own if built in, else the role's next free one."""
-    shades = {"near": _NEAR_SHADES, "far": _FAR_SHADES, "validation": _VALIDATION_SHADES, "sd": _SD_SHADES}
     colours, taken = {}, dict[str, list[int]]()
     # sets with a shade of their own come first, so that no other set takes it
     for name in sorted(roles, key=lambda one: _base(one) not in SHADES):
-        if roles[name] == "id":
-            colours[name] = ID_COLOUR
-            continue
-        scale = shades.get(roles[name], (NEUTRAL_COLOUR,))
+        scale = _SHADES.get(roles[name], (NEUTRAL_COLOUR,))
         used = taken.setdefault(roles[name], [])
         free = [row for row in range(len(scale)) if row not in used] or [len(used) % len(scale)]
         own = SHADES.get(_base(name), -1)

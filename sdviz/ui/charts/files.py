@@ -111,13 +111,12 @@ def _draw_line(axes: Axes, part: Line) -> None:
 def _draw_bars(axes: Axes, part: Bars) -> None:
     colour = part.colour if isinstance(part.colour, str) else list(part.colour)
     names = [_no_formula(x) for x in part.x]
+    (axes.barh if part.lying else axes.bar)(names, part.y, label=_no_formula(part.name), color=colour)
     if part.lying:
-        axes.barh(names, part.y, label=_no_formula(part.name), color=colour)
         axes.invert_yaxis()  # the first one on top
         axes.tick_params(axis="y", labelsize=8)
         axes.margins(y=0.01)
     else:
-        axes.bar(names, part.y, label=_no_formula(part.name), color=colour)
         axes.tick_params(axis="x", labelrotation=30 if len(part.x) > 6 else 0)
 
 

@@ -117,14 +117,12 @@ def first_view(bundle: Bundle) -> list[OutlierRequest]:
 def _status_line(status: DeltaGenerator, bundle: Bundle, settings: Settings, made: list[Outlier]) -> None:
     r = settings.recipe
     sigma, ms = bundle.schedule.sigma(r.start_timestep), 1000 * sum(m.elapsed_sec for m in made)
-    with status.container():
-        st.caption(
-            f"S = {r.start_timestep} (σ {sigma:.2f}), w = {r.guidance_scale:g}{interval_text(r)}, "
-            f"{SOLVERS[r.solver]}, {counted(made[0].network_calls, 'network call')}, "
-            f"{counted(made[0].evaluations, 'evaluation')} a picture, "
-            f"{ms:.0f} ms for {len(made)} pictures, "
-            f"{device_name(bundle.device)}, {bundle.inference.description}"
-        )
+    status.caption(
+        f"S = {r.start_timestep} (σ {sigma:.2f}), w = {r.guidance_scale:g}{interval_text(r)}, "
+        f"{SOLVERS[r.solver]}, {counted(made[0].network_calls, 'network call')}, "
+        f"{counted(made[0].evaluations, 'evaluation')} a picture, {ms:.0f} ms for {len(made)} pictures, "
+        f"{device_name(bundle.device)}, {bundle.inference.description}"
+    )
 
 
 def _show_pairs(state: LabState) -> None:
