@@ -146,13 +146,16 @@ class _Thread:
 
     def __init__(self, name: str) -> None:
         self._end_sec = LANES[name]
-        self.tasks: queue.SimpleQueue[Task[Any] | None] = queue.SimpleQueue()
+        self._tasks: queue.SimpleQueue[Task[Any] | None] = queue.SimpleQueue()
         self._current: Task[Any] | None = None
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
+    def add(self, task: Task[Any]) -> None:
+        self._tasks.put(task)
+
     def _run(self) -> None:
-        while (task := self.tasks.get()) is not None and not _is_ending:
+        while (task := self._tasks.get()) is not None and not _is_ending:
             self._current = task
             task.run()
             # an idle lane must not hold what a task holds
@@ -160,7 +163,7 @@ class _Thread:
 
     def end(self) -> None:
         """Stops the running task and waits for it."""
-        self.tasks.put(None)
+        self._tasks.put(None)
         started, seconds = time.monotonic(), self._end_sec
         while self._thread.is_alive() and (seconds is None or time.monotonic() - started < seconds):
             if self._current is not None:
@@ -190,7 +193,7 @@ def start(lane: str, work: Callable[[Task[T]], T], bundle_hash: str | None = Non
     with _threads_lock:
         if lane not in _threads:
             _threads[lane] = _Thread(lane)
-        _threads[lane].tasks.put(task)
+        _threads[lane].add(task)
     return task
 
 
