@@ -24,7 +24,7 @@ _next_is_running = threading.Event()
 def make_outliers(
     bundle: Bundle,
     requests: list[OutlierRequest],
-    on_progress: Callable[[float], None] | None = None,
+    on_progress: Callable[[float], object] | None = None,
     trajectory: bool = False,
 ) -> list[Outlier]:
     """Makes the pictures that are not kept yet, also of several recipes at once, and returns all in order.
@@ -68,7 +68,7 @@ def is_making_next() -> bool:
 def _make(
     bundle: Bundle,
     requests: list[OutlierRequest],
-    on_progress: Callable[[float], None],
+    on_progress: Callable[[float], object],
     trajectory: bool,
     why: str,
 ) -> list[Outlier]:
