@@ -292,7 +292,7 @@ def test_every_profile_has_a_form(open_app: Open) -> None:
 def refused_by_everything(run: Run) -> None:
     config, before = run.config(), run.status()
     for act in (
-        lambda: actions.start(config),
+        lambda: actions.start(config, now=False),
         lambda: actions.resume(run.name),
         lambda: actions.stop(run.name),
         lambda: actions.delete(run.name),

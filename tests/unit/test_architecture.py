@@ -326,7 +326,7 @@ def test_what_is_no_circle_passes(sources: dict[str, str]) -> None:
 
 # What keeps a value between reruns, or starts a thread: ui's cache does both for all pages
 CACHING = {"cache_data", "cache_resource", "lru_cache", "cache", "cached"}
-THREADS = {"Thread", "Timer", "ThreadPoolExecutor", "ProcessPoolExecutor", "to_thread"}
+THREADS = {"Thread", "Timer", "ThreadPoolExecutor", "ProcessPoolExecutor", "to_thread", "run_in_executor"}
 
 
 def caching_outside_the_cache(source: str, module: str) -> list[str]:
@@ -365,6 +365,7 @@ def test_only_the_cache_keeps_values_and_starts_threads() -> None:
         "import threading\ndef f():\n    threading.Thread(target=print).start()",
         "def f():\n    from threading import Timer",
         "from concurrent.futures import ThreadPoolExecutor as Pool",
+        "import asyncio\nasync def f():\n    asyncio.get_running_loop().run_in_executor(None, print)",
     ],
 )
 def test_caching_and_threads_of_a_page_are_seen(source: str) -> None:

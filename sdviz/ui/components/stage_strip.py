@@ -1,4 +1,4 @@
-"""The stages of a run as a row of boxes, each with its bar: drawn in the browser, so that it never flickers."""
+"""The stages of a run as boxes with bars, drawn in the browser so that they never flicker."""
 
 from sdviz.runs.reading import StageView
 from sdviz.runs.status import duration
@@ -20,19 +20,12 @@ _MARKS = {"done": "✓", "running": "▶", "failed": "✕", "cancelled": "■", 
 
 
 def stage_strip(stages: list[StageView], eta_sec: float | None, *, key: str) -> None:
-    """Shows the stages. `eta_sec`: seconds to the end of the one at work, None where unknown."""
+    """Shows the stages. `eta_sec`: seconds to the end of the running one, None if unknown."""
     data = []
     for stage in stages:
-        name = STAGE_NAMES.get(stage.name, stage.name)
-        data.append(
-            {
-                "name": name,
-                "state": stage.state,
-                "note": _note(stage, eta_sec),
-                "share": stage.share,
-                "title": f"{name}: {stage.state}",
-            }
-        )
+        name, note = STAGE_NAMES.get(stage.name, stage.name), _note(stage, eta_sec)
+        texts = {"name": name, "note": note, "title": f"{name}: {stage.state}"}
+        data.append(texts | {"state": stage.state, "share": stage.share})
     component(__name__)(key=key, data={"stages": data})
 
 

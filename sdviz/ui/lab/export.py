@@ -1,4 +1,4 @@
-"""Downloads of the lab: a labelled PNG sheet, or a ZIP of PNGs with their manifest."""
+"""Downloads of the lab: a labelled PNG sheet, or a ZIP of PNGs with a manifest."""
 
 import csv
 import io
@@ -12,7 +12,7 @@ from sdviz.ui.pictures import contact_sheet, difference, heat_map, png_bytes
 
 
 def export_png(state: LabState) -> bytes:
-    """The pictures on show as one labelled sheet, PNG."""
+    """Returns the pictures on show as one labelled sheet, PNG."""
     r, names = state.settings.recipe, state.names
     originals = np.stack([s.image for s in state.sources])
     outliers = np.stack([e.image for e in state.outliers])
@@ -37,7 +37,7 @@ def export_png(state: LabState) -> bytes:
 
 
 def export_zip(state: LabState) -> bytes:
-    """A ZIP of original, noised image, outlier and control of each source at its own size, and manifest.csv."""
+    """Returns a ZIP of original, noised image, outlier and control of each source, and manifest.csv."""
     r, stream = state.settings.recipe, io.BytesIO()
     lines: list[dict[str, str | int | float]] = []
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
