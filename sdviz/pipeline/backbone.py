@@ -1,4 +1,4 @@
-"""Stage `backbone`: the network that the detector starts from, if it is not the encoder.
+"""Stage `backbone`: trains the network that the detector starts from, if that is not the encoder.
 
 Writes backbone/encoder.safetensors.
 """
@@ -11,11 +11,11 @@ from ..data import DataError
 from ..nn.encoder import Encoder
 from . import encoder
 from .encoder import load_encoder, load_trained, train_encoder
-from .workspace import Metrics, Settings, Workspace, branches, training_images
+from .workspace import Metrics, Settings, Stage, Workspace, branches, training_images
 
 
 def depends_on(config: RunConfig) -> Settings:
-    """The images, their views and the network's own branch; the encoder's if that is the backbone."""
+    """Images, views and `detector.backbone`; without one, what the encoder depends on."""
     if config.detector is None or config.detector.backbone is None:
         return encoder.depends_on(config)
     own = config.detector.backbone.model_dump(mode="json")
@@ -23,7 +23,7 @@ def depends_on(config: RunConfig) -> Settings:
 
 
 def make(work: Workspace) -> Metrics | None:
-    """Trains the backbone as stage `encoder` trains the encoder."""
+    """Trains the backbone in the way that stage `encoder` trains the encoder."""
     return train_encoder(work, "backbone", backbone_config(work.config))
 
 
@@ -40,3 +40,11 @@ def load_backbone(work: Workspace) -> Encoder:
     if work.config.detector is None or work.config.detector.backbone is None:
         return load_encoder(work)
     return load_trained(work, "backbone", work.config.detector.backbone)
+
+
+STAGE = Stage(
+    make,
+    depends_on,
+    title="Backbone",
+    is_wanted=lambda config: config.detector is not None and config.detector.backbone is not None,
+)

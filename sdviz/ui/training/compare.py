@@ -8,7 +8,7 @@ from sdviz.config.nodes import ConfigError
 from sdviz.config.tree import RunConfig
 from sdviz.runs import Run
 from sdviz.runs.reading import curve, differences, metrics
-from sdviz.ui.components.stage_strip import STAGE_NAMES
+from sdviz.ui.components.stage_strip import stage_title
 from sdviz.ui.text import plain
 from sdviz.ui.training.losses import curve_line, show_curves
 from sdviz.ui.training.state import state_of
@@ -99,7 +99,7 @@ def _losses(chosen: list[Run]) -> None:
     show_curves(
         {
             f"compare {stage}": (
-                STAGE_NAMES.get(stage, stage),
+                stage_title(stage),
                 [curve_line(*one, *style) for one, style in zip(curves, STYLES, strict=True)],
             )
             for stage, curves in drawn
