@@ -1,4 +1,4 @@
-"""The command that runs the benchmarks of a checkout: bench."""
+"""The command bench, which runs the benchmarks in a checkout."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ SCRIPTS = ("data", "knn", "sampling", "outliers", "training", "pages")
 @mistakes_in_one_line
 def bench(
     name: Annotated[
-        list[str] | None, typer.Argument(help=f"Which to run: {', '.join(SCRIPTS)}; without a name, all.")
+        list[str] | None, typer.Argument(help=f"The benchmarks to run, by default all: {', '.join(SCRIPTS)}.")
     ] = None,
 ) -> None:
-    """Measures the speed of this machine against named peers; the tables go to stdout as Markdown."""
+    """Measures the speed on this machine against named peers; prints Markdown tables."""
     with checking():
         unknown = [one for one in name or [] if one not in SCRIPTS]
         if unknown:

@@ -1,4 +1,4 @@
-"""Parquet files under the data root, called by their names without a path."""
+"""Parquet files under the data root, which need no path."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +8,7 @@ from .parquet import SPLITS, ParquetFile, has_images, name_and_split
 
 
 def files_under(root: Path) -> dict[str, dict[str, Path]]:
-    """The Parquet files right under `root`, by set's name and split, both sorted (train first)."""
+    """The Parquet files directly in `root`: name -> split -> path, names sorted, split train first."""
     found: dict[str, dict[str, Path]] = {}
     order = {split: i for i, split in enumerate(SPLITS)}
     paths = [path for path in root.glob("*.parquet") if path.is_file() and not path.name.startswith(".")]
