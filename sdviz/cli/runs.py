@@ -193,9 +193,7 @@ def list_(
         try:
             entry = asdict(one.status())
         except runs.RunError as error:  # one damaged folder does not hide the others
-            entry = {"state": "damaged", "stage": "", "step": 0, "total": 0, "eta_sec": None} | {
-                "error": str(error)
-            }
+            entry = dict(state="damaged", stage="", step=0, total=0, eta_sec=None, error=str(error))
         bundle = str(one.bundle) if entry["state"] == "done" else None
         found.append({"name": one.name, "path": str(one.path)} | entry | {"bundle": bundle})
     if json_:
