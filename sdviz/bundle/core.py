@@ -92,8 +92,6 @@ class Bundle:
         self._ready: InferenceModel | None = None
         self._score: SDScore | None = None
 
-    # --- load and save ----------------------------------------------------------------------------
-
     @classmethod
     def load(cls, path: str | Path, device: str = "auto", lazy: bool = False) -> Bundle:
         """Opens a bundle, and first checks every file against its SHA-256.
@@ -161,8 +159,6 @@ class Bundle:
         saved.path = path
         saved.parts = {name: path / name for name in saved.parts}
         return saved
-
-    # --- use --------------------------------------------------------------------------------------
 
     @property
     def n_clusters(self) -> int:
@@ -267,7 +263,7 @@ class Bundle:
 
     @property
     def scorer(self) -> SDScore:
-        """Eq. 6 with the bundle's banks and settings, fitted at the first use; ValueError without a detector."""
+        """Eq. 6 with the bundle's banks and settings, fitted at the first use. ValueError without detector."""
         if self._score is None:
             if not self.has_detector or self.manifest.score is None:
                 raise ValueError("this bundle has no detector: it makes outliers only, and scores nothing")

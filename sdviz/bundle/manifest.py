@@ -73,9 +73,7 @@ class Manifest(BaseModel):
     labels_from: str  # the origin of the training labels: "ground truth", "SCAN", ...
     image_size: int = Field(ge=1)  # height and width in pixels
     pixel_unshuffle: int = Field(ge=1)  # factor of the U-Net's pixel-unshuffle, 1 for none
-    phases: PhaseStatistics | None = (
-        None  # of the training images; None if the U-Net predicts means
-    )
+    phases: PhaseStatistics | None = None  # of the training images; None if the U-Net predicts means
     max_train_timestep: int = Field(ge=1)  # the largest S that the U-Net was trained for
     defaults: Defaults
     clusterer: dict[str, Any] | None = None  # the argument of `build_classifier`

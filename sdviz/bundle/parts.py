@@ -89,10 +89,9 @@ def load_schedule(path: Path, manifest: Manifest) -> NoiseSchedule:
     return schedule
 
 
-def load_clusterer(path: Path, manifest: Manifest) -> Classifier | None:
-    """Loads the network that gives any image a cluster; None if the bundle has none."""
-    if manifest.clusterer is None:
-        return None
+def load_clusterer(path: Path, manifest: Manifest) -> Classifier:
+    """Loads the network that gives any image a cluster."""
+    assert manifest.clusterer is not None
     n_classes = manifest.clusterer.get("n_classes")
     if n_classes != manifest.n_clusters:
         raise BundleError(

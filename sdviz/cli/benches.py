@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from .common import EXIT_FAILED, app, checking, fail, mistakes_in_one_line
+from .common import EXIT_FAILED, app, checking, fail
 
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 # the cheap ones first; bench/shapes_quality.py measures no speed and takes an hour
@@ -17,7 +17,6 @@ SCRIPTS = ("data", "knn", "sampling", "outliers", "training", "pages")
 
 
 @app.command()
-@mistakes_in_one_line
 def bench(
     name: Annotated[
         list[str] | None, typer.Argument(help=f"The benchmarks to run, by default all: {', '.join(SCRIPTS)}.")

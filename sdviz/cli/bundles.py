@@ -22,7 +22,6 @@ from .common import (
     counting_bar,
     fail,
     load_images,
-    mistakes_in_one_line,
 )
 
 if TYPE_CHECKING:
@@ -36,7 +35,6 @@ SOLVERS = sorted(module.name for module in pkgutil.iter_modules([str(_SAMPLERS)]
 
 
 @app.command()
-@mistakes_in_one_line
 def generate(
     bundle: BundleFolder,
     images: Source,
@@ -69,8 +67,7 @@ def generate(
     form: Annotated[
         str,
         typer.Option(
-            "--format",
-            help="folder: PNGs only; npz, parquet: one more file, which later calls update.",
+            "--format", help="folder: PNGs only; npz, parquet: one more file, which later calls update."
         ),
     ] = "folder",
     json_: Json = False,
@@ -145,7 +142,6 @@ def _target(bundle: Bundle, text: str) -> Target:
 
 
 @app.command()
-@mistakes_in_one_line
 def score(
     bundle: Annotated[Path, typer.Option(help="Folder of the bundle; it needs a detector.")],
     images: Source,
@@ -185,7 +181,6 @@ def score(
 
 
 @app.command()
-@mistakes_in_one_line
 def layouts(bundle: BundleFolder) -> None:
     """Computes the t-SNE and UMAP layouts that the Embeddings page shows first; this takes minutes.
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import signal
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
 
 import typer
 from typer.core import TyperGroup
@@ -24,23 +23,19 @@ PLAIN_LINE_EVERY_SEC = 10.0
 
 # options that several commands have
 Source = Annotated[
-    str,
-    typer.Option(metavar="SRC", help="Images: NAME, NAME:SPLIT (shapes:test) or KIND:PATH (folder:pets)."),
+    str, typer.Option(metavar="SRC", help="Images: NAME, NAME:SPLIT (shapes:test) or KIND:PATH (folder:pets).")
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="Use at most this many images: a fixed random choice.")]
 Device = Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda, cuda:N or mps.")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out pictures that cannot be decoded.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 
-Command = TypeVar("Command", bound=Callable[..., None])
-
-
 # the base class of usage errors: click's own, or typer's copy of it
 _UsageError = cast(type[Exception], typer.BadParameter.__mro__[1])
 
 
 class _OneLineGroup(TyperGroup):
-    """The group of commands, with usage errors in one line on stderr, not in typer's box."""
+    """The group of commands: an error of the user or the system is one line on stderr and an exit code."""
 
     def main(self, *args: Any, **extra: Any) -> Any:  # noqa: ANN401
         try:
@@ -51,26 +46,16 @@ class _OneLineGroup(TyperGroup):
             code = EXIT_MISTAKE
         sys.exit(code or 0)
 
-
-app = typer.Typer(
-    name="sdviz",
-    help="Generate semantic-discrepant (SD) outliers, train OOD detectors with them, score images.",
-    cls=_OneLineGroup,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-
-
-def mistakes_in_one_line(command: Command) -> Command:
-    """Wraps a command: a mistake of the user or a system error is one line on stderr and an exit code."""
-
-    @functools.wraps(command)
-    def wrapped(*args: object, **kwargs: object) -> None:
-        from ..config.nodes import ConfigError
-
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401
         try:
-            command(*args, **kwargs)
-        except (ConfigError, Mistake) as error:
+            return super().invoke(ctx)
+        except Mistake as error:
+            fail(str(error), EXIT_MISTAKE)
+        except ValueError as error:
+            from ..config.nodes import ConfigError
+
+            if not isinstance(error, ConfigError):
+                raise
             fail(str(error), EXIT_MISTAKE)
         except BrokenPipeError:
             raise  # stdout was closed, for example by `head`; typer then ends quietly
@@ -79,7 +64,14 @@ def mistakes_in_one_line(command: Command) -> Command:
         except KeyboardInterrupt:
             fail("interrupted", EXIT_STOPPED)
 
-    return wrapped  # type: ignore[return-value]
+
+app = typer.Typer(
+    name="sdviz",
+    help="Generate semantic-discrepant (SD) outliers, train OOD detectors with them, score images.",
+    cls=_OneLineGroup,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
 
 
 class Mistake(Exception):
@@ -95,7 +87,7 @@ def checking() -> Iterator[None]:
         raise Mistake(str(error)) from error
 
 
-def fail(message: str, code: int) -> None:
+def fail(message: str, code: int) -> NoReturn:
     """Prints the message as one line on stderr and exits with the code."""
     typer.echo(f"error: {' '.join(message.split())}", err=True)
     raise typer.Exit(code)

@@ -17,7 +17,6 @@ from .common import (
     checking,
     counting_bar,
     fail,
-    mistakes_in_one_line,
     progress_bar,
 )
 
@@ -32,7 +31,6 @@ Until = Annotated[str | None, typer.Option(metavar="STAGE", help="Stop after thi
 
 
 @app.command()
-@mistakes_in_one_line
 def run(
     config: Annotated[Path, typer.Argument(help="A YAML file; examples are in configs/.")],
     set_: Annotated[
@@ -49,8 +47,7 @@ def run(
         ),
     ] = None,
     dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Only show configuration, stages, time and disk space."),
+        bool, typer.Option("--dry-run", help="Only show configuration, stages, time and disk space.")
     ] = False,
 ) -> None:
     """Trains from a configuration and makes a bundle, in a new folder under runs/ (or SDVIZ_RUNS).
@@ -112,7 +109,6 @@ def _show_plan(config: RunConfig) -> None:
 
 
 @app.command()
-@mistakes_in_one_line
 def resume(run: RunName, now: Now = False, until: Until = None) -> None:
     """Continues a run that was cancelled, killed or failed; skips complete stages."""
     from .. import runs
@@ -164,7 +160,6 @@ def _is_complete(run: Run, until: str | None) -> bool:
 
 
 @app.command()
-@mistakes_in_one_line
 def stop(run: RunName) -> None:
     """Stops a run after its current step and saves its state, or takes it out of the queue."""
     from .. import runs
@@ -178,7 +173,6 @@ def stop(run: RunName) -> None:
 
 
 @app.command("list")
-@mistakes_in_one_line
 def list_(
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON list instead of a table.")] = False,
 ) -> None:
@@ -211,7 +205,6 @@ def list_(
 
 
 @app.command()
-@mistakes_in_one_line
 def report(
     run: Annotated[list[str], typer.Argument(help="Runs by number, name or folder; their seeds must differ.")],
     out: Annotated[Path | None, typer.Option(help="Write the tables to this Markdown file.")] = None,
@@ -274,7 +267,6 @@ def _same_seeds(first: Run, second: Run) -> str:
 
 
 @app.command()
-@mistakes_in_one_line
 def download(
     name: Annotated[
         str, typer.Argument(help="cifar10, cifar100, svhn, or sd-outliers (published by the paper's authors).")

@@ -3,10 +3,11 @@
 import struct
 import warnings
 import zlib
+from contextlib import suppress
 from io import BytesIO
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .imageset import DataError, OnError
 
@@ -21,16 +22,6 @@ _DECODER_FAULTS = (
     OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError, OverflowError,
     struct.error, zlib.error,
 )  # fmt: skip
-_ORIENTATION_TAG = 0x0112
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 _NAMED_AT_MOST = 5
 _JPEG_START = b"\xff\xd8\xff"
 
@@ -75,10 +66,9 @@ def decode_image(blob: bytes, size_px: int, max_side_px: int | None = None) -> n
 
 
 def to_square(image: Image.Image, size_px: int) -> np.ndarray:
-    """Cuts and converts a decoded picture to uint8 (size_px,size_px,3), as `decode_image` describes."""
-    turn = _UPRIGHT.get(_orientation(image))
-    if turn is not None:
-        image = image.transpose(turn)
+    """Converts a decoded picture, and may change it, to uint8 (size_px,size_px,3): see `decode_image`."""
+    with suppress(*_DECODER_FAULTS):  # a damaged EXIF block does not affect the pixels
+        ImageOps.exif_transpose(image, in_place=True)
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     if image.size != (side, side):
@@ -94,14 +84,6 @@ def to_square(image: Image.Image, size_px: int) -> np.ndarray:
     if image.mode == "RGBA":
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return np.array(image)
-
-
-def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation; 1 if it is absent or cannot be read, which does not affect the pixels."""
-    try:
-        return int(image.getexif().get(_ORIENTATION_TAG, 1))
-    except _DECODER_FAULTS:
-        return 1
 
 
 def _grey_levels(image: Image.Image, size_px: int) -> np.ndarray:

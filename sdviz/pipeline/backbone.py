@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from ..config.nodes import EncoderConfig
 from ..config.tree import RunConfig
-from ..data import DataError
 from ..nn.encoder import Encoder
 from . import encoder
 from .encoder import load_encoder, load_trained, train_encoder
@@ -28,11 +27,11 @@ def make(work: Workspace) -> Metrics | None:
 
 
 def backbone_config(config: RunConfig) -> EncoderConfig:
-    """The configuration of the network that the detector starts from; DataError if there is none."""
+    """The configuration of the network that the detector starts from."""
     own = config.detector.backbone if config.detector is not None else None
-    if own is None and config.encoder is None:
-        raise DataError("this configuration has no encoder")
-    return own or config.encoder or EncoderConfig()
+    found = own or config.encoder
+    assert found is not None
+    return found
 
 
 def load_backbone(work: Workspace) -> Encoder:

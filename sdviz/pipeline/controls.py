@@ -11,7 +11,7 @@ from ..config.tree import RunConfig
 from ..nn.pixels import to_images, to_tensor
 from ..nn.randomness import image_noise
 from . import detector
-from .detector import detector_config, train
+from .detector import train
 from .features import write_features
 from .outliers import outlier_recipe, read_outliers
 from .workspace import Metrics, Settings, Stage, Workspace, has_detector
@@ -32,8 +32,8 @@ def make(work: Workspace) -> Metrics | None:
     right_label_as_id: half of the ID images are replaced by such denoised images; lambda_zero: lambda of Eq. 4
     is 0; no_training is not trained here, its features come from stage `features`.
     """
-    config = detector_config(work)
-    n = len(work.sources)
+    config, n = work.config.detector, len(work.sources)
+    assert config is not None
     for control in work.config.evaluation.controls:
         out = work.stage_folder("controls") / control
         if control == "no_training" or (out / "features.safetensors").is_file():

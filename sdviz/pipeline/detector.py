@@ -16,7 +16,6 @@ from safetensors.torch import load_file
 from .. import data
 from ..config.nodes import DetectorConfig
 from ..config.tree import RunConfig
-from ..data import DataError
 from ..detection.training import epoch_steps, train_detector
 from ..nn.detector import Detector
 from ..nn.encoder import Encoder
@@ -38,13 +37,6 @@ from .workspace import (
 )
 
 
-def detector_config(work: Workspace) -> DetectorConfig:
-    """The run's `detector`; DataError if there is none."""
-    if work.config.detector is None:
-        raise DataError("this configuration has no detector")
-    return work.config.detector
-
-
 def depends_on(config: RunConfig) -> Settings:
     """Outliers, backbone, `detector`, and the sets in the snapshots."""
     inputs = outliers.settings(config) | backbone.depends_on(config)
@@ -53,8 +45,8 @@ def depends_on(config: RunConfig) -> Settings:
 
 def make(work: Workspace) -> Metrics | None:
     """Trains the detector."""
-    config = detector_config(work)
-    out = work.stage_folder("detector")
+    config, out = work.config.detector, work.stage_folder("detector")
+    assert config is not None
     outliers = read_outliers(work, "wrong")
     rebuilt = read_outliers(work, "right")[: len(work.sources)] if config.reconstructed_id else None
     pictures, table = _snapshot_images(work, outliers, config.snapshot_ids)

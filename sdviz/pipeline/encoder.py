@@ -34,7 +34,8 @@ def make(work: Workspace) -> Metrics | None:
     """
     if work.config.labels.source in GIVEN:
         given_labels(work)  # fails before hours of training
-    return train_encoder(work, "encoder", _encoder_config(work))
+    assert work.config.encoder is not None
+    return train_encoder(work, "encoder", work.config.encoder)
 
 
 def train_encoder(work: Workspace, stage: str, config: EncoderConfig) -> Metrics | None:
@@ -89,7 +90,8 @@ def train_encoder(work: Workspace, stage: str, config: EncoderConfig) -> Metrics
 
 def load_encoder(work: Workspace) -> Encoder:
     """The network of stage `encoder`, in eval mode on the CPU."""
-    return load_trained(work, "encoder", _encoder_config(work))
+    assert work.config.encoder is not None
+    return load_trained(work, "encoder", work.config.encoder)
 
 
 def load_trained(work: Workspace, stage: str, c: EncoderConfig) -> Encoder:
@@ -109,12 +111,6 @@ def load_projection(work: Workspace) -> Projection | None:
     projection = Projection(dim, hidden, len(state["2.weight"]))
     projection.load_state_dict(state)
     return projection.eval()
-
-
-def _encoder_config(work: Workspace) -> EncoderConfig:
-    if work.config.encoder is None:
-        raise DataError("this configuration has no encoder")
-    return work.config.encoder
 
 
 def _labelled(images: ImageSet, labels: tuple[int, int] | None) -> ImageSet:

@@ -16,16 +16,7 @@ from ..outliers import Recipe, draw_target_labels
 from . import diffusion
 from .labels import read_cluster_names, source_labels
 from .shards import Plan, make_shards, read_shards
-from .workspace import (
-    Metrics,
-    Settings,
-    Stage,
-    Workspace,
-    branches,
-    has_detector,
-    is_main_process,
-    write_table,
-)
+from .workspace import Metrics, Settings, Stage, Workspace, branches, has_detector, is_main_process, write_table
 
 log = logging.getLogger(__name__)
 

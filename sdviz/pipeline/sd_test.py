@@ -18,7 +18,7 @@ from . import clusterer, outliers
 from .clusterer import load_clusterer
 from .outliers import outlier_recipe
 from .shards import Plan, make_shards, read_shards
-from .workspace import Metrics, PipelineError, Settings, Stage, Workspace, has_detector, is_main_process
+from .workspace import Metrics, Settings, Stage, Workspace, has_detector, is_main_process
 
 # the name of that OOD set in reports
 SD_TEST = "sd-outliers"
@@ -27,8 +27,7 @@ SD_TEST = "sd-outliers"
 def sd_test_recipe(config: RunConfig) -> Recipe:
     """The recipe in `evaluation.sd_test`, completed by `outliers`."""
     t = config.evaluation.sd_test
-    if t is None:
-        raise PipelineError("evaluation.sd_test is not set: no SD outliers of held-out images are wanted")
+    assert t is not None
     recipe = replace(
         outlier_recipe(config), start_timestep=t.start_timestep, guidance_scale=t.guidance_scale, seed=t.seed
     )
@@ -39,8 +38,7 @@ def sd_test_recipe(config: RunConfig) -> Recipe:
 def sd_test_sources(work: Workspace) -> ImageSet:
     """The held-out ID images to make SD outliers of."""
     t, test = work.config.evaluation.sd_test, work.test
-    if test is None or t is None:
-        raise PipelineError(f"{work.images.name}: no held-out images to make SD outliers of")
+    assert test is not None and t is not None
     if t.limit is None or t.limit >= len(test):
         return test
     return test.take(data.permutation(len(test), work.config.evaluation.seed)[: t.limit])

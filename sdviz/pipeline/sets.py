@@ -29,10 +29,8 @@ class NamedSet:
 
 def evaluation_sets(work: Workspace) -> Iterator[NamedSet]:
     """The ID test images, then every OOD set that the configuration names."""
-    e = work.config.evaluation
-    test = work.test
-    if test is None:
-        raise DataError(f"{work.images.name}: no test images to measure a detector on")
+    e, test = work.config.evaluation, work.test
+    assert test is not None  # a run with a detector has test images
     if e.limit is not None and e.limit < len(test):
         test = test.take(data.permutation(len(test), e.seed)[: e.limit])
     yield NamedSet("test", "id", test)

@@ -8,7 +8,7 @@ A run is `runs/<number>-<dataset>-<profile>/`, or in the folder SDVIZ_RUNS inste
     log.txt         events, one line each, and the traceback of a failure
     output.txt      stdout and stderr of a process that `launch` started
 
-and the files of `sdviz.pipeline`. config.yaml and status.json are replaced as a whole; the others grow by lines.
+and the files of `sdviz.pipeline`. config.yaml and status.json are replaced whole; the others grow by lines.
 
 The pipeline imports torch. Only functions that need it import it, so that listing runs is quick.
 """

@@ -106,10 +106,7 @@ def outlier_sample(run: Run, n: int) -> OutlierSample | None:
         name_of = dict(enumerate(names))
         sources = [name_of.get(int(labels[r % len(labels)]), "") if len(labels) else "" for r in rows]
         return OutlierSample(
-            images,
-            sources or [""] * len(images),
-            [name_of.get(int(t), "") for t in targets],
-            len(shards),
+            images, sources or [""] * len(images), [name_of.get(int(t), "") for t in targets], len(shards)
         )
     return None
 

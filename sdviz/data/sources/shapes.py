@@ -7,7 +7,7 @@ levels to multiples of 2^-8 before they become uint8.
 """
 
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import lru_cache, reduce
 
 import numpy as np
 
@@ -39,14 +39,12 @@ def _box(x: np.ndarray, y: np.ndarray, cx: float, cy: float, hx: float, hy: floa
 
 def _convex(x: np.ndarray, y: np.ndarray, corners: list[tuple[float, float]]) -> np.ndarray:
     """A convex polygon as the intersection of half-planes; corners counter-clockwise, y up."""
-    out: np.ndarray | None = None
+    half_planes = []
     for (ax, ay), (bx, by) in zip(corners, corners[1:] + corners[:1], strict=True):
         ex, ey = bx - ax, by - ay
         norm = (ex * ex + ey * ey) ** 0.5
-        d = (x - F32(ax)) * F32(ey / norm) - (y - F32(ay)) * F32(ex / norm)
-        out = d if out is None else np.maximum(out, d)
-    assert out is not None
-    return out
+        half_planes.append((x - F32(ax)) * F32(ey / norm) - (y - F32(ay)) * F32(ex / norm))
+    return reduce(np.maximum, half_planes)
 
 
 def _circle_points(n: int, r: float) -> list[tuple[float, float]]:
@@ -62,13 +60,11 @@ def _snap(value: np.ndarray | float) -> np.ndarray:
 def _star(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """The union of five kites that overlap in the middle."""
     outer, inner = _circle_points(5, 1.0), _circle_points(10, 0.44)
-    out: np.ndarray | None = None
+    kites = []
     for i, tip in enumerate(outer):
         left, right = inner[(2 * i + 1) % 10], inner[(2 * i - 1) % 10]
-        d = _convex(x, y, [(-0.35 * tip[0], -0.35 * tip[1]), right, tip, left])
-        out = d if out is None else np.minimum(out, d)
-    assert out is not None
-    return out
+        kites.append(_convex(x, y, [(-0.35 * tip[0], -0.35 * tip[1]), right, tip, left]))
+    return reduce(np.minimum, kites)
 
 
 def _heart(x: np.ndarray, y: np.ndarray) -> np.ndarray:
