@@ -63,7 +63,7 @@ def load_noise_predictor(path: Path, manifest: Manifest) -> NoisePredictor:
     # diffusers accepts missing weights and leaves them untrained
     if info["missing_keys"] or info["unexpected_keys"]:
         key = (info["missing_keys"] or info["unexpected_keys"])[0]
-        raise BundleError(f"{weights}: not this bundle's U-Net ({key} is missing or too many)")
+        raise BundleError(f"{weights}: not this bundle's U-Net ({key} is missing or unexpected)")
     phases = None
     if manifest.phases is not None:
         n_pixels = (manifest.image_size // factor) ** 2

@@ -35,4 +35,4 @@ def bench(
         if subprocess.run([sys.executable, str(BENCH / f"{one}.py")]).returncode:
             missed.append(one)
     if missed:
-        fail(f"a bar is missed, or no figure came: {', '.join(missed)}", EXIT_FAILED)
+        fail(f"a target was missed, or a benchmark failed: {', '.join(missed)}", EXIT_FAILED)

@@ -97,7 +97,7 @@ def generate(
         except (DataError, PipelineError) as error:
             raise Mistake(str(error)) from error
         except KeyboardInterrupt:
-            fail(f"interrupted; the same command goes on with {out}", EXIT_STOPPED)
+            fail(f"interrupted; the same command continues with {out}", EXIT_STOPPED)
     if json_:
         figures = {
             "out": str(out),

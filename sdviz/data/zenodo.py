@@ -84,17 +84,17 @@ def list_files(record: str) -> tuple[RecordFile, ...]:
         with urllib.request.urlopen(address, timeout=_TIMEOUT_SEC) as answer:
             text = answer.read()
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise DataError(f"record {record} cannot be had from {address}: {_reason(error)}") from error
+        raise DataError(f"record {record} cannot be fetched from {address}: {_reason(error)}") from error
     try:
         found = json.loads(text)
     except ValueError as error:
-        raise DataError(f"{address} answers with no record, but with something that is not JSON") from error
+        raise DataError(f"{address}: the answer is not JSON") from error
     try:
         if not isinstance(found, dict) or not isinstance(found.get("files"), list):
             raise ValueError("it lists no files")
         files = [_file(one) for one in found["files"]]
     except ValueError as error:
-        raise DataError(f"{address} does not answer as a record does: {_reason(error)}") from error
+        raise DataError(f"{address}: the answer is not a record: {_reason(error)}") from error
     if not files:
         raise DataError(f"record {record} has no files to fetch: it may be closed")
     return tuple(files)
@@ -146,29 +146,26 @@ def _fetch(file: RecordFile, path: Path, on_progress: OnProgress | None) -> None
     partial = path.with_name(path.name + ".partial")
     partial.parent.mkdir(parents=True, exist_ok=True)
     have = partial.stat().st_size if partial.is_file() else 0
-    if have > file.size:
-        have = 0
-    if have < file.size or not file.size:
+    failure = None
+    if have != file.size or not have:
         try:
-            _read_on(file, partial, have, report)
+            _read_on(file, partial, have if have < file.size else 0, report)
         except (OSError, http.client.HTTPException) as error:
             if isinstance(error, urllib.error.HTTPError) and error.code in _FINAL:
                 raise DataError(
-                    f"{file.name} cannot be had: {file.address} answers HTTP {error.code} ({error.reason})"
+                    f"{file.name} cannot be fetched: {file.address} answers HTTP {error.code} ({error.reason})"
                 ) from error
-            kept = partial.stat().st_size if partial.is_file() else 0
-            raise DataError(
-                f"{file.name} broke off after {kept:,} of {file.size:,} bytes ({_reason(error)}): the same "
-                "command goes on from there"
-            ) from error
-    size = partial.stat().st_size
-    if size < file.size:
+            failure = error
+    size = partial.stat().st_size if partial.is_file() else 0
+    if failure is not None or size < file.size:
+        why = "" if failure is None else f" ({_reason(failure)})"
         raise DataError(
-            f"{file.name} broke off after {size:,} of {file.size:,} bytes: the same command goes on from there"
-        )
+            f"{file.name} stopped after {size:,} of {file.size:,} bytes{why}: the same command continues from"
+            " there"
+        ) from failure
     if _digest(partial, file.algorithm) != file.checksum:
         partial.unlink()
-        raise DataError(f"{file.name} is not what its {file.algorithm} says: fetch it anew by the same command")
+        raise DataError(f"{file.name} does not match its {file.algorithm}: run the same command again")
     os.replace(partial, path)
 
 

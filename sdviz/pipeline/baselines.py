@@ -200,8 +200,7 @@ def _early_outliers(work: Workspace, steps: int, out: Path, on_progress: OnProgr
         of = work.sources.images[rows], labels[rows], labels[rows], work.sources.ids[rows]
         made[rows] = generate_outliers(model, *of, recipe, work.config.outliers.batch_size).outliers
         on_progress(0.7 + 0.3 * min(1.0, (first + _AT_ONCE) / len(made)))
-    if work.config.outliers.jpeg is not None:
-        made = reencode(made, work.config.outliers.jpeg)
+    made = reencode(made, work.config.outliers.jpeg)
     write_arrays(kept, {"images": made})
     return made
 

@@ -74,8 +74,7 @@ def make_shards(work: Workspace, plans: list[Plan]) -> float | None:
             images = plan.images.images[source]
             batch = generate_outliers(model, images, y, wanted, ids, recipe, work.config.outliers.batch_size)
             pictures[here], targets[here] = batch.outliers, wanted
-        if work.config.outliers.jpeg is not None:
-            pictures = reencode(pictures, work.config.outliers.jpeg)
+        pictures = reencode(pictures, work.config.outliers.jpeg)
         plan.folder.mkdir(parents=True, exist_ok=True)
         write_arrays(_path(plan.folder, first), {"images": pictures, "target_labels": targets})
         made += len(rows)
@@ -102,9 +101,9 @@ def read_shards(folder: Path, n_rows: int, shard_size: int) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def reencode(images: np.ndarray, config: JpegConfig) -> np.ndarray:
-    """Encodes pictures, uint8 (N,H,W,3), as JPEG and decodes them again."""
-    return through_jpeg(images, config.quality, config.subsampling)
+def reencode(images: np.ndarray, jpeg: JpegConfig | None) -> np.ndarray:
+    """Encodes pictures, uint8 (N,H,W,3), as JPEG and decodes them again; None leaves them unchanged."""
+    return images if jpeg is None else through_jpeg(images, jpeg.quality, jpeg.subsampling)
 
 
 def _path(folder: Path, first: int) -> Path:

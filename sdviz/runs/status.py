@@ -125,7 +125,7 @@ def _why_it_is_gone(status: Status) -> str:
         return "the machine was restarted while it ran"
     if status.state == "queued":
         return "its process ended while it waited to begin"
-    return "its process ended without a word: killed from outside, or by the system for want of memory"
+    return "its process ended without an error: killed from outside, or by the system because memory ran out"
 
 
 def duration(seconds: float) -> str:

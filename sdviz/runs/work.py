@@ -96,7 +96,7 @@ class _RunLog(logging.Handler):
 
 
 @contextmanager
-def _warnings_kept(run: Run) -> Iterator[None]:
+def _log_warnings(run: Run) -> Iterator[None]:
     """Writes the package's warnings to the run's log and to stderr."""
     stderr = logging.StreamHandler()
     stderr.setFormatter(logging.Formatter("warning: %(message)s"))
@@ -151,7 +151,7 @@ class _Recorder:
             self.run.log(f"process {self.status.pid} begins on {', '.join(self.status.devices)}")
             _end_last_line(self.run.path / "stats.jsonl")
             work = Workspace(self.run.path, self.config, self._on_progress, self.stop.is_set)
-            with _warnings_kept(self.run):
+            with _log_warnings(self.run):
                 complete = run_stages(work, self._on_stage, until)
             self._update(state="done" if complete else "cancelled", eta_sec=None)
             self.run.log(self.status.state)
