@@ -26,7 +26,6 @@ from .imageset import DataError, ImageSet, MissingDataError, OnError, chosen_row
 from .lookup import Found, look_up
 from .source import Source, data_root
 from .sources import SOURCES, sources_of
-from .uploads import from_uploads, prepare_upload
 
 __all__ = [
     "BUILT_IN",
@@ -42,7 +41,6 @@ __all__ = [
     "count",
     "data_root",
     "download",
-    "from_uploads",
     "has_masks",
     "load",
     "look_up",
@@ -50,7 +48,6 @@ __all__ = [
     "names",
     "parse_source",
     "permutation",
-    "prepare_upload",
     "splits",
     "splits_here",
 ]

@@ -9,22 +9,19 @@ stage trains, its folder also holds state.pt or *.state.pt.
 """
 
 from .any_images.archive import FORMATS, pack_folder
-from .any_images.generate_folder import GeneratedFolder, Target, file_names, generate_folder, source_labels
+from .any_images.generate_folder import Target, file_names, generate_folder, source_labels
 from .labels import read_labels
-from .planning.estimate import StageEstimate, estimate
+from .planning.estimate import estimate
 from .running import adopt_stages, run_stages
 from .sets import without_absent_sets
 from .stages import STAGES, config_hash, stage_names
-from .workspace import Metrics, PipelineError, Progress, Workspace, absolute_source, from_main, is_main_process
+from .workspace import PipelineError, Progress, Workspace, absolute_source, from_main, is_main_process
 
 __all__ = [
     "FORMATS",
     "STAGES",
-    "GeneratedFolder",
-    "Metrics",
     "PipelineError",
     "Progress",
-    "StageEstimate",
     "Target",
     "Workspace",
     "absolute_source",

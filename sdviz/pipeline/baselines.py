@@ -17,7 +17,7 @@ from ..baselines import Baseline, Images, Reference
 from ..baselines.interface import OnProgress
 from ..config.tree import BaselineConfig, RunConfig
 from ..data import ImageSet
-from ..diffusion.training import train_noise_predictor
+from ..diffusion.training import TrainingReport, train_noise_predictor
 from ..evaluation import BaselineScores
 from ..nn.batches import encode
 from ..nn.device import resolve_device
@@ -171,25 +171,23 @@ def _early_outliers(work: Workspace, steps: int, out: Path, on_progress: OnProgr
         return load_arrays(kept)["images"]
     except (OSError, SafetensorError, KeyError):
         pass
-    images, n_clusters = work.images, len(read_cluster_names(work))
-    config = work.config.diffusion.model_copy(
-        update={"total_steps": steps, "time_limit_sec": None, "cooldown": 0.0}
-    )
+    n_clusters = len(read_cluster_names(work))
+    images, labels, device, stop = work.images.images, read_labels(work), work.config.device, work.should_stop
+    shorter = {"total_steps": steps, "time_limit_sec": None, "cooldown": 0.0}
+    config = work.config.diffusion.model_copy(update=shorter)
     torch.manual_seed(config.seed)
+    unet = build_noise_predictor(config.unet, n_clusters, work.config.data.size_px)
+    state_path = out / "generator.state.pt"
+
+    def report(r: TrainingReport) -> None:
+        on_progress(0.7 * r.progress)
+
     network, complete = train_noise_predictor(
-        build_noise_predictor(config.unet, n_clusters, work.config.data.size_px),
-        images.images,
-        read_labels(work),
-        work.schedule,
-        config,
-        out / "generator.state.pt",
-        work.config.device,
-        lambda r: on_progress(0.7 * r.progress),
-        work.should_stop,
+        unet, images, labels, work.schedule, config, state_path, device, report, stop
     )
     if not complete:
         raise _Stopped
-    where = resolve_device(work.config.device)
+    where = resolve_device(device)
     add_phase_means(work, network)
     prepared = prepare_for_inference(network.eval().requires_grad_(False), where)
     model = DiffusionModel(prepared, work.schedule, n_clusters, where)

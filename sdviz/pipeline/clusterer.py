@@ -29,15 +29,9 @@ def make(work: Workspace) -> Metrics | None:
     """Trains a classifier of the labels and measures it on the test images. After a stop it starts over."""
     started = time.monotonic()
     labels, names = read_labels(work), read_cluster_names(work)
-    config = work.config.clusterer
-    clusterer = train_classifier(
-        work.images.images,
-        labels,
-        len(names),
-        config,
-        work.execution("clusterer", None, config.total_steps),
-        work.config.seed,
-    )
+    config, seed = work.config.clusterer, work.config.seed
+    execution = work.execution("clusterer", None, config.total_steps)
+    clusterer = train_classifier(work.images.images, labels, len(names), config, execution, seed)
     if clusterer is None:
         return None
     metrics: Metrics = {"clusterer_training_sec": round(time.monotonic() - started, 1)}

@@ -30,7 +30,7 @@ def make(work: Workspace) -> Metrics | None:
 
     right_label: the outliers are images denoised under their right label; noise: they are noised images;
     right_label_as_id: half of the ID images are replaced by such denoised images; lambda_zero: lambda of Eq. 4
-    is 0; no_training is not trained here, its features come from stage `features`.
+    is 0. Control no_training trains nothing: its features come from stage `features`.
     """
     config, n = work.config.detector, len(work.sources)
     assert config is not None

@@ -81,18 +81,9 @@ def train(
     labels, n_clusters = source_labels(work), len(read_cluster_names(work))
     torch.manual_seed(config.seed)
     detector = Detector(load_backbone(work), n_clusters, config.zero_heads)
-    n_steps = config.epochs * epoch_steps(len(labels), config)
-    snapshots = train_detector(
-        detector,
-        work.sources.images,
-        labels,
-        outliers,
-        outlier_labels(work)[: len(outliers)],
-        config,
-        work.execution(stage, out / "state.pt", n_steps),
-        rebuilt,
-        pictures,
-    )
+    execution = work.execution(stage, out / "state.pt", config.epochs * epoch_steps(len(labels), config))
+    images, y = work.sources.images, outlier_labels(work)[: len(outliers)]
+    snapshots = train_detector(detector, images, labels, outliers, y, config, execution, rebuilt, pictures)
     return None if snapshots is None else (detector.eval(), snapshots)
 
 

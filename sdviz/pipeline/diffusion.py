@@ -41,16 +41,9 @@ def make(work: Workspace) -> Metrics | None:
     torch.manual_seed(config.seed)
     n_clusters = len(read_cluster_names(work))
     network = build_noise_predictor(config.unet, n_clusters, work.config.data.size_px)
+    images, device, stop = work.images.images, work.config.device, work.should_stop
     averaged, complete = train_noise_predictor(
-        network,
-        work.images.images,
-        labels,
-        work.schedule,
-        config,
-        out / "state.pt",
-        work.config.device,
-        report,
-        work.should_stop,
+        network, images, labels, work.schedule, config, out / "state.pt", device, report, stop
     )
     if not complete:
         return None

@@ -44,10 +44,9 @@ def train_encoder(work: Workspace, stage: str, config: EncoderConfig) -> Metrics
     Loads pre-trained weights, trains on the labels of another set, then trains by SimCLR on the run's images;
     each only if the configuration asks for it.
     """
-    out = work.stage_folder(stage)
-    encoder = build_encoder(config)
-    steps_before = config.pretraining.total_steps if config.pretraining else 0
-    total = steps_before + (config.simclr.total_steps if config.simclr else 0)
+    out, views, encoder = work.stage_folder(stage), work.config.views, build_encoder(config)
+    trainings = [one for one in (config.pretraining, config.simclr) if one is not None]
+    total = sum(one.total_steps for one in trainings)
 
     # 1. the labels of another set
     pretrained = out / "pretrained.safetensors"
@@ -56,35 +55,21 @@ def train_encoder(work: Workspace, stage: str, config: EncoderConfig) -> Metrics
     elif config.pretraining is not None:
         p = config.pretraining
         other = _labelled(data.load(p.data, p.split, size_px=work.config.data.size_px), p.labels)
-        done = train_supervised(
-            encoder,
-            other.images,
-            other.labels,
-            p.views or work.config.views,
-            p,
-            work.execution(stage, out / "pretraining.state.pt", total),
-            config.seed,
-        )
-        if not done:
+        execution = work.execution(stage, out / "pretraining.state.pt", total)
+        own_views = p.views or views
+        if not train_supervised(encoder, other.images, other.labels, own_views, p, execution, config.seed):
             return None
         write_network(encoder, pretrained)
     # 2. SimCLR
     if config.simclr is not None:
-        projection = train_simclr(
-            encoder,
-            work.images.images,
-            work.config.views,
-            config.simclr,
-            work.execution(stage, out / "simclr.state.pt", total, steps_before),
-            config.seed,
-        )
+        before = total - config.simclr.total_steps
+        execution = work.execution(stage, out / "simclr.state.pt", total, before)
+        projection = train_simclr(encoder, work.images.images, views, config.simclr, execution, config.seed)
         if projection is None:
             return None
         write_network(projection, out / "projection.safetensors")
     write_network(encoder, out / "encoder.safetensors")
-    images_seen = sum(
-        p.total_steps * p.batch_size for p in (config.pretraining, config.simclr) if p is not None
-    )
+    images_seen = sum(one.total_steps * one.batch_size for one in trainings)
     return {f"{stage}_parameters": n_parameters(encoder), f"{stage}_images_seen": images_seen}
 
 

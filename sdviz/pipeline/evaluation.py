@@ -110,28 +110,14 @@ def _measure(work: Workspace, sets: list[NamedSet], folder: Path) -> Evaluation:
     config = work.config.evaluation
     banks = load_arrays(folder / "features.safetensors")
     found = load_arrays(folder / "ood_features.safetensors")
-    scored = [
-        FeatureSet(
-            one.key,
-            one.role,
-            one.images.split,
-            found[one.key].astype(np.float32),
-            one.images.ids,
-            one.images.labels,
-            {head: found[f"{one.key}.{head}"] for head in HEADS} if f"{one.key}.g_bin" in found else None,
-        )
-        for one in sets
-    ]
-    return evaluate(
-        banks["id_features"].astype(np.float32),
-        work.sources.ids,
-        banks["outlier_features"].astype(np.float32),
-        scored,
-        config.score,
-        config.bootstrap,
-        config.seed,
-        work.config.device,
-    )
+    scored = []
+    for one in sets:
+        images, features = one.images, found[one.key].astype(np.float32)
+        heads = {head: found[f"{one.key}.{head}"] for head in HEADS} if f"{one.key}.g_bin" in found else None
+        scored.append(FeatureSet(one.key, one.role, images.split, features, images.ids, images.labels, heads))
+    id_features, outliers = (banks[f"{bank}_features"].astype(np.float32) for bank in ("id", "outlier"))
+    ids, device = work.sources.ids, work.config.device
+    return evaluate(id_features, ids, outliers, scored, config.score, config.bootstrap, config.seed, device)
 
 
 def _seeds(config: RunConfig) -> dict[str, int]:

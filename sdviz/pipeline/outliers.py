@@ -27,16 +27,9 @@ CONTROLS_OF_REBUILT = frozenset({"right_label", "right_label_as_id"})
 
 def outlier_recipe(config: RunConfig) -> Recipe:
     """The recipe in `outliers`, completed by `defaults`."""
-    o, d = config.outliers, config.defaults
-    recipe = Recipe(
-        d.start_timestep if o.start_timestep is None else o.start_timestep,
-        d.guidance_scale if o.guidance_scale is None else o.guidance_scale,
-        d.num_inference_steps if o.num_inference_steps is None else o.num_inference_steps,
-        o.solver or d.solver,
-        o.eta,
-        o.guidance_interval,
-        o.seed,
-    )
+    own, defaults = config.outliers, config.defaults.model_dump()
+    given = own.model_dump(include=set(defaults), exclude_none=True)
+    recipe = Recipe(**defaults | given, eta=own.eta, guidance_interval=own.guidance_interval, seed=own.seed)
     recipe.check(config.max_train_timestep)
     return recipe
 

@@ -90,9 +90,8 @@ def make(work: Workspace) -> Metrics | None:
 def _scan(work: Workspace, metrics: Metrics) -> tuple[np.ndarray, np.ndarray] | None:
     """SCAN and self-labelling: label and confidence of each training image."""
     config, images, device = work.config.labels, work.images, work.config.device
-    out = work.stage_folder("pseudo_labels")
-    encoder = load_encoder(work)
-    n_clusters = config.n_clusters or 0
+    out, views = work.stage_folder("pseudo_labels"), work.config.views
+    encoder, n_clusters = load_encoder(work), config.n_clusters or 0
     total = config.scan.total_steps + (config.self_label.total_steps if config.self_label else 0)
 
     # 1. neighbours, by the projection that SimCLR trained to tell images apart
@@ -111,16 +110,9 @@ def _scan(work: Workspace, metrics: Metrics) -> tuple[np.ndarray, np.ndarray] | 
         k = min(config.scan.neighbours, len(images) - 1)
         near = nearest_others(unit_length(features), k, device=device)
         # 2. the SCAN loss
+        execution = work.execution("pseudo_labels", out / "scan.state.pt", total)
         trained = train_scan(
-            encoder,
-            images.images,
-            near,
-            n_clusters,
-            work.config.views,
-            config.scan,
-            work.execution("pseudo_labels", out / "scan.state.pt", total),
-            config.seed,
-            projection,
+            encoder, images.images, near, n_clusters, views, config.scan, execution, config.seed, projection
         )
         if trained is None:
             return None
@@ -129,15 +121,9 @@ def _scan(work: Workspace, metrics: Metrics) -> tuple[np.ndarray, np.ndarray] | 
         write_network(model, scanned, {"scan_loss": repr(metrics["scan_loss"])})
     # 3. self-labelling
     if config.self_label is not None:
-        done = train_self_labels(
-            model,
-            images.images,
-            work.config.views,
-            config.self_label,
-            work.execution("pseudo_labels", out / "self_label.state.pt", total, config.scan.total_steps),
-            config.seed,
-        )
-        if not done:
+        state_path = out / "self_label.state.pt"
+        execution = work.execution("pseudo_labels", state_path, total, config.scan.total_steps)
+        if not train_self_labels(model, images.images, views, config.self_label, execution, config.seed):
             return None
         # 4. SCAN's own clusters, if self-labelling collapsed into few or uneven ones
         labels, confidence = predict(model, images.images, device)

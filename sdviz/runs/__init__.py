@@ -15,14 +15,12 @@ The pipeline imports torch. Only functions that need it import it, so that listi
 
 from .control import launch, stop
 from .folder import Run, create, delete, find, list_runs, runs_root
-from .status import RunError, RunState, Status
-from .work import RESERVE_BYTES, execute
+from .status import RunError, Status
+from .work import execute
 
 __all__ = [
-    "RESERVE_BYTES",
     "Run",
     "RunError",
-    "RunState",
     "Status",
     "create",
     "delete",

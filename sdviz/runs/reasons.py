@@ -19,10 +19,11 @@ _SPACE_PHRASES = ("no space left on device", "disk quota exceeded", "file too la
 def reason(error: BaseException, stage: str, config: RunConfig) -> str:
     """One line: what ended the stage and, if known, what helps."""
     first_line = next(iter(str(error).strip().splitlines()), "")
-    if _is(error, (MemoryError,), "OutOfMemoryError", (errno.ENOMEM,), _MEMORY_PHRASES):
+    is_memory_error = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    if is_memory_error or _says(error, (errno.ENOMEM,), _MEMORY_PHRASES):
         what = " or ".join(_memory_settings(stage, config)) or "data.limit"
         return f"out of memory in stage {stage}: start a new run with a lower {what}, or on another device"
-    if _is(error, (), "", _NO_SPACE, _SPACE_PHRASES):
+    if _says(error, _NO_SPACE, _SPACE_PHRASES):
         where = getattr(error, "filename", None)
         return f"no space left on the disk{f' for {where}' if where else ''}: make room, then resume"
     if "PytorchStreamWriter" in first_line:
@@ -33,19 +34,9 @@ def reason(error: BaseException, stage: str, config: RunConfig) -> str:
     return f"{type(error).__name__}: {first_line}" if first_line else type(error).__name__
 
 
-def _is(
-    error: BaseException,
-    kinds: tuple[type[BaseException], ...],
-    name: str,
-    numbers: tuple[int, ...],
-    phrases: tuple[str, ...],
-) -> bool:
-    return (
-        isinstance(error, kinds)
-        or type(error).__name__ == name
-        or (isinstance(error, OSError) and error.errno in numbers)
-        or any(phrase in str(error).lower() for phrase in phrases)
-    )
+def _says(error: BaseException, numbers: tuple[int, ...], phrases: tuple[str, ...]) -> bool:
+    is_number = isinstance(error, OSError) and error.errno in numbers
+    return is_number or any(phrase in str(error).lower() for phrase in phrases)
 
 
 def _memory_settings(stage: str, config: RunConfig) -> list[str]:
