@@ -117,10 +117,8 @@ def read_manifest(path: Path) -> tuple[Manifest, str]:
             manifest.phases.check(manifest.pixel_unshuffle)
         except ValueError as error:
             raise BundleError(f"{file}: {error}") from error
-    d = manifest.defaults
-    recipe = Recipe(d.start_timestep, d.guidance_scale, d.num_inference_steps, d.solver)
     try:
-        recipe.check(manifest.max_train_timestep)
+        Recipe(**manifest.defaults.model_dump()).check(manifest.max_train_timestep)
     except ValueError as error:
         raise BundleError(f"{file}: defaults: {error}") from error
     return manifest, hashlib.sha256(raw).hexdigest()
