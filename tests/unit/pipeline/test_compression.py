@@ -17,7 +17,7 @@ from sdviz.pipeline import Workspace
 from sdviz.pipeline.features import _warn_of_other_compression
 from sdviz.pipeline.outliers import warn_of_jpeg
 from sdviz.pipeline.sets import NamedSet
-from sdviz.runs.work import _warnings_kept
+from sdviz.runs.work import _log_warnings
 from tests.tiny_runs import write_tiny_config
 
 
@@ -77,7 +77,7 @@ def test_warnings_stand_in_the_log_of_the_run_and_on_stderr(
     monkeypatch.setenv("SDVIZ_RUNS", str(tmp_path / "runs"))
     run = runs.create(load_config(write_tiny_config(tmp_path / "config")))
     logger = logging.getLogger("sdviz.pipeline.outliers")
-    with _warnings_kept(run):
+    with _log_warnings(run):
         logger.warning("the detector can learn %s", "that")
         logger.info("nobody asked")
     logger.warning("after the run")
