@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import pkgutil
 from types import ModuleType
 
@@ -23,10 +22,3 @@ def modules_of(package: str) -> list[ModuleType]:
             continue
         found += modules_of(one.name) if one.ispkg else [importlib.import_module(one.name)]
     return sorted(found, key=lambda module: module.__name__)
-
-
-def module_names(package: str) -> list[str]:
-    """The sorted names of a package's modules, found without importing anything."""
-    spec = importlib.util.find_spec(package)
-    assert spec is not None
-    return sorted(one.name for one in pkgutil.iter_modules(spec.submodule_search_locations))

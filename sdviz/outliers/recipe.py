@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import io
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,3 +97,12 @@ def manifest_row(
         "seed": recipe.seed,
         "bundle_sha256": bundle_hash,
     }
+
+
+def manifest_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The text of manifest.csv: at least one row, with the columns of the first; other keys are left out."""
+    table = io.StringIO(newline="")
+    writer = csv.DictWriter(table, fieldnames=list(rows[0]), extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(rows)
+    return table.getvalue()

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -223,14 +224,14 @@ def small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
 @contextmanager
 def stage_of(name: str, around: Callable[[], AbstractContextManager[Any]]) -> Iterator[None]:
     """Runs the stage inside the context that `around` makes."""
-    make = STAGES[name].make
+    stage = STAGES[name]
 
     def within(workspace: Any) -> Any:  # noqa: ANN401
         with around():
-            return make(workspace)
+            return stage.make(workspace)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(STAGES[name], "make", within)
+        patch.setitem(STAGES, name, replace(stage, make=within))
         yield
 
 

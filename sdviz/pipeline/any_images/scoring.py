@@ -1,4 +1,4 @@
-"""Scores images by a bundle, as a table."""
+"""Scores images by a bundle, into a table."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ENDINGS = (".csv", ".parquet")
 
 
 def id_reference(bundle: Bundle) -> OODReference:
-    """The scores of the bundle's own ID test images; PipelineError for a bundle without scores.parquet."""
+    """The scores of the bundle's ID test images; PipelineError if it has no scores.parquet."""
     if "scores.parquet" not in bundle.parts:
         raise PipelineError("this bundle has no scores.parquet: it was never measured, and knows no threshold")
     table = pq.read_table(bundle.parts["scores.parquet"], columns=["role", "total"])
@@ -32,10 +32,12 @@ def id_reference(bundle: Bundle) -> OODReference:
 def score_images(
     bundle: Bundle, images: ImageSet, on_progress: Callable[[int, int], None] | None = None
 ) -> pa.Table:
-    """Scores each image by Eq. 6, as a table: see `sdviz.evaluation.score_table`.
+    """Scores each image by Eq. 6; the columns are those of `sdviz.evaluation.score_table`.
 
-    An image of the bundle's own ID bank, known by its id, does not count as its own neighbour. PipelineError if
-    the bundle scores nothing.
+    An image whose id is in the bundle's ID bank is not its own neighbour.
+
+    Raises:
+        PipelineError: The bundle lacks a detector, its features or its scores.
     """
     try:
         scorer, bank_ids = bundle.scorer, bundle.banks().id_ids
@@ -53,13 +55,13 @@ def score_images(
 
 
 def check_table_name(path: Path) -> None:
-    """Raises PipelineError for a name that ends in neither .csv nor .parquet."""
+    """Raises PipelineError for a name that does not end in .csv or .parquet."""
     if path.suffix.lower() not in ENDINGS:
         raise PipelineError(f"{path}: a table of scores is {' or '.join(ENDINGS)}, by the end of its name")
 
 
 def write_scores(table: pa.Table, path: Path) -> None:
-    """Writes a table of scores as CSV or Parquet, as the name ends; whole or not at all."""
+    """Writes a table of scores as CSV or Parquet, by the end of the name, whole or not at all."""
     check_table_name(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partial:

@@ -4,18 +4,6 @@ from sdviz.runs.reading import StageView
 from sdviz.runs.status import duration
 from sdviz.ui.assets import component
 
-STAGE_NAMES = {
-    "encoder": "Encoder",
-    "pseudo_labels": "Pseudo-labels",
-    "clusterer": "Clusterer",
-    "diffusion": "Noise predictor",
-    "outliers": "Outliers",
-    "detector": "Detector",
-    "features": "Features",
-    "controls": "Controls",
-    "evaluation": "Evaluation",
-    "bundle": "Bundle",
-}
 _MARKS = {"done": "✓", "running": "▶", "failed": "✕", "cancelled": "■", "killed": "✕", "waiting": ""}
 
 
@@ -23,10 +11,17 @@ def stage_strip(stages: list[StageView], eta_sec: float | None, *, key: str) -> 
     """Shows the stages. `eta_sec`: seconds to the end of the running one, None if unknown."""
     data = []
     for stage in stages:
-        name, note = STAGE_NAMES.get(stage.name, stage.name), _note(stage, eta_sec)
+        name, note = stage_title(stage.name), _note(stage, eta_sec)
         texts = {"name": name, "note": note, "title": f"{name}: {stage.state}"}
         data.append(texts | {"state": stage.state, "share": stage.share})
     component(__name__)(key=key, data={"stages": data})
+
+
+def stage_title(stage: str) -> str:
+    """The name of a run's stage on pages."""
+    from sdviz.pipeline import STAGES  # slow to import, and wanted only where there is a run
+
+    return STAGES[stage].title if stage in STAGES else stage
 
 
 def _note(stage: StageView, eta_sec: float | None) -> str:

@@ -1,12 +1,11 @@
 """Downloads of the lab: a labelled PNG sheet, or a ZIP of PNGs with a manifest."""
 
-import csv
 import io
 import zipfile
 
 import numpy as np
 
-from sdviz.outliers import manifest_row
+from sdviz.outliers import manifest_csv, manifest_row
 from sdviz.ui.lab.state import LabState, interval_text
 from sdviz.ui.pictures import contact_sheet, difference, heat_map, png_bytes
 
@@ -55,9 +54,5 @@ def export_zip(state: LabState) -> bytes:
                     r, state.bundle.schedule, state.names, source.id, source.label, target, state.bundle.hash
                 )
                 lines.append({"file": name, "role": folder, **row})
-        table = io.StringIO(newline="")
-        writer = csv.DictWriter(table, fieldnames=list(lines[0]))
-        writer.writeheader()
-        writer.writerows(lines)
-        archive.writestr("manifest.csv", table.getvalue())
+        archive.writestr("manifest.csv", manifest_csv(lines))
     return stream.getvalue()

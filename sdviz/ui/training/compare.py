@@ -9,7 +9,7 @@ from sdviz.config.tree import RunConfig
 from sdviz.runs import Run
 from sdviz.runs.reading import curve, differences, metrics
 from sdviz.ui.charts.parts import Line
-from sdviz.ui.components.stage_strip import STAGE_NAMES
+from sdviz.ui.components.stage_strip import stage_title
 from sdviz.ui.text import plain
 from sdviz.ui.training.losses import show_curves
 from sdviz.ui.training.state import state_of
@@ -97,7 +97,7 @@ def _losses(chosen: list[Run]) -> None:
                 Line(name, steps, values, colour, dashed)
                 for (steps, values), (name, colour, dashed) in zip(curves, STYLES, strict=True)
             ]
-            charts[f"compare {stage}"] = (STAGE_NAMES.get(stage, stage), drawn)
+            charts[f"compare {stage}"] = (stage_title(stage), drawn)
     if charts:
         st.markdown("**Losses** (A solid, B dashed)")
         show_curves(charts, height=220)

@@ -13,7 +13,7 @@ from sdviz.runs.reading import curve, latest, metrics, outlier_sample, stages, t
 from sdviz.runs.status import duration
 from sdviz.ui.charts.parts import Line
 from sdviz.ui.components.picture_grid import Cell, picture_grid
-from sdviz.ui.components.stage_strip import STAGE_NAMES, stage_strip
+from sdviz.ui.components.stage_strip import stage_strip, stage_title
 from sdviz.ui.pictures import NEUTRAL_COLOUR, OUTLIER_COLOUR, data_uri
 from sdviz.ui.text import plain
 from sdviz.ui.training.losses import A_ROW, show_curves
@@ -68,7 +68,7 @@ def _stages(run: Run, config: RunConfig, status: Status) -> None:
     if status.state == "running" and status.stage:
         steps = f", step {status.step} of {status.total}" if status.total else ""
         eta = f", {duration(status.eta_sec)} left in this stage" if status.eta_sec is not None else ""
-        parts.append(f"now {STAGE_NAMES.get(status.stage, status.stage).lower()}{steps}{eta}")
+        parts.append(f"now {stage_title(status.stage).lower()}{steps}{eta}")
     if spent:
         parts.append(f"{duration(spent)} at work")
     if status.devices:
@@ -91,7 +91,7 @@ def _curves(stats: list[dict[str, Any]], name: str) -> None:
             charts[f"curve {name} {title}"] = (f"{title} {values[-1]:.4f}", [line])
 
     for stage in dict.fromkeys(line["stage"] for line in stats):
-        add(f"{STAGE_NAMES.get(stage, stage)}: loss", stage, "loss")
+        add(f"{stage_title(stage)}: loss", stage, "loss")
     numbers: list[tuple[str, str, float]] = []
     for key, title, meaning in MEASURES:
         for stage in dict.fromkeys(line["stage"] for line in stats if key in line):

@@ -16,7 +16,7 @@ from sdviz.runs import Run, Status
 from sdviz.runs.status import duration
 from sdviz.ui.cache.background import Task
 from sdviz.ui.cache.estimates import Estimate, start_estimate
-from sdviz.ui.components.stage_strip import STAGE_NAMES
+from sdviz.ui.components.stage_strip import stage_title
 from sdviz.ui.page import ROOT
 from sdviz.ui.text import about, in_bytes, plain
 from sdviz.ui.training import actions
@@ -167,7 +167,7 @@ def _say_how_long(estimate: Task[Estimate], was_done: bool) -> None:
         return
     seconds, size = sum(sec for _, sec, _ in parts), sum(n for *_, n in parts)
     longest = sorted(parts, key=lambda part: -part[1])[:3]
-    stages = ", ".join(f"{STAGE_NAMES.get(name, name).lower()} {duration(sec)}" for name, sec, _ in longest)
+    stages = ", ".join(f"{stage_title(name).lower()} {duration(sec)}" for name, sec, _ in longest)
     st.markdown(
         f"**{about(seconds).capitalize()}** by this machine's speed just now ({stages}), "
         f"{in_bytes(size)} on the disk."

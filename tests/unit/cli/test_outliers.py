@@ -199,7 +199,7 @@ def test_an_interrupted_generate_goes_on(generate: Callable[..., Result], tmp_pa
         signal.signal(signal.SIGALRM, before)
         signal.signal(signal.SIGINT, before_int)
     assert asked
-    assert one_line_error(result, 130) == f"interrupted; the same command goes on with {tmp_path / 'out'}"
+    assert one_line_error(result, 130) == f"interrupted; the same command continues with {tmp_path / 'out'}"
     there = len(list((tmp_path / "out").glob("*.png")))
     assert 0 < there < 24
     assert len(manifest(tmp_path / "out")) == there

@@ -16,7 +16,7 @@ from sdviz.config.reading import load_config
 from sdviz.files import leftovers
 from sdviz.pipeline import Progress
 from sdviz.runs import Run, RunError, Status
-from sdviz.runs.work import _warnings_kept
+from sdviz.runs.work import _log_warnings
 from tests.stages import everything_in
 from tests.tiny_runs import write_tiny_config
 
@@ -27,7 +27,7 @@ def test_warnings_stand_in_the_log_of_the_run_and_on_stderr(
     monkeypatch.setenv("SDVIZ_RUNS", str(tmp_path / "runs"))
     run = runs.create(load_config(write_tiny_config(tmp_path / "config")))
     logger = logging.getLogger("sdviz.pipeline.outliers")
-    with _warnings_kept(run):
+    with _log_warnings(run):
         logger.warning("the detector can learn %s", "that")
         logger.info("nobody asked")
     logger.warning("after the run")
