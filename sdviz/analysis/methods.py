@@ -1,4 +1,4 @@
-"""The other methods that were measured on a bundle's sets, and their scores."""
+"""Results and scores of the other methods in a bundle."""
 
 from dataclasses import dataclass
 
@@ -15,12 +15,12 @@ class Method:
 
     key: str  # its name in files
     title: str  # its name on pages
-    result: BaselineResult  # what it reached, of report.json
+    result: BaselineResult  # from report.json
     scores: dict[str, np.ndarray]  # by set, float64 (N,), higher is more OOD
 
 
 def methods_of(evidence: Evidence) -> tuple[Method, ...]:
-    """The methods in baselines.parquet, in the report's order. Raises MissingPart: none was measured."""
+    """Reads the methods of baselines.parquet, in the report's order. Raises MissingPart: there are none."""
     path, found = evidence.bundle.parts.get("baselines.parquet"), evidence.report.baselines
     if path is None or not found:
         raise MissingPart(

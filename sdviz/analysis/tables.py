@@ -13,11 +13,11 @@ from safetensors import safe_open
 from ..bundle import Banks, Bundle
 from ..data import OWN_KINDS
 from ..evaluation import OODReference, Report, ood_reference, read_report
+from ..evaluation.sets import HEADS
 from ..outliers import Recipe
 
 T = TypeVar("T")
 
-HEADS = ("g_bin", "g_in", "g_out")
 HOW_TO_MAKE = "python -m sdviz run configs/shapes-quick.yaml"
 
 

@@ -51,9 +51,9 @@ def score(
     with progress_bar() as show:
         started = time.monotonic()
 
-        def on_progress(done: int, total: int) -> None:
-            left = (time.monotonic() - started) / done * (total - done)
-            show(f"scores {done}/{total}", done / total, left)
+        def on_progress(share: float) -> None:
+            left = (time.monotonic() - started) / share * (1 - share)
+            show(f"scores {round(share * len(sources))}/{len(sources)}", share, left)
 
         try:
             table = score_images(judge, sources, on_progress)

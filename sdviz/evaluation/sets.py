@@ -165,7 +165,7 @@ def measure(id_scores: np.ndarray, ood_scores: np.ndarray, bootstrap: int, seed:
     """
     interval = None
     if bootstrap:
-        interval = metrics.bootstrap_interval(id_scores, ood_scores, "auroc", bootstrap, seed)
+        interval = metrics.bootstrap_interval(id_scores, ood_scores, bootstrap, seed)
     return ModeMetrics(
         auroc=metrics.auroc(id_scores, ood_scores),
         auroc_interval=interval,

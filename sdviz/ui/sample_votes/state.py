@@ -8,7 +8,6 @@ import numpy as np
 from sdviz.analysis import Evidence, MissingPart, PictureLibrary
 from sdviz.analysis.pictures import Way
 from sdviz.analysis.rescoring import most_neighbours
-from sdviz.analysis.tables import HEADS
 from sdviz.analysis.votes import (
     OUTLIERS,
     TRAIN,
@@ -22,6 +21,7 @@ from sdviz.analysis.votes import (
 )
 from sdviz.bundle import Banks, Bundle
 from sdviz.detection.score import Neighbourhood, SDScore
+from sdviz.evaluation.sets import HEADS
 from sdviz.nn.detector import detector_outputs
 from sdviz.ui.cache.background import DEVICE_LOCK
 from sdviz.ui.cache.evidence import needs_search
@@ -101,9 +101,8 @@ def sample_view(
 @kept("neighbour index")
 def search_over_banks(evidence: Evidence, normalize: bool) -> SDScore:
     """The kNN index over this bundle's banks, for any k of the pages. Raises MissingPart: no banks."""
-    banks, own = evidence.banks, evidence.bundle.manifest.score
-    k = most_neighbours(len(banks.id_ids), 1 if own is None else own.k)
-    return SDScore(k, 0.0, normalize).fit(
+    banks = evidence.banks
+    return SDScore(most_neighbours(evidence), 0.0, normalize).fit(
         banks.id_features,
         banks.outlier_features,
         id_ids=banks.id_ids,
