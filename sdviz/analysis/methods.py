@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from ..evaluation.report import BaselineResult
-from .tables import Evidence, MissingPart
+from .tables import Evidence, MissingPart, by_set
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,11 +27,8 @@ def methods_of(evidence: Evidence) -> tuple[Method, ...]:
             "this bundle has no baselines.parquet: no other method was measured beside it; name some under"
             " `evaluation.baselines` in the configuration of a run"
         )
-    table = pq.read_table(path)
-    names = np.array(table["set"].to_pylist(), dtype=str)
-    rows = {name: np.flatnonzero(names == name) for name in dict.fromkeys(names.tolist())}
-    methods = []
-    for key, result in found.items():
-        column = table[key].to_numpy()
-        methods.append(Method(key, result.title, result, {name: column[at] for name, at in rows.items()}))
-    return tuple(methods)
+    parts = by_set(pq.read_table(path))
+    return tuple(
+        Method(key, result.title, result, {name: part[key].to_numpy() for name, part in parts.items()})
+        for key, result in found.items()
+    )

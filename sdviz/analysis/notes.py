@@ -62,7 +62,7 @@ class NoteBook:
         self.file = file
 
     def read(self, bundle_hash: str) -> dict[str, Note]:
-        """Reads all notes on a bundle's images by id, the oldest first. Raises NotesError: an unreadable file."""
+        """Reads the notes on a bundle's images by id, the oldest first. Raises NotesError: unreadable file."""
         if not self.file.is_file():
             return {}
         query = (
@@ -82,7 +82,7 @@ class NoteBook:
         self._write(bundle_hash, one, "verdict", verdict, seen)
 
     def set_text(self, bundle_hash: str, one: str, text: str, seen: Seen) -> None:
-        """Saves the first `MAX_LENGTH` characters of a note, "" to remove it. Raises NotesError: not writable."""
+        """Saves up to `MAX_LENGTH` characters of a note, "" to remove it. Raises NotesError: not writable."""
         self._write(bundle_hash, one, "note", text.strip()[:MAX_LENGTH], seen)
 
     def why_not(self) -> str:

@@ -98,6 +98,13 @@ class Manifest(BaseModel):
     versions: dict[str, str] = {}
     files: dict[str, str] = {}
 
+    def setting(self, *keys: str) -> Any:  # noqa: ANN401
+        """One value of the configuration, None if it is not there."""
+        found: Any = self.config
+        for key in keys:
+            found = found.get(key) if isinstance(found, dict) else None
+        return found
+
 
 def make_manifest(**fields: Any) -> Manifest:  # noqa: ANN401
     """A manifest of the current format and software; `fields` are those of `Manifest`."""

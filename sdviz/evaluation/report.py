@@ -1,4 +1,4 @@
-"""The tree of a report.json: what a run measured. docs/report.md lists its keys with the descriptions here."""
+"""The tree of report.json, the results of a run. docs/report.md lists its keys with these descriptions."""
 
 import json
 import platform
@@ -20,11 +20,11 @@ VERSIONED = ("torch", "numpy", "scikit-learn")
 
 
 class ReportError(ValueError):
-    """A report that cannot be read, or reports that do not go together; the message is one line."""
+    """A report cannot be read, or reports cannot be compared; the message is one line."""
 
 
 def _by(*names: str, description: str, default: Any = ...) -> Any:  # noqa: ANN401
-    """A field whose keys are names: `names` says of what, outermost first."""
+    """A field that is a dict; `names` says what its keys stand for, the outermost first."""
     return Field(default, description=description, json_schema_extra={"by": list(names)})
 
 
@@ -38,7 +38,7 @@ class Bank(Node):
 
 
 class ScoreSettings(Node):
-    """Of Eq. 6, as `sdviz.config.ScoreConfig`."""
+    """The settings of Eq. 6."""
 
     k: int = Field(ge=1, description="nearest neighbours, in the ID bank and in both banks together")
     alpha: float = Field(ge=0, description="weight of a vote")
@@ -54,7 +54,7 @@ class IdSet(Node):
 
 
 class ModeMetrics(Node):
-    """One score on one OOD set. All are shares, 0..1."""
+    """The metrics of one score on one OOD set. All are shares, 0..1."""
 
     auroc: float = Field(description="area under the ROC curve, OOD positive, ties count half")
     auroc_interval: tuple[float, float] | None = Field(
@@ -71,7 +71,7 @@ class ModeMetrics(Node):
 
 
 class MeanMetrics(Node):
-    """Means over the sets of one role, every set counting the same."""
+    """Means over the sets of one role; all sets have the same weight."""
 
     n_sets: int = Field(ge=1, description="how many sets")
     auroc: float = Field(description="mean of auroc; so with the others")
@@ -94,7 +94,7 @@ class SetResult(Node):
 
 
 class Measured(Node):
-    """What one detector, or one control, reached."""
+    """The results of one detector or control."""
 
     bank: Bank = Field(description="the reference images")
     score: ScoreSettings = Field(description="the settings of Eq. 6")
@@ -118,7 +118,7 @@ class Difference(Node):
 
 
 class Control(Measured):
-    """A control, the method with one ingredient removed: the same keys, and the differences."""
+    """The results of a control, which is the method with one ingredient removed, and the differences."""
 
     differences: dict[str, dict[str, Difference]] = _by(
         "set", "mode", description="the method against this control"
@@ -126,7 +126,7 @@ class Control(Measured):
 
 
 class BaselineResult(Node):
-    """What another method reached on the same images, by the one score that it has."""
+    """The results of another method on the same images; it has one score only."""
 
     title: str = Field(description="what people call it")
     settings: dict[str, str | int | float] = _by(
@@ -137,7 +137,7 @@ class BaselineResult(Node):
 
 
 class IdAccuracy(Node):
-    """How well g_in names held-out ID images."""
+    """How well g_in classifies held-out ID images."""
 
     clusters: float = Field(description="share whose largest g_in logit is their pseudo-label, 0..1")
     ground_truth: float | None = Field(
@@ -148,7 +148,7 @@ class IdAccuracy(Node):
 
 
 class Clusters(Node):
-    """The pseudo-labels against the true classes: reported, never used to choose."""
+    """The pseudo-labels against the true classes, for information only."""
 
     source: str = Field(description="scan, kmeans, ground_truth or file")
     n_clusters: int = Field(ge=1, description="C")
@@ -159,7 +159,7 @@ class Clusters(Node):
 
 
 class Frechet(Node):
-    """Frechet distances between sets of features; smaller is more alike."""
+    """Frechet distances between sets of features; smaller means more alike."""
 
     n: dict[str, int] = _by("images", description="how many train, outliers, reconstructions and test hold")
     outliers_to_train: float = Field(description="small by construction: at S = 0 they are the same images")
@@ -216,20 +216,20 @@ def make_report(
     frechet: Mapping[str, Mapping[str, Any]] | None = None,
     baselines: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """The tree of report.json, checked.
+    """Builds and checks the tree of report.json.
 
     Args:
         method: `Evaluation.report` of the detector.
-        controls: Name -> `Evaluation.report` of that control, with "differences" (`control_report`).
-        seeds: Stage -> seed; "run" is the one that tables name a run by.
+        controls: By name, of `control_report`.
+        seeds: By stage; "run" is the run's own.
         config_sha256: Of the resolved configuration.
         id_accuracy: Of `id_accuracy`.
         clusters: Of `cluster_report`.
-        frechet: Name -> distances, of `frechet_distances`.
-        baselines: Method -> `baseline_report`.
+        frechet: By name, of `frechet_distances`.
+        baselines: By method, of `baseline_report`.
 
     Raises:
-        ReportError: Something is missing, unknown, of a wrong type, or not finite.
+        ReportError: A value is missing, unknown, of a wrong type, or not finite.
     """
     packages = {name: metadata.version(name) for name in VERSIONED}
     tree = {
@@ -249,7 +249,7 @@ def make_report(
 
 
 def parse_report(text: str | bytes, where: str) -> Report:
-    """The report in JSON text; `where` is its name in errors. Raises ReportError: not JSON or no such tree."""
+    """Parses a report; `where` is its name in errors. Raises ReportError: not JSON, or another tree."""
     try:
         return Report.model_validate_json(text)
     except ValidationError as error:
@@ -259,7 +259,7 @@ def parse_report(text: str | bytes, where: str) -> Report:
 
 
 def read_report(path: str | Path) -> Report:
-    """Reads a report.json. Raises ReportError, which names the file: none there, or of another format."""
+    """Reads a report.json. Raises ReportError: no such file, or another format."""
     path = Path(path)
     try:
         text = path.read_bytes()
@@ -269,12 +269,12 @@ def read_report(path: str | Path) -> Report:
 
 
 def id_accuracy(g_in: np.ndarray, pseudo_labels: np.ndarray, classes: np.ndarray) -> dict[str, Any]:
-    """How well g_in names held-out ID images: the tree `IdAccuracy`.
+    """Measures how well g_in classifies held-out ID images: the tree `IdAccuracy`.
 
     Args:
         g_in: float (N,C), logits.
-        pseudo_labels: int64 (N,), 0..C-1, the clusters of the same images.
-        classes: int64 (N,), true classes, -1 where unknown.
+        pseudo_labels: int64 (N,), 0..C-1.
+        classes: int64 (N,), true classes, -1 for unknown.
 
     Raises:
         ValueError: Columns that do not fit, or no images.
@@ -291,12 +291,12 @@ def id_accuracy(g_in: np.ndarray, pseudo_labels: np.ndarray, classes: np.ndarray
 
 
 def cluster_report(clusters: np.ndarray, classes: np.ndarray, n_clusters: int, source: str) -> dict[str, Any]:
-    """Pseudo-labels against true classes: the tree `Clusters`.
+    """Compares pseudo-labels with true classes: the tree `Clusters`.
 
     Args:
         clusters: int64 (N,), 0..C-1.
-        classes: int64 (N,), -1 where unknown.
-        source: Where the pseudo-labels come from.
+        classes: int64 (N,), -1 for unknown.
+        source: Method that made the pseudo-labels.
 
     Raises:
         ValueError: Columns of different length.
@@ -305,11 +305,5 @@ def cluster_report(clusters: np.ndarray, classes: np.ndarray, n_clusters: int, s
         raise ValueError(f"clusters {clusters.shape} and classes {classes.shape} do not fit")
     known = int((classes >= 0).sum())
     found = agreement(clusters, classes, n_clusters, int(classes.max()) + 1) if known else None
-    return {
-        "source": source,
-        "n_clusters": n_clusters,
-        "n": known,
-        "accuracy": None if found is None else found.accuracy,
-        "nmi": None if found is None else found.nmi,
-        "ari": None if found is None else found.ari,
-    }
+    figures = {key: getattr(found, key, None) for key in ("accuracy", "nmi", "ari")}
+    return {"source": source, "n_clusters": n_clusters, "n": known, **figures}

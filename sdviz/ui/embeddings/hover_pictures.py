@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 
 from sdviz.analysis.pictures import Way
-from sdviz.analysis.points import OUTLIERS
+from sdviz.analysis.tables import OUTLIERS
 from sdviz.ui.cache.background import DEVICE_LOCK, Task, start
 from sdviz.ui.cache.kept import kept, sets_here
 from sdviz.ui.components.picture_sheets import TILES_A_SHEET, picture_sheet

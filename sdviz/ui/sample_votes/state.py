@@ -8,9 +8,8 @@ import numpy as np
 from sdviz.analysis import Evidence, MissingPart, PictureLibrary
 from sdviz.analysis.pictures import Way
 from sdviz.analysis.rescoring import most_neighbours
+from sdviz.analysis.tables import OUTLIERS, TRAIN
 from sdviz.analysis.votes import (
-    OUTLIERS,
-    TRAIN,
     FeatureMap,
     Parts,
     Sample,
@@ -29,7 +28,6 @@ from sdviz.ui.cache.kept import kept
 from sdviz.ui.library import BundleView
 from sdviz.ui.pictures import NEUTRAL_COLOUR, TRAIN_COLOUR
 from sdviz.ui.session import ScoreSettings, set_shared
-from sdviz.ui.theme import OUTLIERS as OUTLIERS_TITLE
 from sdviz.ui.theme import set_colours, set_titles
 
 PAGE = "votes"
@@ -158,7 +156,7 @@ def group_colour(evidence: Evidence, group: str) -> str:
     """The colour of a group, the same on every page."""
     if group == TRAIN:
         return TRAIN_COLOUR
-    return set_colours(evidence).get(OUTLIERS_TITLE if group == OUTLIERS else group, NEUTRAL_COLOUR)
+    return set_colours(evidence).get(group, NEUTRAL_COLOUR)
 
 
 def open_sample(one: str, group: str | None = None) -> None:
