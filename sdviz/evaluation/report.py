@@ -42,15 +42,15 @@ class ScoreSettings(Node):
 
     k: int = Field(ge=1, description="nearest neighbours, in the ID bank and in both banks together")
     alpha: float = Field(ge=0, description="weight of a vote")
-    normalize: bool = Field(description="whether features are brought to unit length first")
+    normalize: bool = Field(description="whether features are scaled to unit length")
 
 
 class IdSet(Node):
     """The held-out ID images that every OOD set is measured against."""
 
-    name: str = Field(description="what the table of scores calls them")
+    name: str = Field(description="their name in the table of scores")
     split: str = Field(description="their split")
-    n: int = Field(ge=1, description="how many")
+    n: int = Field(ge=1, description="images")
 
 
 class ModeMetrics(Node):
@@ -58,7 +58,7 @@ class ModeMetrics(Node):
 
     auroc: float = Field(description="area under the ROC curve, OOD positive, ties count half")
     auroc_interval: tuple[float, float] | None = Field(
-        description="its 95 % bootstrap interval [low, high]; null where none was asked for"
+        description="its 95 % bootstrap interval [low, high]; null if none was asked for"
     )
     fpr95_id_recall: float = Field(
         description="share of OOD accepted while at least 95 % of ID is accepted (ODIN, kNN-OOD)"
@@ -74,7 +74,7 @@ class MeanMetrics(Node):
     """Means over the sets of one role; all sets have the same weight."""
 
     n_sets: int = Field(ge=1, description="how many sets")
-    auroc: float = Field(description="mean of auroc; so with the others")
+    auroc: float = Field(description="mean")
     fpr95_id_recall: float = Field(description="mean")
     fpr95_ood_recall: float = Field(description="mean")
     aupr_in: float = Field(description="mean")
@@ -85,8 +85,7 @@ class SetResult(Node):
     """One OOD set."""
 
     role: OODRole = Field(
-        description="near, far, validation (what settings may be chosen on) or sd (SD outliers of held-out ID"
-        " images)"
+        description="near, far, validation (for choosing settings) or sd (SD outliers of held-out ID images)"
     )
     split: str = Field(description="its split")
     n: int = Field(ge=1, description="images")
@@ -113,7 +112,7 @@ class Difference(Node):
 
     auroc: float = Field(description="the difference; above 0 the method is better")
     interval: tuple[float, float] | None = Field(
-        description="its paired 95 % bootstrap interval [low, high]; null where none was asked for"
+        description="its paired 95 % bootstrap interval [low, high]; null if none was asked for"
     )
 
 
@@ -121,16 +120,16 @@ class Control(Measured):
     """The results of a control, which is the method with one ingredient removed, and the differences."""
 
     differences: dict[str, dict[str, Difference]] = _by(
-        "set", "mode", description="the method against this control"
+        "set", "mode", description="the method minus this control"
     )
 
 
 class BaselineResult(Node):
     """The results of another method on the same images; it has one score only."""
 
-    title: str = Field(description="what people call it")
+    title: str = Field(description="its name for readers")
     settings: dict[str, str | int | float] = _by(
-        "setting", description="what was set for it; the rest is the method's own default"
+        "setting", description="what the configuration sets; other settings have the method's defaults"
     )
     results: dict[str, ModeMetrics] = _by("set", description="each OOD set against the held-out ID images")
     means: dict[str, MeanMetrics] = _by("role", description="means over the sets of a role")
@@ -141,8 +140,8 @@ class IdAccuracy(Node):
 
     clusters: float = Field(description="share whose largest g_in logit is their pseudo-label, 0..1")
     ground_truth: float | None = Field(
-        description="share right about the true class, clusters matched to classes one to one (Hungarian);"
-        " null where no class is known"
+        description="share with the right class, clusters matched to classes one to one (Hungarian);"
+        " null if no class is known"
     )
     n: int = Field(ge=1, description="images")
 
@@ -161,12 +160,12 @@ class Clusters(Node):
 class Frechet(Node):
     """Frechet distances between sets of features; smaller means more alike."""
 
-    n: dict[str, int] = _by("images", description="how many train, outliers, reconstructions and test hold")
+    n: dict[str, int] = _by("images", description="images in train, outliers, reconstructions and test")
     outliers_to_train: float = Field(description="small by construction: at S = 0 they are the same images")
     reconstructions_to_train: float | None = Field(
-        description="the same noise under the right label; null where none were made"
+        description="the same noise under the right label; null if none were made"
     )
-    test_to_train: float | None = Field(description="two draws of the same kind; null without a test set")
+    test_to_train: float | None = Field(description="two samples of one distribution; null without a test set")
     outliers_to_test: float | None = Field(description="to images that no outlier was made from")
     outliers_to_source: float | None = Field(
         description="mean Euclidean distance of an outlier's features to its own source's"
@@ -176,20 +175,20 @@ class Frechet(Node):
 class Bootstrap(Node):
     """How the intervals were drawn."""
 
-    n: int = Field(ge=0, description="resamples; 0 stands for no intervals")
+    n: int = Field(ge=0, description="resamples; 0 for no intervals")
     seed: int = Field(description="their seed")
 
 
 class Report(Measured):
     """All of report.json."""
 
-    format_version: Literal[1] = Field(description=f"of this tree, {FORMAT_VERSION}")
+    format_version: Literal[1] = Field(description=f"version of this tree, {FORMAT_VERSION}")
     id_accuracy: IdAccuracy | None = Field(description="of g_in on held-out ID images; null without a detector")
     clusters: Clusters | None = Field(description="the pseudo-labels against the true classes")
     controls: dict[str, Control] = _by(
         "control",
-        description="no_training (plain features), right_label, noise, ...: the method without what it claims"
-        " to be the cause",
+        description="no_training (plain features), right_label, noise, ...: the method with one ingredient"
+        " removed",
     )
     baselines: dict[str, BaselineResult] = _by(
         "method", default={}, description="other methods on the same images, clusters and networks"
@@ -197,9 +196,9 @@ class Report(Measured):
     frechet: dict[str, Frechet] = _by(
         "distance", description='"FD (encoder name)"; "FID" on Inception features where weights were given'
     )
-    bootstrap: Bootstrap = Field(description="how the intervals were drawn")
+    bootstrap: Bootstrap = Field(description="how the intervals were computed")
     seeds: dict[str, int] = _by("stage", description="the seed of each stage; run is the run's own")
-    versions: dict[str, str] = _by("package", description="software that made it")
+    versions: dict[str, str] = _by("package", description="software")
     config_sha256: str = Field(description="of the resolved configuration")
 
 
