@@ -145,8 +145,10 @@ def results_of(evidence: Evidence, scores: Mapping[str, SetScores], bootstrap: i
     modes = [mode for mode in COLUMN_OF_MODE if mode != "votes" or _has_outliers(evidence, scores)]
     results = {}
     for name, one in evidence.ood_sets.items():
-        columns = {mode: [getattr(scores[s], COLUMN_OF_MODE[mode]) for s in (id_name, name)] for mode in modes}
-        found = {mode: measure(*both, bootstrap, seed=0) for mode, both in columns.items()}
+        found = {}
+        for mode in modes:
+            id_scores, ood_scores = (getattr(scores[s], COLUMN_OF_MODE[mode]) for s in (id_name, name))
+            found[mode] = measure(id_scores, ood_scores, bootstrap, seed=0)
         role: Any = one.role
         results[name] = SetResult(role=role, split=_split(one.ids), n=len(one), modes=found)
     return Results(results, mean_metrics(results), False, bootstrap)
