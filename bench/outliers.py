@@ -87,7 +87,11 @@ class Bench:
         self.config = RunConfig(
             data=DataConfig(id=self.source),
             labels=LabelsConfig(n_clusters=self.bundle.n_clusters),
-            diffusion=DiffusionConfig(unet=unet, max_train_timestep=self.bundle.manifest.max_train_timestep),
+            diffusion=DiffusionConfig(
+                unet=unet,
+                max_train_timestep=self.bundle.manifest.max_train_timestep,
+                phase_means=self.bundle.manifest.phases is not None,
+            ),
             defaults=DefaultsConfig(
                 start_timestep=r.start_timestep,
                 guidance_scale=r.guidance_scale,
