@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from ..bundle import BundleError, Manifest, read_manifest
-from ..bundle.manifest import sha256
+from ..bundle.manifest import check_file
 from ..evaluation import Report, ReportError, read_report
 from ..evaluation.sets import COLUMN_OF_MODE
 from .tables import by_set
@@ -84,7 +84,7 @@ def read_record(path: Path, name: str) -> BundleRecord:
     report = None
     if "report.json" in manifest.files:
         try:
-            report = read_report(_checked(path, manifest, "report.json"))
+            report = read_report(check_file(path, manifest, "report.json"))
         except ReportError as error:
             raise BundleError(str(error)) from error
     return BundleRecord(name, path, manifest, digest, report)
@@ -101,23 +101,12 @@ def read_columns(record: BundleRecord) -> dict[str, dict[str, np.ndarray]]:
     """
     if "scores.parquet" not in record.manifest.files:
         return {}
-    path = _checked(record.path, record.manifest, "scores.parquet")
+    path = check_file(record.path, record.manifest, "scores.parquet")
     table = pq.read_table(path, columns=["set", *COLUMN_OF_MODE.values()])
     return {
         name: {mode: part[column].to_numpy() for mode, column in COLUMN_OF_MODE.items()}
         for name, part in by_set(table).items()
     }
-
-
-def _checked(path: Path, manifest: Manifest, name: str) -> Path:
-    file = path / name
-    if file.is_symlink():
-        raise BundleError(f"{file}: leads out of the bundle")
-    if not file.is_file():
-        raise BundleError(f"{file} is missing")
-    if sha256(file) != manifest.files[name]:
-        raise BundleError(f"{file} was changed or cut: its SHA-256 is not the one in bundle.json")
-    return file
 
 
 @dataclass(frozen=True, eq=False)

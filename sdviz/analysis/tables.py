@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from safetensors import safe_open
+from safetensors.numpy import load_file
 
 from ..bundle import Banks, Bundle
 from ..data import OWN_KINDS
@@ -132,10 +132,7 @@ class Evidence:
         """The scored sets by name, the held-out ID images first."""
         table = pq.read_table(self._part("scores.parquet", "it was never measured"))
         features = self.bundle.parts.get("ood_features.safetensors")
-        stored: dict[str, np.ndarray] = {}
-        if features is not None:
-            with safe_open(str(features), "np") as file:
-                stored = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        stored = {} if features is None else load_file(features)
         found: dict[str, ScoredSet] = {}
         for name, part in by_set(table).items():
             n = part.num_rows
@@ -204,8 +201,8 @@ class Evidence:
         """Features float32 (epochs + 1, N, D) before training and after each epoch; role and id, str (N,)."""
         path = self._part("snapshots.safetensors", "detector training left no snapshots in it")
         table = pq.read_table(self._part("snapshots.parquet", "detector training left no snapshots in it"))
-        with safe_open(str(path), "np") as file:
-            stack = np.stack([file.get_tensor(key) for key in sorted(file.keys())])
+        epochs = load_file(path)
+        stack = np.stack([epochs[key] for key in sorted(epochs)])
         return stack.astype(np.float32), texts(table["role"]), texts(table["id"])
 
     @property
