@@ -53,8 +53,8 @@ def paper_page(records: Sequence[BundleRecord], command: str) -> str:
         f"Made by `{command}`.",
         f"ID is {records[0].manifest.dataset}. AUROC in %, OOD positive. A cell is the mean over seeds of"
         " outliers and detector ± standard deviation (n - 1), and in brackets the 95 % bootstrap interval over"
-        " images (averaged over the seeds). A cell of what was not measured is empty. Sets stand under their"
-        " own names; a set that the paper has not stands for none of the paper's.",
+        " images (averaged over the seeds). Cells without a measurement are empty. Sets have their own names;"
+        " sets that the paper does not use are not shown as the paper's.",
         "## The runs",
         markdown_table(*_run_rows(systems)),
         "## Table 1: method by method",
@@ -218,7 +218,7 @@ def _table_2(systems: Sequence[_System]) -> list[str]:
             for w in all_w
         ]
         parts += [f"### {system.name}", markdown_table(["w", "set", *(f"S = {s}" for s in all_s)], rows)]
-    return parts or ["Not measured: it takes runs that differ in S or w."]
+    return parts or ["Not measured: this needs runs that differ in S or w."]
 
 
 def _table_3(systems: Sequence[_System]) -> list[str]:
@@ -245,9 +245,8 @@ def _table_3(systems: Sequence[_System]) -> list[str]:
         parts += [f"### {system.name}", markdown_table(head, rows)]
     if parts:
         parts.append(
-            "A Frechet distance of outliers to the images that they were made of is small by construction (at"
-            " S = 0 it is 0): the rows below it are what it must be read against. FD is of the named encoder's"
-            " features, not FID."
+            "The Frechet distance of outliers to their source images is small by construction (0 at S = 0):"
+            " compare it with the rows below it. FD uses the features of the named encoder; it is not FID."
         )
     return parts or ["Not measured."]
 
@@ -290,15 +289,15 @@ def _controls(systems: Sequence[_System]) -> list[str]:
         return ["Not measured."]
     return [
         "Our AUROC minus the control's on the same images, points, with the paired 95 % bootstrap interval:"
-        " where it holds 0, these images do not tell the two apart.",
+        " if it contains 0, the two do not differ on these images.",
         markdown_table(["networks", "run", "set", "control", "difference"], rows),
     ]
 
 
 def _compared_with_the_paper(systems: Sequence[_System]) -> list[str]:
     parts = [
-        "The paper's networks are far larger, and its CIFAR-100 has 10,000 images; where ours is a part of"
-        " them, the cell says so. Each row of ours is of one kind of network."
+        "The paper's networks are far larger, and its CIFAR-100 has 10,000 images; a cell says if ours has"
+        " fewer. Each of our rows is one kind of network."
     ]
     for system in systems:
         for table in paper_tables(system.records):

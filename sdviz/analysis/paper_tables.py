@@ -316,8 +316,8 @@ def _table_4(records: Sequence[BundleRecord]) -> PaperTable:
             spread = f" ({found.interval[0]:.1f} to {found.interval[1]:.1f})"
         s, w = shown[0].recipe
         notes.append(
-            f"No figure of our own method stands in it: our detector was trained with S = {s}, w = {w:g}, the "
-            f"paper's with S = 100, w = 1.8. As it is, ours reaches {found.mean:.2f}{spread} on this set."
+            f"Our own method has no figure here, because our detector was trained with S = {s}, w = {w:g}, the "
+            f"paper's with S = 100, w = 1.8. Ours reaches {found.mean:.2f}{spread} on this set."
         )
     title = "AUROC (%) with SD outliers as the test set (S = 150, w = 4; trained with S = 100, w = 1.8)"
     paper = {row: (value,) for row, value in _TABLE_4.items()}

@@ -119,7 +119,9 @@ def _varied_seeds(reports: Sequence[Report]) -> list[str]:
 
 def _about(reports: Sequence[Report], labels: Sequence[str]) -> str:
     if len(reports) == 1:
-        return "One run; in brackets 95 % bootstrap intervals over images. How far runs differ, it cannot tell."
+        return (
+            "One run, with 95 % bootstrap intervals over images in brackets. It does not show how runs differ."
+        )
     return (
         f"{len(reports)} runs ({', '.join(labels)}), which differ in the seed of"
         f" {', '.join(_varied_seeds(reports))}: mean ± standard deviation over the runs (n - 1)."
