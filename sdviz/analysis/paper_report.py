@@ -47,7 +47,7 @@ def paper_page(records: Sequence[BundleRecord], command: str) -> str:
                 f" {records[0].manifest.dataset}"
             )
     if len({one.hash for one in records}) < len(records):
-        raise PaperPageError("a bundle stands there twice")
+        raise PaperPageError("a bundle is given twice")
     systems = _systems(records)
     parts = [
         f"Made by `{command}`.",

@@ -59,7 +59,7 @@ class FeatureSet:
                 f"{self.name}: {n} features, but ids {self.ids.shape} and labels {self.labels.shape}"
             )
         if len(np.unique(self.ids)) != n:
-            raise ValueError(f"{self.name}: an id stands there twice")
+            raise ValueError(f"{self.name}: an id occurs twice")
         if self.heads is not None and set(self.heads) != set(HEADS):
             raise ValueError(f"{self.name}: heads {', '.join(self.heads)} are not {', '.join(HEADS)}")
         for head, logits in (self.heads or {}).items():
