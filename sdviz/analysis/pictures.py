@@ -72,7 +72,7 @@ def _ways(lost: list[str]) -> list[Way]:
             continue
         if split in data.splits_here(name):
             file = f"`{name}_{split}.parquet` in `{data.data_root()}`"
-            text = f"the images of {name} on this machine have other ids: these are from {file}"
+            text = f"the images of {name} on this machine have other ids: the bundle's are from {file}"
             ways.append(Way(name, split, text, False))
         else:
             ways.append(Way(name, split, way_to_get(name, split), True))
