@@ -113,10 +113,9 @@ def _flagged(id_scores: np.ndarray, ood_scores: np.ndarray) -> tuple[np.ndarray,
     """The numbers of ID and OOD images that score at least each distinct score, the highest first."""
     values = np.concatenate([np.asarray(id_scores, np.float64), np.asarray(ood_scores, np.float64)])
     distinct, ranks = np.unique(values, return_inverse=True)
-    n = len(id_scores)
-    sides = (ranks[:n], ranks[n:])
-    found = [np.cumsum(np.bincount(side, minlength=len(distinct))[::-1]) for side in sides]
-    return found[0], found[1]
+    sides = np.split(ranks, [len(id_scores)])
+    flagged_id, flagged_ood = (np.cumsum(np.bincount(side, minlength=len(distinct))[::-1]) for side in sides)
+    return flagged_id, flagged_ood
 
 
 @dataclass(frozen=True, eq=False)

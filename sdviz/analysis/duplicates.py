@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..bundle import Banks
-from ..detection.knn import NeighbourSearch, unit_length
+from ..detection.knn import NeighbourSearch
 from ..nn.batches import slices
-from .tables import Evidence, MissingPart
+from .tables import Evidence, MissingPart, scaled
 
 QUERIES_AT_ONCE = 1024
 
@@ -52,8 +52,8 @@ def source_pairs(evidence: Evidence, normalize: bool) -> Pairs:
     there = np.flatnonzero(rows >= 0)
     if not len(there):
         raise MissingPart("no source of an outlier is in the ID bank: how far they moved is not known")
-    a = _ready(banks.outlier_features[there], normalize).astype(np.float64)
-    b = _ready(banks.id_features[rows[there]], normalize).astype(np.float64)
+    a = scaled(banks.outlier_features[there], normalize).astype(np.float64)
+    b = scaled(banks.id_features[rows[there]], normalize).astype(np.float64)
     distances = np.sqrt(((a - b) ** 2).sum(1))
     return _sorted(banks.outlier_ids[there], sources[there], distances, np.ones(len(there), bool))
 
@@ -66,12 +66,6 @@ def _outliers(evidence: Evidence) -> tuple[Banks, np.ndarray]:
     return banks, sources
 
 
-def _ready(features: np.ndarray, normalize: bool) -> np.ndarray:
-    """Features float32 (N,D) as Eq. 6 takes them."""
-    rows = np.asarray(features, np.float32)
-    return unit_length(rows) if normalize else rows
-
-
 def _nearest(
     queries: np.ndarray,
     ids: np.ndarray,
@@ -81,8 +75,8 @@ def _nearest(
     sources: np.ndarray | None,
     on_progress: Callable[[float], None] | None,
 ) -> Pairs:
-    search = NeighbourSearch(_ready(banks.id_features, normalize), banks.id_ids)
-    queries = _ready(queries, normalize)
+    search = NeighbourSearch(scaled(banks.id_features, normalize), banks.id_ids)
+    queries = scaled(queries, normalize)
     distances, rows = np.empty(len(queries)), np.empty(len(queries), np.int64)
     for some in slices(len(queries), QUERIES_AT_ONCE, on_progress):
         d, i = search.search(queries[some], 1, None if own is None else own[some], fill=True)

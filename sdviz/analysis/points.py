@@ -5,8 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..detection.knn import unit_length
-from .tables import OUTLIERS, TRAIN, Evidence, or_none
+from .tables import OUTLIERS, TRAIN, Evidence, or_none, scaled
 
 _SNAPSHOT_OUTLIERS = "outlier"
 _EPOCHS_SHOWN = 6
@@ -88,7 +87,7 @@ def final_points(evidence: Evidence, sets: Sequence[str], n: int, normalize: boo
         features.append(all_features[taken])
     stack = np.concatenate(features)[None] if features else np.empty((1, 0, 1))
     columns = np.concatenate(ids), np.concatenate(names)
-    return _described(evidence, ("after training",), _scaled(stack, normalize), *columns)
+    return _described(evidence, ("after training",), scaled(stack, normalize), *columns)
 
 
 def snapshot_points(evidence: Evidence, sets: Sequence[str], n: int, normalize: bool) -> Points:
@@ -121,7 +120,7 @@ def snapshot_points(evidence: Evidence, sets: Sequence[str], n: int, normalize: 
     features, same_in = stack[chosen][:, rows], tuple[str, ...]()
     if len(frames) > 1 and not moves(stack):
         frames, features, same_in = ("every epoch",), features[-1:], frames
-    found = _described(evidence, frames, _scaled(features, normalize), ids[rows], names[rows].astype(str))
+    found = _described(evidence, frames, scaled(features, normalize), ids[rows], names[rows].astype(str))
     return replace(found, same_in=same_in)
 
 
@@ -137,10 +136,6 @@ def shared_out(n: int, sizes: Sequence[int]) -> list[int]:
             given[i] += more
             left -= more
     return given
-
-
-def _scaled(features: np.ndarray, normalize: bool) -> np.ndarray:
-    return unit_length(features) if normalize else features.astype(np.float32)
 
 
 def _described(

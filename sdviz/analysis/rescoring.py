@@ -39,10 +39,21 @@ class Rescorer:
         return found
 
 
-def most_neighbours(evidence: Evidence) -> int:
-    """The largest k to offer: `MAX_K`, or the bundle's own k if larger, and no more than the ID bank holds."""
-    n_id, own = len(evidence.banks.id_ids), evidence.bundle.manifest.score
-    return min(n_id, max(1 if own is None else own.k, min(MAX_K, max(1, n_id - 1))))
+def index_over_banks(evidence: Evidence, normalize: bool) -> SDScore:
+    """Eq. 6 over the bundle's banks for any k that pages offer. Raises MissingPart: no banks.
+
+    The largest k is `MAX_K`, or the bundle's own k if that is larger, and no more than the ID bank holds.
+    """
+    banks, own = evidence.banks, evidence.bundle.manifest.score
+    n_id = len(banks.id_ids)
+    most = min(n_id, max(1 if own is None else own.k, min(MAX_K, max(1, n_id - 1))))
+    return SDScore(most, 0.0, normalize).fit(
+        banks.id_features,
+        banks.outlier_features,
+        id_ids=banks.id_ids,
+        outlier_ids=banks.outlier_ids,
+        device=evidence.bundle.device,
+    )
 
 
 def rescorer(
@@ -56,25 +67,20 @@ def rescorer(
     Raises:
         MissingPart: The bundle has no banks, no scores or no features of a scored set.
     """
-    banks, sets = evidence.banks, evidence.sets
+    search, sets = index_over_banks(evidence, normalize), evidence.sets
     for name, one in sets.items():
         if one.features is None:
             raise MissingPart(
                 f"this bundle has no features of {name}: it can be scored by its own settings only"
             )
-    max_k = most_neighbours(evidence)
-    search = SDScore(k=max_k, alpha=0.0, normalize=normalize).fit(
-        banks.id_features, banks.outlier_features, id_ids=banks.id_ids, outlier_ids=banks.outlier_ids
-    )
     queries = np.concatenate([one.features for one in sets.values() if one.features is not None])
     ids = np.concatenate([one.ids for one in sets.values()])
     parts = [search.search(queries[rows], ids[rows]) for rows in slices(len(ids), QUERIES_AT_ONCE, on_progress)]
     ends = np.cumsum([len(one) for one in sets.values()])[:-1]
     columns = [np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Neighbourhood)]
     of_sets = zip(*(np.split(column, ends) for column in columns), strict=True)
-    return Rescorer(
-        normalize, max_k, {name: Neighbourhood(*own) for name, own in zip(sets, of_sets, strict=True)}
-    )
+    found = {name: Neighbourhood(*own) for name, own in zip(sets, of_sets, strict=True)}
+    return Rescorer(normalize, search.k, found)
 
 
 def stored_scores(evidence: Evidence) -> dict[str, SetScores]:

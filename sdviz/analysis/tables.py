@@ -12,6 +12,7 @@ from safetensors.numpy import load_file
 
 from ..bundle import Banks, Bundle
 from ..data import OWN_KINDS
+from ..detection.knn import unit_length
 from ..evaluation import OODReference, Report, ood_reference, read_report
 from ..evaluation.sets import HEADS
 from ..outliers import Recipe
@@ -40,6 +41,11 @@ def or_none(read: Callable[[], T]) -> T | None:
 def texts(column: pa.ChunkedArray) -> np.ndarray:
     """A column of a table as str (N,)."""
     return np.array(column.to_pylist(), dtype=str)
+
+
+def scaled(features: np.ndarray, normalize: bool) -> np.ndarray:
+    """Features (...,D) as float32, of unit length if `normalize`, as Eq. 6 takes them."""
+    return unit_length(features) if normalize else np.asarray(features, np.float32)
 
 
 def by_set(table: pa.Table) -> dict[str, pa.Table]:

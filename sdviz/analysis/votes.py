@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+from scipy.special import softmax
 from sklearn.decomposition import PCA
 
 from ..bundle import Banks
 from ..data.imageset import permutation
-from ..detection.knn import unit_length
 from ..detection.score import Neighbourhood, SDScore
 from .rescoring import SetScores
-from .tables import OUTLIERS, TRAIN, Evidence, MissingPart, ScoredSet, or_none
+from .tables import OUTLIERS, TRAIN, Evidence, MissingPart, ScoredSet, or_none, scaled
 
 OTHER = ""  # the group of images that are in no set or bank
 WORST, BORDER, RANDOM = "worst first", "nearest to the threshold", "random"
@@ -146,8 +146,7 @@ def shares_below(totals: Mapping[str, np.ndarray], total: float) -> dict[str, fl
 
 def probabilities(logits: np.ndarray) -> np.ndarray:
     """Softmax of one head's logits, float64 (C,)."""
-    e = np.exp(np.asarray(logits, np.float64) - float(np.max(logits)))
-    return np.asarray(e / e.sum())
+    return np.asarray(softmax(np.asarray(logits, np.float64)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,8 +161,7 @@ class FeatureMap:
 
     def place(self, features: np.ndarray) -> np.ndarray:
         """Projects features (N,D) into the plane, float64 (N,2)."""
-        rows = unit_length(features) if self.normalize else features
-        return np.asarray(self._fit.transform(rows), np.float64)
+        return np.asarray(self._fit.transform(scaled(features, self.normalize)), np.float64)
 
 
 def feature_map(evidence: Evidence, normalize: bool) -> FeatureMap:
@@ -179,7 +177,7 @@ def feature_map(evidence: Evidence, normalize: bool) -> FeatureMap:
     ids: dict[str, np.ndarray] = {}
     for name, (features, names, most) in parts.items():
         draw = np.sort(permutation(len(names), 0)[:most])
-        rows[name] = unit_length(features[draw]) if normalize else features[draw]
+        rows[name] = scaled(features[draw], normalize)
         ids[name] = names[draw]
     stack = np.concatenate(list(rows.values()))
     if min(stack.shape) < 2:

@@ -119,9 +119,7 @@ def _varied_seeds(reports: Sequence[Report]) -> list[str]:
 
 def _about(reports: Sequence[Report], labels: Sequence[str]) -> str:
     if len(reports) == 1:
-        return (
-            "One run; brackets have 95 % bootstrap intervals over images. It does not show how runs differ."
-        )
+        return "One run; brackets have 95 % bootstrap intervals over images. It does not show how runs differ."
     return (
         f"{len(reports)} runs ({', '.join(labels)}), which differ in the seed of"
         f" {', '.join(_varied_seeds(reports))}: mean ± standard deviation over the runs (n - 1)."

@@ -7,7 +7,7 @@ import numpy as np
 
 from sdviz.analysis import Evidence, MissingPart, PictureLibrary
 from sdviz.analysis.pictures import Way
-from sdviz.analysis.rescoring import most_neighbours
+from sdviz.analysis.rescoring import index_over_banks
 from sdviz.analysis.tables import OUTLIERS, TRAIN
 from sdviz.analysis.votes import (
     FeatureMap,
@@ -99,14 +99,7 @@ def sample_view(
 @kept("neighbour index")
 def search_over_banks(evidence: Evidence, normalize: bool) -> SDScore:
     """The kNN index over this bundle's banks, for any k of the pages. Raises MissingPart: no banks."""
-    banks = evidence.banks
-    return SDScore(most_neighbours(evidence), 0.0, normalize).fit(
-        banks.id_features,
-        banks.outlier_features,
-        id_ids=banks.id_ids,
-        outlier_ids=banks.outlier_ids,
-        device=evidence.bundle.device,
-    )
+    return index_over_banks(evidence, normalize)
 
 
 @kept("neighbours")
