@@ -84,6 +84,13 @@ class Manifest(BaseModel):
     versions: dict[str, str] = {}
     files: dict[str, str] = {}  # path in the folder -> SHA-256, of every other file
 
+    def setting(self, *keys: str) -> Any:  # noqa: ANN401
+        """One value of the configuration, None if it is not there."""
+        found: Any = self.config
+        for key in keys:
+            found = found.get(key) if isinstance(found, dict) else None
+        return found
+
 
 def make_manifest(**fields: Any) -> Manifest:  # noqa: ANN401
     """Makes a manifest with the current format and versions; `fields` are the other fields of `Manifest`."""
@@ -132,22 +139,28 @@ def check_files(path: Path, manifest: Manifest) -> None:
     for name in sorted(present | set(manifest.files)):
         if PurePosixPath(name).suffix.lower() in PICKLE_SUFFIXES:
             raise BundleError(f"{path / name}: may hold a pickle, which is never loaded; use safetensors")
-    for name, digest in manifest.files.items():
-        file, inside = path / name, PurePosixPath(name)
-        # neither the file nor a folder in its path may be a link
-        links = [part for part in (inside, *inside.parents[:-1]) if (path / part).is_symlink()]
-        if inside.is_absolute() or ".." in inside.parts or links:
-            raise BundleError(f"{file}: leads out of the bundle")
-        if not file.is_file():
-            raise BundleError(f"{file} is missing")
-        if sha256(file) != digest:
-            raise BundleError(f"{file} was changed or cut: its SHA-256 is not the one in {MANIFEST}")
+    for name in manifest.files:
+        check_file(path, manifest, name)
     foreign = sorted(present - set(manifest.files) - {MANIFEST})
     if foreign:
         raise BundleError(f"{path / foreign[0]} does not belong to the bundle: {MANIFEST} does not list it")
     for needed in (UNET_WEIGHTS, "unet/config.json", "scheduler/scheduler_config.json"):
         if needed not in manifest.files:
             raise BundleError(f"{path / needed} is missing")
+
+
+def check_file(path: Path, manifest: Manifest, name: str) -> Path:
+    """Checks one file by its SHA-256. Raises BundleError: missing, changed, or outside of the bundle."""
+    file, inside = path / name, PurePosixPath(name)
+    # neither the file nor a folder in its path may be a link
+    links = [part for part in (inside, *inside.parents[:-1]) if (path / part).is_symlink()]
+    if inside.is_absolute() or ".." in inside.parts or links:
+        raise BundleError(f"{file}: leads out of the bundle")
+    if not file.is_file():
+        raise BundleError(f"{file} is missing")
+    if sha256(file) != manifest.files[name]:
+        raise BundleError(f"{file} was changed or cut: its SHA-256 is not the one in {MANIFEST}")
+    return file
 
 
 def names_in(path: Path) -> set[str]:

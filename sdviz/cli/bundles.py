@@ -166,8 +166,9 @@ def score(
         sources = load_images(images, limit, skip_bad, judge.manifest.image_size)
     with counting_bar() as show:
         try:
+            n = len(sources)
             table = score_images(
-                judge, sources, lambda done, total: show(f"scores {done}/{total}", done, total)
+                judge, sources, lambda share: show(f"scores {round(share * n)}/{n}", share * n, n)
             )
         except PipelineError as error:
             raise Mistake(str(error)) from error

@@ -30,13 +30,13 @@ from ..evaluation import (
     inception_features,
     make_report,
 )
+from ..evaluation.sets import HEADS
 from ..files import write_atomically
 from ..nn.batches import predict
 from . import baselines
 from .backbone import backbone_config
 from .baselines import baseline_scores
 from .clusterer import load_clusterer
-from .features import HEADS
 from .labels import read_cluster_names, read_labels
 from .outliers import read_outliers
 from .sets import NamedSet, evaluation_sets

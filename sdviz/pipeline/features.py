@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ..config.tree import RunConfig
+from ..evaluation.sets import HEADS
 from ..nn.batches import encode
 from ..nn.detector import Detector, detector_outputs
 from ..nn.encoder import Encoder
@@ -24,8 +25,6 @@ from .sets import NamedSet, evaluation_sets
 from .workspace import Metrics, PipelineError, Settings, Stage, Workspace, has_detector, write_arrays
 
 log = logging.getLogger(__name__)
-
-HEADS = ("g_bin", "g_in", "g_out")
 
 
 def depends_on(config: RunConfig) -> Settings:

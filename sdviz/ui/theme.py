@@ -6,7 +6,7 @@ import streamlit as st
 
 from sdviz.analysis import Evidence
 from sdviz.analysis.paper_tables import SD_TEST
-from sdviz.analysis.tables import or_none
+from sdviz.analysis.tables import OUTLIERS, TRAIN, or_none
 from sdviz.data import SHADES
 from sdviz.ui.pictures import (
     FAR_OOD_COLOUR,
@@ -21,7 +21,6 @@ from sdviz.ui.pictures import (
 DARK_TEXT, LIGHT_TEXT = "#1B2430", "#E8EDF2"
 DARK_BACKGROUND, LIGHT_BACKGROUND = "#12161C", "#FFFFFF"
 
-OUTLIERS, TRAIN = "SD outliers", "train"
 ROLE_NAMES = {
     "id": "ID",
     "near": "near-OOD",

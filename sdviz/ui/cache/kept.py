@@ -8,7 +8,6 @@ import hashlib
 import inspect
 import pickle
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any, Generic, ParamSpec, TypeVar, cast
 
 import numpy as np
 import streamlit as st
+from cachetools import LRUCache
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from sdviz import data
@@ -109,31 +109,24 @@ KEPT = {
 
 
 class Store(Generic[T]):
-    """Values of one kind by key. Safe in several threads."""
+    """Values of one kind by key, the last `most` used. Safe in several threads."""
 
     def __init__(self, most: int) -> None:
-        self._most = most
-        self._values: OrderedDict[Hashable, T] = OrderedDict()
+        self._values: LRUCache[Hashable, T] = LRUCache(most)
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._values)
 
     def get(self, key: Hashable) -> T | None:
-        """Finds a value and makes it the last to go."""
+        """Finds a value, None if it is not kept."""
         with self._lock:
-            if key in self._values:
-                self._values.move_to_end(key)
             return self._values.get(key)
 
     def put(self, key: Hashable, value: T) -> T:
-        """Keeps a value unless there is one under this key already; returns the one that is kept."""
+        """Keeps a value unless there is one for this key already; returns the one that is kept."""
         with self._lock:
-            found = self._values.setdefault(key, value)
-            self._values.move_to_end(key)
-            while len(self._values) > self._most:
-                self._values.popitem(last=False)
-            return found
+            return self._values.setdefault(key, value)
 
     def drop(self, key: Hashable) -> None:
         """Lets go of one value, if it is there."""
@@ -225,7 +218,7 @@ def _part(name: str, arguments: Mapping[str, Any]) -> Hashable:
 
 # --- which bundles are in use ---------------------------------------------------------------------
 
-_recent: OrderedDict[str, None] = OrderedDict()
+_recent: LRUCache[str, None] = LRUCache(MOST_BUNDLES)
 _recent_lock = threading.Lock()
 
 
@@ -234,9 +227,6 @@ def note_use(bundle_hash: str) -> None:
     with _recent_lock:
         stay = set(_recent)
         _recent[bundle_hash] = None
-        _recent.move_to_end(bundle_hash)
-        while len(_recent) > MOST_BUNDLES:
-            _recent.popitem(last=False)
         if bundle_hash not in stay:
             # also old values of this bundle: while it was not in use, its tasks have given up
             stay &= set(_recent)

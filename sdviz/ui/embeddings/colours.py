@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from sdviz.analysis.points import OUTLIERS
+from sdviz.analysis.tables import OUTLIERS
 from sdviz.ui.components.scatter import Colouring, Group, Ramp
 from sdviz.ui.embeddings.state import ALARM, MISSED, RIGHT, UNSCORED, Known
 from sdviz.ui.pictures import NEUTRAL_COLOUR

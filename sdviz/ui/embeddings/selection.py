@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from sdviz.analysis.points import OUTLIERS, TRAIN
+from sdviz.analysis.tables import OUTLIERS, TRAIN
 from sdviz.evaluation.writing import csv_table
 from sdviz.projection import Layouts, inside, project
 from sdviz.ui.assets import style

@@ -8,10 +8,10 @@ import numpy as np
 
 from sdviz import runs
 from sdviz.analysis import Evidence, PictureLibrary
-from sdviz.analysis.points import OUTLIERS, TRAIN, Points, available_sets, moves
+from sdviz.analysis.points import Points, available_sets, moves
 from sdviz.analysis.rescoring import SetScores
 from sdviz.analysis.stored_layouts import View
-from sdviz.analysis.tables import or_none
+from sdviz.analysis.tables import OUTLIERS, TRAIN, or_none
 from sdviz.analysis.votes import find_sample
 from sdviz.projection import Layouts, LayoutSettings, compute_layouts
 from sdviz.ui.cache.kept import kept

@@ -7,6 +7,7 @@ import streamlit as st
 
 from sdviz.analysis import MissingPart
 from sdviz.analysis.duplicates import Pairs, ood_pairs, outlier_pairs, source_pairs
+from sdviz.analysis.tables import OUTLIERS
 from sdviz.ui.cache.background import DEVICE_LOCK, let_others_compute
 from sdviz.ui.cache.kept import kept
 from sdviz.ui.components.picture_grid import Cell, Label, picture_grid
@@ -18,7 +19,6 @@ from sdviz.ui.pictures import TRAIN_COLOUR, data_uri
 from sdviz.ui.scores import ScoredSets
 from sdviz.ui.session import opener, sample
 from sdviz.ui.text import percent
-from sdviz.ui.theme import OUTLIERS
 
 PAIRS_AT_ONCE = 20
 PAIR_PX = 96

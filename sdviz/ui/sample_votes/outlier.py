@@ -7,8 +7,7 @@ import streamlit as st
 
 from sdviz.analysis.provenance import provenance
 from sdviz.analysis.same_images import through_own_jpeg
-from sdviz.analysis.tables import or_none
-from sdviz.analysis.votes import OUTLIERS, TRAIN
+from sdviz.analysis.tables import OUTLIERS, TRAIN, or_none
 from sdviz.outliers import OutlierRequest, Recipe, draw_target_labels
 from sdviz.ui.cache.outliers import make_outliers
 from sdviz.ui.charts import Chart, show_chart

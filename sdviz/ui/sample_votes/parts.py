@@ -8,8 +8,8 @@ import streamlit as st
 from sdviz.analysis import MissingPart
 from sdviz.analysis.provenance import provenance
 from sdviz.analysis.rescoring import SetScores
-from sdviz.analysis.tables import or_none
-from sdviz.analysis.votes import OTHER, OUTLIERS, TRAIN, probabilities, shares_below
+from sdviz.analysis.tables import OUTLIERS, TRAIN, or_none
+from sdviz.analysis.votes import OTHER, probabilities, shares_below
 from sdviz.ui.assets import style
 from sdviz.ui.cache.evidence import SEARCHING, start_search
 from sdviz.ui.charts import Chart, show_chart

@@ -7,11 +7,9 @@ import numpy as np
 
 from sdviz.analysis import Evidence, MissingPart, PictureLibrary
 from sdviz.analysis.pictures import Way
-from sdviz.analysis.rescoring import most_neighbours
-from sdviz.analysis.tables import HEADS
+from sdviz.analysis.rescoring import index_over_banks
+from sdviz.analysis.tables import OUTLIERS, TRAIN
 from sdviz.analysis.votes import (
-    OUTLIERS,
-    TRAIN,
     FeatureMap,
     Parts,
     Sample,
@@ -22,6 +20,7 @@ from sdviz.analysis.votes import (
 )
 from sdviz.bundle import Banks, Bundle
 from sdviz.detection.score import Neighbourhood, SDScore
+from sdviz.evaluation.sets import HEADS
 from sdviz.nn.detector import detector_outputs
 from sdviz.ui.cache.background import DEVICE_LOCK
 from sdviz.ui.cache.evidence import needs_search
@@ -29,7 +28,6 @@ from sdviz.ui.cache.kept import kept
 from sdviz.ui.library import BundleView
 from sdviz.ui.pictures import NEUTRAL_COLOUR, TRAIN_COLOUR
 from sdviz.ui.session import ScoreSettings, set_shared
-from sdviz.ui.theme import OUTLIERS as OUTLIERS_TITLE
 from sdviz.ui.theme import set_colours, set_titles
 
 PAGE = "votes"
@@ -100,16 +98,8 @@ def sample_view(
 
 @kept("neighbour index")
 def search_over_banks(evidence: Evidence, normalize: bool) -> SDScore:
-    """The kNN index over the bundle's banks, for any k that pages offer. Raises MissingPart: no banks."""
-    banks, own = evidence.banks, evidence.bundle.manifest.score
-    k = most_neighbours(len(banks.id_ids), 1 if own is None else own.k)
-    return SDScore(k, 0.0, normalize).fit(
-        banks.id_features,
-        banks.outlier_features,
-        id_ids=banks.id_ids,
-        outlier_ids=banks.outlier_ids,
-        device=evidence.bundle.device,
-    )
+    """The kNN index over this bundle's banks, for any k of the pages. Raises MissingPart: no banks."""
+    return index_over_banks(evidence, normalize)
 
 
 @kept("neighbours")
@@ -159,7 +149,7 @@ def group_colour(evidence: Evidence, group: str) -> str:
     """The colour of a group, the same on every page."""
     if group == TRAIN:
         return TRAIN_COLOUR
-    return set_colours(evidence).get(OUTLIERS_TITLE if group == OUTLIERS else group, NEUTRAL_COLOUR)
+    return set_colours(evidence).get(group, NEUTRAL_COLOUR)
 
 
 def open_sample(one: str, group: str | None = None) -> None:
