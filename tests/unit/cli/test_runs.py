@@ -53,7 +53,7 @@ def test_a_failed_run_is_one_line_and_exit_code_1(cli: Callable[..., Result], tm
     config = write_tiny_config(tmp_path, clusterer_steps=2)
     wild = ["--set", "diffusion.learning_rate=1e30", "--set", "diffusion.max_grad_norm=1e30"]
     message = one_line_error(cli("run", config, *wild, "--set", "diffusion.warmup_steps=0"), 1)
-    assert message.startswith("00001-pictures-tiny failed in stage diffusion: the loss")
+    assert message.startswith("00001-pictures-tiny failed in stage diffusion: the U-Net's loss")
     assert str(tmp_path / "runs" / "00001-pictures-tiny" / "log.txt") in message
     (entry,) = json.loads(cli("list", "--json").stdout)
     assert (entry["state"], entry["bundle"]) == ("failed", None)
