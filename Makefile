@@ -10,7 +10,7 @@ PY := .venv/bin/python
 QUICK := OMP_NUM_THREADS=1 $(PY) -m pytest -n logical --maxprocesses 4 --dist loadfile -m "not slow and not browser"
 # where rounding differs between processors; compiled training is slow, and compares two ways on one processor
 NUMBERS := $(addprefix tests/unit/,nn diffusion scan detection baselines projection pipeline outliers) \
-	--ignore tests/unit/diffusion/test_compiled_training.py
+	--deselect tests/unit/diffusion/test_training.py::test_compiled
 IS_NEW_ENOUGH := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
 
 .DEFAULT_GOAL := help

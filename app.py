@@ -1,4 +1,4 @@
-"""sdviz, by `streamlit run app.py`: the server finds `app` here, and runs this file as the landing page."""
+"""Starts sdviz with `streamlit run app.py`. The server takes `app`, and runs this file as the landing page."""
 
 import streamlit as st
 

@@ -1,10 +1,9 @@
-"""Measures what a detector makes of JPEG alone: the same lossless pictures, as they are and through JPEG.
+"""Measures whether a detector tells lossless pictures from the same pictures after JPEG.
 
 python bench/compression.py [--bundle checkpoints/cifar10] [--images shapes:test] [--n 1000] [--quality 75]
 
-Who trains on ID images that went through JPEG may teach a detector to look for it. Here the content is the same
-on both sides, so an AUROC of 50 % means that compression tells it nothing; above 50, that what is lossless
-looks more OOD.
+A detector trained on JPEG images may learn to detect JPEG. Both sides have the same content, so an AUROC of
+50 % means that the detector does not see compression. Above 50 %, lossless pictures look more OOD.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--bundle", default=str(ROOT / "checkpoints" / "cifar10"))
-    parser.add_argument("--images", default="shapes:test", help="lossless ones")
+    parser.add_argument("--images", default="shapes:test", help="lossless images")
     parser.add_argument("--n", type=int, default=1000)
     parser.add_argument("--quality", type=int, default=75)
     args = parser.parse_args()
@@ -35,7 +34,7 @@ def main() -> None:
     name, split = data.parse_source(args.images)
     images = data.load(name, split, limit=args.n)
     if images.jpeg_share:
-        raise SystemExit(f"{args.images}: {images.jpeg_share:.0%} of it went through JPEG already")
+        raise SystemExit(f"{args.images}: {images.jpeg_share:.0%} of the images are JPEG already")
     assert bundle.detector is not None
     sides = [images.images, through_jpeg(images.images, args.quality, "4:2:0")]
     scores = [bundle.scorer.score(bundle.features(one)) for one in sides]

@@ -1,7 +1,7 @@
-"""How fast the drawn sets are drawn, against drawing the same scenes one by one with Pillow.
+"""Times the drawing of the built-in sets against drawing similar scenes one by one with Pillow.
 
-Run as `python bench/data.py`. Both sides use one thread, and the times are the seconds that it had a core, so
-other work on the machine counts for little. On both sides an image depends on its own index alone.
+Run as `python bench/data.py`. Both sides use one thread and are timed by processor time, which other work on
+the machine hardly moves. On both sides an image depends only on its index.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _POLYGONS = {2: _SQUARE, 3: _polygon(3), 4: _polygon(5, 0.44), 5: _CROSS, 8: _AR
 
 
 def draw_with_pillow(index: int) -> np.ndarray:
-    """One scene as a user would draw it: the ten objects of `shapes`, 4x supersampled, uint8 (32,32,3)."""
+    """Draws one scene with an object of `shapes` as a user would, 4x supersampled, uint8 (32,32,3)."""
     rng = np.random.default_rng((0, index))
     # 1. a two-colour gradient with soft clouds
     angle = rng.uniform(0, 2 * np.pi)
@@ -117,7 +117,7 @@ def _images_per_sec(draw: Callable[[np.ndarray], np.ndarray], rows: np.ndarray) 
 
 
 def main() -> None:
-    """Prints images per second of both, median of seven in turn, and their ratio."""
+    """Prints the images per second of both sides, the medians of seven turns, and their ratio."""
     ours: list[float] = []
     peer: list[float] = []
     for repetition in range(REPETITIONS + 1):

@@ -1,10 +1,10 @@
-"""Measures the grid that a U-Net on unshuffled pixels leaves in its outliers, with and without `phases`.
+"""Measures the grid in outliers of a U-Net on unshuffled pixels, with and without `phases`.
 
 python bench/grid.py [--bundle checkpoints/cifar10] [--images cifar10:test] [--n 256] [--s 100 200] [--w 0 2]
 
-Group normalisation hides the mean of each unshuffled channel from the network; what it leaves of the noise
-there is a pattern of period f over the whole picture, and so power at single frequencies. The table gives the
-amplitude at those frequencies over that of the images that the outliers were made from: 1 is no grid.
+Group normalisation hides the mean of each unshuffled channel from the network. The noise that stays there is a
+pattern of period f over the whole picture, with power at single frequencies. The table has the amplitude at
+those frequencies divided by that of the source images: 1 means no grid.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from sdviz.bundle import Bundle  # noqa: E402
 from sdviz.nn.phase_means import PhaseMeans, measure_phases  # noqa: E402
 
 
-def grid_amplitude(images: np.ndarray, factor: int = 2) -> np.ndarray:
+def grid_amplitude(images: np.ndarray, factor: int) -> np.ndarray:
     """Root mean square amplitude at the frequencies of period `factor`, without 0, by (row, column) frequency.
 
     Args:
         images: uint8 (N,H,W,3).
-        factor: That of the pixel-unshuffle.
+        factor: Of the pixel-unshuffle.
 
     Returns:
         float64 (factor, factor); [0,0], the mean, is 0.
     """
     x = images.astype(np.float64).mean(3)
-    # the frequencies k H / factor of the picture are those of its phases' means
+    # the spectrum of the phases' means holds the picture's frequencies k H / factor
     n, h, w = x.shape
     means = x.reshape(n, h // factor, factor, w // factor, factor).mean((1, 3))
     amplitude = np.sqrt((np.abs(np.fft.fft2(means)) ** 2).mean(0)) / factor**2
@@ -42,7 +42,7 @@ def grid_amplitude(images: np.ndarray, factor: int = 2) -> np.ndarray:
     return amplitude
 
 
-def ratio(images: np.ndarray, originals: np.ndarray, factor: int = 2) -> float:
+def ratio(images: np.ndarray, originals: np.ndarray, factor: int) -> float:
     """The largest ratio of grid amplitudes over the frequencies."""
     ours, theirs = grid_amplitude(images, factor).ravel()[1:], grid_amplitude(originals, factor).ravel()[1:]
     return float((ours / theirs).max())
@@ -52,9 +52,7 @@ def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--bundle", default=str(ROOT / "checkpoints" / "cifar10"))
-    parser.add_argument(
-        "--images", default=None, help="what to make outliers of; the bundle's own set if not said"
-    )
+    parser.add_argument("--images", default=None, help="source images; the bundle's own test set by default")
     parser.add_argument("--n", type=int, default=256)
     parser.add_argument("--s", type=int, nargs="+", default=[100, 200])
     parser.add_argument("--w", type=float, nargs="+", default=[0.0, 2.0])
@@ -64,9 +62,9 @@ def main() -> None:
     images = data.load(name, split, limit=args.n)
     factor, size = bundle.manifest.pixel_unshuffle, bundle.manifest.image_size
     if factor == 1:
-        print("this bundle's U-Net sees whole pixels: there is no grid to look for")
+        print("this bundle's U-Net does not unshuffle pixels: it makes no grid")
         return
-    # a bundle that has none is measured with those of these images' training set
+    # a bundle without phases gets those of the images' training set
     statistics = bundle.manifest.phases or measure_phases(data.load(name, "train").images, factor)
     table = PhaseMeans(statistics, bundle.schedule.alphas_cumprod, (size // factor) ** 2)
     own = "with" if bundle.manifest.phases is not None else "without"

@@ -1,21 +1,19 @@
-"""Exact nearest neighbours, against faiss's flat index alone.
+"""Times exact nearest neighbours against faiss's flat index.
 
     python bench/knn.py [--queries 10000] [--references 100000] [--dim 384] [--k 10] [--repeats 5] [--json FILE]
 
-The peer: `faiss.IndexFlatL2.search` over the same float32 features, in the same process and on the same
-threads; its squared distances are in float32 through |q|^2 + |r|^2 - 2 <q, r>, ours are computed again from the
-differences. The sides take turns, each repetition has queries of its own, and a ratio is the median over the
-pairs. Building is apart on both sides. The ratio of processor time is that of all threads together; it moves
-less than that of wall time where other work shares the cores. Both must meet the bar.
+The peer is `faiss.IndexFlatL2.search` over the same float32 features, in the same process, on the same threads.
+It computes squared distances in float32 as |q|^2 + |r|^2 - 2 <q, r>; ours are computed again from the
+differences. The two sides take turns, with new queries for each pair, and a ratio is the median over the pairs.
+Building the index is not timed. Wall time and processor time (of all threads) must both meet the bar; other
+work on the machine moves processor time less.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -30,11 +28,13 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from measuring import in_own_process, load_average, process_memory, summary, write_json
+
 from sdviz.detection.knn import NeighbourSearch
 from sdviz.nn.device import device_name
 
 CPU_BAR, CUDA_BAR = 1.1, 20
-# unit features: every direction alike, and ten tight clusters as a trained detector makes them
+# kinds of unit features, and the spread of their clusters: no clusters, and ten tight ones as after training
 KINDS = {"spread": None, "clusters": 0.01}
 N_CLUSTERS = 10
 MEMORY_QUERIES = (1_000, 10_000)
@@ -56,13 +56,13 @@ def draw(kind: str, n: int, dim: int, seed: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Pairs:
-    """What the two sides took, in turns, and how their answers differ.
+    """Times of the two sides, and the difference of their answers.
 
     Attributes:
         cpu_ratio: Of processor time.
         wrong_rows: Share of the peer's neighbours that are not ours.
-        peer_error: The largest difference of the peer's distances from the true ones, of its own rows.
-        our_error: The same of ours.
+        peer_error: The largest error of the peer's distances.
+        our_error: The largest error of ours.
     """
 
     kind: str
@@ -79,14 +79,14 @@ class Pairs:
 
 
 def seconds(call: Callable[[], Any]) -> tuple[float, float, Any]:
-    """Wall time and processor time of a call, and what it returned."""
+    """Wall time and processor time of a call, and its result."""
     started, worked = time.perf_counter(), time.process_time()
     result = call()
     return time.perf_counter() - started, time.process_time() - worked, result
 
 
 def error(distances: np.ndarray, rows: np.ndarray, queries: np.ndarray, references: np.ndarray) -> float:
-    """The largest difference from the distance in float64."""
+    """The largest difference to the distances in float64."""
     worst = 0.0
     for i in range(0, len(queries), 512):
         there = references[rows[i : i + 512]].astype(np.float64)
@@ -96,7 +96,7 @@ def error(distances: np.ndarray, rows: np.ndarray, queries: np.ndarray, referenc
 
 
 def compare(args: argparse.Namespace, kind: str, device: str) -> Pairs:
-    """Times both sides on the same queries; the first to go changes from pair to pair."""
+    """Times both sides on the same queries; they begin in turn."""
     references = draw(kind, args.references, args.dim, 1)
     index = faiss.IndexFlatL2(args.dim)
     index.add(references)
@@ -120,19 +120,8 @@ def compare(args: argparse.Namespace, kind: str, device: str) -> Pairs:
                 error(np.sqrt(squares), theirs, queries, references),
                 error(distances, rows, queries, references),
             ]
-    ratios = [b / a for a, b in times]
-    return Pairs(
-        kind,
-        statistics.median(a for a, _ in times),
-        statistics.median(b for _, b in times),
-        statistics.median(ratios),
-        min(ratios),
-        max(ratios),
-        statistics.median(works),
-        len(times),
-        statistics.mean(wrong),
-        *errors,
-    )
+    works = statistics.median(works)
+    return Pairs(kind, *summary(times), works, len(times), statistics.mean(wrong), *errors)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -140,15 +129,8 @@ def compare(args: argparse.Namespace, kind: str, device: str) -> Pairs:
 # --------------------------------------------------------------------------------------------------
 
 
-def _memory(key: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{key}:"):
-            return int(line.split()[1]) * 1024
-    raise KeyError(key)
-
-
 def probe_memory(args: argparse.Namespace) -> None:
-    """In a process of its own: the peak of one search above what is there before it."""
+    """Prints, as JSON, the peak memory of one search above idle; for a process of its own."""
     references = draw("spread", args.references, args.dim, 1)
     queries = draw("spread", args.queries, args.dim, 3)
     if args.probe_memory == "faiss":
@@ -157,23 +139,22 @@ def probe_memory(args: argparse.Namespace) -> None:
         search: Callable[..., Any] = index.search
     else:
         search = NeighbourSearch(references, device="cpu").search
-    search(queries[:64], args.k)  # libraries keep buffers of their own from the first call
-    idle = _memory("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    search(queries[:64], args.k)  # libraries allocate buffers in the first call
+    idle = process_memory("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     search(queries, args.k)
-    print(json.dumps({"side": args.probe_memory, "queries": args.queries, "bytes": _memory("VmHWM") - idle}))
+    peak = process_memory("VmHWM") - idle
+    print(json.dumps({"side": args.probe_memory, "queries": args.queries, "bytes": peak}))
 
 
 def memory(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """`probe_memory` of both sides at several numbers of queries."""
-    rows = []
-    for side in ("faiss", "ours"):
-        for n in MEMORY_QUERIES:
-            sizes = [f"--references={args.references}", f"--dim={args.dim}", f"--k={args.k}", f"--queries={n}"]
-            command = [sys.executable, __file__, "--probe-memory", side, *sizes]
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
-            rows.append(json.loads(done.stdout.splitlines()[-1]))
-    return rows
+    """`probe_memory` of both sides with several numbers of queries."""
+    sizes = f"--references={args.references}", f"--dim={args.dim}", f"--k={args.k}"
+    return [
+        in_own_process(__file__, "--probe-memory", side, *sizes, f"--queries={n}")
+        for side in ("faiss", "ours")
+        for n in MEMORY_QUERIES
+    ]
 
 
 # --------------------------------------------------------------------------------------------------
@@ -181,17 +162,13 @@ def memory(args: argparse.Namespace) -> list[dict[str, Any]]:
 # --------------------------------------------------------------------------------------------------
 
 
-def verdict(met: bool) -> str:
-    """How a bar is reported."""
-    return "met" if met else "MISSED"
-
-
 def print_pairs(pairs: Pairs, bar: str, met: bool) -> None:
     """One row of the table."""
     print(
         f"| {pairs.kind} | {pairs.peer_sec:.2f} s | {pairs.ours_sec:.2f} s | **{pairs.ratio:.3g}** |"
         f" {pairs.ratio_min:.3g} .. {pairs.ratio_max:.3g} | {pairs.cpu_ratio:.3g} | {pairs.repeats} |"
-        f" {pairs.wrong_rows:.2%} | {pairs.peer_error:.1e} | {pairs.our_error:.1e} | {bar}: {verdict(met)} |",
+        f" {pairs.wrong_rows:.2%} | {pairs.peer_error:.1e} | {pairs.our_error:.1e} |"
+        f" {bar}: {'met' if met else 'MISSED'} |",
         flush=True,
     )
 
@@ -203,18 +180,17 @@ def main() -> int:
     parser.add_argument("--references", type=int, default=100_000)
     parser.add_argument("--dim", type=int, default=384)
     parser.add_argument("--k", type=int, default=10)
-    parser.add_argument("--repeats", type=int, default=5, help="pairs that a ratio is the median of")
-    parser.add_argument("--json", type=Path, help="write all numbers here, too")
+    parser.add_argument("--repeats", type=int, default=5, help="number of pairs")
+    parser.add_argument("--json", type=Path, help="file for all numbers")
     parser.add_argument("--probe-memory", choices=("faiss", "ours"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.probe_memory:
         probe_memory(args)
         return 0
-    load = f", load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     print(
         f"{args.queries:,} queries, {args.references:,} references of {args.dim} numbers, k={args.k}."
         f" faiss {faiss.__version__} on {faiss.omp_get_max_threads()} threads, torch {torch.__version__},"
-        f" {device_name(torch.device('cpu'))}{load}.\n"
+        f" {device_name(torch.device('cpu'))}{load_average()}.\n"
     )
     header = (
         "faiss | ours | ratio | min .. max | of processor time | pairs |"
@@ -255,18 +231,17 @@ def main() -> int:
     else:
         print("\nCUDA: not measured: no CUDA.")
 
-    if args.json is not None:
-        tree = {
-            "faiss": faiss.__version__,
-            "torch": torch.__version__,
-            "threads": faiss.omp_get_max_threads(),
-            "sizes": {name: getattr(args, name) for name in ("queries", "references", "dim", "k")},
-            "cpu": [asdict(pairs) for pairs in rows],
-            "memory": memories,
-            "cuda": None if cuda is None else asdict(cuda),
-            "bars": bars,
-        }
-        args.json.write_text(json.dumps(tree, indent=1) + "\n")
+    tree = {
+        "faiss": faiss.__version__,
+        "torch": torch.__version__,
+        "threads": faiss.omp_get_max_threads(),
+        "sizes": {name: getattr(args, name) for name in ("queries", "references", "dim", "k")},
+        "cpu": [asdict(pairs) for pairs in rows],
+        "memory": memories,
+        "cuda": None if cuda is None else asdict(cuda),
+        "bars": bars,
+    }
+    write_json(args.json, tree)
     return 0 if all(bars.values()) else 1
 
 

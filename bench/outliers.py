@@ -1,34 +1,28 @@
-"""How much of the sampler's own rate is left when outliers are made end to end.
+"""Compares the making of outliers from file to file with the sampler alone.
 
     python bench/outliers.py [--bundle checkpoints/shapes] [--images 1000] [--repeats 5] [--json FILE]
 
-The bar is the sampler alone: `sdviz.outliers.generate_outliers` over images that are already decoded, with
-labels that are already known, in batches of 64, and nothing written. End to end, from a Parquet file of PNGs
-that is read anew each time, with the same weights and recipe and in batches of the same images:
+The peer is `sdviz.outliers.generate_outliers` over decoded images with known labels, in batches of 64, without
+writing. Two ways from file to file use the same weights, recipe and batches, and read a Parquet file of PNGs:
 
-- the stage: a run's stage `outliers`, which loads the network, makes the outliers and writes them as shards,
-  with their table;
-- the folder: `generate_folder`, as behind `python -m sdviz generate` once the bundle is loaded: labels by the
-  bundle's classifier, outliers, one PNG each and manifest.csv.
+- the stage `outliers` of a run loads the network, makes the outliers and writes shards and their table;
+- `generate_folder`, the work of `python -m sdviz generate`, finds the labels by the bundle's classifier, makes
+  the outliers and writes one PNG each and manifest.csv.
 
-The three take turns; a share is the median over the rounds, and pictures must be the same in all three.
+The three take turns. A share is the median over the rounds, and the pictures of all three must be equal.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
-import json
-import os
 import shutil
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -37,6 +31,8 @@ import torch
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from measuring import load_average, seconds, write_json
 
 from sdviz import data
 from sdviz.bundle import Bundle
@@ -63,18 +59,13 @@ BATCH_SIZE = 64
 
 
 def write_parquet(path: Path, images: data.ImageSet) -> None:
-    """The images as PNGs in the Hugging Face layout."""
+    """Writes images as PNGs in the Hugging Face layout."""
     blobs = []
     for image in images.images:
         stream = io.BytesIO()
         Image.fromarray(image).save(stream, "PNG")
         blobs.append({"bytes": stream.getvalue(), "path": None})
     pq.write_table(pa.table({"image": blobs}), path)
-
-
-def unet_of(bundle: Bundle) -> UNetConfig:
-    """How the bundle's U-Net was built."""
-    return UNetConfig.model_validate(bundle.manifest.config["diffusion"]["unet"], strict=False)
 
 
 class Bench:
@@ -92,11 +83,14 @@ class Bench:
             self.labels, self.images.ids, self.bundle.n_clusters, self.recipe.seed
         )
         r = self.recipe
+        unet = UNetConfig.model_validate(self.bundle.manifest.setting("diffusion", "unet"), strict=False)
         self.config = RunConfig(
             data=DataConfig(id=self.source),
             labels=LabelsConfig(n_clusters=self.bundle.n_clusters),
             diffusion=DiffusionConfig(
-                unet=unet_of(self.bundle), max_train_timestep=self.bundle.manifest.max_train_timestep
+                unet=unet,
+                max_train_timestep=self.bundle.manifest.max_train_timestep,
+                phase_means=self.bundle.manifest.phases is not None,
             ),
             defaults=DefaultsConfig(
                 start_timestep=r.start_timestep,
@@ -109,11 +103,11 @@ class Bench:
         )
 
     def read(self) -> data.ImageSet:
-        """The images, decoded from the file."""
+        """Reads the images from the file."""
         name, split = data.parse_source(self.source)
         return data.load(name, split)
 
-    def sampler(self, images: data.ImageSet, turn: int) -> Callable[[], np.ndarray]:
+    def sampler(self, images: data.ImageSet) -> Callable[[], np.ndarray]:
         """The sampler alone."""
         made = generate_outliers(
             DiffusionModel(
@@ -129,7 +123,7 @@ class Bench:
         return lambda: made.outliers
 
     def prepare_run(self, turn: int) -> Path:
-        """A run's folder as it is when the stage `outliers` begins."""
+        """Prepares a run's folder for the stage `outliers`."""
         run = self.folder / f"run-{turn}"
         run.mkdir()
         shutil.copytree(self.path / "unet", run / "diffusion" / "unet")
@@ -138,17 +132,17 @@ class Bench:
         return run
 
     def workspace(self, run: Path) -> Workspace:
-        """A workspace that has read nothing yet."""
+        """A new workspace, which has read nothing."""
         return Workspace(run, self.config, lambda progress: None, lambda: False)
 
     def stage(self, run: Path) -> Callable[[], np.ndarray]:
-        """Read, generate, write as the stage does."""
+        """Reads, generates and writes as the stage does."""
         work = self.workspace(run)
         assert make_outliers(work) is not None
         return lambda: read_outliers(work, "wrong")
 
     def png_folder(self, turn: int) -> Callable[[], np.ndarray]:
-        """Read, generate, write as the command `generate` does."""
+        """Reads, generates and writes as the command `generate` does."""
         out = self.folder / f"out-{turn}"
         images = self.read()
         result = generate_folder(self.bundle, images, out, self.recipe, "random", BATCH_SIZE)
@@ -156,7 +150,7 @@ class Bench:
         return lambda: np.stack([np.asarray(Image.open(out / name)) for name in file_names(images)])
 
     def clear(self, turn: int) -> None:
-        """Removes what a round has written."""
+        """Removes the files of a round."""
         for name in ("run", "out"):
             shutil.rmtree(self.folder / f"{name}-{turn}", ignore_errors=True)
 
@@ -174,34 +168,23 @@ class Share:
     same_pictures: bool
 
 
-def seconds(call: Callable[[], Any], device: torch.device) -> tuple[float, Any]:
-    """Wall time of a call, the device's work included, and what it returned."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    started = time.perf_counter()
-    result = call()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - started, result
-
-
 def measure(bench: Bench, repeats: int) -> tuple[float, list[Share]]:
-    """Rounds of the three; who begins changes from round to round.
+    """Times the three, which begin in turn.
 
     Returns:
-        The sampler's own images a second, the median, and the others against it.
+        The sampler's images per second (median), and the others' shares of it.
     """
     names = ["sampler", "stage", "folder"]
     times: dict[str, list[float]] = {name: [] for name in names}
     same = {name: True for name in names}
     n = len(bench.images)
-    bench.sampler(bench.images.take(np.arange(min(n, BATCH_SIZE))), 0)
+    bench.sampler(bench.images.take(np.arange(min(n, BATCH_SIZE))))
     for turn in range(repeats):
         run = bench.prepare_run(turn)
         pictures = {}
         for name in names[turn % 3 :] + names[: turn % 3]:
             calls: dict[str, Callable[[], Callable[[], np.ndarray]]] = {
-                "sampler": lambda turn=turn: bench.sampler(bench.images, turn),
+                "sampler": lambda: bench.sampler(bench.images),
                 "stage": lambda run=run: bench.stage(run),
                 "folder": lambda turn=turn: bench.png_folder(turn),
             }
@@ -227,18 +210,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bundle", default="checkpoints/shapes")
     parser.add_argument("--images", type=int, default=1000)
-    parser.add_argument("--repeats", type=int, default=5, help="rounds that a share is the median of")
-    parser.add_argument("--json", type=Path, help="write all numbers here, too")
+    parser.add_argument("--repeats", type=int, default=5, help="number of rounds")
+    parser.add_argument("--json", type=Path, help="file for all numbers")
     args = parser.parse_args()
 
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(args.bundle, args.images, Path(folder))
         r, device = bench.recipe, bench.bundle.device
-        load = f", load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
         print(
             f"{args.images:,} outliers, S={r.start_timestep}, w={r.guidance_scale:g},"
             f" {r.num_inference_steps} {r.solver} steps, batches of {BATCH_SIZE}."
-            f" Bundle {bench.bundle.hash[:12]}, torch {torch.__version__}, {device_name(device)}{load}.\n",
+            f" Bundle {bench.bundle.hash[:12]}, torch {torch.__version__}, {device_name(device)}"
+            f"{load_average()}.\n",
             flush=True,
         )
         own, shares = measure(bench, args.repeats)
@@ -258,18 +241,17 @@ def main() -> int:
         )
     if device.type != "cuda":
         print("\nCUDA: not measured: no CUDA.")
-    if args.json is not None:
-        tree = {
-            "bundle_sha256": bench.bundle.hash,
-            "torch": torch.__version__,
-            "device": device_name(device),
-            "images": args.images,
-            "recipe": asdict(r),
-            "sampler_images_per_sec": own,
-            "end_to_end": [asdict(s) for s in shares],
-            "bars": bars,
-        }
-        args.json.write_text(json.dumps(tree, indent=1) + "\n")
+    tree = {
+        "bundle_sha256": bench.bundle.hash,
+        "torch": torch.__version__,
+        "device": device_name(device),
+        "images": args.images,
+        "recipe": asdict(r),
+        "sampler_images_per_sec": own,
+        "end_to_end": [asdict(s) for s in shares],
+        "bars": bars,
+    }
+    write_json(args.json, tree)
     return 0 if all(bars.values()) else 1
 
 

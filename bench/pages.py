@@ -1,12 +1,11 @@
-"""How long a person waits: the first open of each page after the server's start, and warm interactions.
+"""Times the first open of each page after the server's start, and warm interactions; measures the memory.
 
 Run as `python bench/pages.py [--repeats 3] [--bundle checkpoints/shapes]`. Needs Chromium on the PATH and
-Playwright (requirements-dev.txt). For every first open a server of its own is started and has answered its
-health check before the clock starts, which it does when it has loaded all that pages need: that time stands
-beside. The page is open when its script has ended, its main element stands and every chart is drawn.
-A warm interaction is timed in the page, from the click or key until the script that it starts has ended and two
-frames have been drawn. The memory is that of the server's process at rest, after each of five bundles that are
-opened one after the other, over every page.
+Playwright (requirements-dev.txt). Every first open has a new server; the clock starts when its health check
+answers, after it has loaded what pages need. A page is open when its script has ended, its main element is
+there and every chart is drawn. A warm interaction is timed in the page, from the click or key until its script
+has ended and two frames are drawn. The memory is that of the server's process at rest, after each of five
+bundles was opened on every page.
 """
 
 from __future__ import annotations
@@ -37,18 +36,18 @@ sys.path.insert(0, str(ROOT))
 from sdviz.nn.device import has_fast_bf16  # noqa: E402
 from sdviz.nn.fastest import processor  # noqa: E402
 
-# with bfloat16 arithmetic, else with AVX2 alone
+# the bars are higher without bfloat16 instructions
 FAST = has_fast_bf16(torch.device("cpu"))
 FIRST_OPEN_BAR_SEC = 3.0 if FAST else 5.0
 WARM_BAR_SEC = 0.5 if FAST else 1.5
 N_BUNDLES = 5
-# what goes on behind a page after the first interaction, such as a search for neighbours, is over by then
+# until the work that a first interaction starts in the background has ended, such as a neighbour search
 WARM_UP_MS = 8_000
-# what a page prepares behind itself once it is open is over by then
+# until the work that an open page starts in the background has ended
 BETWEEN_MS = 3_000
-# within some seconds the server gives back to the system what it let go
+# until the server has returned its free memory to the system
 GIVEN_BACK_MS = 8_000
-# a server at rest: below this share of a core for this many looks of one second each
+# a server at rest uses less than this share of a core for this many seconds
 REST_PERCENT = 25.0
 REST_LOOKS = 4
 MOST_REST_SEC = 120
@@ -68,10 +67,10 @@ class Step:
     """A warm interaction.
 
     Attributes:
-        name: What the person does.
-        act: Does it.
-        back: Takes it back, so that it can be done again.
-        has_bar: False where it is work for the network that nobody can have done ahead.
+        name: For the table.
+        act: The interaction.
+        back: Undoes it.
+        has_bar: False for work of the network that cannot be done ahead.
     """
 
     name: str
@@ -80,17 +79,8 @@ class Step:
     has_bar: bool = True
 
 
-def click(selector: str, nth: int = 0) -> Callable[[Page], None]:
-    """Clicks an element."""
-
-    def act(page: Page) -> None:
-        page.locator(selector).nth(nth).click()
-
-    return act
-
-
 def key_on_slider(widget: str, key: str) -> Callable[[Page], None]:
-    """Presses a key on the slider of that widget key."""
+    """Presses a key on a slider."""
 
     def act(page: Page) -> None:
         page.locator(f".st-key-{widget} input[type=range]").first.press(key)
@@ -104,7 +94,7 @@ def slide(widget: str, name: str) -> Step:
 
 
 def jump(widget: str, steps: int) -> Callable[[Page], None]:
-    """Moves a slider by that many steps at once: the app sees only the last, by the right arrow."""
+    """Moves a slider by several steps at once; the app sees only the last value."""
 
     def act(page: Page) -> None:
         slider = page.locator(f".st-key-{widget} input[type=range]").first
@@ -129,7 +119,7 @@ def choose_view(name: str) -> Callable[[Page], None]:
 
 
 def choose(widget: str, option: str) -> Callable[[Page], None]:
-    """Takes an option of a select box; the time of opening its list counts."""
+    """Chooses an option of a select box; opening its list is timed too."""
 
     def act(page: Page) -> None:
         page.locator(f".st-key-{widget} input").first.click()
@@ -138,14 +128,14 @@ def choose(widget: str, option: str) -> Callable[[Page], None]:
     return act
 
 
-# address, what stands when the page is ready, warm interactions in turn
+# address, selector of the page's main element, warm interactions
 PAGES: dict[str, tuple[str, str, list[Step]]] = {
     "Home": ("/", ".grid img", []),
     "Outlier lab": (
         "/Outlier_lab",
         ".grid img",
         [
-            # each time on, and never back to what was made before
+            # always forward, because pictures made before are kept
             Step("S one step up: six new outliers", key_on_slider("S", "ArrowRight"), lambda page: None),
             Step("w four steps up at once", jump("w", 4), lambda page: None, has_bar=False),
         ],
@@ -191,7 +181,7 @@ STARTS: list[float] = []  # seconds from each launch until the server answered
 
 @contextmanager
 def server(checkpoints: Path, home: Path) -> Iterator[tuple[str, psutil.Process]]:
-    """A running app; gives its address and its process."""
+    """Runs the app and yields its address and process."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
@@ -220,7 +210,7 @@ def server(checkpoints: Path, home: Path) -> Iterator[tuple[str, psutil.Process]
         process.wait(30)
 
 
-# no part of the page is still to come, and what charts there are have something drawn in them
+# whether no part of the page is still loading and all charts are drawn
 DRAWN = """() => !document.querySelector('[data-testid=stSkeleton]')
   && [...document.querySelectorAll('[data-testid=stPlotlyChart]')].every(c => c.querySelector('.main-svg'))
   && [...document.querySelectorAll("[data-testid=stVegaLiteChart]")]
@@ -228,12 +218,12 @@ DRAWN = """() => !document.querySelector('[data-testid=stSkeleton]')
 
 
 def wait_until_idle(page: Page) -> None:
-    """Waits until no script runs, and none is about to."""
+    """Waits until no script runs."""
     page.wait_for_selector(IDLE, timeout=120_000)
 
 
 def wait_until_rest(process: psutil.Process) -> None:
-    """Waits until what the server prepares behind its pages is done: work under way holds memory of its own."""
+    """Waits until the server's background work has ended, which uses memory of its own."""
     deadline, quiet = time.monotonic() + MOST_REST_SEC, 0
     while quiet < REST_LOOKS:
         quiet = quiet + 1 if process.cpu_percent(interval=1.0) < REST_PERCENT else 0
@@ -253,8 +243,8 @@ def time_open(page: Page, address: str, ready: str) -> float:
     return time.perf_counter() - started
 
 
-# Clocked in the page itself: from the first key or click to the second frame after the script's end, when what
-# it brought is painted. A driver outside learns of either tens to hundreds of milliseconds later.
+# The clock runs in the page itself, from the first key or click to the second frame after the script's end,
+# when the result is painted. A driver outside would notice either tens to hundreds of milliseconds later.
 CLOCK = """() => {
   const app = document.querySelector('[data-testid="stApp"]');
   const clock = window.sdvizClock ??= {};
@@ -273,7 +263,7 @@ CLOCK = """() => {
 
 
 def time_step(page: Page, step: Step) -> float:
-    """Seconds from the act until what it started has ended and is painted."""
+    """Seconds from the interaction until its result is painted."""
     page.evaluate(CLOCK)
     step.act(page)
     page.wait_for_function("() => window.sdvizClock.ran", timeout=10_000)
@@ -319,7 +309,7 @@ def main() -> int:
                     page = browser.new_page(viewport={"width": 1440, "height": 900})
                     again.append(time_open(page, address + path, ready))
                     for step in steps:
-                        time_step(page, step)  # the first may load what later ones find
+                        time_step(page, step)  # the first time may load what later ones use
                         page.wait_for_timeout(WARM_UP_MS)
                         step.back(page)
                         page.wait_for_timeout(500)
@@ -343,7 +333,7 @@ def main() -> int:
 
 
 def _memory(browser: object, bundle: Path, home: Path) -> bool:
-    """One person opens five bundles one after the other, each on every page; what two take must be enough."""
+    """Opens five bundles one after the other on every page; returns whether memory stays near that of two."""
     many = home / "many"
     for i in range(N_BUNDLES):
         _other_bundle(bundle, many / f"bundle{i}")
@@ -369,12 +359,12 @@ def _memory(browser: object, bundle: Path, home: Path) -> bool:
     print(", ".join(f"{one:.0f}" for one in seen))
     grown = max(seen[2:]) - seen[1]
     print(f"Most after the second bundle: {grown:+.0f} MiB")
-    # what one bundle adds, above the libraries, is the measure
+    # compared with the memory of one bundle, without that of the libraries
     return grown < max(60.0, 0.5 * (seen[1] - seen[0]))
 
 
 def _other_bundle(source: Path, target: Path) -> None:
-    """A copy with a hash of its own."""
+    """Copies a bundle and changes its hash."""
     shutil.copytree(source, target)
     manifest = target / "bundle.json"
     manifest.write_text(manifest.read_text().rstrip() + "\n" * (2 + int(target.name[-1])))

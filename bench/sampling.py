@@ -1,22 +1,19 @@
-"""How fast outliers are made, against the plain loop that one would write with diffusers.
+"""Times the making of outliers against the plain loop that one would write with diffusers.
 
     python bench/sampling.py [--bundle checkpoints/shapes] [--repeats 7] [--quick] [--json FILE]
 
-The peer: `UNet2DModel` and `DDIMScheduler` as they come, float32, two calls a step (one with the
-condition, one without), the same weights, images, start noise and timesteps, in the same process. The
-two sides take turns, each repetition has a seed of its own, and a ratio is the median over the pairs.
-Only our side's time includes the drawing of the start noise.
+The peer is `UNet2DModel` with `DDIMScheduler` in float32, with two calls per step (with and without the
+condition) and the same weights, images, start noise and timesteps, in the same process. The two sides take
+turns, each pair has its own seed, and a ratio is the median over the pairs. Only our time includes the drawing
+of the start noise.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -30,6 +27,8 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from measuring import in_own_process, load_average, process_memory, seconds, summary, write_json
 
 from sdviz import data
 from sdviz.bundle import Bundle
@@ -50,7 +49,7 @@ REFERENCE_STEPS = START_TIMESTEP
 MEMORY_BATCHES = (1, 16, 256)
 THROUGHPUT_IMAGES = 1000
 CUDA_BAR, FEWER_STEPS_AIM, MAX_DIFFERENCE = 0.25, 0.33, 1.0
-# a CPU that does not compute in bfloat16 has no numbers of half the size to gain by
+# without bfloat16 instructions there is less to gain
 CPU_BARS = {torch.bfloat16: 0.6, torch.float32: 0.85}
 SPACING_POWER = 3
 
@@ -72,7 +71,7 @@ class Work:
 
 
 def make_work(source: data.ImageSet, n_classes: int, seed: int) -> Work:
-    """N_IMAGES images, other ones for another seed."""
+    """N_IMAGES images, different ones for each seed."""
     rows = np.arange(seed * N_IMAGES, (seed + 1) * N_IMAGES) % len(source)
     taken = source.take(rows)
     targets = draw_target_labels(taken.labels, taken.ids, n_classes, seed)
@@ -82,7 +81,7 @@ def make_work(source: data.ImageSet, n_classes: int, seed: int) -> Work:
 
 @torch.no_grad()
 def plain_loop(model: NoisePredictor, schedule: NoiseSchedule, work: Work) -> np.ndarray:
-    """What a user of diffusers would write: uint8 images in, uint8 outliers out."""
+    """The loop that a user of diffusers would write, from uint8 images to uint8 outliers."""
     unet, factor = model.unet, model.pixel_unshuffle
     scheduler = DDIMScheduler(
         num_train_timesteps=len(schedule),
@@ -92,7 +91,7 @@ def plain_loop(model: NoisePredictor, schedule: NoiseSchedule, work: Work) -> np
         clip_sample=True,
         set_alpha_to_one=True,
     )
-    # its timesteps are multiples of T // n: of n = 90 the last ten are 99, 88, ..., 0
+    # the timesteps are multiples of T // n; for n = 90 the last ten are 99, 88, ..., 0
     scheduler.set_timesteps(len(schedule) // ((START_TIMESTEP - 1) // (STEPS - 1)))
     timesteps = scheduler.timesteps[-STEPS:]
     assert timesteps.tolist() == schedule.timesteps(START_TIMESTEP, STEPS)
@@ -131,7 +130,7 @@ def ours(
 
 
 def even_in_sigma(schedule: NoiseSchedule, steps: int) -> list[int]:
-    """Timesteps from S-1 to 0 evenly spaced in sigma^(1/3): closer together where there is less noise."""
+    """Timesteps from S-1 to 0, evenly spaced in sigma^(1/3), so closer together at low noise."""
     sigmas = np.array([schedule.sigma(t + 1) for t in range(START_TIMESTEP)])
     root = np.linspace(sigmas[-1] ** (1 / SPACING_POWER), sigmas[0] ** (1 / SPACING_POWER), steps)
     chosen = [int(np.abs(sigmas - r**SPACING_POWER).argmin()) for r in root]
@@ -145,20 +144,9 @@ def even_in_sigma(schedule: NoiseSchedule, steps: int) -> list[int]:
 # --------------------------------------------------------------------------------------------------
 
 
-def seconds(call: Callable[[], Any], device: torch.device) -> tuple[float, Any]:
-    """Wall time of a call, the device's work included, and what it returned."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    started = time.perf_counter()
-    result = call()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - started, result
-
-
 @dataclass(frozen=True)
 class Pairs:
-    """What the two sides took, in turns."""
+    """Times of the two sides."""
 
     plain_sec: float
     ours_sec: float
@@ -175,11 +163,10 @@ def compare(
     works: Sequence[Work],
     device: torch.device,
 ) -> Pairs:
-    """Times both sides on each piece of work; the first to go changes from pair to pair.
+    """Times both sides on each piece of work; they begin in turn.
 
     Returns:
-        Medians over the pairs; `difference` is the largest of the pairs' mean absolute differences, in
-        grey levels.
+        Medians over the pairs; `difference` is the largest mean absolute difference of a pair, in grey levels.
     """
     plain(works[-1]), mine(works[-1])
     times: list[tuple[float, float]] = []
@@ -191,16 +178,7 @@ def compare(
             taken[name], pictures[name] = seconds(partial(sides[name], work), device)
         times.append((taken["plain"], taken["ours"]))
         differences.append(mean_difference(pictures["plain"], pictures["ours"]))
-    ratios = [b / a for a, b in times]
-    return Pairs(
-        statistics.median(a for a, _ in times),
-        statistics.median(b for _, b in times),
-        statistics.median(ratios),
-        min(ratios),
-        max(ratios),
-        len(times),
-        max(differences),
-    )
+    return Pairs(*summary(times), len(times), max(differences))
 
 
 def mean_difference(a: np.ndarray, b: np.ndarray) -> float:
@@ -208,16 +186,16 @@ def mean_difference(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.abs(a.astype(np.float64) - b.astype(np.float64)).mean())
 
 
-def matrix_rate(device: torch.device, dtype: torch.dtype, repeats: int = 9) -> float:
-    """Floating-point operations a second of a large matrix product, the best of some."""
+def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """Floating-point operations per second of a large matrix product, the best of nine."""
     n = 8192 if device.type == "cuda" else 1536
     a = torch.randn(n, n, device=device).to(dtype)
-    taken = [seconds(lambda: a @ a, device)[0] for _ in range(repeats)]
+    taken = [seconds(lambda: a @ a, device)[0] for _ in range(9)]
     return 2 * n**3 / min(taken)
 
 
 def call_flops(model: NoisePredictor) -> int:
-    """Floating-point operations of one call on one image, as PyTorch counts them in the float32 model."""
+    """Floating-point operations of one call on one image in float32, as PyTorch counts them."""
     side = model.unet.config["sample_size"] * model.pixel_unshuffle
     zero = torch.zeros(1, dtype=torch.int64)
     model = model.to("cpu")
@@ -232,13 +210,13 @@ def call_flops(model: NoisePredictor) -> int:
 
 
 def fewer_steps(bundle: Bundle, works: Sequence[Work]) -> tuple[dict[str, Any] | None, dict[str, Any]]:
-    """The fewest steps that come as close to the 100-step result as the plain 10-step loop does.
+    """Finds the fewest steps that end as close to the 100-step result as the plain 10-step loop.
 
-    The reference is DDIM over all 100 timesteps in float32 from the same start noise; distances are
-    mean absolute differences in grey levels over all the images.
+    The reference is DDIM over all 100 timesteps in float32 from the same start noise. Distances are mean
+    absolute differences in grey levels over all images.
 
     Returns:
-        The closest of the shortest, or None, and all distances that were measured on the way.
+        The closest candidate with the fewest steps, or None, and all measured distances.
     """
     device, schedule, null = bundle.device, bundle.schedule, bundle.n_clusters
     exact = InferenceModel(bundle.noise_predictor, torch.float32, "float32")
@@ -266,8 +244,8 @@ def fewer_steps(bundle: Bundle, works: Sequence[Work]) -> tuple[dict[str, Any] |
     return best, {"plain_distance": bar, "tried": tried}
 
 
-def throughput(bundle: Bundle, source: data.ImageSet, n: int) -> float:
-    """Outliers a second, from uint8 to uint8, by `Bundle.generate` with its own batches."""
+def throughput(bundle: Bundle, source: data.ImageSet) -> float:
+    """Outliers per second of `Bundle.generate`, from uint8 to uint8."""
 
     def generate(some: data.ImageSet) -> None:
         bundle.generate(
@@ -281,20 +259,21 @@ def throughput(bundle: Bundle, source: data.ImageSet, n: int) -> float:
         )
 
     generate(source.take(np.arange(64)))
-    return n / seconds(partial(generate, source.take(np.arange(n) % len(source))), bundle.device)[0]
+    many = source.take(np.arange(THROUGHPUT_IMAGES) % len(source))
+    return THROUGHPUT_IMAGES / seconds(partial(generate, many), bundle.device)[0]
 
 
 def probe_memory(path: str, batch_size: int) -> None:
-    """Prints, as JSON, what one batch needs on top of an idle process; a process of its own."""
+    """Prints, as JSON, the idle and the peak memory of one batch; for a process of its own."""
     bundle = Bundle.load(path)
     source = data.load(bundle.manifest.dataset, "test", limit=batch_size)
     assert bundle.inference is not None
     on_cuda = bundle.device.type == "cuda"
-    idle = torch.cuda.memory_allocated(bundle.device) if on_cuda else _memory("VmRSS")
+    idle = torch.cuda.memory_allocated(bundle.device) if on_cuda else process_memory("VmRSS")
     if on_cuda:
         torch.cuda.reset_peak_memory_stats(bundle.device)
     else:
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     bundle.generate(
         source.images,
         source.labels,
@@ -305,28 +284,17 @@ def probe_memory(path: str, batch_size: int) -> None:
         ids=source.ids,
         batch_size=batch_size,
     )
-    peak = torch.cuda.max_memory_allocated(bundle.device) if on_cuda else _memory("VmHWM")
+    peak = torch.cuda.max_memory_allocated(bundle.device) if on_cuda else process_memory("VmHWM")
     print(json.dumps({"batch_size": batch_size, "idle_bytes": idle, "peak_bytes": peak}))
-
-
-def _memory(field: str) -> int:
-    """Bytes of a field of /proc/self/status."""
-    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(field + ":"))
-    return int(line.split()[1]) * 1024
 
 
 def memory(path: str) -> list[dict[str, int]]:
     """`probe_memory` for each batch size."""
-    rows = []
-    for batch_size in MEMORY_BATCHES:
-        command = [sys.executable, __file__, "--bundle", path, "--probe-memory", str(batch_size)]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-        rows.append(json.loads(done.stdout.splitlines()[-1]))
-    return rows
+    return [in_own_process(__file__, "--bundle", path, "--probe-memory", str(n)) for n in MEMORY_BATCHES]
 
 
 def cuda_figures(source: data.ImageSet, repeats: int) -> dict[str, Any]:
-    """The U-Net of the paper with random weights against the plain float32 loop, on the GPU."""
+    """Times the paper's U-Net with random weights against the plain float32 loop, on the GPU."""
     device = torch.device("cuda")
     schedule = NoiseSchedule.linear(1000)
     torch.manual_seed(0)
@@ -361,7 +329,7 @@ def cuda_figures(source: data.ImageSet, repeats: int) -> dict[str, Any]:
 
 
 def verdict(holds: bool) -> str:
-    """As it stands in the table."""
+    """The word for the table."""
     return "holds" if holds else "MISSED"
 
 
@@ -379,9 +347,9 @@ def main() -> int:
     """Measures and prints; exit code 1 where a bar is missed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bundle", default="checkpoints/shapes")
-    parser.add_argument("--repeats", type=int, default=7, help="pairs that a ratio is the median of")
-    parser.add_argument("--quick", action="store_true", help="no more than the same solver and steps")
-    parser.add_argument("--json", type=Path, help="write all numbers here, too")
+    parser.add_argument("--repeats", type=int, default=7, help="number of pairs")
+    parser.add_argument("--quick", action="store_true", help="only the same solver and steps")
+    parser.add_argument("--json", type=Path, help="file for all numbers")
     parser.add_argument("--probe-memory", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.probe_memory:
@@ -393,10 +361,10 @@ def main() -> int:
     source = data.load(bundle.manifest.dataset, "test", limit=1000)
     works = [make_work(source, bundle.n_clusters, seed) for seed in range(args.repeats)]
     timesteps = schedule.timesteps(START_TIMESTEP, STEPS)
-    load = f", load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     print(
         f"{N_IMAGES} outliers, S={START_TIMESTEP}, w={GUIDANCE_SCALE:g}, {STEPS} DDIM steps. Bundle"
-        f" {bundle.hash[:12]}, torch {torch.__version__}, {device_name(bundle.device)}, {processor()}{load}.\n"
+        f" {bundle.hash[:12]}, torch {torch.__version__}, {device_name(bundle.device)}, {processor()}"
+        f"{load_average()}.\n"
         f"Our network: {bundle.inference.description}.\n",
         flush=True,
     )
@@ -438,9 +406,9 @@ def main() -> int:
     for t in search["tried"]:
         print(f"| {t['solver']} | {t['steps']} | {t['even in']} | {t['distance']:.2f} | {t['timesteps']} |")
 
-    # 3. throughput and memory, where the bundle runs by itself
+    # 3. throughput and memory, on the bundle's own device
     there = Bundle.load(args.bundle)
-    images_per_sec = throughput(there, source, THROUGHPUT_IMAGES)
+    images_per_sec = throughput(there, source)
     print(
         f"\n{THROUGHPUT_IMAGES:,} outliers on {device_name(there.device)}: **{images_per_sec:.1f} images/s**"
         f" ({images_per_sec * 2 * STEPS:.0f} evaluations/s)."
@@ -477,22 +445,21 @@ def main() -> int:
         for name, value in rows:
             print(f"| {name} | {value} |")
 
-    if args.json is not None:
-        tree = {
-            "bundle_sha256": bundle.hash,
-            "torch": torch.__version__,
-            "device": device_name(bundle.device),
-            "network": bundle.inference.description,
-            "same_steps": asdict(same),
-            "share_of_matrix_rate": share,
-            "fewer_steps": search | {"chosen": best, "pairs": None if better is None else asdict(better)},
-            "images_per_sec": images_per_sec,
-            "throughput_images": THROUGHPUT_IMAGES,
-            "memory": memories,
-            "cuda": cuda,
-            "bars": bars,
-        }
-        args.json.write_text(json.dumps(tree, indent=1) + "\n")
+    tree = {
+        "bundle_sha256": bundle.hash,
+        "torch": torch.__version__,
+        "device": device_name(bundle.device),
+        "network": bundle.inference.description,
+        "same_steps": asdict(same),
+        "share_of_matrix_rate": share,
+        "fewer_steps": search | {"chosen": best, "pairs": None if better is None else asdict(better)},
+        "images_per_sec": images_per_sec,
+        "throughput_images": THROUGHPUT_IMAGES,
+        "memory": memories,
+        "cuda": cuda,
+        "bars": bars,
+    }
+    write_json(args.json, tree)
     return 0 if all(bars.values()) else 1
 
 

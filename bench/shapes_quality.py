@@ -1,11 +1,11 @@
-"""Measures what SD outliers claim, on the drawn shapes whose object masks are known.
+"""Measures whether SD outliers change the object and keep the background, on shapes with known masks.
 
 python bench/shapes_quality.py [--bundle checkpoints/shapes] [--n 1000] [--out docs] [--check]
 
-A judge that the bundle never saw (a classifier trained here, at least 98 % right on the test split)
-looks at outliers over a grid of S and w, on test images that it judges right, and at the same images
-under the RIGHT label as control. The background is compared outside the object's mask widened by 2 px.
-Writes quality.md, quality.json and quality.svg. A sweep that was cut off goes on where it was.
+A judge (a classifier trained here, at least 98 % right on the test split) classifies outliers over a grid of S
+and w, made of test images that it classifies right. The control is the same images and noise under the RIGHT
+label. The background is compared outside the object's mask, widened by 2 px. Writes quality.md, quality.json
+and quality.svg. An interrupted sweep continues.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "sdviz"
 
 
 class Judge:
-    """Says which of the ten objects an image shows."""
+    """Classifies images by their object."""
 
     def __init__(self) -> None:
         key = hashlib.sha256(f"{JUDGE.model_dump_json()} {JUDGE_SEED} 1".encode()).hexdigest()[:12]
@@ -66,15 +66,15 @@ class Judge:
             save_file(network.state_dict(), file)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """The object seen in each image, int64 (N,), of images uint8 (N,32,32,3)."""
+        """The object in each image, int64 (N,), of images uint8 (N,32,32,3)."""
         return predict(self.network, images)[0]
 
 
 def measure(
     bundle: Bundle, judge: Judge, images: data.ImageSet, s: int, w: float, solver: str, steps: int
 ) -> dict[str, Any]:
-    """One row of the table: outliers and controls of all images at one S and w."""
-    # the bundle speaks of its own clusters, the judge of the ten objects
+    """Makes outliers and controls of all images at one S and w: one row of the table."""
+    # the bundle's clusters, matched to the judge's ten objects
     labels = source_labels(bundle, images)
     object_of = agreement(labels, images.labels, bundle.n_clusters, len(images.class_names)).matching
     targets = draw_target_labels(labels, images.ids, bundle.n_clusters, seed=0)
@@ -87,7 +87,7 @@ def measure(
     )
     seconds = time.perf_counter() - started
     seen = judge(wrong)
-    # an untouched background would be infinite: it does not occur from S=50 on, and would show here
+    # infinite for an unchanged background, which does not occur from S=50 on
     psnr, control_psnr = (background_psnr(images.images, x, masks) for x in (wrong, right))
     assert np.isfinite(psnr).all() and np.isfinite(control_psnr).all()
     return {
@@ -107,18 +107,18 @@ def measure(
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """The report as a page."""
+    """Writes the report as Markdown."""
     d, n = result["defaults"], result["n_images"]
     lines = [
         "# What the outliers of the shipped bundle keep and change",
         "",
         f"`python bench/shapes_quality.py --bundle {result['bundle']}` over the first {n:,} images of a fixed",
-        "permutation of `shapes` test that the judge gets right. The judge, a classifier trained by the",
+        "permutation of `shapes` test that the judge classifies right. The judge, a classifier trained by the",
         f"script, is {result['judge_accuracy']:.2%} right on the 4,000 test images.",
         f"Bundle `{result['bundle_sha256'][:12]}`, {d['solver']} with {d['steps']} steps, {result['device']}.",
         "",
-        "- **shift**: outliers that the judge no longer calls what it called the original.",
-        "- **called c_r**: outliers that it calls what they were told to be.",
+        "- **shift**: outliers whose class by the judge is not that of the original.",
+        "- **called c_r**: outliers whose class by the judge is their wrong label.",
         "- **control**: the shift of the same images with the same noise under the RIGHT label.",
         "- **background**: PSNR outside the object's mask widened by 2 px, mean over the images, and the fifth",
         "  percentile; for the control the mean.",
@@ -218,14 +218,14 @@ def plot_svg(rows: list[dict[str, Any]], defaults: dict[str, Any]) -> str:
 
 
 def main() -> int:
-    """Runs the sweep; with --check the exit code says whether the bars hold."""
+    """Runs the sweep; with --check the exit code is 1 if a bar is missed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bundle", default="checkpoints/shapes")
     parser.add_argument("--n", type=int, default=1000, help="test images")
     parser.add_argument("--out", default="docs", help="folder of the report")
     parser.add_argument("--defaults-only", action="store_true", help="only the bundle's own S and w")
-    parser.add_argument("--solvers", action="store_true", help="other solvers at the defaults, too")
-    parser.add_argument("--check", action="store_true", help="exit code 1 where a bar is missed")
+    parser.add_argument("--solvers", action="store_true", help="also other solvers at the defaults")
+    parser.add_argument("--check", action="store_true", help="exit code 1 if a bar is missed")
     args = parser.parse_args()
 
     bundle, judge = Bundle.load(ROOT / args.bundle if not Path(args.bundle).exists() else args.bundle), Judge()
@@ -234,18 +234,18 @@ def main() -> int:
     accuracy = float(right.mean())
     print(f"The judge is {accuracy:.2%} right on {len(test):,} test images.")
     if accuracy < MIN_JUDGE_ACCURACY:
-        print(f"That is below {MIN_JUDGE_ACCURACY:.0%}: it cannot judge.")
+        print(f"That is below {MIN_JUDGE_ACCURACY:.0%}, too low for a judge.")
         return 2
     images = test.take(np.flatnonzero(right)[: args.n])
     d = bundle.manifest.defaults
     solver, steps = d.solver, d.num_inference_steps
 
-    # a row already measured for these weights, images and settings is not measured again
+    # rows measured before for these weights and images are read from a log
     weights = bundle.manifest.files["unet/diffusion_pytorch_model.safetensors"]
     log = CACHE / f"shapes-quality-{weights[:16]}-{len(images)}.jsonl"
 
     def row(s: int, w: float, solver: str, steps: int) -> dict[str, Any]:
-        # read anew each time: a second process may fill in rows from the other end
+        # read each time, because another process may add rows
         for r in [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []:
             if (r["S"], r["w"], r["solver"], r["steps"]) == (s, w, solver, steps):
                 return r

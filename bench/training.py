@@ -1,25 +1,21 @@
-"""How fast the noise predictor trains, against diffusers' own example loop.
+"""Times the training of the noise predictor against diffusers' own example loop.
 
     python bench/training.py [--repeats 5] [--steps 20] [--batch-size 64] [--json FILE]
 
-The peer: the loop of examples/unconditional_image_generation/train_unconditional.py of diffusers with its
-defaults (mixed precision "no", AdamW, cosine schedule with warm-up, gradients clipped at 1, a DataLoader
-without workers over PIL pictures with torchvision's transforms, the loss read in every step), and with the
-average of the weights (`EMAModel`) that it offers, because ours has one. Both sides train the same network
-from the same weights, class labels included, on the same images in batches of the same size. What is timed
-is from one step to the next, after some to warm up: loading and drawing, forward, backward, update, average.
-On CUDA ours is bfloat16, channels last and compiled; compiling comes before the first step and is not timed.
-The two sides take turns, and a ratio is the median over the pairs.
+The peer is examples/unconditional_image_generation/train_unconditional.py of diffusers with its defaults (mixed
+precision "no", AdamW, cosine schedule with warm-up, gradients clipped at 1, a DataLoader without workers over
+PIL pictures with torchvision's transforms, the loss read in every step), and with its `EMAModel`, because ours
+has an average of weights too. Both sides train the same network from the same weights, with class labels, on
+the same images and batch size. After some steps to warm up, whole steps are timed: loading, drawing, forward,
+backward, update, average. On CUDA ours is bfloat16, channels last and compiled; compiling is not timed. The two
+sides take turns, and a ratio is the median over the pairs.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
-import json
 import logging
-import os
-import statistics
 import sys
 import time
 import warnings
@@ -41,23 +37,26 @@ from torchvision.transforms import Compose, Normalize, RandomHorizontalFlip, ToT
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from measuring import load_average, summary, write_json
+
 from sdviz import data
 from sdviz.config.nodes import DiffusionConfig, UNetConfig
 from sdviz.diffusion.schedule import NoiseSchedule
 from sdviz.diffusion.training import make_accelerator, train_noise_predictor
 from sdviz.nn.device import device_name, has_fast_bf16
+from sdviz.nn.loop import Execution
 from sdviz.nn.unet import NoisePredictor, build_noise_predictor, n_parameters
 
 CPU_BAR, CUDA_BAR = 1.3, 3.0
 N_CLASSES, SIZE_PX = 10, 32
 CUDA_BATCH, CUDA_STEPS = 128, 100
 CUDA_ROW = "`ddpm` U-Net: bf16, channels-last, compile"
-# the length that both sides are told; none gets there
+# the length of training for both schedules, which the bench never reaches
 TOTAL_STEPS = 100_000
 
 
 class Clock:
-    """Times `steps` steps after `warm` ones; asked before every step."""
+    """Times `steps` steps after `warm` ones; `is_over` is called before every step."""
 
     def __init__(self, warm: int, steps: int, device: torch.device) -> None:
         self.warm, self.steps, self.device = warm, steps, device
@@ -77,7 +76,7 @@ class Clock:
 
 @dataclass(frozen=True)
 class Work:
-    """What both sides train on."""
+    """The network and the images for both sides."""
 
     network: NoisePredictor
     images: np.ndarray
@@ -92,7 +91,7 @@ class Work:
 
 
 class Pictures(torch.utils.data.Dataset):
-    """PIL pictures as the example's data set gives them; Resize and CenterCrop would change nothing."""
+    """The example's data set of PIL pictures, without Resize and CenterCrop, which would change nothing."""
 
     def __init__(self, work: Work) -> None:
         self.pictures = [Image.fromarray(image) for image in work.images]
@@ -162,9 +161,7 @@ def ours(work: Work, seed: int, clock: Clock) -> float:
         work.labels,
         NoiseSchedule.linear(1000),
         config,
-        device=str(work.device),
-        on_report=lambda report: losses.append(report.loss),
-        should_stop=clock.is_over,
+        Execution(str(work.device), None, lambda report: losses.append(report.loss), clock.is_over),
     )
     return losses[-1]
 
@@ -176,7 +173,7 @@ def ours(work: Work, seed: int, clock: Clock) -> float:
 
 @dataclass(frozen=True)
 class Pairs:
-    """What the two sides did a second, in turns."""
+    """The rates of the two sides."""
 
     plain_images_per_sec: float
     ours_images_per_sec: float
@@ -187,7 +184,7 @@ class Pairs:
 
 
 def compare(work: Work, steps: int, warm: int, repeats: int) -> Pairs:
-    """Times both sides; the first to go changes from pair to pair."""
+    """Times both sides, which begin in turn."""
     sides: dict[str, Callable[[Work, int, Clock], float]] = {"plain": example_loop, "ours": ours}
     rates: list[tuple[float, float]] = []
     for i in range(repeats):
@@ -199,15 +196,7 @@ def compare(work: Work, steps: int, warm: int, repeats: int) -> Pairs:
             rate[name] = steps * work.batch_size / clock.seconds
         rates.append((rate["plain"], rate["ours"]))
         print(f"pair {i + 1}: {rates[-1][0]:.1f} and {rates[-1][1]:.1f} images/s", file=sys.stderr, flush=True)
-    ratios = [b / a for a, b in rates]
-    return Pairs(
-        statistics.median(a for a, _ in rates),
-        statistics.median(b for _, b in rates),
-        statistics.median(ratios),
-        min(ratios),
-        max(ratios),
-        repeats,
-    )
+    return Pairs(*summary(rates), repeats)
 
 
 def make_work(arch: str, source: data.ImageSet, batch_size: int, device: torch.device) -> Work:
@@ -218,7 +207,7 @@ def make_work(arch: str, source: data.ImageSet, batch_size: int, device: torch.d
 
 
 def print_pairs(name: str, pairs: Pairs, bar: float) -> bool:
-    """One row of the table; whether the bar is met."""
+    """Prints one row of the table; returns whether the bar is met."""
     met = pairs.ratio >= bar
     print(
         f"| {name} | {pairs.plain_images_per_sec:.1f} | {pairs.ours_images_per_sec:.1f} |"
@@ -233,24 +222,23 @@ def print_pairs(name: str, pairs: Pairs, bar: float) -> bool:
 def main() -> int:
     """Measures and prints; exit code 1 where a bar is missed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=5, help="pairs that a ratio is the median of")
+    parser.add_argument("--repeats", type=int, default=5, help="number of pairs")
     parser.add_argument("--steps", type=int, default=20, help="timed in each turn, on the CPU")
     parser.add_argument("--warm-up", type=int, default=3, help="steps before them")
     parser.add_argument("--batch-size", type=int, default=64, help="on the CPU")
-    parser.add_argument("--json", type=Path, help="write all numbers here, too")
+    parser.add_argument("--json", type=Path, help="file for all numbers")
     args = parser.parse_args()
-    # what accelerate and torch say about CPUs and schedulers is no result
+    # accelerate and torch warn about CPUs and schedulers
     warnings.filterwarnings("ignore", module=r"(torch|accelerate)\..*")
 
     cpu = torch.device("cpu")
     source = data.load("shapes", "train", limit=2048)
     work = make_work("small", source, args.batch_size, cpu)
-    load = f", load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     precision = "bfloat16 autocast" if has_fast_bf16(cpu) else "float32 (no fast bfloat16)"
     print(
         f"Batches of {args.batch_size}, {SIZE_PX} px, {args.steps} steps a turn. `small` U-Net,"
         f" {n_parameters(work.network) / 1e6:.1f} M parameters, with class labels on both sides."
-        f" diffusers {diffusers.__version__}, torch {torch.__version__}, {device_name(cpu)}{load}."
+        f" diffusers {diffusers.__version__}, torch {torch.__version__}, {device_name(cpu)}{load_average()}."
         f" Ours: {precision}.\n",
         flush=True,
     )
@@ -271,24 +259,23 @@ def main() -> int:
         cuda = compare(work, CUDA_STEPS, 10, args.repeats)
         print(f"\n| {device_name(device)}, batches of {CUDA_BATCH} | {header}")
         bars["cuda"] = print_pairs(CUDA_ROW, cuda, CUDA_BAR)
-        if said:  # such as that it was not compiled
+        if said:  # for example that compiling failed
             print(f"\nNot as the row says: {said[0]}")
     else:
         print(f"\n| CUDA, batches of {CUDA_BATCH} | {header}\n| {CUDA_ROW} | | | | | | not measured: no CUDA |")
 
-    if args.json is not None:
-        tree = {
-            "diffusers": diffusers.__version__,
-            "torch": torch.__version__,
-            "device": device_name(cpu),
-            "precision": precision,
-            "batch_size": args.batch_size,
-            "steps": args.steps,
-            "cpu": asdict(pairs),
-            "cuda": None if cuda is None else asdict(cuda),
-            "bars": bars,
-        }
-        args.json.write_text(json.dumps(tree, indent=1) + "\n")
+    tree = {
+        "diffusers": diffusers.__version__,
+        "torch": torch.__version__,
+        "device": device_name(cpu),
+        "precision": precision,
+        "batch_size": args.batch_size,
+        "steps": args.steps,
+        "cpu": asdict(pairs),
+        "cuda": None if cuda is None else asdict(cuda),
+        "bars": bars,
+    }
+    write_json(args.json, tree)
     return 0 if all(bars.values()) else 1
 
 

@@ -1,4 +1,4 @@
-"""Makes the pictures of docs/tour.md and README.md: starts the app on the shipped bundle, shows every page.
+"""Makes the pictures of docs/tour.md and README.md from the app on the shipped bundle.
 
 Run as `python docs/tour.py`. Needs Chromium on the PATH and Playwright (requirements-dev.txt).
 """
@@ -23,32 +23,32 @@ from playwright.sync_api import Page, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "docs" / "tour"
-# the first picture of README.md, whole; the others are of one screen
+# the first picture of README.md shows the whole page, the others one screen
 FIRST, FIRST_HEIGHT = "readme", 1190
 WIDTH, HEIGHT = 1440, 900
 SHOWN_WIDTH = 1200
 ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
              "--disable-component-update", "--disable-sync"]  # fmt: skip
-# a near-OOD image that the detector lets through, by docs/tour.md's own story
+# a near-OOD image that the detector misses, as docs/tour.md tells
 SAMPLE = "shapes-novel/test/00839"
 NO_PROGRESS = "!document.querySelector('[data-testid=stProgress]')"
 
 
 def idle(page: Page) -> None:
-    """Waits until nothing runs and every picture stands."""
+    """Waits until no script runs and all pictures are there."""
     page.wait_for_timeout(400)
     page.wait_for_selector('[data-testid="stApp"][data-test-script-state="notRunning"]', timeout=120_000)
     page.wait_for_timeout(900)
 
 
 def laid_out(page: Page) -> None:
-    """Waits until t-SNE stands."""
+    """Waits until t-SNE is there."""
     page.wait_for_function(NO_PROGRESS, timeout=180_000)
     idle(page)
 
 
 def lasso(page: Page) -> None:
-    """Draws around the group at the right of the last epoch."""
+    """Draws a lasso around the right-hand group of the last epoch."""
     page.get_by_role("button", name="Lasso").click()
     box = page.locator(".stage").bounding_box()
     assert box is not None
@@ -77,7 +77,7 @@ def view(name: str) -> Callable[[Page], None]:
     return lambda page: page.get_by_test_id("stButtonGroup").get_by_text(name, exact=True).first.click()
 
 
-# name of the picture, address, what stands when the page is ready, what is done before the picture is taken
+# name of the picture, address, selector of the page's main element, actions before the picture
 SHOTS: list[tuple[str, str, str, list[Callable[[Page], None]]]] = [
     ("home", "/", ".grid img", []),
     ("lab", "/Outlier_lab?S=200&w=4", ".grid img", []),
@@ -101,7 +101,7 @@ SHOTS: list[tuple[str, str, str, list[Callable[[Page], None]]]] = [
 
 
 def main() -> int:
-    """Writes docs/lab.png and docs/tour/*.jpg; names as arguments make only those and what they follow."""
+    """Writes docs/lab.png and docs/tour/*.jpg, or only the pictures named as arguments."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
         print("there is no Chromium on the PATH", file=sys.stderr)
@@ -111,7 +111,7 @@ def main() -> int:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
     with tempfile.TemporaryDirectory() as home:
-        # no runs and no data but what comes with sdviz
+        # only the runs and data that come with sdviz
         environment = os.environ | {"SDVIZ_RUNS": f"{home}/runs"}
         environment.pop("SDVIZ_DATA", None)
         command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.headless", "true"]

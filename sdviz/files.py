@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and the version of the folders that sdviz makes of them."""
+"""Atomic writing of files and folders, and the format version of bundles and runs."""
 
 from __future__ import annotations
 
@@ -15,16 +15,12 @@ FORMAT_VERSION = 2
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Gives a path to write to; it takes the place of `path` at the end, or is removed after an error.
+    """Yields a temporary file to write, which replaces `path` at the end, or is removed after an error.
 
-    Another process sees the old file or the new one. Writers at the same time do not meet: each has a file of
-    its own, and the last one stays.
+    Other processes see the old file or the new one. Of several writers at a time, the last one wins.
 
     Args:
-        path: A file, in a folder that is there.
-
-    Raises:
-        OSError: As the system says.
+        path: A file in an existing folder.
     """
     # the ending stays last: libraries choose a format by it
     partial = path.with_name(f".{path.stem}.{uuid4().hex}.partial{path.suffix}")
@@ -37,12 +33,11 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """Gives an empty folder to fill; it takes the place of `path` at the end, or is removed after an error.
-
-    The folder is `path` with ".partial" after its name; one that a killed writer left is emptied.
+    """Yields an empty folder to fill, which replaces `path` at the end, or is removed after an error.
 
     Args:
-        path: A folder, or where one shall be; no other process writes it.
+        path: A folder that need not exist; no other process may write it. The new one is `path` with ".partial"
+            after its name.
     """
     partial, old = (path.with_name(path.name + ending) for ending in (".partial", ".old"))
     shutil.rmtree(partial, ignore_errors=True)
@@ -59,13 +54,13 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Puts a file in place whole; text is UTF-8."""
+    """Writes a file whole or not at all; text is UTF-8."""
     with replacing(path) as partial:
         partial.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
 
 
 def other_format(what: Path, version: object, command: str) -> str:
-    """Says in one line that a file is of another format version, and which command makes it again."""
+    """The one-line error for a file of another format version, with the command that makes it again."""
     age = "an older" if isinstance(version, int) and version < FORMAT_VERSION else "another"
     its_format = "no format version" if version is None else f"format {version}"
     return (
@@ -75,15 +70,11 @@ def other_format(what: Path, version: object, command: str) -> str:
 
 
 def leftovers(folder: Path) -> list[Path]:
-    """What killed writers have left half written, in a folder and below it."""
+    """Files that killed writers left half written, in a folder and below it."""
     return [path for path in folder.rglob(".*.partial*") if path.is_file()]
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Removes what killed writers have left half written, in a folder and below it.
-
-    Args:
-        folder: One that nobody writes to at the moment.
-    """
+    """Removes the `leftovers` of a folder that nobody writes to at the moment."""
     for path in leftovers(folder):
         path.unlink(missing_ok=True)

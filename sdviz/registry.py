@@ -1,9 +1,8 @@
-"""Finds the modules of a package, so that a new file is found by being there."""
+"""Finds the modules of a package, so that a new file needs no registration."""
 
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import pkgutil
 from types import ModuleType
 
@@ -15,7 +14,7 @@ def modules_of(package: str) -> list[ModuleType]:
         package: Its dotted name, as `__name__` in its `__init__.py`.
 
     Returns:
-        The modules in the order of their dotted names, without sub-packages and names that begin with "_".
+        The modules sorted by dotted name, without packages and names that begin with "_".
     """
     found = []
     for one in pkgutil.iter_modules(importlib.import_module(package).__path__, f"{package}."):
@@ -23,10 +22,3 @@ def modules_of(package: str) -> list[ModuleType]:
             continue
         found += modules_of(one.name) if one.ispkg else [importlib.import_module(one.name)]
     return sorted(found, key=lambda module: module.__name__)
-
-
-def module_names(package: str) -> list[str]:
-    """The names of a package's modules in their order; imports none of them, nor the package itself."""
-    spec = importlib.util.find_spec(package)
-    assert spec is not None
-    return sorted(one.name for one in pkgutil.iter_modules(spec.submodule_search_locations))

@@ -70,7 +70,7 @@ def save_cut_bundle(
 
 
 def change_table(bundle: Path, name: str, change: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
-    """Replaces one parquet table of a saved bundle, which gets another hash by it.
+    """Replaces one Parquet table of a saved bundle; its hash changes.
 
     Args:
         bundle: Its folder.

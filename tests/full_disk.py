@@ -1,4 +1,4 @@
-"""A disk that is full, for a while."""
+"""A full disk, simulated."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def largest_file(size: int) -> Iterator[None]:
-    """As on a full disk: writing past so many bytes fails."""
+    """Inside the block, no file can grow past `size` bytes: writing more fails as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:

@@ -1,4 +1,4 @@
-"""Names that people give to clusters, by bundle: one file in the runs' folder; bundles stay as they are."""
+"""Names that users give to clusters, kept by bundle in one file of the runs' folder."""
 
 import json
 from pathlib import Path
@@ -13,11 +13,11 @@ _WAIT_SEC = 5.0
 
 
 class NamesError(ValueError):
-    """A name that cannot be given; the message says why, in one line."""
+    """A name cannot be given; the message is one line."""
 
 
 def read_names(file: Path, bundle_hash: str) -> dict[int, str]:
-    """The names given to a bundle's clusters in `cluster_names.json`; none without a sound file."""
+    """The names given to a bundle's clusters; empty if the file is missing or damaged."""
     try:
         return _of_bundle(_read(file), bundle_hash)
     except NamesError:
@@ -25,26 +25,26 @@ def read_names(file: Path, bundle_hash: str) -> dict[int, str]:
 
 
 def shown_names(usual: tuple[str, ...], given: dict[int, str]) -> tuple[str, ...]:
-    """A name for each cluster: the given one, else its usual one."""
+    """The name of each cluster: the given one, else the bundle's own."""
     return tuple(given.get(cluster, name) for cluster, name in enumerate(usual))
 
 
 def rename(file: Path, bundle_hash: str, cluster: int, name: str, usual: tuple[str, ...]) -> tuple[str, ...]:
-    """Gives a cluster a name; "" or its usual name takes the given one back.
+    """Gives a cluster a name; "" or the bundle's own name removes the given one.
 
-    The file is replaced whole, by one writer at a time.
+    Writers take turns, and the file is replaced atomically.
 
     Args:
-        file: As `read_names`; its folder is made where it is missing.
+        file: Its folder is created if needed.
         cluster: 0..C-1.
-        name: At most `MAX_LENGTH` characters; spaces at the ends and line breaks go.
+        name: At most `MAX_LENGTH` characters; runs of white space become one space.
         usual: The bundle's own names, C of them.
 
     Returns:
-        All names of the bundle as they are now shown.
+        The names of all clusters, as `shown_names`.
 
     Raises:
-        NamesError: Too long, another cluster's name, a damaged file, or a folder that cannot be written.
+        NamesError: The name is too long or taken, or the file is damaged or cannot be written.
     """
     name = " ".join(name.split())
     if len(name) > MAX_LENGTH:
@@ -65,7 +65,7 @@ def rename(file: Path, bundle_hash: str, cluster: int, name: str, usual: tuple[s
                 del everything[bundle_hash]
             write_atomically(file, json.dumps(everything, indent=1, ensure_ascii=False) + "\n")
     except Timeout as error:
-        raise NamesError(f"{file} is held by somebody else: try again") from error
+        raise NamesError(f"{file} is in use: try again") from error
     except OSError as error:
         raise NamesError(f"{file} cannot be written: {error.strerror or error}") from error
     return shown_names(usual, given)

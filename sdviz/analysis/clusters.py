@@ -1,4 +1,4 @@
-"""The clusters used as labels: their sizes, their confidence, and how they agree with known classes."""
+"""Facts about pseudo-label clusters: sizes, confidence, agreement with known classes."""
 
 from dataclasses import dataclass
 
@@ -12,29 +12,26 @@ _N_BINS = 20
 
 @dataclass(frozen=True, eq=False)
 class ClusterFacts:
-    """Every cluster in numbers."""
+    """Sizes, confidences and image order of C clusters."""
 
-    sizes: np.ndarray  # int64 (C,), images in each
-    mean_confidence: np.ndarray  # float64 (C,), 0..1; NaN for an empty one
-    # for each cluster the rows of its images, int64, the most confident first; of two that are equal the
-    # earlier row
-    order: tuple[np.ndarray, ...]
-    rank: np.ndarray  # int64 (N,), the place of each image in its cluster's order, from 0
+    sizes: np.ndarray  # int64 (C,), images in each cluster
+    mean_confidence: np.ndarray  # float64 (C,), 0..1; NaN for an empty cluster
+    order: tuple[np.ndarray, ...]  # rows of each cluster's images, int64, the most confident first
+    rank: np.ndarray  # int64 (N,), place of each image in its cluster's order, from 0
 
 
 @dataclass(frozen=True, eq=False)
 class AgainstClasses:
     """Clusters compared with known classes."""
 
-    # of the columns, those of matched clusters first, in the order of the clusters
-    class_names: tuple[str, ...]
-    matched: tuple[str, ...]  # the class of each cluster, "" for one without
+    class_names: tuple[str, ...]  # classes matched to a cluster first, in the order of the clusters
+    matched: tuple[str, ...]  # class matched to each cluster, "" for none
     confusion: np.ndarray  # int64 (C, classes), columns as `class_names`
     agreement: ClusterAgreement
 
 
 def cluster_facts(labels: PseudoLabels, n_clusters: int) -> ClusterFacts:
-    """Sizes, mean confidences and images by confidence of C clusters. Raises ValueError: a label outside."""
+    """Counts and sorts the images of each cluster. Raises ValueError: a label outside 0..n_clusters-1."""
     y, confidence = labels.labels, labels.confidence.astype(np.float64)
     if len(y) and (y.min() < 0 or y.max() >= n_clusters):
         raise ValueError(f"pseudo-labels must lie in 0..{n_clusters - 1}, not {y.min()}..{y.max()}")
@@ -50,22 +47,20 @@ def cluster_facts(labels: PseudoLabels, n_clusters: int) -> ClusterFacts:
 
 
 def confidence_histogram(confidence: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Edges float64 (21,) and counts int64 (20,) of confidences (N,) in 20 equal bins over 0..1."""
+    """Bins confidences (N,) over 0..1: edges float64 (21,) and counts int64 (20,)."""
     counts, edges = np.histogram(np.clip(confidence.astype(np.float64), 0, 1), _N_BINS, (0.0, 1.0))
     return edges, counts.astype(np.int64)
 
 
 def against_classes(clusters: np.ndarray, class_names: np.ndarray, n_clusters: int) -> AgainstClasses | None:
-    """Clusters matched to known classes, one to one, so that most images agree (Hungarian method).
-
-    For people to read: no cluster, image or setting is ever chosen by it.
+    """Matches clusters to known classes, one to one, by the Hungarian method. For display only.
 
     Args:
         clusters: int64 (N,), 0..C-1.
-        class_names: str (N,), "" where the class is unknown: such images do not count.
+        class_names: str (N,), "" for an unknown class; these images are left out.
 
     Returns:
-        None where no class is known.
+        None if no class is known.
     """
     names, codes = np.unique(class_names, return_inverse=True)
     if len(names) and names[0] == "":

@@ -1,48 +1,47 @@
-"""Curves and counts of scores: histograms, ROC, precision and recall, and maps of AUROC over settings."""
+"""Histograms, ROC and precision-recall curves of scores, metrics of all sets, AUROC over k and alpha."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from ..detection import metrics
 from ..evaluation.report import MeanMetrics, SetResult
-from ..evaluation.sets import mean_metrics, measure
+from ..evaluation.sets import COLUMN_OF_MODE, mean_metrics, measure
 from .rescoring import Rescorer, SetScores
 from .tables import Evidence, or_none
 
 Scale = Literal["log", "near", "linear"]
 MODES = ("both", "distance", "votes")
-# where the axis of "near" ends, in multiples of the threshold
+# end of the axis of the scale "near", in multiples of the threshold
 NEAR_THRESHOLDS = 4.0
 N_BINS = 80
 
 
 @dataclass(frozen=True, eq=False)
 class Histogram:
-    """How many scores lie in each bin, set by set."""
+    """Counts of scores by bin, for each set."""
 
-    edges: np.ndarray  # float64 (B+1,), rising. Scores outside count in the first or the last bin.
-    counts: dict[str, np.ndarray]  # by set, int64 (B,); each sums up to the size of its set
+    edges: np.ndarray  # float64 (B+1,), rising; scores outside count in the first or last bin
+    counts: dict[str, np.ndarray]  # by set, int64 (B,), with the sum N
     is_log: bool  # whether the bins are equally wide in log10 of the score
-    n_beyond: int  # how many scores lie above the last edge
+    n_beyond: int  # number of scores above the last edge
 
 
 def histogram(scores: Mapping[str, np.ndarray], threshold: float, scale: Scale = "log") -> Histogram:
-    """Bins over all sets together.
+    """Bins the scores of all sets on one axis.
 
     Args:
-        scores: By set, (N,) each, at least one score in all; from 0 up.
-        threshold: "near" shows what lies around it.
-        scale: "log" for log10 of the score, equal to "linear" where there is no score above 0; "linear" from
-            the lowest to the highest; "near" from the lowest to four thresholds, higher ones in the last bin.
+        scores: By set, (N,) each, from 0 up.
+        threshold: For the scale "near".
+        scale: "linear" spans all scores; "log" uses log10 of the score, or is "linear" if no score is above 0;
+            "near" ends at four times the threshold and counts higher scores in the last bin.
 
     Raises:
         ValueError: No scores.
     """
-    parts = [np.asarray(one, np.float64) for one in scores.values()]
-    values = np.concatenate(parts) if parts else np.zeros(0)
+    values = np.concatenate([np.zeros(0), *scores.values()])
     if not len(values):
         raise ValueError("no scores to draw a histogram of")
     low, high = float(values.min()), float(values.max())
@@ -57,28 +56,28 @@ def histogram(scores: Mapping[str, np.ndarray], threshold: float, scale: Scale =
     edges = (np.geomspace if is_log else np.linspace)(low, high, N_BINS + 1)
     edges[0], edges[-1] = low, high  # geomspace may miss its ends by a rounding
     counts = {
-        name: np.histogram(np.clip(np.asarray(one, np.float64), low, high), edges)[0].astype(np.int64)
+        name: np.histogram(np.clip(one.astype(np.float64), low, high), edges)[0].astype(np.int64)
         for name, one in scores.items()
     }
     return Histogram(edges, counts, is_log, int((values > high).sum()))
 
 
 def roc_curve(id_scores: np.ndarray, ood_scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The ROC curve with OOD the positive class, from (0, 0) to (1, 1); points on a straight line are left out.
+    """The ROC curve from (0, 0) to (1, 1), OOD positive, without the points inside straight lines.
 
-    Equal scores make one slanted step, so that the area by trapezoids is the AUROC.
+    Equal scores make one slanted step, so the area by trapezoids is the AUROC.
 
     Args:
         id_scores: (N,), higher is more OOD.
         ood_scores: (M,).
 
     Returns:
-        Share of ID flagged (P,) and share of OOD flagged (P,), both rising.
+        False and true positive rate, (P,) each, rising.
     """
     flagged_id, flagged_ood = _flagged(id_scores, ood_scores)
     x, y = np.concatenate([[0], flagged_id]), np.concatenate([[0], flagged_ood])
     dx, dy = np.diff(x), np.diff(y)
-    # whole numbers: exact
+    # exact, as these are whole numbers
     bends = dx[:-1] * dy[1:] != dy[:-1] * dx[1:]
     keep = np.concatenate([[True], bends, [True]])
     return x[keep] / x[-1], y[keep] / y[-1]
@@ -87,17 +86,17 @@ def roc_curve(id_scores: np.ndarray, ood_scores: np.ndarray) -> tuple[np.ndarray
 def precision_recall_curve(
     id_scores: np.ndarray, ood_scores: np.ndarray, positive: Literal["ood", "id"] = "ood"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Precision over recall, as a staircase that keeps each precision down to the next lower recall.
+    """The precision-recall curve as a staircase, whose area is the average precision.
 
-    The area under that staircase is the average precision. Points that add no positives are left out.
+    Points that add no positives are left out.
 
     Args:
         id_scores: (N,), higher is more OOD.
         ood_scores: (M,).
-        positive: "ood", found by high scores, or "id", found by low ones.
+        positive: "ood", detected by high scores, or "id", by low scores.
 
     Returns:
-        Recall (P,), falling from 1 to 0, and precision (P,); the last is that of the first step.
+        Recall (P,), falling from 1 to 0, and precision (P,), constant over the last step.
     """
     if positive == "ood":
         wrong, right = _flagged(id_scores, ood_scores)
@@ -111,63 +110,51 @@ def precision_recall_curve(
 
 
 def _flagged(id_scores: np.ndarray, ood_scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How many ID and OOD images score at least each of the distinct scores, from the highest down."""
+    """The numbers of ID and OOD images that score at least each distinct score, the highest first."""
     values = np.concatenate([np.asarray(id_scores, np.float64), np.asarray(ood_scores, np.float64)])
     distinct, ranks = np.unique(values, return_inverse=True)
-    n = len(id_scores)
-    sides = (ranks[:n], ranks[n:])
-    found = [np.cumsum(np.bincount(side, minlength=len(distinct))[::-1]) for side in sides]
-    return found[0], found[1]
+    sides = np.split(ranks, [len(id_scores)])
+    flagged_id, flagged_ood = (np.cumsum(np.bincount(side, minlength=len(distinct))[::-1]) for side in sides)
+    return flagged_id, flagged_ood
 
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """The metrics of one score of Eq. 6 on each OOD set."""
+    """The metrics of Eq. 6 on each OOD set."""
 
     results: dict[str, SetResult]  # by OOD set
-    means: dict[str, dict[str, MeanMetrics]]  # role -> mode -> means over its sets
-    from_report: bool  # whether the numbers are report.json's, else they were computed now
+    means: dict[str, dict[str, MeanMetrics]]  # role -> mode -> means over the role's sets
+    from_report: bool  # whether the numbers are those of report.json
     n_bootstrap: int  # resamples of the intervals
 
 
 def results_of(evidence: Evidence, scores: Mapping[str, SetScores], bootstrap: int) -> Results:
-    """Every metric of every OOD set against the held-out ID images, by each mode.
+    """Computes all metrics of each OOD set against the held-out ID images, by each mode.
 
-    Without outliers in the bank there is no mode "votes", as in report.json.
+    As in report.json, there is no mode "votes" without outliers in the bank.
 
     Args:
-        scores: Eq. 6 of every set, under any settings.
+        scores: By set, for any settings of Eq. 6.
         bootstrap: Resamples of the AUROC intervals, 0 for none.
 
     Raises:
         MissingPart: No scores or no held-out ID images.
     """
     id_name = evidence.id_set.name
-    columns = {"distance": "distance", "votes": "votes", "both": "total"}
-    if not _has_outliers(evidence, scores):
-        del columns["votes"]
-    results = {
-        name: SetResult(
-            role=one.role,  # type: ignore[arg-type]
-            split=_split(one.ids),
-            n=len(one),
-            modes={
-                mode: measure(
-                    np.asarray(getattr(scores[id_name], column), np.float64),
-                    np.asarray(getattr(scores[name], column), np.float64),
-                    bootstrap,
-                    seed=0,
-                )
-                for mode, column in columns.items()
-            },
-        )
-        for name, one in evidence.ood_sets.items()
-    }
+    modes = [mode for mode in COLUMN_OF_MODE if mode != "votes" or _has_outliers(evidence, scores)]
+    results = {}
+    for name, one in evidence.ood_sets.items():
+        found = {}
+        for mode in modes:
+            id_scores, ood_scores = (getattr(scores[s], COLUMN_OF_MODE[mode]) for s in (id_name, name))
+            found[mode] = measure(id_scores, ood_scores, bootstrap, seed=0)
+        role: Any = one.role
+        results[name] = SetResult(role=role, split=_split(one.ids), n=len(one), modes=found)
     return Results(results, mean_metrics(results), False, bootstrap)
 
 
 def reported(evidence: Evidence) -> Results:
-    """The same from report.json, by the bundle's own settings. Raises MissingPart: there is none."""
+    """Reads the metrics from report.json, for the bundle's own settings. Raises MissingPart: no report."""
     report = evidence.report
     return Results(dict(report.results), dict(report.means), True, report.bootstrap.n)
 
@@ -175,10 +162,10 @@ def reported(evidence: Evidence) -> Results:
 def k_alpha_map(
     rescorer: Rescorer, id_name: str, sets: Iterable[str], ks: Sequence[int], alphas: Sequence[float]
 ) -> np.ndarray:
-    """AUROC of Eq. 6 over k and alpha, the mean over some sets.
+    """Computes the mean AUROC of some OOD sets for each k and alpha of Eq. 6.
 
     Args:
-        sets: OOD sets, at least one.
+        sets: Names of OOD sets, at least one.
         ks: Each 1..`rescorer.max_k`.
         alphas: From 0 up.
 
@@ -190,7 +177,7 @@ def k_alpha_map(
         raise ValueError("no set to measure on")
     found = np.empty((len(alphas), len(ks)))
     for j, k in enumerate(ks):
-        # one search of the k nearest serves every alpha
+        # distance and votes do not depend on alpha
         parts = {name: rescorer.neighbourhoods[name].scores(k, 0.0) for name in (id_name, *names)}
         for i, alpha in enumerate(alphas):
             total = {name: one.distance + alpha * one.votes for name, one in parts.items()}
@@ -204,6 +191,6 @@ def _has_outliers(evidence: Evidence, scores: Mapping[str, SetScores]) -> bool:
 
 
 def _split(ids: np.ndarray) -> str:
-    """What ids of a set say about its split, "" where they say nothing."""
+    """The split named in the ids of a set, "" if there is none."""
     parts = str(ids[0]).split("/") if len(ids) else []
     return parts[1] if len(parts) > 2 else ""

@@ -6,20 +6,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..bundle import Banks
-from ..detection.knn import NeighbourSearch, unit_length
-from .tables import Evidence, MissingPart
+from ..detection.knn import NeighbourSearch
+from ..nn.batches import slices
+from .tables import Evidence, MissingPart, scaled
 
 QUERIES_AT_ONCE = 1024
 
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """Pairs of pictures, the nearest first."""
+    """Pairs of images, the nearest first."""
 
     ids: np.ndarray  # str (M,), the OOD image or outlier
     others: np.ndarray  # str (M,), the training image nearest to it
     distances: np.ndarray  # float64 (M,), Euclidean, of their features
-    is_source: np.ndarray  # bool (M,), whether the training image is what the outlier was made of
+    is_source: np.ndarray  # bool (M,), whether the outlier was made from that training image
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -28,7 +29,7 @@ class Pairs:
 def ood_pairs(
     evidence: Evidence, name: str, normalize: bool, on_progress: Callable[[float], None] | None = None
 ) -> Pairs:
-    """Each image of a set with its nearest training image, not itself. Raises MissingPart: no features."""
+    """Pairs each image of a set with the nearest other training image. Raises MissingPart: no features."""
     one, banks = evidence.sets[name], evidence.banks
     if one.features is None:
         raise MissingPart(f"this bundle has no features of {name}: its neighbours are not known")
@@ -38,37 +39,31 @@ def ood_pairs(
 def outlier_pairs(
     evidence: Evidence, normalize: bool, on_progress: Callable[[float], None] | None = None
 ) -> Pairs:
-    """Each outlier with its nearest training image. Raises MissingPart: no banks, sources or outliers."""
+    """Pairs each outlier with its nearest training image. Raises MissingPart: no banks, sources or outliers."""
     banks, sources = _outliers(evidence)
     return _nearest(banks.outlier_features, banks.outlier_ids, banks, None, normalize, sources, on_progress)
 
 
 def source_pairs(evidence: Evidence, normalize: bool) -> Pairs:
-    """Each outlier with the training image it was made of, if in the ID bank; raises as `outlier_pairs`."""
+    """Pairs each outlier with its source image, if that is in the ID bank. Raises as `outlier_pairs`."""
     banks, sources = _outliers(evidence)
     row_of = {one: row for row, one in enumerate(banks.id_ids.tolist())}
     rows = np.array([row_of.get(one, -1) for one in sources.tolist()])
     there = np.flatnonzero(rows >= 0)
     if not len(there):
         raise MissingPart("no source of an outlier is in the ID bank: how far they moved is not known")
-    a = _ready(banks.outlier_features[there], normalize).astype(np.float64)
-    b = _ready(banks.id_features[rows[there]], normalize).astype(np.float64)
+    a = scaled(banks.outlier_features[there], normalize).astype(np.float64)
+    b = scaled(banks.id_features[rows[there]], normalize).astype(np.float64)
     distances = np.sqrt(((a - b) ** 2).sum(1))
     return _sorted(banks.outlier_ids[there], sources[there], distances, np.ones(len(there), bool))
 
 
 def _outliers(evidence: Evidence) -> tuple[Banks, np.ndarray]:
-    """The banks, and the source of each outlier; MissingPart where there is no outlier."""
+    """The banks, and the source of each outlier. Raises MissingPart: there are none."""
     banks, sources = evidence.banks, evidence.outliers.source_ids
     if not len(banks.outlier_features):
         raise MissingPart("this bundle has no outliers in its bank")
     return banks, sources
-
-
-def _ready(features: np.ndarray, normalize: bool) -> np.ndarray:
-    """float32 (N,D), of unit length where that is asked for, as Eq. 6 takes them."""
-    rows = np.asarray(features, np.float32)
-    return unit_length(rows) if normalize else rows
 
 
 def _nearest(
@@ -80,15 +75,12 @@ def _nearest(
     sources: np.ndarray | None,
     on_progress: Callable[[float], None] | None,
 ) -> Pairs:
-    search = NeighbourSearch(_ready(banks.id_features, normalize), banks.id_ids)
-    queries = _ready(queries, normalize)
+    search = NeighbourSearch(scaled(banks.id_features, normalize), banks.id_ids)
+    queries = scaled(queries, normalize)
     distances, rows = np.empty(len(queries)), np.empty(len(queries), np.int64)
-    for first in range(0, len(queries), QUERIES_AT_ONCE):
-        some = slice(first, first + QUERIES_AT_ONCE)
+    for some in slices(len(queries), QUERIES_AT_ONCE, on_progress):
         d, i = search.search(queries[some], 1, None if own is None else own[some], fill=True)
         distances[some], rows[some] = d[:, 0], i[:, 0]
-        if on_progress is not None:
-            on_progress(min(1.0, (first + QUERIES_AT_ONCE) / len(queries)))
     there = rows >= 0
     others = banks.id_ids[rows[there]]
     is_source = np.zeros(int(there.sum()), bool) if sources is None else others == sources[there]

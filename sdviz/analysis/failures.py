@@ -1,4 +1,4 @@
-"""Images on the wrong side of a threshold: OOD that was let through, ID that was flagged."""
+"""Finds missed OOD images and false alarms, and groups them by class or cluster."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ import numpy as np
 
 from ..detection.score import SDScore
 from .rescoring import SetScores
-from .tables import Evidence, MissingPart, ScoredSet
+from .tables import Evidence, ScoredSet, or_none
 
 UNKNOWN = -1
 
 
 @dataclass(frozen=True, eq=False)
 class Failures:
-    """Images called wrongly, worst first; of two that are equally wrong the earlier set and row."""
+    """Misjudged images, the largest margin first; ties are in the order of sets and rows."""
 
-    sets: np.ndarray  # str (M,), the set of each
-    rows: np.ndarray  # int64 (M,), its row there
+    sets: np.ndarray  # str (M,), names
+    rows: np.ndarray  # int64 (M,), in the set
     ids: np.ndarray  # str (M,)
     scores: np.ndarray  # float64 (M,)
-    margins: np.ndarray  # float64 (M,), how far the score lies on the wrong side of the threshold, from 0 up
+    margins: np.ndarray  # float64 (M,), |score - threshold|
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def only(self, keep: np.ndarray) -> Failures:
-        """Those that `keep`, bool (M,), picks, in the same order."""
+        """Selects rows by `keep`, bool (M,)."""
         return Failures(self.sets[keep], self.rows[keep], self.ids[keep], self.scores[keep], self.margins[keep])
 
 
 @dataclass(frozen=True, eq=False)
 class Rate:
-    """Number and share of wrongly judged images in one group."""
+    """Number and share of misjudged images in one group."""
 
     set: str
-    name: str  # of the class or cluster
+    name: str  # class or cluster
     wrong: int
     n: int
 
@@ -49,10 +49,7 @@ class Rate:
 
     @property
     def at_least(self) -> float:
-        """The lower end of Wilson's 95 % interval of `percent`, 0..100: few images leave it low.
-
-        Wilson 1927, Probable inference, the law of succession, and statistical inference.
-        """
+        """The lower end of the 95 % score interval of `percent` (Wilson 1927), 0..100."""
         p, z2 = self.wrong / self.n, 1.959964**2
         middle = p + z2 / (2 * self.n)
         half = math.sqrt(z2 * (p * (1 - p) / self.n + z2 / (4 * self.n**2)))
@@ -60,7 +57,7 @@ class Rate:
 
 
 def is_wrong(one: ScoredSet, total: np.ndarray, threshold: float) -> np.ndarray:
-    """Which images are called wrongly, bool (N,): above the threshold is called OOD, at it is not."""
+    """Which images are misjudged, bool (N,). A score above the threshold means OOD."""
     flagged = total > threshold
     return flagged if one.role == "id" else ~flagged
 
@@ -68,12 +65,12 @@ def is_wrong(one: ScoredSet, total: np.ndarray, threshold: float) -> np.ndarray:
 def find_failures(
     sets: Mapping[str, ScoredSet], scores: Mapping[str, SetScores], threshold: float, false_alarms: bool
 ) -> Failures:
-    """The failures of one kind.
+    """Finds the misjudged images of all sets.
 
     Args:
-        scores: Eq. 6 of each, under the settings in use.
-        threshold: A score above it is called OOD.
-        false_alarms: ID images that are flagged; else OOD images that are let through.
+        scores: By set, for the settings in use.
+        threshold: A score above it means OOD.
+        false_alarms: Finds flagged ID images if True, else missed OOD images.
     """
     parts = []
     for name, one in sets.items():
@@ -81,19 +78,15 @@ def find_failures(
             total = scores[name].total
             rows = np.flatnonzero(is_wrong(one, total, threshold))
             parts.append((np.full(len(rows), name), rows, one.ids[rows], total[rows]))
-    if not parts:
-        nothing = np.array([])
-        return Failures(
-            nothing.astype(str), nothing.astype(np.int64), nothing.astype(str), nothing, nothing.copy()
-        )
-    names, rows, ids, totals = (np.concatenate([part[i] for part in parts]) for i in range(4))
+    nothing = np.array([], str), np.array([], np.int64), np.array([], str), np.array([])
+    names, rows, ids, totals = (np.concatenate(column) for column in zip(nothing, *parts, strict=True))
     margins = np.abs(totals - threshold)
     worst = np.argsort(-margins, kind="stable")
     return Failures(names[worst], rows[worst], ids[worst], totals[worst], margins[worst])
 
 
 def rates(name: str, groups: np.ndarray, wrong: np.ndarray) -> list[Rate]:
-    """How often each of `groups`, str (N,), is called wrongly, bool (N,); the worst `Rate.at_least` first."""
+    """Rates of `wrong`, bool (N,), by `groups`, str (N,); the highest `Rate.at_least` first."""
     found = [
         Rate(name, str(group), int(wrong[groups == group].sum()), int((groups == group).sum()))
         for group in np.unique(groups)
@@ -102,26 +95,20 @@ def rates(name: str, groups: np.ndarray, wrong: np.ndarray) -> list[Rate]:
 
 
 def recall_of(id_scores: np.ndarray, threshold: float) -> float:
-    """The share of ID scores, float64 (N,) ascending, that are at most the threshold, 0..100."""
+    """The share of ID scores, float64 (N,) ascending, that are not above the threshold, in %."""
     return 100 * float(np.searchsorted(id_scores, threshold, side="right")) / len(id_scores)
 
 
 def predicted_clusters(evidence: Evidence, one: ScoredSet) -> np.ndarray:
-    """The cluster that the detector takes each image of a set for, right or wrong.
-
-    The largest output of the head g_in; in a bundle without heads the cluster of the nearest ID image.
+    """Predicts the cluster of each image: the largest output of g_in, else the cluster of the nearest ID image.
 
     Returns:
-        int64 (N,), `UNKNOWN` where the bundle has neither.
+        int64 (N,), `UNKNOWN` if the bundle keeps neither logits nor features.
     """
     if "g_in" in one.heads:
         return np.asarray(one.heads["g_in"].argmax(1)).astype(np.int64)
-    own = evidence.bundle.manifest.score
-    if one.features is None or own is None:
-        return np.full(len(one), UNKNOWN, np.int64)
-    try:
-        banks = evidence.banks
-    except MissingPart:
+    own, banks = evidence.bundle.manifest.score, or_none(lambda: evidence.banks)
+    if one.features is None or own is None or banks is None:
         return np.full(len(one), UNKNOWN, np.int64)
     near = SDScore(1, 0.0, own.normalize).fit(banks.id_features, id_ids=banks.id_ids)
     return np.asarray(banks.id_labels[near.search(one.features, one.ids).id_indices[:, 0]])

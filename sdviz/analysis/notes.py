@@ -1,4 +1,4 @@
-"""People's verdicts and notes on images, kept in an SQLite file in the runs' folder."""
+"""Verdicts and notes of users on images, kept in an SQLite file in the runs' folder."""
 
 import os
 import sqlite3
@@ -27,43 +27,42 @@ CREATE TABLE IF NOT EXISTS notes (
 
 
 class NotesError(ValueError):
-    """Notes that cannot be read or written; the message says why, in one line."""
+    """Notes cannot be read or written; the message is one line."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What the page showed of an image when its note was written."""
+    """What the page showed for an image when its note was written."""
 
     set: str = ""  # the scored set, "outliers", or "" for another image
-    label: str = ""  # the image's own class, "" where it is unknown
-    score: float | None = None  # Eq. 6, None for an image without a score
-    threshold: float | None = None  # above it an image is called OOD; None where there is none
+    label: str = ""  # known class, "" for none
+    score: float | None = None  # Eq. 6
+    threshold: float | None = None  # a score above it means OOD
     settings: str = ""  # k, alpha and normalisation, as text
 
 
 @dataclass(frozen=True)
 class Note:
-    """What is kept about one image."""
+    """Verdict and note on one image."""
 
     id: str
     verdict: str  # one of `VERDICTS`, "" for none
     text: str
-    time: str  # when it was last changed, ISO 8601 in UTC
-    seen: Seen  # what the page showed then
+    time: str  # of the last change, ISO 8601 in UTC
+    seen: Seen  # at that time
 
 
 class NoteBook:
-    """The notes in one file. Every call opens it anew: safe from several threads and several people.
+    """The notes in one file, for several threads and processes: every call opens the file anew.
 
-    A verdict and a note are written apart, so that one person's verdict leaves another's note alone.
+    Verdict and note are written separately, so that two users do not overwrite each other.
     """
 
     def __init__(self, file: Path) -> None:
-        """Nothing is opened or made yet. `file`: `notes.sqlite` in the runs' folder."""
         self.file = file
 
     def read(self, bundle_hash: str) -> dict[str, Note]:
-        """Every note on a bundle's images by id, the oldest first. Raises NotesError: an unreadable file."""
+        """Reads the notes on a bundle's images by id, the oldest first. Raises NotesError: unreadable file."""
         if not self.file.is_file():
             return {}
         query = (
@@ -77,24 +76,24 @@ class NoteBook:
         return {row[0]: Note(row[0], row[1], row[2], row[3], Seen(*row[4:])) for row in rows}
 
     def set_verdict(self, bundle_hash: str, one: str, verdict: str, seen: Seen) -> None:
-        """Keeps one of `VERDICTS`, "" for none. Raises NotesError: not writable; ValueError: no verdict."""
+        """Saves a verdict, "" to remove it. Raises ValueError: not in `VERDICTS`; NotesError: not writable."""
         if verdict and verdict not in VERDICTS:
             raise ValueError(f"verdict {verdict!r} is none of {', '.join(VERDICTS)}")
         self._write(bundle_hash, one, "verdict", verdict, seen)
 
     def set_text(self, bundle_hash: str, one: str, text: str, seen: Seen) -> None:
-        """Keeps a note, "" for none, at most `MAX_LENGTH` characters. Raises NotesError: not writable."""
+        """Saves up to `MAX_LENGTH` characters of a note, "" to remove it. Raises NotesError: not writable."""
         self._write(bundle_hash, one, "note", text.strip()[:MAX_LENGTH], seen)
 
     def why_not(self) -> str:
-        """Why nothing can be written, "" where it seems to; makes no file by asking."""
+        """Checks, without creating the file, whether notes can be written: "" or the reason why not."""
         if self.file.exists():
             try:
                 with closing(sqlite3.connect(self.file, timeout=0)) as db:
                     db.execute("BEGIN IMMEDIATE")
                     db.rollback()
             except sqlite3.OperationalError as error:
-                # somebody else writes just now
+                # another process is writing
                 return "" if "locked" in str(error) else f"{self.file} cannot be written: {error}"
             except sqlite3.Error as error:
                 return f"{self.file} cannot be written: {error}"
@@ -144,23 +143,23 @@ class NoteBook:
             with closing(sqlite3.connect(address, timeout=_BUSY_SEC, uri=True)) as db:
                 return db.execute(query, (bundle_hash,)).fetchall()
         except sqlite3.OperationalError as error:
-            if "no such table" in str(error):  # made this very moment
+            if "no such table" in str(error):  # the file is just being created
                 return []
-            # in a read-only folder WAL cannot make its files, and nobody else can write either
+            # WAL cannot create its files in a read-only folder, which nobody else can write to either
             with closing(sqlite3.connect(address + "&immutable=1", uri=True)) as db:
                 return db.execute(query, (bundle_hash,)).fetchall()
 
 
 def tallies(notes: Sequence[Note]) -> dict[str, int]:
-    """How many images have each verdict, and how many only a note."""
+    """Counts the images with each verdict, and those with a note only."""
     counts = {verdict: sum(note.verdict == verdict for note in notes) for verdict in VERDICTS}
     return counts | {NO_VERDICT: sum(not note.verdict for note in notes)}
 
 
 def notes_csv(notes: Sequence[Note], provenance: Mapping[str, str]) -> str:
-    """Every note in one table, `COLUMNS`, below lines that begin with #: where they come from, and tallies.
+    """Writes notes as CSV with `COLUMNS`; provenance and tallies stand above, in lines that begin with #.
 
-    A cell that a spreadsheet would take for a formula gets an apostrophe in front.
+    A cell that a spreadsheet would read as a formula gets an apostrophe in front.
     """
     lines = dict(provenance) | {f"tally, {verdict}": str(count) for verdict, count in tallies(notes).items()}
     rows = []

@@ -1,4 +1,4 @@
-"""The paper's four tables as a page of Markdown: what runs measured, next to the paper's own figures."""
+"""Writes the paper's four tables as a page of Markdown, with the results of runs."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -8,33 +8,33 @@ import numpy as np
 
 from ..evaluation.report import Measured, ModeMetrics, Report
 from ..evaluation.tables import CONTROL_NAMES, FRECHET_NAMES, METRIC_NAMES, MODE_NAMES
-from ..evaluation.writing import markdown_table, spread_text
+from ..evaluation.writing import Rows, markdown_table, spread_text
 from .paper_tables import PAPER_DATASET, SD_TEST, WHOLE, PaperTable, paper_tables
 from .records import NO_MATTER, RECIPE, BundleRecord, differing_keys
 
 OURS = "**SD outliers**"
 # S and w of the paper's Table 1
 _USUAL = (100, 2.0)
-# by set
+# metrics by set
 Metrics = dict[str, ModeMetrics]
 
 
 class PaperPageError(ValueError):
-    """Runs that no page can be made of; the message is one line."""
+    """No page can be made of these runs; the message is one line."""
 
 
 def paper_page(records: Sequence[BundleRecord], command: str) -> str:
-    """Tables 1 to 4 over runs that differ in networks, labels, S, w and seeds.
+    """Writes Tables 1 to 4 over runs that differ in networks, labels, S, w and seeds.
 
-    A cell is the mean over seeds and its standard deviation (n - 1), and in brackets the 95 % bootstrap
-    interval over images, averaged over the seeds where there are several. What was not measured is empty.
+    A cell has the mean over seeds ± standard deviation (n - 1) and, in brackets, the 95 % bootstrap interval
+    over images, averaged over the seeds. Cells without results are empty.
 
     Args:
         records: Of measured bundles, all trained on the same set.
-        command: What makes this text again; it stands on top.
+        command: The command that makes this text; it stands on top.
 
     Raises:
-        PaperPageError: No such bundles, or the same run twice.
+        PaperPageError: No runs, runs without a report, of different sets, or the same run twice.
     """
     if not records:
         raise PaperPageError("no runs to make a page of")
@@ -47,14 +47,14 @@ def paper_page(records: Sequence[BundleRecord], command: str) -> str:
                 f" {records[0].manifest.dataset}"
             )
     if len({one.hash for one in records}) < len(records):
-        raise PaperPageError("a bundle stands there twice")
+        raise PaperPageError("a bundle is given twice")
     systems = _systems(records)
     parts = [
         f"Made by `{command}`.",
         f"ID is {records[0].manifest.dataset}. AUROC in %, OOD positive. A cell is the mean over seeds of"
         " outliers and detector ± standard deviation (n - 1), and in brackets the 95 % bootstrap interval over"
-        " images (averaged over the seeds). A cell of what was not measured is empty. Sets stand under their"
-        " own names; a set that the paper has not stands for none of the paper's.",
+        " images (averaged over the seeds). Cells without a measurement are empty. Sets have their own names;"
+        " sets that the paper does not use are not shown as the paper's.",
         "## The runs",
         markdown_table(*_run_rows(systems)),
         "## Table 1: method by method",
@@ -79,28 +79,28 @@ def paper_page(records: Sequence[BundleRecord], command: str) -> str:
 
 @dataclass(frozen=True)
 class _System:
-    """Runs of one kind: the same networks and labels; they differ in S, w and seeds."""
+    """Runs with the same networks and labels, which differ in S, w and seeds."""
 
     name: str
     records: list[BundleRecord]
 
     def at(self, recipe: tuple[int, float]) -> list[Report]:
-        """The reports of runs with that S and w."""
+        """The reports of runs with these S and w."""
         return [one.report for one in self.records if one.recipe == recipe and one.report is not None]
 
     @property
     def recipes(self) -> list[tuple[int, float]]:
-        """S and w of every run, each once, rising."""
+        """The distinct S and w of the runs, rising."""
         return sorted({one.recipe for one in self.records if one.recipe is not None})
 
     @property
     def main_recipe(self) -> tuple[int, float] | None:
-        """S and w of the runs in Table 1: 100 and 2 if measured, else those of most runs."""
+        """S and w for Table 1: the paper's if measured, else those of most runs."""
         return _USUAL if self.at(_USUAL) else max(self.recipes, key=lambda one: len(self.at(one)), default=None)
 
 
 def _systems(records: Iterable[BundleRecord]) -> list[_System]:
-    """Groups runs that differ only in S, w and seeds; other differences are part of the name."""
+    """Groups runs that differ only in S, w and seeds; names state the other differences."""
     by_name: dict[str, dict[str, list[BundleRecord]]] = {}
     for one in records:
         by_name.setdefault(system_name(one), {}).setdefault(one.family, []).append(one)
@@ -119,10 +119,9 @@ def _systems(records: Iterable[BundleRecord]) -> list[_System]:
 
 
 def system_name(record: BundleRecord) -> str:
-    """What the detector of a bundle starts from and where its labels come from, in a few words."""
-    config: dict[str, Any] = record.manifest.config or {}
-    own = (config.get("detector") or {}).get("backbone")
-    e: dict[str, Any] = own or config.get("encoder") or {}
+    """Describes the network that a bundle's detector starts from, and its labels."""
+    setting = record.manifest.setting
+    e: dict[str, Any] = setting("detector", "backbone") or setting("encoder") or {}
     if e.get("simclr"):
         how = f"SimCLR on {record.manifest.dataset}"
     elif e.get("weights"):
@@ -137,8 +136,6 @@ def system_name(record: BundleRecord) -> str:
 
 
 # --- tables -----------------------------------------------------------------------------------------------
-
-Rows = tuple[list[str], list[list[str]]]
 
 
 def _run_rows(systems: Sequence[_System]) -> Rows:
@@ -160,20 +157,12 @@ def _run_rows(systems: Sequence[_System]) -> Rows:
                     f"{report.score.k}, {report.score.alpha:g}",
                 ]
             )
-    head = [
-        "run",
-        "detector starts from",
-        "S, w",
-        "seeds",
-        "bank: ID / outliers",
-        "cluster accuracy, %",
-        "k, alpha",
-    ]
-    return head, rows
+    head = ["run", "detector starts from", "S, w", "seeds", "bank: ID / outliers", "cluster accuracy, %"]
+    return [*head, "k, alpha"], rows
 
 
 def _methods(reports: Sequence[Report], with_controls: bool) -> list[tuple[str, list[Metrics]]]:
-    """Our score, the controls and the other methods: a title, and by set what each run that has it measured."""
+    """Lists our score, the controls and the other methods: each title, with the metrics of each run."""
     found = [
         (f"{OURS}, distance + votes", [_of_mode(r, "both") for r in reports]),
         ("the same, distance alone", [_of_mode(r, "distance") for r in reports]),
@@ -229,7 +218,7 @@ def _table_2(systems: Sequence[_System]) -> list[str]:
             for w in all_w
         ]
         parts += [f"### {system.name}", markdown_table(["w", "set", *(f"S = {s}" for s in all_s)], rows)]
-    return parts or ["Not measured: it takes runs that differ in S or w."]
+    return parts or ["Not measured: this needs runs that differ in S or w."]
 
 
 def _table_3(systems: Sequence[_System]) -> list[str]:
@@ -256,9 +245,8 @@ def _table_3(systems: Sequence[_System]) -> list[str]:
         parts += [f"### {system.name}", markdown_table(head, rows)]
     if parts:
         parts.append(
-            "A Frechet distance of outliers to the images that they were made of is small by construction (at"
-            " S = 0 it is 0): the rows below it are what it must be read against. FD is of the named encoder's"
-            " features, not FID."
+            "The Frechet distance of outliers to their source images is small by construction (0 at S = 0):"
+            " compare it with the rows below it. FD uses the features of the named encoder; it is not FID."
         )
     return parts or ["Not measured."]
 
@@ -301,15 +289,15 @@ def _controls(systems: Sequence[_System]) -> list[str]:
         return ["Not measured."]
     return [
         "Our AUROC minus the control's on the same images, points, with the paired 95 % bootstrap interval:"
-        " where it holds 0, these images do not tell the two apart.",
+        " if it contains 0, the two do not differ on these images.",
         markdown_table(["networks", "run", "set", "control", "difference"], rows),
     ]
 
 
 def _compared_with_the_paper(systems: Sequence[_System]) -> list[str]:
     parts = [
-        "The paper's networks are far larger, and its CIFAR-100 has 10,000 images; where ours is a part of"
-        " them, the cell says so. Each row of ours is of one kind of network."
+        "The paper's networks are far larger, and its CIFAR-100 has 10,000 images; a cell says if ours has"
+        " fewer. Each of our rows is one kind of network."
     ]
     for system in systems:
         for table in paper_tables(system.records):
@@ -367,7 +355,7 @@ def _all_reports(system: _System, recipes: Sequence[tuple[int, float]]) -> list[
 
 
 def _sets(reports: Sequence[Report], roles: Sequence[str]) -> list[tuple[str, str]]:
-    """Every set of those roles that a report has, with its role; in the roles' order."""
+    """The sets of these roles in the reports, as (name, role), in the order of the roles."""
     found = {name: one.role for r in reports for name, one in r.results.items()}
     return [(name, role) for role in roles for name, own in found.items() if own == role]
 
@@ -380,7 +368,7 @@ def _n_images(reports: Sequence[Report], name: str) -> str:
 
 
 def _cell(of_run: Sequence[Metrics], name: str, key: str = "auroc") -> str:
-    """One measure on one set over the runs that have it, in %."""
+    """One metric on one set, in %, over the runs that have it."""
     found = [metrics[name] for metrics in of_run if name in metrics]
     text = spread_text([100 * getattr(one, key) for one in found], 1)
     intervals = [one.auroc_interval for one in found if one.auroc_interval is not None]

@@ -1,9 +1,8 @@
-"""The tables of the paper, and which of their cells this machine's bundles have measured themselves.
+"""The paper's tables, with the figures that bundles on this machine measured for the same cells.
 
-Yoon et al., "Diffusion-based Semantic-Discrepant Outlier Generation for Out-of-Distribution Detection". One of
-the paper's rows gets a figure of ours only from bundles trained on `cifar10` with the recipe and the network of
-that row, measured on exactly the set of the column. Other networks get rows of their own; other sets are listed
-apart, under their own names.
+Yoon et al., "Diffusion-based Semantic-Discrepant Outlier Generation for Out-of-Distribution Detection". Our
+figure enters a row of the paper only if the bundle was trained on `cifar10` with the row's recipe and network,
+and measured on the column's set. Other networks get rows of their own; other sets are listed by `other_sets`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,16 +12,15 @@ from typing import Any
 import numpy as np
 
 from ..baselines import BASELINES
-from ..evaluation.report import BaselineResult, ModeMetrics, Report
+from ..evaluation.report import ModeMetrics, Report
 from .records import BundleRecord
 
 PAPER_DATASET = "cifar10"
-# the paper's columns, and the name of the same images in a report; the paper's LSUN mixes two variants, so no
-# set here is the same
+# the paper's columns, and the names of the same images in a report; the paper's LSUN is a mix of two sets
 REPORT_NAMES = {"CIFAR-100": "cifar100", "SVHN": "svhn"}
 WHOLE = {"cifar100": 10_000, "svhn": 26_032}
 SD_TEST = "sd-outliers"
-# the paper's name of a pre-trained network, and how our name of that network begins
+# the paper's names of pre-trained networks, and the beginnings of ours
 _PAPER_NETWORKS = {
     "ViT-B/16": "timm:vit_base_patch16_224",
     "ResNet-18": "timm:resnet18",
@@ -61,25 +59,24 @@ _TABLE_2 = {
 }
 _DISTANCE_ONLY = (97.2, 97.5, 97.7, 97.6, 97.3)
 _FID = (4.45, 5.95, 6.88, 7.85, 7.59)
-# S and w of Table 4: of the outliers that the detector is trained with, and of those of the test set
+# S and w of the outliers in Table 4: for training and for the test set
 _TRAINED_4, _TESTED_4 = (100, 1.8), (150, 4.0)
 _TABLE_4 = {"Multi-class AD": 74.3, "Fake-it": 81.4, "SD outliers (the paper)": 98.2}
 
-# a row, a column, and what was measured for that cell
+# row, column and our figure
 _Cell = tuple[str, str, "Ours | None"]
 
 
 @dataclass(frozen=True)
 class Ours:
-    """A figure that was measured here."""
+    """A figure measured by bundles on this machine."""
 
     mean: float  # over the bundles, in the unit of its table
     sd: float | None  # standard deviation over the bundles (n - 1); None with one
-    # the one bundle's 95 % bootstrap interval over images; None with several, or without one
-    interval: tuple[float, float] | None
+    interval: tuple[float, float] | None  # 95 % bootstrap interval over images, with one bundle only
     n_bundles: int
-    n_images: int = 0  # images of the OOD set, 0 where the figure is of no such set
-    whole: int = 0  # how many that set has in all, 0 where unknown: fewer were measured on a part of it
+    n_images: int = 0  # images of the OOD set that were measured, 0 for a figure without such a set
+    whole: int = 0  # images in the whole set, 0 for unknown
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,27 +84,26 @@ class PaperTable:
     """One table."""
 
     number: int  # 1 to 4
-    title: str  # what it shows, with its unit
+    title: str  # with the unit
     rows: tuple[str, ...]
     columns: tuple[str, ...]
-    paper: dict[tuple[str, str], float]  # (row, column) -> the paper's figure; what it leaves empty is absent
-    ours: dict[tuple[str, str], Ours]  # (row, column) -> what was measured here; absent where it was not
-    notes: tuple[str, ...] = ()  # sentences on cells of ours that stay empty
+    paper: dict[tuple[str, str], float]  # (row, column) -> the paper's figure
+    ours: dict[tuple[str, str], Ours]  # (row, column) -> our figure
+    notes: tuple[str, ...] = ()  # sentences on empty cells of ours
 
 
 def paper_tables(records: Iterable[BundleRecord] = ()) -> tuple[PaperTable, ...]:
-    """Tables 1 to 4, AUROC in % and FID, of one `BundleRecord.family` of measured `cifar10` bundles."""
+    """Tables 1 to 4 (AUROC in %, FID) with figures of the `cifar10` bundles among records of one family."""
     fit = _candidates(records)
     return _table_1(fit), _table_2(fit), _table_3(fit), _table_4(fit)
 
 
 def other_sets(records: Iterable[BundleRecord]) -> dict[str, dict[tuple[int, float], Ours]]:
-    """What `cifar10` bundles measured on sets that no table of the paper has: AUROC, %.
+    """AUROC (%) of `cifar10` bundles on sets that are in no table of the paper.
 
     Returns:
-        By the sets' own names, then by the S and w that a detector was trained with, rising: runs of another
-        recipe are no other seed. The name of a validation set ends in "(validation)"; SD outliers of held-out
-        images are a set for each S and w that they were made with.
+        By the set's name, then by S and w of the outliers in training, rising. Names of validation sets end in
+        "(validation)". SD outliers of held-out images are one set for each S and w they were made with.
     """
     found: dict[str, dict[tuple[int, float], Ours]] = {}
     fit = _candidates(records)
@@ -151,12 +147,11 @@ def _with_labels(records: Sequence[BundleRecord], source: str) -> list[BundleRec
 
 
 def _labels(record: BundleRecord) -> str:
-    labels = (record.manifest.config or {}).get("labels")
-    return str(labels.get("source", "")) if isinstance(labels, dict) else ""
+    return str(record.manifest.setting("labels", "source") or "")
 
 
 def _by_sd_test(records: Sequence[BundleRecord]) -> dict[str, list[BundleRecord]]:
-    """Those measured on the same SD outliers of held-out images, by a name with S and w where these differ."""
+    """Groups bundles by the SD outliers they were measured on; the names give S and w if these differ."""
     by: dict[tuple[int, float] | None, list[BundleRecord]] = {}
     for one in records:
         by.setdefault(_sd_test(one), []).append(one)
@@ -168,21 +163,21 @@ def _by_sd_test(records: Sequence[BundleRecord]) -> dict[str, list[BundleRecord]
 
 
 def _sd_test(record: BundleRecord) -> tuple[int, float] | None:
-    """S and w of the SD outliers of held-out images that a bundle was measured on."""
-    found = ((record.manifest.config or {}).get("evaluation") or {}).get("sd_test")
+    """S and w of the SD outliers that a bundle was measured on."""
+    found = record.manifest.setting("evaluation", "sd_test")
     return (found["start_timestep"], found["guidance_scale"]) if found else None
 
 
 def _is_of_table_4(record: BundleRecord) -> bool:
-    """Whether it was measured on SD outliers as the paper's: of clusters by SCAN, by its S and w."""
+    """Whether a bundle was measured on SD outliers like the paper's: SCAN clusters, the same S and w."""
     return _labels(record) == "scan" and _sd_test(record) == _TESTED_4
 
 
 def _network(record: BundleRecord, network: str = "backbone") -> str:
-    """What the detector, or the encoder, was before training: the paper's name for it, else our own."""
-    config: dict[str, Any] = record.manifest.config or {}
-    backbone = (config.get("detector") or {}).get("backbone")
-    made: dict[str, Any] = (backbone if network == "backbone" else None) or config.get("encoder") or {}
+    """The network that detector or encoder started from, by the paper's name, else by our own."""
+    setting = record.manifest.setting
+    backbone = setting("detector", "backbone") if network == "backbone" else None
+    made: dict[str, Any] = backbone or setting("encoder") or {}
     arch = str(made.get("arch", "?"))
     for name, begins in _PAPER_NETWORKS.items():
         if made.get("weights") and arch.partition(".")[0] == begins:
@@ -195,7 +190,7 @@ def _own_row(title: str, network: str) -> str:
 
 
 def _by_row(records: Sequence[BundleRecord], row: str, title: str = "") -> dict[str, list[BundleRecord]]:
-    """Those of the paper's network in the paper's row, others in rows of our own, named by `title` or `row`."""
+    """Groups bundles by row: the paper's for its network, else rows of our own, named by `title` or `row`."""
     found: dict[str, list[BundleRecord]] = {}
     for one in records:
         network = _network(one)
@@ -205,7 +200,7 @@ def _by_row(records: Sequence[BundleRecord], row: str, title: str = "") -> dict[
 
 
 def _row_of_method(record: BundleRecord, key: str, title: str, rows: Sequence[str]) -> str:
-    """The paper's row of that method on that network, else one of our own."""
+    """The paper's row of a method on its network, else a row of our own."""
     method, _, where = key.partition("@")
     if method in NO_NETWORK:
         return f"{title}, ours, no network"
@@ -215,9 +210,9 @@ def _row_of_method(record: BundleRecord, key: str, title: str, rows: Sequence[st
 
 
 def _fid_row(record: BundleRecord) -> str:
-    """The row for FID, which depends on the U-Net alone."""
+    """The row for FID, which depends only on the U-Net."""
     row = "FID of the outliers"
-    unet = ((record.manifest.config or {}).get("diffusion") or {}).get("unet") or {}
+    unet = record.manifest.setting("diffusion", "unet") or {}
     arch = unet.get("arch", "?")
     return row if arch == "ddpm" and not unet.get("channels") else f"{row}, U-Net of ours: {arch}"
 
@@ -253,7 +248,7 @@ def _table_1(records: Sequence[BundleRecord]) -> PaperTable:
             for own_row, of_row in _by_row(_with_labels(own, source), row, title).items():
                 for column, name in REPORT_NAMES.items():
                     yield own_row, column, _auroc(of_row, name)
-        for key, title in {key: b.title for one in own for key, b in _baselines(one).items()}.items():
+        for key, title in {key: b.title for one in own for key, b in _report(one).baselines.items()}.items():
             row_of = [_row_of_method(one, key, title, papers) for one in own]
             for row in dict.fromkeys(row_of):
                 of_row = [one for one, its in zip(own, row_of, strict=True) if its == row]
@@ -299,10 +294,7 @@ def _table_3(records: Sequence[BundleRecord]) -> PaperTable:
 
 
 def _table_4(records: Sequence[BundleRecord]) -> PaperTable:
-    """Where the SD outliers of the test set have the paper's S and w.
-
-    Our own cell asks for the paper's S and w in training as well; other methods are not trained with them.
-    """
+    """Uses bundles with the paper's S and w of test outliers; our own row needs those of training too."""
     column = "SD outliers of CIFAR-10 test images"
     fit = [one for one in records if _is_of_table_4(one)]
     own = _made_with(fit, *_TRAINED_4)
@@ -324,8 +316,8 @@ def _table_4(records: Sequence[BundleRecord]) -> PaperTable:
             spread = f" ({found.interval[0]:.1f} to {found.interval[1]:.1f})"
         s, w = shown[0].recipe
         notes.append(
-            f"No figure of our own method stands in it: our detector was trained with S = {s}, w = {w:g}, the "
-            f"paper's with S = 100, w = 1.8. As it is, ours reaches {found.mean:.2f}{spread} on this set."
+            f"Our own method has no figure here, because our detector was trained with S = {s}, w = {w:g}, the "
+            f"paper's with S = 100, w = 1.8. Ours reaches {found.mean:.2f}{spread} on this set."
         )
     title = "AUROC (%) with SD outliers as the test set (S = 150, w = 4; trained with S = 100, w = 1.8)"
     paper = {row: (value,) for row, value in _TABLE_4.items()}
@@ -335,10 +327,6 @@ def _table_4(records: Sequence[BundleRecord]) -> PaperTable:
 # --- a figure of ours -----------------------------------------------------------------------------
 
 
-def _baselines(record: BundleRecord) -> dict[str, BaselineResult]:
-    return _report(record).baselines
-
-
 def _auroc(records: Sequence[BundleRecord], name: str, mode: str = "both") -> Ours | None:
     results = [_report(one).results[name] for one in records if name in _report(one).results]
     return _figure([(one.n, one.modes[mode]) for one in results if mode in one.modes], name)
@@ -346,15 +334,15 @@ def _auroc(records: Sequence[BundleRecord], name: str, mode: str = "both") -> Ou
 
 def _auroc_of_baseline(records: Sequence[BundleRecord], key: str, name: str) -> Ours | None:
     found = [
-        (_report(one).results[name].n, _baselines(one)[key].results[name])
+        (_report(one).results[name].n, _report(one).baselines[key].results[name])
         for one in records
-        if key in _baselines(one) and name in _baselines(one)[key].results
+        if key in _report(one).baselines and name in _report(one).baselines[key].results
     ]
     return _figure(found, name)
 
 
 def _figure(found: Sequence[tuple[int, ModeMetrics]], name: str) -> Ours | None:
-    """The mean AUROC of (images, measures) of several bundles on one set, in %."""
+    """The mean AUROC (%) of several bundles on one set; `found` holds images and metrics of each."""
     interval = found[0][1].auroc_interval if len(found) == 1 else None
     percent = (100 * interval[0], 100 * interval[1]) if interval is not None else None
     n_images = min((n for n, _ in found), default=0)

@@ -1,40 +1,46 @@
-"""The picture of any id that a bundle's tables name: images from their sets, outliers from their recipes."""
+"""Finds the picture of any id in a bundle's tables: images in their sets, outliers by making them again."""
 
 import io
 import re
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
+from cachetools import LRUCache
 from PIL import Image
 
 from .. import data
-from ..bundle import BundleError
 from ..outliers import Recipe
 from .same_images import find_images, through_own_jpeg
 from .tables import Evidence, or_none
 
-KEPT_AT_MOST = 50_000
-# ids that begin so have no file under the data root
+KEPT_BYTES = 150 * 2**20
+# the first part of ids whose sets have no file under the data root
 _WITHOUT_A_FILE = (*data.BUILT_IN, *(kind.rstrip(":") for kind in data.OWN_KINDS))
 _NAME = re.compile(r"[\w.-]{1,60}")
 _WORDNET = re.compile(r"^n\d{8} (?=\S)")
 
 
+# a picture, uint8 (H,W,3), and its class name
+_Shown = tuple[np.ndarray, str]
+# pictures by id, one line for each reason why some are missing, and the ids that were not found in their sets
+_Result = tuple[dict[str, _Shown], list[str], list[str]]
+
+
 class Way(NamedTuple):
-    """How a set whose pictures are missing gets to this machine."""
+    """How to get the missing pictures of a set."""
 
     name: str
     split: str
-    text: str  # what to do, for Markdown, without a full stop
-    is_absent: bool  # whether the split is not on this machine; else what is here of it has other ids
+    text: str  # Markdown, without a full stop
+    is_absent: bool  # False if the split is on this machine, but with other ids
 
     @property
     def reason(self) -> str:
-        """What `Pictures.missing` says of an absent set."""
+        """The line in `Pictures.missing` for an absent set."""
         return f"{self.name} ({self.split}) is not on this machine"
 
 
@@ -42,15 +48,15 @@ class Way(NamedTuple):
 class Pictures:
     """Pictures of some ids."""
 
-    images: np.ndarray  # uint8 (N,H,W,3), mid-grey where there is none
+    images: np.ndarray  # uint8 (N,H,W,3), mid-grey for a missing one
     found: np.ndarray  # bool (N,)
-    class_names: np.ndarray  # str (N,), the image's own class; "" where it is unknown, and for outliers
+    class_names: np.ndarray  # str (N,), known classes; "" for none, and for outliers
     missing: tuple[str, ...]  # one line for each reason why pictures are missing
-    ways: tuple[Way, ...] = ()  # how to get each split of a set that is not on this machine
+    ways: tuple[Way, ...] = ()  # how to get the missing ones
 
 
 def way_to_get(name: str, split: str | None = None) -> str:
-    """How a named set gets to this machine, for Markdown: one line without its full stop."""
+    """How to get a named set: one line of Markdown without a full stop."""
     if name in data.DOWNLOADS:
         return f"`python -m sdviz download {name}` fetches it"
     part = "" if split in (None, "all") else f"_{split}"
@@ -58,7 +64,7 @@ def way_to_get(name: str, split: str | None = None) -> str:
 
 
 def _ways(lost: list[str]) -> list[Way]:
-    """How to get the sets of these ids; skips names that are no data set and sets that are here."""
+    """How to get the sets of these ids, for those that are kept in files."""
     parts = dict.fromkeys((one.split("/")[0], one.split("/")[1]) for one in lost if one.count("/") >= 2)
     ways = []
     for name, split in parts:
@@ -66,7 +72,7 @@ def _ways(lost: list[str]) -> list[Way]:
             continue
         if split in data.splits_here(name):
             file = f"`{name}_{split}.parquet` in `{data.data_root()}`"
-            text = f"what is here of {name} has other ids: these are of {file}"
+            text = f"the images of {name} on this machine have other ids: the bundle's are from {file}"
             ways.append(Way(name, split, text, False))
         else:
             ways.append(Way(name, split, way_to_get(name, split), True))
@@ -74,156 +80,157 @@ def _ways(lost: list[str]) -> list[Way]:
 
 
 def without_wordnet_id(name: str) -> str:
-    """A class without the WordNet id that some sets put before it, as in "n09428293 seashore, coast"."""
+    """Removes the WordNet id that some sets put before a class name, as in "n09428293 seashore, coast"."""
     return _WORDNET.sub("", name)
 
 
 class PictureLibrary:
-    """Pictures by id, kept once seen. Safe from several threads."""
+    """Pictures by id; the last ones used stay in memory. Safe in several threads."""
 
     def __init__(self, evidence: Evidence) -> None:
         self._evidence = evidence
-        self._kept: OrderedDict[str, tuple[np.ndarray, str]] = OrderedDict()
+        self._kept: LRUCache[str, _Shown] = LRUCache(KEPT_BYTES, getsizeof=lambda shown: shown[0].nbytes)
         self._lock = Lock()
-        self._outlier_row: dict[str, int] | None = None
+        self._held_out = held_out_recipe(evidence)
+
+    @cached_property
+    def _outlier_rows(self) -> dict[str, int]:
+        table = or_none(lambda: self._evidence.outliers)
+        return {} if table is None else {name: row for row, name in enumerate(table.ids.tolist())}
 
     def outlier_row(self, one: str) -> int | None:
         """The row of an outlier's id in the bank, None for any other id."""
-        if self._outlier_row is None:
-            table = or_none(lambda: self._evidence.outliers)
-            ids = [] if table is None else table.ids.tolist()
-            self._outlier_row = {name: row for row, name in enumerate(ids)}
-        return self._outlier_row.get(one)
+        return self._outlier_rows.get(one)
+
+    def _is_of_held_out(self, one: str) -> bool:
+        recipe = self._held_out
+        return recipe is not None and one.endswith(f"~{recipe.seed}") and one not in self._outlier_rows
+
+    def must_generate(self, one: str) -> bool:
+        """Whether the picture is an outlier's that neither the bundle nor this library keeps."""
+        with self._lock:
+            if one in self._kept:
+                return False
+        row = self.outlier_row(one)
+        return self._is_of_held_out(one) if row is None else self._evidence.outliers.png(row) is None
 
     def show(self, ids: np.ndarray | Sequence[str]) -> Pictures:
-        """The pictures of these ids, in this order.
+        """Finds the pictures of these ids.
 
-        Outliers come from the PNG in the bundle, else they are made again from their source on the bundle's
-        device: ask for few of those at a time, under whatever lock the device needs.
+        Outliers without a PNG in the bundle are made again on the bundle's device: ask for a few at a time, and
+        hold the device's lock.
         """
         names = [str(one) for one in ids]
-        size = self._evidence.bundle.manifest.image_size
         with self._lock:
             known = {one: self._kept[one] for one in names if one in self._kept}
-        missing: list[str] = []
-        lost: list[str] = []
         rest = [one for one in dict.fromkeys(names) if one not in known]
-        outliers = [one for one in rest if self.outlier_row(one) is not None]
-        recipe = held_out_recipe(self._evidence)
-        held_out = [
-            one
-            for one in rest
-            if recipe is not None and one.endswith(f"~{recipe.seed}") and self.outlier_row(one) is None
-        ]
-        plain = [one for one in rest if self.outlier_row(one) is None and one not in held_out]
-        new: dict[str, tuple[np.ndarray, str]] = {}
-        if plain:
-            found = find_images(self._evidence.bundle, plain, self._evidence.sources)
-            missing += found.missing
-            for i, one in enumerate(plain):
-                if found.found[i]:
-                    new[one] = (found.images[i], without_wordnet_id(str(found.class_names[i])))
-            lost += [one for one in plain if one not in new]
-            if lost and not found.missing:
-                missing.append(f"{len(lost)} of {len(plain)} images are no longer what their id says")
-        again = [(self._outliers, outliers)]
-        if recipe is not None:
-            again.append((lambda ids: self._of_held_out(ids, recipe), held_out))
-        for make, wanted in again:
-            if wanted:
-                made, why, without = make(wanted)
-                new |= {one: (image, "") for one, image in made.items()}
-                missing += why
-                lost += without
+        outliers = [one for one in rest if one in self._outlier_rows]
+        held_out = [one for one in rest if self._is_of_held_out(one)]
+        made = {*outliers, *held_out}
+        plain = [one for one in rest if one not in made]
+        parts = [self._images(plain), self._outliers(outliers)]
+        if self._held_out is not None and held_out:
+            parts.append(self._make(np.array(held_out), _sources(held_out), self._held_out))
+        new = {one: shown for found, _, _ in parts for one, shown in found.items()}
+        missing = dict.fromkeys(line for _, lines, _ in parts for line in lines)
+        ways = _ways([one for _, _, lost in parts for one in lost]) if missing else []
         with self._lock:
             self._kept.update(new)
-            while len(self._kept) > KEPT_AT_MOST:
-                self._kept.popitem(last=False)
         known |= new
-        images = np.full((len(names), size, size, 3), 127, np.uint8)
-        here = np.array([one in known for one in names], bool)
-        for i, one in enumerate(names):
-            if here[i]:
-                images[i] = known[one][0]
-        classes = np.array([known[one][1] if one in known else "" for one in names], dtype=str)
-        ways = _ways(lost) if missing else []
-        return Pictures(images, here, classes, tuple(dict.fromkeys(missing)), tuple(ways))
+        size = self._evidence.bundle.manifest.image_size
+        nothing = np.full((size, size, 3), 127, np.uint8), ""
+        images = [known.get(one, nothing)[0] for one in names]
+        return Pictures(
+            np.stack(images) if names else np.empty((0, size, size, 3), np.uint8),
+            np.array([one in known for one in names], bool),
+            np.array([known.get(one, nothing)[1] for one in names], dtype=str),
+            tuple(missing),
+            tuple(ways),
+        )
 
     def class_names(self, ids: np.ndarray | Sequence[str]) -> np.ndarray:
-        """The class of each image without its picture, str (N,), "" where it is unknown."""
+        """Reads the class of each image without its picture, str (N,), "" for an unknown class."""
         found = find_images(self._evidence.bundle, ids, self._evidence.sources, False).class_names
         short = {one: without_wordnet_id(one) for one in np.unique(found).tolist()}
         return np.array([short[one] for one in found.tolist()], dtype=str)
 
     def classes_of_sources(self, ids: np.ndarray | Sequence[str]) -> np.ndarray:
-        """The class of what each SD outlier of held-out images is made of, str (N,), "" where unknown."""
-        return self.class_names([str(one).rpartition("~")[0] for one in ids])
+        """The class of the source of each SD outlier of held-out images, as `class_names`."""
+        return self.class_names(_sources(ids))
 
-    def _outliers(self, ids: list[str]) -> tuple[dict[str, np.ndarray], list[str], list[str]]:
-        """Pictures by id, why some are missing, and the sources that were not found."""
-        table, made, why = self._evidence.outliers, dict[str, np.ndarray](), list[str]()
-        lost: list[str] = []
-        again: OrderedDict[Recipe, list[int]] = OrderedDict()
+    def _images(self, ids: list[str]) -> _Result:
+        found = find_images(self._evidence.bundle, ids, self._evidence.sources)
+        classes = map(without_wordnet_id, found.class_names.tolist())
+        shown = zip(ids, found.images, classes, found.found, strict=True)
+        images = {one: (image, name) for one, image, name, is_found in shown if is_found}
+        lost = [one for one in ids if one not in images]
+        missing = list(found.missing)
+        if lost and not missing:
+            missing = [f"{len(lost)} of {len(ids)} images are no longer what their id says"]
+        return images, missing, lost
+
+    def _outliers(self, ids: list[str]) -> _Result:
+        """Outliers of the bank: from the bundle's PNGs, or made again."""
+        made, missing, lost = dict[str, _Shown](), list[str](), list[str]()
+        again: dict[Recipe, list[int]] = {}
         for one in ids:
-            row = self.outlier_row(one)
-            assert row is not None
+            table, row = self._evidence.outliers, self._outlier_rows[one]
             blob = table.png(row)
-            if blob is not None:
-                with Image.open(io.BytesIO(blob), formats=["PNG"]) as picture:
-                    made[one] = np.asarray(picture.convert("RGB"))
-            else:
+            if blob is None:
                 again.setdefault(table.recipe(row), []).append(row)
-        bundle = self._evidence.bundle
-        for recipe, rows in again.items():
-            sources = find_images(bundle, table.source_ids[rows], self._evidence.sources)
-            why += sources.missing
-            lost += table.source_ids[rows][~sources.found].tolist()
-            there = np.array(rows)[sources.found]
-            if not len(there):
                 continue
-            try:
-                bundle.load_networks()
-            except BundleError as error:
-                why.append(str(error))
-                break
-            batch = bundle.generate(
-                sources.images[sources.found],
-                labels=table.labels[there],
-                target_labels=table.target_labels[there],
-                ids=table.source_ids[there],
-                **asdict(recipe),
-            )
-            pictures = through_own_jpeg(bundle, batch.outliers)
-            made |= dict(zip(table.ids[there].tolist(), pictures, strict=True))
-        return made, why, lost
+            with Image.open(io.BytesIO(blob), formats=["PNG"]) as picture:
+                made[one] = np.asarray(picture.convert("RGB")), ""
+        for recipe, rows in again.items():
+            table = self._evidence.outliers
+            labels = table.labels[rows], table.target_labels[rows]
+            found, why, without = self._make(table.ids[rows], table.source_ids[rows], recipe, *labels)
+            made |= found
+            missing += why
+            lost += without
+        return made, missing, lost
 
-    def _of_held_out(
-        self, ids: list[str], recipe: Recipe
-    ) -> tuple[dict[str, np.ndarray], list[str], list[str]]:
-        """As `_outliers`, for SD outliers of held-out images (`evaluation.sd_test`)."""
+    def _make(
+        self,
+        ids: np.ndarray,
+        source_ids: np.ndarray,
+        recipe: Recipe,
+        labels: np.ndarray | None = None,
+        target_labels: np.ndarray | None = None,
+    ) -> _Result:
+        """Makes outliers again from their sources; without labels the bundle's clusterer names them."""
         bundle = self._evidence.bundle
-        names = np.array([one.rpartition("~")[0] for one in ids])
-        sources = find_images(bundle, names, self._evidence.sources)
-        there = sources.found
+        sources = find_images(bundle, source_ids, self._evidence.sources)
+        there, missing, lost = sources.found, list(sources.missing), source_ids[~sources.found].tolist()
         if not there.any():
-            return {}, list(sources.missing), names.tolist()
+            return {}, missing, lost
         try:
             bundle.load_networks()
-            batch = bundle.generate(sources.images[there], ids=names[there], **asdict(recipe))
-        except (BundleError, ValueError) as error:  # no clusterer names their clusters, or a damaged network
-            return {}, [str(error)], []
-        pictures = through_own_jpeg(bundle, batch.outliers)
-        made = dict(zip(np.array(ids)[there].tolist(), pictures, strict=True))
-        return made, list(sources.missing), names[~there].tolist()
+            batch = bundle.generate(
+                sources.images[there],
+                labels=None if labels is None else labels[there],
+                target_labels=None if target_labels is None else target_labels[there],
+                ids=source_ids[there],
+                **asdict(recipe),
+            )
+        except ValueError as error:  # a damaged network, or no clusterer to name the clusters
+            return {}, [*missing, str(error)], lost
+        pictures = zip(ids[there].tolist(), through_own_jpeg(bundle, batch.outliers), strict=True)
+        return {one: (image, "") for one, image in pictures}, missing, lost
+
+
+def _sources(ids: np.ndarray | Sequence[str]) -> np.ndarray:
+    """The source of each SD outlier of held-out images, str (N,); their ids are SOURCE~SEED."""
+    return np.array([str(one).rpartition("~")[0] for one in ids], dtype=str)
 
 
 def held_out_recipe(evidence: Evidence) -> Recipe | None:
-    """How SD outliers of held-out images were made, where the bundle was measured on such; else None."""
-    config = evidence.bundle.manifest.config or {}
-    wanted = (config.get("evaluation") or {}).get("sd_test")
+    """The recipe of the SD outliers of held-out images (`evaluation.sd_test`), None if there are none."""
+    manifest = evidence.bundle.manifest
+    wanted = manifest.setting("evaluation", "sd_test")
     if not wanted:
         return None
-    o, d = config.get("outliers") or {}, evidence.bundle.manifest.defaults
+    o, d = manifest.setting("outliers") or {}, manifest.defaults
     interval = o.get("guidance_interval")
     return Recipe(
         wanted["start_timestep"],

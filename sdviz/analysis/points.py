@@ -1,39 +1,37 @@
-"""The points of a layout of feature space: which images, what is known of each, and their features by epoch."""
+"""The points of a layout of feature space: their images, labels and features."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .tables import Evidence, or_none
+from .tables import OUTLIERS, TRAIN, Evidence, or_none, scaled
 
-TRAIN, OUTLIERS = "train", "SD outliers"
 _SNAPSHOT_OUTLIERS = "outlier"
 _EPOCHS_SHOWN = 6
 
 
 @dataclass(frozen=True, eq=False)
 class Points:
-    """Images, and where they lie in feature space, once or through training."""
+    """Images with their features in F epochs."""
 
-    frames: tuple[str, ...]  # what each epoch is called, F of them
+    frames: tuple[str, ...]  # names of the F epochs
     features: np.ndarray  # float32 (F,N,D)
     ids: np.ndarray  # str (N,)
-    sets: np.ndarray  # str (N,): `TRAIN`, `OUTLIERS` or a scored set's name
-    # int64 (N,): the pseudo-label of a training image or of an outlier's source, g_in's answer for a scored
-    # image; -1 where unknown
+    sets: np.ndarray  # str (N,), `TRAIN`, `OUTLIERS` or a scored set's name
+    # int64 (N,), pseudo-label of a training image or of an outlier's source, g_in's prediction for a scored
+    # image, -1 for unknown
     clusters: np.ndarray
-    start_timesteps: np.ndarray  # int64 (N,), S of an outlier; -1 for other images, or where it is unknown
-    target_labels: np.ndarray  # int64 (N,), the wrong label that an outlier was made with; -1 for other images
-    scored_rows: np.ndarray  # int64 (N,), the image's row in its scored set; -1 for reference images
-    # the epochs that a single frame stands for, where features are the same in all of them
-    same_in: tuple[str, ...] = ()
+    start_timesteps: np.ndarray  # int64 (N,), S of an outlier, else -1
+    target_labels: np.ndarray  # int64 (N,), wrong label of an outlier, else -1
+    scored_rows: np.ndarray  # int64 (N,), row in the scored set, else -1
+    same_in: tuple[str, ...] = ()  # the epochs that the only frame stands for, if features never change
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def spread(self, by_set: dict[str, np.ndarray]) -> np.ndarray:
-        """Values of each set in its own order, for these points: float64 (N,), NaN where there is none."""
+        """Takes the values of these points from those of whole sets: float64 (N,), NaN for no value."""
         found = np.full(len(self), np.nan)
         for name, values in by_set.items():
             here = (self.sets == name) & (self.scored_rows >= 0)
@@ -42,12 +40,12 @@ class Points:
 
 
 def moves(stack: np.ndarray) -> bool:
-    """Whether any image's features, of (F,N,D), change between epochs; with a frozen encoder none do."""
+    """Whether any features, (F,N,D), change between epochs; with a frozen encoder they do not."""
     return bool((stack != stack[:1]).any())
 
 
 def available_sets(evidence: Evidence, through_training: bool) -> list[str]:
-    """Sets with points: training images, scored sets, SD outliers. Raises MissingPart: there are none."""
+    """The sets with features: training images, scored sets, outliers. Raises MissingPart: there are none."""
     if through_training:
         _, roles, _ = evidence.snapshots
         names = [OUTLIERS if one == _SNAPSHOT_OUTLIERS else one for one in dict.fromkeys(roles.tolist())]
@@ -59,12 +57,12 @@ def available_sets(evidence: Evidence, through_training: bool) -> list[str]:
 
 
 def final_points(evidence: Evidence, sets: Sequence[str], n: int, normalize: bool) -> Points:
-    """Points of the finished detector's feature space.
+    """Draws points in the feature space of the trained detector.
 
     Args:
-        sets: Of `available_sets`, drawn in this order.
-        n: How many points in all, shared out evenly over the sets; a small set's rest goes to the others. With
-            more points the same ones stay and others join them.
+        sets: Of `available_sets`.
+        n: The number of points, shared as in `shared_out`. A larger n adds points to the same ones.
+        normalize: Whether features are scaled to length 1.
 
     Raises:
         MissingPart: The bundle has no banks.
@@ -81,27 +79,26 @@ def final_points(evidence: Evidence, sets: Sequence[str], n: int, normalize: boo
             if one.features is not None:
                 sources[name] = one.ids, one.features
     shares = shared_out(n, [len(ids) for ids, _ in sources.values()])
-    ids, features, names, rows = [], [], [], []
+    ids, names, features = [np.array([], str)], [np.array([], str)], list[np.ndarray]()
     for (name, (all_ids, all_features)), share in zip(sources.items(), shares, strict=True):
-        order = np.random.default_rng(0).permutation(len(all_ids))
-        taken = np.sort(order[:share])
+        taken = np.sort(np.random.default_rng(0).permutation(len(all_ids))[:share])
         ids.append(all_ids[taken])
-        features.append(all_features[taken])
         names.append(np.full(len(taken), name))
-        rows.append(taken)
-    stack = _scaled(np.concatenate(features)[None], normalize) if ids else np.empty((1, 0, 1), np.float32)
-    columns = [np.concatenate(column) if ids else np.array([], str) for column in (ids, names)]
-    return _described(evidence, ("after training",), stack, *columns)
+        features.append(all_features[taken])
+    stack = np.concatenate(features)[None] if features else np.empty((1, 0, 1))
+    columns = np.concatenate(ids), np.concatenate(names)
+    return _described(evidence, ("after training",), scaled(stack, normalize), *columns)
 
 
 def snapshot_points(evidence: Evidence, sets: Sequence[str], n: int, normalize: bool) -> Points:
-    """The images that were followed through detector training, in six epochs at most.
+    """Takes the images whose features were kept through detector training, in at most six epochs.
 
-    These are the first, the last and those evenly between. Where the images stay in one place, as with a frozen
-    encoder, one frame stands for every epoch.
+    If features never change, as with a frozen encoder, one frame stands for all epochs.
 
     Args:
-        n: How many points at most, evenly taken from each set.
+        sets: Of `available_sets`.
+        n: The most points, shared over the sets as in `shared_out`.
+        normalize: Whether features are scaled to length 1.
 
     Raises:
         MissingPart: The bundle has no snapshots.
@@ -115,7 +112,7 @@ def snapshot_points(evidence: Evidence, sets: Sequence[str], n: int, normalize: 
     last = len(stack) - 1
     chosen = np.unique(np.linspace(0, last, min(_EPOCHS_SHOWN, len(stack))).round().astype(int))
     if last > 1 and len(chosen) > 2:
-        chosen[1] = 1  # "early in training" is its first epoch
+        chosen[1] = 1  # the first epoch shows what training does early
     frames = tuple(
         "before training" if one == 0 and last else f"epoch {one} (last)" if one == last else f"epoch {one}"
         for one in chosen.tolist()
@@ -123,12 +120,12 @@ def snapshot_points(evidence: Evidence, sets: Sequence[str], n: int, normalize: 
     features, same_in = stack[chosen][:, rows], tuple[str, ...]()
     if len(frames) > 1 and not moves(stack):
         frames, features, same_in = ("every epoch",), features[-1:], frames
-    found = _described(evidence, frames, _scaled(features, normalize), ids[rows], names[rows].astype(str))
+    found = _described(evidence, frames, scaled(features, normalize), ids[rows], names[rows].astype(str))
     return replace(found, same_in=same_in)
 
 
 def shared_out(n: int, sizes: Sequence[int]) -> list[int]:
-    """How many each set gives when n are taken evenly, none more than it has."""
+    """Shares n evenly over sets of the given sizes; what a small set cannot give, the others do."""
     given = [0] * len(sizes)
     left = min(n, sum(sizes))
     while left > 0:
@@ -141,57 +138,37 @@ def shared_out(n: int, sizes: Sequence[int]) -> list[int]:
     return given
 
 
-def _scaled(features: np.ndarray, normalize: bool) -> np.ndarray:
-    features = features.astype(np.float32)
-    if not normalize:
-        return features
-    length = np.linalg.norm(features, axis=-1, keepdims=True)
-    return np.asarray(features / np.where(length > 0, length, 1.0), np.float32)
-
-
 def _described(
     evidence: Evidence, frames: tuple[str, ...], features: np.ndarray, ids: np.ndarray, sets: np.ndarray
 ) -> Points:
     clusters, start, targets, rows = (np.full(len(ids), -1, np.int64) for _ in range(4))
+    banks, scored = or_none(lambda: evidence.banks), or_none(lambda: evidence.sets) or {}
     for name in dict.fromkeys(sets.tolist()):
         here = np.flatnonzero(sets == name)
         if name == TRAIN:
-            clusters[here] = _by_id(ids[here], *_training_clusters(evidence))
+            if banks is not None:
+                clusters[here] = _by_id(ids[here], banks.id_ids, banks.id_labels)
+            elif (labels := or_none(lambda: evidence.pseudo_labels)) is not None:
+                clusters[here] = _by_id(ids[here], labels.ids, labels.labels)
         elif name == OUTLIERS:
-            for column, values in _outlier_columns(evidence).items():
-                {"cluster": clusters, "S": start, "target": targets}[column][here] = _by_id(ids[here], *values)
-        else:
-            one = (or_none(lambda: evidence.sets) or {}).get(name)
-            if one is None:
-                continue
+            table = or_none(lambda: evidence.outliers)
+            if table is not None:
+                clusters[here] = _by_id(ids[here], table.ids, table.labels)
+                start[here] = _by_id(ids[here], table.ids, table.table["start_timestep"].to_numpy())
+                targets[here] = _by_id(ids[here], table.ids, table.target_labels)
+            elif banks is not None:
+                clusters[here] = _by_id(ids[here], banks.outlier_ids, banks.outlier_labels)
+        elif name in scored:
+            one = scored[name]
             rows[here] = _by_id(ids[here], one.ids, np.arange(len(one)))
-            known = here[rows[here] >= 0]
-            if "g_in" in one.heads and len(known):
-                clusters[known] = one.heads["g_in"][rows[known]].argmax(1)
+            found = here[rows[here] >= 0]
+            if "g_in" in one.heads and len(found):
+                clusters[found] = one.heads["g_in"][rows[found]].argmax(1)
     return Points(frames, features, ids, sets, clusters, start, targets, rows)
 
 
-def _training_clusters(evidence: Evidence) -> tuple[np.ndarray, np.ndarray]:
-    if (banks := or_none(lambda: evidence.banks)) is not None:
-        return banks.id_ids, banks.id_labels
-    found = or_none(lambda: evidence.pseudo_labels)
-    return (np.array([], str), np.array([], np.int64)) if found is None else (found.ids, found.labels)
-
-
-def _outlier_columns(evidence: Evidence) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    table = or_none(lambda: evidence.outliers)
-    if table is None:
-        banks = or_none(lambda: evidence.banks)
-        return {} if banks is None else {"cluster": (banks.outlier_ids, banks.outlier_labels)}
-    return {
-        "cluster": (table.ids, table.labels),
-        "S": (table.ids, table.table["start_timestep"].to_numpy().astype(np.int64)),
-        "target": (table.ids, table.target_labels),
-    }
-
-
 def _by_id(wanted: np.ndarray, ids: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """The value of each id, -1 where there is none."""
+    """The value of each wanted id, -1 for no value."""
     found = np.full(len(wanted), -1, np.int64)
     if len(ids):
         order = np.argsort(ids)

@@ -1,4 +1,4 @@
-"""Where a number comes from: a few lines that every figure and table carries."""
+"""The provenance that every figure and table carries: bundle, configuration, settings, versions."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ SHOWN_VERSIONS = ("sdviz", "torch", "diffusers", "numpy", "python")
 
 
 def provenance(bundle: Bundle, **settings: object) -> dict[str, str]:
-    """What made a figure, line by line, with the settings it depends on; a setting of None is left out."""
+    """Describes a figure's origin by name and value; settings that are None are left out."""
     m = bundle.manifest
     lines = {
         "bundle": bundle.path.name if bundle.path else "in memory",
@@ -18,7 +18,7 @@ def provenance(bundle: Bundle, **settings: object) -> dict[str, str]:
         "trained on": f"{m.dataset}, {m.n_clusters} clusters, labels from {m.labels_from}",
     }
     if m.config:
-        # as report.json has it
+        # the same as in report.json
         lines["configuration"] = hashlib.sha256(json.dumps(m.config, sort_keys=True).encode()).hexdigest()
         lines["seeds"] = _seeds(m.config)
     lines |= {name: str(value) for name, value in settings.items() if value is not None}
@@ -28,7 +28,7 @@ def provenance(bundle: Bundle, **settings: object) -> dict[str, str]:
 
 
 def footer(lines: Mapping[str, str]) -> str:
-    """The same in one text for the foot of a picture, hashes cut to 12 digits."""
+    """The provenance in one line for the foot of a picture, with hashes of 12 digits."""
     return "; ".join(f"{k} {v[:12] if 'hash' in k or k == 'configuration' else v}" for k, v in lines.items())
 
 

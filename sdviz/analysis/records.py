@@ -1,4 +1,4 @@
-"""Compares bundles by their manifests and reports; no network is opened."""
+"""Compares bundles by their manifests and reports, without their networks."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..bundle import BundleError, Manifest, read_manifest
-from ..bundle.manifest import sha256
+from ..bundle.manifest import check_file
 from ..evaluation import Report, ReportError, read_report
+from ..evaluation.sets import COLUMN_OF_MODE
+from .tables import by_set
 
-# what runs that belong together may differ in: the recipe, seeds, and what does not change a number
+# settings in which runs of one family may differ: the recipe, seeds, and those that change no number
 RECIPE = ("start_timestep", "guidance_scale")
 NO_MATTER = (
     "seed",
@@ -35,25 +36,23 @@ class BundleRecord:
 
     name: str  # as in the menu
     path: Path  # its folder
-    manifest: Manifest  # bundle.json
+    manifest: Manifest
     hash: str  # SHA-256 of bundle.json
-    report: Report | None  # report.json; None where it was never measured
+    report: Report | None  # None if it was never measured
 
     @property
     def recipe(self) -> tuple[int, float] | None:
-        """S and w of the outliers that the detector was trained with; None without a configuration."""
-        config: dict[str, Any] = self.manifest.config or {}
-        outliers = config.get("outliers")
-        if not isinstance(outliers, dict):
+        """S and w of the outliers in detector training; None without a configuration."""
+        if not isinstance(self.manifest.setting("outliers"), dict):
             return None
-        s, w = (outliers.get(key) for key in RECIPE)
+        s, w = (self.manifest.setting("outliers", key) for key in RECIPE)
         d = self.manifest.defaults
         return (d.start_timestep if s is None else int(s), d.guidance_scale if w is None else float(w))
 
     @property
     def family(self) -> str:
-        """The configuration without recipe and seeds, as text: equal for runs that belong together."""
-        config = _without(self.manifest.config or {}, NO_MATTER)
+        """The configuration without recipe and seeds, as text. Runs of one family can be averaged."""
+        config = _without(self.manifest.config, NO_MATTER)
         for part in ("outliers", "defaults"):
             if isinstance(config.get(part), dict):
                 config[part] = _without(config[part], RECIPE)
@@ -61,16 +60,13 @@ class BundleRecord:
 
     @property
     def seeds(self) -> dict[str, object]:
-        """Every seed of the configuration, by its key."""
-        leaves = _leaves(self.manifest.config or {})
+        """All seeds of the configuration, by key."""
+        leaves = _leaves(self.manifest.config)
         return {key: value for key, value in leaves.items() if key.rpartition(".")[2] == "seed"}
 
 
 def once_each(records: Sequence[BundleRecord]) -> list[BundleRecord]:
-    """Drops repeated runs: keeps one record for each system, recipe and seeds.
-
-    Of several the one with most sets, then with most other methods, stays; else the last.
-    """
+    """Keeps one record for each family, recipe and seeds: the one with most sets, then most methods."""
     found: dict[str, BundleRecord] = {}
     for one in sorted(records, key=_measured):
         found[json.dumps([one.family, one.recipe, one.seeds], sort_keys=True)] = one
@@ -83,70 +79,53 @@ def _measured(record: BundleRecord) -> tuple[int, int]:
 
 
 def read_record(path: Path, name: str) -> BundleRecord:
-    """Manifest and report, each checked by its SHA-256. Raises BundleError: no bundle, or a changed report."""
+    """Reads manifest and report. Raises BundleError: no bundle, or a file whose SHA-256 differs."""
     manifest, digest = read_manifest(path)
     report = None
     if "report.json" in manifest.files:
         try:
-            report = read_report(_checked(path, manifest, "report.json"))
+            report = read_report(check_file(path, manifest, "report.json"))
         except ReportError as error:
             raise BundleError(str(error)) from error
     return BundleRecord(name, path, manifest, digest, report)
 
 
 def read_columns(record: BundleRecord) -> dict[str, dict[str, np.ndarray]]:
-    """The scores of every set, by the bundle's own settings.
+    """Reads the scores of every set, by the bundle's own settings.
 
     Returns:
-        set -> "both", "distance" or "votes" -> (N,); empty in a bundle that was never measured.
+        set -> "both", "distance" or "votes" -> (N,); empty if the bundle was never measured.
 
     Raises:
         BundleError: scores.parquet was changed.
     """
     if "scores.parquet" not in record.manifest.files:
         return {}
-    columns = {"both": "total", "distance": "distance", "votes": "votes"}
-    path = _checked(record.path, record.manifest, "scores.parquet")
-    table = pq.read_table(path, columns=["set", *columns.values()])
-    names = np.array(table["set"].to_pylist(), dtype=str)
-    found = {}
-    for name in dict.fromkeys(names.tolist()):
-        part = table.filter(pa.array(names == name))
-        found[name] = {mode: part[column].to_numpy() for mode, column in columns.items()}
-    return found
-
-
-def _checked(path: Path, manifest: Manifest, name: str) -> Path:
-    file = path / name
-    if file.is_symlink():
-        raise BundleError(f"{file}: leads out of the bundle")
-    if not file.is_file():
-        raise BundleError(f"{file} is missing")
-    if sha256(file) != manifest.files[name]:
-        raise BundleError(f"{file} was changed or cut: its SHA-256 is not the one in bundle.json")
-    return file
+    path = check_file(record.path, record.manifest, "scores.parquet")
+    table = pq.read_table(path, columns=["set", *COLUMN_OF_MODE.values()])
+    return {
+        name: {mode: part[column].to_numpy() for mode, column in COLUMN_OF_MODE.items()}
+        for name, part in by_set(table).items()
+    }
 
 
 @dataclass(frozen=True, eq=False)
 class RecipeMap:
     """A measure over S and w."""
 
-    s: list[int]  # values of S, rising
-    w: list[float]  # values of w, rising
-    mean: np.ndarray  # float64 (w, S), NaN where no bundle was made so
-    sd: np.ndarray  # the same over the bundles of a cell (n - 1); NaN with fewer than two
-    n: np.ndarray  # int64 (w, S), how many bundles
+    s: list[int]  # rising
+    w: list[float]  # rising
+    mean: np.ndarray  # float64 (w, S), NaN without a bundle
+    sd: np.ndarray  # float64 (w, S), standard deviation (n - 1), NaN with fewer than two bundles
+    n: np.ndarray  # int64 (w, S), number of bundles
 
 
 def recipe_map(records: Sequence[BundleRecord], role: str) -> RecipeMap:
-    """Mean AUROC of a role's sets over S and w.
+    """Averages the AUROC of a role's sets, 0..1, by S and w.
 
     Args:
-        records: That belong together; those without a recipe, or that did not measure such sets, are left out.
+        records: Of one family; those without a recipe or such sets are left out.
         role: "near", "far" or "validation".
-
-    Returns:
-        AUROC, 0..1; a map without cells where no record fits.
     """
     cells: dict[tuple[int, float], list[float]] = {}
     for one in records:
@@ -165,18 +144,18 @@ def recipe_map(records: Sequence[BundleRecord], role: str) -> RecipeMap:
 
 
 def mean_auroc(record: BundleRecord, role: str) -> float | None:
-    """The mean AUROC by both terms of Eq. 6 over a role's sets, 0..1; None where there are none."""
+    """The mean AUROC over a role's sets by the full score, 0..1; None without such sets."""
     means = record.report.means.get(role) if record.report is not None else None
     return means["both"].auroc if means and "both" in means else None
 
 
 def differing_keys(records: Sequence[BundleRecord]) -> dict[str, list[object]]:
-    """The keys of the configuration in which bundles differ, and each one's value, None where it has none."""
-    return differing_settings([one.manifest.config or {} for one in records])
+    """The settings in which bundles differ, as `differing_settings`."""
+    return differing_settings([one.manifest.config for one in records])
 
 
 def differing_settings(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[object]]:
-    """The keys, as in "a.b", in which configurations differ, and each one's value, None where it has none."""
+    """The keys, as in "a.b", in which configurations differ, with the value in each, None for no value."""
     leaves = [_leaves(one) for one in configs]
     keys = dict.fromkeys(key for tree in leaves for key in tree)
     found: dict[str, list[object]] = {}

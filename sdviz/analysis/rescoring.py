@@ -1,11 +1,12 @@
-"""Computes Eq. 6 of every scored set for any k and alpha from one search of neighbours."""
+"""Scores all sets by Eq. 6 for any k and alpha, from one neighbour search."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
 from ..detection.score import Neighbourhood, SDScore
+from ..nn.batches import slices
 from .tables import Evidence, MissingPart
 
 MAX_K = 50
@@ -14,7 +15,7 @@ QUERIES_AT_ONCE = 512
 
 @dataclass(frozen=True, eq=False)
 class SetScores:
-    """Eq. 6 of one set under some settings."""
+    """The scores of one set by Eq. 6."""
 
     distance: np.ndarray  # float64 (N,)
     votes: np.ndarray  # int64 (N,)
@@ -23,14 +24,14 @@ class SetScores:
 
 @dataclass(frozen=True, eq=False)
 class Rescorer:
-    """The neighbours of every scored image, enough for any k up to `max_k`."""
+    """The nearest neighbours of every scored image, for any k up to `max_k`."""
 
-    normalize: bool  # whether features were brought to unit length first
-    max_k: int  # the largest k that may be asked for
+    normalize: bool  # whether features have unit length
+    max_k: int
     neighbourhoods: dict[str, Neighbourhood]  # by set
 
     def scores(self, k: int, alpha: float) -> dict[str, SetScores]:
-        """Eq. 6 of every set. Raises ValueError: k outside 1..max_k, or alpha below 0."""
+        """Scores every set. Raises ValueError: k outside 1..max_k, or alpha below 0."""
         found = {}
         for name, near in self.neighbourhoods.items():
             s = near.scores(k, alpha)
@@ -38,46 +39,50 @@ class Rescorer:
         return found
 
 
-def most_neighbours(n_id: int, own_k: int) -> int:
-    """The largest k to search for: `MAX_K`, less in a small bank, more where the bundle's own is more."""
-    return min(n_id, max(own_k, min(MAX_K, max(1, n_id - 1))))
+def index_over_banks(evidence: Evidence, normalize: bool) -> SDScore:
+    """Eq. 6 over the bundle's banks for any k that pages offer. Raises MissingPart: no banks.
+
+    The largest k is `MAX_K`, or the bundle's own k if that is larger, and no more than the ID bank holds.
+    """
+    banks, own = evidence.banks, evidence.bundle.manifest.score
+    n_id = len(banks.id_ids)
+    most = min(n_id, max(1 if own is None else own.k, min(MAX_K, max(1, n_id - 1))))
+    return SDScore(most, 0.0, normalize).fit(
+        banks.id_features,
+        banks.outlier_features,
+        id_ids=banks.id_ids,
+        outlier_ids=banks.outlier_ids,
+        device=evidence.bundle.device,
+    )
 
 
 def rescorer(
     evidence: Evidence, normalize: bool, on_progress: Callable[[float], None] | None = None
 ) -> Rescorer:
-    """Searches the neighbours of every scored image in the bundle's banks. Raises MissingPart: no such part."""
-    banks, sets = evidence.banks, evidence.sets
-    without = [name for name, one in sets.items() if one.features is None]
-    if without:
-        raise MissingPart(
-            f"this bundle has no features of {without[0]}: it can be scored by its own settings only"
-        )
-    own = evidence.bundle.manifest.score
-    max_k = most_neighbours(len(banks.id_features), 1 if own is None else own.k)
-    search = SDScore(k=max_k, alpha=0.0, normalize=normalize).fit(
-        banks.id_features, banks.outlier_features, id_ids=banks.id_ids, outlier_ids=banks.outlier_ids
-    )
-    total, done = sum(len(one) for one in sets.values()), 0
-    found: dict[str, Neighbourhood] = {}
+    """Finds the nearest neighbours of every scored image in the bundle's banks.
+
+    Args:
+        on_progress: Gets the share of images done, 0..1.
+
+    Raises:
+        MissingPart: The bundle has no banks, no scores or no features of a scored set.
+    """
+    search, sets = index_over_banks(evidence, normalize), evidence.sets
     for name, one in sets.items():
-        parts = []
-        for first in range(0, len(one), QUERIES_AT_ONCE):
-            rows = slice(first, first + QUERIES_AT_ONCE)
-            assert one.features is not None
-            parts.append(search.search(one.features[rows], one.ids[rows]))
-            done += len(one.ids[rows])
-            if on_progress is not None:
-                on_progress(done / total)
-        found[name] = Neighbourhood(
-            *(
-                np.concatenate([getattr(part, column) for part in parts])
-                for column in ("id_distances", "id_indices", "outlier_distances", "outlier_indices")
+        if one.features is None:
+            raise MissingPart(
+                f"this bundle has no features of {name}: it can be scored by its own settings only"
             )
-        )
-    return Rescorer(normalize, max_k, found)
+    queries = np.concatenate([one.features for one in sets.values() if one.features is not None])
+    ids = np.concatenate([one.ids for one in sets.values()])
+    parts = [search.search(queries[rows], ids[rows]) for rows in slices(len(ids), QUERIES_AT_ONCE, on_progress)]
+    ends = np.cumsum([len(one) for one in sets.values()])[:-1]
+    columns = [np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Neighbourhood)]
+    of_sets = zip(*(np.split(column, ends) for column in columns), strict=True)
+    found = {name: Neighbourhood(*own) for name, own in zip(sets, of_sets, strict=True)}
+    return Rescorer(normalize, search.k, found)
 
 
 def stored_scores(evidence: Evidence) -> dict[str, SetScores]:
-    """Eq. 6 of every set as the bundle was measured, by its own k, alpha and normalisation."""
+    """The scores that the bundle came with, by its own k, alpha and normalisation."""
     return {name: SetScores(one.distance, one.votes, one.total) for name, one in evidence.sets.items()}

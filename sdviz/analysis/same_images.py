@@ -1,11 +1,11 @@
 """Finds the images of a shuffled Parquet file in torchvision's files.
 
-A Parquet file of a set may be shuffled, so that `cifar10/train/00012` and `cifar10/train/tv-00012` are
-different images. A bundle that was made from such a file may say in `same_images.parquet` which is which: for
-each id (column `id`, as the bundle's tables have it) the image's class (`label`, in torchvision's numbers) and
-its place among the images of that class in the original order (`nth`, from 0). No image is in it.
+In a shuffled Parquet file, `cifar10/train/00012` is another image than `cifar10/train/tv-00012`. A bundle made
+from such a file may have a table `same_images.parquet` with, for each `id`, the image's class (`label`, in
+torchvision's numbers) and its place among the images of that class in the original order (`nth`, from 0).
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -23,25 +23,18 @@ SAME_IMAGES = "same_images.parquet"
 
 
 def through_own_jpeg(bundle: Bundle, pictures: np.ndarray) -> np.ndarray:
-    """Pictures as the detector saw them: through JPEG if the run did that to its outliers, else unchanged."""
-    jpeg = ((bundle.manifest.config or {}).get("outliers") or {}).get("jpeg")
+    """Encodes pictures as JPEG if the run did so with its outliers, as the detector saw them."""
+    jpeg = bundle.manifest.setting("outliers", "jpeg")
     return through_jpeg(pictures, jpeg["quality"], jpeg["subsampling"]) if jpeg and len(pictures) else pictures
 
 
 def find_images(
     bundle: Bundle, ids: np.ndarray | Sequence[str], sources: Iterable[str] = (), pictures: bool = True
 ) -> Found:
-    """Finds images as `data.look_up` does, then in torchvision's files if the bundle knows their order.
+    """Finds images as `data.look_up` does, then in torchvision's files if the bundle has `same_images.parquet`.
 
-    Those files are lossless. If the bundle's outliers were JPEG-coded to resemble its images, the images found
-    there are JPEG-coded as well; they are close to the file's own, not equal.
-
-    Args:
-        bundle: Whose tables have these ids.
-        ids: str (N,).
-
-    Returns:
-        In the order of `ids`.
+    torchvision's images are lossless. If the bundle's outliers were JPEG-coded, these images are too; they are
+    then close to those of the Parquet file, not equal.
     """
     size = bundle.manifest.image_size
     found = data.look_up(ids, sources, size, pictures)
@@ -61,7 +54,7 @@ def find_images(
         except DataError:
             continue
         if len(whole) and "/tv-" not in str(whole.ids[0]):
-            continue  # another file of rows: the ids would have been found in the right one
+            continue  # a Parquet file again, which does not have these ids
         order = _order(whole)
         for row in rows:
             at = order.get(place_of[str(names[row])])
@@ -82,18 +75,17 @@ def find_images(
 
 @lru_cache(maxsize=2)
 def _places(path: str, bundle_hash: str) -> dict[str, tuple[int, int]]:
-    """(class, place among its images) by id."""
+    """Class and place in the class by id; `bundle_hash` is part of the key of the cache."""
     table = pq.read_table(Path(path), columns=["id", "label", "nth"])
     places = zip(table["label"].to_pylist(), table["nth"].to_pylist(), strict=True)
     return dict(zip(table["id"].to_pylist(), places, strict=True))
 
 
 def _order(whole: ImageSet) -> dict[tuple[int, int], int]:
-    """The row of each (class, place among its images)."""
-    order: dict[tuple[int, int], int] = {}
-    seen: dict[int, int] = {}
+    """The row of each class and place in the class."""
+    seen: Counter[int] = Counter()
+    order = {}
     for row, label in enumerate(whole.labels.tolist()):
-        nth = seen.get(label, 0)
-        order[(label, nth)] = row
-        seen[label] = nth + 1
+        order[label, seen[label]] = row
+        seen[label] += 1
     return order

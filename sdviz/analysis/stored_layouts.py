@@ -1,4 +1,4 @@
-"""Layouts computed in advance and shipped with the bundles, so that the page Embeddings opens at once."""
+"""Layouts stored beside the bundles, so that the page Embeddings opens at once."""
 
 import hashlib
 import json
@@ -15,8 +15,8 @@ from ..projection import (
     read_layouts,
     write_layouts,
 )
-from .points import OUTLIERS, TRAIN, Points, available_sets, final_points, snapshot_points
-from .tables import Evidence, MissingPart, or_none
+from .points import Points, available_sets, final_points, snapshot_points
+from .tables import OUTLIERS, TRAIN, Evidence, MissingPart, or_none
 
 FOLDER = ".layouts"
 USUAL_POINTS = 2_000
@@ -24,35 +24,35 @@ USUAL_POINTS = 2_000
 
 @dataclass(frozen=True)
 class View:
-    """What is laid out, and how."""
+    """The points and settings of one layout."""
 
     through: bool  # whether images are followed through training
-    sets: tuple[str, ...]  # drawn ones, in the order of `available_sets`
-    n: int  # how many points at most
-    unit_length: bool  # whether features are brought to length 1 first
-    layout: LayoutSettings  # how they are laid out
+    sets: tuple[str, ...]  # in the order of `available_sets`
+    n: int  # the most points
+    unit_length: bool  # whether features are scaled to length 1
+    layout: LayoutSettings
 
     def points(self, evidence: Evidence) -> Points:
-        """Which images, and their features. Raises MissingPart: the bundle has none to show."""
+        """The images and their features. Raises MissingPart: the bundle has none."""
         draw = snapshot_points if self.through else final_points
         return draw(evidence, self.sets, self.n, self.unit_length)
 
 
 def usual_sets(evidence: Evidence, names: list[str]) -> list[str]:
-    """All but the validation sets, which resemble their test sets."""
+    """The sets without those for validation, which resemble the test sets."""
     roles = {name: one.role for name, one in (or_none(lambda: evidence.sets) or {}).items()}
     return [name for name in names if roles.get(name) != "validation"] or names
 
 
 def figure_3_sets(evidence: Evidence, names: list[str]) -> list[str]:
-    """Those of the paper's Figure 3: training images, one OOD set, the nearest there is, and the outliers."""
+    """The sets of the paper's Figure 3: training images, one OOD set (near if there is one), the outliers."""
     sets = or_none(lambda: evidence.ood_sets) or {}
     ood = [name for name, one in sets.items() if one.role in ("near", "far") and name in names]
     return [name for name in names if name in (TRAIN, OUTLIERS, *ood[:1])]
 
 
 def usual_views(evidence: Evidence) -> Iterator[View]:
-    """What Embeddings shows first: t-SNE and UMAP of each feature space, and t-SNE of the paper's Figure 3."""
+    """The first views of Embeddings: t-SNE and UMAP of each feature space, and t-SNE of Figure 3."""
     own = evidence.bundle.manifest.score
     unit = own.normalize if own else True
     for through in (True, False):
@@ -69,10 +69,10 @@ def usual_views(evidence: Evidence) -> Iterator[View]:
 
 
 def file_of(evidence: Evidence, points: Points, unit_length: bool, layout: LayoutSettings) -> Path | None:
-    """The file of stored layouts, there or not; None for a bundle that has no folder.
+    """The file for stored layouts, which need not exist; None for a bundle without a folder.
 
-    The name is of the bundle's hash, the images and the settings, and not of the features' bytes: those differ
-    in their last digits from one processor to another.
+    Its name depends on the bundle's hash, the images and the settings, but not on the features, because their
+    last digits vary with the processor.
     """
     bundle = evidence.bundle
     if bundle.path is None:
@@ -87,7 +87,7 @@ def file_of(evidence: Evidence, points: Points, unit_length: bool, layout: Layou
 def find_stored(
     evidence: Evidence, points: Points, unit_length: bool, layout: LayoutSettings
 ) -> Layouts | None:
-    """The stored layouts of these points, None where there are none."""
+    """The stored layouts of these points, None if there are none."""
     file = file_of(evidence, points, unit_length, layout)
     found = read_layouts(file) if file is not None else None
     wanted = (*points.features.shape[:2], layout.dims)
@@ -95,7 +95,7 @@ def find_stored(
 
 
 def store_usual_layouts(evidence: Evidence, on_made: Callable[[View, Path, bool], None]) -> None:
-    """Makes the usual layouts that are missing; `on_made` gets view, file, and whether it was made now."""
+    """Makes the missing usual layouts; `on_made` gets each view, its file, and whether it was made now."""
     for view in usual_views(evidence):
         points = view.points(evidence)
         file = file_of(evidence, points, view.unit_length, view.layout)

@@ -1,4 +1,4 @@
-"""A bundle's tables, opened when they are first asked for and checked against each other."""
+"""The tables of a bundle, read on first use."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -8,44 +8,65 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from safetensors import safe_open
+from safetensors.numpy import load_file
 
 from ..bundle import Banks, Bundle
 from ..data import OWN_KINDS
+from ..detection.knn import unit_length
 from ..evaluation import OODReference, Report, ood_reference, read_report
+from ..evaluation.sets import HEADS
 from ..outliers import Recipe
 
 T = TypeVar("T")
 
-HEADS = ("g_bin", "g_in", "g_out")
 HOW_TO_MAKE = "python -m sdviz run configs/shapes-quick.yaml"
 
 
+# groups of images besides the scored sets: the two banks
+TRAIN, OUTLIERS = "train", "SD outliers"
+
+
 class MissingPart(ValueError):
-    """A bundle lacks what was asked for; the message says what, in one line."""
+    """A bundle lacks a part; the message names it in one line."""
 
 
 def or_none(read: Callable[[], T]) -> T | None:
-    """What `read` returns, None where the bundle lacks that part."""
+    """The result of `read`, None if the bundle lacks that part."""
     try:
         return read()
     except MissingPart:
         return None
 
 
+def texts(column: pa.ChunkedArray) -> np.ndarray:
+    """A column of a table as str (N,)."""
+    return np.array(column.to_pylist(), dtype=str)
+
+
+def scaled(features: np.ndarray, normalize: bool) -> np.ndarray:
+    """Features (...,D) as float32, of unit length if `normalize`, as Eq. 6 takes them."""
+    return unit_length(features) if normalize else np.asarray(features, np.float32)
+
+
+def by_set(table: pa.Table) -> dict[str, pa.Table]:
+    """The rows of each set of a table, by the column "set", in the order of their first rows."""
+    names = texts(table["set"])
+    return {name: table.filter(pa.array(names == name)) for name in dict.fromkeys(names.tolist())}
+
+
 @dataclass(frozen=True, eq=False)
 class ScoredSet:
-    """The held-out ID images or one OOD set, scored by Eq. 6 when the bundle was made."""
+    """The held-out ID images or one OOD set, as scored when the bundle was made."""
 
     name: str  # "test" for the ID images, else the set's name
     role: str  # "id", "near", "far" or "validation"
     ids: np.ndarray  # str (N,)
-    labels: np.ndarray  # int64 (N,), known classes, -1 where unknown
-    distance: np.ndarray  # float64 (N,), the first term
-    votes: np.ndarray  # int64 (N,), the second without alpha, 0..k
-    total: np.ndarray  # float64 (N,)
-    features: np.ndarray | None  # float32 (N,D) of the detector; None in a bundle without them
-    # Logits float32 by head, "g_bin" (N,2), "g_in" (N,C), "g_out" (N,C); empty without them
+    labels: np.ndarray  # int64 (N,), known classes, -1 for unknown
+    distance: np.ndarray  # float64 (N,), first term of Eq. 6
+    votes: np.ndarray  # int64 (N,), 0..k
+    total: np.ndarray  # float64 (N,), Eq. 6
+    features: np.ndarray | None  # float32 (N,D) of the detector, if kept
+    # logits float32, "g_bin" (N,2), "g_in" (N,C), "g_out" (N,C); empty if not kept
     heads: Mapping[str, np.ndarray]
 
     def __len__(self) -> int:
@@ -66,13 +87,13 @@ class OutlierTable:
     """How each outlier of the bank was made."""
 
     ids: np.ndarray  # str (M,)
-    source_ids: np.ndarray  # str (M,), the training image that it was made of
+    source_ids: np.ndarray  # str (M,), training images
     labels: np.ndarray  # int64 (M,), y~ of the source
-    target_labels: np.ndarray  # int64 (M,), the wrong label that it was made with
+    target_labels: np.ndarray  # int64 (M,), the wrong labels
     table: pa.Table
 
     def recipe(self, row: int) -> Recipe:
-        """S, w and what else made one outlier."""
+        """The settings that made one outlier."""
         r = self.table.slice(row, 1).to_pylist()[0]
         low, high = r["guidance_sigma_lo"], r["guidance_sigma_hi"]
         return Recipe(
@@ -86,19 +107,19 @@ class OutlierTable:
         )
 
     def sigma(self, row: int) -> float:
-        """sigma of S."""
+        """The noise level of S."""
         return float(self.table["sigma"][row].as_py())
 
     def png(self, row: int) -> bytes | None:
-        """The picture's file, None where it has to be made again."""
+        """The PNG file of the picture, None if the bundle keeps none."""
         blob: bytes | None = self.table["png"][row].as_py() if "png" in self.table.column_names else None
         return blob
 
 
 class Evidence:
-    """The tables of one bundle, each read once, when it is first asked for.
+    """The tables of one bundle, each read once, on first use.
 
-    Every property raises MissingPart, with what is missing in one line, where the bundle has no such part.
+    Every property raises MissingPart if the bundle lacks that part.
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -106,7 +127,7 @@ class Evidence:
 
     @cached_property
     def banks(self) -> Banks:
-        """The reference features: of the ID images and of the outliers."""
+        """The reference features of ID images and outliers."""
         try:
             return self.bundle.banks()
         except ValueError as error:
@@ -114,24 +135,19 @@ class Evidence:
 
     @cached_property
     def sets(self) -> dict[str, ScoredSet]:
-        """Every scored set by name, the held-out ID images first, in the order of the scores."""
+        """The scored sets by name, the held-out ID images first."""
         table = pq.read_table(self._part("scores.parquet", "it was never measured"))
         features = self.bundle.parts.get("ood_features.safetensors")
-        stored: dict[str, np.ndarray] = {}
-        if features is not None:
-            with safe_open(str(features), "np") as file:
-                stored = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        names = np.array(table["set"].to_pylist(), dtype=str)
+        stored = {} if features is None else load_file(features)
         found: dict[str, ScoredSet] = {}
-        for name in dict.fromkeys(names.tolist()):
-            part = table.filter(pa.array(names == name))
+        for name, part in by_set(table).items():
             n = part.num_rows
             f = stored.get(name)
             heads = {h: stored[f"{name}.{h}"] for h in HEADS if len(stored.get(f"{name}.{h}", ())) == n}
             found[name] = ScoredSet(
                 name,
                 part["role"][0].as_py(),
-                np.array(part["id"].to_pylist(), dtype=str),
+                texts(part["id"]),
                 part["label"].to_numpy(),
                 part["distance"].to_numpy(),
                 part["votes"].to_numpy(),
@@ -151,12 +167,12 @@ class Evidence:
 
     @property
     def ood_sets(self) -> dict[str, ScoredSet]:
-        """The OOD sets by name: near, far, and those for validation."""
+        """The OOD sets by name."""
         return {name: one for name, one in self.sets.items() if one.role != "id"}
 
     @cached_property
     def reference(self) -> OODReference:
-        """The held-out ID scores in order, and the threshold at 95 % ID recall."""
+        """The held-out ID scores and the threshold at 95 % ID recall."""
         return ood_reference(self.id_set.total)
 
     @cached_property
@@ -164,7 +180,7 @@ class Evidence:
         """The clusters of the training images."""
         table = pq.read_table(self._part("pseudo_labels.parquet", "it does not know its training images"))
         return PseudoLabels(
-            np.array(table["id"].to_pylist(), dtype=str),
+            texts(table["id"]),
             table["label"].to_numpy().astype(np.int64),
             table["confidence"].to_numpy().astype(np.float32),
         )
@@ -174,8 +190,8 @@ class Evidence:
         """How the outliers of the bank were made, in the bank's order."""
         table = pq.read_table(self._part("outliers.parquet", "it does not know its outliers"))
         return OutlierTable(
-            np.array(table["id"].to_pylist(), dtype=str),
-            np.array(table["source_id"].to_pylist(), dtype=str),
+            texts(table["id"]),
+            texts(table["source_id"]),
             table["label"].to_numpy().astype(np.int64),
             table["target_label"].to_numpy().astype(np.int64),
             table,
@@ -188,22 +204,20 @@ class Evidence:
 
     @cached_property
     def snapshots(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Features float32 (epochs + 1, N, D) from before training on; role and id of each row, str (N,)."""
+        """Features float32 (epochs + 1, N, D) before training and after each epoch; role and id, str (N,)."""
         path = self._part("snapshots.safetensors", "detector training left no snapshots in it")
         table = pq.read_table(self._part("snapshots.parquet", "detector training left no snapshots in it"))
-        with safe_open(str(path), "np") as file:
-            stack = np.stack([file.get_tensor(key) for key in sorted(file.keys())])
-        roles, ids = (np.array(table[column].to_pylist(), dtype=str) for column in ("role", "id"))
-        return stack.astype(np.float32), roles, ids
+        epochs = load_file(path)
+        stack = np.stack([epochs[key] for key in sorted(epochs)])
+        return stack.astype(np.float32), texts(table["role"]), texts(table["id"])
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """The folders and files among the data that the bundle was made from, for `data.look_up`."""
-        config: dict[str, Any] = self.bundle.manifest.config or {}
-        evaluation = config.get("evaluation") or {}
-        named = [(config.get("data") or {}).get("id") or ""]
+        """The folders and files among the bundle's data sets, for `data.look_up`."""
+        setting = self.bundle.manifest.setting
+        named = [setting("data", "id") or ""]
         for role in ("near", "far", "validation"):
-            named += evaluation.get(role) or []
+            named += setting("evaluation", role) or []
         return tuple(one for one in named if one.startswith(OWN_KINDS))
 
     def _part(self, name: str, why: str) -> Any:  # noqa: ANN401 - a Path; pyarrow and safetensors take it

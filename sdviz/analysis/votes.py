@@ -1,51 +1,49 @@
-"""One image under Eq. 6: which set it is of, the terms of its score, and its place among the features."""
+"""One image under Eq. 6: its set, the terms of its score, and its place in a map of features."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+from scipy.special import softmax
 from sklearn.decomposition import PCA
 
 from ..bundle import Banks
 from ..data.imageset import permutation
-from ..detection.knn import unit_length
 from ..detection.score import Neighbourhood, SDScore
 from .rescoring import SetScores
-from .tables import Evidence, MissingPart, ScoredSet, or_none
+from .tables import OUTLIERS, TRAIN, Evidence, MissingPart, ScoredSet, or_none, scaled
 
-# groups of images other than the scored sets: the two banks, and images that the bundle has never seen
-TRAIN, OUTLIERS, OTHER = "train", "SD outliers", ""
+OTHER = ""  # the group of images that are in no set or bank
 WORST, BORDER, RANDOM = "worst first", "nearest to the threshold", "random"
 MAP_OF_BANK, MAP_OF_SET = 600, 250
 
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """An image that a bundle's tables know, or a new one."""
+    """An image of the bundle's sets or banks, or a new one."""
 
     id: str
-    group: str  # the scored set that it is of, `TRAIN`, `OUTLIERS`, or `OTHER` for a new one
-    role: str  # "id", "near", "far" or "validation", "train", "outlier", "" for a new one
-    row: int  # in the set or bank, -1 for a new one
-    features: np.ndarray | None = None  # float32 (D,); None where they are not kept and have to be computed
-    # Logits by head, "g_bin" (2,), "g_in" (C,), "g_out" (C,); empty where they are not kept
+    group: str  # a scored set, `TRAIN`, `OUTLIERS`, or `OTHER` for a new image
+    role: str  # "id", "near", "far", "validation", "train" or "outlier", "" for a new image
+    row: int  # in the set or bank, -1 for a new image
+    features: np.ndarray | None = None  # float32 (D,), if kept
+    # logits, "g_bin" (2,), "g_in" (C,), "g_out" (C,); empty if not kept
     heads: Mapping[str, np.ndarray] = field(default_factory=dict)
-    # its line of scores.parquet, as sets of one; None outside the scored sets
-    measured: SetScores | None = None
+    measured: SetScores | None = None  # its row of scores.parquet; None outside the scored sets
 
 
 def scored_sets(evidence: Evidence) -> dict[str, ScoredSet]:
-    """The scored sets by name, none in a bundle that was never measured."""
+    """The scored sets by name; empty if the bundle was never measured."""
     return or_none(lambda: evidence.sets) or {}
 
 
 def banks_of(evidence: Evidence) -> Banks | None:
-    """The reference features, None in a bundle without them."""
+    """The reference features, None if the bundle has none."""
     return or_none(lambda: evidence.banks)
 
 
 def group_ids(evidence: Evidence) -> dict[str, np.ndarray]:
-    """The ids of each group that has some: the scored sets in their order, then the banks."""
+    """The ids of each non-empty group: the scored sets, then the banks."""
     found = {name: one.ids for name, one in scored_sets(evidence).items()}
     banks = banks_of(evidence)
     if banks is not None:
@@ -54,7 +52,7 @@ def group_ids(evidence: Evidence) -> dict[str, np.ndarray]:
 
 
 def find_sample(evidence: Evidence, one: str, prefer: str = "") -> Sample | None:
-    """An image by its id, of the group `prefer` if it is in several; None where no set or bank has it."""
+    """Finds an image by its id, first in the group `prefer`; None if no set or bank has it."""
     groups = group_ids(evidence)
     for name in sorted(groups, key=lambda name: name != prefer):
         rows = np.flatnonzero(groups[name] == one)
@@ -64,7 +62,7 @@ def find_sample(evidence: Evidence, one: str, prefer: str = "") -> Sample | None
 
 
 def sample_at(evidence: Evidence, group: str, row: int) -> Sample:
-    """The image in that row of a set or bank."""
+    """The image in a row of a set or bank."""
     sets = scored_sets(evidence)
     if group in sets:
         s = sets[group]
@@ -85,7 +83,7 @@ def sample_at(evidence: Evidence, group: str, row: int) -> Sample:
 
 
 def matching_ids(evidence: Evidence, text: str) -> tuple[list[str], int]:
-    """The first five ids that are this text, else contain it, and how many there are."""
+    """Searches ids by text: the id that equals it, else the first five that contain it, and their number."""
     everything = list(dict.fromkeys(one for ids in group_ids(evidence).values() for one in ids.tolist()))
     if text in everything:
         return [text], 1
@@ -94,13 +92,13 @@ def matching_ids(evidence: Evidence, text: str) -> tuple[list[str], int]:
 
 
 def ordered(total: np.ndarray, threshold: float, is_id: bool, order: str) -> np.ndarray:
-    """The rows of a set in the order asked for, int64 (N,).
+    """Sorts the rows of a set, int64 (N,).
 
     Args:
         total: float (N,), scores.
-        threshold: Scores above it are called OOD.
-        is_id: For these the highest scores are the worst, for OOD images the lowest.
-        order: `WORST`, `BORDER` or `RANDOM`, which is the same every time.
+        threshold: A score above it means OOD.
+        is_id: Whether the worst scores are the highest, as for ID images, else the lowest.
+        order: `WORST`, `BORDER` or `RANDOM`, which is always the same.
     """
     if order == RANDOM:
         return permutation(len(total), 0)
@@ -111,17 +109,17 @@ def ordered(total: np.ndarray, threshold: float, is_id: bool, order: str) -> np.
 def sample_to_begin_with(
     evidence: Evidence, totals: Mapping[str, np.ndarray], threshold: float | None
 ) -> tuple[Sample | None, str]:
-    """A good image to begin with: the missed OOD image closest to the threshold, of a near set if there is one.
+    """Chooses the first image to show: the missed OOD image closest to the threshold, near-OOD if possible.
 
-    None of OOD missed, it is the closest one above; without OOD sets the ID image closest to the threshold;
-    in a bundle that was never measured the first training image.
+    If no OOD image is missed, it is the OOD image closest to the threshold; without OOD sets, the closest ID
+    image; without scores, the first training image.
 
     Args:
-        totals: float (N,), the scores of every scored set under the settings in use.
-        threshold: In force; None where it is not known, then the bundle's own scores and threshold count.
+        totals: By set, float (N,), for the settings in use.
+        threshold: The one in use; None for the bundle's own threshold and scores.
 
     Returns:
-        The image, and what it is, as the end of "this is ...".
+        The image, and its description for "this is ...".
     """
     try:
         own, sets = evidence.reference.threshold, evidence.sets
@@ -142,34 +140,32 @@ def sample_to_begin_with(
 
 
 def shares_below(totals: Mapping[str, np.ndarray], total: float) -> dict[str, float]:
-    """How many % of each set's scores this one is above, 0..100; equal ones do not count."""
+    """The share of each set's scores below `total`, in %."""
     return {name: 100.0 * float((scores < total).mean()) for name, scores in totals.items() if len(scores)}
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:
     """Softmax of one head's logits, float64 (C,)."""
-    e = np.exp(np.asarray(logits, np.float64) - float(np.max(logits)))
-    return np.asarray(e / e.sum())
+    return np.asarray(softmax(np.asarray(logits, np.float64)))
 
 
 @dataclass(frozen=True, eq=False)
 class FeatureMap:
-    """A plane through the features, the one in which they spread most."""
+    """The plane of the first two principal components of the features."""
 
-    normalize: bool  # whether features are brought to unit length first
-    places: Mapping[str, np.ndarray]  # float64 (n,2) of some images, by group
-    ids: Mapping[str, np.ndarray]  # str (n,) of those
-    explained: np.ndarray  # float64 (2,), the share of all spread that each axis has, 0..1
+    normalize: bool  # whether features are scaled to unit length
+    places: Mapping[str, np.ndarray]  # by group, float64 (n,2)
+    ids: Mapping[str, np.ndarray]  # by group, str (n,)
+    explained: np.ndarray  # float64 (2,), share of the variance along each axis, 0..1
     _fit: PCA
 
     def place(self, features: np.ndarray) -> np.ndarray:
-        """Where features (N,D) lie in it, float64 (N,2)."""
-        rows = unit_length(features) if self.normalize else features
-        return np.asarray(self._fit.transform(rows), np.float64)
+        """Projects features (N,D) into the plane, float64 (N,2)."""
+        return np.asarray(self._fit.transform(scaled(features, self.normalize)), np.float64)
 
 
 def feature_map(evidence: Evidence, normalize: bool) -> FeatureMap:
-    """The first two principal components of a fixed draw of all features. Raises MissingPart: no banks."""
+    """Fits the plane to a fixed draw of all features. Raises MissingPart: no banks, or too few features."""
     banks = evidence.banks
     parts = {TRAIN: (banks.id_features, banks.id_ids, MAP_OF_BANK)}
     if len(banks.outlier_ids):
@@ -181,7 +177,7 @@ def feature_map(evidence: Evidence, normalize: bool) -> FeatureMap:
     ids: dict[str, np.ndarray] = {}
     for name, (features, names, most) in parts.items():
         draw = np.sort(permutation(len(names), 0)[:most])
-        rows[name] = unit_length(features[draw]) if normalize else features[draw]
+        rows[name] = scaled(features[draw], normalize)
         ids[name] = names[draw]
     stack = np.concatenate(list(rows.values()))
     if min(stack.shape) < 2:
@@ -193,9 +189,9 @@ def feature_map(evidence: Evidence, normalize: bool) -> FeatureMap:
 
 @dataclass(frozen=True)
 class Parts:
-    """The terms of one image's score."""
+    """The terms of one image's score by Eq. 6."""
 
-    distance: float  # the first term of Eq. 6
+    distance: float  # the first term
     votes: int  # outliers among the k nearest of both banks
     alpha: float  # weight of a vote
     total: float  # distance + alpha * votes
@@ -204,15 +200,11 @@ class Parts:
 def score_parts(
     sample: Sample, near: Neighbourhood | None, k: int, alpha: float, as_measured: bool
 ) -> Parts | None:
-    """Eq. 6 of one image.
+    """Computes the terms of Eq. 6 for one image; None if the bundle has neither its neighbours nor its score.
 
     Args:
         near: Its neighbours; None in a bundle without banks.
-        as_measured: k and normalisation are those that the bundle was measured with, so that distance and
-            votes stand in its table.
-
-    Returns:
-        None where that cannot be known.
+        as_measured: Whether k and normalisation are the bundle's own, so that `sample.measured` holds.
 
     Raises:
         ValueError: k above the number of neighbours searched for.
@@ -228,13 +220,13 @@ def score_parts(
 
 
 def search_both(search: SDScore, features: np.ndarray, id_id: str, outlier_id: str, k: int) -> Neighbourhood:
-    """Neighbours of pictures that were all made of one image.
+    """Finds the neighbours of pictures made from one image, without that image and its own outlier.
 
     Args:
         search: Over both banks.
         features: float (N,D).
-        id_id: Skipped among ID images: the image itself.
-        outlier_id: Skipped among outliers: the one that the bank has of that image, "" for none.
+        id_id: The image.
+        outlier_id: Its outlier in the bank, "" for none.
 
     Raises:
         ValueError: As `SDScore.search`.

@@ -1,7 +1,6 @@
-"""The methods beside the paper's: one file each (settings, fit, score), in folders by kind.
+"""The methods that ours is compared with: one file each (settings, fit, score), in folders by kind.
 
-A file in one of these folders with a `Baseline` in it is a method of `BASELINES`, of the configuration's
-`evaluation.baselines` and of the tables.
+`BASELINES`, the configuration's `evaluation.baselines` and the tables take every `Baseline` in these folders.
 
 from sdviz.baselines import BASELINES, Images, Reference
 

@@ -1,13 +1,15 @@
-"""The training that several methods share: a copy of the encoder, one loop, and a loss of each method."""
+"""The methods that train a copy of the encoder share one training; each has a loss of its own."""
 
 from __future__ import annotations
 
 import copy
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import nn
 
 from ..config.nodes import OptimizerConfig, TrainingConfig, ViewsConfig
@@ -20,84 +22,84 @@ from ..nn.pixels import channels_first, scale
 from ..nn.randomness import step_generator
 from ..nn.views import random_views
 from .interface import Baseline, OnProgress, Reference
-from .neighbours import nearest_squares
+from .neighbours import check_neighbours, nearest_squares
 
 # (rows of the images, views of them in [-1,1], the generator of the step) -> the loss
 Loss = Callable[[torch.Tensor, torch.Tensor, torch.Generator], torch.Tensor]
-
 
 SGD = OptimizerConfig(name="sgd", weight_decay=5e-5)
 ADAMW = OptimizerConfig(name="adamw", warmup_steps=20)
 
 
-def encoder_of(reference: Reference) -> Encoder:
-    """A copy of the reference's encoder with all of its weights trainable."""
-    assert reference.encoder is not None
-    encoder = copy.deepcopy(reference.encoder).to("cpu")
-    encoder.freeze(0)
-    return encoder.requires_grad_(True)
-
-
-def train(
-    method: Trained,
-    parts: Mapping[str, nn.Module],
-    images: np.ndarray,
-    make_loss: Loss,
-    reference: Reference,
-    augment: bool = True,
-    on_progress: OnProgress | None = None,
-) -> None:
-    """Trains networks in place by a method's settings, then puts them on the CPU and in eval mode.
-
-    Args:
-        method: Has `epochs` and `batch_size` among its settings.
-        parts: The networks by name; all parameters with `requires_grad` are trained.
-        images: uint8 (N,H,W,3); each step draws a batch of different ones.
-        make_loss: Gives the loss of a batch; called under autocast where the device has bfloat16.
-        augment: Whether the loss gets random views of the images, or the images themselves.
-    """
-    where = resolve_device(reference.device)
-    pixels = channels_first(images, where)
-    views = reference.views or ViewsConfig()
-    batch = min(method.settings.batch_size, len(pixels))
-    total_steps = max(1, round(method.settings.epochs * len(pixels) / batch))
-    config = TrainingConfig(total_steps=total_steps, optimizer=method.optimizer)
-
-    def loss_at(step: int) -> torch.Tensor:
-        generator = step_generator(reference.seed, step, method.key)
-        rows = torch.randperm(len(pixels), generator=generator)[:batch].to(where)
-        x = scale(pixels[rows])
-        if augment:
-            x = random_views(x, views, generator)
-        with fast_autocast(where):
-            return make_loss(rows, x, generator)
-
-    def after_step(step: int) -> None:
-        if on_progress is not None:
-            on_progress(step / total_steps)
-
-    train_networks(method.key, parts, loss_at, config, batch, Execution(reference.device), after_step)
-
-
 class Trained(Baseline):
-    """A method that trains a copy of the encoder; it has `learning_rate` among its settings.
+    """A method that trains a copy of the encoder.
+
+    It has `epochs`, `learning_rate` and `batch_size` among its settings.
 
     Attributes:
-        base_optimizer: The optimizer, but for its learning rate.
+        base_optimizer: The optimizer; its learning rate comes from the settings.
+        augment: Whether the loss gets random views of the images, or the images themselves.
     """
 
     base_optimizer: ClassVar[OptimizerConfig]
+    augment: ClassVar[bool] = True
 
     _encoder: Encoder
 
     @property
     def optimizer(self) -> OptimizerConfig:
-        """The optimizer with the rate of the settings."""
+        """The optimizer with the learning rate of the settings."""
         return self.base_optimizer.model_copy(update={"learning_rate": self.settings.learning_rate})
+
+    def _start(self, reference: Reference) -> None:
+        """Seeds the first weights of heads and copies the encoder, with all of its weights trainable."""
+        torch.manual_seed(reference.seed)
+        assert reference.encoder is not None
+        self._encoder = copy.deepcopy(reference.encoder).to("cpu")
+        self._encoder.freeze(0)
+        self._encoder.requires_grad_(True)
+
+    def _train(
+        self,
+        heads: Mapping[str, nn.Module],
+        images: np.ndarray,
+        batch_loss: Loss,
+        reference: Reference,
+        on_progress: OnProgress | None,
+    ) -> None:
+        """Trains the encoder and its heads in place, then puts them on the CPU and in eval mode.
+
+        Args:
+            heads: By name; with the encoder, all parameters with `requires_grad` are trained.
+            images: uint8 (N,H,W,3); each step draws a batch of different ones.
+            batch_loss: Called under autocast where the device has bfloat16.
+        """
+        where = resolve_device(reference.device)
+        pixels = channels_first(images, where)
+        views = reference.views or ViewsConfig()
+        batch = min(self.settings.batch_size, len(pixels))
+        total_steps = max(1, round(self.settings.epochs * len(pixels) / batch))
+        config = TrainingConfig(total_steps=total_steps, optimizer=self.optimizer)
+
+        def loss_at(step: int) -> torch.Tensor:
+            generator = step_generator(reference.seed, step, self.key)
+            rows = torch.randperm(len(pixels), generator=generator)[:batch].to(where)
+            x = scale(pixels[rows])
+            if self.augment:
+                x = random_views(x, views, generator)
+            with fast_autocast(where):
+                return batch_loss(rows, x, generator)
+
+        def after_step(step: int) -> None:
+            if on_progress is not None:
+                on_progress(step / total_steps)
+
+        networks = {"encoder": self._encoder, **heads}
+        train_networks(self.key, networks, loss_at, config, batch, Execution(reference.device), after_step)
 
 
 class FineTuned(Trained):
-    """A method that trains a copy of the encoder, then sums the squared distances to the k nearest ID features.
+    """Trains a copy of the encoder; the score is the sum of squared distances to the k nearest ID features.
 
     Attributes:
         unit_features: Whether features are brought to length 1 first.
@@ -105,15 +107,29 @@ class FineTuned(Trained):
 
     unit_features: ClassVar[bool] = False
 
+    class Settings(Trained.Settings):
+        """The settings that all of these methods have."""
+
+        k: int = Field(2, ge=1, description="neighbours that count")
+        epochs: float = Field(5.0, gt=0, description="over the ID images")
+
+    @abstractmethod
+    def _objective(self, known: np.ndarray, reference: Reference) -> tuple[dict[str, nn.Module], Loss]:
+        """The heads over `_encoder` by name, and the loss of a batch."""
+
+    def _fit(self, known: np.ndarray, reference: Reference, on_progress: OnProgress | None) -> None:
+        """Trains a copy of the encoder and keeps the ID features."""
+        check_neighbours(self.key, self.settings.k, len(known))
+        self._start(reference)
+        heads, batch_loss = self._objective(known, reference)
+        self._train(heads, known, batch_loss, reference, on_progress)
+        self._ids, self._device = reference.known.ids, reference.device
+        self._known = self._features(known, self._device)
+
     def _features(self, images: np.ndarray, device: str) -> np.ndarray:
         """Features float32 (N,D) of images uint8 (N,H,W,3)."""
         features = encode(self._encoder, images, device)
         return unit_length(features) if self.unit_features else features
-
-    def _keep(self, known: np.ndarray, reference: Reference) -> None:
-        """Ends `_fit`: keeps the features of the ID images, from the trained encoder."""
-        self._ids, self._device = reference.known.ids, reference.device
-        self._known = self._features(known, self._device)
 
     def _score(self, queries: np.ndarray, ids: np.ndarray | None) -> np.ndarray:
         """Sums of squared distances, float64 (N,)."""

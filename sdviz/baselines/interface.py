@@ -1,4 +1,4 @@
-"""The interface of all methods: fit on ID images, score others."""
+"""The interface of all methods: fit to ID images, score other images."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ OnProgress: TypeAlias = Callable[[float], None]
 
 
 class BaselineError(ValueError):
-    """Settings, images or a reference that a method cannot take; the message is one line."""
+    """Settings, images or a reference that a method cannot use; the message is one line."""
 
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """Images for a method; what it does not need may be None. Lists are taken as arrays.
+    """Images as a method needs them; the rest may be None. Lists are converted to arrays.
 
     Attributes:
         features: float32 (N,D), of the encoder before detector training.
         images: uint8 (N,H,W,3).
         logits: float32 (N,C), of the cluster head.
-        ids: str (N,); an image of the reference is not its own neighbour.
+        ids: str (N,), so that an image of the reference is not its own neighbour.
     """
 
     features: np.ndarray | None = None
@@ -42,10 +42,10 @@ class Images:
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """What a method is fitted on.
+    """The ID images that a method is fitted to.
 
     Attributes:
-        labels: int64 (N,), the cluster of each, 0..C-1.
+        labels: int64 (N,), clusters 0..C-1.
         encoder: The network that gave `known.features`; a method that trains it takes a copy.
         outliers: uint8 (M,H,W,3), made by a generator.
     """
@@ -62,18 +62,18 @@ class Reference:
 class Baseline(ABC):
     """One method. Higher scores are more OOD.
 
-    `fit` and `score` check what they are given, so the `_fit` and `_score` of a method need not.
+    `fit` and `score` check their arguments, so `_fit` and `_score` of a method need not.
 
     Attributes:
-        needs: The fields of `Reference` and `Images` that it uses; the first is what it scores.
-        training_passes: Images through the network for each ID image of an epoch; 0 without training.
-        scoring_passes: Images through the network for each image to score.
+        needs: The fields of `Reference` and `Images` that it uses; it scores the first.
+        training_passes: How often the network sees each ID image in an epoch; 0 without training.
+        scoring_passes: How often the network sees each image that is scored.
     """
 
     class Settings(Node):
-        """The settings of the method, with range and default.
+        """The method's settings with range and default.
 
-        A method that trains has `epochs` among them, and one that needs outliers `generator_steps`.
+        A method that trains has `epochs`; one that needs outliers has `generator_steps`.
         """
 
     key: ClassVar[str]
@@ -83,11 +83,11 @@ class Baseline(ABC):
     scoring_passes: ClassVar[int] = 1
     settings: Any
 
-    # the shape of one image or feature in `fit`; None before it
+    # of one image or feature in `fit`; None before
     _shape: tuple[int, ...] | None = None
 
     def __init__(self, **settings: object) -> None:
-        """Takes settings by their names in `Settings`; BaselineError for an unknown one or a bad value."""
+        """Takes settings by name; BaselineError for an unknown name or a bad value."""
         self.settings = _settings(self.key, self.Settings, settings)
 
     def fit(self, reference: Reference, on_progress: OnProgress | None = None) -> Self:
@@ -97,7 +97,7 @@ class Baseline(ABC):
             on_progress: Called with the share done, 0..1.
 
         Raises:
-            BaselineError: Something that the method needs is missing, too small, or of a wrong kind or shape.
+            BaselineError: A part that the method needs is missing, too small, or of a wrong kind or shape.
         """
         self._shape = None
         if not isinstance(reference, Reference):
@@ -111,8 +111,8 @@ class Baseline(ABC):
         """Scores images: float64 (N,), higher is more OOD.
 
         Raises:
-            BaselineError: The method is not fitted, or what it scores is missing or of another kind or shape
-                than in `fit`.
+            BaselineError: The method is not fitted, or the part that it scores is missing or of another kind or
+                shape than in `fit`.
         """
         if self._shape is None:
             raise BaselineError(f"{self.key} scores nothing before it is fitted: call fit")
@@ -133,7 +133,7 @@ class Baseline(ABC):
         return self._score(queries, ids)
 
     def _fit(self, known: np.ndarray, reference: Reference, on_progress: OnProgress | None) -> None:  # noqa: B027
-        """Does the work of `fit`, if there is any.
+        """Fits the method; by default, there is nothing to fit.
 
         Args:
             known: Features, images or logits of the ID images, whichever the method scores.
@@ -142,10 +142,10 @@ class Baseline(ABC):
 
     @abstractmethod
     def _score(self, queries: np.ndarray, ids: np.ndarray | None) -> np.ndarray:
-        """Does the work of `score` for at least one image, of the shape of the ID images."""
+        """Scores at least one image of the shape of the ID images."""
 
     def _checked(self, reference: Reference) -> tuple[np.ndarray, Reference]:
-        """The ID images as the method scores them; and the reference with arrays in place of lists."""
+        """The part of the ID images that the method scores, and the reference with its lists as arrays."""
         for need in self.needs:
             holder = reference.known if need in ("features", "images", "logits") else reference
             if getattr(holder, need) is None:
@@ -173,7 +173,7 @@ class Baseline(ABC):
 
 
 def _settings(key: str, node: type[Node], given: dict[str, object]) -> Node:
-    """The checked settings of a method; numbers of numpy are taken too."""
+    """Checks the settings of a method; numpy's numbers are allowed."""
     try:
         return node.model_validate({k: v.item() if isinstance(v, np.generic) else v for k, v in given.items()})
     except ValidationError as error:
@@ -204,7 +204,7 @@ def _allowed(field: FieldInfo) -> str | None:
 
 
 def _column(key: str, kind: str, given: object, name: str | None = None) -> np.ndarray:
-    """Images uint8 (N,H,W,3) or finite numbers (N,D); an empty list stays of shape (0,)."""
+    """Checks images uint8 (N,H,W,3) or finite numbers (N,D); an empty list becomes an array (0,)."""
     name = name or kind
     array = _array(key, name, given)
     if array.shape == (0,):
@@ -242,7 +242,7 @@ def _ids(key: str, given: object, n: int) -> np.ndarray | None:
 def _array(key: str, name: str, given: object) -> np.ndarray:
     try:
         return np.asarray(given)
-    except (TypeError, ValueError, RuntimeError) as error:  # rows of different lengths, or another library's
+    except (TypeError, ValueError, RuntimeError) as error:  # rows of different lengths, or a foreign array
         raise BaselineError(f"{key}: {name} cannot be taken as one array ({type(given).__name__})") from error
 
 

@@ -1,4 +1,4 @@
-"""Distances to the nearest ID features, for the methods that score by them."""
+"""Distances to the nearest ID features."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .interface import BaselineError
 
 
 def check_neighbours(key: str, k: int, n: int) -> None:
-    """Refuses k neighbours where there are only n ID images."""
+    """Raises BaselineError for k neighbours of fewer ID images."""
     if n < k:
         raise BaselineError(f"{key}: {k} neighbours of {n} ID images: there are too few")
 
@@ -24,7 +24,7 @@ def nearest_squares(
 ) -> np.ndarray:
     """Squared Euclidean distances to the k nearest references, ascending, float64 (N,k).
 
-    A query (N,D) passes over the references (M,D) of its own id. BaselineError if fewer than k are left.
+    A query (N,D) skips the references (M,D) of its own id. BaselineError if fewer than k are left.
     """
     own = reference_ids is not None and query_ids is not None
     if len(references) < k + own:

@@ -1,4 +1,4 @@
-"""A trained system as one folder: what the app opens and what a run ends in.
+"""A trained system as one folder: the result of a run, and what the app opens.
 
 from sdviz.bundle import Bundle
 

@@ -1,4 +1,4 @@
-"""A trained system as one folder: what the app opens and what a run ends in."""
+"""`Bundle`: a trained system, loaded from one folder."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from .parts import (
 )
 from .saving import write_folder
 
-# diffusers takes seconds to import, so it is imported when the U-Net is first used
+# diffusers takes seconds to import, and is imported at the first use of the U-Net
 if TYPE_CHECKING:
     from ..detection.score import SDScore
     from ..nn.inference import InferenceModel
@@ -58,10 +58,10 @@ class Bundle:
     """A trained system.
 
     Attributes:
-        parts: Tables and features by their names in the folder, see `manifest.PARTS`; any may be absent.
-        path: The folder it was loaded from; None if it was made in memory.
-        hash: SHA-256 of bundle.json, which names the SHA-256 of all other files; "" in memory.
-        device: Where `generate` and `pseudo_label` compute.
+        parts: Paths of tables and features by their names in `manifest.PARTS`; any may be absent.
+        path: The folder that it was loaded from; None if it was made in memory.
+        hash: SHA-256 of bundle.json, which has the SHA-256 of all other files; "" in memory.
+        device: Where the networks compute.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Bundle:
         hash: str = "",
         device: torch.device | None = None,
     ) -> None:
-        """Takes networks, or functions that load them at their first use; `save` checks them."""
+        """Takes networks, or functions that load them at the first use; only `save` checks them."""
         self.manifest, self.schedule = manifest, schedule
         self.parts: Mapping[str, Path] = {} if parts is None else parts
         self.path, self.hash = path, hash
@@ -92,15 +92,13 @@ class Bundle:
         self._ready: InferenceModel | None = None
         self._score: SDScore | None = None
 
-    # --- load and save ----------------------------------------------------------------------------
-
     @classmethod
     def load(cls, path: str | Path, device: str = "auto", lazy: bool = False) -> Bundle:
-        """Opens a bundle; every file is checked against its SHA-256 before it is read.
+        """Opens a bundle, and first checks every file against its SHA-256.
 
         Args:
             device: "auto" takes CUDA, then MPS, then the CPU.
-            lazy: Loads each network at its first use, and refuses one that does not fit then.
+            lazy: Load each network at its first use; one that does not fit is refused only then.
 
         Raises:
             BundleError: A missing, changed, foreign or pickled file, named in the message.
@@ -132,12 +130,12 @@ class Bundle:
         return bundle
 
     def load_networks(self) -> Bundle:
-        """Loads the networks that are not loaded yet; returns the bundle itself."""
+        """Loads the networks that are not loaded yet; returns the bundle."""
         for name in self._networks:
             self._network(name)
         return self
 
-    def _network(self, name: str) -> Any:  # noqa: ANN401 - each property says its own
+    def _network(self, name: str) -> Any:  # noqa: ANN401 - the properties say which
         with self._loading:
             found = self._networks[name]
             if found is not None and not isinstance(found, nn.Module):
@@ -145,14 +143,13 @@ class Bundle:
             return found
 
     def save(self, path: str | Path) -> Bundle:
-        """Writes the folder whole or not at all: a sibling is filled and opened, then takes its place.
+        """Writes the bundle's folder, whole or not at all, and returns the saved bundle.
 
-        The U-Net is kept in float16, so that a bundle made in memory draws slightly other pictures
-        than the saved one; the saved one and any copy of it draw the same.
+        The U-Net is saved in float16, so the saved bundle makes slightly other pictures than one in memory.
 
         Raises:
-            BundleError: The path is there and holds anything but a bundle, or this bundle's parts
-                do not fit each other; what was there stays.
+            BundleError: The path exists and is not a bundle, or this bundle's parts do not fit each other. What
+                was there stays.
         """
         path = Path(path).resolve()
         check_replaceable(path)
@@ -163,8 +160,6 @@ class Bundle:
         saved.parts = {name: path / name for name in saved.parts}
         return saved
 
-    # --- use --------------------------------------------------------------------------------------
-
     @property
     def n_clusters(self) -> int:
         """Number of clusters, C."""
@@ -172,17 +167,17 @@ class Bundle:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """A name for each cluster."""
+        """The name of each cluster."""
         return self.manifest.class_names
 
     @property
     def noise_predictor(self) -> NoisePredictor:
-        """The U-Net, float32, on the CPU; BundleError if it does not fit, as for the other networks."""
+        """The U-Net, float32 on the CPU. Every network raises BundleError if its file does not fit."""
         return self._network("noise_predictor")
 
     @property
     def clusterer(self) -> Classifier | None:
-        """Names the cluster of any image; None in a bundle without one."""
+        """The network that gives any image a cluster; None in a bundle without one."""
         return self._network("clusterer")
 
     @property
@@ -197,17 +192,17 @@ class Bundle:
 
     @property
     def has_clusterer(self) -> bool:
-        """Whether it can name clusters; this loads no network."""
+        """Whether it has a clusterer; loads no network."""
         return self._networks["clusterer"] is not None
 
     @property
     def has_detector(self) -> bool:
-        """Whether it has a detector; this loads no network."""
+        """Whether it has a detector; loads no network."""
         return self._networks["detector"] is not None
 
     @property
     def inference(self) -> InferenceModel:
-        """The noise predictor in its fastest form on the device, made at the first use."""
+        """The noise predictor in its fastest form on the device; made at the first use."""
         from ..nn.inference import prepare_for_inference
 
         if self._ready is None:
@@ -224,7 +219,7 @@ class Bundle:
         guidance_interval: tuple[float, float] | None = None,
         seed: int = 0,
     ) -> Recipe:
-        """A checked recipe; None takes the bundle's default. ValueError for a value out of its range."""
+        """Makes and checks a recipe; None takes the bundle's default. ValueError for a value out of range."""
         d = self.manifest.defaults
         recipe = Recipe(
             d.start_timestep if start_timestep is None else start_timestep,
@@ -242,7 +237,7 @@ class Bundle:
         """The cluster 0..C-1 of each image, int64 (N,), and its probability, float32 (N,).
 
         Raises:
-            ValueError: A bundle without a clusterer, or images of another shape.
+            ValueError: The bundle has no clusterer, or images have another shape.
         """
         images = check_images(images, self.manifest.image_size)
         if self.clusterer is None:
@@ -250,10 +245,10 @@ class Bundle:
         return predict(self.clusterer, images, self.device)
 
     def features(self, images: np.ndarray) -> np.ndarray:
-        """Features, float32 (N,D), of the detector, else of the encoder.
+        """Features by the detector, else by the encoder: float32 (N,D).
 
         Raises:
-            ValueError: A bundle with neither, or images of another shape.
+            ValueError: The bundle has neither, or images have another shape.
         """
         images = check_images(images, self.manifest.image_size)
         if self.detector is not None:
@@ -263,12 +258,12 @@ class Bundle:
         raise ValueError("this bundle has neither a detector nor an encoder: it makes outliers only")
 
     def banks(self) -> Banks:
-        """The reference features that scores are made from."""
+        """The reference features of the score; ValueError if there are none."""
         return read_banks(self.parts)
 
     @property
     def scorer(self) -> SDScore:
-        """Eq. 6 over the bundle's banks with its own k and alpha, fitted at the first use."""
+        """Eq. 6 with the bundle's banks and settings, fitted at the first use. ValueError without detector."""
         if self._score is None:
             if not self.has_detector or self.manifest.score is None:
                 raise ValueError("this bundle has no detector: it makes outliers only, and scores nothing")
@@ -300,19 +295,19 @@ class Bundle:
         Args:
             images: uint8 (N,H,W,3).
             labels: int (N,), y~; None or -1 takes `pseudo_label`.
-            start_timestep: S; None, here and below, takes the bundle's default.
+            start_timestep: S. None, as in the next settings, takes the bundle's default.
             guidance_scale: w of Eq. 3.
-            target_labels: int (N,), the condition, used as it is; None draws by Eq. 2.
+            target_labels: int (N,), the condition c_r, used as given; None draws by Eq. 2.
             solver: A name in `SAMPLERS`.
-            eta: DDIM's share of fresh noise, 0..1.
-            guidance_interval: (sigma_lo, sigma_hi); guidance counts only between them.
-            seed: With an image's id, it fixes its noise and wrong label.
+            eta: Share of fresh noise in DDIM, 0..1.
+            guidance_interval: (sigma_lo, sigma_hi), the only range with guidance.
+            seed: Decides, with an image's id, its noise and wrong label.
             ids: str (N,); None takes the SHA-256 of each image's bytes.
-            callback: (step, x_t, x_0 prediction), for each step of each batch in turn.
+            callback: Called with (step, x_t, x_0 prediction) at each step of each batch.
 
         Raises:
-            ValueError: Images, labels, ids or settings out of range, named with the range; unknown labels
-                in a bundle without a clusterer.
+            ValueError: Images, labels, ids or settings out of range; unknown labels in a bundle without a
+                clusterer.
         """
         images = check_images(images, self.manifest.image_size)
         recipe = self.recipe(
@@ -344,11 +339,11 @@ class Bundle:
         on_progress: Callable[[float], None] | None = None,
         trajectory: bool = False,
     ) -> list[Outlier]:
-        """Makes pictures by several recipes in one batch, faster than one recipe after the other.
+        """Makes pictures by several recipes in one batch, which is faster than one recipe after another.
 
         Args:
-            requests: Images of the bundle's size, known labels, recipes made by `recipe`, which checks them.
-            on_progress: Called with the share done, 0..1, after each step. What it raises ends the sampling.
+            requests: Images of the bundle's size, known labels, and recipes from `recipe`.
+            on_progress: Called with the share done, 0..1, after each step; an error from it ends the sampling.
             trajectory: Keep the x_0 prediction of each step.
         """
         return generate_together(self._model, requests, on_progress, trajectory)

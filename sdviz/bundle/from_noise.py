@@ -1,4 +1,4 @@
-"""Generates images from pure noise with a bundle's U-Net, for use where its training images are missing."""
+"""Generates images from pure noise with a bundle's U-Net, for use if its training images are missing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..nn.pixels import to_images
 from ..outliers import check_finite
 from .core import Bundle
 
-# the name of these images as a data set; their ids begin with it
+# the name of this image set; ids begin with it
 NAME = "from-noise"
 STEPS = 50
 GUIDANCE_SCALE = 1.0
@@ -33,22 +33,21 @@ def images_from_noise(
     turn: AbstractContextManager[object] | None = None,
     on_progress: Callable[[float], None] | None = None,
 ) -> ImageSet:
-    """Samples images under each cluster's label from pure noise.
+    """Samples images of each cluster from pure noise.
 
-    An id has bundle, cluster and number in it and fixes the noise: an image is the same for every
-    `per_cluster`, up to rounding.
+    An id consists of bundle, cluster and number, and decides the noise: `per_cluster` does not change an image,
+    up to rounding.
 
     Args:
         turn: Held during each call of the network, such as a lock on the device.
-        on_progress: Called with 0..1 after each step. What it raises ends the sampling.
+        on_progress: Called with the share done, 0..1, after each step; an error from it ends the sampling.
 
     Returns:
-        per_cluster * C images: one of each cluster, then the next of each. Labels are the clusters that they
-        were sampled under.
+        per_cluster * C images, in rounds of one image per cluster, labelled with their clusters.
 
     Raises:
-        ValueError: A bundle that knows only a part of the schedule, or `per_cluster` below 1.
-        SamplingDiverged: A picture came out as NaN or infinite.
+        ValueError: The U-Net knows only a part of the schedule, or `per_cluster` is below 1.
+        SamplingDiverged: A picture is NaN or infinite.
     """
     m = bundle.manifest
     if not knows_whole_schedule(bundle):
@@ -62,12 +61,10 @@ def images_from_noise(
     split = bundle.hash[:12] or "in-memory"
     labels = np.tile(np.arange(m.n_clusters), per_cluster)
     numbers = np.repeat(np.arange(per_cluster), m.n_clusters)
-    ids = np.array(
-        [f"{NAME}/{split}/{label:03d}-{number:03d}" for label, number in zip(labels, numbers, strict=True)],
-        dtype=str,
-    )
+    pairs = zip(labels, numbers, strict=True)
+    ids = np.array([f"{NAME}/{split}/{label:03d}-{number:03d}" for label, number in pairs], dtype=str)
     with held:
-        model = bundle.inference  # made at the first use, which takes the device as well
+        model = bundle.inference  # made at the first use, which needs the device, too
 
     def in_turn(x: torch.Tensor, timesteps: torch.Tensor, class_labels: torch.Tensor) -> torch.Tensor:
         with held:

@@ -1,4 +1,4 @@
-"""bundle.json: what is in a bundle, and the checks of its files."""
+"""bundle.json: what a bundle contains, and the checks of its files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..outliers import Recipe
 
 MANIFEST = "bundle.json"
 UNET_WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
-# tables and features that pages read; a bundle may lack any of them
+# tables and features for pages; a bundle may lack any of them
 PARTS = (
     "pseudo_labels.parquet",
     "outliers.parquet",
@@ -37,11 +37,11 @@ PICKLE_SUFFIXES = {".bin", ".ckpt", ".joblib", ".npy", ".npz", ".pickle", ".pkl"
 
 
 class BundleError(ValueError):
-    """A bundle that is missing, incomplete, altered or foreign; the message names the file."""
+    """A missing, incomplete, changed or foreign bundle; the message names the file."""
 
 
 class Defaults(BaseModel):
-    """The recipe that `Bundle.generate` takes by default."""
+    """The default recipe of `Bundle.generate`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -52,7 +52,7 @@ class Defaults(BaseModel):
 
 
 class ScoreDefaults(BaseModel):
-    """Eq. 6 as the bundle was measured with it."""
+    """The settings of Eq. 6 that the bundle was measured with."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -62,53 +62,45 @@ class ScoreDefaults(BaseModel):
 
 
 class Manifest(BaseModel):
-    """bundle.json.
-
-    Attributes:
-        dataset: The set that the networks were trained on, as `data.load` knows it.
-        labels_from: Where the training labels came from: "ground truth", "SCAN", ...
-        image_size: Height and width in pixels.
-        pixel_unshuffle: Factor of the U-Net's pixel-unshuffle, 1 for none.
-        phases: The channel means of the training images; None for a U-Net that predicts them itself.
-        max_train_timestep: The largest S that the U-Net was trained for.
-        clusterer: What `build_classifier` needs to build the clusterer, if there is one.
-        encoder: What `Encoder(**encoder)` needs to build it, and the detector's f, if there is one.
-        score: k, alpha and normalize of Eq. 6, in a bundle with a detector.
-        metrics: What was measured in that run.
-        files: SHA-256 of every other file, by its path in the folder.
-    """
+    """The content of bundle.json."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format_version: int
-    dataset: str
+    dataset: str  # that the networks were trained on: a name for `data.load`
     n_clusters: int = Field(ge=1)
     class_names: tuple[str, ...]
-    labels_from: str
-    image_size: int = Field(ge=1)
-    pixel_unshuffle: int = Field(ge=1)
-    phases: PhaseStatistics | None = None
-    max_train_timestep: int = Field(ge=1)
+    labels_from: str  # the origin of the training labels: "ground truth", "SCAN", ...
+    image_size: int = Field(ge=1)  # height and width in pixels
+    pixel_unshuffle: int = Field(ge=1)  # factor of the U-Net's pixel-unshuffle, 1 for none
+    phases: PhaseStatistics | None = None  # of the training images; None if the U-Net predicts means
+    max_train_timestep: int = Field(ge=1)  # the largest S that the U-Net was trained for
     defaults: Defaults
-    clusterer: dict[str, Any] | None = None
-    encoder: dict[str, Any] | None = None
-    score: ScoreDefaults | None = None
-    config: dict[str, Any] = {}
-    metrics: dict[str, Any] = {}
+    clusterer: dict[str, Any] | None = None  # the argument of `build_classifier`
+    encoder: dict[str, Any] | None = None  # the arguments of `Encoder`, also for the detector's f
+    score: ScoreDefaults | None = None  # in a bundle with a detector
+    config: dict[str, Any] = {}  # of the run
+    metrics: dict[str, Any] = {}  # measured in the run
     versions: dict[str, str] = {}
-    files: dict[str, str] = {}
+    files: dict[str, str] = {}  # path in the folder -> SHA-256, of every other file
+
+    def setting(self, *keys: str) -> Any:  # noqa: ANN401
+        """One value of the configuration, None if it is not there."""
+        found: Any = self.config
+        for key in keys:
+            found = found.get(key) if isinstance(found, dict) else None
+        return found
 
 
 def make_manifest(**fields: Any) -> Manifest:  # noqa: ANN401
-    """A manifest of the current format and software; `fields` are those of `Manifest`."""
-    packages = ("torch", "diffusers", "numpy")
-    versions = {p: metadata.version(p) for p in packages}
+    """Makes a manifest with the current format and versions; `fields` are the other fields of `Manifest`."""
+    versions = {package: metadata.version(package) for package in ("torch", "diffusers", "numpy")}
     versions |= {"sdviz": __version__, "python": platform.python_version()}
     return Manifest(format_version=FORMAT_VERSION, versions=versions, **fields)
 
 
 def read_manifest(path: Path) -> tuple[Manifest, str]:
-    """bundle.json and its SHA-256; BundleError if there is none, or one of another format."""
+    """Reads bundle.json and its SHA-256; BundleError if it is missing, wrong or of another format."""
     file = path / MANIFEST
     if not file.is_file():
         raise BundleError(f"{path} is not a bundle: it has no {MANIFEST}")
@@ -132,33 +124,23 @@ def read_manifest(path: Path) -> tuple[Manifest, str]:
             manifest.phases.check(manifest.pixel_unshuffle)
         except ValueError as error:
             raise BundleError(f"{file}: {error}") from error
-    d = manifest.defaults
-    recipe = Recipe(d.start_timestep, d.guidance_scale, d.num_inference_steps, d.solver)
     try:
-        recipe.check(manifest.max_train_timestep)
+        Recipe(**manifest.defaults.model_dump()).check(manifest.max_train_timestep)
     except ValueError as error:
         raise BundleError(f"{file}: defaults: {error}") from error
     return manifest, hashlib.sha256(raw).hexdigest()
 
 
 def check_files(path: Path, manifest: Manifest) -> None:
-    """Raises BundleError, naming the file, where the folder is not what its manifest says."""
+    """Raises BundleError, which names the file, if the folder does not agree with its manifest."""
     present = {
         name for name in names_in(path) if not any(part.startswith(".") for part in PurePosixPath(name).parts)
     }
     for name in sorted(present | set(manifest.files)):
         if PurePosixPath(name).suffix.lower() in PICKLE_SUFFIXES:
             raise BundleError(f"{path / name}: may hold a pickle, which is never loaded; use safetensors")
-    for name, digest in manifest.files.items():
-        file, inside = path / name, PurePosixPath(name)
-        # a linked folder in the path is as bad as a linked file
-        links = [part for part in (inside, *inside.parents[:-1]) if (path / part).is_symlink()]
-        if inside.is_absolute() or ".." in inside.parts or links:
-            raise BundleError(f"{file}: leads out of the bundle")
-        if not file.is_file():
-            raise BundleError(f"{file} is missing")
-        if sha256(file) != digest:
-            raise BundleError(f"{file} was changed or cut: its SHA-256 is not the one in {MANIFEST}")
+    for name in manifest.files:
+        check_file(path, manifest, name)
     foreign = sorted(present - set(manifest.files) - {MANIFEST})
     if foreign:
         raise BundleError(f"{path / foreign[0]} does not belong to the bundle: {MANIFEST} does not list it")
@@ -167,13 +149,27 @@ def check_files(path: Path, manifest: Manifest) -> None:
             raise BundleError(f"{path / needed} is missing")
 
 
+def check_file(path: Path, manifest: Manifest, name: str) -> Path:
+    """Checks one file by its SHA-256. Raises BundleError: missing, changed, or outside of the bundle."""
+    file, inside = path / name, PurePosixPath(name)
+    # neither the file nor a folder in its path may be a link
+    links = [part for part in (inside, *inside.parents[:-1]) if (path / part).is_symlink()]
+    if inside.is_absolute() or ".." in inside.parts or links:
+        raise BundleError(f"{file}: leads out of the bundle")
+    if not file.is_file():
+        raise BundleError(f"{file} is missing")
+    if sha256(file) != manifest.files[name]:
+        raise BundleError(f"{file} was changed or cut: its SHA-256 is not the one in {MANIFEST}")
+    return file
+
+
 def names_in(path: Path) -> set[str]:
-    """Every file and every link below the folder, by its path in it."""
+    """The paths, relative to the folder, of all files and links below it."""
     return {p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_symlink() or not p.is_dir()}
 
 
 def check_replaceable(path: Path) -> None:
-    """Raises BundleError where `Bundle.save` would replace more than a bundle."""
+    """Raises BundleError if `Bundle.save` would overwrite anything but a bundle."""
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
     try:
@@ -186,7 +182,7 @@ def check_replaceable(path: Path) -> None:
 
 
 def parse_json(file: Path, raw: bytes) -> dict[str, Any]:
-    """The object in a JSON file; BundleError, naming the file, where there is none."""
+    """Parses a JSON object; BundleError, which names the file, if it is not one."""
     try:
         tree = json.loads(raw)
     except (ValueError, RecursionError) as error:
@@ -197,11 +193,11 @@ def parse_json(file: Path, raw: bytes) -> dict[str, Any]:
 
 
 def sha256(file: Path) -> str:
-    """The file's SHA-256 in hexadecimal."""
+    """The SHA-256 of a file, in hexadecimal."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, in one line."""
+    """The first line of an error's message, or its type."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

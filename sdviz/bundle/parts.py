@@ -1,4 +1,4 @@
-"""The networks of a bundle, from its files."""
+"""Loads the networks and features of a bundle from its files."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ Net = TypeVar("Net", bound=nn.Module)
 
 
 def load_noise_predictor(path: Path, manifest: Manifest) -> NoisePredictor:
-    """The U-Net, float32 on the CPU."""
-    from diffusers import UNet2DModel  # slow to import, and wanted only where outliers are made
+    """Loads the U-Net, float32 on the CPU."""
+    from diffusers import UNet2DModel  # slow to import, and used only to make outliers
 
     from ..nn.unet import NoisePredictor
 
@@ -50,7 +50,7 @@ def load_noise_predictor(path: Path, manifest: Manifest) -> NoisePredictor:
             )
     try:
         # low_cpu_mem_usage patches torch.nn.Module for the whole process: a network that another thread makes
-        # meanwhile would be left without weights
+        # at the same time would have no weights
         unet, info = UNet2DModel.from_pretrained(
             folder,
             use_safetensors=True,
@@ -60,10 +60,10 @@ def load_noise_predictor(path: Path, manifest: Manifest) -> NoisePredictor:
         )
     except Exception as error:  # a foreign configuration can raise any error
         raise BundleError(f"{weights}: not this bundle's U-Net ({first_line(error)})") from error
-    # diffusers goes on with untrained weights where some are missing
+    # diffusers accepts missing weights and leaves them untrained
     if info["missing_keys"] or info["unexpected_keys"]:
         key = (info["missing_keys"] or info["unexpected_keys"])[0]
-        raise BundleError(f"{weights}: not this bundle's U-Net ({key} is missing or too many)")
+        raise BundleError(f"{weights}: not this bundle's U-Net ({key} is missing or unexpected)")
     phases = None
     if manifest.phases is not None:
         n_pixels = (manifest.image_size // factor) ** 2
@@ -72,7 +72,7 @@ def load_noise_predictor(path: Path, manifest: Manifest) -> NoisePredictor:
 
 
 def load_schedule(path: Path, manifest: Manifest) -> NoiseSchedule:
-    """Its noise schedule."""
+    """Loads the noise schedule."""
     file = path / "scheduler" / "scheduler_config.json"
     config = parse_json(file, file.read_bytes())
     if config.get("beta_schedule") != "linear" or config.get("prediction_type", "epsilon") != "epsilon":
@@ -89,10 +89,9 @@ def load_schedule(path: Path, manifest: Manifest) -> NoiseSchedule:
     return schedule
 
 
-def load_clusterer(path: Path, manifest: Manifest) -> Classifier | None:
-    """The network that names clusters; None if the bundle has none."""
-    if manifest.clusterer is None:
-        return None
+def load_clusterer(path: Path, manifest: Manifest) -> Classifier:
+    """Loads the network that gives any image a cluster."""
+    assert manifest.clusterer is not None
     n_classes = manifest.clusterer.get("n_classes")
     if n_classes != manifest.n_clusters:
         raise BundleError(
@@ -103,7 +102,7 @@ def load_clusterer(path: Path, manifest: Manifest) -> Classifier | None:
 
 
 def load_encoder(path: Path, manifest: Manifest) -> Encoder | None:
-    """The network before detector training; None if the bundle has none."""
+    """Loads the network before detector training; None if the bundle has none."""
     config = manifest.encoder
     if config is None or "encoder.safetensors" not in manifest.files:
         return None
@@ -111,7 +110,7 @@ def load_encoder(path: Path, manifest: Manifest) -> Encoder | None:
 
 
 def load_detector(path: Path, manifest: Manifest) -> Detector | None:
-    """f and the three heads; None if the bundle has none."""
+    """Loads f and its three heads; None if the bundle has none."""
     config = manifest.encoder
     if config is None or "detector.safetensors" not in manifest.files:
         return None
@@ -132,27 +131,18 @@ def _with_weights(path: Path, name: str, manifest: Manifest, build: Callable[[],
 
 @dataclass(frozen=True, eq=False)
 class Banks:
-    """The reference features of a bundle.
+    """The reference features of a bundle."""
 
-    Attributes:
-        id_features: float32 (N,D).
-        id_labels: int64 (N,), y~.
-        id_ids: str (N,).
-        outlier_features: float32 (M,D), row by row with outliers.parquet.
-        outlier_labels: int64 (M,), y~ of the sources.
-        outlier_ids: str (M,).
-    """
-
-    id_features: np.ndarray
-    id_labels: np.ndarray
-    id_ids: np.ndarray
-    outlier_features: np.ndarray
-    outlier_labels: np.ndarray
-    outlier_ids: np.ndarray
+    id_features: np.ndarray  # float32 (N,D)
+    id_labels: np.ndarray  # int64 (N,), y~
+    id_ids: np.ndarray  # str (N,)
+    outlier_features: np.ndarray  # float32 (M,D), in the order of outliers.parquet
+    outlier_labels: np.ndarray  # int64 (M,), y~ of the sources
+    outlier_ids: np.ndarray  # str (M,)
 
 
 def read_banks(parts: Mapping[str, Path]) -> Banks:
-    """The banks among a bundle's parts; ValueError if there are none."""
+    """Reads the banks of a bundle; ValueError if it has none."""
     missing = [name for name in ("features.safetensors", "features.parquet") if name not in parts]
     if missing:
         raise ValueError(f"this bundle has no {missing[0]}: it scores nothing")

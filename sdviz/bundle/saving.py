@@ -1,4 +1,4 @@
-"""A bundle's folder, written from its networks and tables."""
+"""Writes a bundle's folder."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 def write_folder(bundle: Bundle, folder: Path) -> None:
-    """Writes everything that a bundle has into an empty folder, bundle.json last."""
+    """Writes a bundle into an empty folder, bundle.json last."""
     from diffusers import DDPMScheduler, UNet2DModel
 
-    # 1. the parts; float16 halves the folder, and loading widens it again
+    # 1. the parts; the U-Net in float16, which loading turns into float32 again
     unet = bundle.noise_predictor.unet.to("cpu")
-    # without the path that it was once loaded from
+    # without the path that it was loaded from
     config = {key: value for key, value in unet.config.items() if key != "_name_or_path"}
     half = UNet2DModel.from_config(config)
     half.load_state_dict(unet.state_dict())
@@ -42,7 +42,7 @@ def write_folder(bundle: Bundle, folder: Path) -> None:
     for name, source in bundle.parts.items():
         shutil.copyfile(source, folder / name)
 
-    # 2. the manifest over them
+    # 2. the manifest of these files
     files = {p.relative_to(folder).as_posix(): sha256(p) for p in sorted(folder.rglob("*")) if p.is_file()}
     encoder = bundle.encoder if bundle.encoder is not None else bundle.detector and bundle.detector.encoder
     about = {
@@ -55,7 +55,7 @@ def write_folder(bundle: Bundle, folder: Path) -> None:
 
 
 def save_weights(module: nn.Module, file: Path) -> None:
-    """Saves weights without loss: a tensor in float16 if that is exact, else in float32."""
+    """Saves weights without loss: float32 tensors become float16 where that is exact."""
     state = {key: value.cpu().contiguous() for key, value in module.state_dict().items()}
     for key, value in state.items():
         half = value.half()

@@ -1,9 +1,9 @@
 """The command line: python -m sdviz ...
 
-Everything heavy is imported inside the commands, so that --help answers at once.
+Slow imports are inside the commands, so that --help answers at once.
 """
 
-from . import benches, outliers, runs, scores  # noqa: F401 - they add their commands to the app
+from . import benches, bundles, runs  # noqa: F401 - they add their commands to the app
 from .common import app
 
 __all__ = ["app", "main"]

@@ -1,4 +1,4 @@
-"""The command that runs the benchmarks of a checkout: bench."""
+"""The command bench, which runs the benchmarks in a checkout."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from .common import EXIT_FAILED, app, checking, fail, mistakes_in_one_line
+from .common import EXIT_FAILED, app, checking, fail
 
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 # the cheap ones first; bench/shapes_quality.py measures no speed and takes an hour
@@ -17,13 +17,12 @@ SCRIPTS = ("data", "knn", "sampling", "outliers", "training", "pages")
 
 
 @app.command()
-@mistakes_in_one_line
 def bench(
     name: Annotated[
-        list[str] | None, typer.Argument(help=f"Which to run: {', '.join(SCRIPTS)}; without a name, all.")
+        list[str] | None, typer.Argument(help=f"The benchmarks to run, by default all: {', '.join(SCRIPTS)}.")
     ] = None,
 ) -> None:
-    """Measures the speed of this machine against named peers; the tables go to stdout as Markdown."""
+    """Measures the speed on this machine against named peers; prints Markdown tables."""
     with checking():
         unknown = [one for one in name or [] if one not in SCRIPTS]
         if unknown:
@@ -36,4 +35,4 @@ def bench(
         if subprocess.run([sys.executable, str(BENCH / f"{one}.py")]).returncode:
             missed.append(one)
     if missed:
-        fail(f"a bar is missed, or no figure came: {', '.join(missed)}", EXIT_FAILED)
+        fail(f"a target was missed, or a benchmark failed: {', '.join(missed)}", EXIT_FAILED)

@@ -1,15 +1,14 @@
-"""What all commands share: the app, errors in one line, the progress bar, images by name."""
+"""What all commands share: the app, one-line errors, progress bars, loading of images."""
 
 from __future__ import annotations
 
-import functools
 import signal
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
 
 import typer
 from typer.core import TyperGroup
@@ -24,25 +23,19 @@ PLAIN_LINE_EVERY_SEC = 10.0
 
 # options that several commands have
 Source = Annotated[
-    str,
-    typer.Option(metavar="SRC", help="NAME, NAME:SPLIT (as shapes:test) or KIND:PATH (as folder:pets)."),
+    str, typer.Option(metavar="SRC", help="Images: NAME, NAME:SPLIT (shapes:test) or KIND:PATH (folder:pets).")
 ]
-Limit = Annotated[
-    int | None, typer.Option(min=1, help="Largest number of images; a fixed random choice of them.")
-]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
-SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave undecodable pictures out.")]
-Json = Annotated[bool, typer.Option("--json", help="The result as one JSON object.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Use at most this many images: a fixed random choice.")]
+Device = Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda, cuda:N or mps.")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out pictures that cannot be decoded.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 
-Command = TypeVar("Command", bound=Callable[..., None])
-
-
-# typer shows its usage errors in a box of several lines; the class is click's own or typer's copy of it
+# the base class of usage errors: click's own, or typer's copy of it
 _UsageError = cast(type[Exception], typer.BadParameter.__mro__[1])
 
 
 class _OneLineGroup(TyperGroup):
-    """The group of commands; a usage error is one line on stderr as any other mistake."""
+    """The group of commands: an error of the user or the system is one line on stderr and an exit code."""
 
     def main(self, *args: Any, **extra: Any) -> Any:  # noqa: ANN401
         try:
@@ -52,6 +45,24 @@ class _OneLineGroup(TyperGroup):
             typer.echo(f"error: {' '.join(message.split()).rstrip('.')}; see --help", err=True)
             code = EXIT_MISTAKE
         sys.exit(code or 0)
+
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401
+        try:
+            return super().invoke(ctx)
+        except Mistake as error:
+            fail(str(error), EXIT_MISTAKE)
+        except ValueError as error:
+            from ..config.nodes import ConfigError
+
+            if not isinstance(error, ConfigError):
+                raise
+            fail(str(error), EXIT_MISTAKE)
+        except BrokenPipeError:
+            raise  # stdout was closed, for example by `head`; typer then ends quietly
+        except OSError as error:
+            fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), EXIT_FAILED)
+        except KeyboardInterrupt:
+            fail("interrupted", EXIT_STOPPED)
 
 
 app = typer.Typer(
@@ -63,48 +74,27 @@ app = typer.Typer(
 )
 
 
-def mistakes_in_one_line(command: Command) -> Command:
-    """Prints errors of the user or the operating system as one line on stderr and sets the exit code."""
-
-    @functools.wraps(command)
-    def wrapped(*args: object, **kwargs: object) -> None:
-        from ..config.nodes import ConfigError
-
-        try:
-            command(*args, **kwargs)
-        except (ConfigError, Mistake) as error:
-            fail(str(error), EXIT_MISTAKE)
-        except BrokenPipeError:
-            raise  # stdout was closed, as by `head`: typer ends quietly
-        except OSError as error:
-            fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), EXIT_FAILED)
-        except KeyboardInterrupt:
-            fail("interrupted", EXIT_STOPPED)
-
-    return wrapped  # type: ignore[return-value]
-
-
 class Mistake(Exception):
-    """What a user did wrong, in one line."""
+    """A mistake of the user; the message is one line."""
 
 
 @contextmanager
 def checking() -> Iterator[None]:
-    """Turns a ValueError into a Mistake; for the lines that check what the user typed."""
+    """Turns a ValueError into a Mistake; for code that checks the user's input."""
     try:
         yield
     except ValueError as error:
         raise Mistake(str(error)) from error
 
 
-def fail(message: str, code: int) -> None:
-    """Says it in one line on stderr and ends with that exit code."""
+def fail(message: str, code: int) -> NoReturn:
+    """Prints the message as one line on stderr and exits with the code."""
     typer.echo(f"error: {' '.join(message.split())}", err=True)
     raise typer.Exit(code)
 
 
 def load_images(source: str, limit: int | None, skip_bad: bool, size_px: int) -> ImageSet:
-    """The images of NAME, NAME:SPLIT or a path, with warnings on stderr; DataError if they cannot be read."""
+    """Loads the images of `Source`, with warnings on stderr; DataError if they cannot be read."""
     from .. import data
     from ..pipeline import absolute_source
 
@@ -121,8 +111,22 @@ Show = Callable[[str, float, float | None], None]
 
 
 @contextmanager
+def counting_bar() -> Iterator[Callable[[str, float, float], None]]:
+    """Yields show(text, done, total): a progress bar with the time left at the average pace so far."""
+    started = time.monotonic()
+    with progress_bar() as show:
+
+        def show_count(text: str, done: float, total: float) -> None:
+            share = done / total if total else 1.0
+            left = (time.monotonic() - started) * (1 - share) / share if share else None
+            show(text, share, left)
+
+        yield show_count
+
+
+@contextmanager
 def progress_bar() -> Iterator[Show]:
-    """Yields (text, share 0..1, seconds left) -> None: a bar on a terminal, else a line now and then."""
+    """Yields show(text, share 0..1, seconds left): a bar on a terminal, else a line every ten seconds."""
     from ..runs.status import duration
 
     if not sys.stderr.isatty():
@@ -143,13 +147,8 @@ def progress_bar() -> Iterator[Show]:
     from rich.progress import BarColumn, TaskProgressColumn, TextColumn
     from rich.progress import Progress as Bars
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TextColumn("{task.fields[left]}"),
-    )
-    with Bars(*columns, console=Console(stderr=True)) as bars:
+    text, left = TextColumn("{task.description}"), TextColumn("{task.fields[left]}")
+    with Bars(text, BarColumn(), TaskProgressColumn(), left, console=Console(stderr=True)) as bars:
         task = bars.add_task("starting", total=1.0, left="")
 
         def show_bar(text: str, share: float, eta_sec: float | None) -> None:

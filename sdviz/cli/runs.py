@@ -1,9 +1,8 @@
-"""Commands about runs: run, resume, stop, list, report; and download."""
+"""Commands for runs: run, resume, stop, list, report; and download."""
 
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,8 +15,8 @@ from .common import (
     Mistake,
     app,
     checking,
+    counting_bar,
     fail,
-    mistakes_in_one_line,
     progress_bar,
 )
 
@@ -27,18 +26,16 @@ if TYPE_CHECKING:
     from ..runs import Run, Status
 
 RunName = Annotated[str, typer.Argument(help="The run's number, name or folder.")]
-Now = Annotated[bool, typer.Option("--now", help="Do not wait for another run on the same device.")]
-Until = Annotated[
-    str | None, typer.Option(metavar="STAGE", help="The last stage to run; `resume` goes on after it.")
-]
+Now = Annotated[bool, typer.Option("--now", help="Start even if another run uses the device.")]
+Until = Annotated[str | None, typer.Option(metavar="STAGE", help="Stop after this stage; `resume` continues.")]
 
 
 @app.command()
-@mistakes_in_one_line
 def run(
-    config: Annotated[Path, typer.Argument(help="A YAML file, see configs/.")],
+    config: Annotated[Path, typer.Argument(help="A YAML file; examples are in configs/.")],
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replaces one value, as in a.b=c.")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Replace a value, such as data.limit=500; repeatable."),
     ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = None,
     now: Now = False,
@@ -46,17 +43,16 @@ def run(
     take_from: Annotated[
         str | None,
         typer.Option(
-            "--from", metavar="RUN", help="Reuses the finished stages of RUN whose settings are equal."
+            "--from", metavar="RUN", help="Reuse the finished stages of RUN that have equal settings."
         ),
     ] = None,
     dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Shows configuration, stages, time and disk space; starts nothing."),
+        bool, typer.Option("--dry-run", help="Only show configuration, stages, time and disk space.")
     ] = False,
 ) -> None:
-    """Trains by a configuration in a new folder under runs/ (or SDVIZ_RUNS) and ends in a bundle.
+    """Trains from a configuration and makes a bundle, in a new folder under runs/ (or SDVIZ_RUNS).
 
-    It waits while another run works on the same device; runs start in the order they were asked for.
+    Runs on the same device wait for each other and start in the order of their commands.
     """
     from ..config.reading import load_config
 
@@ -92,16 +88,15 @@ def _check_stage(until: str | None, config: RunConfig) -> None:
 
 
 def _show_plan(config: RunConfig) -> None:
-    """Prints the configuration as YAML and the stages as comments, so that the output is a configuration."""
+    """Prints the configuration as YAML and the stages as comments: the output is a valid configuration."""
     from ..config.reading import to_yaml
     from ..nn.device import device_name, resolve_device
     from ..pipeline import estimate, stage_names, without_absent_sets
     from ..runs.status import duration
 
     typer.echo(to_yaml(config))
-    # before the estimate: it needs the images, the list of stages does not
+    # before the estimate, which needs the images
     typer.echo(f"# stages: {', '.join(stage_names(config))}")
-    # an estimate needs no OOD sets on this machine
     config, absent = without_absent_sets(config)
     for how_to_get in absent.values():
         typer.echo(f"# left out below, and the run would not start: {how_to_get}")
@@ -114,13 +109,8 @@ def _show_plan(config: RunConfig) -> None:
 
 
 @app.command()
-@mistakes_in_one_line
-def resume(
-    run: RunName,
-    now: Now = False,
-    until: Until = None,
-) -> None:
-    """Resumes a run that was cancelled, killed or failed; complete stages are skipped."""
+def resume(run: RunName, now: Now = False, until: Until = None) -> None:
+    """Continues a run that was cancelled, killed or failed; skips complete stages."""
     from .. import runs
 
     with checking():
@@ -133,7 +123,7 @@ def _execute(run: Run, now: bool, until: str | None) -> None:
     from .. import runs
     from ..pipeline import is_main_process
 
-    if not is_main_process():  # of an `accelerate launch`: the main process alone prints
+    if not is_main_process():  # under `accelerate launch` the main process alone prints
         done = runs.execute(run, now=now, until=until).state == "done" or _is_complete(run, until)
         raise typer.Exit(0 if done else EXIT_STOPPED)
     go_on = f"go on with: python -m sdviz resume {run.name}"
@@ -166,14 +156,12 @@ def _execute(run: Run, now: bool, until: str | None) -> None:
 
 
 def _is_complete(run: Run, until: str | None) -> bool:
-    """Whether the run has completed stage `until`."""
     return until is not None and (run.path / f"{until}.done.json").is_file()
 
 
 @app.command()
-@mistakes_in_one_line
 def stop(run: RunName) -> None:
-    """Stops a run within one step and saves its state; or takes it out of the queue."""
+    """Stops a run after its current step and saves its state, or takes it out of the queue."""
     from .. import runs
 
     with checking():
@@ -185,11 +173,10 @@ def stop(run: RunName) -> None:
 
 
 @app.command("list")
-@mistakes_in_one_line
 def list_(
-    json_: Annotated[bool, typer.Option("--json", help="One JSON list instead of a table.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print one JSON list instead of a table.")] = False,
 ) -> None:
-    """Lists the runs with their state."""
+    """Lists all runs with their state."""
     from dataclasses import asdict
 
     from .. import runs
@@ -200,14 +187,7 @@ def list_(
         try:
             entry = asdict(one.status())
         except runs.RunError as error:  # one damaged folder does not hide the others
-            entry = {
-                "state": "damaged",
-                "stage": "",
-                "step": 0,
-                "total": 0,
-                "eta_sec": None,
-                "error": str(error),
-            }
+            entry = dict(state="damaged", stage="", step=0, total=0, eta_sec=None, error=str(error))
         bundle = str(one.bundle) if entry["state"] == "done" else None
         found.append({"name": one.name, "path": str(one.path)} | entry | {"bundle": bundle})
     if json_:
@@ -225,18 +205,16 @@ def list_(
 
 
 @app.command()
-@mistakes_in_one_line
 def report(
-    run: Annotated[
-        list[str], typer.Argument(help="Runs by number, name or folder; several must differ in seeds.")
-    ],
-    out: Annotated[Path | None, typer.Option(help="Write the tables to this file, as Markdown.")] = None,
-    json_: Annotated[bool, typer.Option("--json", help="The reports as one JSON list.")] = False,
+    run: Annotated[list[str], typer.Argument(help="Runs by number, name or folder; their seeds must differ.")],
+    out: Annotated[Path | None, typer.Option(help="Write the tables to this Markdown file.")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print the reports as one JSON list.")] = False,
     paper: Annotated[
-        bool, typer.Option(help="The paper's Tables 1 to 4; runs may also differ in networks, labels, S and w.")
+        bool,
+        typer.Option(help="Show the paper's Tables 1 to 4; runs may also differ in networks, labels, S and w."),
     ] = False,
 ) -> None:
-    """Shows what runs reached: the AUROC of each OOD set with its spread, and the controls."""
+    """Shows the results of runs: the AUROC on each OOD set with its spread, and the controls."""
     from .. import runs
     from ..analysis.paper_report import paper_page
     from ..analysis.records import read_record
@@ -270,7 +248,7 @@ def report(
 
 
 def _same_seeds(first: Run, second: Run) -> str:
-    """Says what two runs of the same seeds differ in and what shows them; "" for nothing."""
+    """Says in which settings two runs with the same seeds differ; "" if in none."""
     from ..analysis.records import NO_MATTER, differing_settings
 
     configs = [one.config().model_dump(mode="json") for one in (first, second)]
@@ -289,15 +267,14 @@ def _same_seeds(first: Run, second: Run) -> str:
 
 
 @app.command()
-@mistakes_in_one_line
 def download(
     name: Annotated[
         str, typer.Argument(help="cifar10, cifar100, svhn, or sd-outliers (published by the paper's authors).")
     ],
 ) -> None:
-    """Downloads a data set into SDVIZ_DATA (default data/); sd-outliers goes on after a break.
+    """Downloads a data set into data/ (or SDVIZ_DATA); sd-outliers continues after an interruption.
 
-    For a mirror of sd-outliers, SDVIZ_ZENODO is the address of its records API.
+    To use a mirror of Zenodo for sd-outliers, set SDVIZ_ZENODO to the address of its records API.
     """
     from .. import data
     from ..data import zenodo
@@ -306,13 +283,10 @@ def download(
         if name not in zenodo.RECORDS:
             typer.echo(f"{name} is in {data.download(name)}")
             return
-        started = time.monotonic()
-        with progress_bar() as show:
+        with counting_bar() as show:
 
             def on_progress(file: str, done: int, total: int) -> None:
-                share = done / total if total else 1.0
-                left = (time.monotonic() - started) * (1 - share) / share if share else None
-                show(f"{file}: {done / 1e6:,.0f} of {total / 1e6:,.0f} MB", share, left)
+                show(f"{file}: {done / 1e6:,.0f} of {total / 1e6:,.0f} MB", done, total)
 
             there = zenodo.download(name, data.data_root(), on_progress)
     for path in there:

@@ -1,4 +1,4 @@
-"""The branches of a configuration that networks and trainings are built from, and what all branches share."""
+"""The branches of a configuration for networks and trainings, and the base class of all branches."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-# numpy, torch and scikit-learn all take these, and the larger ones that are counted up from them
+# numpy, torch and scikit-learn all accept these and somewhat larger ones
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
@@ -24,9 +24,8 @@ class Node(BaseModel):
 class UNetConfig(Node):
     """The noise predictor, built as `diffusers.UNet2DModel`.
 
-    `arch` names a size of PAPER.md section 4: "small" is for the CPU (2x2 pixel-unshuffle, 64/128/128
-    channels, 4.4 M parameters), "ddpm" is the U-Net of Ho et al. 2020 (35.75 M). The other fields,
-    where given, replace that size's own values.
+    "small" is for the CPU (2x2 pixel-unshuffle, 64/128/128 channels, 4.4 M parameters), "ddpm" is the U-Net of
+    Ho et al. 2020 (35.75 M). Other fields that are given replace the values of that size.
     """
 
     arch: Literal["small", "ddpm"] = "small"
@@ -40,7 +39,7 @@ class UNetConfig(Node):
 
     @property
     def unshuffle_factor(self) -> int:
-        """Pixels of a factor x factor square are channels of the U-Net; 1 for none."""
+        """The pixels of a square of this side become channels of the U-Net; 1 for none."""
         return self.pixel_unshuffle or (2 if self.arch == "small" else 1)
 
 
@@ -50,7 +49,7 @@ class DiffusionConfig(Node):
     unet: UNetConfig = UNetConfig()
     num_train_timesteps: int = Field(1000, ge=1)
     max_train_timestep: int | None = Field(
-        None, ge=1, description="only t below this is trained; None trains all"
+        None, ge=1, description="only t below it is trained; None trains all"
     )
     phase_means: bool = Field(
         True,
@@ -60,14 +59,10 @@ class DiffusionConfig(Node):
     p_uncond: float = Field(0.1, ge=0, le=1)
     batch_size: int = Field(64, ge=1)
     total_steps: int = Field(10_000, ge=1)
-    time_limit_sec: float | None = Field(
-        None, gt=0, description="stop early, after the cooldown, when this time is over"
-    )
+    time_limit_sec: float | None = Field(None, gt=0, description="end after this time, the cooldown included")
     learning_rate: float = Field(2e-4, gt=0)
     warmup_steps: int = Field(500, ge=0)
-    cooldown: float = Field(
-        0.0, ge=0, le=1, description="share of the training, at its end, in which the rate falls to 0"
-    )
+    cooldown: float = Field(0.0, ge=0, le=1, description="last share of the training; the rate falls to 0")
     max_grad_norm: float = Field(1.0, gt=0)
     ema_decay: float = Field(0.999, ge=0, lt=1)
     random_flip: bool = True
@@ -88,18 +83,15 @@ class DiffusionConfig(Node):
 class ViewsConfig(Node):
     """Random views of an image, which the encoder learns to treat as the same.
 
-    Every view is a random window (zoom, place, tilt, flip) with changed colours. Which changes help depends on
-    the set: crops and colour jitter for photographs, colour fields and colour matrices for flat shapes over
-    gradients.
+    A view is a random window (zoom, place, tilt, flip) with changed colours. Crops and colour jitter suit
+    photographs; colour fields and colour matrices suit flat shapes over gradients.
     """
 
     area: tuple[float, float] = Field(
         (0.2, 1.0),
         description="share of the picture's area in the window; above 1 the window is larger than it",
     )
-    max_shift: float = Field(
-        1.0, ge=0, le=1, description="how far the window moves; 1 is up to the picture's border"
-    )
+    max_shift: float = Field(1.0, ge=0, le=1, description="how far the window moves; 1 is to the border")
     max_tilt_deg: float = Field(0.0, ge=0, le=180)
     random_flip: bool = True
     brightness: float = Field(0.4, ge=0, lt=1, description="a factor of 1 +- this, as the next two")
@@ -109,10 +101,10 @@ class ViewsConfig(Node):
     jitter_share: float = Field(0.8, ge=0, le=1, description="share of the views that the four above change")
     grey_share: float = Field(0.2, ge=0, le=1)
     colour_matrix_share: float = Field(
-        0.0, ge=0, le=1, description="share of the views whose colours are turned by a random orthogonal matrix"
+        0.0, ge=0, le=1, description="share of views with a random orthogonal colour matrix"
     )
     colour_field: float = Field(
-        0.0, ge=0, description="strength of a random smooth field added to the colours, grey levels in -1..1"
+        0.0, ge=0, description="of a random smooth field added to the colours, in -1..1"
     )
     noise: float = Field(0.0, ge=0, description="standard deviation of added noise, grey levels in -1..1")
 
@@ -159,9 +151,7 @@ class PretrainingConfig(TrainingConfig):
 
     data: str = Field(min_length=1, description="a labelled set, as data.id")
     split: str | None = None
-    labels: tuple[int, int] | None = Field(
-        None, description="[first, last] of the labels to use; None takes all"
-    )
+    labels: tuple[int, int] | None = Field(None, description="[first, last] of the labels to use; None: all")
     views: ViewsConfig | None = Field(None, description="its augmentation; None takes the run's views")
 
     @model_validator(mode="after")
@@ -176,9 +166,7 @@ class EncoderConfig(Node):
 
     arch: str = Field("small", description="small, resnet18 or timm:NAME")
     width: int = Field(48, ge=4, description="channels of the first stage; of small and resnet18")
-    weights: str | None = Field(
-        None, description="pretrained (timm's own download), or a .safetensors or .pth file"
-    )
+    weights: str | None = Field(None, description="pretrained (from timm), or a .safetensors or .pth file")
     input_px: int | None = Field(None, ge=8, description="resize pictures to this first (bicubic)")
     pretraining: PretrainingConfig | None = None
     simclr: SimCLRConfig | None = SimCLRConfig()
@@ -193,14 +181,14 @@ class EncoderConfig(Node):
 
 
 class ScanConfig(TrainingConfig):
-    """Training by the SCAN loss (Van Gansbeke et al. 2020): neighbours share a cluster, none is empty."""
+    """Training by the SCAN loss (Van Gansbeke et al. 2020): neighbours share a cluster, no cluster is empty."""
 
     total_steps: int = Field(1000, ge=1)
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-4)
     neighbours: int = Field(20, ge=1)
     heads: int = Field(10, ge=1, description="trained together; the one with the lowest loss is kept")
     head_steps: int = Field(
-        500, ge=0, description="steps in which the heads alone are trained, before the encoder is too"
+        500, ge=0, description="steps of the heads alone, before the encoder is trained too"
     )
     head_learning_rate: float = Field(0.1, gt=0)
     head_batch_size: int = Field(1000, ge=2)
@@ -240,7 +228,7 @@ class TemiConfig(Node):
 
 
 class ClustererConfig(Node):
-    """Training of the small classifier that names an image's cluster where SCAN gave no network for it."""
+    """Training of the small classifier that names an image's cluster if SCAN has not made one."""
 
     width: int = Field(32, ge=1, description="channels of its first stage")
     total_steps: int = Field(1000, ge=1)
@@ -250,7 +238,7 @@ class ClustererConfig(Node):
     max_shift_px: int = Field(3, ge=0)
     random_flip: bool = True
     colour_jitter: float = Field(
-        0.4, ge=0, lt=1, description="how far brightness, contrast and saturation may be from 1"
+        0.4, ge=0, lt=1, description="brightness, contrast, saturation vary by +- this"
     )
 
 
@@ -261,14 +249,12 @@ class DetectorConfig(Node):
     batch_size: int = Field(128, ge=2, description="half ID, half outliers")
     optimizer: OptimizerConfig = OptimizerConfig()
     outlier_weight: float = Field(0.3, ge=0, description="lambda of Eq. 4")
-    backbone: EncoderConfig | None = Field(
-        None, description="the network that the detector starts from; None takes the encoder"
-    )
+    backbone: EncoderConfig | None = Field(None, description="starting network; None takes the encoder")
     frozen_blocks: int = Field(0, ge=0, description="first blocks of the encoder that are not trained")
     zero_heads: bool = Field(True, description="the three heads start at 0")
     views: ViewsConfig = MILD_VIEWS
     reconstructed_id: float = Field(
-        0.0, ge=0, le=1, description="share of the ID images that are shown as the U-Net rebuilds them"
+        0.0, ge=0, le=1, description="share of ID images replaced by their reconstructions"
     )
     snapshot_ids: int = Field(2000, ge=0, description="images whose features are kept after every epoch")
     save_every_sec: float = Field(180.0, gt=0)

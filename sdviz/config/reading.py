@@ -1,4 +1,4 @@
-"""Reads a configuration from YAML and writes it; errors are one line."""
+"""Reads a configuration from YAML and writes it; errors have one line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .tree import RunConfig
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, but 8e-4 is a number as in YAML 1.2; PyYAML takes it for text."""
+    """PyYAML's safe loader, which also reads 8e-4 as a number, as YAML 1.2 does."""
 
 
 _Loader.add_implicit_resolver(
@@ -49,7 +49,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     tree = {"profile": path.stem} | tree
     keys = [_override(tree, one) for one in overrides]
     try:
-        # as JSON, because then pydantic's strict mode takes a list for a tuple and 3 for a float, but not "3"
+        # as JSON, for which pydantic's strict mode takes a list for a tuple and 3 for a float, but not "3"
         return RunConfig.model_validate_json(json.dumps(tree, default=str))
     except ValidationError as error:
         key, reason = _explain(error)
@@ -61,12 +61,12 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
 
 
 def to_yaml(config: Node) -> str:
-    """Writes every value of the tree, for `load_config` to read."""
+    """Writes all values of the tree as YAML that `load_config` reads."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
 def key_paths(node: type[Node] = RunConfig, prefix: str = "") -> Iterator[str]:
-    """Every valid key of the tree by its path, branches first: "diffusion", "diffusion.unet", ..."""
+    """Paths of all valid keys, a branch before its keys: "diffusion", "diffusion.unet", ..."""
     for name, field in node.model_fields.items():
         yield prefix + name
         for branch in _nodes_of(field.annotation):
@@ -74,7 +74,7 @@ def key_paths(node: type[Node] = RunConfig, prefix: str = "") -> Iterator[str]:
 
 
 def _nodes_of(kind: object) -> Iterator[type[Node]]:
-    """The nodes in a field's type, also within None | Node, a list and a union."""
+    """The nodes in a field's type, also within a union or a list."""
     if isinstance(kind, type) and issubclass(kind, Node):
         yield kind
     for one in get_args(kind):
@@ -121,13 +121,13 @@ _EXPECTED = {
 
 
 def _explain(error: ValidationError) -> tuple[str, str]:
-    """The path of the first wrong key, of an unknown one if there is any, and what is wrong with it."""
+    """The path of the first wrong key, unknown keys first, and what is wrong with it."""
     first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     kind, given = first["type"], first["input"]
     parts: list[str] = []
     method = None
     for before, part in pairwise((None, *first["loc"])):
-        if isinstance(before, int) and part in BASELINES:  # pydantic's word on which kind of node this is
+        if isinstance(before, int) and part in BASELINES:  # pydantic adds the kind of node to the path
             method = part
         else:
             parts.append(str(part))
@@ -159,7 +159,7 @@ def _shown(value: object) -> str:
 def _nearest_key(path: str) -> str:
     """The valid key most like `path`: in its own branch, else by its last part, else by the whole path.
 
-    Keys of the same entry of a list have its place, as in "evaluation.baselines.0.k".
+    It keeps the positions of list entries, as in "evaluation.baselines.0.k".
     """
     parts = path.split(".")
     nearest = _nearest_without_places(".".join(part for part in parts if not part.isdecimal()))

@@ -1,6 +1,6 @@
-"""The tree of a run's configuration: what there is to set, in which range, with which default.
+"""The tree of a run's configuration: all settings with ranges and defaults.
 
-Solvers and methods, with the methods' settings, come from their registries: a new file is all it takes.
+Solvers, methods and the methods' settings come from their registries, so a new file appears here by itself.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ else:
 
 
 class DataConfig(Node):
-    """What to train on; the names are those of `sdviz.data.load`."""
+    """The training set; names as in `sdviz.data.load`."""
 
     id: str = Field(
         min_length=1, description=f"a name, or a path as {' or '.join(f'{kind}PATH' for kind in OWN_KINDS)}"
@@ -44,16 +44,12 @@ class DataConfig(Node):
     test_split: str | None = Field(None, description="None takes test, where the set has one")
     limit: int | None = Field(None, ge=1, description="images to train on; None takes all")
     size_px: int = Field(32, ge=1)
-    on_error: Literal["raise", "skip"] = Field(
-        "raise", description="what happens at a picture that cannot be read"
-    )
-    holdout: float = Field(
-        0.1, gt=0, lt=1, description="share kept for testing a detector, where there is no test split"
-    )
+    on_error: Literal["raise", "skip"] = Field("raise", description="if a picture cannot be read")
+    holdout: float = Field(0.1, gt=0, lt=1, description="share kept for testing, if there is no test split")
 
 
 class LabelsConfig(Node):
-    """Where the training labels y~ come from."""
+    """The source of the training labels y~."""
 
     source: Literal["scan", "kmeans", "ground_truth", "file"] = "ground_truth"
     n_clusters: int | None = Field(None, ge=2, description="C, for scan and kmeans")
@@ -75,19 +71,17 @@ class LabelsConfig(Node):
 
 
 class JpegConfig(Node):
-    """Re-encoding of the network's pictures, so that compression does not give them away."""
+    """JPEG encoding of generated images, so that compression artefacts do not tell them from ID images."""
 
     quality: int = Field(75, ge=1, le=100)
     subsampling: Literal["4:4:4", "4:2:2", "4:2:0"] = "4:2:0"
 
 
 class OutliersConfig(Node):
-    """The SD outliers that the detector is trained with; None takes the value in `defaults`."""
+    """The SD outliers for the training of the detector; None takes the value in `defaults`."""
 
     per_image: int = Field(1, ge=1)
-    limit: int | None = Field(
-        None, ge=1, description="images to make outliers of and to train the detector with; None takes all"
-    )
+    limit: int | None = Field(None, ge=1, description="images to use for outliers and detector; None: all")
     start_timestep: int | None = Field(None, ge=0)
     guidance_scale: float | None = Field(None, ge=-1, le=20)
     num_inference_steps: int | None = Field(None, ge=1, le=1000)
@@ -117,7 +111,7 @@ class ScoreConfig(Node):
 
 
 class SDTestConfig(Node):
-    """SD outliers of held-out ID images as an OOD set (Table 4); all else is set as in `outliers`."""
+    """SD outliers of held-out ID images as an OOD set (Table 4); other settings as in `outliers`."""
 
     start_timestep: int = Field(150, ge=0)
     guidance_scale: float = Field(4.0, ge=-1, le=20)
@@ -130,12 +124,12 @@ class BaselineConfig(Node):
 
     method: str
     network: Literal["backbone", "encoder"] = Field(
-        "backbone", description="whose features it takes, or which network it trains on"
+        "backbone", description="the network that it uses or trains"
     )
 
     @property
     def key(self) -> str:
-        """Its name in tables and files: the method's, followed by @encoder on the encoder."""
+        """Its name in tables and files: the method's, with @encoder if it uses the encoder."""
         return self.method if self.network == "backbone" else f"{self.method}@{self.network}"
 
     def build(self) -> Baseline:
@@ -144,7 +138,7 @@ class BaselineConfig(Node):
 
 
 def _plain_method(value: object) -> object:
-    """Turns the name of a method into a method without settings, and leaves out settings that are null."""
+    """Accepts a method's name alone, and drops settings that are null."""
     if isinstance(value, dict):
         return {k: v for k, v in value.items() if v is not None or k == "method"}
     return {"method": value} if isinstance(value, str) else value
@@ -172,18 +166,16 @@ def _repeated(names: Sequence[str]) -> list[str]:
 
 
 class EvaluationConfig(Node):
-    """What the detector is measured on. Choose settings by `validation` only."""
+    """The sets and methods of the evaluation. Choose settings by `validation` only."""
 
     near: tuple[str, ...] = ()
     far: tuple[str, ...] = ()
     validation: tuple[str, ...] = ()
     classes: dict[str, tuple[str, ...]] = Field(
-        {}, description="the only classes to take of a set that is named above: their names or first words"
+        {}, description="classes to take of a set named above, by name or first word; all of other sets"
     )
     sd_test: SDTestConfig | None = Field(None, description="SD outliers of held-out ID images as an OOD set")
-    baselines: tuple[AnyBaseline, ...] = Field(
-        (), description="other methods to measure: names, or a method with its settings"
-    )
+    baselines: tuple[AnyBaseline, ...] = Field((), description="methods: names, or a method with settings")
     score: ScoreConfig = ScoreConfig()
     limit: int | None = Field(None, ge=1, description="images of each set; None takes all")
     controls: tuple[Literal["no_training", "right_label", "noise", "right_label_as_id", "lambda_zero"], ...] = (
@@ -228,7 +220,7 @@ class DefaultsConfig(Node):
 
 
 class BundleConfig(Node):
-    """What goes into the bundle besides networks and features."""
+    """The contents of the bundle besides networks and features."""
 
     outlier_pictures: int | None = Field(
         None,
@@ -247,9 +239,7 @@ class RunConfig(Node):
     profile: str = Field("run", min_length=1, description="part of the run folder's name")
     data: DataConfig
     views: ViewsConfig = ViewsConfig()
-    encoder: EncoderConfig | None = Field(
-        None, description="None trains no encoder; scan and detector need one"
-    )
+    encoder: EncoderConfig | None = Field(None, description="None trains none; scan and detector need one")
     labels: LabelsConfig = LabelsConfig()
     clusterer: ClustererConfig = ClustererConfig()
     diffusion: DiffusionConfig = DiffusionConfig()
@@ -277,7 +267,7 @@ class RunConfig(Node):
         if self.encoder is None and self.detector is not None:
             raise ValueError("detector needs an encoder: add encoder: {}")
         for name in self.evaluation.ood_sets:
-            # nor another split of the same set
+            # nor may it be another split of that set
             if _plain(name) == _plain(self.data.id) or name.partition(":")[0] == self.data.id:
                 raise ValueError(f"evaluation: {name} is what the run trains on, not OOD")
         return self

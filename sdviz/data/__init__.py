@@ -1,4 +1,4 @@
-"""Image sets by name: the drawn ones, digits, torchvision's, Parquet files and folders.
+"""Loads image sets by name: drawn sets, digits, torchvision's sets, Parquet files, folders and NumPy files.
 
     from sdviz import data
 
@@ -8,12 +8,12 @@
 Names:
     shapes, shapes-novel, shapes-novel-val, shapes-empty, digits: built in.
     cifar10, cifar100, svhn: `<name>_<split>.parquet` under the data root, else torchvision's folders there.
-    any other: `<name>_<split>.parquet` under the data root with a split of train, val, validation, test,
-        extra, or `<name>.parquet`, whose one split is "all". A built-in name wins over a file.
+    any other: `<name>_<split>.parquet` under the data root, with one of the splits train, val, validation,
+        test and extra; or `<name>.parquet`, with the split "all". Built-in names come first.
     parquet:PATH, folder:PATH, npz:PATH, npy:PATH: a file or folder anywhere, with one split.
 
-The data root is the environment variable SDVIZ_DATA, else `data/` under the working directory; it is read
-at every call. Each kind of sets is one file in `sdviz.data.sources`.
+The data root is the environment variable SDVIZ_DATA, else `data/` under the working directory; it may change
+between calls. Each kind of image sets is one file in `sdviz.data.sources`.
 """
 
 import difflib
@@ -26,7 +26,6 @@ from .imageset import DataError, ImageSet, MissingDataError, OnError, chosen_row
 from .lookup import Found, look_up
 from .source import Source, data_root
 from .sources import SOURCES, sources_of
-from .uploads import from_uploads, prepare_upload
 
 __all__ = [
     "BUILT_IN",
@@ -42,7 +41,6 @@ __all__ = [
     "count",
     "data_root",
     "download",
-    "from_uploads",
     "has_masks",
     "load",
     "look_up",
@@ -50,20 +48,19 @@ __all__ = [
     "names",
     "parse_source",
     "permutation",
-    "prepare_upload",
     "splits",
     "splits_here",
 ]
 
-# sets that every machine has
+# sets that exist on every machine
 BUILT_IN = tuple(name for source in SOURCES for name in source.built_in)
-# how the names of files and folders anywhere begin
+# beginnings of names with a path, such as "folder:"
 OWN_KINDS = tuple(prefix for source in SOURCES for prefix in source.prefixes)
-# how such a name begins -> what a form calls one, and the path of an example
+# such a beginning -> its title in a form, and an example of a path
 ON_FORM = {f"{kind}:": texts for source in SOURCES for kind, texts in source.on_form.items()}
-# sets whose colour is fixed -> its place among the shades of their role
+# sets with a fixed colour -> its place among the shades of their role
 SHADES = {name: shade for source in SOURCES for name, shade in source.shades.items()}
-# sets that `download` fetches -> bytes
+# sets that `download` can fetch -> bytes
 DOWNLOADS = {name: n for source in SOURCES for name, n in source.downloads.items()}
 
 
@@ -80,20 +77,20 @@ def load(
     Args:
         name: See the module's docstring.
         split: None takes the only split there is on this machine, else "train".
-        limit: Takes the first so many of `permutation(n, seed)`, and reads or draws no others; an image
-            and its id do not depend on it. None takes all, in the set's own order.
-        seed: Which images `limit` takes.
-        on_error: What to do about a picture in a folder or Parquet file that cannot be decoded: "raise",
-            or "skip" it with a warning. A skipped one counts towards `limit`.
+        limit: Takes the first rows of `permutation(n, seed)` and reads no others; this changes no image and no
+            id. None takes all, in the set's own order.
+        seed: Decides which images `limit` takes.
+        on_error: For a picture that cannot be decoded: "raise", or "skip" it with a warning. A skipped picture
+            counts towards `limit`.
         size_px: Height and width. Pictures of another size are cut to their centre square and resized
-            (bicubic). Drawn sets and digits have 32 px and no other.
+            (bicubic). Drawn sets and digits exist in 32 px only.
 
     Returns:
-        The set; its arrays may be shared with other callers and are then read-only.
+        The set. Arrays that are shared with other callers are read-only.
 
     Raises:
-        MissingDataError: No such set on this machine; says how to get it.
-        DataError: A split that the set has not, a bad file, a limit or size below 1.
+        MissingDataError: The set is not on this machine; the message says how to get it.
+        DataError: A split that the set lacks, a bad file, a limit or size below 1.
     """
     if limit is not None and limit < 1:
         raise DataError(f"limit must be at least 1, not {limit}")
@@ -110,49 +107,49 @@ def load(
 
 
 def count(name: str, split: str | None = None, limit: int | None = None) -> int:
-    """How many images `load` would give, bad ones included, without decoding any. Raises as `load`."""
+    """Counts the images of `load`, including bad ones, without decoding. Raises as `load`."""
     source, split = _source_and_split(name, split)
     n = source.count(name, split)
     return n if limit is None else min(n, limit)
 
 
 def names() -> tuple[str, ...]:
-    """Every name that `load` takes on this machine without a path: the built-in ones, then those present."""
+    """Every set on this machine that needs no path: the built-in ones, then those under the data root."""
     found = {name for source in SOURCES for name in source.names()}
     return (*BUILT_IN, *sorted(found - set(BUILT_IN)))
 
 
 def splits(name: str) -> tuple[str, ...]:
-    """The splits of a set on this machine. Raises MissingDataError, which says how to get the set."""
+    """The splits of a set on this machine. Raises MissingDataError if it is not here."""
     if not (present := splits_here(name)):
         raise MissingDataError(_how_to_get(name, None))
     return present
 
 
 def splits_here(name: str) -> tuple[str, ...]:
-    """The splits of a set that are on this machine, none where the set is not here."""
+    """The splits of a set on this machine; () if it is not here."""
     return tuple(_present_splits(name))
 
 
 def all_splits(name: str) -> tuple[str, ...]:
-    """The splits that a set of `DOWNLOADS` has where it is complete."""
+    """All splits of a set in `DOWNLOADS`, whether they are here or not."""
     return _downloader(name).all_splits(name)
 
 
 def masks(ids: np.ndarray) -> np.ndarray:
-    """Object masks, bool (N,H,W), of drawn images by id. Raises DataError: an id without a mask."""
+    """Object masks of drawn images by id: bool (N,H,W). Raises DataError for an id without a mask."""
     ids = np.asarray(ids, dtype=str)
     (source,) = (one for one in SOURCES if one.has_masks)
     return source.masks(ids)
 
 
 def has_masks(name: str) -> bool:
-    """Whether `masks` takes the ids of this set."""
+    """Whether `masks` knows the ids of this set."""
     return any(source.has_masks for source in sources_of(name))
 
 
 def download(name: str, root: Path | None = None) -> Path:
-    """Fetches a set of `DOWNLOADS` into a folder, else the data root. Raises DataError: it cannot be had."""
+    """Downloads a set of `DOWNLOADS` into a folder, by default the data root. DataError if it fails."""
     if name not in DOWNLOADS:
         from .zenodo import RECORDS
 
@@ -163,7 +160,7 @@ def download(name: str, root: Path | None = None) -> Path:
 
 
 def parse_source(text: str) -> tuple[str, str | None]:
-    """Name and split of `NAME` or `NAME:SPLIT`, as in "shapes:test"; a path is taken whole."""
+    """Splits `NAME:SPLIT`, such as "shapes:test", into name and split; a name with a path has no split."""
     if text.startswith(OWN_KINDS):
         return text, None
     name, _, split = text.partition(":")
@@ -175,7 +172,7 @@ def _downloader(name: str) -> Source:
 
 
 def _present_splits(name: str) -> dict[str, Source]:
-    """The splits on this machine and where each is read from; none for a name that is not here."""
+    """The splits of a set on this machine, each with its source."""
     found: dict[str, Source] = {}
     for source in sources_of(name):
         for split in source.splits(name):

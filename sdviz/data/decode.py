@@ -1,54 +1,44 @@
-"""Any picture file to a square uint8 RGB array, and many of them to one stack."""
+"""Decodes picture files of any kind to square uint8 RGB arrays."""
 
 import struct
 import warnings
 import zlib
+from contextlib import suppress
 from io import BytesIO
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .imageset import DataError, OnError
 
-# Named, because Pillow would else also open PostScript, for which it starts another program.
+# without this list Pillow would also open PostScript, for which it starts another program
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 SUFFIXES = frozenset(
     [".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"]
 )
 
-# What Pillow's decoders raise on bytes that are cut short or altered.
+# what Pillow's decoders raise for bytes that are cut short or altered
 _DECODER_FAULTS = (
     OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError, OverflowError,
     struct.error, zlib.error,
 )  # fmt: skip
-_ORIENTATION_TAG = 0x0112
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 _NAMED_AT_MOST = 5
 _JPEG_START = b"\xff\xd8\xff"
 
 
 class DecodeError(Exception):
-    """Bytes that are no usable picture; the message is the rest of a sentence that starts with its name."""
+    """Bytes that are no usable picture; the message completes a sentence that begins with the file's name."""
 
 
 def decode_image(blob: bytes, size_px: int, max_side_px: int | None = None) -> np.ndarray:
     """Decodes a picture of any size and mode.
 
-    EXIF rotation is applied, the centre square cut out and resized (bicubic, antialiased where it
-    shrinks) unless it has the right size already. Alpha is laid over white; grey, palette, CMYK (without
-    its ICC profile) and 16-bit pictures become 8-bit RGB; floating point is read as 0..1 where it stays
-    within, else as 0..255; of an animation the first frame is used.
+    Applies EXIF rotation, cuts out the centre square and resizes it (bicubic, antialiased). Alpha is laid over
+    white; grey, palette, CMYK (without its ICC profile) and 16-bit pictures become 8-bit RGB; floating point is
+    read as 0..1 if no value is above 1, else as 0..255; an animation gives its first frame.
 
     Args:
-        max_side_px: A wider or higher picture is refused before it is decoded.
+        max_side_px: A larger picture is refused before it is decoded.
 
     Returns:
         uint8 (size_px,size_px,3).
@@ -76,17 +66,16 @@ def decode_image(blob: bytes, size_px: int, max_side_px: int | None = None) -> n
 
 
 def to_square(image: Image.Image, size_px: int) -> np.ndarray:
-    """The upright centre square of a decoded picture: uint8 (size_px,size_px,3), see `decode_image`."""
-    turn = _UPRIGHT.get(_orientation(image))
-    if turn is not None:
-        image = image.transpose(turn)
+    """Converts a decoded picture, and may change it, to uint8 (size_px,size_px,3): see `decode_image`."""
+    with suppress(*_DECODER_FAULTS):  # a damaged EXIF block does not affect the pixels
+        ImageOps.exif_transpose(image, in_place=True)
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     if image.size != (side, side):
         image = image.crop((left, top, left + side, top + side))
     if image.mode == "F" or image.mode.startswith("I"):
         return _grey_levels(image, size_px)
-    # resized before alpha is laid over white: Pillow weights by alpha, so the result is the same
+    # may be resized before alpha is laid over white, because Pillow weights by alpha
     mode = "RGBA" if image.has_transparency_data else "RGB"
     if image.mode != mode:
         image = image.convert(mode)
@@ -97,16 +86,8 @@ def to_square(image: Image.Image, size_px: int) -> np.ndarray:
     return np.array(image)
 
 
-def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 where there is none or it cannot be read: the pixels are good all the same."""
-    try:
-        return int(image.getexif().get(_ORIENTATION_TAG, 1))
-    except _DECODER_FAULTS:
-        return 1
-
-
 def _grey_levels(image: Image.Image, size_px: int) -> np.ndarray:
-    """A one-channel square of more than 8 bits as uint8 (size_px,size_px,3)."""
+    """Converts a one-channel square of more than 8 bits to uint8 (size_px,size_px,3)."""
     is_float = image.mode == "F"
     if image.mode not in ("F", "I"):
         image = image.convert("I")
@@ -123,7 +104,7 @@ def _grey_levels(image: Image.Image, size_px: int) -> np.ndarray:
 
 
 class ImageStack:
-    """Decodes pictures into one array, keeps going over bad ones and reports them all at the end."""
+    """Decodes pictures into one array, and reports all bad ones at the end."""
 
     def __init__(self, n: int, size_px: int) -> None:
         self._images = np.empty((n, size_px, size_px, 3), np.uint8)
@@ -132,7 +113,7 @@ class ImageStack:
         self._jpeg = np.zeros(n, bool)
 
     def add(self, position: int, label: str, blob: bytes) -> None:
-        """Decodes `blob` into row `position`; `label` names the picture in error messages."""
+        """Decodes `blob` into row `position`; `label` is its name in error messages."""
         try:
             self._images[position] = decode_image(blob, self._images.shape[1])
             self._good[position] = True
@@ -141,25 +122,22 @@ class ImageStack:
             self.refuse(label, str(error))
 
     def refuse(self, label: str, reason: str) -> None:
-        """Counts a picture that cannot be read; `reason` is the rest of a sentence that begins with `label`."""
+        """Notes a bad picture; `reason` completes a sentence that begins with `label`."""
         self._bad.append(f"{one_line(label)} {reason}")
 
     @property
     def jpeg_share(self) -> float:
-        """The share of JPEG files among the good pictures."""
+        """The share of JPEG files among the good pictures, 0..1."""
         return float(self._jpeg[self._good].mean()) if self._good.any() else 0.0
 
     def finish(self, source: str, on_error: OnError) -> tuple[np.ndarray, np.ndarray]:
-        """The decoded pictures.
+        """The good pictures, uint8 (M,size_px,size_px,3), and their positions, int64 (M,).
 
         Args:
-            on_error: "skip" warns of the bad ones and leaves them out.
-
-        Returns:
-            uint8 (M,size_px,size_px,3) of the good ones and their positions, int64 (M,).
+            on_error: "skip" leaves out bad pictures with a warning.
 
         Raises:
-            DataError: Bad ones, unless skipped, or not one good.
+            DataError: There are bad pictures and `on_error` is "raise", or no good ones.
         """
         good = np.flatnonzero(self._good)
         if not self._bad:
@@ -177,20 +155,19 @@ class ImageStack:
 
 
 def one_line(text: str) -> str:
-    """`text` without control characters and line breaks, cut to 120 characters."""
+    """The text without control characters and line breaks, cut to 120 characters."""
     flat = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return flat if len(flat) <= 120 else f"{flat[:119]}…"
 
 
 def through_jpeg(images: np.ndarray, quality: int, subsampling: str) -> np.ndarray:
-    """Pictures after one round of JPEG, uint8 (N,H,W,3).
+    """Encodes pictures, uint8 (N,H,W,3), as JPEG and decodes them again.
 
-    Pillow's encoder is libjpeg-turbo: near to, not the same as, other encoders at the same quality.
+    Other encoders than Pillow's libjpeg-turbo give slightly different pictures at the same quality.
 
     Args:
-        images: uint8 (N,H,W,3).
         quality: 1..100.
-        subsampling: Of the chroma, as Pillow names it: "4:4:4", "4:2:2", "4:2:0".
+        subsampling: Of the chroma: "4:4:4", "4:2:2" or "4:2:0".
     """
     again = np.empty_like(images)
     for row, image in enumerate(images):

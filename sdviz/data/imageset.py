@@ -1,4 +1,4 @@
-"""ImageSet, the form in which sdviz passes images on: pixels, labels and stable ids."""
+"""ImageSet: images with labels and stable ids, as all of sdviz passes them on."""
 
 from __future__ import annotations
 
@@ -14,25 +14,24 @@ OnError: TypeAlias = Literal["raise", "skip"]
 
 
 class DataError(ValueError):
-    """A data set that cannot be read or does not exist; the message is one line for the user."""
+    """A data set that does not exist or cannot be read; the message is one line for the user."""
 
 
 class MissingDataError(DataError):
-    """A data set, or a split of one, that is not on this machine; the message says how to get it."""
+    """A data set or split that is not on this machine; the message says how to get it."""
 
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Images with their labels and stable names."""
+    """Images with their labels and stable ids."""
 
     name: str  # the set's name, as given to `sdviz.data.load`
     split: str
     images: np.ndarray  # uint8 (N,H,W,3)
     labels: np.ndarray  # int64 (N,), -1 where unknown
     ids: np.ndarray  # str (N,), the same on every machine and in every run
-    class_names: tuple[str, ...]  # one name for each label from 0 upwards; empty where no label is known
-    # the share of the set's files that are JPEG, 0..1; None where files do not say, as arrays
-    jpeg_share: float | None = None
+    class_names: tuple[str, ...]  # of the labels 0, 1, ...; empty if no label is known
+    jpeg_share: float | None = None  # the share of JPEG among its files, 0..1; None if unknown, as for arrays
 
     def __post_init__(self) -> None:
         n = len(self.images)
@@ -42,7 +41,7 @@ class ImageSet:
             )
         if self.labels.shape != (n,) or self.ids.shape != (n,):
             raise DataError(f"{self.name}: {n} images, but labels {self.labels.shape} and ids {self.ids.shape}")
-        if n and (self.labels.min() < UNKNOWN_LABEL or self.labels.max() >= max(len(self.class_names), 0)):
+        if n and (self.labels.min() < UNKNOWN_LABEL or self.labels.max() >= len(self.class_names)):
             raise DataError(f"{self.name}: a label lies outside -1..{len(self.class_names) - 1}")
 
     def __len__(self) -> int:
@@ -62,18 +61,18 @@ class ImageSet:
 def checked_labels(
     source: str, values: np.ndarray, names: tuple[str, ...] | None
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Labels as a file has them, made sure of.
+    """Checks labels from a file.
 
     Args:
         source: The file, for the message.
         values: float64 (N,), N at least 1; NaN where unknown.
-        names: Of the classes; None where the file names none: their numbers are taken.
+        names: Class names; None takes the numbers as names.
 
     Returns:
         int64 (N,), -1 where unknown, and the names.
 
     Raises:
-        DataError: One that is no whole number from -1 to the last class.
+        DataError: A label that is not a whole number from -1 to the last class.
     """
     values = np.where(np.isnan(values), UNKNOWN_LABEL, values)
     top = _CLASSES_AT_MOST if names is None else len(names)
@@ -94,22 +93,22 @@ def short_hash(content: bytes) -> str:
 
 
 def permutation(n: int, seed: int) -> np.ndarray:
-    """A permutation of range(n) fixed by `seed` alone, int64 (n,).
+    """A permutation of range(n), int64 (n,), fixed by `seed`.
 
-    Sorts by a hash rather than by a library's generator, whose stream may change between versions.
+    Sorts by a hash, because the stream of a library's generator may change between versions.
     """
     return np.argsort(hash_numbers(np.arange(n, dtype=np.uint64), seed), kind="stable").astype(np.int64)
 
 
 def chosen_rows(n: int, limit: int | None, seed: int) -> np.ndarray:
-    """The rows that `limit` takes of n: the first of `permutation(n, seed)`, or all in order, int64."""
+    """The first `limit` rows of `permutation(n, seed)`, int64; None takes all rows in order."""
     return np.arange(n, dtype=np.int64) if limit is None else permutation(n, seed)[:limit]
 
 
 def hash_numbers(counters: np.ndarray, key: int) -> np.ndarray:
-    """SplitMix64 (Steele, Lea, Flood 2014) of counters under a key: uint64, same shape, uniform.
+    """Hashes uint64 counters under a key by SplitMix64 (Steele, Lea, Flood 2014): uniform uint64, same shape.
 
-    Integer arithmetic only, so the result is the same on every machine and in every numpy.
+    Uses integer arithmetic only, so the result is the same on every machine and with every numpy.
     """
     with np.errstate(over="ignore"):
         z = counters * np.uint64(0x9E3779B97F4A7C15) + np.uint64(int(key) & 0xFFFFFFFFFFFFFFFF)

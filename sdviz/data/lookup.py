@@ -22,25 +22,23 @@ class Found:
     missing: tuple[str, ...]  # one line for each set that could not be opened
 
 
-# a set's name and split, and its source
+# name and split of a set, and its source
 _Place: TypeAlias = tuple[str, str, Source]
 
 
 def look_up(
     ids: np.ndarray | Sequence[str], sources: Iterable[str] = (), size_px: int = 32, pictures: bool = True
 ) -> Found:
-    """Finds images by their ids, each once or more, in any order.
+    """Finds images by their ids, which may repeat and come in any order.
+
+    An image that is not on this machine, or has changed since it got its id, is not found.
 
     Args:
-        ids: str (N,), as `sdviz.data.load` gave them.
-        sources: Names with a path, as folder:PATH, of ids that begin with `folder/` and so on: such ids do not
-            say where on the machine they lie.
+        ids: str (N,), from `sdviz.data.load`.
+        sources: Names with a path, such as folder:PATH, for ids such as `folder/...`, which do not contain the
+            path.
         size_px: Height and width of the images.
-        pictures: Whether to decode them; without, `images` has no pixels, (N,0,0,3), and a folder's or file's
-            content is not looked at.
-
-    Returns:
-        What was found; an image that is not on this machine, or is no longer what its id says, is not found.
+        pictures: Whether to decode them; if not, `images` is (N,0,0,3), and a hash in an id is not checked.
     """
     names = np.asarray(ids, dtype=str)
     edge = size_px if pictures else 0
@@ -82,7 +80,7 @@ def look_up(
 
 
 def _places(head: str, own: list[tuple[str, Source]]) -> list[tuple[str, _Place | str]]:
-    """Where ids such as "cifar10/test/..." may be: how they begin, and the set or why there is none."""
+    """For ids such as "cifar10/test/...": (prefix, set) pairs, with a reason in place of an absent set."""
     name, _, split = head.partition("/")
     for path_name, source in own:
         (only,) = source.splits(path_name)
@@ -99,10 +97,10 @@ def _places(head: str, own: list[tuple[str, Source]]) -> list[tuple[str, _Place 
 
 
 def _place(one: str, places: list[tuple[str, _Place | str]]) -> _Place | str:
-    """The set that an id is of, or one line on why it cannot be found."""
+    """The set of an id, or one line that says why there is none."""
     if not one.split("/", 2)[2:]:
         return f"{one[:60]!r} is no id of an image set"
-    # the longest prefix counts: "cifar10/test/tv-" rather than "cifar10/test/"
+    # the longest prefix wins: "cifar10/test/tv-" over "cifar10/test/"
     fitting = [
         (len(prefix), not isinstance(place, str), place) for prefix, place in places if one.startswith(prefix)
     ]

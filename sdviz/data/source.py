@@ -10,45 +10,45 @@ import numpy as np
 
 from .imageset import DataError, ImageSet, OnError
 
-# from the number of images in a set to the rows to read, int64
+# number of images in a set -> rows to read, int64
 Choose = Callable[[int], np.ndarray]
+WHOLE = "all"  # the split of a set without named splits
 
 
 def data_root() -> Path:
-    """Where sets that are not built in are looked for."""
+    """The folder of the sets that are not built in."""
     return Path(os.environ.get("SDVIZ_DATA") or "data")
 
 
 class Source(ABC):
     """One kind of image sets. A module in `sdviz.data.sources` has one, called SOURCE.
 
-    A source answers for names of its own (`built_in`), or for names that begin with a kind and a colon
-    (`kinds`), or, with neither, for sets under the data root (`names`).
+    It serves its built-in names, or names that begin with one of its kinds and a colon, or, if it has neither,
+    sets under the data root.
     """
 
     order: int = 100  # its place in lists of names; of two sources with the same split the smaller one is read
-    built_in: tuple[str, ...] = ()  # names of sets that are on every machine. No other source answers for them.
-    # as "folder" for names such as folder:PATH. Such a set has one split; its ids end in "@" and a hash of the
-    # picture, since two files may have the same name.
+    built_in: tuple[str, ...] = ()  # sets that exist on every machine; no other source serves these names
+    # such as "folder" for folder:PATH. Such a set has one split; its ids end in "@" and a hash of the picture,
+    # since two files may have the same name.
     kinds: tuple[str, ...] = ()
-    # kinds that a form offers -> their title there, and the path of an example
-    on_form: Mapping[str, tuple[str, str]] = {}
-    downloads: Mapping[str, int] = {}  # names that `download` takes -> bytes to fetch
-    size_px: int | None = None  # the only height and width that its images have; None where they are resized
-    has_masks: bool = False  # whether `masks` takes its ids
-    # sets whose colour is fixed, whichever others a bundle has -> its place among the shades of their role
-    shades: Mapping[str, int] = {}
+    on_form: Mapping[str, tuple[str, str]] = {}  # kind -> its title in a form, and an example of a path
+    downloads: Mapping[str, int] = {}  # sets that `download` can fetch -> bytes
+    size_px: int | None = None  # the only height and width of its images; None if they are resized
+    has_masks: bool = False  # whether `masks` knows its ids
+    shades: Mapping[str, int] = {}  # sets with a fixed colour -> its place among the shades of their role
 
     def names(self) -> tuple[str, ...]:
-        """The names that it finds under the data root."""
+        """The sets that it finds under the data root."""
         return ()
 
-    @abstractmethod
     def splits(self, name: str) -> tuple[str, ...]:
-        """The splits of a set that are on this machine, none where it is not here; a path is not opened."""
+        """The splits on this machine, () if the set is not here. For a path, which is not opened: "all"."""
+        path_in(name)
+        return (WHOLE,)
 
     def all_splits(self, name: str) -> tuple[str, ...]:
-        """The splits that a set in `downloads` has where it is complete."""
+        """All splits of a set in `downloads`, whether they are here or not."""
         raise NotImplementedError(name)
 
     @abstractmethod
@@ -58,37 +58,30 @@ class Source(ABC):
         """Reads the chosen rows of a set.
 
         Args:
-            name: One that this source answers for.
+            name: A set of this source.
             split: One of `splits(name)`.
-            choose: Chooses the rows, in the order wanted.
-            on_error: What to do about a picture that cannot be decoded.
-            pictures: Without, the caller needs labels and ids alone: pixels may be left out, (N,0,0,3), and the
-                hash in an id as well.
+            choose: Chooses the rows and their order.
+            on_error: For a picture that cannot be decoded.
+            pictures: If False, the images may be (N,0,0,3), and ids may lack their hash.
 
         Raises:
-            DataError: A set that cannot be read.
+            DataError: The set cannot be read.
         """
 
     @abstractmethod
     def count(self, name: str, split: str) -> int:
-        """How many rows there are, without decoding a picture. Raises DataError: as `load`."""
+        """The number of rows, without decoding. Raises as `load`."""
 
     def id_prefix(self, name: str, split: str) -> str:
-        """What the ids of a set begin with; the row follows."""
+        """The beginning of a set's ids, before the row."""
         return f"{name}/{split}/"
 
     def find(self, name: str, split: str, ids: np.ndarray, size_px: int, pictures: bool) -> ImageSet:
-        """Images by their ids.
+        """Finds images by their ids; the result may hold other images, too. Raises as `load`.
 
         Args:
             ids: str (N,), each begins with `id_prefix`.
-            pictures: As in `load`; without, the hash in an id is taken for true.
-
-        Returns:
-            A set that holds at least those of the images that are there; others may be in it.
-
-        Raises:
-            DataError: As `load`.
+            pictures: As in `load`; if False, the hash in an id is not checked.
         """
         prefix = self.id_prefix(name, split)
         numbers = {one.removeprefix(prefix).partition("@")[0] for one in ids.tolist()}
@@ -104,25 +97,25 @@ class Source(ABC):
         return replace(some, ids=np.array([asked.get(one, one) for one in some.ids.tolist()], dtype=str))
 
     def masks(self, ids: np.ndarray) -> np.ndarray:
-        """The object masks of some of its images, bool (N,H,W). Raises DataError: an id of another source."""
+        """Object masks by id: bool (N,H,W). Raises DataError for an id of another source."""
         raise NotImplementedError
 
     def name_of(self, path: Path) -> str | None:
-        """The name that opens a file or folder with this source; None where it does not open it."""
+        """The name that opens a file or folder with this source; None if it cannot open it."""
         return None
 
     def download(self, name: str, root: Path) -> None:
-        """Fetches a set of `downloads` into a folder. Raises DataError: a download that failed."""
+        """Downloads a set of `downloads` into a folder; DataError if that fails."""
         raise NotImplementedError(name)
 
     @property
     def prefixes(self) -> tuple[str, ...]:
-        """How names with a path begin, as "folder:"."""
+        """The beginnings of its names with a path, such as "folder:"."""
         return tuple(f"{kind}:" for kind in self.kinds)
 
 
 def path_in(name: str) -> Path:
-    """The path in a name such as folder:PATH. Raises DataError: there is none."""
+    """The path in a name such as folder:PATH; DataError if there is none."""
     kind, _, path = name.partition(":")
     if not path:
         raise DataError(f"{name} needs a path, as in {kind}:PATH")
@@ -130,7 +123,7 @@ def path_in(name: str) -> Path:
 
 
 def row_ids(prefix: str, rows: np.ndarray) -> np.ndarray:
-    """str (N,): a prefix and the row's number, five digits at least."""
+    """Ids, str (N,): the prefix and the row's number with at least five digits."""
     return np.array([f"{prefix}{row:05d}" for row in rows.tolist()], dtype=str)
 
 

@@ -1,4 +1,4 @@
-"""Uploaded pictures, of any size and mode."""
+"""Uploaded pictures of any size and mode."""
 
 import hashlib
 from collections.abc import Sequence
@@ -12,18 +12,10 @@ MAX_SIDE_PX = 10_000
 
 
 def prepare_upload(file_bytes: bytes, name: str, size_px: int = 32) -> np.ndarray:
-    """Makes an uploaded picture usable.
-
-    Its upright centre square, resized; what is converted and how, see `sdviz.data.decode.decode_image`.
-
-    Args:
-        file_bytes: The file as it came.
-
-    Returns:
-        uint8 (size_px,size_px,3).
+    """Decodes an uploaded file to its upright centre square, uint8 (size_px,size_px,3), as `decode_image` does.
 
     Raises:
-        DataError: One line: not a picture, cut short or damaged, or over 10,000 px a side.
+        DataError: Not a picture, cut short or damaged, or over 10,000 px a side.
     """
     try:
         return decode_image(file_bytes, size_px, MAX_SIDE_PX)
@@ -32,17 +24,12 @@ def prepare_upload(file_bytes: bytes, name: str, size_px: int = 32) -> np.ndarra
 
 
 def from_uploads(files: Sequence[tuple[str, bytes]], size_px: int = 32) -> tuple[ImageSet, list[str]]:
-    """An image set of uploaded files.
+    """Makes an image set of uploaded files, given as (name, bytes).
 
-    The id of a picture is "upload/" and the first 16 hex digits of its file's SHA-256, so the same file
-    handed in twice is one picture.
-
-    Args:
-        files: (name, bytes) of each.
+    An id is "upload/" and the first 16 hex digits of the file's SHA-256, so equal files are one image.
 
     Returns:
-        The set, unlabelled and in the order given, empty where no file is usable; and one line for each
-        file that is not.
+        The unlabelled set in the order given, empty if no file is usable; and one line for each unusable file.
     """
     images: dict[str, np.ndarray] = {}
     refused: list[str] = []

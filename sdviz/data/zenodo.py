@@ -1,4 +1,4 @@
-"""Records of Zenodo: the paper's own outliers, fetched file by file, checked, and resumed after a break."""
+"""Downloads the paper's own outliers from Zenodo; continues after an interruption, and checks every file."""
 
 import hashlib
 import http.client
@@ -12,16 +12,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..files import replacing_folder
 from .imageset import DataError
 from .sources import SOURCES
 
 API = "https://zenodo.org/api/records"
-# name here -> record there
+# our name -> number of the record
 RECORDS = {"sd-outliers": "8394847"}
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _CHUNK = 1 << 20
 _TIMEOUT_SEC = 60
-# answers that the same command would get again
+# HTTP answers that would not change on another try
 _FINAL = (400, 401, 403, 404, 405, 406, 410, 416, 451)
 OnProgress = Callable[[str, int, int], None]
 
@@ -32,40 +33,40 @@ class RecordFile:
 
     name: str  # without a path
     size: int  # bytes
-    algorithm: str  # of the checksum, "md5" as a rule
+    algorithm: str  # of the checksum, usually "md5"
     checksum: str  # hex digits
     address: str
 
 
 def download(name: str, root: Path, on_progress: OnProgress | None = None) -> tuple[Path, ...]:
-    """Fetches every file of a record into `root/name`, and unpacks its archives there.
+    """Downloads every file of a record into `root/name`, and unpacks its archives there.
 
-    A file that is there and has its checksum is kept; one that was cut off is continued where it stopped.
+    A file with the right checksum is kept; an interrupted download continues where it stopped.
 
     Args:
-        name: Of `RECORDS`.
-        on_progress: Told (file, bytes there, bytes in all) as they come.
+        name: A key of `RECORDS`.
+        on_progress: Called with (file, bytes so far, bytes in total).
 
     Returns:
-        What can be opened: files, and folders of unpacked archives.
+        The paths to open: files, and folders of unpacked archives.
 
     Raises:
-        DataError: No network, a record that is not understood, or a file that is not what its checksum says.
+        DataError: No network, a record that cannot be read, or a file with a wrong checksum.
     """
-    there: list[Path] = []
+    found: list[Path] = []
     files = list_files(RECORDS[name])
-    unpacked_as = _folder_names([file.name for file in files])
+    folder_of = _folder_names([file.name for file in files])
     for file in files:
         path = root / name / file.name
         _fetch(file, path, on_progress)
-        if file.name in unpacked_as:
-            path = _unpacked(path, path.with_name(unpacked_as[file.name]))
-        there.append(path)
-    return tuple(there)
+        if file.name in folder_of:
+            path = _unpacked(path, path.with_name(folder_of[file.name]))
+        found.append(path)
+    return tuple(found)
 
 
 def how_to_open(path: Path) -> tuple[str, ...]:
-    """The names that open what `download` fetched, as in "npz:PATH", or a sentence that nothing does."""
+    """The names that open a downloaded path, such as "npz:PATH"; or one sentence that none does."""
     inside = sorted(one for one in path.rglob("*") if one.is_file() and not one.name.startswith("."))
     found = tuple(name for one in (path, *inside) for source in SOURCES if (name := source.name_of(one)))
     if found:
@@ -77,23 +78,23 @@ def how_to_open(path: Path) -> tuple[str, ...]:
 
 
 def list_files(record: str) -> tuple[RecordFile, ...]:
-    """The files of a record, by the API at SDVIZ_ZENODO, else at Zenodo. Raises DataError: as `download`."""
+    """The files of a record, asked of the API at SDVIZ_ZENODO, else of Zenodo. Raises as `download`."""
     address = f"{(os.environ.get('SDVIZ_ZENODO') or API).rstrip('/')}/{record}"
     try:
         with urllib.request.urlopen(address, timeout=_TIMEOUT_SEC) as answer:
             text = answer.read()
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise DataError(f"record {record} cannot be had from {address}: {_reason(error)}") from error
+        raise DataError(f"record {record} cannot be fetched from {address}: {_reason(error)}") from error
     try:
         found = json.loads(text)
     except ValueError as error:
-        raise DataError(f"{address} answers with no record, but with something that is not JSON") from error
+        raise DataError(f"{address}: the answer is not JSON") from error
     try:
         if not isinstance(found, dict) or not isinstance(found.get("files"), list):
             raise ValueError("it lists no files")
         files = [_file(one) for one in found["files"]]
     except ValueError as error:
-        raise DataError(f"{address} does not answer as a record does: {_reason(error)}") from error
+        raise DataError(f"{address}: the answer is not a record: {_reason(error)}") from error
     if not files:
         raise DataError(f"record {record} has no files to fetch: it may be closed")
     return tuple(files)
@@ -103,7 +104,7 @@ def _file(one: object) -> RecordFile:
     if not isinstance(one, dict) or not isinstance(one.get("key"), str):
         raise ValueError("a file has no name")
     name = one["key"]
-    # a name from elsewhere must not lead out of the folder
+    # the name must not lead out of the folder
     if not name or name in (".", "..") or name != Path(name).name or "\\" in name:
         raise ValueError(f"a file called {name!r}")
     if not str(one.get("size", "")).isdecimal():
@@ -124,7 +125,7 @@ def _file(one: object) -> RecordFile:
 
 
 def _folder_names(names: list[str]) -> dict[str, str]:
-    """Folders of archives, named without the ending; where that name is taken, with a dash and the ending."""
+    """archive -> folder: its name without the ending; if that is taken, with a dash instead of the dot."""
     ending_of = {one: ending for one in names for ending in _ARCHIVES if one.lower().endswith(ending)}
     taken = {one.lower() for one in names}
     found: dict[str, str] = {}
@@ -145,36 +146,33 @@ def _fetch(file: RecordFile, path: Path, on_progress: OnProgress | None) -> None
     partial = path.with_name(path.name + ".partial")
     partial.parent.mkdir(parents=True, exist_ok=True)
     have = partial.stat().st_size if partial.is_file() else 0
-    if have > file.size:
-        have = 0
-    if have < file.size or not file.size:
+    failure = None
+    if have != file.size or not have:
         try:
-            _read_on(file, partial, have, report)
+            _read_on(file, partial, have if have < file.size else 0, report)
         except (OSError, http.client.HTTPException) as error:
             if isinstance(error, urllib.error.HTTPError) and error.code in _FINAL:
                 raise DataError(
-                    f"{file.name} cannot be had: {file.address} answers HTTP {error.code} ({error.reason})"
+                    f"{file.name} cannot be fetched: {file.address} answers HTTP {error.code} ({error.reason})"
                 ) from error
-            kept = partial.stat().st_size if partial.is_file() else 0
-            raise DataError(
-                f"{file.name} broke off after {kept:,} of {file.size:,} bytes ({_reason(error)}): the same "
-                "command goes on from there"
-            ) from error
-    size = partial.stat().st_size
-    if size < file.size:
+            failure = error
+    size = partial.stat().st_size if partial.is_file() else 0
+    if failure is not None or size < file.size:
+        why = "" if failure is None else f" ({_reason(failure)})"
         raise DataError(
-            f"{file.name} broke off after {size:,} of {file.size:,} bytes: the same command goes on from there"
-        )
+            f"{file.name} stopped after {size:,} of {file.size:,} bytes{why}: the same command continues from"
+            " there"
+        ) from failure
     if _digest(partial, file.algorithm) != file.checksum:
         partial.unlink()
-        raise DataError(f"{file.name} is not what its {file.algorithm} says: fetch it anew by the same command")
+        raise DataError(f"{file.name} does not match its {file.algorithm}: run the same command again")
     os.replace(partial, path)
 
 
 def _read_on(file: RecordFile, partial: Path, have: int, report: OnProgress) -> None:
     request = urllib.request.Request(file.address, headers={"Range": f"bytes={have}-"} if have else {})
     with urllib.request.urlopen(request, timeout=_TIMEOUT_SEC) as answer:
-        # a server that knows no ranges sends all of it
+        # a server without ranges sends the whole file
         if have and answer.status != http.HTTPStatus.PARTIAL_CONTENT:
             have = 0
         with partial.open("ab" if have else "wb") as stream:
@@ -185,20 +183,19 @@ def _read_on(file: RecordFile, partial: Path, have: int, report: OnProgress) -> 
 
 
 def _unpacked(path: Path, target: Path) -> Path:
-    """Unpacks an archive into a folder next to it, once."""
+    """Unpacks an archive into a folder, if that does not exist yet; returns the folder."""
     if target.is_dir():
         return target
-    part = target.with_name(target.name + ".partial")
     try:
-        if path.name.lower().endswith(".zip"):
-            with zipfile.ZipFile(path) as archive:
-                archive.extractall(part)  # takes absolute names and .. out by itself
-        else:
-            with tarfile.open(path) as archive:
-                archive.extractall(part, filter="data")  # refuses what leads out of the folder
+        with replacing_folder(target) as partial:
+            if path.name.lower().endswith(".zip"):
+                with zipfile.ZipFile(path) as archive:
+                    archive.extractall(partial)  # removes absolute paths and .. from names
+            else:
+                with tarfile.open(path) as archive:
+                    archive.extractall(partial, filter="data")  # refuses names that lead out of the folder
     except (OSError, zipfile.BadZipFile, tarfile.TarError) as error:
         raise DataError(f"{path} cannot be unpacked: {_reason(error)}") from error
-    os.replace(part, target)
     return target
 
 

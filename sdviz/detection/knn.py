@@ -1,9 +1,9 @@
 """Exact nearest neighbours by Euclidean distance: faiss on the CPU, torch on CUDA.
 
-Both find candidates through |q|^2 + |r|^2 - 2 <q, r> in float32, which is fast and loses the small distances:
-near-duplicates of unit length come out anywhere up to 1e-3 apart. So a few more candidates are taken than
-asked for, their distances are computed again from the differences in float64, and where the rounding of the
-fast form could have kept a nearer reference out, more are taken.
+Both find candidates by |q|^2 + |r|^2 - 2 <q, r> in float32, which is fast but inexact for small distances: up
+to 1e-3 between near-duplicates of unit length. So a few more candidates than requested are taken, and their
+distances computed again in float64 from the differences. If rounding may have missed a nearer reference, more
+are taken.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from ..nn.device import resolve_device
 
 SPARE_CANDIDATES = 8
 WIDER = 16  # factor by which the second attempt takes more candidates
-# float32 roundings of (|q| + |r|)^2 that the fast form may be off by; 4 is the most seen up to D = 3072
+# error of the fast form in float32 roundings of (|q| + |r|)^2; at most 4 were seen up to D = 3072
 MAX_ROUNDINGS = 8
 QUERIES_AT_ONCE = 4096
 # float64 bytes of differences at a time: on the CPU they stay in the cache
 DIFFERENCES_BYTES = {"cpu": 2**20, "cuda": 2**28}
-ALL_PAIRS = 2**22  # distances at a time where a query has to be compared with every reference
-CUDA_MATRIX_BYTES = 2**29  # of all distances of some queries, float32
+ALL_PAIRS = 2**22  # distances at a time if queries are compared with every reference
+CUDA_MATRIX_BYTES = 2**29  # of the float32 distances of some queries to all references
 
 
 class NeighbourSearch:
-    """References, ready to be searched."""
+    """Searches the nearest of some references."""
 
     def __init__(
         self,
@@ -38,12 +38,12 @@ class NeighbourSearch:
         ids: np.ndarray | Sequence[str] | None = None,
         device: str | torch.device = "auto",
     ) -> None:
-        """Takes the references in.
+        """Prepares the references.
 
         Args:
-            references: float (N,D), of any size; float32 is not copied.
-            ids: str (N,); a query of the same id passes over the row.
-            device: Where to search. MPS has no float64: there the CPU does it.
+            references: float (N,D); float32 is not copied.
+            ids: str (N,); a query of the same id skips the row.
+            device: Where to search; the CPU instead of MPS, which has no float64.
 
         Raises:
             ValueError: Not one row for each reference, a NaN or infinity, or ids that do not fit.
@@ -60,8 +60,8 @@ class NeighbourSearch:
             self._id_counts = np.bincount(codes)
             self._id_codes = torch.from_numpy(codes).to(self._device)
         self._rows = torch.from_numpy(rows).to(self._device)
-        # about their mean and at most 1, where the fast form loses least and nothing overflows; scaled by a
-        # power of 2, so that no bit is lost
+        # centred and scaled to at most 1, where the fast form is most exact and cannot overflow; by a power of
+        # 2, so that no bit is lost
         largest = float(self._rows.abs().max()) if self.n else 0.0
         self._scale = 2.0 ** -math.frexp(largest)[1]
         self._centre = self._rows.mean(0, dtype=torch.float64) if self.n else torch.zeros(self.dim)
@@ -80,13 +80,13 @@ class NeighbourSearch:
 
         Args:
             queries: float (M,D).
-            ids: str (M,). References of a query's own id are passed over, where the references have ids.
-            fill: With too few references, take all of them: k becomes at most N, and a query with fewer than k
-                gets distance inf and row -1 in the last places.
+            ids: str (M,); references of a query's own id are skipped.
+            fill: Allows too few references: k becomes at most N, and a query with fewer than k gets distance
+                inf and row -1 in the last places.
 
         Returns:
-            Distances float64 (M,k), not squared, ascending, and rows int64 (M,k) of the references; of two
-            at the same distance the earlier row comes first.
+            Distances float64 (M,k), not squared, ascending, and rows int64 (M,k) of the references; at equal
+            distance the earlier row comes first.
 
         Raises:
             ValueError: Fewer than k references for a query, queries of another D, a NaN or infinity, or ids
@@ -143,8 +143,8 @@ class NeighbourSearch:
                 nearest = exact.sort(dim=1, stable=True)
                 squares[rows], picked = nearest.values[:, :k], nearest.indices[:, :k]
                 found[rows] = candidates.gather(1, picked)
-                # 3. a reference that is left out lies at `last` or beyond, up to the roundings of one that is
-                #    nearer than the k-th, whose norm is at most |q| + d_k
+                # 3. references left out are at `last` or further, up to rounding; the norm of one that is
+                #    nearer than the k-th is at most |q| + d_k
                 kth = squares[rows, -1] * self._scale**2
                 slack = MAX_ROUNDINGS * 2.0**-24 * (2 * norms + kth.sqrt()) ** 2
                 done[first : first + at_once] = (last >= kth + slack) | (kth == 0)
@@ -155,7 +155,7 @@ class NeighbourSearch:
 
     def _candidates(self, moved: torch.Tensor, m: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The m nearest by the fast form: the last one's squared distance, (M,), and all rows, (M,m)."""
-        # a query far away would overflow; as zeros it fails the check and is compared with all references
+        # a query far away would overflow; zeros fail the check, and it is compared with all references
         moved = torch.where(moved.abs().amax(1, keepdim=True) < 1e9, moved, torch.zeros_like(moved))
         if self._squares is None:
             squares, rows = faiss.knn(moved.numpy(), self._moved.numpy(), m)
@@ -185,11 +185,11 @@ class NeighbourSearch:
         return exact
 
     def _move(self, rows: torch.Tensor) -> torch.Tensor:
-        """float32 (M,D), scaled and about the centre."""
+        """Scaled and centred rows, float32 (M,D)."""
         return (rows * self._scale).sub_(self._centre)
 
     def _own(self, ids: np.ndarray | Sequence[str] | None, n: int) -> tuple[np.ndarray, np.ndarray]:
-        """For each query the code of its id among the references, -1 for none; and how many have it."""
+        """The code of each query's id, -1 if no reference has it, and the number of references with it."""
         if ids is None or self._id_names is None or self.n == 0:
             return np.full(n, -1, np.int64), np.zeros(n, np.int64)
         names = np.asarray(ids, str)
@@ -217,20 +217,13 @@ def nearest_others(
 
 
 def unit_length(features: np.ndarray) -> np.ndarray:
-    """Features float (...,D) brought to length 1, float32; one of length 0 stays as it is."""
+    """Scales features float (...,D) to length 1, float32; one of length 0 stays as it is."""
     lengths = np.sqrt(np.einsum("...d,...d->...", features, features, dtype=np.float64))
     return (features / np.where(lengths > 0, lengths, 1.0)[..., None]).astype(np.float32)
 
 
 def check_features(name: str, features: np.ndarray) -> np.ndarray:
-    """Features as float32 (N,D), C-contiguous.
-
-    Args:
-        features: (N,D).
-
-    Raises:
-        ValueError: Another shape, D = 0, a NaN or infinity.
-    """
+    """Features (N,D) as float32, C-contiguous; ValueError for another shape, D = 0, a NaN or infinity."""
     given = np.asarray(features)
     if given.ndim != 2 or given.shape[1] == 0:
         raise ValueError(f"{name} must have shape (N,D), got {given.shape}")
@@ -244,7 +237,7 @@ def check_features(name: str, features: np.ndarray) -> np.ndarray:
 
 @contextmanager
 def _full_float32() -> Iterator[None]:
-    """Multiplies in full float32, not in TF32 with its 10 bits."""
+    """Multiplies in full float32, not in TF32."""
     before = torch.backends.cuda.matmul.fp32_precision
     torch.backends.cuda.matmul.fp32_precision = "ieee"
     try:

@@ -27,5 +27,5 @@ def detector_loss(
     sides = F.cross_entropy(g_bin, is_outlier.long(), reduction="none")
     inside = F.cross_entropy(g_in, labels, reduction="none")
     outside = F.cross_entropy(g_out, labels, reduction="none")
-    # where, not a product: an infinite loss of the head that does not count would give NaN
+    # where, not a product: 0 times an infinite loss would be NaN
     return (sides + torch.where(is_outlier, outlier_weight * outside, inside)).mean()

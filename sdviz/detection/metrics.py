@@ -1,29 +1,23 @@
-"""How well scores tell OOD from ID. A higher score means more OOD, and ties count half or as one step.
+"""Measures how well scores tell OOD from ID. A higher score means more OOD; ties count half or as one step.
 
-Every metric looks at the order of scores only: their size does not matter, infinities have their place.
-All return a share, 0..1.
+Metrics depend only on the order of the scores, which may be infinite. All return a share, 0..1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import numpy.typing as npt
-
-# how many ID and OOD images have each of the distinct scores, rising -> the metric
-Counted = Callable[[np.ndarray, np.ndarray], float]
 
 
 def auroc(id_scores: npt.ArrayLike, ood_scores: npt.ArrayLike) -> float:
     """Area under the ROC curve, OOD the positive class: P(OOD scores above ID) + P(equal) / 2.
 
     Args:
-        id_scores: (N,), any numbers but NaN; so everywhere in this module.
+        id_scores: (N,), any numbers but NaN, as in all functions of this module.
         ood_scores: (M,).
 
     Raises:
-        ValueError: No scores on one side, not one row of them, or a NaN; so everywhere in this module.
+        ValueError: No scores on one side, another shape, or a NaN, as in all functions of this module.
 
     Example:
         >>> auroc([1, 2, 3, 4], [4, 9])
@@ -32,7 +26,7 @@ def auroc(id_scores: npt.ArrayLike, ood_scores: npt.ArrayLike) -> float:
     # slow to import
     from sklearn.metrics import roc_auc_score
 
-    # scikit-learn takes no infinite scores, but takes their ranks
+    # of ranks, because scikit-learn takes no infinite scores
     id_ranks, ood_ranks, _ = _ranks(id_scores, ood_scores)
     is_ood = np.repeat([False, True], [len(id_ranks), len(ood_ranks)])
     return float(roc_auc_score(is_ood, np.concatenate([id_ranks, ood_ranks])))
@@ -47,7 +41,7 @@ def fpr_at_95_id_recall(id_scores: npt.ArrayLike, ood_scores: npt.ArrayLike) -> 
         >>> fpr_at_95_id_recall([1, 2, 3, 4], [4, 5, 6, 7])
         0.25
     """
-    return _fpr_at_95_id_recall(*_counts(id_scores, ood_scores))
+    return _fpr_at_95_recall(*_counts(id_scores, ood_scores))
 
 
 def fpr_at_95_ood_recall(id_scores: npt.ArrayLike, ood_scores: npt.ArrayLike) -> float:
@@ -59,7 +53,8 @@ def fpr_at_95_ood_recall(id_scores: npt.ArrayLike, ood_scores: npt.ArrayLike) ->
         >>> fpr_at_95_ood_recall([1, 2, 3, 4], [3, 5, 6, 7])
         0.5
     """
-    return _fpr_at_95_ood_recall(*_counts(id_scores, ood_scores))
+    id_counts, ood_counts = _counts(id_scores, ood_scores)
+    return _fpr_at_95_recall(ood_counts[::-1], id_counts[::-1])
 
 
 def aupr_out(id_scores: npt.ArrayLike, ood_scores: npt.ArrayLike) -> float:
@@ -72,7 +67,8 @@ def aupr_out(id_scores: npt.ArrayLike, ood_scores: npt.ArrayLike) -> float:
         >>> aupr_out([1, 3], [2, 4])
         0.8333333333333333
     """
-    return _aupr_out(*_counts(id_scores, ood_scores))
+    id_counts, ood_counts = _counts(id_scores, ood_scores)
+    return _average_precision(ood_counts[::-1], id_counts[::-1])
 
 
 def aupr_in(id_scores: npt.ArrayLike, ood_scores: npt.ArrayLike) -> float:
@@ -82,40 +78,34 @@ def aupr_in(id_scores: npt.ArrayLike, ood_scores: npt.ArrayLike) -> float:
         >>> aupr_in([1, 3], [2, 4])
         0.8333333333333333
     """
-    return _aupr_in(*_counts(id_scores, ood_scores))
+    return _average_precision(*_counts(id_scores, ood_scores))
 
 
 def bootstrap_interval(
     id_scores: npt.ArrayLike,
     ood_scores: npt.ArrayLike,
-    metric: str = "auroc",
     n: int = 1000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Percentile bootstrap of a metric; ID and OOD images are resampled each among themselves.
-
-    Args:
-        metric: The name of one of this module's metrics.
+    """Percentile bootstrap interval of the AUROC from n resamples; ID and OOD images are resampled separately.
 
     Returns:
         (low, high), the middle 95 % of the resamples.
 
     Raises:
-        ValueError: An unknown metric, or n below 1.
+        ValueError: n below 1.
 
     Example:
         >>> bootstrap_interval([1, 2, 3], [4, 5, 6])
         (1.0, 1.0)
     """
-    if metric not in _METRICS:
-        raise ValueError(f"metric {metric!r} is not one of {', '.join(_METRICS)}")
     id_ranks, ood_ranks, n_ranks = _ranks(id_scores, ood_scores)
     rng = _rng(n, seed)
     values = np.empty(n)
     for i in range(n):
         id_counts = np.bincount(_resampled(id_ranks, rng), minlength=n_ranks)
         ood_counts = np.bincount(_resampled(ood_ranks, rng), minlength=n_ranks)
-        values[i] = _METRICS[metric](id_counts, ood_counts)
+        values[i] = _auroc(id_counts, ood_counts)
     return _interval(values)
 
 
@@ -127,16 +117,16 @@ def paired_bootstrap_auroc_difference(
     n: int = 1000,
     seed: int = 0,
 ) -> tuple[float, tuple[float, float]]:
-    """How far the AUROC of detector a is above that of b, both having scored the same images.
+    """AUROC of detector a minus that of b on the same images, with its paired bootstrap interval.
 
-    Every resample takes the same images of both, so what is hard about an image cancels.
+    Each resample takes the same images for both, so that the difficulty of an image cancels out.
 
     Args:
         id_a: (N,), scores by a; row i is the same image as row i of `id_b`.
         id_b: (N,), scores by b.
 
     Returns:
-        AUROC(a) - AUROC(b) on the images as they are, and (low, high), its middle 95 % over the resamples.
+        AUROC(a) - AUROC(b) on all images, and (low, high), the middle 95 % of the resamples.
 
     Raises:
         ValueError: Rows that do not pair, or n below 1.
@@ -167,40 +157,23 @@ def paired_bootstrap_auroc_difference(
 
 
 def _auroc(id_counts: np.ndarray, ood_counts: np.ndarray) -> float:
-    # counted in half pairs, because a tie is one half: whole numbers, so the sum is exact
+    # counted in half pairs, because a tie is one half; the sum of whole numbers is exact
     below = 2 * np.cumsum(id_counts) - id_counts
     return float((ood_counts * below).sum() / (2 * id_counts.sum() * ood_counts.sum()))
 
 
-def _fpr_at_95_id_recall(id_counts: np.ndarray, ood_counts: np.ndarray) -> float:
+def _fpr_at_95_recall(positives: np.ndarray, negatives: np.ndarray) -> float:
     # in whole numbers: in floats, 95 of 100 might be below 95 %
-    accepted = np.cumsum(id_counts)
+    accepted = np.cumsum(positives)
     threshold = int(np.argmax(20 * accepted >= 19 * accepted[-1]))
-    return float(ood_counts[: threshold + 1].sum() / ood_counts.sum())
+    return float(negatives[: threshold + 1].sum() / negatives.sum())
 
 
-def _fpr_at_95_ood_recall(id_counts: np.ndarray, ood_counts: np.ndarray) -> float:
-    return _fpr_at_95_id_recall(ood_counts[::-1], id_counts[::-1])
-
-
-def _aupr_in(id_counts: np.ndarray, ood_counts: np.ndarray) -> float:
-    positives = np.cumsum(id_counts)
-    found = positives + np.cumsum(ood_counts)
-    step = id_counts > 0
-    return float((id_counts[step] * (positives[step] / found[step])).sum() / positives[-1])
-
-
-def _aupr_out(id_counts: np.ndarray, ood_counts: np.ndarray) -> float:
-    return _aupr_in(ood_counts[::-1], id_counts[::-1])
-
-
-_METRICS: dict[str, Counted] = {
-    "auroc": _auroc,
-    "fpr_at_95_id_recall": _fpr_at_95_id_recall,
-    "fpr_at_95_ood_recall": _fpr_at_95_ood_recall,
-    "aupr_in": _aupr_in,
-    "aupr_out": _aupr_out,
-}
+def _average_precision(positives: np.ndarray, negatives: np.ndarray) -> float:
+    right = np.cumsum(positives)
+    found = right + np.cumsum(negatives)
+    step = positives > 0
+    return float((positives[step] * (right[step] / found[step])).sum() / right[-1])
 
 
 def _scores(name: str, values: npt.ArrayLike) -> np.ndarray:
@@ -213,7 +186,7 @@ def _scores(name: str, values: npt.ArrayLike) -> np.ndarray:
 
 
 def _ranks(id_scores: npt.ArrayLike, ood_scores: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray, int]:
-    """Which of the distinct scores each image has, 0 the lowest; and how many there are."""
+    """Rank of each image's score among the distinct scores, from 0, and the number of distinct scores."""
     known, unknown = _scores("ID", id_scores), _scores("OOD", ood_scores)
     distinct, ranks = np.unique(np.concatenate([known, unknown]), return_inverse=True)
     return ranks[: len(known)], ranks[len(known) :], len(distinct)

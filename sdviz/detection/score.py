@@ -1,4 +1,4 @@
-"""The OOD score, Eq. 6: distances to the nearest ID images, and votes of outliers among the nearest of all."""
+"""The OOD score, Eq. 6: distances to the nearest ID images, and votes of outliers among the nearest images."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from .knn import NeighbourSearch, check_features, unit_length
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """Eq. 6 of N images with the neighbours that it comes from. Higher is more OOD.
+    """Eq. 6 of N images with their neighbours. Higher is more OOD.
 
     Attributes:
         total: float64 (N,), `distance` + alpha * `votes`.
         distance: float64 (N,), the sum of the squared distances to the k nearest ID images.
-        votes: int64 (N,), how many of the k nearest of ID images and outliers together are outliers, 0..k.
+        votes: int64 (N,), number of outliers among the k nearest ID images and outliers, 0..k.
         id_distances: float64 (N,k), Euclidean, not squared, to the nearest ID images, ascending.
         id_indices: int64 (N,k), their rows in the ID set.
-        mixed_distances: float64 (N,k), to the nearest of both sets, ascending; at the same distance ID comes
-            before outlier, then the earlier row.
-        mixed_indices: int64 (N,k), their rows, each counted from 0 in its own set.
-        mixed_is_outlier: bool (N,k), which set that is.
+        mixed_distances: float64 (N,k), to the nearest of both sets, ascending; at equal distance ID comes
+            before outliers, then the earlier row.
+        mixed_indices: int64 (N,k), their rows in their own set.
+        mixed_is_outlier: bool (N,k), whether that is the outlier set.
     """
 
     total: np.ndarray
@@ -39,13 +39,13 @@ class Scores:
 
 @dataclass(frozen=True, eq=False)
 class Neighbourhood:
-    """The K nearest of each set to N images: what scores for every k up to K are made from, at once.
+    """The K nearest of each set to N images, from which the scores for every k up to K follow.
 
     Attributes:
         id_distances: float64 (N,K), Euclidean, ascending.
         id_indices: int64 (N,K).
-        outlier_distances: float64 (N,K'), K' the smaller of K and the outliers there are; inf where an
-            outlier that is not its own neighbour leaves too few.
+        outlier_distances: float64 (N,K'), K' the smaller of K and the number of outliers; inf in the last
+            places of an outlier that skips its own row.
         outlier_indices: int64 (N,K'), -1 there.
     """
 
@@ -95,7 +95,7 @@ class SDScore:
         Args:
             k: Neighbours that count, at least 1.
             alpha: Weight of a vote, at least 0.
-            normalize: Whether features are brought to unit length first; a feature of length 0 stays as it is.
+            normalize: Whether features are scaled to unit length first; one of length 0 stays as it is.
         """
         if k < 1:
             raise ValueError(f"k = {k} is below 1")
@@ -112,13 +112,13 @@ class SDScore:
         outlier_ids: np.ndarray | Sequence[str] | None = None,
         device: str | torch.device = "auto",
     ) -> SDScore:
-        """Takes the reference features in.
+        """Prepares the reference features.
 
         Args:
             id_features: float (N,D), N at least k.
-            outlier_features: float (M,D); None or M = 0 leaves every vote at 0.
+            outlier_features: float (M,D); with None or M = 0 every vote is 0.
             id_ids: str (N,), so that an image of the set is not its own neighbour.
-            outlier_ids: str (M,), so that an outlier of the set is not.
+            outlier_ids: str (M,), likewise for an outlier.
 
         Raises:
             ValueError: Fewer than k ID images, sets of another D, a NaN or infinity, ids that do not fit.
@@ -139,7 +139,7 @@ class SDScore:
 
         Args:
             features: float (M,D).
-            ids: str (M,). A query whose id is in a set passes over that row, in both searches.
+            ids: str (M,); a query whose id is in a set skips that row, in both searches.
 
         Raises:
             ValueError: Before `fit`; fewer than k ID images besides the query's own; features of another D,
@@ -153,7 +153,7 @@ class SDScore:
         """The neighbours of images (M,D), for `Neighbourhood.scores` with any k and alpha.
 
         Args:
-            k: The largest that may be asked for; None takes the k of this score.
+            k: The largest k to prepare for; None takes the k of this score.
         """
         if self._id is None:
             raise ValueError("this score has no reference features yet: call fit first")

@@ -33,10 +33,10 @@ def train_detector(
     reconstructions: np.ndarray | None = None,
     snapshot_images: np.ndarray | None = None,
 ) -> list[np.ndarray] | None:
-    """Trains a detector in place; resumes from the state where there is one.
+    """Trains a detector in place; resumes from the state if it exists.
 
-    Every batch is half ID images and half outliers. An epoch shows every ID image once, in an order
-    fixed by (seed, epoch); outliers are shuffled in the same way, as often as it takes.
+    Every batch is half ID images and half outliers. An epoch shows every ID image once, in an order fixed by
+    (seed, epoch); outliers are reshuffled in the same way each time all have been shown.
 
     Args:
         detector: The network to start from; in eval mode on the CPU afterwards.
@@ -44,10 +44,10 @@ def train_detector(
         id_labels: int64 (N,), y~.
         outlier_images: uint8 (M,H,W,3).
         outlier_labels: int64 (M,), y~ of the sources.
-        reconstructions: uint8 (N,H,W,3), each shown instead of its ID image with probability
+        reconstructions: uint8 (N,H,W,3), shown instead of their ID images with probability
             `config.reconstructed_id`; needed if that is above 0.
-        snapshot_images: uint8 (P,H,W,3), whose features are kept before training and after every epoch, in
-            files beside the state. The caller removes them all at the end.
+        snapshot_images: uint8 (P,H,W,3); their features before training and after every epoch are kept in files
+            beside the state, which the caller removes at the end.
 
     Returns:
         Features float32 (P,D) of the snapshot images, before training first, then after each epoch;
@@ -104,7 +104,7 @@ def train_detector(
         return detector_loss(*heads, is_outlier, labels, config.outlier_weight)
 
     def after_step(step: int) -> None:
-        # comes before the state of this step is saved, so no state lacks its snapshots
+        # runs before the state of this step is saved, so no state lacks its snapshots
         if step % steps_per_epoch == 0:
             snapshot(step // steps_per_epoch)
 
@@ -130,12 +130,12 @@ def train_detector(
 
 
 def epoch_steps(n_images: int, config: DetectorConfig) -> int:
-    """Batches of an epoch over that many ID images."""
+    """Number of batches in an epoch over that many ID images."""
     return -(-n_images // (config.batch_size // 2))
 
 
 def snapshot_path(state_path: Path, epoch: int) -> Path:
-    """Where `train_detector` keeps the snapshot after an epoch, 0 being before training."""
+    """The file of the snapshot after an epoch; 0 is before training."""
     return state_path.with_name(f"snapshot-{epoch:03d}.safetensors")
 
 
@@ -157,7 +157,7 @@ def _read_snapshot(state_path: Path | None, epoch: int) -> np.ndarray:
 
 
 def _shuffled_rows(n: int, first: int, size: int, seed: int, side: str) -> torch.Tensor:
-    """Entries `first` to `first + size` of n rows shuffled over and over: rows, int64 (size,)."""
+    """Entries `first` to `first + size` of an endless list of shuffles of n rows, int64 (size,)."""
     parts: list[torch.Tensor] = []
     while size > 0:
         turn, place = divmod(first, n)

@@ -1,4 +1,4 @@
-"""Generates images from pure noise, with no image to begin from."""
+"""Generates images from pure noise."""
 
 from __future__ import annotations
 
@@ -25,19 +25,20 @@ def sample_from_noise(
     guidance_scale: float,
     callback: Callback | None = None,
 ) -> torch.Tensor:
-    """Samples from x_T, pure noise, to x_0, float32 (N,3,H,W), under the given labels int64 (N,).
+    """Samples x_0, float32 (N,3,H,W), from pure noise x_T under labels int64 (N,).
 
-    Needs a network that was trained on every timestep of the schedule. The ids fix the noise of each image,
-    whatever batch it is in.
+    Args:
+        model: Trained on every timestep of the schedule.
+        ids: str (N,), fix the noise of each image.
 
     Raises:
         ValueError: Another number of ids than of labels, or K below 1.
     """
     if len(ids) != len(class_labels):
         raise ValueError(f"{len(ids)} ids, but {len(class_labels)} labels")
-    # 1. abar_T is nearly 0, so that x_T is taken for standard normal (Ho et al. 2020, Algorithm 2)
+    # 1. x_T ~ N(0, I), as abar_T is nearly 0 (Ho et al. 2020, Algorithm 2)
     x = image_noise(ids, (3, image_size, image_size), 0, "start").to(class_labels.device)
-    # 2. DDIM all the way down, guided by Eq. 3
+    # 2. DDIM down to x_0, guided by Eq. 3
     guided = GuidedNoise(model, class_labels, null_label, guidance_scale, schedule)
     timesteps = schedule.timesteps(len(schedule), num_inference_steps)
     return SAMPLERS["ddim"](guided, x, timesteps, schedule, callback=callback)

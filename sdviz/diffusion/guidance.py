@@ -29,15 +29,15 @@ def guide(eps_cond: torch.Tensor, eps_uncond: torch.Tensor, w: float) -> torch.T
 
 @dataclass(frozen=True)
 class GuidedNoise:
-    """The guided noise prediction of one batch, as samplers call it: (x_t, t) -> eps.
+    """Predicts the guided noise of one batch; samplers call it with (x_t, t).
 
     Attributes:
-        model: (x (M,3,H,W), timesteps int64 (M,), class_labels int64 (M,)) -> eps (M,3,H,W).
+        model: Takes x (M,3,H,W), timesteps int64 (M,) and class_labels int64 (M,) to eps (M,3,H,W).
         class_labels: int64 (N,), the condition of each image.
         null_label: The class row that means "no condition".
         guidance_scale: w of Eq. 3.
-        guidance_interval: (sigma_lo, sigma_hi): guided where sigma_lo <= sigma_t <= sigma_hi, plainly
-            conditional elsewhere (Kynkaanniemi et al. 2024); None guides everywhere.
+        guidance_interval: (sigma_lo, sigma_hi): guided where sigma_lo <= sigma_t <= sigma_hi, conditional
+            elsewhere (Kynkaanniemi et al. 2024); None guides everywhere.
     """
 
     model: NoisePrediction
@@ -48,29 +48,28 @@ class GuidedNoise:
     guidance_interval: tuple[float, float] | None = None
 
     def is_guided(self, timestep: int) -> bool:
-        """Whether w counts at this 0-based timestep."""
+        """Whether this 0-based timestep is in the guidance interval."""
         if self.guidance_interval is None:
             return True
         low, high = self.guidance_interval
         return low <= self.schedule.sigma(timestep + 1) <= high
 
     def evaluations(self, timestep: int) -> int:
-        """How often the network sees each image at this timestep: 1 or 2."""
+        """How often the network sees each image at this timestep, 1 or 2."""
         return 1 if self._w(timestep) in (0.0, -1.0) else 2
 
     def _w(self, timestep: int) -> float:
         return self.guidance_scale if self.is_guided(timestep) else 0.0
 
     def __call__(self, x: torch.Tensor, timestep: int) -> torch.Tensor:
-        """Predicts the noise in x, float32 (N,3,H,W), at one 0-based timestep for all.
+        """Predicts the noise in x, float32 (N,3,H,W), at one 0-based timestep for all images.
 
-        w=0 makes the conditional call only, w=-1 the unconditional one only; any other w makes one call on the
-        doubled batch.
+        Calls the network once: conditional for w=0, unconditional for w=-1, else on a doubled batch of both.
         """
         return self.combine(self.model(*self.inputs(x, timestep)).to(x.dtype), timestep)
 
     def inputs(self, x: torch.Tensor, timestep: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """What the network is asked: x, timesteps and labels of N rows, or of 2N with both conditions."""
+        """Inputs of the network: x, timesteps and labels of N rows, or of 2N with both conditions."""
         null = torch.full_like(self.class_labels, self.null_label)
         if self.evaluations(timestep) == 1:
             condition = null if self._w(timestep) == -1.0 else self.class_labels
@@ -78,9 +77,9 @@ class GuidedNoise:
             condition, x = torch.cat([self.class_labels, null]), torch.cat([x, x])
         return x, torch.full_like(condition, timestep), condition
 
-    def combine(self, answer: torch.Tensor, timestep: int) -> torch.Tensor:
-        """The guided prediction, float32 (N,3,H,W), from the network's answer to `inputs`."""
+    def combine(self, eps: torch.Tensor, timestep: int) -> torch.Tensor:
+        """The guided prediction, float32 (N,3,H,W), from the network's predictions for `inputs`."""
         if self.evaluations(timestep) == 1:
-            return answer
-        eps_cond, eps_uncond = answer.chunk(2)
+            return eps
+        eps_cond, eps_uncond = eps.chunk(2)
         return guide(eps_cond, eps_uncond, self._w(timestep))

@@ -2,12 +2,12 @@
 
     x = x_S
     for t in timesteps:                                       S-1 first, 0 last
-        eps = the network's guided prediction (Eq. 3)
+        eps = guided noise prediction                         Eq. 3
         x_0 = clip((x - sqrt(1 - abar_t) eps) / sqrt(abar_t))
         x = the solver's update of (x, eps, x_0)
     return x
 
-A solver is one function of one step (`Step`), so several samplings can share each call of the network.
+`sample` runs several such loops side by side, so that they can share each call of the network.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 
 import torch
 
@@ -23,6 +24,8 @@ from .schedule import NoiseSchedule
 EpsFn = Callable[[torch.Tensor, int], torch.Tensor]
 StepNoise = Callable[[int], torch.Tensor]
 Callback = Callable[[int, torch.Tensor, torch.Tensor], None]
+# number of the sampling, x_t, t
+Input = tuple[int, torch.Tensor, int]
 # each x_0 prediction is clipped to [-X_0_LIMIT, X_0_LIMIT], the range of images
 X_0_LIMIT = 1.0
 
@@ -33,11 +36,11 @@ class Step:
 
     Attributes:
         x: x_t, float32 (N,3,H,W).
-        eps: The noise predicted in it, as x.
-        x_0: The image predicted from both, as x, clipped to [-1,1].
-        a: abar_t.
-        a_next: abar of the next timestep; 1 at the last step.
-        before: x_0 and abar of the step before; None at the first.
+        eps: The predicted noise, as x.
+        x_0: The predicted image, as x, clipped to [-1,1].
+        abar: abar_t.
+        abar_next: abar of the next timestep; 1 at the last step.
+        previous: x_0 and abar of the previous step; None at the first.
         eta: DDIM's share of fresh noise, 0..1.
         noise: Draws standard normal noise for this step, as x.
     """
@@ -45,9 +48,9 @@ class Step:
     x: torch.Tensor
     eps: torch.Tensor
     x_0: torch.Tensor
-    a: float
-    a_next: float
-    before: tuple[torch.Tensor, float] | None
+    abar: float
+    abar_next: float
+    previous: tuple[torch.Tensor, float] | None
     eta: float
     noise: Callable[[], torch.Tensor]
 
@@ -57,7 +60,7 @@ class Sampler:
     """A solver.
 
     Attributes:
-        update: One step -> x at the next timestep.
+        update: Takes one step to x at the next timestep.
         uses_eta: Whether it adds the share `eta` of fresh noise.
     """
 
@@ -77,21 +80,21 @@ class Sampler:
         step_noise: StepNoise | None = None,
         callback: Callback | None = None,
     ) -> torch.Tensor:
-        """Samples x_0, float32 (N,3,H,W), with one call (x_t, t) -> eps for each timestep; see `Sampling`."""
+        """Samples x_0, float32 (N,3,H,W); `eps_fn` takes (x_t, t) to eps, the rest is as in `Sampling`."""
         one = Sampling(self, x, timesteps, schedule, eta, step_noise, callback)
-        return sample([one], lambda asked: [eps_fn(x, t) for _, x, t in asked])[0]
+        return sample([one], lambda inputs: [eps_fn(x, t) for _, x, t in inputs])[0]
 
 
 @dataclass(frozen=True, eq=False)
 class Sampling:
-    """All that fixes one sampling, but for the network.
+    """One run of the loop: all but the network.
 
     Attributes:
         x: float32 (N,3,H,W), x_S with S = timesteps[0] + 1.
-        timesteps: 0-based, strictly falling; without any, x is the result.
-        eta: DDIM's share of fresh noise, 0..1; the others ignore it.
+        timesteps: 0-based, strictly falling; with none, x is the result.
+        eta: DDIM's share of fresh noise, 0..1; other solvers ignore it.
         step_noise: t -> standard normal float32 (N,3,H,W); needed where noise is added.
-        callback: Called before each update as (step, x_t, x_0 prediction).
+        callback: Called with (step, x_t, x_0 prediction) before each update.
     """
 
     sampler: Sampler
@@ -105,7 +108,7 @@ class Sampling:
     def alphas_cumprod(self) -> list[float]:
         """abar of each timestep, and 1 at the end."""
         steps = list(self.timesteps)
-        if any(b >= a for a, b in zip(steps, steps[1:], strict=False)):
+        if any(later >= earlier for earlier, later in pairwise(steps)):
             raise ValueError(f"timesteps must fall strictly, not {steps}")
         if steps and not 0 <= steps[-1] <= steps[0] < len(self.schedule):
             raise ValueError(f"timesteps must lie in 0..{len(self.schedule) - 1}, not {steps}")
@@ -121,31 +124,35 @@ class Sampling:
 @torch.no_grad()
 def sample(
     samplings: Sequence[Sampling],
-    predict: Callable[[list[tuple[int, torch.Tensor, int]]], Sequence[torch.Tensor]],
+    predict: Callable[[list[Input]], Sequence[torch.Tensor]],
 ) -> list[torch.Tensor]:
-    """Runs samplings to their ends, all one step at a time.
+    """Runs samplings of any solvers, timesteps and sizes side by side, one step of all at a time.
 
     Args:
-        samplings: Of any solvers, timesteps and sizes.
-        predict: A list of (which sampling, x_t, t), those that are not at their end -> the noise in each x_t.
+        samplings: One that has reached its end waits for the others.
+        predict: Returns the noise in each x_t; called once a step with the samplings that still run.
 
     Returns:
-        x_0 of each, float32 (N_i,3,H,W).
+        x_0 of each sampling, float32 (N_i,3,H,W).
 
     Raises:
         ValueError: Timesteps that do not fall or lie outside the schedule; noise needed but not given.
     """
     x = [one.x for one in samplings]
-    abar = [one.alphas_cumprod() for one in samplings]
-    before: list[tuple[torch.Tensor, float] | None] = [None] * len(samplings)
-    for step in range(max((len(a) - 1 for a in abar), default=0)):
-        asked = [(i, x[i], one.timesteps[step]) for i, one in enumerate(samplings) if step < len(one.timesteps)]
-        for (i, x_t, t), eps in zip(asked, predict(asked), strict=True):
-            one, a = samplings[i], abar[i][step]
-            x_0 = ((x_t - (1 - a) ** 0.5 * eps) / a**0.5).clamp(-X_0_LIMIT, X_0_LIMIT)
+    alphas_cumprod = [one.alphas_cumprod() for one in samplings]
+    previous: list[tuple[torch.Tensor, float] | None] = [None] * len(samplings)
+    for step in range(max((len(one.timesteps) for one in samplings), default=0)):
+        # 1. the noise in each x_t, Eq. 3
+        running = [i for i, one in enumerate(samplings) if step < len(one.timesteps)]
+        inputs = [(i, x[i], samplings[i].timesteps[step]) for i in running]
+        for (i, x_t, t), eps in zip(inputs, predict(inputs), strict=True):
+            one, (abar, abar_next) = samplings[i], alphas_cumprod[i][step : step + 2]
+            # 2. x_0 = (x_t - sqrt(1 - abar_t) eps) / sqrt(abar_t), clipped
+            x_0 = ((x_t - (1 - abar) ** 0.5 * eps) / abar**0.5).clamp(-X_0_LIMIT, X_0_LIMIT)
             if one.callback is not None:
                 one.callback(step, x_t, x_0)
-            draw = partial(one.noise, t)
-            x[i] = one.sampler.update(Step(x_t, eps, x_0, a, abar[i][step + 1], before[i], one.eta, draw))
-            before[i] = x_0, a
+            # 3. the solver's step to the next timestep
+            noise = partial(one.noise, t)
+            x[i] = one.sampler.update(Step(x_t, eps, x_0, abar, abar_next, previous[i], one.eta, noise))
+            previous[i] = x_0, abar
     return x

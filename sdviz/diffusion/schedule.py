@@ -13,8 +13,7 @@ import torch
 class NoiseSchedule:
     """q(x_t | x_0) = N(sqrt(abar_t) x_0, (1 - abar_t) I).
 
-    The paper's S counts noising steps: after S of them an image is at index t = S-1 of the arrays.
-    Made by `linear`.
+    The paper's S counts noising steps: after S steps an image is at index t = S-1 of the arrays.
     """
 
     _betas: torch.Tensor
@@ -24,7 +23,7 @@ class NoiseSchedule:
     def linear(
         cls, num_train_timesteps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02
     ) -> NoiseSchedule:
-        """Betas evenly spaced from `beta_start` to `beta_end`, both included, within 0..1; at least one."""
+        """Betas evenly spaced from `beta_start` to `beta_end`, both included; ValueError if out of 0..1."""
         if num_train_timesteps < 1:
             raise ValueError(f"num_train_timesteps {num_train_timesteps} is not at least 1")
         if not 0 < beta_start <= beta_end < 1:
@@ -78,13 +77,13 @@ class NoiseSchedule:
         Args:
             x_0: float (N,...), images in [-1,1].
             noise: float, as x_0, standard normal.
-            start_timestep: S in 0..T, one for all or int (N,), one for each.
+            start_timestep: S in 0..T for all, or int (N,), one for each.
 
         Returns:
-            float, as x_0; at S=0 x_0 itself.
+            float, as x_0; x_0 itself at S=0.
 
         Raises:
-            ValueError: S outside 0..T or not whole, or shapes that differ.
+            ValueError: S outside 0..T or not whole, or different shapes.
         """
         if x_0.shape != noise.shape:
             raise ValueError(f"x_0 {tuple(x_0.shape)} and noise {tuple(noise.shape)} differ in shape")
@@ -101,9 +100,9 @@ class NoiseSchedule:
         return a_bar**0.5 * x_0 + (1 - a_bar) ** 0.5 * noise
 
     def timesteps(self, start_timestep: int, num_inference_steps: int) -> list[int]:
-        """The timesteps of the network calls from x_S to x_0: round(linspace(S-1, 0, K)), strictly falling.
+        """The timesteps from x_S to x_0: round(linspace(S-1, 0, K)), strictly falling.
 
-        K > S uses S steps; S=0 uses none; K=1 is one call at S-1.
+        K > S takes S steps, S=0 none; K=1 is one step, at S-1.
 
         Raises:
             ValueError: S outside 0..T or K below 1, or one that is not whole.
@@ -112,7 +111,6 @@ class NoiseSchedule:
         k = _whole("num_inference_steps", num_inference_steps)
         if k < 1:
             raise ValueError(f"num_inference_steps {k} is not at least 1")
-        # numpy's own linspace and rounding, so that ties fall where everyone else's do; evenly spaced
         # numbers at least 1 apart stay apart when rounded
         return np.linspace(s - 1, 0, min(k, s)).round().astype(int).tolist()
 

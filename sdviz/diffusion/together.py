@@ -1,4 +1,4 @@
-"""Several samplings of one network at once, whatever their solvers, timesteps and guidance."""
+"""Several samplings share each call of the network, whatever their solvers, timesteps and guidance."""
 
 from __future__ import annotations
 
@@ -7,24 +7,28 @@ from collections.abc import Sequence
 import torch
 
 from .guidance import GuidedNoise
-from .sampling import Sampling, sample
+from .sampling import Input, Sampling, sample
 
-# rows of one network call; more of them take memory and are no faster
+# of one network call; more rows take memory and are no faster
 MAX_ROWS = 128
 
 
 def sample_together(runs: Sequence[tuple[GuidedNoise, Sampling]]) -> list[torch.Tensor]:
-    """Runs samplings of one network to their ends, with one network call a step for all.
+    """Runs samplings of one network side by side, with one network call a step.
 
-    The x_0 of each, float32 (N_i,3,H,W), is what it would be alone, up to rounding.
+    Returns:
+        x_0 of each, float32 (N_i,3,H,W); the same as alone, up to rounding.
     """
 
-    def predict(asked: list[tuple[int, torch.Tensor, int]]) -> list[torch.Tensor]:
-        inputs = [runs[i][0].inputs(x, t) for i, x, t in asked]
-        parts = [torch.cat(column).split(MAX_ROWS) for column in zip(*inputs, strict=True)]
+    def predict(inputs: list[Input]) -> list[torch.Tensor]:
+        # 1. the rows of all samplings, each with one condition or with both
+        rows = [runs[i][0].inputs(x, t) for i, x, t in inputs]
+        parts = [torch.cat(column).split(MAX_ROWS) for column in zip(*rows, strict=True)]
+        # 2. one call of the network, or several of MAX_ROWS
         model = runs[0][0].model
-        answers = torch.cat([model(*rows) for rows in zip(*parts, strict=True)])
-        shares = answers.split([len(x) for x, _, _ in inputs])
-        return [runs[i][0].combine(s.to(x.dtype), t) for (i, x, t), s in zip(asked, shares, strict=True)]
+        eps = torch.cat([model(*part) for part in zip(*parts, strict=True)])
+        # 3. Eq. 3 for each sampling
+        each = eps.split([len(x) for x, _, _ in rows])
+        return [runs[i][0].combine(e.to(x.dtype), t) for (i, x, t), e in zip(inputs, each, strict=True)]
 
     return sample([sampling for _, sampling in runs], predict)

@@ -1,4 +1,4 @@
-"""Other methods: their scores as a table, and their figures as a part of the report."""
+"""Tables and metrics of the other methods."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,23 +17,22 @@ class BaselineScores:
 
     key: str  # its name in files
     title: str  # its name for readers
-    settings: Mapping[str, Any]  # what the configuration sets for it
-    # by set, the held-out ID images under the name of the ID set: float64 (N,), higher is more OOD
-    scores: Mapping[str, np.ndarray]
+    settings: Mapping[str, Any]  # from the configuration
+    scores: Mapping[str, np.ndarray]  # by set, float64 (N,), higher is more OOD
 
 
 def baseline_table(method: Evaluation, baselines: Sequence[BaselineScores]) -> pa.Table:
-    """Puts the scores of all methods in one table.
+    """Joins the scores of all methods in one table.
 
     Args:
-        method: Our own evaluation, whose rows the table has in their order.
+        method: Our own evaluation, which gives the rows.
         baselines: Scores of the same images.
 
     Returns:
-        One row an image: set, role, id, and a float64 column for each method's key.
+        One row per image: set, role, id, and a float64 column for each method, named by its key.
 
     Raises:
-        ValueError: A method did not score the same sets, or not all of their images.
+        ValueError: A method did not score all images of all sets.
     """
     table = method.scores.select(["set", "role", "id"])
     names = table["set"].to_pylist()
@@ -46,14 +45,14 @@ def baseline_table(method: Evaluation, baselines: Sequence[BaselineScores]) -> p
 
 
 def baseline_report(method: Evaluation, one: BaselineScores, bootstrap: int, seed: int) -> dict[str, Any]:
-    """Measures one method on each OOD set: the tree `BaselineResult`.
+    """Measures one method on each OOD set, as the tree `BaselineResult`.
 
     Args:
         method: Our own evaluation, over the same images.
-        bootstrap: Resamples for the AUROC intervals; 0 leaves them out.
+        bootstrap: Resamples for the AUROC intervals, 0 for none.
 
     Raises:
-        ValueError: As `baseline_table`; scores that are not finite.
+        ValueError: The method did not score all images of all sets, or a score is NaN.
     """
     report = method.report
     id_name = report["id_set"]["name"]

@@ -1,4 +1,4 @@
-"""Frechet distance between two sets of features; called FID on Inception features only."""
+"""Frechet distances between sets of features; FID is that of Inception features."""
 
 import io
 import pickle
@@ -17,7 +17,7 @@ _BATCH_SIZE = 64
 
 
 class InceptionError(ValueError):
-    """Inception features that cannot be had; the message is one line that says what is needed."""
+    """Inception features cannot be computed; the message is one line."""
 
 
 def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
@@ -25,11 +25,9 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
 
     |mu_a - mu_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)), with covariances divided by N - 1.
 
-    With C = Y^T Y for centred rows Y, the non-zero eigenvalues of C_a C_b are those of M M^T, M = Y_a Y_b^T, so
-    tr (C_a C_b)^(1/2) is the sum of the singular values of M. No root of an ill-conditioned matrix is taken and
-    nothing is added to a diagonal: with N <= D, where covariances have no full rank, the result is as exact as
-    elsewhere. It is then a distance of few samples, though, and these make it too large: compare distances at
-    equal N only.
+    With C = Y^T Y for centred rows Y, tr (C_a C_b)^(1/2) is the sum of the singular values of Y_a Y_b^T. This
+    needs no matrix root and is exact also for N <= D, where covariances have no full rank. Few samples make the
+    distance too large: compare distances at equal N only.
 
     Args:
         a: float (N,D), N at least 2.
@@ -58,7 +56,7 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _fit(name: str, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean (D,) and R (at most D,D) with R^T R the covariance."""
+    """Mean (D,), and R with at most D rows whose R^T R is the covariance (D,D)."""
     x = np.asarray(features, np.float64)
     if x.ndim != 2 or len(x) < 2:
         raise ValueError(f"{name}: features must be (N,D) with N at least 2, not {x.shape}")
@@ -76,17 +74,17 @@ def frechet_distances(
     test: np.ndarray | None = None,
     source_rows: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """Distances that are to be read together: the tree `sdviz.evaluation.report.Frechet`.
+    """Computes the distances of the tree `sdviz.evaluation.report.Frechet`.
 
     Args:
         train: float (N,D), features of the training images.
         outliers: float (M,D).
-        reconstructions: float (L,D), the same images denoised under the right label.
-        test: float (K,D), held-out ID images.
-        source_rows: int64 (M,), the row in train that each outlier was made from.
+        reconstructions: float (L,D), of the images denoised under the right label.
+        test: float (K,D), of held-out ID images.
+        source_rows: int64 (M,), the row in train of each outlier's source.
 
     Raises:
-        ValueError: As `frechet_distance`; source rows that do not fit.
+        ValueError: As `frechet_distance`, or source rows that do not fit.
     """
     to_source = None
     if source_rows is not None:
@@ -108,24 +106,24 @@ def frechet_distances(
 
 
 def distance_name(encoder: str) -> str:
-    """What a distance on the features of any encoder but Inception is called, "FD (encoder)"."""
+    """The name of a distance on features of another encoder than Inception."""
     return f"FD ({encoder})"
 
 
 def inception_features(
     images: np.ndarray, weights_path: str | Path, device: str | torch.device = "auto"
 ) -> np.ndarray:
-    """Pooled features of the Inception network of 2015-12-05, which FID is defined by; float32 (N,2048).
+    """Computes the pooled Inception features that FID is defined by, float32 (N,2048).
 
-    torch-fidelity's network, which resizes as TensorFlow 1 did. FID as the literature quotes it is over 50,000
-    images against 50,000; the report gives the counts with every distance.
+    The network is torch-fidelity's copy of that of 2015-12-05, which resizes as TensorFlow 1 did. Published
+    FIDs compare 50,000 images with 50,000.
 
     Args:
         images: uint8 (N,H,W,3).
-        weights_path: torch-fidelity's weights file; only tensors are read from it, never code.
+        weights_path: torch-fidelity's weights file; only tensors are read from it.
 
     Raises:
-        InceptionError: torch-fidelity or the weights are not there, or they are damaged or another network's.
+        InceptionError: torch-fidelity or the weights are missing, or the file is damaged or of another network.
     """
     path = Path(weights_path).expanduser()
     network = _inception(path).to(resolve_device(device))
@@ -133,7 +131,7 @@ def inception_features(
 
 
 def check_inception(weights_path: str | Path) -> None:
-    """Builds the network before a run needs it. Raises InceptionError: as `inception_features`."""
+    """Checks that the network can be built. Raises InceptionError: as `inception_features`."""
     _inception(Path(weights_path).expanduser())
 
 
@@ -149,7 +147,7 @@ def _inception(path: Path) -> torch.nn.Module:
     except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
         raise InceptionError(f"{path}: damaged, or holds more than weights") from error
 
-    # its constructor would unpickle any file: it gets one with the tensors that were just read
+    # the constructor unpickles its file, so it gets a copy that holds only the tensors
     safe = io.BytesIO()
     torch.save(state, safe)
     safe.seek(0)

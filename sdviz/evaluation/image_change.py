@@ -1,14 +1,14 @@
-"""How much an outlier kept of its source image, and whether the object changed."""
+"""Measures what an outlier kept of its source image, and whether the object changed."""
 
 import numpy as np
 from scipy.ndimage import binary_dilation
 
-# an object's soft edge reaches this far outside its mask
+# width of an object's soft edge outside its mask
 _EDGE_PX = 2
 
 
 def dilate(masks: np.ndarray, radius_px: int) -> np.ndarray:
-    """Widens masks, bool (N,H,W), to all pixels within `radius_px`, at least 0, in row and column."""
+    """Widens masks, bool (N,H,W), by `radius_px`, at least 0, in all directions, diagonals included."""
     if radius_px < 0:
         raise ValueError(f"radius_px {radius_px} is below 0")
     width = 2 * radius_px + 1
@@ -21,10 +21,10 @@ def background_psnr(original: np.ndarray, changed: np.ndarray, masks: np.ndarray
     Args:
         original: uint8 (N,H,W,3).
         changed: uint8, as original.
-        masks: bool (N,H,W), True on the object; they are widened by 2 px, so that its soft edge does not count.
+        masks: bool (N,H,W), True on the object; they are widened by 2 px to leave out its soft edge.
 
     Returns:
-        float64 (N,) in dB; inf where not one background pixel changed, nan where there is no background.
+        float64 (N,) in dB; inf for an unchanged background, nan for none.
 
     Raises:
         ValueError: Shapes that do not fit.
@@ -46,7 +46,7 @@ def background_psnr(original: np.ndarray, changed: np.ndarray, masks: np.ndarray
 
 
 def share_changed(before: np.ndarray, after: np.ndarray) -> float:
-    """The share of images whose class, int (N,), changed, 0..1. Raises ValueError: columns that do not fit."""
+    """The share of images whose class, int (N,), changed, 0..1. Raises ValueError: empty or unequal columns."""
     if before.shape != after.shape or len(before) == 0:
         raise ValueError(f"classes must be two equal, non-empty columns, not {before.shape} and {after.shape}")
     return float((before != after).mean())

@@ -1,4 +1,4 @@
-"""What one score means: its percentile among ID scores, and whether it is flagged."""
+"""Compares scores with ID scores: percentiles, the threshold, the table of scores."""
 
 from dataclasses import dataclass
 
@@ -10,38 +10,26 @@ from ..detection.score import Scores
 
 @dataclass(frozen=True, eq=False)
 class OODReference:
-    """ID scores that other scores are compared with."""
+    """Held-out ID scores and their threshold."""
 
     id_scores: np.ndarray  # float64 (N,), ascending
-    threshold: float  # the largest score that is not flagged, see `id_recall_threshold`
+    threshold: float  # the largest score that is not flagged
 
     def percentile(self, scores: np.ndarray) -> np.ndarray:
-        """How many % of the ID scores each score is ABOVE: "more OOD than 97 % of ID".
-
-        An ID score that equals it does not count: a score that all ID images share is above 0 % of them.
-
-        Args:
-            scores: (M,).
-
-        Returns:
-            float64 (M,) in 0..100.
-        """
+        """The share of ID scores below each score, float64 (M,), in %: "more OOD than 97 % of ID"."""
         scores = _finite("scores", scores)
         return 100 * np.searchsorted(self.id_scores, scores, side="left") / len(self.id_scores)
 
     def flag(self, scores: np.ndarray) -> np.ndarray:
-        """Which scores are above the threshold, bool (M,).
-
-        The same as a percentile of at least 95, also where scores are equal.
-        """
+        """Which scores are above the threshold, bool (M,); their percentile is at least 95."""
         return _finite("scores", scores) > self.threshold
 
 
 def ood_reference(id_scores: np.ndarray) -> OODReference:
-    """The reference that held-out ID scores make.
+    """Makes a reference of held-out ID scores.
 
     Args:
-        id_scores: (N,), of ID images that are not in the bank; higher is more OOD.
+        id_scores: (N,), higher is more OOD.
 
     Raises:
         ValueError: No scores, or NaN or infinite ones.
@@ -56,35 +44,34 @@ def ood_reference(id_scores: np.ndarray) -> OODReference:
 
 
 def id_recall_threshold(id_scores: np.ndarray, recall: float = 95.0) -> float:
-    """The smallest of the ID scores that at least `recall` % of them do not exceed.
+    """The smallest ID score that at least `recall` % of the ID scores do not exceed.
 
     Args:
         id_scores: (N,), finite.
-        recall: Above 0, up to 100, counted in hundredths.
+        recall: Above 0, up to 100, rounded to hundredths.
 
     Example:
         >>> id_recall_threshold(np.arange(100), 90)
         89.0
     """
     ordered = np.sort(_finite("ID scores", id_scores))
-    # ceil(recall N) in whole numbers: 0.95 is not exact as a float
+    # ceil(recall N / 100) in whole numbers, because 0.95 is not exact as a float
     passing = -(-round(recall * 100) * len(ordered) // 10_000)
     return float(ordered[max(passing, 1) - 1])
 
 
 def score_table(ids: np.ndarray, scores: Scores, bank_ids: np.ndarray, reference: OODReference) -> pa.Table:
-    """One row for each image: its score by Eq. 6, why, and what it means.
+    """Makes the table of scores, one row per image.
 
     Args:
-        ids: str (N,), of the images.
+        ids: str (N,).
         scores: Of `SDScore.score`, N rows.
         bank_ids: str (M,), of the ID bank, in its order.
-        reference: From total scores of held-out ID images.
+        reference: Of the held-out ID images' total scores.
 
     Returns:
-        id; score, the total of Eq. 6; distance; votes; nearest_ids, the k nearest of the ID bank, nearest
-        first, joined by a space; percentile, the share of ID images in % that it is more OOD than; flag,
-        above the threshold at 95 % ID recall.
+        Columns: id; score, the total of Eq. 6; distance; votes; nearest_ids, the k nearest of the ID bank,
+        joined by a space; percentile, the share of ID images in % that are less OOD; flag, above the threshold.
 
     Raises:
         ValueError: Columns that do not fit, or scores that are not finite.

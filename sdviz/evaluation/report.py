@@ -1,4 +1,4 @@
-"""The tree of a report.json: what a run measured. docs/report.md lists its keys with the descriptions here."""
+"""The tree of report.json, the results of a run. docs/report.md lists its keys with these descriptions."""
 
 import json
 import platform
@@ -20,11 +20,11 @@ VERSIONED = ("torch", "numpy", "scikit-learn")
 
 
 class ReportError(ValueError):
-    """A report that cannot be read, or reports that do not go together; the message is one line."""
+    """A report cannot be read, or reports cannot be compared; the message is one line."""
 
 
 def _by(*names: str, description: str, default: Any = ...) -> Any:  # noqa: ANN401
-    """A field whose keys are names: `names` says of what, outermost first."""
+    """A field that is a dict; `names` says what its keys stand for, the outermost first."""
     return Field(default, description=description, json_schema_extra={"by": list(names)})
 
 
@@ -38,27 +38,27 @@ class Bank(Node):
 
 
 class ScoreSettings(Node):
-    """Of Eq. 6, as `sdviz.config.ScoreConfig`."""
+    """The settings of Eq. 6."""
 
     k: int = Field(ge=1, description="nearest neighbours, in the ID bank and in both banks together")
     alpha: float = Field(ge=0, description="weight of a vote")
-    normalize: bool = Field(description="whether features are brought to unit length first")
+    normalize: bool = Field(description="whether features are scaled to unit length")
 
 
 class IdSet(Node):
     """The held-out ID images that every OOD set is measured against."""
 
-    name: str = Field(description="what the table of scores calls them")
+    name: str = Field(description="their name in the table of scores")
     split: str = Field(description="their split")
-    n: int = Field(ge=1, description="how many")
+    n: int = Field(ge=1, description="images")
 
 
 class ModeMetrics(Node):
-    """One score on one OOD set. All are shares, 0..1."""
+    """The metrics of one score on one OOD set. All are shares, 0..1."""
 
     auroc: float = Field(description="area under the ROC curve, OOD positive, ties count half")
     auroc_interval: tuple[float, float] | None = Field(
-        description="its 95 % bootstrap interval [low, high]; null where none was asked for"
+        description="its 95 % bootstrap interval [low, high]; null if none was asked for"
     )
     fpr95_id_recall: float = Field(
         description="share of OOD accepted while at least 95 % of ID is accepted (ODIN, kNN-OOD)"
@@ -71,10 +71,10 @@ class ModeMetrics(Node):
 
 
 class MeanMetrics(Node):
-    """Means over the sets of one role, every set counting the same."""
+    """Means over the sets of one role; all sets have the same weight."""
 
     n_sets: int = Field(ge=1, description="how many sets")
-    auroc: float = Field(description="mean of auroc; so with the others")
+    auroc: float = Field(description="mean")
     fpr95_id_recall: float = Field(description="mean")
     fpr95_ood_recall: float = Field(description="mean")
     aupr_in: float = Field(description="mean")
@@ -85,8 +85,7 @@ class SetResult(Node):
     """One OOD set."""
 
     role: OODRole = Field(
-        description="near, far, validation (what settings may be chosen on) or sd (SD outliers of held-out ID"
-        " images)"
+        description="near, far, validation (for choosing settings) or sd (SD outliers of held-out ID images)"
     )
     split: str = Field(description="its split")
     n: int = Field(ge=1, description="images")
@@ -94,7 +93,7 @@ class SetResult(Node):
 
 
 class Measured(Node):
-    """What one detector, or one control, reached."""
+    """The results of one detector or control."""
 
     bank: Bank = Field(description="the reference images")
     score: ScoreSettings = Field(description="the settings of Eq. 6")
@@ -113,42 +112,42 @@ class Difference(Node):
 
     auroc: float = Field(description="the difference; above 0 the method is better")
     interval: tuple[float, float] | None = Field(
-        description="its paired 95 % bootstrap interval [low, high]; null where none was asked for"
+        description="its paired 95 % bootstrap interval [low, high]; null if none was asked for"
     )
 
 
 class Control(Measured):
-    """A control, the method with one ingredient removed: the same keys, and the differences."""
+    """The results of a control, which is the method with one ingredient removed, and the differences."""
 
     differences: dict[str, dict[str, Difference]] = _by(
-        "set", "mode", description="the method against this control"
+        "set", "mode", description="the method minus this control"
     )
 
 
 class BaselineResult(Node):
-    """What another method reached on the same images, by the one score that it has."""
+    """The results of another method on the same images; it has one score only."""
 
-    title: str = Field(description="what people call it")
+    title: str = Field(description="its name for readers")
     settings: dict[str, str | int | float] = _by(
-        "setting", description="what was set for it; the rest is the method's own default"
+        "setting", description="what the configuration sets; other settings have the method's defaults"
     )
     results: dict[str, ModeMetrics] = _by("set", description="each OOD set against the held-out ID images")
     means: dict[str, MeanMetrics] = _by("role", description="means over the sets of a role")
 
 
 class IdAccuracy(Node):
-    """How well g_in names held-out ID images."""
+    """How well g_in classifies held-out ID images."""
 
     clusters: float = Field(description="share whose largest g_in logit is their pseudo-label, 0..1")
     ground_truth: float | None = Field(
-        description="share right about the true class, clusters matched to classes one to one (Hungarian);"
-        " null where no class is known"
+        description="share with the right class, clusters matched to classes one to one (Hungarian);"
+        " null if no class is known"
     )
     n: int = Field(ge=1, description="images")
 
 
 class Clusters(Node):
-    """The pseudo-labels against the true classes: reported, never used to choose."""
+    """The pseudo-labels against the true classes, for information only."""
 
     source: str = Field(description="scan, kmeans, ground_truth or file")
     n_clusters: int = Field(ge=1, description="C")
@@ -159,14 +158,14 @@ class Clusters(Node):
 
 
 class Frechet(Node):
-    """Frechet distances between sets of features; smaller is more alike."""
+    """Frechet distances between sets of features; smaller means more alike."""
 
-    n: dict[str, int] = _by("images", description="how many train, outliers, reconstructions and test hold")
+    n: dict[str, int] = _by("images", description="images in train, outliers, reconstructions and test")
     outliers_to_train: float = Field(description="small by construction: at S = 0 they are the same images")
     reconstructions_to_train: float | None = Field(
-        description="the same noise under the right label; null where none were made"
+        description="the same noise under the right label; null if none were made"
     )
-    test_to_train: float | None = Field(description="two draws of the same kind; null without a test set")
+    test_to_train: float | None = Field(description="two samples of one distribution; null without a test set")
     outliers_to_test: float | None = Field(description="to images that no outlier was made from")
     outliers_to_source: float | None = Field(
         description="mean Euclidean distance of an outlier's features to its own source's"
@@ -176,20 +175,20 @@ class Frechet(Node):
 class Bootstrap(Node):
     """How the intervals were drawn."""
 
-    n: int = Field(ge=0, description="resamples; 0 stands for no intervals")
+    n: int = Field(ge=0, description="resamples; 0 for no intervals")
     seed: int = Field(description="their seed")
 
 
 class Report(Measured):
     """All of report.json."""
 
-    format_version: Literal[1] = Field(description=f"of this tree, {FORMAT_VERSION}")
+    format_version: Literal[1] = Field(description=f"version of this tree, {FORMAT_VERSION}")
     id_accuracy: IdAccuracy | None = Field(description="of g_in on held-out ID images; null without a detector")
     clusters: Clusters | None = Field(description="the pseudo-labels against the true classes")
     controls: dict[str, Control] = _by(
         "control",
-        description="no_training (plain features), right_label, noise, ...: the method without what it claims"
-        " to be the cause",
+        description="no_training (plain features), right_label, noise, ...: the method with one ingredient"
+        " removed",
     )
     baselines: dict[str, BaselineResult] = _by(
         "method", default={}, description="other methods on the same images, clusters and networks"
@@ -197,9 +196,9 @@ class Report(Measured):
     frechet: dict[str, Frechet] = _by(
         "distance", description='"FD (encoder name)"; "FID" on Inception features where weights were given'
     )
-    bootstrap: Bootstrap = Field(description="how the intervals were drawn")
+    bootstrap: Bootstrap = Field(description="how the intervals were computed")
     seeds: dict[str, int] = _by("stage", description="the seed of each stage; run is the run's own")
-    versions: dict[str, str] = _by("package", description="software that made it")
+    versions: dict[str, str] = _by("package", description="software")
     config_sha256: str = Field(description="of the resolved configuration")
 
 
@@ -216,20 +215,20 @@ def make_report(
     frechet: Mapping[str, Mapping[str, Any]] | None = None,
     baselines: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """The tree of report.json, checked.
+    """Builds and checks the tree of report.json.
 
     Args:
         method: `Evaluation.report` of the detector.
-        controls: Name -> `Evaluation.report` of that control, with "differences" (`control_report`).
-        seeds: Stage -> seed; "run" is the one that tables name a run by.
+        controls: By name, of `control_report`.
+        seeds: By stage; "run" is the run's own.
         config_sha256: Of the resolved configuration.
         id_accuracy: Of `id_accuracy`.
         clusters: Of `cluster_report`.
-        frechet: Name -> distances, of `frechet_distances`.
-        baselines: Method -> `baseline_report`.
+        frechet: By name, of `frechet_distances`.
+        baselines: By method, of `baseline_report`.
 
     Raises:
-        ReportError: Something is missing, unknown, of a wrong type, or not finite.
+        ReportError: A value is missing, unknown, of a wrong type, or not finite.
     """
     packages = {name: metadata.version(name) for name in VERSIONED}
     tree = {
@@ -249,7 +248,7 @@ def make_report(
 
 
 def parse_report(text: str | bytes, where: str) -> Report:
-    """The report in JSON text; `where` is its name in errors. Raises ReportError: not JSON or no such tree."""
+    """Parses a report; `where` is its name in errors. Raises ReportError: not JSON, or another tree."""
     try:
         return Report.model_validate_json(text)
     except ValidationError as error:
@@ -259,7 +258,7 @@ def parse_report(text: str | bytes, where: str) -> Report:
 
 
 def read_report(path: str | Path) -> Report:
-    """Reads a report.json. Raises ReportError, which names the file: none there, or of another format."""
+    """Reads a report.json. Raises ReportError: no such file, or another format."""
     path = Path(path)
     try:
         text = path.read_bytes()
@@ -269,12 +268,12 @@ def read_report(path: str | Path) -> Report:
 
 
 def id_accuracy(g_in: np.ndarray, pseudo_labels: np.ndarray, classes: np.ndarray) -> dict[str, Any]:
-    """How well g_in names held-out ID images: the tree `IdAccuracy`.
+    """Measures how well g_in classifies held-out ID images: the tree `IdAccuracy`.
 
     Args:
         g_in: float (N,C), logits.
-        pseudo_labels: int64 (N,), 0..C-1, the clusters of the same images.
-        classes: int64 (N,), true classes, -1 where unknown.
+        pseudo_labels: int64 (N,), 0..C-1.
+        classes: int64 (N,), true classes, -1 for unknown.
 
     Raises:
         ValueError: Columns that do not fit, or no images.
@@ -291,12 +290,12 @@ def id_accuracy(g_in: np.ndarray, pseudo_labels: np.ndarray, classes: np.ndarray
 
 
 def cluster_report(clusters: np.ndarray, classes: np.ndarray, n_clusters: int, source: str) -> dict[str, Any]:
-    """Pseudo-labels against true classes: the tree `Clusters`.
+    """Compares pseudo-labels with true classes: the tree `Clusters`.
 
     Args:
         clusters: int64 (N,), 0..C-1.
-        classes: int64 (N,), -1 where unknown.
-        source: Where the pseudo-labels come from.
+        classes: int64 (N,), -1 for unknown.
+        source: Method that made the pseudo-labels.
 
     Raises:
         ValueError: Columns of different length.
@@ -305,11 +304,5 @@ def cluster_report(clusters: np.ndarray, classes: np.ndarray, n_clusters: int, s
         raise ValueError(f"clusters {clusters.shape} and classes {classes.shape} do not fit")
     known = int((classes >= 0).sum())
     found = agreement(clusters, classes, n_clusters, int(classes.max()) + 1) if known else None
-    return {
-        "source": source,
-        "n_clusters": n_clusters,
-        "n": known,
-        "accuracy": None if found is None else found.accuracy,
-        "nmi": None if found is None else found.nmi,
-        "ari": None if found is None else found.ari,
-    }
+    figures = {key: getattr(found, key, None) for key in ("accuracy", "nmi", "ari")}
+    return {"source": source, "n_clusters": n_clusters, "n": known, **figures}

@@ -1,4 +1,4 @@
-"""Eq. 6 over the sets of a run: how well scores tell OOD from ID, by distance, by votes and by both."""
+"""Scores sets by Eq. 6 and measures how well distance, votes and both tell OOD from ID."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -35,19 +35,19 @@ SCORES_SCHEMA = pa.schema(
 
 @dataclass(frozen=True, eq=False)
 class FeatureSet:
-    """Features of one set of images, and the part it plays."""
+    """Features of one set of images, with its role."""
 
-    name: str  # what reports and tables call it
-    role: Role  # "id" for the held-out ID images, else "near", "far", "validation" or "sd"
+    name: str  # in reports and tables
+    role: Role  # "id" for the held-out ID images
     split: str
     features: np.ndarray  # float32 (N,D)
     ids: np.ndarray  # str (N,), each once
-    labels: np.ndarray  # int64 (N,), known classes, -1 where unknown
+    labels: np.ndarray  # int64 (N,), known classes, -1 for unknown
     # logits, float32: "g_bin" (N,2), "g_in" (N,C), "g_out" (N,C); None without a detector
     heads: Mapping[str, np.ndarray] | None = None
 
     def check(self, feature_dim: int) -> None:
-        """Raises ValueError, naming set and fault, where it cannot be scored. `feature_dim`: D of the banks."""
+        """Checks that the set can be scored. Raises ValueError: shapes, role, ids or values do not fit."""
         n = len(self.features)
         if self.role not in ("id", *OOD_ROLES):
             raise ValueError(f"{self.name}: role {self.role!r} is not one of id, {', '.join(OOD_ROLES)}")
@@ -59,7 +59,7 @@ class FeatureSet:
                 f"{self.name}: {n} features, but ids {self.ids.shape} and labels {self.labels.shape}"
             )
         if len(np.unique(self.ids)) != n:
-            raise ValueError(f"{self.name}: an id stands there twice")
+            raise ValueError(f"{self.name}: an id occurs twice")
         if self.heads is not None and set(self.heads) != set(HEADS):
             raise ValueError(f"{self.name}: heads {', '.join(self.heads)} are not {', '.join(HEADS)}")
         for head, logits in (self.heads or {}).items():
@@ -73,9 +73,8 @@ class FeatureSet:
 class Evaluation:
     """What `evaluate` found."""
 
-    report: dict[str, Any]  # the tree `sdviz.evaluation.report.Measured`, plain dicts, lists and numbers
-    # one row an image, `SCORES_SCHEMA`; heads are null without a detector. Higher is more OOD.
-    scores: pa.Table
+    report: dict[str, Any]  # the tree `sdviz.evaluation.report.Measured`
+    scores: pa.Table  # `SCORES_SCHEMA`, one row per image; heads are null without a detector
 
 
 def evaluate(
@@ -90,22 +89,21 @@ def evaluate(
 ) -> Evaluation:
     """Scores every image of every set by Eq. 6 and measures each OOD set against the held-out ID images.
 
-    "distance" is the first term of Eq. 6 alone, "votes" the second, "both" their sum. Without outliers there
-    are no votes: then "votes" is left out and "both" equals "distance". An image that is in the ID bank itself,
-    by its id, does not count as its own neighbour.
+    The mode "distance" is the first term of Eq. 6, "votes" the second, "both" their sum. Without outliers the
+    mode "votes" is left out and "both" equals "distance". An image of the ID bank, known by its id, is not its
+    own neighbour.
 
     Args:
         id_features: float32 (M,D), the ID bank.
-        id_ids: str (M,), whose features they are.
+        id_ids: str (M,).
         outlier_features: float32 (L,D), the outlier bank, or None.
-        sets: Exactly one of role "id"; any number of others, with names of their own.
-        score: k, alpha and whether features are brought to unit length.
-        bootstrap: Resamples for the AUROC intervals; 0 leaves them out.
+        sets: Exactly one of role "id", and any number of others; names must differ.
+        bootstrap: Resamples for the AUROC intervals, 0 for none.
 
     Raises:
-        ValueError: Sets that do not fit, empty ones, features that are not finite, k above what the banks hold.
+        ValueError: Sets or banks that do not fit, features that are not finite, k above the size of the banks.
     """
-    # 1. everything fits
+    # 1. check the input
     _check_banks(id_features, id_ids, outlier_features)
     names = [one.name for one in sets]
     twice = [name for name in names if names.count(name) > 1]
@@ -117,12 +115,12 @@ def evaluate(
     for one in sets:
         one.check(id_features.shape[1])
 
-    # 2. Eq. 6
+    # 2. score by Eq. 6
     scorer = SDScore(k=score.k, alpha=score.alpha, normalize=score.normalize)
     scorer.fit(id_features, outlier_features, id_ids=id_ids, device=device)
     tables = {one.name: _score_rows(one, scorer) for one in sets}
 
-    # 3. each OOD set against the held-out ID images
+    # 3. measure each OOD set against the held-out ID images
     modes = {m: c for m, c in COLUMN_OF_MODE.items() if outlier_features is not None or m != "votes"}
     id_table = tables[held_out[0].name]
     results = {
@@ -156,16 +154,16 @@ def evaluate(
 
 
 def measure(id_scores: np.ndarray, ood_scores: np.ndarray, bootstrap: int, seed: int) -> ModeMetrics:
-    """Every metric of one OOD set against ID, by one score.
+    """Computes all metrics of one OOD set against ID.
 
     Args:
         id_scores: (N,), higher is more OOD.
         ood_scores: (M,).
-        bootstrap: Resamples for the AUROC interval; 0 leaves it out.
+        bootstrap: Resamples for the AUROC interval, 0 for none.
     """
     interval = None
     if bootstrap:
-        interval = metrics.bootstrap_interval(id_scores, ood_scores, "auroc", bootstrap, seed)
+        interval = metrics.bootstrap_interval(id_scores, ood_scores, bootstrap, seed)
     return ModeMetrics(
         auroc=metrics.auroc(id_scores, ood_scores),
         auroc_interval=interval,
@@ -177,7 +175,7 @@ def measure(id_scores: np.ndarray, ood_scores: np.ndarray, bootstrap: int, seed:
 
 
 def mean_metrics(results: Mapping[str, SetResult]) -> dict[str, dict[str, MeanMetrics]]:
-    """Means over the sets of each role, by role and mode, every set counting the same whatever its size."""
+    """Averages the metrics over the sets of each role, by role and mode; all sets have the same weight."""
     means: dict[str, dict[str, MeanMetrics]] = {}
     roles = {name: one.role for name, one in results.items()}
     for mode in dict.fromkeys(mode for one in results.values() for mode in one.modes):
@@ -188,7 +186,7 @@ def mean_metrics(results: Mapping[str, SetResult]) -> dict[str, dict[str, MeanMe
 
 
 def mean_over_sets(results: Mapping[str, ModeMetrics], roles: Mapping[str, str]) -> dict[str, MeanMetrics]:
-    """Means of one score over the sets of each role, every set counting the same."""
+    """Averages the metrics of one score over the sets of each role; all sets have the same weight."""
     keys = [key for key in MeanMetrics.model_fields if key != "n_sets"]
     means: dict[str, MeanMetrics] = {}
     for role in OOD_ROLES:
@@ -202,16 +200,14 @@ def mean_over_sets(results: Mapping[str, ModeMetrics], roles: Mapping[str, str])
 def compare_auroc(
     scores_a: pa.Table, scores_b: pa.Table, name: str, mode: str, n: int, seed: int
 ) -> dict[str, Any]:
-    """AUROC of one method minus that of another on the same images, with its paired bootstrap interval.
-
-    Each resample draws images, ID and OOD apart, and takes both methods' scores of them, so that what is hard
-    for both does not blur the difference.
+    """AUROC of method a minus that of method b on the same images, with its paired bootstrap interval.
 
     Args:
         scores_a: A table of `evaluate`.
-        scores_b: Another one over the same ID images and the same images of the set, in any order.
+        scores_b: Another one over the same images, in any order.
+        name: The OOD set.
         mode: "distance", "votes" or "both".
-        n: Resamples; 0 leaves the interval out.
+        n: Resamples, 0 for no interval.
 
     Returns:
         {"auroc": difference a - b, "interval": [low, high] at 95 % or None}.
@@ -235,14 +231,14 @@ def compare_auroc(
 
 
 def control_report(method: Evaluation, control: Evaluation, n: int, seed: int) -> dict[str, Any]:
-    """What a control reached, and the method's lead on each set: the tree `Control`.
+    """Makes the tree `Control`: the control's metrics, and its difference to the method on each set.
 
-    Modes that only one of them has, as "votes" without outliers, are not compared.
+    Modes that only one of them has are not compared.
 
     Args:
         method: Of the detector.
-        control: Of the control, over the same images.
-        n: Resamples of the paired intervals; 0 leaves them out.
+        control: Over the same images.
+        n: Resamples of the paired intervals, 0 for none.
 
     Raises:
         ValueError: The two are not over the same images.
@@ -282,7 +278,7 @@ def _check_banks(id_features: np.ndarray, id_ids: np.ndarray, outlier_features: 
 
 
 def _score_rows(one: FeatureSet, scorer: SDScore) -> pa.Table:
-    """The rows of one set in the table of scores."""
+    """Scores one set: its rows of the table of scores."""
     scores = scorer.score(one.features, ids=one.ids)
     n = len(one.features)
     columns: list[Any] = [
@@ -306,7 +302,7 @@ Column = tuple[list[str], np.ndarray]
 
 
 def _by_id(table: pa.Table, name: str, column: str) -> tuple[Column, Column]:
-    """(ids, scores) of the ID images and of one OOD set, each in the order of the ids."""
+    """(ids, scores) of the ID images and of one OOD set, each sorted by id."""
     found = []
     for field, wanted in (("role", "id"), ("set", name)):
         rows = np.flatnonzero(np.array(table[field].to_pylist(), dtype=object) == wanted)

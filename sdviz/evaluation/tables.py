@@ -1,9 +1,9 @@
-"""Tables over runs: mean and spread over seeds, with the controls."""
+"""Result tables of one run, or of several that differ in their seeds."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from .report import MeanMetrics, Measured, ModeMetrics, Report, ReportError
-from .writing import markdown_table, spread_text
+from .writing import Rows, markdown_table, spread_text
 
 MODE_NAMES = {"distance": "distance only", "votes": "votes only", "both": "both"}
 CONTROL_NAMES = {
@@ -30,7 +30,7 @@ FRECHET_NAMES = {
 
 
 class SameSeedsError(ReportError):
-    """Two reports, `pair`, have the same seeds."""
+    """Two reports have the same seeds; `pair` has their positions."""
 
     def __init__(self, pair: tuple[int, int]) -> None:
         super().__init__("two of the runs have the same seeds: the spread over them would say nothing")
@@ -38,17 +38,15 @@ class SameSeedsError(ReportError):
 
 
 def results_table(reports: Sequence[Report], command: str) -> str:
-    """The tables of one run, or of several that differ in their seeds, as Markdown.
-
-    Several runs: mean and standard deviation (n - 1). One run: its bootstrap intervals instead.
+    """Writes the tables as Markdown: mean ± standard deviation of several runs, bootstrap intervals of one.
 
     Args:
         reports: At least one.
-        command: What makes this text again; it stands on top.
+        command: The command that makes this text; it stands on top.
 
     Raises:
-        ReportError: No reports, or reports that do not go together: other sets, roles, modes, controls or
-            settings; `SameSeedsError` for the same seeds twice.
+        SameSeedsError: Two reports have the same seeds.
+        ReportError: No reports, or reports that differ in sets, roles, modes, controls or settings.
     """
     labels = _check_together(reports)
     first = reports[0]
@@ -80,7 +78,7 @@ def results_table(reports: Sequence[Report], command: str) -> str:
 
 
 def _check_together(reports: Sequence[Report]) -> list[str]:
-    """What each run is called, by its seeds."""
+    """Checks that reports can be compared, and names each run by its seeds."""
     if not reports:
         raise ReportError("no reports to make a table of")
     first = reports[0]
@@ -121,18 +119,15 @@ def _varied_seeds(reports: Sequence[Report]) -> list[str]:
 
 def _about(reports: Sequence[Report], labels: Sequence[str]) -> str:
     if len(reports) == 1:
-        return "One run; in brackets 95 % bootstrap intervals over images. How far runs differ, it cannot tell."
+        return "One run; brackets have 95 % bootstrap intervals over images. It does not show how runs differ."
     return (
         f"{len(reports)} runs ({', '.join(labels)}), which differ in the seed of"
         f" {', '.join(_varied_seeds(reports))}: mean ± standard deviation over the runs (n - 1)."
     )
 
 
-Rows = tuple[list[str], list[list[str]]]
-
-
 def _auroc_rows(reports: Sequence[Report]) -> Rows:
-    """Each set and mode, and the means of each role: the method, then its controls."""
+    """Rows: each set and mode, and the means of each role. Columns: the method, then its controls."""
     controls = list(reports[0].controls)
     header = ["set", "role", "images", "score by", "SD outliers", *(CONTROL_NAMES.get(c, c) for c in controls)]
     systems: list[list[Measured]] = [list(reports)]
@@ -146,7 +141,7 @@ def _auroc_rows(reports: Sequence[Report]) -> Rows:
 
 
 def _baseline_rows(reports: Sequence[Report]) -> Rows:
-    """Each method: every set, and the mean of each role with several."""
+    """Rows: the methods. Columns: the sets, and the mean of each role with several."""
     lines = [(name, role) for name, role, _ in _lines(reports[0])]
     rows = []
     for key, first in reports[0].baselines.items():
@@ -160,7 +155,7 @@ def _baseline_rows(reports: Sequence[Report]) -> Rows:
 
 
 def _metric_rows(reports: Sequence[Report]) -> Rows:
-    """Each set and the means of each role: every measure of the method."""
+    """Rows: each set and the means of each role. Columns: the metrics."""
     rows = []
     for name, role, n in _lines(reports[0]):
         found = [_metrics(r, name, role).get("both") for r in reports]
@@ -169,7 +164,7 @@ def _metric_rows(reports: Sequence[Report]) -> Rows:
 
 
 def _difference_rows(reports: Sequence[Report], labels: Sequence[str]) -> Rows:
-    """Each set and control: the mean difference, and every run's with its interval."""
+    """Rows: each set and control. Columns: the mean difference, then each run's with its interval."""
     rows = []
     for name, result in reports[0].results.items():
         for control in reports[0].controls:
@@ -196,11 +191,12 @@ def _cluster_rows(reports: Sequence[Report]) -> Rows:
         "g_in names the class": [a.ground_truth for a in accuracy],
     }
     sources = ", ".join(dict.fromkeys(c.source for c in clusters)) or "-"
-    return ["labels from", *columns], [[sources, *(_percent(values) for values in columns.values())]]
+    cells = [spread_text([100 * x for x in column if x is not None], 2) or "-" for column in columns.values()]
+    return ["labels from", *columns], [[sources, *cells]]
 
 
 def _frechet_rows(reports: Sequence[Report]) -> Rows:
-    """Each kind of distance, with the number of images on both sides."""
+    """Rows: each kind of distance. Columns: numbers of images, then the distances."""
     rows = []
     for name, first in reports[0].frechet.items():
         counts = ", ".join(f"{what} {n:,}" for what, n in first.n.items())
@@ -213,7 +209,7 @@ def _frechet_rows(reports: Sequence[Report]) -> Rows:
 
 
 def _lines(report: Report) -> Iterator[tuple[str, str, str]]:
-    """(name, role, images) of each set, after the sets of a role their mean where there are several."""
+    """Yields (name, role, images) of each set; after several sets of a role, those of their mean."""
     for role in report.means:
         of_role = {name: r for name, r in report.results.items() if r.role == role}
         for name, result in of_role.items():
@@ -227,7 +223,7 @@ def _metrics(of: Measured, name: str, role: str) -> Mapping[str, ModeMetrics | M
 
 
 def _cell(found: Sequence[ModeMetrics | MeanMetrics | None], key: str) -> str:
-    """A share of each run, as %: its mean and spread, or of one run its interval."""
+    """A metric in %: mean and standard deviation of several runs, or one run with its interval."""
     known = [one for one in found if one is not None]
     if not known:
         return "-"
@@ -235,11 +231,6 @@ def _cell(found: Sequence[ModeMetrics | MeanMetrics | None], key: str) -> str:
     if len(known) == 1 and key == "auroc" and isinstance(known[0], ModeMetrics) and known[0].auroc_interval:
         text += _between(known[0].auroc_interval)
     return text
-
-
-def _percent(values: Sequence[float | None]) -> str:
-    known = [100 * value for value in values if value is not None]
-    return spread_text(known, 2) or "-"
 
 
 def _between(interval: tuple[float, float], sign: str = "") -> str:

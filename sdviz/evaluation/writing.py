@@ -1,4 +1,4 @@
-"""Writes every table, as Markdown or CSV, and means with their spread."""
+"""Writes tables as Markdown or CSV, and means with their standard deviation."""
 
 import csv
 import io
@@ -6,9 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+# header and rows of a table
+Rows = tuple[list[str], list[list[str]]]
+
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table as Markdown; a | in a cell is escaped."""
+    """Writes a table as Markdown; a | in a cell is escaped."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
@@ -20,12 +23,12 @@ def csv_table(
     title: str = "",
     quote_texts: bool = False,
 ) -> str:
-    """A table as CSV below lines that begin with #; `pandas.read_csv(comment="#")` skips those.
+    """Writes a table as CSV below comment lines, which begin with #.
 
     Args:
-        provenance: Where the numbers come from: a line each.
-        title: The first line, "" for none.
-        quote_texts: Puts every text in quotes, so that a # in one begins no comment.
+        provenance: One comment line for each item.
+        title: The first comment line, "" for none.
+        quote_texts: Quotes every text, so that a # in it starts no comment for `pandas.read_csv(comment="#")`.
     """
     stream = io.StringIO(newline="")
     if title:
@@ -41,7 +44,7 @@ def csv_table(
 
 
 def spread_text(values: Sequence[float], digits: int, sign: str = "") -> str:
-    """The mean, and of several values ± their standard deviation (n - 1); "" for none."""
+    """Formats the mean ± standard deviation (n - 1) of several values; one value alone; none as ""."""
     if not values:
         return ""
     mean = f"{np.mean(values):{sign}.{digits}f}"

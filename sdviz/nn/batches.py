@@ -1,8 +1,8 @@
-"""The one loop that runs a network over many images, some at a time."""
+"""Work on many rows or images, some at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -12,6 +12,15 @@ from .device import resolve_device
 from .pixels import channels_last, scale
 
 
+def slices(n: int, size: int, on_progress: Callable[[float], None] | None = None) -> Iterator[slice]:
+    """Yields slices of at most `size` rows that cover n rows; after each, reports the share done, 0..1."""
+    for first in range(0, n, size):
+        last = min(first + size, n)
+        yield slice(first, last)
+        if on_progress is not None:
+            on_progress(last / n)
+
+
 @torch.no_grad()
 def in_batches(
     function: Callable[[torch.Tensor], Sequence[torch.Tensor]],
@@ -19,15 +28,15 @@ def in_batches(
     device: str | torch.device,
     batch_size: int,
 ) -> list[np.ndarray]:
-    """Calls a function on images uint8 (N,H,W,3), some at a time, and joins what it returns.
+    """Calls a function on batches of images, uint8 (N,H,W,3), and joins the results.
 
-    The function takes uint8 (n,3,H,W) on the device and gives tensors of n rows; joined, they have N rows, and
-    floats are float32.
+    The function takes uint8 (n,3,H,W) on the device and returns tensors of n rows. The joined arrays have N
+    rows; floats become float32.
     """
     where = resolve_device(device)
     parts = []
-    for first in range(0, len(images), batch_size):
-        columns = function(channels_last(images[first : first + batch_size], where))
+    for some in slices(len(images), batch_size):
+        columns = function(channels_last(images[some], where))
         parts.append([one.float().cpu() if one.is_floating_point() else one.cpu() for one in columns])
     return [torch.cat(column).numpy() for column in zip(*parts, strict=True)]
 
@@ -35,7 +44,7 @@ def in_batches(
 def encode(
     network: nn.Module, images: np.ndarray, device: str | torch.device = "auto", batch_size: int = 256
 ) -> np.ndarray:
-    """Outputs of a network in eval mode, float32 (N,D), of images uint8 (N,H,W,3); it is left on the device."""
+    """Runs a network in eval mode on images uint8 (N,H,W,3): float32 (N,D). The network stays on the device."""
     network = network.to(resolve_device(device)).eval()
     return in_batches(lambda pixels: [network(scale(pixels))], images, device, batch_size)[0]
 
@@ -43,6 +52,6 @@ def encode(
 def predict(
     classifier: nn.Module, images: np.ndarray, device: str | torch.device = "auto"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Label int64 (N,) and confidence float32 (N,), the largest probability, of images uint8 (N,H,W,3)."""
+    """Classifies images uint8 (N,H,W,3): label int64 (N,) and its probability float32 (N,)."""
     top = torch.tensor(encode(classifier, images, device, 512)).softmax(1).max(1)
     return top.indices.numpy(), top.values.numpy()

@@ -15,7 +15,7 @@ class SmallClassifier(nn.Module):
     """Three strided convolution stages, average pooling, one linear layer: learns given labels.
 
     Attributes:
-        config: What `build_classifier` needs to build the same network.
+        config: `build_classifier(config)` builds the same network.
     """
 
     def __init__(self, n_classes: int, width: int = 32) -> None:
@@ -53,10 +53,10 @@ class ScanClassifier(nn.Module):
     """SCAN's network: an encoder, SimCLR's projection if there is one, and one linear head.
 
     Attributes:
-        config: What `build_classifier` needs to build the same network.
+        config: `build_classifier(config)` builds the same network.
     """
 
-    # length of the features before the linear head, like a temperature of 1 / 10
+    # of the features before the linear head; acts as a temperature of 1 / 10
     LENGTH = 10.0
 
     def __init__(self, encoder: Encoder, n_classes: int, projection: Projection | None = None) -> None:
@@ -84,7 +84,7 @@ Classifier = SmallClassifier | ScanClassifier
 
 
 def build_classifier(config: dict[str, Any]) -> Classifier:
-    """An untrained classifier of that `config`, which names an arch if it has an encoder."""
+    """An untrained classifier of that `config`; one with an encoder has the key "arch"."""
     if "arch" not in config:
         return SmallClassifier(**config)
     rest = dict(config)

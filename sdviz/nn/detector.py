@@ -34,7 +34,7 @@ class Detector(nn.Module):
     """f, g_bin, g_in and g_out.
 
     Attributes:
-        config: What `Detector(Encoder(**config["encoder"]), config["n_clusters"])` needs.
+        config: `Detector(Encoder(**config["encoder"]), config["n_clusters"])` builds the same network.
     """
 
     def __init__(self, encoder: Encoder, n_clusters: int, zero_heads: bool = True) -> None:

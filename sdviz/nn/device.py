@@ -1,4 +1,4 @@
-"""Chooses the device, and says what it can do."""
+"""Chooses the device and tells what it can do."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def has_fast_bf16(device: torch.device) -> bool:
 
 
 def fast_autocast(device: torch.device) -> torch.autocast:
-    """Computes networks in bfloat16 where the device has it, else as they are; losses belong outside."""
+    """Runs networks in bfloat16 if the device has it; compute losses outside."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=has_fast_bf16(device))
 
 
 def device_name(device: torch.device) -> str:
-    """What to call the device in captions: the GPU's name, or "CPU (N threads)"."""
+    """The device's name for captions: the GPU's, or "CPU (N threads)"."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type == "cpu":
@@ -56,10 +56,10 @@ def device_name(device: torch.device) -> str:
 
 @functools.cache
 def leave_group_at_exit() -> None:
-    """Lets this process leave the others of an `accelerate launch` in order when it ends.
+    """Makes this process leave the group of an `accelerate launch` when it ends.
 
-    Otherwise gloo's threads are at times still at work when the interpreter ends: it aborts ("terminate called
-    without an active exception"), and the launcher calls a finished run failed.
+    Otherwise gloo's threads may still run when the interpreter ends: it aborts ("terminate called without an
+    active exception"), and the launcher calls a finished run failed.
     """
     atexit.register(_leave_group)
 

@@ -1,4 +1,4 @@
-"""Encoders: networks from images to features, by configuration."""
+"""Encoders: networks from images to features."""
 
 from __future__ import annotations
 
@@ -18,21 +18,25 @@ from ..config.nodes import EncoderConfig
 if TYPE_CHECKING:
     from torchvision.models.resnet import BasicBlock
 
-# what timm calls the parts before the first block
+# of each stage: width over that of the stem, number of blocks, stride; ResNet-18 of width 64 is the paper's
+RESNETS = {
+    "small": ((1, 2, 4), (1, 1, 1), (2, 2, 2)),
+    "resnet18": ((1, 2, 4, 8), (2, 2, 2, 2), (1, 2, 2, 2)),
+}
+# timm's names of the parts before the first block
 STEMS = ("patch_embed", "stem", "conv_stem", "conv1", "bn1")
 
 
 class EncoderError(ValueError):
-    """An encoder that cannot be made: an unknown name, weights that are missing or of another network."""
+    """An encoder that cannot be made: an unknown name, or weights that are missing or of another network."""
 
 
 class Encoder(nn.Module):
-    """Images in, one feature vector each out.
+    """Maps each image to one feature vector.
 
     Attributes:
-        config: What `Encoder(**config)` needs to build the same network, without its weights.
-        input_px: What images are resized to; None takes them as they are.
-        blocks: The parts of the network from the input to the features, as `freeze` counts them.
+        config: `Encoder(**config)` builds the same network, without its weights.
+        input_px: The side that images are resized to; None keeps their size.
     """
 
     def __init__(self, arch: str = "small", width: int = 48, input_px: int | None = None) -> None:
@@ -48,10 +52,10 @@ class Encoder(nn.Module):
             mean, std = cfg.get("mean", (0.5, 0.5, 0.5)), cfg.get("std", (0.5, 0.5, 0.5))
             if input_px is None and cfg.get("fixed_input_size"):
                 self.input_px = int(cfg["input_size"][-1])
-        elif arch in ("small", "resnet18"):
-            stages = ((1, 1, 2, 4), (1, 1, 1), (2, 2, 2)) if arch == "small" else None
-            self.body = _small_resnet(width, *stages) if stages else _resnet18(width)
-            self.feature_dim = 4 * width if arch == "small" else 8 * width
+        elif arch in RESNETS:
+            factors, depths, strides = RESNETS[arch]
+            self.body = _resnet(width, factors, depths, strides)
+            self.feature_dim = factors[-1] * width
             mean, std = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
         else:
             raise EncoderError(f"encoder arch {arch!r} is not small, resnet18 or timm:NAME")
@@ -63,8 +67,7 @@ class Encoder(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Features, float (N,D), of images float (N,3,H,W) in [-1,1].
 
-        Images are resized to `input_px` (bicubic, antialiased), and normalised as the network's
-        weights expect; features are pooled.
+        Resizes to `input_px` (bicubic, antialiased), normalises as the weights expect, pools the features.
         """
         if self.input_px is not None and x.shape[-2:] != (self.input_px, self.input_px):
             # autocast has no bfloat16 kernel for this one
@@ -75,7 +78,7 @@ class Encoder(nn.Module):
 
     @property
     def blocks(self) -> list[nn.Module]:
-        """Stem and residual (or transformer) blocks, first to last."""
+        """Stem and residual (or transformer) blocks in order, as `freeze` counts them."""
         if isinstance(self.body, nn.Sequential):
             return [m for m in self.body if not isinstance(m, nn.AdaptiveAvgPool2d | nn.Flatten)]
         stem = [m for name, m in self.body.named_children() if name in STEMS]
@@ -87,9 +90,9 @@ class Encoder(nn.Module):
         return [*stem, *inner]
 
     def freeze(self, n_blocks: int) -> None:
-        """Keeps the first `n_blocks` of `blocks` as they are: no gradient, no new batch statistics.
+        """Freezes the first `n_blocks` of `blocks`: no gradient, no new batch statistics.
 
-        With the first block of a vision transformer, its position embedding and class token freeze, too.
+        With the first block of a vision transformer, its position embedding and class token freeze too.
         EncoderError if there are fewer blocks.
         """
         blocks = self.blocks
@@ -114,7 +117,7 @@ class Encoder(nn.Module):
 
 
 def build_encoder(config: EncoderConfig) -> Encoder:
-    """An encoder with the weights that its configuration names, else untrained; EncoderError if it fails."""
+    """Builds an encoder and loads the weights that its configuration names; EncoderError if it fails."""
     torch.manual_seed(config.seed)
     encoder = Encoder(config.arch, config.width, config.input_px)
     if config.weights == "pretrained":
@@ -125,12 +128,12 @@ def build_encoder(config: EncoderConfig) -> Encoder:
 
 
 def load_weights(module: nn.Module, path: Path) -> None:
-    """Puts the weights of a file into a network; a head for classes in the file is left out.
+    """Loads the weights of a file into a network, without a class head in the file.
 
     Args:
         module: The network, changed in place.
-        path: .safetensors, or .pth / .pt / .bin opened with `weights_only`; of an `Encoder`, as a run and a
-            bundle keep it, or of its body.
+        path: .safetensors, or .pth / .pt / .bin opened with `weights_only`; weights of an `Encoder`, as in a
+            run or a bundle, or of its body.
 
     Raises:
         EncoderError: No such file, a pickle of anything but tensors, or another network's weights.
@@ -182,7 +185,7 @@ def _load_pretrained(encoder: Encoder, arch: str) -> None:
 
 
 def _check_hub(name: str) -> None:
-    """Asks the hub once if its cache lacks the weights, and raises any error; timm would ask for a minute."""
+    """Raises the hub's error at once if weights are neither cached nor there; timm would retry for a minute."""
     import timm
 
     repo = getattr(timm.get_pretrained_cfg(name, allow_unregistered=True), "hf_hub_id", None)
@@ -207,7 +210,7 @@ def _timm_body(name: str, input_px: int | None) -> nn.Module:
 
 
 def _size(name: str, input_px: int | None) -> dict[str, Any]:
-    """Networks with a position for each patch are built for a size; others take any."""
+    """The size argument of networks with a position for each patch; others take any size."""
     import timm
 
     config = timm.get_pretrained_cfg(name, allow_unregistered=True)
@@ -215,24 +218,19 @@ def _size(name: str, input_px: int | None) -> dict[str, Any]:
     return {"img_size": input_px} if input_px is not None and fixed else {}
 
 
-def _small_resnet(
+def _resnet(
     width: int, factors: tuple[int, ...], depths: tuple[int, ...], strides: tuple[int, ...]
 ) -> nn.Sequential:
-    """A 3x3 stem and residual stages that each halve the picture, as quick on a CPU as it gets."""
+    """A 3x3 stem without max-pool, as is usual on 32x32 pictures, and residual stages."""
     stem = nn.Sequential(nn.Conv2d(3, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
     layers: list[nn.Module] = [stem]
     channels = width
-    for factor, depth, stride in zip(factors[1:], depths, strides, strict=True):
+    for factor, depth, stride in zip(factors, depths, strides, strict=True):
         out = factor * width
         for i in range(depth):
             layers.append(_block(channels, out, stride if i == 0 else 1))
             channels = out
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
-
-
-def _resnet18(width: int) -> nn.Sequential:
-    """ResNet-18 with a 3x3 stem and no max-pool, as is usual on 32x32 pictures; width 64 is the paper's."""
-    return _small_resnet(width, (1, 1, 2, 4, 8), (2, 2, 2, 2), (1, 2, 2, 2))
 
 
 def _block(channels: int, out: int, stride: int) -> BasicBlock:

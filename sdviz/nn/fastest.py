@@ -1,4 +1,4 @@
-"""Which of several ways of computing the same thing is the fastest: measured once on a machine, then kept."""
+"""Finds the fastest of several ways to compute the same thing, measured once on each machine."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from filelock import FileLock
 
 from ..files import write_atomically
 
-# A way that takes this many times the best one's time is not timed again.
+# A way this many times slower than the best is not timed again.
 HOPELESS = 1.5
-# Times so near the best one are equal: noise does not choose between them.
+# Times up to this factor above the best count as equal.
 EQUAL = 1.1
 ROUNDS = 4
-# After this time no further round begins.
+# No round begins after this time.
 BUDGET_SEC = 1.0
 
 
@@ -43,16 +43,15 @@ def processor() -> str:
 def fastest(subject: str, ways: dict[str, Callable[[], Callable[[], object]]]) -> str:
     """The name of the fastest way, the same in every process of this machine.
 
-    The answer is kept in `fastest.json` of the cache folder, for this processor and this PyTorch. Processes
-    that ask at the same time wait for the one that measures.
+    The answer is kept in `fastest.json` of the cache folder for this processor and this PyTorch. Other
+    processes wait for the one that measures.
 
     Args:
         subject: What is computed, in words or as a hash.
-        ways: Each makes what is needed and returns the call that is timed. Of equally fast ones the earlier is
-            taken.
+        ways: By name, functions that return the call to time. Of equally fast ones the first is taken.
 
     Returns:
-        A key of `ways`; the first where the cache folder cannot be written, so that the answer stays the same.
+        A key of `ways`; the first if the cache folder cannot be written.
     """
     key = f"{processor()}, torch {torch.__version__}, {subject}"
     file = cache_folder() / "fastest.json"
@@ -72,15 +71,15 @@ def fastest(subject: str, ways: dict[str, Callable[[], Callable[[], object]]]) -
 
 
 def _measure(ways: dict[str, Callable[[], Callable[[], object]]]) -> dict[str, float]:
-    """Processor seconds of one call each way: the least of some rounds, in which they take turns.
+    """Processor seconds of one call of each way: the minimum over rounds in which they take turns.
 
-    On one thread: on a busy machine, threads spend more time waiting for each other than at work.
+    On one thread, because threads mostly wait for each other on a busy machine.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         calls = {name: make() for name, make in ways.items()}
-        # a first call prepares things and does not count
+        # the first call may prepare things
         taken = {name: min(_seconds(call), _seconds(call)) for name, call in calls.items()}
         ended = time.perf_counter() + BUDGET_SEC
         for _ in range(ROUNDS):

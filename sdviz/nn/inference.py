@@ -1,9 +1,8 @@
-"""The noise predictor as a device runs it best.
+"""Prepares the noise predictor for fast inference on a device.
 
-The copy made here computes the same function as the network that was trained, in less time: on a CPU
-in the fastest of several forms, which is measured once on the machine, on CUDA as a graph of kernels
-that is replayed. No compiler is used: on the CPU it takes a minute before the first picture and ends
-up no faster than this.
+The copy made here computes the same function as the trained network in less time: on a CPU in the fastest of
+several forms, measured once on the machine; on CUDA as a replayed graph of kernels. A compiler would take a
+minute before the first picture on a CPU and be no faster.
 """
 
 from __future__ import annotations
@@ -25,8 +24,8 @@ from .device import has_fast_bf16
 from .fastest import fastest
 from .unet import NoisePredictor
 
-# Up to this many rows a batch is replayed as a CUDA graph, padded to a multiple; with more rows the
-# kernels run long enough to hide what it costs to launch them.
+# A batch of up to this many rows is padded to a multiple and replayed as a CUDA graph; with more rows the
+# kernels run long enough to hide the cost of launching them.
 MAX_GRAPH_ROWS = 128
 GRAPH_ROWS_MULTIPLE = 8
 
@@ -39,8 +38,8 @@ class InferenceModel:
     """A noise predictor ready to sample with; any thread may call it.
 
     Attributes:
-        network: On its device, in eval mode, with its parts exchanged where others are faster.
-        description: Precision and what makes it fast, in words, for captions and benches.
+        network: On its device, in eval mode, with faster parts.
+        description: Precision and form in words, for captions and benches.
         graphs: Replays the network as CUDA graphs; None without them.
     """
 
@@ -62,7 +61,7 @@ class InferenceModel:
 
 
 def prepare_for_inference(model: NoisePredictor, device: torch.device) -> InferenceModel:
-    """A copy of the model on the device: on a CPU in its fastest form, elsewhere in bfloat16 if it is fast."""
+    """Copies the model to the device: on a CPU in its fastest form, elsewhere in bfloat16 if that is fast."""
     if device.type == "cpu":
         forms = {form.description: form for form in cpu_forms()}
         architecture = f"{model} {model.unet.config['sample_size']}"
@@ -79,7 +78,7 @@ def prepare_for_inference(model: NoisePredictor, device: torch.device) -> Infere
     try:
         graphs.warm_up()
     except RuntimeError as error:
-        # a driver, an allocator or a profiler that allows no capture: slower, but the same pictures
+        # a driver, an allocator or a profiler allows no capture: the same pictures, but slower
         reason = str(error).splitlines()[0]
         return InferenceModel(network, dtype, f"{precision}, no CUDA graphs ({reason})")
     return InferenceModel(network, dtype, f"{precision}, CUDA graphs", graphs)
@@ -92,11 +91,11 @@ def prepare_for_inference(model: NoisePredictor, device: torch.device) -> Infere
 
 @dataclass(frozen=True)
 class Form:
-    """How a CPU can compute the network.
+    """A way to compute the network on a CPU.
 
     Attributes:
-        blocks: "plain", as they were trained; "rebuilt" in fewer passes over the pictures; "packed", rebuilt
-            over oneDNN's packed convolutions.
+        blocks: "plain", as trained; "rebuilt", with fewer passes over the pictures; "packed", rebuilt with
+            oneDNN's packed convolutions.
     """
 
     dtype: torch.dtype
@@ -110,7 +109,7 @@ class Form:
 
 
 def cpu_forms() -> list[Form]:
-    """The forms that this CPU can compute; the first is seldom much slower than the fastest."""
+    """The forms that this CPU supports; the first is seldom much slower than the fastest."""
     packed = ["packed"] if has_packed_convolutions() else []
     forms = [Form(torch.float32, blocks) for blocks in ["rebuilt", "plain", *packed]]
     if has_fast_bf16(torch.device("cpu")):
@@ -126,7 +125,7 @@ def has_packed_convolutions() -> bool:
 def in_form(model: NoisePredictor, form: Form) -> InferenceModel:
     """A copy of the model on the CPU in that form."""
     network = copy.deepcopy(model).to("cpu").eval().requires_grad_(False)
-    # first the parts, some of which add weights up; then the weights are rounded
+    # rebuild before rounding, because some parts add weights up
     if form.blocks == "rebuilt":
         _rebuild(network, lambda conv: conv)
     elif form.blocks == "packed":
@@ -144,11 +143,11 @@ def _trial(model: NoisePredictor, form: Form) -> Callable[[], torch.Tensor]:
 
 
 def _rebuild(module: nn.Module, convolution: Callable[[nn.Conv2d], nn.Module]) -> None:
-    """Exchanges the parts of a U-Net that have a faster form, in place and all the way down.
+    """Replaces the parts of a U-Net that have a faster form, in place and recursively.
 
     Args:
-        convolution: What to put in a convolution's place. Tensors that a new part holds as plain attributes are
-            left alone by a later `module.to(dtype)`.
+        convolution: Gives the replacement of a convolution. A later `module.to(dtype)` leaves its plain
+            tensor attributes as they are.
     """
     for name, part in module.named_children():
         if isinstance(part, ResnetBlock2D) and _is_plain_residual(part):
@@ -187,9 +186,9 @@ def _is_plain_upsample(block: Upsample2D) -> bool:
 
 
 class _PackedConv(nn.Module):
-    """A convolution whose weights lie as oneDNN wants them, channels last.
+    """A channels-last convolution with weights in oneDNN's own layout.
 
-    `nn.Conv2d` arranges them anew in every call, which costs a small batch more than its arithmetic.
+    `nn.Conv2d` reorders them in every call, which takes longer than the arithmetic of a small batch.
     """
 
     def __init__(self, conv: nn.Conv2d, dtype: torch.dtype) -> None:
@@ -208,7 +207,7 @@ class _PackedConv(nn.Module):
 class _NormSiLU(nn.Module):
     """Group normalisation, then SiLU, of channels-last pictures.
 
-    PyTorch's own channels-last kernel takes several times as long where a group has few channels.
+    PyTorch's channels-last kernel takes several times as long for groups of few channels.
     """
 
     def __init__(self, norm: nn.GroupNorm) -> None:
@@ -241,7 +240,7 @@ class _NormSiLU(nn.Module):
 
 
 def _channel_means(x: torch.Tensor) -> torch.Tensor:
-    """float32 (N,C): means over the pixels, first of 4x4 blocks if they fit, which need no float32 copy."""
+    """Means over the pixels, float32 (N,C); of 4x4 blocks first if they fit, which saves a float32 copy."""
     if x.shape[2] % 4 == 0 and x.shape[3] % 4 == 0:
         x = F.avg_pool2d(x, 4)
     return x.mean((2, 3), dtype=torch.float32)
@@ -266,8 +265,8 @@ class _Residual(nn.Module):
 class _Upsample(nn.Module):
     """Nearest-neighbour upsampling and its 3x3 convolution as four 2x2 ones on the small picture.
 
-    A pixel of the large picture sees 2x2 pixels of the small one through 3x3 weights: weights that
-    meet the same pixel are added up once, which leaves 4/9 of the multiplications.
+    A pixel of the large picture depends on 2x2 pixels of the small one through 3x3 weights. Adding up the
+    weights of the same pixel beforehand leaves 4/9 of the multiplications.
     """
 
     def __init__(self, block: Upsample2D, convolution: Callable[[nn.Conv2d], nn.Module]) -> None:
@@ -315,9 +314,9 @@ class _Capture:
 
 
 class CudaGraphs:
-    """A network replayed as CUDA graphs, one for each number of rows, recorded when it first comes up.
+    """Replays a network as CUDA graphs, one for each number of rows, recorded at first use.
 
-    A U-Net of this size is some hundred short kernels; launched one by one they leave the GPU waiting.
+    A U-Net of this size has some hundred short kernels; launching them one by one keeps the GPU waiting.
     """
 
     def __init__(self, network: NoisePredictor, device: torch.device, dtype: torch.dtype) -> None:
@@ -330,11 +329,11 @@ class CudaGraphs:
     def __call__(self, x: torch.Tensor, timesteps: torch.Tensor, class_labels: torch.Tensor) -> torch.Tensor:
         """As `NoisePredictor.forward`; the result is the caller's own."""
         n = len(x)
-        # the padding rows hold older inputs; their results are not read
+        # padding rows keep old inputs, and their results are not read
         rows = -(-n // GRAPH_ROWS_MULTIPLE) * GRAPH_ROWS_MULTIPLE
         if rows > MAX_GRAPH_ROWS:
             return self.network(x, timesteps, class_labels)
-        # one lock from the inputs to the result, so that callers never see each other's
+        # one lock from inputs to result, so that callers do not mix
         with self._lock, torch.cuda.device(self.device):
             capture = self._capture((rows, *x.shape[1:]))
             capture.x[:n].copy_(x)
@@ -359,7 +358,7 @@ class CudaGraphs:
         x = x.contiguous(memory_format=torch.channels_last)
         timesteps = torch.zeros(shape[0], dtype=torch.int64, device=self.device)
         class_labels = torch.zeros_like(timesteps)
-        # the first calls choose kernels and make workspaces, which must not happen while recording
+        # the first calls choose kernels and allocate workspaces, which is not allowed while recording
         aside = torch.cuda.Stream()
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 def nt_xent(a: torch.Tensor, b: torch.Tensor, temperature: float) -> torch.Tensor:
     """The normalised temperature-scaled cross-entropy, Eq. 1 of Chen et al. 2020, a scalar.
 
-    `a` and `b`, float (N,D), hold one view of each image each; the mean is over all 2N views.
+    Row i of `a` and of `b`, float (N,D), are two views of image i; the mean is over all 2N views.
     """
     z = F.normalize(torch.cat([a, b]).float(), dim=1)
     n = len(a)

@@ -1,9 +1,9 @@
 """Corrects the channel means of noise that a U-Net predicts on unshuffled pixels.
 
-An f x f pixel-unshuffle makes a channel of the pixels at one place of every f x f square. Where the means of
+An f x f pixel-unshuffle makes one channel of the pixels at one place of every f x f square. If the means of
 two channels differ, the picture has a grid of period f. Group normalisation removes the means, so the network
-cannot tell how much of such a grid is noise, and leaves it in the picture. The answer is known in closed form
-where the channel means of training images are taken for Gaussian, as those of the noise are.
+cannot tell how much of such a grid is noise and leaves it in the picture. The share of noise follows in closed
+form if the channel means of training images are Gaussian, as those of the noise are.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import nn
 
 from .pixels import centred
 
-# images at a time, so that their float64 copies do not fill the memory
+# images at a time, to save memory
 _AT_ONCE = 4096
 
 
@@ -35,7 +35,7 @@ class PhaseStatistics(BaseModel):
     covariance: tuple[tuple[float, ...], ...]
 
     def check(self, pixel_unshuffle: int) -> None:
-        """Raises ValueError for another number of channels, or a covariance that is not one."""
+        """Raises ValueError for another number of channels or a matrix that is no covariance."""
         d = 3 * pixel_unshuffle**2
         if len(self.mean) != d or [len(row) for row in self.covariance] != [d] * d:
             raise ValueError(f"phase statistics are not of {d} channels")
@@ -74,14 +74,14 @@ class PhaseMeans(nn.Module):
 
         E[n | y] = sqrt(1-abar)/P (abar C + (1-abar)/P I)^-1 (y - sqrt(abar) mu).
 
-    It computes in float32 and knows no class: guidance leaves it as it is.
+    It computes in float32. It does not depend on the class, so guidance does not change it.
     """
 
     gain: torch.Tensor
     centre: torch.Tensor
 
     def __init__(self, statistics: PhaseStatistics, alphas_cumprod: torch.Tensor, n_pixels: int) -> None:
-        """Makes the tables, one entry a timestep, from abar float64 (T,) and P = H W / f^2 pixels."""
+        """Makes tables with one entry a timestep from abar float64 (T,) and P = H W / f^2 pixels."""
         super().__init__()
         mu = torch.tensor(statistics.mean, dtype=torch.float64)
         c = torch.tensor(statistics.covariance, dtype=torch.float64)
@@ -100,7 +100,7 @@ class PhaseMeans(nn.Module):
         return eps + (wanted - eps.mean((2, 3)))[:, :, None, None]
 
     def _apply(self, fn: Any, recurse: bool = True) -> PhaseMeans:  # noqa: ANN401 - as nn.Module has it
-        """Moves to other devices; stays in float32, as the rest is rounded to bfloat16."""
+        """Moves the tables to other devices and keeps them float32 when a network is rounded to bfloat16."""
         kept = {name: buffer for name, buffer in self._buffers.items() if buffer is not None}
         super()._apply(fn, recurse)
         for name, buffer in kept.items():

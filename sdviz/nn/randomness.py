@@ -1,4 +1,4 @@
-"""Random numbers that depend on a seed and a name, never on the batch or on what was drawn before."""
+"""Random numbers that depend on a seed and a name, not on the batch or on earlier draws."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import torch
 
 
 def derive_seed(seed: int, image_id: str, purpose: str) -> int:
-    """Hashes the three to a 63-bit seed; a generator on the CPU uses its low 32 bits."""
+    """Hashes its arguments to a 63-bit seed; a generator on the CPU uses its low 32 bits."""
     digest = hashlib.sha256(f"{seed}\x1f{purpose}\x1f{image_id}".encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
 
 
 def step_generator(seed: int, step: int, purpose: str, device: str | torch.device = "cpu") -> torch.Generator:
-    """Makes the generator of one training step, so that a resumed training draws the same."""
+    """The random generator of one training step; a resumed training draws the same numbers."""
     return torch.Generator(device).manual_seed(derive_seed(seed, str(step), purpose))
 
 
@@ -36,5 +36,5 @@ def image_noise(ids: Sequence[str], shape: tuple[int, ...], seed: int, purpose: 
 
 
 def content_ids(images: np.ndarray) -> np.ndarray:
-    """Ids of images that have none, str (N,): the SHA-256 of the bytes of each, uint8 (N,H,W,3)."""
+    """Ids for images without any, str (N,): the SHA-256 of each image's bytes, uint8 (N,H,W,3)."""
     return np.array([hashlib.sha256(np.ascontiguousarray(i).tobytes()).hexdigest() for i in images], dtype=str)

@@ -1,4 +1,4 @@
-"""Training on labels: the classifier of given ones, and an encoder before it meets its own images."""
+"""Supervised training: the classifier of given labels, and the encoder's pre-training on another set."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def train_supervised(
     execution: Execution,
     seed: int = 0,
 ) -> bool:
-    """Trains an encoder in place on labels, under a linear head that is thrown away; False if stopped.
+    """Trains an encoder in place on labels under a linear head, which is discarded; False if stopped.
 
     Args:
         encoder: The network to start from; on the CPU and in eval mode afterwards.
@@ -83,7 +83,7 @@ def train_classifier(
 
 
 def classifier_views(config: ClustererConfig, size_px: int) -> ViewsConfig:
-    """The views that a clusterer's settings mean: windows up to `max_shift_px` off centre, recoloured."""
+    """The clusterer's augmentation: windows up to `max_shift_px` off centre, and changed colours."""
     jitter = config.colour_jitter
     side = 1 - 2 * min(config.max_shift_px, size_px // 4) / size_px
     return ViewsConfig(
@@ -99,7 +99,7 @@ def classifier_views(config: ClustererConfig, size_px: int) -> ViewsConfig:
 
 
 def accuracy(model: nn.Module, images: np.ndarray, labels: np.ndarray) -> tuple[float, int]:
-    """The share of labelled images (label not -1) that the model gets right, 0..1, and their number."""
+    """The share of labelled images (label not -1) that are classified right, 0..1, and their number."""
     known = np.flatnonzero(labels >= 0)
     if not len(known):
         raise ValueError("no labelled images to measure the accuracy on")

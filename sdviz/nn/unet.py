@@ -1,4 +1,4 @@
-"""The noise predictor: a `diffusers.UNet2DModel`, by configuration, over whole or unshuffled pixels."""
+"""The noise predictor: a `diffusers.UNet2DModel`, with or without pixel-unshuffle."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class NoisePredictor(nn.Module):
     Attributes:
         unet: The `UNet2DModel` inside, which diffusers saves and loads.
         pixel_unshuffle: Pixels of a factor x factor square become channels before the U-Net.
-        phases: Corrects the channel means of the prediction; None leaves them as the U-Net gives them.
+        phases: Corrects the channel means of the prediction; None leaves them.
         null_label: C, the row of the class embedding that means "no condition".
     """
 
@@ -44,10 +44,10 @@ class NoisePredictor(nn.Module):
 
 
 def build_noise_predictor(config: UNetConfig, n_classes: int, image_size: int) -> NoisePredictor:
-    """An untrained network with C+1 class rows for images of that side in pixels.
+    """An untrained network with C+1 class rows for square images of that side in pixels.
 
     Raises:
-        ValueError: An image size that the network's halvings do not divide.
+        ValueError: The network cannot halve that image size often enough.
     """
     small = config.arch == "small"
     factor = config.unshuffle_factor
@@ -72,8 +72,8 @@ def build_noise_predictor(config: UNetConfig, n_classes: int, image_size: int) -
         dropout=dropout,
         # one head of 64 channels in "small": narrow heads are slow on a CPU; a single head in "ddpm"
         attention_head_dim=min(64, channels[-1], *attended) if small else None,
-        # at least two channels a group: alone in its group a channel is shifted back by the norm, and
-        # what the embeddings of time and class add to it is lost
+        # at least two channels a group: in a group of one, the norm removes what the embeddings of time and
+        # class add to the channel
         norm_num_groups=min(math.gcd(32, *channels), min(channels) // 2),
         norm_eps=1e-6,
         num_class_embeds=n_classes + 1,

@@ -13,7 +13,7 @@ FIELD_CELLS = 4
 
 
 def random_views(x: torch.Tensor, config: ViewsConfig, generator: torch.Generator) -> torch.Tensor:
-    """Makes one random view of each image, with draws of its own.
+    """Makes one random view of each image.
 
     A view depends on the generator, the image's row and the number of rows, not on the other images.
 
@@ -28,7 +28,7 @@ def random_views(x: torch.Tensor, config: ViewsConfig, generator: torch.Generato
         return (torch.rand(n, *shape, generator=generator) * 2 - 1).to(where)
 
     def happens(share: float) -> torch.Tensor:
-        """bool (N,1,1,1)."""
+        """True for this share of the images, bool (N,1,1,1)."""
         return (torch.rand(n, 1, 1, 1, generator=generator) < share).to(where)
 
     # 1. the window: zoom, place, tilt, flip in one resampling; the picture is mirrored past its border
@@ -68,7 +68,7 @@ def random_views(x: torch.Tensor, config: ViewsConfig, generator: torch.Generato
 
 
 def random_flip(x: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
-    """Mirrors left and right those images of x (N,3,H,W) whose draw, (N,) and uniform in 0..1, is below 0.5."""
+    """Mirrors an image of x (N,3,H,W) left to right if its draw, (N,) and uniform in 0..1, is below 0.5."""
     return torch.where((draws < 0.5).to(x.device)[:, None, None, None], x.flip(-1), x)
 
 

@@ -11,7 +11,7 @@ from .generate import (
     generate_outliers,
     generate_together,
 )
-from .recipe import Recipe, manifest_row
+from .recipe import Recipe, manifest_csv, manifest_row
 from .targets import check_labels, draw_target_labels
 
 __all__ = [
@@ -27,5 +27,6 @@ __all__ = [
     "draw_target_labels",
     "generate_outliers",
     "generate_together",
+    "manifest_csv",
     "manifest_row",
 ]

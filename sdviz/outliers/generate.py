@@ -1,4 +1,4 @@
-"""Partial diffusion: images are noised to step S and denoised under other labels."""
+"""Partial diffusion: noises images to step S and denoises them under other labels."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ _GroupCallback = Callable[[int, int, torch.Tensor, torch.Tensor], None]
 
 
 class SamplingDiverged(RuntimeError):
-    """The noise predictor gives NaN or infinite numbers."""
+    """The noise predictor gave NaN or infinite numbers."""
 
 
 def check_finite(x_0: torch.Tensor) -> None:
-    """Raises SamplingDiverged where a picture has NaN or infinite numbers."""
+    """Raises SamplingDiverged if an image has NaN or infinite numbers."""
     if not torch.isfinite(x_0).all():
         raise SamplingDiverged("the U-Net answered with NaN or infinite numbers: it has to be trained again")
 
 
 @dataclass(frozen=True, eq=False)
 class DiffusionModel:
-    """A noise predictor with all that sampling needs to know of it.
+    """A noise predictor and what sampling needs to know about it.
 
     Attributes:
-        predict: (x, timesteps, class_labels) -> noise, on `device`.
-        null_label: Its null token.
+        predict: Takes (x, timesteps, class_labels) to the noise, on `device`.
+        null_label: The class that means "no condition".
     """
 
     predict: NoisePrediction
@@ -49,10 +49,10 @@ class DiffusionModel:
 
 @dataclass(frozen=True, eq=False)
 class OutlierRequest:
-    """One picture to make: this image, denoised under this label, by this recipe.
+    """One outlier to make.
 
     Attributes:
-        id: Of the source image; fixes the noise together with the recipe's seed.
+        id: Of the source image; with the recipe's seed, it fixes the noise.
         image: uint8 (H,W,3), the source image.
         label: y~ of the source image.
         target_label: c_r, the label it is denoised under; y~ gives the control.
@@ -67,15 +67,15 @@ class OutlierRequest:
 
 @dataclass(frozen=True, eq=False)
 class Outlier:
-    """One picture that was made for an `OutlierRequest`.
+    """The outlier made for an `OutlierRequest`.
 
     Attributes:
         image: uint8 (H,W,3).
         noised: uint8 (H,W,3), x_S clipped to the grey levels.
-        trajectory: uint8 (K,H,W,3), the x_0 prediction of each step; None if it was not asked for.
-        network_calls: Forward passes of the network, a doubled batch counted once.
-        evaluations: How often the network saw this image, conditional and unconditional counted apart.
-        elapsed_sec: This picture's share of the batch's wall time.
+        trajectory: uint8 (K,H,W,3), the x_0 prediction of each step; None unless requested.
+        network_calls: Forward passes of the network; a doubled batch counts once.
+        evaluations: How often the network saw this image; conditional and unconditional count apart.
+        elapsed_sec: This image's share of the batch's wall time.
     """
 
     image: np.ndarray
@@ -96,8 +96,8 @@ class OutlierBatch:
         labels: int64 (N,), y~ of the sources.
         target_labels: int64 (N,), c_r, the condition.
         ids: str (N,), of the sources.
-        network_calls: Forward passes of the network, a doubled batch counted once.
-        evaluations: How often the network saw each image, conditional and unconditional counted apart.
+        network_calls: Forward passes of the network; a doubled batch counts once.
+        evaluations: How often the network saw each image; conditional and unconditional count apart.
         elapsed_sec: Wall time of sampling.
     """
 
@@ -143,14 +143,14 @@ def generate_outliers(
         images: uint8 (N,H,W,3).
         labels: int64 (N,), y~; only stored in the result.
         target_labels: int64 (N,), the condition; the right label gives the control.
-        ids: str (N,), fix each image's noise together with the seed.
-        recipe: How to make them, checked by the caller.
+        ids: str (N,); with the seed, they fix each image's noise.
+        recipe: Checked by the caller.
         batch_size: Images at a time; the result does not depend on it beyond rounding.
-        callback: (step, x_t, x_0 prediction) for each step of each batch in turn.
+        callback: Called with (step, x_t, x_0 prediction) at each step of each batch in turn.
 
     Raises:
         ValueError: A batch size below 1.
-        SamplingDiverged: A picture came out as NaN or infinite.
+        SamplingDiverged: An outlier has NaN or infinite numbers.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size {batch_size} is not at least 1")
@@ -186,11 +186,11 @@ def generate_together(
     on_progress: Callable[[float], None] | None = None,
     trajectory: bool = False,
 ) -> list[Outlier]:
-    """Makes pictures by several recipes in one batch: each step is one call of the network for all of them.
+    """Makes outliers by several recipes in one batch: the network is called once a step for all of them.
 
     Args:
-        requests: What to make, checked by the caller.
-        on_progress: Called with the share done, 0..1, after each step. What it raises ends the sampling.
+        requests: Checked by the caller.
+        on_progress: Called with the share done, 0..1, after each step; an error in it ends the sampling.
         trajectory: Keep the x_0 prediction of each step.
     """
     rows_of: dict[Recipe, list[int]] = {}
@@ -202,7 +202,7 @@ def generate_together(
 
     def on_step(group: int, step: int, x_t: torch.Tensor, x_0: torch.Tensor) -> None:
         nonlocal last
-        # once for each step of the batch, not for each recipe in it
+        # once a step, not once a recipe
         if on_progress is not None and step > last:
             last = step
             on_progress((step + 1) / n_steps)
@@ -220,10 +220,7 @@ def _denoise(
     trajectory: bool = False,
 ) -> list[list[Outlier]]:
     """Makes the pictures of several groups together; each group has one recipe."""
-    schedule, device = model.schedule, model.device
     started = time.perf_counter()
-    runs: list[tuple[GuidedNoise, Sampling]] = []
-    noised: list[torch.Tensor] = []
     predictions: list[list[np.ndarray]] = [[] for _ in groups]
 
     def on_step(group: int, step: int, x_t: torch.Tensor, x_0: torch.Tensor) -> None:
@@ -233,66 +230,49 @@ def _denoise(
             callback(group, step, x_t, x_0)
 
     # 1. noise to S: q(x_S | x_0)
-    for i, group in enumerate(groups):
-        recipe, names = group[0].recipe, [one.id for one in group]
-        images = np.stack([one.image for one in group])
-        target_labels = torch.tensor([one.target_label for one in group], device=device)
-        guided = GuidedNoise(
-            model.predict,
-            target_labels,
-            model.null_label,
-            recipe.guidance_scale,
-            schedule,
-            recipe.guidance_interval,
-        )
-        noise = partial(_noise, names, (3, *images.shape[1:3]), recipe.seed, device)
-        x = to_tensor(images, device)
-        if recipe.start_timestep:
-            x = schedule.add_noise(x, noise("start"), recipe.start_timestep)
-        noised.append(x)
-        sampling = Sampling(
-            SAMPLERS[recipe.solver],
-            x,
-            schedule.timesteps(recipe.start_timestep, recipe.num_inference_steps),
-            schedule,
-            eta=recipe.eta,
-            step_noise=partial(_step_noise, noise),
-            callback=partial(on_step, i),
-        )
-        runs.append((guided, sampling))
-
-    # 2. guided denoising (Eq. 3), all groups in lockstep
+    runs = [_noised(model, group, partial(on_step, i)) for i, group in enumerate(groups)]
+    # 2. guided denoising (Eq. 3), one step of all groups at a time
     finished = sample_together(runs)
     each_sec = (time.perf_counter() - started) / sum(map(len, groups))
-
     # 3. back to grey levels
     made: list[list[Outlier]] = []
-    for group, (guided, _), x_s, x_0, path in zip(groups, runs, noised, finished, predictions, strict=True):
+    for (guided, sampling), x_0, path in zip(runs, finished, predictions, strict=True):
         check_finite(x_0)
-        recipe = group[0].recipe
-        timesteps = schedule.timesteps(recipe.start_timestep, recipe.num_inference_steps)
-        evaluations = sum(guided.evaluations(t) for t in timesteps)
-        made.append(
-            [
-                Outlier(
-                    image,
-                    noised_image,
-                    np.stack([x[row] for x in path]) if path else None,
-                    len(timesteps),
-                    evaluations,
-                    each_sec,
-                )
-                for row, (image, noised_image) in enumerate(zip(to_images(x_0), to_images(x_s), strict=True))
-            ]
-        )
+        evaluations = sum(guided.evaluations(t) for t in sampling.timesteps)
+        paths = list(np.stack(path, 1)) if path else [None] * len(x_0)
+        rows = zip(to_images(x_0), to_images(sampling.x), paths, strict=True)
+        rest = (len(sampling.timesteps), evaluations, each_sec)
+        made.append([Outlier(image, noised, steps, *rest) for image, noised, steps in rows])
     return made
 
 
-def _step_noise(noise: Callable[[str], torch.Tensor], t: int) -> torch.Tensor:
-    return noise(f"step {t}")
+def _noised(
+    model: DiffusionModel, group: Sequence[OutlierRequest], callback: Callback
+) -> tuple[GuidedNoise, Sampling]:
+    """Noises the images of one recipe to x_S; the sampling that denoises them, not yet run."""
+    recipe, ids, schedule = group[0].recipe, [one.id for one in group], model.schedule
+    x = to_tensor(np.stack([one.image for one in group]), model.device)
+    target_labels = torch.tensor([one.target_label for one in group], device=model.device)
 
+    def noise(purpose: str) -> torch.Tensor:
+        return image_noise(ids, x.shape[1:], recipe.seed, purpose).to(model.device)
 
-def _noise(
-    names: list[str], shape: tuple[int, ...], seed: int, device: torch.device, purpose: str
-) -> torch.Tensor:
-    return image_noise(names, shape, seed, purpose).to(device)
+    x_s = schedule.add_noise(x, noise("start"), recipe.start_timestep) if recipe.start_timestep else x
+    guided = GuidedNoise(
+        model.predict,
+        target_labels,
+        model.null_label,
+        recipe.guidance_scale,
+        schedule,
+        recipe.guidance_interval,
+    )
+    timesteps = schedule.timesteps(recipe.start_timestep, recipe.num_inference_steps)
+    return guided, Sampling(
+        SAMPLERS[recipe.solver],
+        x_s,
+        timesteps,
+        schedule,
+        recipe.eta,
+        lambda t: noise(f"step {t}"),
+        callback,
+    )

@@ -1,7 +1,10 @@
-"""How an outlier is made: the settings with their ranges, and the manifest's line that records them."""
+"""The settings that an outlier is made by, their ranges, and the manifest row that records them."""
 
 from __future__ import annotations
 
+import csv
+import io
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,16 +18,16 @@ MAX_GUIDANCE_SCALE = 20.0
 
 @dataclass(frozen=True)
 class Recipe:
-    """How outliers are made; everything that a manifest must record.
+    """The settings that outliers are made by.
 
     Attributes:
         start_timestep: S, the number of noising steps.
         guidance_scale: w of Eq. 3.
-        num_inference_steps: K, network calls from x_S to x_0; above S it means S.
+        num_inference_steps: K, network calls from x_S to x_0; above S, S are made.
         solver: A name in `SAMPLERS`.
         eta: DDIM's share of fresh noise, 0..1.
         guidance_interval: (sigma_lo, sigma_hi), or None for guidance everywhere.
-        seed: Fixes, with an image's id, its noise and its wrong label.
+        seed: With an image's id, fixes its noise and its wrong label.
     """
 
     start_timestep: int
@@ -36,7 +39,7 @@ class Recipe:
     seed: int = 0
 
     def check(self, max_train_timestep: int) -> None:
-        """Raises ValueError, naming the value and its range, where a field is out of it."""
+        """Raises ValueError if a field is out of its range; the message names value and range."""
         _check_range("start_timestep S", self.start_timestep, 0, max_train_timestep, whole=True)
         _check_range("guidance_scale w", self.guidance_scale, -1, MAX_GUIDANCE_SCALE)
         _check_range("num_inference_steps", self.num_inference_steps, 1, 1000, whole=True)
@@ -58,7 +61,7 @@ def _is_real(value: object) -> bool:
 
 
 def _check_range(name: str, value: float, low: float, high: float, whole: bool = False) -> None:
-    # 100.0 does not count as whole: it would draw other noise than 100, and range() refuses it
+    # 100.0 is refused: it would draw other noise than 100
     if not _is_real(value) or np.isnan(value) or (whole and not isinstance(value, int | np.integer)):
         kind = "a whole number" if whole else "a number"
         raise ValueError(f"{name} = {value!r} is not {kind} in {low}..{high}")
@@ -75,7 +78,7 @@ def manifest_row(
     target_label: int,
     bundle_hash: str,
 ) -> dict[str, Any]:
-    """One line of manifest.csv: where an outlier came from (id, y~), its label c_r, and how it was made."""
+    """One row of manifest.csv: an outlier's source (id, y~), its label c_r, and how it was made."""
     low, high = recipe.guidance_interval or ("", "")
     return {
         "source_id": source_id,
@@ -94,3 +97,12 @@ def manifest_row(
         "seed": recipe.seed,
         "bundle_sha256": bundle_hash,
     }
+
+
+def manifest_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The text of manifest.csv: at least one row, with the columns of the first; other keys are left out."""
+    table = io.StringIO(newline="")
+    writer = csv.DictWriter(table, fieldnames=list(rows[0]), extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(rows)
+    return table.getvalue()

@@ -8,18 +8,19 @@ from ..nn.randomness import derive_seed
 
 
 def draw_target_labels(labels: np.ndarray, ids: np.ndarray, n_classes: int, seed: int) -> np.ndarray:
-    """Eq. 2: c_r ~ Uniform({0..C-1} without y~), int64 (N,), from (seed, id) alone.
+    """Eq. 2: draws c_r ~ Uniform({0..C-1} without y~), int64 (N,), from (seed, id) alone.
 
     Raises:
-        ValueError: C below 2, when no other label exists, or a label outside 0..C-1.
+        ValueError: C below 2, or a label outside 0..C-1.
     """
     if n_classes < 2:
         raise ValueError(f"a wrong label needs at least 2 clusters, there is {n_classes}")
     labels = np.asarray(labels, np.int64)
     check_labels("labels", labels, n_classes)
-    draws = [derive_seed(seed, i, "target") % (n_classes - 1) for i in np.asarray(ids, str).tolist()]
-    skipped = np.array(draws, np.int64).reshape(-1)
-    return skipped + (skipped >= labels)
+    drawn = [derive_seed(seed, i, "target") % (n_classes - 1) for i in np.asarray(ids, str).tolist()]
+    # 0..C-2; those from y~ on move up by one
+    targets = np.array(drawn, np.int64).reshape(-1)
+    return targets + (targets >= labels)
 
 
 def check_labels(name: str, labels: np.ndarray, n_classes: int) -> None:

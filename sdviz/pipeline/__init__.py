@@ -1,30 +1,27 @@
 """The stages of a run, file to file; and outliers of any images as a folder of PNGs.
 
-Each stage is a module: its docstring says what it reads and writes, `depends_on` what of the configuration its
-result depends on, and `make` does the work. `planning.order` says which stages a run has, `stages`
-runs them. `any_images` works with a bundle, not with a run.
+Each stage is a module with a `STAGE`: `make` does the work, `depends_on` gives the settings that decide the
+result, and the module's docstring says which files it reads and writes. `stages` lists the stages in order,
+`running` runs them, `planning` checks and estimates a run before it begins. `any_images` works with a bundle.
 
-A run's folder holds a folder for each stage, with its name, and beside it `<stage>.done.json` once the stage
-is complete. state.pt and *.state.pt are there while a stage is in training.
+A run's folder holds a folder per stage, and beside it `<stage>.done.json` once the stage is complete. While a
+stage trains, its folder also holds state.pt or *.state.pt.
 """
 
 from .any_images.archive import FORMATS, pack_folder
-from .any_images.generate_folder import GeneratedFolder, Target, file_names, generate_folder, source_labels
+from .any_images.generate_folder import Target, file_names, generate_folder, source_labels
 from .labels import read_labels
-from .planning.estimate import StageEstimate, estimate
-from .planning.order import stage_names
+from .planning.estimate import estimate
+from .running import adopt_stages, run_stages
 from .sets import without_absent_sets
-from .stages import STAGES, adopt_stages, config_hash, run_stages
-from .workspace import Metrics, PipelineError, Progress, Workspace, absolute_source, from_main, is_main_process
+from .stages import STAGES, config_hash, stage_names
+from .workspace import PipelineError, Progress, Workspace, absolute_source, from_main, is_main_process
 
 __all__ = [
     "FORMATS",
     "STAGES",
-    "GeneratedFolder",
-    "Metrics",
     "PipelineError",
     "Progress",
-    "StageEstimate",
     "Target",
     "Workspace",
     "absolute_source",

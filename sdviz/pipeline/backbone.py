@@ -1,4 +1,4 @@
-"""Stage `backbone`: the network that the detector starts from, if it is not the encoder.
+"""Stage `backbone`: trains the network that the detector starts from, if that is not the encoder.
 
 Writes backbone/encoder.safetensors.
 """
@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from ..config.nodes import EncoderConfig
 from ..config.tree import RunConfig
-from ..data import DataError
 from ..nn.encoder import Encoder
 from . import encoder
 from .encoder import load_encoder, load_trained, train_encoder
-from .workspace import Metrics, Settings, Workspace, branches, training_images
+from .workspace import Metrics, Settings, Stage, Workspace, branches, training_images
 
 
 def depends_on(config: RunConfig) -> Settings:
-    """The images, their views and the network's own branch; the encoder's if that is the backbone."""
+    """Images, views and `detector.backbone`; without one, what the encoder depends on."""
     if config.detector is None or config.detector.backbone is None:
         return encoder.depends_on(config)
     own = config.detector.backbone.model_dump(mode="json")
@@ -23,16 +22,16 @@ def depends_on(config: RunConfig) -> Settings:
 
 
 def make(work: Workspace) -> Metrics | None:
-    """Trains the backbone as stage `encoder` trains the encoder."""
+    """Trains the backbone in the way that stage `encoder` trains the encoder."""
     return train_encoder(work, "backbone", backbone_config(work.config))
 
 
 def backbone_config(config: RunConfig) -> EncoderConfig:
-    """The configuration of the network that the detector starts from; DataError if there is none."""
+    """The configuration of the network that the detector starts from."""
     own = config.detector.backbone if config.detector is not None else None
-    if own is None and config.encoder is None:
-        raise DataError("this configuration has no encoder")
-    return own or config.encoder or EncoderConfig()
+    found = own or config.encoder
+    assert found is not None
+    return found
 
 
 def load_backbone(work: Workspace) -> Encoder:
@@ -40,3 +39,11 @@ def load_backbone(work: Workspace) -> Encoder:
     if work.config.detector is None or work.config.detector.backbone is None:
         return load_encoder(work)
     return load_trained(work, "backbone", work.config.detector.backbone)
+
+
+STAGE = Stage(
+    make,
+    depends_on,
+    title="Backbone",
+    is_wanted=lambda config: config.detector is not None and config.detector.backbone is not None,
+)

@@ -1,4 +1,7 @@
-"""Stage `baselines`: fits other methods on the run's images and networks, and scores its sets with them."""
+"""Stage `baselines`: fits other methods on the run's images and networks, and scores every set by them.
+
+Reads the backbone, the encoder, the clusterer and the sets; writes baselines/<key>.safetensors for each method.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ from ..nn.batches import encode
 from ..nn.device import resolve_device
 from ..nn.encoder import Encoder
 from ..nn.inference import prepare_for_inference
+from ..nn.loop import Execution, LoopReport
 from ..nn.unet import build_noise_predictor
 from ..outliers import DiffusionModel, Recipe, generate_outliers
 from . import clusterer, detector, encoder
@@ -31,29 +35,25 @@ from .labels import read_cluster_names, read_labels, source_labels
 from .outliers import outlier_recipe
 from .sets import NamedSet, evaluation_sets
 from .shards import reencode
-from .workspace import Metrics, Progress, Settings, Workspace, write_arrays
+from .workspace import Metrics, Progress, Settings, Stage, Workspace, has_detector, write_arrays
 
 _AT_ONCE = 512
 
 
 class _Stopped(Exception):
-    """Somebody asked the run to stop while a method was at work."""
+    """The run was asked to stop while a method was at work."""
 
 
 def depends_on(config: RunConfig) -> Settings:
-    """The detector's images and settings, both networks, the clusterer, and which methods there are."""
+    """The detector, the encoder, the clusterer, and the list of methods."""
     networks = detector.depends_on(config) | encoder.depends_on(config) | clusterer.depends_on(config)
     return networks | config.evaluation.model_dump(mode="json", include={"baselines"})
 
 
 def make(work: Workspace) -> Metrics | None:
-    """Stage `baselines`: fits every method of `evaluation.baselines` and scores all sets with it.
+    """Fits every method of `evaluation.baselines` on `work.sources` and scores all sets by it.
 
-    A method is fitted on `work.sources`. Its scores go to baselines/<key>.safetensors, one float64 column for
-    each set; a method whose file is there is passed over.
-
-    Returns:
-        How many methods there are, or None where the run was stopped.
+    A method's file has one float64 array (N,) per set; a method that has its file already is skipped.
     """
     out = work.stage_folder("baselines")
     wanted = work.config.evaluation.baselines
@@ -80,7 +80,7 @@ def make(work: Workspace) -> Metrics | None:
 
 
 def baseline_scores(work: Workspace) -> list[BaselineScores]:
-    """What stage `baselines` found, in the configuration's order, with the settings that are not defaults."""
+    """The scores of all methods, in the configuration's order, with the settings that are not defaults."""
     found = []
     for one in work.config.evaluation.baselines:
         title = one.build().title if one.network == "backbone" else f"{one.build().title}, on the {one.network}"
@@ -99,7 +99,7 @@ def _report(work: Workspace, share: float) -> None:
 def _fit_and_score(
     work: Workspace, inputs: _Inputs, config: BaselineConfig, out: Path, on_progress: OnProgress
 ) -> dict[str, np.ndarray]:
-    """Scores by set, float64 (N,)."""
+    """Scores of each set, float64 (N,)."""
     method = config.build()
     encoder = inputs.networks[config.network] if {"features", "encoder"} & set(method.needs) else None
     outliers, begin = None, 0.0
@@ -122,7 +122,7 @@ def _fit_and_score(
 
 
 class _Inputs:
-    """What methods are fitted on and score; features and logits are computed once for all of them."""
+    """The images for all methods; features and logits are computed once."""
 
     def __init__(self, work: Workspace) -> None:
         self._work = work
@@ -130,16 +130,14 @@ class _Inputs:
 
     @cached_property
     def sets(self) -> list[NamedSet]:
-        """The sets to score."""
         return list(evaluation_sets(self._work))
 
     @cached_property
     def networks(self) -> dict[str, Encoder]:
-        """The networks that a method may take its features from."""
         return {"backbone": load_backbone(self._work), "encoder": load_encoder(self._work)}
 
     def images(self, images: ImageSet, key: str, method: Baseline, config: BaselineConfig) -> Images:
-        """A set, called `key`, with the features and logits that a method needs."""
+        """The images of the set `key`, with the features and logits that a method needs."""
         features = self._output(images, key, config.network) if "features" in method.needs else None
         logits = self._output(images, key, "clusterer") if "logits" in method.needs else None
         return Images(features, images.images, logits, images.ids)
@@ -151,22 +149,22 @@ class _Inputs:
         return self._outputs[key, network]
 
 
-# --- outliers of a generator that was stopped early -----------------------------------------------------
+# --- images by a generator whose training was stopped early ------------------------------------------
 
 
 def early_recipe(config: RunConfig) -> Recipe:
-    """How an early generator makes an image: with its right label, from the largest S that it was trained for.
+    """The recipe of the early generator: unguided, from the largest S that it was trained for.
 
-    That is pure noise where the whole schedule is trained; else the image's large shapes remain.
+    That is pure noise if the whole schedule is trained; else the image's large shapes remain.
     """
     own = outlier_recipe(config)
     return Recipe(config.max_train_timestep, 0.0, own.num_inference_steps, own.solver, own.eta, None, own.seed)
 
 
 def _early_outliers(work: Workspace, steps: int, out: Path, on_progress: OnProgress) -> np.ndarray:
-    """Makes one image of each of `work.sources` with an early generator, uint8 (N,H,W,3).
+    """Makes one image from each of `work.sources` under its right label: uint8 (N,H,W,3).
 
-    The generator is our own U-Net, trained as in stage `diffusion`, but for `steps` steps only. The images are
+    The generator is our own U-Net, trained as in stage `diffusion` but for only `steps` steps. The images are
     kept in fakes.safetensors.
     """
     kept = out / "fakes.safetensors"
@@ -174,25 +172,23 @@ def _early_outliers(work: Workspace, steps: int, out: Path, on_progress: OnProgr
         return load_arrays(kept)["images"]
     except (OSError, SafetensorError, KeyError):
         pass
-    images, n_clusters = work.images, len(read_cluster_names(work))
-    config = work.config.diffusion.model_copy(
-        update={"total_steps": steps, "time_limit_sec": None, "cooldown": 0.0}
-    )
+    n_clusters = len(read_cluster_names(work))
+    images, labels, device, stop = work.images.images, read_labels(work), work.config.device, work.should_stop
+    shorter = {"total_steps": steps, "time_limit_sec": None, "cooldown": 0.0}
+    config = work.config.diffusion.model_copy(update=shorter)
     torch.manual_seed(config.seed)
+    unet = build_noise_predictor(config.unet, n_clusters, work.config.data.size_px)
+    state_path = out / "generator.state.pt"
+
+    def report(r: LoopReport) -> None:
+        on_progress(0.7 * r.progress)
+
     network, complete = train_noise_predictor(
-        build_noise_predictor(config.unet, n_clusters, work.config.data.size_px),
-        images.images,
-        read_labels(work),
-        work.schedule,
-        config,
-        out / "generator.state.pt",
-        work.config.device,
-        lambda r: on_progress(0.7 * r.progress),
-        work.should_stop,
+        unet, images, labels, work.schedule, config, Execution(device, state_path, report, stop)
     )
     if not complete:
         raise _Stopped
-    where = resolve_device(work.config.device)
+    where = resolve_device(device)
     add_phase_means(work, network)
     prepared = prepare_for_inference(network.eval().requires_grad_(False), where)
     model = DiffusionModel(prepared, work.schedule, n_clusters, where)
@@ -203,7 +199,14 @@ def _early_outliers(work: Workspace, steps: int, out: Path, on_progress: OnProgr
         of = work.sources.images[rows], labels[rows], labels[rows], work.sources.ids[rows]
         made[rows] = generate_outliers(model, *of, recipe, work.config.outliers.batch_size).outliers
         on_progress(0.7 + 0.3 * min(1.0, (first + _AT_ONCE) / len(made)))
-    if work.config.outliers.jpeg is not None:
-        made = reencode(made, work.config.outliers.jpeg)
+    made = reencode(made, work.config.outliers.jpeg)
     write_arrays(kept, {"images": made})
     return made
+
+
+STAGE = Stage(
+    make,
+    depends_on,
+    title="Baselines",
+    is_wanted=lambda config: has_detector(config) and bool(config.evaluation.baselines),
+)

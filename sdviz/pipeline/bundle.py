@@ -1,4 +1,4 @@
-"""Stage `bundle`: everything in one folder, a `sdviz.bundle.Bundle`."""
+"""Stage `bundle`: packs the run's networks and tables into one folder, a `sdviz.bundle.Bundle`."""
 
 from __future__ import annotations
 
@@ -25,24 +25,20 @@ from .detector import load_detector
 from .diffusion import load_noise_predictor, phase_statistics
 from .labels import GIVEN, labels_path, read_cluster_names, read_labels
 from .outliers import read_outliers
-from .planning.order import stage_names
-from .workspace import Metrics, Settings, Workspace, read_metrics, write_table
+from .workspace import Metrics, Settings, Stage, Workspace, write_table
 
 SOURCES = {"ground_truth": "ground truth", "scan": "SCAN", "kmeans": "k-means", "file": "a file"}
 
 
 def depends_on(config: RunConfig) -> Settings:
-    """The whole configuration but the device."""
+    """The whole configuration except the device."""
     return config.model_dump(mode="json", exclude={"device"})
 
 
 def make(work: Workspace) -> Metrics:
-    """Writes what the pages open and what scores anyone's images."""
+    """Writes the bundle."""
     config, names = work.config, display_names(work)
     predictor = load_noise_predictor(work)
-    metrics: Metrics = {}
-    for stage in stage_names(config)[:-1]:
-        metrics |= read_metrics(work, stage)
     manifest = make_manifest(
         dataset=work.images.name,
         n_clusters=len(names),
@@ -55,7 +51,7 @@ def make(work: Workspace) -> Metrics:
         defaults=Defaults(**config.defaults.model_dump()),
         score=ScoreDefaults(**config.evaluation.score.model_dump()) if config.detector else None,
         config=config.model_dump(mode="json"),
-        metrics=metrics,
+        metrics=work.metrics,
     )
     parts = {"pseudo_labels.parquet": labels_path(work)} | _original_order(work)
     if config.detector is not None:
@@ -72,7 +68,7 @@ def make(work: Workspace) -> Metrics:
 
 
 def _halve(network: nn.Module) -> None:
-    """Rounds the tables of weights to float16, in place; norms and biases stay whole."""
+    """Rounds weights to float16, in place; norms and biases stay in float32."""
     with torch.no_grad():
         for tensor in network.parameters():
             if tensor.ndim > 1:
@@ -80,11 +76,11 @@ def _halve(network: nn.Module) -> None:
 
 
 def display_names(work: Workspace) -> tuple[str, ...]:
-    """A name for each cluster to show to people; if classes are known, it names those in the cluster.
+    """Names the clusters for people, by the known classes of their images.
 
-    A cluster with nine tenths of its images in one class gets the name of the class. Any other gets its number
-    and its most frequent class: "mostly" if that is more than half, else "often", with the second class if it
-    is at least four fifths of the first.
+    A cluster with at least 90 % of its images in one class gets the name of that class. Any other gets its
+    number and its most frequent class: "mostly" if that has more than half, else "often", followed by the
+    second class if that is at least 80 % as large as the first.
     """
     names, images = read_cluster_names(work), work.images
     labels = read_labels(work)
@@ -103,17 +99,16 @@ def display_names(work: Workspace) -> tuple[str, ...]:
         elif share > 0.5:
             shown.append(f"{name}, mostly {top}")
         else:
-            # two classes this close are both named
             is_close = second != first and 5 * counts[second] >= 4 * counts[first]
             shown.append(f"{name}, often {top}" + f" and {images.class_names[int(second)]}" * bool(is_close))
-    # two clusters of one class keep their numbers, too
+    # clusters with the same name get their numbers, too
     return tuple(
         one if shown.count(one) == 1 else f"{name}, {one}" for one, name in zip(shown, names, strict=True)
     )
 
 
 def _parts_of_a_detector(work: Workspace) -> dict[str, Path]:
-    """Tables and features, by their names in the bundle."""
+    """The tables and features of a run with a detector, by their names in the bundle."""
     features, out = work.folder / "features", work.stage_folder("packed")
     _write_feature_rows(work, out / "features.parquet")
     _write_outliers_with_pictures(work, out / "outliers.parquet")
@@ -134,7 +129,7 @@ def _parts_of_a_detector(work: Workspace) -> dict[str, Path]:
 
 
 def _original_order(work: Workspace) -> dict[str, Path]:
-    """same_images.parquet, where torchvision has the images of a file in another order."""
+    """same_images.parquet, for a Parquet file that has torchvision's images in another order."""
     name, tables = work.images.name, []
     if name not in data.DOWNLOADS:
         return {}
@@ -145,7 +140,7 @@ def _original_order(work: Workspace) -> dict[str, Path]:
             continue
         try:
             tables.append(same_images_table(file, name, images.split))
-        except DataError:  # its paths do not say an order
+        except DataError:  # its paths do not tell the order
             continue
     if not tables:
         return {}
@@ -155,7 +150,7 @@ def _original_order(work: Workspace) -> dict[str, Path]:
 
 
 def _write_feature_rows(work: Workspace, path: Path) -> None:
-    """features.parquet: which image each row of features.safetensors is of."""
+    """Writes features.parquet: the image of each row in features.safetensors."""
     outliers = pq.read_table(work.folder / "outliers" / "outliers.parquet", columns=["id"])["id"].to_pylist()
     n, m = len(work.sources), len(outliers)
     table = pa.table(
@@ -169,7 +164,7 @@ def _write_feature_rows(work: Workspace, path: Path) -> None:
 
 
 def _write_outliers_with_pictures(work: Workspace, path: Path) -> None:
-    """Writes outliers.parquet with PNG bytes for the first ones; pages make the others again."""
+    """Writes outliers.parquet, with PNG bytes of the first `bundle.outlier_pictures`; pages remake the rest."""
     table = pq.read_table(work.folder / "outliers" / "outliers.parquet")
     pictures = read_outliers(work, "wrong")
     kept = work.config.bundle.outlier_pictures
@@ -182,3 +177,6 @@ def _png(image: np.ndarray) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(image).save(stream, "PNG")
     return stream.getvalue()
+
+
+STAGE = Stage(make, depends_on, title="Bundle")

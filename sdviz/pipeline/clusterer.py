@@ -1,4 +1,4 @@
-"""Stage `clusterer`: a classifier that names the cluster of any image, for labels that are not SCAN's.
+"""Stage `clusterer`: trains a classifier that gives any image a cluster, where the labels are not from SCAN.
 
 Reads pseudo_labels/; writes clusterer/clusterer.safetensors.
 """
@@ -16,28 +16,22 @@ from ..nn.supervised import accuracy, train_classifier
 from . import pseudo_labels
 from .labels import labelled_test, read_cluster_names, read_labels
 from .pseudo_labels import load_scan
-from .workspace import Metrics, Settings, Workspace, branches, write_network
+from .workspace import Metrics, Settings, Stage, Workspace, branches, write_network
 
 
 def depends_on(config: RunConfig) -> Settings:
-    """The labels and, where SCAN made no clusterer, `clusterer`."""
+    """The labels and, unless SCAN is the clusterer, `clusterer`."""
     labels = pseudo_labels.depends_on(config)
     return labels if config.labels.source == "scan" else labels | branches(config, "clusterer")
 
 
 def make(work: Workspace) -> Metrics | None:
-    """Trains a classifier of the labels and measures it on the test images; it starts over after a stop."""
+    """Trains a classifier of the labels and measures it on the test images. After a stop it starts over."""
     started = time.monotonic()
     labels, names = read_labels(work), read_cluster_names(work)
-    config = work.config.clusterer
-    clusterer = train_classifier(
-        work.images.images,
-        labels,
-        len(names),
-        config,
-        work.execution("clusterer", None, config.total_steps),
-        work.config.seed,
-    )
+    config, seed = work.config.clusterer, work.config.seed
+    execution = work.execution("clusterer", None, config.total_steps)
+    clusterer = train_classifier(work.images.images, labels, len(names), config, execution, seed)
     if clusterer is None:
         return None
     metrics: Metrics = {"clusterer_training_sec": round(time.monotonic() - started, 1)}
@@ -51,7 +45,7 @@ def make(work: Workspace) -> Metrics | None:
 
 
 def load_clusterer(work: Workspace) -> Classifier:
-    """The network that names the cluster of any image, in eval mode on the CPU."""
+    """The network that gives any image a cluster, in eval mode on the CPU."""
     if work.config.labels.source == "scan":
         return load_scan(work)
     state = load_file(_path(work))
@@ -62,3 +56,12 @@ def load_clusterer(work: Workspace) -> Classifier:
 
 def _path(work: Workspace) -> Path:
     return work.folder / "clusterer" / "clusterer.safetensors"
+
+
+STAGE = Stage(
+    make,
+    depends_on,
+    title="Clusterer",
+    is_wanted=lambda config: config.labels.source != "scan",
+    memory_settings=("clusterer.batch_size",),
+)

@@ -1,6 +1,6 @@
-"""Stage `evaluation`: scores of every image, and the report over them.
+"""Stage `evaluation`: scores every image and writes the report.
 
-Reads features/, controls/, baselines/ and the clusterer; writes evaluation/scores.parquet, report.json (see
+Reads features/, controls/, baselines/ and the clusterer; writes scores.parquet, report.json (see
 docs/report.md) and, with other methods, baselines.parquet.
 """
 
@@ -30,30 +30,40 @@ from ..evaluation import (
     inception_features,
     make_report,
 )
+from ..evaluation.sets import HEADS
 from ..files import write_atomically
 from ..nn.batches import predict
 from . import baselines
 from .backbone import backbone_config
 from .baselines import baseline_scores
 from .clusterer import load_clusterer
-from .features import HEADS
 from .labels import read_cluster_names, read_labels
 from .outliers import read_outliers
 from .sets import NamedSet, evaluation_sets
-from .workspace import Metrics, Progress, Settings, Workspace, branches, tree_hash, write_table
+from .workspace import (
+    Metrics,
+    Progress,
+    Settings,
+    Stage,
+    Workspace,
+    branches,
+    has_detector,
+    tree_hash,
+    write_table,
+)
 
 
 def depends_on(config: RunConfig) -> Settings:
-    """What the other methods depend on, and `evaluation`."""
+    """The settings of stage `baselines`, and `evaluation`."""
     return baselines.depends_on(config) | branches(config, "evaluation")
 
 
 def make(work: Workspace) -> Metrics | None:
-    """Scores every image by the method, the controls and the other methods, and reports on it."""
+    """Scores every image by our method, the controls and the other methods."""
     config, out = work.config.evaluation, work.stage_folder("evaluation")
     sets = list(evaluation_sets(work))
 
-    # 1. the method, and the controls on the same images
+    # 1. our method, and the controls on the same images
     method = _measure(work, sets, work.folder / "features")
     controls: dict[str, Any] = {}
     for i, control in enumerate(config.controls):
@@ -68,7 +78,7 @@ def make(work: Workspace) -> Metrics | None:
     # 2. the other methods
     others = baseline_scores(work)
 
-    # 3. clusters, heads, distances of distributions
+    # 3. the report: clusters, heads, distances of distributions
     labels, n_clusters = read_labels(work), len(read_cluster_names(work))
     test = sets[0].images
     clusters, _ = predict(load_clusterer(work), test.images, work.config.device)
@@ -91,57 +101,33 @@ def make(work: Workspace) -> Metrics | None:
     write_atomically(out / "report.json", json.dumps(report, indent=1) + "\n")
     means = {role: tree["both"]["auroc"] for role, tree in report["means"].items()}
     if "validation" in means:
-        values = {"validation_auroc": means["validation"]}
-        work.on_progress(Progress("evaluation", 1, 1, 1.0, 0.0, values))
+        work.on_progress(Progress("evaluation", 1, 1, 1.0, 0.0, {"validation_auroc": means["validation"]}))
     return {f"auroc_{role}": value for role, value in means.items()}
 
 
 def _measure(work: Workspace, sets: list[NamedSet], folder: Path) -> Evaluation:
-    """Eq. 6 over the features in a folder."""
+    """Scores by Eq. 6 from the features in a folder."""
     config = work.config.evaluation
     banks = load_arrays(folder / "features.safetensors")
     found = load_arrays(folder / "ood_features.safetensors")
-    scored = [
-        FeatureSet(
-            one.key,
-            one.role,
-            one.images.split,
-            found[one.key].astype(np.float32),
-            one.images.ids,
-            one.images.labels,
-            {head: found[f"{one.key}.{head}"] for head in HEADS} if f"{one.key}.g_bin" in found else None,
-        )
-        for one in sets
-    ]
-    return evaluate(
-        banks["id_features"].astype(np.float32),
-        work.sources.ids,
-        banks["outlier_features"].astype(np.float32),
-        scored,
-        config.score,
-        config.bootstrap,
-        config.seed,
-        work.config.device,
-    )
+    scored = []
+    for one in sets:
+        images, features = one.images, found[one.key].astype(np.float32)
+        heads = {head: found[f"{one.key}.{head}"] for head in HEADS} if f"{one.key}.g_bin" in found else None
+        scored.append(FeatureSet(one.key, one.role, images.split, features, images.ids, images.labels, heads))
+    id_features, outliers = (banks[f"{bank}_features"].astype(np.float32) for bank in ("id", "outlier"))
+    ids, device = work.sources.ids, work.config.device
+    return evaluate(id_features, ids, outliers, scored, config.score, config.bootstrap, config.seed, device)
 
 
 def _seeds(config: RunConfig) -> dict[str, int]:
-    seeds = {
-        "run": config.seed,
-        "labels": config.labels.seed,
-        "diffusion": config.diffusion.seed,
-        "outliers": config.outliers.seed,
-        "evaluation": config.evaluation.seed,
-    }
-    if config.encoder is not None:
-        seeds["encoder"] = config.encoder.seed
-    if config.detector is not None:
-        seeds["detector"] = config.detector.seed
-    return seeds
+    keys = ("labels", "diffusion", "outliers", "evaluation", "encoder", "detector")
+    parts = {key: getattr(config, key) for key in keys}
+    return {"run": config.seed} | {key: part.seed for key, part in parts.items() if part is not None}
 
 
 def _frechet(work: Workspace, test: ImageSet) -> dict[str, dict[str, Any]]:
-    """Distances on the encoder's features; on Inception's too where its weights are given."""
+    """Frechet distances on the backbone's features, and on Inception's if its weights are given."""
     plain = work.folder / "features" / "no_training"
     banks = load_arrays(plain / "features.safetensors")
     rebuilt_file = plain / "reconstructions.safetensors"
@@ -176,3 +162,13 @@ def _encoder_name(work: Workspace) -> str:
     config = backbone_config(work.config)
     trained = "SimCLR " if config.simclr else f"{config.pretraining.data} " if config.pretraining else ""
     return f"{trained}{config.arch.removeprefix('timm:')}"
+
+
+STAGE = Stage(
+    make,
+    depends_on,
+    title="Evaluation",
+    is_wanted=has_detector,
+    reads_sets=True,
+    memory_settings=("evaluation.limit",),
+)

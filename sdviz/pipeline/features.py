@@ -1,7 +1,7 @@
-"""Stage `features`: features of the banks and of every set.
+"""Stage `features`: computes the features of ID images, outliers and every evaluated set.
 
-Reads detector/, the backbone, outliers/ and the sets; writes features.safetensors and
-ood_features.safetensors, and the same of the backbone under no_training/.
+Reads detector/, the backbone, outliers/ and the sets; writes features.safetensors (ID images and outliers) and
+ood_features.safetensors (sets) by the detector, and both by the backbone under no_training/.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ..config.tree import RunConfig
+from ..evaluation.sets import HEADS
 from ..nn.batches import encode
 from ..nn.detector import Detector, detector_outputs
 from ..nn.encoder import Encoder
@@ -21,21 +22,18 @@ from .detector import load_detector
 from .labels import source_labels
 from .outliers import kinds_needed, outlier_labels, read_outliers
 from .sets import NamedSet, evaluation_sets
-from .workspace import Metrics, PipelineError, Settings, Workspace, write_arrays
+from .workspace import Metrics, PipelineError, Settings, Stage, Workspace, has_detector, write_arrays
 
 log = logging.getLogger(__name__)
 
 
-HEADS = ("g_bin", "g_in", "g_out")
-
-
 def depends_on(config: RunConfig) -> Settings:
-    """The detector, and whether there are pictures under their right label."""
+    """The detector, and whether images were denoised under their right label."""
     return detector.depends_on(config) | {"kinds": kinds_needed(config)}
 
 
 def make(work: Workspace) -> Metrics | None:
-    """Writes the features by the detector and by its backbone."""
+    """Writes the features by the detector and by the backbone."""
     out = work.stage_folder("features")
     detector, encoder = load_detector(work), load_backbone(work)
     outliers = read_outliers(work, "wrong")
@@ -54,7 +52,7 @@ def make(work: Workspace) -> Metrics | None:
 
 
 def write_features(work: Workspace, out: Path, network: Detector | Encoder, outliers: np.ndarray) -> None:
-    """Writes features.safetensors (banks) and ood_features.safetensors (sets); PipelineError for NaN."""
+    """Writes features.safetensors and ood_features.safetensors; PipelineError for NaN or infinite features."""
 
     def outputs(images: np.ndarray) -> list[np.ndarray]:
         if isinstance(network, Detector):
@@ -90,3 +88,13 @@ def _warn_of_other_compression(work: Workspace, one: NamedSet) -> None:
             "%s %s and %s %s: what tells them apart may be compression, not semantics",
             *(work.images.name, history[ours > 0.5], one.key, history[theirs > 0.5]),
         )
+
+
+STAGE = Stage(
+    make,
+    depends_on,
+    title="Features",
+    is_wanted=has_detector,
+    reads_sets=True,
+    memory_settings=("data.limit", "evaluation.limit"),
+)

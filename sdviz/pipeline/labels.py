@@ -1,4 +1,4 @@
-"""The training labels of a run: where they come from when they are given, and where they are kept."""
+"""Reads and writes the training labels of a run."""
 
 from __future__ import annotations
 
@@ -14,32 +14,36 @@ import pyarrow.parquet as pq
 from ..data import DataError, ImageSet
 from .workspace import PipelineError, Workspace, write_table
 
-GIVEN = ("ground_truth", "file")  # values of labels.source that need no clustering
+GIVEN = ("ground_truth", "file")  # values of labels.source without clustering
 
 
 def given_labels(work: Workspace) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The labels of a data set, or of a file, and the names of their classes."""
+    """The labels from the data set or from a file, int64 (N,), and their class names.
+
+    Raises:
+        DataError: A missing label, fewer than two classes, or a class without an image.
+    """
     images = work.images
     if work.config.labels.source == "file":
         labels, names = _from_file(work)
     else:
-        labels, names = _ground_truth(images), images.class_names
-    _check_labels(images, labels, names)
+        labels, names = images.labels, images.class_names
+        if unlabelled := int((labels < 0).sum()):
+            raise DataError(
+                f"{images.name}: {unlabelled} of {len(images)} images have no label, and labels.source is"
+                " ground_truth"
+            )
+    if len(names) < 2:
+        raise DataError(f"{images.name}: outliers need at least 2 classes, there is {len(names)}")
+    counts = np.bincount(labels, minlength=len(names))
+    if not counts.all():
+        missing = names[int(counts.argmin())]
+        raise DataError(f"{images.name}: no image of class {missing!r} among the {len(images)} to train on")
     return labels, names
 
 
-def _ground_truth(images: ImageSet) -> np.ndarray:
-    unlabelled = int((images.labels < 0).sum())
-    if unlabelled:
-        raise DataError(
-            f"{images.name}: {unlabelled} of {len(images)} images have no label, and labels.source is"
-            " ground_truth"
-        )
-    return images.labels
-
-
 def _from_file(work: Workspace) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Reads labels by id from the user's table; names are numbered in alphabetical order."""
+    """Reads labels by id from the user's table; class names are numbered in alphabetical order."""
     path = Path(work.config.labels.path or "").expanduser()
     known = read_label_table(path)
     ids = work.images.ids.tolist()
@@ -61,12 +65,12 @@ def _from_file(work: Workspace) -> tuple[np.ndarray, tuple[str, ...]]:
     return np.array([number[one] for one in given], np.int64), names
 
 
-# numbers and NaN, as tables write missing labels and labels turned into decimals
+# any number, or NaN: tables hold NaN for a missing label, and 1.0 where they turned labels into decimals
 _NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[-+]?[0-9]+)?|nan", re.IGNORECASE)
 
 
 def read_label_table(path: Path) -> dict[str, tuple[str, str]]:
-    """id -> (line or row, label) of a Parquet or CSV file; DataError without the columns id and label."""
+    """Reads a Parquet or CSV table: id -> (line or row, label). DataError without columns id and label."""
     try:
         if path.suffix == ".parquet":
             columns = pq.read_table(path, columns=["id", "label"]).to_pydict()
@@ -81,17 +85,8 @@ def read_label_table(path: Path) -> dict[str, tuple[str, str]]:
     return {one: (where, "" if label is None else str(label).strip()) for one, where, label in found}
 
 
-def _check_labels(images: ImageSet, labels: np.ndarray, names: tuple[str, ...]) -> None:
-    if len(names) < 2:
-        raise DataError(f"{images.name}: outliers need at least 2 classes, there is {len(names)}")
-    counts = np.bincount(labels, minlength=len(names))
-    if not counts.all():
-        missing = names[int(counts.argmin())]
-        raise DataError(f"{images.name}: no image of class {missing!r} among the {len(images)} to train on")
-
-
 def write_labels(work: Workspace, labels: np.ndarray, confidence: np.ndarray, names: tuple[str, ...]) -> None:
-    """Writes pseudo_labels/pseudo_labels.parquet: id, label, confidence; the names are in its metadata."""
+    """Writes pseudo_labels/pseudo_labels.parquet: id, label, confidence, and the names as metadata."""
     table = pa.table({"id": work.images.ids.tolist(), "label": labels, "confidence": confidence})
     table = table.replace_schema_metadata({"cluster_names": json.dumps(names)})
     work.stage_folder("pseudo_labels")
@@ -99,7 +94,7 @@ def write_labels(work: Workspace, labels: np.ndarray, confidence: np.ndarray, na
 
 
 def labels_path(work: Workspace) -> Path:
-    """Where the training labels are."""
+    """The file with the training labels."""
     return work.folder / "pseudo_labels" / "pseudo_labels.parquet"
 
 
@@ -112,7 +107,7 @@ def read_labels(work: Workspace) -> np.ndarray:
 
 
 def source_labels(work: Workspace) -> np.ndarray:
-    """The training labels y~ of `work.sources`, int64 (N,), row by row."""
+    """The training labels y~ of `work.sources`, int64 (N,)."""
     return read_labels(work)[work.source_rows]
 
 
@@ -123,7 +118,7 @@ def read_cluster_names(work: Workspace) -> tuple[str, ...]:
 
 
 def labelled_test(work: Workspace) -> ImageSet | None:
-    """The test images, if they have labels of the training set's classes, else None."""
+    """The test images; None unless they are labelled with the training set's classes."""
     test = work.test
     if test is None or test.class_names != work.images.class_names or not (test.labels >= 0).any():
         return None

@@ -1,7 +1,6 @@
-"""Stage `outliers`: SD outliers of the training images.
+"""Stage `outliers`: makes SD outliers of the training images.
 
-Reads pseudo_labels/ and diffusion/; writes wrong/ and right/ (shards of pictures) and
-outliers.parquet.
+Reads pseudo_labels/ and diffusion/; writes wrong/ and right/ (shards of pictures) and outliers.parquet.
 """
 
 from __future__ import annotations
@@ -17,52 +16,45 @@ from ..outliers import Recipe, draw_target_labels
 from . import diffusion
 from .labels import read_cluster_names, source_labels
 from .shards import Plan, make_shards, read_shards
-from .workspace import Metrics, Settings, Workspace, branches, is_main_process, write_table
+from .workspace import Metrics, Settings, Stage, Workspace, branches, has_detector, is_main_process, write_table
 
 log = logging.getLogger(__name__)
 
-Kind = Literal["wrong", "right"]  # under which label, and the folder of their shards
-# the controls that need images as the U-Net makes them under their right label
+Kind = Literal["wrong", "right"]  # which label the U-Net was given; also the name of the shards' folder
+# controls that need images denoised under their right label
 CONTROLS_OF_REBUILT = frozenset({"right_label", "right_label_as_id"})
 
 
 def outlier_recipe(config: RunConfig) -> Recipe:
-    """How the outliers of a run are made: `outliers`, and `defaults` for what it leaves open."""
-    o, d = config.outliers, config.defaults
-    recipe = Recipe(
-        d.start_timestep if o.start_timestep is None else o.start_timestep,
-        d.guidance_scale if o.guidance_scale is None else o.guidance_scale,
-        d.num_inference_steps if o.num_inference_steps is None else o.num_inference_steps,
-        o.solver or d.solver,
-        o.eta,
-        o.guidance_interval,
-        o.seed,
-    )
+    """The recipe in `outliers`, completed by `defaults`."""
+    own, defaults = config.outliers, config.defaults.model_dump()
+    given = own.model_dump(include=set(defaults), exclude_none=True)
+    recipe = Recipe(**defaults | given, eta=own.eta, guidance_interval=own.guidance_interval, seed=own.seed)
     recipe.check(config.max_train_timestep)
     return recipe
 
 
 def kinds_needed(config: RunConfig) -> tuple[Kind, ...]:
-    """Outliers under wrong labels; and images under right ones if the training or a control needs them."""
+    """The kinds of pictures to make: "right" only if the detector's training or a control needs it."""
     rebuilt = config.detector is not None and config.detector.reconstructed_id > 0
     for_controls = CONTROLS_OF_REBUILT & set(config.evaluation.controls)
     return ("wrong", "right") if rebuilt or for_controls else ("wrong",)
 
 
 def settings(config: RunConfig) -> Settings:
-    """What the outliers under wrong labels depend on."""
+    """The settings that decide the outliers under wrong labels."""
     return diffusion.depends_on(config) | branches(config, "diffusion", "defaults", "outliers")
 
 
 def depends_on(config: RunConfig) -> Settings:
-    """As `settings`, and which kinds are wanted."""
+    """As `settings`, with the kinds of pictures to make."""
     return settings(config) | {"kinds": kinds_needed(config)}
 
 
 def make(work: Workspace) -> Metrics | None:
     """Makes `per_image` SD outliers of every image in `work.sources`, shard by shard.
 
-    Row r is the outlier of image r % N by seed + r // N. What was made before an interruption is kept.
+    Row r is the outlier of image r % N with seed + r // N. Complete shards are kept after an interruption.
     """
     warn_of_jpeg(work)
     n_rows = len(work.sources) * work.config.outliers.per_image
@@ -80,26 +72,26 @@ def make(work: Workspace) -> Metrics | None:
 
 
 def warn_of_jpeg(work: Workspace) -> None:
-    """Says in the log where compression alone tells outliers from ID images."""
+    """Warns in the log if compression alone tells outliers from ID images."""
     share, jpeg = work.images.jpeg_share, work.config.outliers.jpeg
     if share is None or not is_main_process():
         return
     if share > 0.5 and jpeg is None:
         log.warning(
-            "%s went through JPEG and outliers.jpeg is not set: the detector can learn 'no JPEG' in the place"
-            " of semantics",
+            "%s went through JPEG and outliers.jpeg is not set: the detector can learn 'no JPEG' instead of"
+            " semantics",
             work.images.name,
         )
     if share <= 0.5 and jpeg is not None:
         log.warning(
-            "%s did not go through JPEG and outliers.jpeg is set: the detector can learn 'JPEG' in the place of"
+            "%s did not go through JPEG and outliers.jpeg is set: the detector can learn 'JPEG' instead of"
             " semantics; set outliers.jpeg=null",
             work.images.name,
         )
 
 
 def read_outliers(work: Workspace, kind: Kind) -> np.ndarray:
-    """The pictures that stage `outliers` made, uint8 (M,H,W,3), row by row with outliers.parquet."""
+    """The pictures of stage `outliers`, uint8 (M,H,W,3), in the order of outliers.parquet."""
     n_rows = len(work.sources) * work.config.outliers.per_image
     return read_shards(work.folder / "outliers" / kind, n_rows, work.config.outliers.shard_size)
 
@@ -110,31 +102,29 @@ def outlier_labels(work: Workspace) -> np.ndarray:
 
 
 def outlier_ids(work: Workspace) -> np.ndarray:
-    """The id of each outlier, str (M,): its source's id, ~ and its seed."""
+    """The id of each outlier, str (M,): its source's id, "~" and its seed."""
     turns = range(work.config.outliers.per_image)
     seed = outlier_recipe(work.config).seed
     return np.concatenate([np.char.add(work.sources.ids.astype(str), f"~{seed + turn}") for turn in turns])
 
 
 def _write_table(work: Workspace) -> None:
-    """Writes outliers/outliers.parquet: one row per outlier, how each was made."""
-    config, images = work.config.outliers, work.sources
-    recipe, n = outlier_recipe(work.config), len(images)
-    labels = source_labels(work)
-    n_clusters = len(read_cluster_names(work))
+    """Writes outliers/outliers.parquet: how each outlier was made, one row each."""
+    per_image, source_ids, recipe = (
+        work.config.outliers.per_image,
+        work.sources.ids,
+        outlier_recipe(work.config),
+    )
+    labels, n_clusters = source_labels(work), len(read_cluster_names(work))
     low, high = recipe.guidance_interval or (None, None)
-    turns = np.repeat(np.arange(config.per_image), n)
-    targets = [
-        draw_target_labels(labels, images.ids, n_clusters, recipe.seed + turn)
-        for turn in range(config.per_image)
-    ]
-    ids = np.tile(images.ids, config.per_image).tolist()
-    m = len(ids)
+    seeds = recipe.seed + np.arange(per_image)
+    targets = [draw_target_labels(labels, source_ids, n_clusters, seed) for seed in seeds.tolist()]
+    m = len(labels) * per_image
     table = pa.table(
         {
             "id": outlier_ids(work).tolist(),
-            "source_id": ids,
-            "label": np.tile(labels, config.per_image),
+            "source_id": np.tile(source_ids, per_image).tolist(),
+            "label": outlier_labels(work),
             "target_label": np.concatenate(targets),
             "start_timestep": pa.array([recipe.start_timestep] * m, pa.int32()),
             "sigma": pa.array([work.schedule.sigma(recipe.start_timestep)] * m, pa.float32()),
@@ -144,7 +134,17 @@ def _write_table(work: Workspace) -> None:
             "num_inference_steps": pa.array([recipe.num_inference_steps] * m, pa.int32()),
             "solver": [recipe.solver] * m,
             "eta": pa.array([recipe.eta] * m, pa.float32()),
-            "seed": recipe.seed + turns,
+            "seed": np.repeat(seeds, len(labels)),
         }
     )
     write_table(table, work.folder / "outliers" / "outliers.parquet")
+
+
+STAGE = Stage(
+    make,
+    depends_on,
+    title="Outliers",
+    is_wanted=has_detector,
+    is_shared=True,
+    memory_settings=("outliers.batch_size",),
+)

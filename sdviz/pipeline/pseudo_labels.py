@@ -1,6 +1,6 @@
-"""Stage `pseudo_labels`: the training label y~ of each image.
+"""Stage `pseudo_labels`: gives each image its training label y~.
 
-Reads encoder/; writes pseudo_labels/pseudo_labels.parquet and, from SCAN, clusterer.safetensors.
+Reads encoder/; writes pseudo_labels/pseudo_labels.parquet and, with SCAN, clusterer.safetensors.
 """
 
 from __future__ import annotations
@@ -25,26 +25,25 @@ from ..scan.metrics import agreement
 from . import encoder
 from .encoder import load_encoder, load_projection
 from .labels import GIVEN, given_labels, labelled_test, write_labels
-from .workspace import Metrics, Progress, Settings, Workspace, branches, training_images, write_network
+from .workspace import Metrics, Progress, Settings, Stage, Workspace, branches, training_images, write_network
 
 # self-labelling has collapsed if its evenness is below this share of SCAN's
 COLLAPSED = 0.85
-
 
 log = logging.getLogger(__name__)
 
 
 def depends_on(config: RunConfig) -> Settings:
-    """The images and `labels`; the encoder where images are clustered."""
+    """Images and `labels`; the encoder, too, where images are clustered."""
     own = training_images(config) | branches(config, "labels")
     return own if config.labels.source in GIVEN else own | encoder.depends_on(config)
 
 
 def make(work: Workspace) -> Metrics | None:
-    """Labels the training images; if their classes are known, measures how well the labels agree with them.
+    """Labels the training images, and measures how well the labels agree with known classes.
 
     Raises:
-        DataError: Labels that are missing, fewer than two of them, or one without an image.
+        DataError: Missing labels, fewer than two classes, or a class without an image.
         ValueError: An image size that the U-Net cannot take.
     """
     images, source = work.images, work.config.labels.source
@@ -67,7 +66,7 @@ def make(work: Workspace) -> Metrics | None:
                 f"{images.name}: a cluster of {len(names)} is empty: start a new run with a lower"
                 f" labels.n_clusters, or another labels.seed (now {work.config.labels.seed})"
             )
-    with torch.device("meta"):  # an impossible network is found now, not after an hour
+    with torch.device("meta"):  # an impossible U-Net fails now, not after an hour
         network = build_noise_predictor(work.config.diffusion.unet, len(names), work.config.data.size_px)
     write_labels(work, labels, confidence, names)
     metrics |= {"clusters": len(names), "diffusion_parameters": n_parameters(network)}
@@ -91,9 +90,8 @@ def make(work: Workspace) -> Metrics | None:
 def _scan(work: Workspace, metrics: Metrics) -> tuple[np.ndarray, np.ndarray] | None:
     """SCAN and self-labelling: label and confidence of each training image."""
     config, images, device = work.config.labels, work.images, work.config.device
-    out = work.stage_folder("pseudo_labels")
-    encoder = load_encoder(work)
-    n_clusters = config.n_clusters or 0
+    out, views = work.stage_folder("pseudo_labels"), work.config.views
+    encoder, n_clusters = load_encoder(work), config.n_clusters or 0
     total = config.scan.total_steps + (config.self_label.total_steps if config.self_label else 0)
 
     # 1. neighbours, by the projection that SimCLR trained to tell images apart
@@ -112,35 +110,22 @@ def _scan(work: Workspace, metrics: Metrics) -> tuple[np.ndarray, np.ndarray] | 
         k = min(config.scan.neighbours, len(images) - 1)
         near = nearest_others(unit_length(features), k, device=device)
         # 2. the SCAN loss
+        execution = work.execution("pseudo_labels", out / "scan.state.pt", total)
         trained = train_scan(
-            encoder,
-            images.images,
-            near,
-            n_clusters,
-            work.config.views,
-            config.scan,
-            work.execution("pseudo_labels", out / "scan.state.pt", total),
-            config.seed,
-            projection,
+            encoder, images.images, near, n_clusters, views, config.scan, execution, config.seed, projection
         )
         if trained is None:
             return None
         model, metrics["scan_loss"] = trained
-        # with the loss, for a run that is resumed after this
+        # with its loss, for a run that is resumed after this step
         write_network(model, scanned, {"scan_loss": repr(metrics["scan_loss"])})
     # 3. self-labelling
     if config.self_label is not None:
-        done = train_self_labels(
-            model,
-            images.images,
-            work.config.views,
-            config.self_label,
-            work.execution("pseudo_labels", out / "self_label.state.pt", total, config.scan.total_steps),
-            config.seed,
-        )
-        if not done:
+        state_path = out / "self_label.state.pt"
+        execution = work.execution("pseudo_labels", state_path, total, config.scan.total_steps)
+        if not train_self_labels(model, images.images, views, config.self_label, execution, config.seed):
             return None
-        # 4. if it collapsed, as the sizes of its clusters show, SCAN's own clusters are kept
+        # 4. SCAN's own clusters, if self-labelling collapsed into few or uneven ones
         labels, confidence = predict(model, images.images, device)
         before = ScanClassifier(load_encoder(work), n_clusters, load_projection(work))
         before.load_state_dict(load_file(scanned))
@@ -150,27 +135,31 @@ def _scan(work: Workspace, metrics: Metrics) -> tuple[np.ndarray, np.ndarray] | 
             log.warning("self-labelling collapsed into few clusters: those of SCAN are kept")
             metrics["self_label_collapsed"] = True
             model, labels, confidence = before, scan_labels, scan_confidence
-        write_network(model, scan_path(work))
-        return labels, confidence
-    write_network(model, scan_path(work))
-    return predict(model, images.images, device)
+    else:
+        labels, confidence = predict(model, images.images, device)
+    write_network(model, _scan_path(work))
+    return labels, confidence
 
 
 def evenness(labels: np.ndarray, n_clusters: int) -> float:
-    """The entropy of the sizes of C clusters over that of equal sizes, 0..1; C is at least 2."""
+    """The entropy of the sizes of C >= 2 clusters, divided by that of equal sizes: 0..1."""
     share = np.bincount(labels, minlength=n_clusters) / len(labels)
     share = share[share > 0]
     return float(-(share * np.log(share)).sum() / np.log(n_clusters))
 
 
-def scan_path(work: Workspace) -> Path:
-    """Where the weights of SCAN's network are."""
+def _scan_path(work: Workspace) -> Path:
     return work.folder / "pseudo_labels" / "clusterer.safetensors"
 
 
 def load_scan(work: Workspace) -> ScanClassifier:
     """SCAN's network, in eval mode on the CPU."""
-    state = load_file(scan_path(work))
+    state = load_file(_scan_path(work))
     model = ScanClassifier(load_encoder(work), len(state["head.bias"]), load_projection(work))
     model.load_state_dict(state)
     return model.eval()
+
+
+STAGE = Stage(
+    make, depends_on, title="Pseudo-labels", reads_sets=True, memory_settings=("labels.scan.batch_size",)
+)

@@ -1,4 +1,4 @@
-"""Stage `sd_test`: SD outliers of held-out ID images, an OOD set of its own (Table 4).
+"""Stage `sd_test`: makes SD outliers of held-out ID images, which are scored as one more OOD set (Table 4).
 
 Reads the clusterer and diffusion/; writes sd_test/test/ (shards of pictures).
 """
@@ -18,17 +18,16 @@ from . import clusterer, outliers
 from .clusterer import load_clusterer
 from .outliers import outlier_recipe
 from .shards import Plan, make_shards, read_shards
-from .workspace import Metrics, PipelineError, Settings, Workspace, is_main_process
+from .workspace import Metrics, Settings, Stage, Workspace, has_detector, is_main_process
 
-# what reports call the OOD set of SD outliers of held-out images
+# the name of that OOD set in reports
 SD_TEST = "sd-outliers"
 
 
 def sd_test_recipe(config: RunConfig) -> Recipe:
-    """How the SD outliers of held-out images are made: `evaluation.sd_test`, and `outliers` for the rest."""
+    """The recipe in `evaluation.sd_test`, completed by `outliers`."""
     t = config.evaluation.sd_test
-    if t is None:
-        raise PipelineError("evaluation.sd_test is not set: no SD outliers of held-out images are wanted")
+    assert t is not None
     recipe = replace(
         outlier_recipe(config), start_timestep=t.start_timestep, guidance_scale=t.guidance_scale, seed=t.seed
     )
@@ -37,23 +36,22 @@ def sd_test_recipe(config: RunConfig) -> Recipe:
 
 
 def sd_test_sources(work: Workspace) -> ImageSet:
-    """The held-out ID images that they are made of."""
+    """The held-out ID images to make SD outliers of."""
     t, test = work.config.evaluation.sd_test, work.test
-    if test is None or t is None:
-        raise PipelineError(f"{work.images.name}: no held-out images to make SD outliers of")
+    assert test is not None and t is not None
     if t.limit is None or t.limit >= len(test):
         return test
     return test.take(data.permutation(len(test), work.config.evaluation.seed)[: t.limit])
 
 
 def depends_on(config: RunConfig) -> Settings:
-    """How outliers are made, the clusterer, and which of the held-out images are taken."""
+    """Settings of outliers, the clusterer, and the choice of held-out images."""
     wanted = config.evaluation.model_dump(mode="json", include={"sd_test", "seed"})
     return outliers.settings(config) | clusterer.depends_on(config) | {"sd_test": wanted}
 
 
 def make(work: Workspace) -> Metrics | None:
-    """Makes SD outliers of held-out ID images, in shards; their y~ is what the clusterer says of them."""
+    """Makes SD outliers of held-out ID images, in shards; the clusterer gives their y~."""
     images, recipe = sd_test_sources(work), sd_test_recipe(work.config)
     labels, _ = predict(load_clusterer(work), images.images, work.config.device)
     plan = Plan(work.stage_folder("sd_test") / "test", False, images, labels, recipe, len(images))
@@ -64,9 +62,18 @@ def make(work: Workspace) -> Metrics | None:
 
 
 def read_sd_test(work: Workspace) -> ImageSet:
-    """The pictures that stage `sd_test` made; their labels are their sources' classes."""
+    """The pictures of stage `sd_test`, labelled with the classes of their sources."""
     of = sd_test_sources(work)
     seed = sd_test_recipe(work.config).seed
     ids = np.array([f"{one}~{seed}" for one in of.ids.tolist()])
     pictures = read_shards(work.folder / "sd_test" / "test", len(of), work.config.outliers.shard_size)
     return ImageSet(SD_TEST, of.split, pictures, of.labels, ids, of.class_names)
+
+
+STAGE = Stage(
+    make,
+    depends_on,
+    title="SD test",
+    is_wanted=lambda config: has_detector(config) and config.evaluation.sd_test is not None,
+    is_shared=True,
+)

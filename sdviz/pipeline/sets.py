@@ -1,4 +1,4 @@
-"""The images that a detector is measured on."""
+"""The image sets that a detector is measured on."""
 
 from __future__ import annotations
 
@@ -20,31 +20,22 @@ Role = Literal["id", "near", "far", "validation", "sd"]
 
 @dataclass(frozen=True, eq=False)
 class NamedSet:
-    """Images to score, with the part they play.
+    """Images to score, and their role."""
 
-    Attributes:
-        key: What files and reports call them: "test" or the set's name, with its split if that was named.
-        role: "id", "near", "far", "validation", or "sd": SD outliers of held-out ID images.
-    """
-
-    key: str
-    role: Role
+    key: str  # in files and reports: "test", or the OOD set as the configuration names it
+    role: Role  # "sd": SD outliers of held-out ID images
     images: ImageSet
 
 
 def evaluation_sets(work: Workspace) -> Iterator[NamedSet]:
     """The ID test images, then every OOD set that the configuration names."""
-    e = work.config.evaluation
-    test = work.test
-    if test is None:
-        raise DataError(f"{work.images.name}: no test images to measure a detector on")
+    e, test = work.config.evaluation, work.test
+    assert test is not None  # a run with a detector has test images
     if e.limit is not None and e.limit < len(test):
         test = test.take(data.permutation(len(test), e.seed)[: e.limit])
     yield NamedSet("test", "id", test)
-    named: list[tuple[Role, str]] = [("near", name) for name in e.near]
-    named += [("far", name) for name in e.far]
-    named += [("validation", name) for name in e.validation]
-    for role, name in named:
+    roles: dict[Role, tuple[str, ...]] = {"near": e.near, "far": e.far, "validation": e.validation}
+    for role, name in ((role, name) for role, names in roles.items() for name in names):
         classes = e.classes.get(name)
         images = load_ood_set(work.config, name, e.limit if classes is None else None)
         if classes is not None:
@@ -57,12 +48,12 @@ def evaluation_sets(work: Workspace) -> Iterator[NamedSet]:
 
 
 def of_classes(images: ImageSet, names: Collection[str]) -> ImageSet:
-    """Only the images of some classes, each by its name or that name's first word (a WordNet id)."""
+    """Only the images of some classes, each given by its name or the name's first word (a WordNet id)."""
     return images.take(np.isin(images.labels, class_rows(images, names)))
 
 
 def class_rows(images: ImageSet, names: Collection[str]) -> list[int]:
-    """The numbers of the classes of these names or first words; DataError for one that is not in the set."""
+    """The numbers of classes given by name or first word; DataError for a class that the set lacks."""
     wanted = []
     for name in names:
         found = [i for i, one in enumerate(images.class_names) if name in (one, *one.split()[:1])]
@@ -73,13 +64,13 @@ def class_rows(images: ImageSet, names: Collection[str]) -> list[int]:
 
 
 def load_ood_set(config: RunConfig, name: str, limit: int | None) -> ImageSet:
-    """The OOD set of that name; its test split if no split is named and it has several."""
+    """Loads an OOD set; see `ood_split` for its split."""
     source, split = ood_split(name)
     return data.load(source, split, limit, config.evaluation.seed, config.data.on_error, config.data.size_px)
 
 
 def ood_split(name: str) -> tuple[str, str | None]:
-    """The data set and the split that the name of an OOD set means."""
+    """The data set and split that an OOD set's name means: test, if it names none of several splits."""
     source, split = data.parse_source(name)
     if split is None and len(splits := data.splits(source)) > 1 and "test" in splits:
         split = "test"
@@ -87,7 +78,7 @@ def ood_split(name: str) -> tuple[str, str | None]:
 
 
 def without_absent_sets(config: RunConfig) -> tuple[RunConfig, dict[str, str]]:
-    """The configuration without the OOD sets that are not on this machine, and how to get each of them."""
+    """The configuration without the OOD sets that are absent here, and how to get each of those."""
     e, absent = config.evaluation, {}
     for name in e.ood_sets:
         try:
@@ -102,7 +93,7 @@ def without_absent_sets(config: RunConfig) -> tuple[RunConfig, dict[str, str]]:
 
 
 def check_sets(config: RunConfig) -> None:
-    """Raises DataError for an absent OOD set or split, one that is the training set, and one in two roles."""
+    """Raises DataError for an OOD set that is absent, is the training set, or has two roles."""
     d, e = config.data, config.evaluation
     if d.test_split is not None:
         data.load(d.id, d.test_split, limit=1, on_error=d.on_error, size_px=d.size_px)
@@ -111,7 +102,7 @@ def check_sets(config: RunConfig) -> None:
     seen: dict[tuple[str, str | None], str] = {(absolute_source(d.id), None): d.id}
     for name in e.ood_sets:
         images = load_ood_set(config, name, 1)
-        # two names may mean the same set
+        # two names may mean one set
         source = absolute_source(data.parse_source(name)[0])
         for key in ((source, None), (source, images.split)):
             if key in seen:
@@ -121,7 +112,7 @@ def check_sets(config: RunConfig) -> None:
 
 
 def depends_on(config: RunConfig) -> Settings:
-    """What of the configuration decides which images `evaluation_sets` gives."""
+    """The settings that decide which images `evaluation_sets` yields."""
     named = {"near", "far", "validation", "classes", "sd_test", "limit", "seed"}
     own: Settings = {"sets": config.evaluation.model_dump(mode="json", include=named)}
     return own if config.evaluation.sd_test is None else own | sd_test.depends_on(config)

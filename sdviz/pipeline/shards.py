@@ -1,4 +1,4 @@
-"""Pictures made in shards: fixed ranges of rows, each saved whole."""
+"""Makes pictures in shards: fixed ranges of rows, each one file."""
 
 from __future__ import annotations
 
@@ -27,24 +27,18 @@ from .workspace import PipelineError, Progress, Workspace, from_main, is_main_pr
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """Pictures that a stage makes: row r is of image r % N, by seed + r // N.
+    """Pictures to make: row r from image r % N with seed + r // N."""
 
-    Attributes:
-        folder: Where their shards go, in the folder of the stage.
-        under_right_label: Whether they are denoised under y~, and not under a wrong label.
-        labels: y~ of each, int64 (N,).
-    """
-
-    folder: Path
-    under_right_label: bool
+    folder: Path  # for the shards, in the folder of the stage
+    under_right_label: bool  # whether to denoise under y~ instead of a wrong label
     images: ImageSet
-    labels: np.ndarray
+    labels: np.ndarray  # y~ of each image, int64 (N,)
     recipe: Recipe
     n_rows: int
 
 
 def make_shards(work: Workspace, plans: list[Plan]) -> float | None:
-    """Makes every missing shard; images a second, 0 if all were there, None if stopped."""
+    """Makes every missing shard; returns images a second, 0 if none was missing, None if stopped."""
     size = work.config.outliers.shard_size
     where = resolve_device(work.config.device)
     n_clusters = len(read_cluster_names(work))
@@ -52,7 +46,7 @@ def make_shards(work: Workspace, plans: list[Plan]) -> float | None:
     model = DiffusionModel(network, work.schedule, n_clusters, where)
     started = time.monotonic()
 
-    # 1. the shards that are not there yet, given to the processes in rounds
+    # 1. the missing shards, dealt to the processes in rounds
     shards = [(plan, first) for plan in plans for first in range(0, plan.n_rows, size)]
     total = sum(plan.n_rows for plan in plans)
     missing = []
@@ -67,7 +61,7 @@ def make_shards(work: Workspace, plans: list[Plan]) -> float | None:
         if done + rank >= len(missing):
             continue
         plan, first = shards[missing[done + rank]]
-        # 2. one shard, saved whole
+        # 2. one shard
         rows = np.arange(first, min(first + size, plan.n_rows))
         pictures = np.empty((len(rows), *plan.images.images.shape[1:]), np.uint8)
         targets = np.empty(len(rows), np.int64)
@@ -80,8 +74,7 @@ def make_shards(work: Workspace, plans: list[Plan]) -> float | None:
             images = plan.images.images[source]
             batch = generate_outliers(model, images, y, wanted, ids, recipe, work.config.outliers.batch_size)
             pictures[here], targets[here] = batch.outliers, wanted
-        if work.config.outliers.jpeg is not None:
-            pictures = reencode(pictures, work.config.outliers.jpeg)
+        pictures = reencode(pictures, work.config.outliers.jpeg)
         plan.folder.mkdir(parents=True, exist_ok=True)
         write_arrays(_path(plan.folder, first), {"images": pictures, "target_labels": targets})
         made += len(rows)
@@ -98,7 +91,7 @@ def make_shards(work: Workspace, plans: list[Plan]) -> float | None:
 
 
 def read_shards(folder: Path, n_rows: int, shard_size: int) -> np.ndarray:
-    """The pictures in a plan's folder, uint8 (M,H,W,3)."""
+    """The pictures of all shards in a plan's folder, uint8 (M,H,W,3)."""
     parts = []
     for first in range(0, n_rows, shard_size):
         path = _path(folder, first)
@@ -108,13 +101,13 @@ def read_shards(folder: Path, n_rows: int, shard_size: int) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def reencode(images: np.ndarray, config: JpegConfig) -> np.ndarray:
-    """The pictures, uint8 (N,H,W,3), after one round of JPEG by libjpeg-turbo (others differ slightly)."""
-    return through_jpeg(images, config.quality, config.subsampling)
+def reencode(images: np.ndarray, jpeg: JpegConfig | None) -> np.ndarray:
+    """Encodes pictures, uint8 (N,H,W,3), as JPEG and decodes them again; None leaves them unchanged."""
+    return images if jpeg is None else through_jpeg(images, jpeg.quality, jpeg.subsampling)
 
 
 def _path(folder: Path, first: int) -> Path:
-    """Where the shard that begins with row `first` is."""
+    """The file of the shard that begins with row `first`."""
     return folder / f"{first:07d}.safetensors"
 
 

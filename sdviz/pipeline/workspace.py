@@ -1,4 +1,4 @@
-"""What every stage of a run works with: its folder, its images, its progress."""
+"""What all stages of a run share: the `Stage` itself, its workspace, its progress, its files."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -39,35 +39,25 @@ class PipelineError(ValueError):
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a stage is.
-
-    Attributes:
-        share: 0..1; more than step / total where a time limit ends the stage first.
-        eta_sec: Seconds to the stage's end; None if unknown.
-        values: What was measured: loss, learning rate, images a second, ...
-    """
+    """How far a stage is."""
 
     stage: str
     step: int
     total: int
-    share: float
-    eta_sec: float | None
-    values: dict[str, float]
+    share: float  # 0..1; more than step / total where a time limit ends the stage first
+    eta_sec: float | None  # seconds to the stage's end; None if unknown
+    values: dict[str, float]  # measurements: loss, learning rate, images a second, ...
 
 
 @dataclass(frozen=True, eq=False)
 class Workspace:
-    """What a stage works with.
-
-    Attributes:
-        on_progress: Told how far a stage is.
-        should_stop: Asked before every step.
-    """
+    """A run as its stages see it."""
 
     folder: Path
     config: RunConfig
     on_progress: Callable[[Progress], None]
-    should_stop: Callable[[], bool]
+    should_stop: Callable[[], bool]  # asked before every step
+    metrics: Metrics = field(default_factory=dict)  # of the complete stages; later ones replace earlier ones
 
     @property
     def images(self) -> ImageSet:
@@ -81,7 +71,7 @@ class Workspace:
 
     @cached_property
     def source_rows(self) -> np.ndarray:
-        """Rows of `images` that outliers are made of and the detector is trained on, int64, ascending."""
+        """Rows of `images` that outliers are made from and the detector trains on: int64, ascending."""
         n, limit = len(self.images), self.config.outliers.limit
         if limit is None or limit >= n:
             return np.arange(n)
@@ -95,7 +85,7 @@ class Workspace:
 
     @cached_property
     def _train_and_test(self) -> tuple[ImageSet, ImageSet | None]:
-        """The test split if there is one, else, for a detector, a share of the images held out by id."""
+        """Training and test images; without a test split, a detector holds out a share of the images."""
         d = self.config.data
         images = data.load(d.id, d.split, d.limit, self.config.seed, d.on_error, d.size_px)
         split = test_split(d)
@@ -103,11 +93,9 @@ class Workspace:
             return images, data.load(d.id, split, on_error=d.on_error, size_px=d.size_px)
         if self.config.detector is None:
             return images, None
-        # by a hash of the id, so that a new picture moves no other to the other side
-        draws = [
-            int.from_bytes(hashlib.sha256(f"holdout {one}".encode()).digest()[:4], "big") for one in images.ids
-        ]
-        held = np.array(draws) < d.holdout * 2**32
+        # by a hash of the id, so that a new picture moves no other picture between the two
+        digests = [hashlib.sha256(f"holdout {one}".encode()).digest() for one in images.ids]
+        held = np.array([int.from_bytes(one[:4], "big") for one in digests]) < d.holdout * 2**32
         if not held.any() or held.all():
             raise DataError(
                 f"{images.name}: {len(images)} images are too few to hold out {d.holdout:g} of them for testing"
@@ -120,23 +108,18 @@ class Workspace:
         return NoiseSchedule.linear(self.config.diffusion.num_train_timesteps)
 
     def stage_folder(self, stage: str) -> Path:
-        """The stage's own folder, made if need be."""
+        """The stage's own folder; made if it does not exist."""
         path = self.folder / stage
         path.mkdir(exist_ok=True)
         return path
 
     def execution(self, stage: str, state_path: Path | None, total: int, before: int = 0) -> Execution:
-        """How one training of a stage runs.
-
-        Args:
-            total: Steps of all trainings of the stage.
-            before: Steps of those before this one.
-        """
+        """How to run one training of a stage that has `total` steps, `before` of them in earlier trainings."""
 
         def report(r: LoopReport) -> None:
             step = before + r.step
             eta = r.eta_sec
-            if r.total_steps > r.step:  # later loops are taken to be as fast
+            if r.total_steps > r.step:  # assumes that later trainings are as fast
                 eta *= (total - step) / (r.total_steps - r.step)
             values = {"loss": r.loss, "images_per_sec": r.images_per_sec}
             self.on_progress(Progress(stage, step, total, step / total, eta, values))
@@ -144,8 +127,21 @@ class Workspace:
         return Execution(self.config.device, state_path, report, self.should_stop)
 
 
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a run. The module named after it has one, called STAGE."""
+
+    make: Callable[[Workspace], Metrics | None]  # does the work; returns measurements, None if stopped
+    depends_on: Callable[[RunConfig], Settings]  # the settings that decide its result, as a plain tree
+    title: str  # its name on pages
+    is_wanted: Callable[[RunConfig], bool] = lambda config: True  # whether a run with this configuration has it
+    is_shared: bool = False  # under `accelerate launch` all processes work at it, else the main one alone
+    reads_sets: bool = False  # whether it reads image sets besides the training images
+    memory_settings: tuple[str, ...] = ()  # what to lower if memory runs out
+
+
 def test_split(config: DataConfig) -> str | None:
-    """The split of ID test images; None if the set has none, and a detector's are held out."""
+    """The split with the ID test images; None if the set has none."""
     if config.test_split is not None:
         return config.test_split
     present = data.splits(config.id)
@@ -167,18 +163,13 @@ def from_main(value: Shared, device: str) -> Shared:
     return broadcast_object_list([value])[0]
 
 
-def read_metrics(work: Workspace, stage: str) -> Metrics:
-    """What a complete stage measured."""
-    return json.loads((work.folder / f"{stage}.done.json").read_text("utf-8"))["metrics"]
-
-
-def tree_hash(tree: dict[str, Any]) -> str:
-    """SHA-256 of a plain tree of keys."""
+def tree_hash(tree: Settings) -> str:
+    """SHA-256 of a plain tree as JSON with sorted keys."""
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
 
 def absolute_source(name: str) -> str:
-    """A data set's name; a path in it, as in folder:pets, is made absolute."""
+    """The name of a data set, with an absolute path in a name such as folder:pets."""
     for kind in data.OWN_KINDS:
         path = name.removeprefix(kind)
         if path and path != name:
@@ -186,40 +177,41 @@ def absolute_source(name: str) -> str:
     return name
 
 
+def has_detector(config: RunConfig) -> bool:
+    """Whether the run trains a detector."""
+    return config.detector is not None
+
+
 def branches(config: RunConfig, *names: str) -> Settings:
-    """These branches of the configuration as a plain tree."""
+    """The named branches of the configuration as a plain tree."""
     return config.model_dump(mode="json", include=set(names))
 
 
 def training_images(config: RunConfig) -> Settings:
-    """What of the configuration decides which images a run trains on."""
+    """The settings that decide which images a run trains on."""
     tree = branches(config, "data", "seed")
-    # without a detector, a set without a test split is trained on whole
-    if config.detector is None and _has_no_test_split(config.data):
-        tree["data"]["holdout"] = None
+    try:
+        # without a detector and a test split, all images are trained on
+        if config.detector is None and test_split(config.data) is None:
+            tree["data"]["holdout"] = None
+    except DataError:  # the set is not on this machine: the stages are complete, or will say so themselves
+        pass
     return tree
 
 
-def _has_no_test_split(config: DataConfig) -> bool:
-    try:
-        return test_split(config) is None
-    except DataError:  # the set is not on this machine: the stages are complete, or will say so themselves
-        return False
-
-
 def write_table(table: pa.Table, path: Path) -> None:
-    """Puts a table in place whole, as Parquet."""
+    """Writes a table as Parquet, whole or not at all."""
     with replacing(path) as partial:
         pq.write_table(table, partial, compression="zstd")
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Puts arrays in place whole, as safetensors."""
+    """Writes arrays as safetensors, whole or not at all."""
     with replacing(path) as partial:
         save_arrays({key: np.ascontiguousarray(array) for key, array in arrays.items()}, partial)
 
 
 def write_network(network: nn.Module, path: Path, metadata: dict[str, str] | None = None) -> None:
-    """Puts a network's weights in place whole, as safetensors."""
+    """Writes a network's weights as safetensors, whole or not at all."""
     with replacing(path) as partial:
         save_file({key: value.contiguous() for key, value in network.state_dict().items()}, partial, metadata)

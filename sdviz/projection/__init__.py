@@ -1,4 +1,4 @@
-"""Layouts of feature space: PCA, t-SNE and UMAP with a seed, aligned over epochs, measured, in files."""
+"""Layouts of feature space by PCA, t-SNE and UMAP: aligned over epochs, measured, kept in files."""
 
 from .files import SUFFIX, read_layouts, write_layouts
 from .layouts import METHODS, Layouts, LayoutSettings, align, compute_layouts, fewest_points

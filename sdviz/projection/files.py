@@ -1,4 +1,4 @@
-"""Layouts on disk: one file each."""
+"""Reads and writes files of layouts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def read_layouts(path: Path) -> Layouts | None:
 
 
 def write_layouts(path: Path, layouts: Layouts) -> None:
-    """Writes layouts whole or not at all, and makes the folder; OSError if the disk is full or read-only."""
+    """Writes layouts atomically and makes the folder; OSError if the disk is full or read-only."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partial, partial.open("wb") as stream:
         np.savez(stream, points=layouts.points, trust=layouts.trust, explained=layouts.explained)

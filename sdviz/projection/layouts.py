@@ -16,8 +16,8 @@ from .quality import trustworthiness
 METHODS = ("pca", "tsne", "umap")
 TRUST_NEIGHBOURS = 10
 _FORMAT = 1
-# A later epoch starts where the one before it ended, half-heated: measured on the shipped bundle's epochs that
-# keeps the trustworthiness of a cold start (0.995) and moves the median point half as far
+# A later epoch starts from the layout of the previous one with less exaggeration: on the shipped bundle, that
+# keeps the trustworthiness of a fresh start (0.995) and moves the median point half as far
 _WARM_EXAGGERATION, _WARM_ITERATIONS = 4.0, 500
 _WARM_UMAP_EPOCHS, _WARM_UMAP_RATE = 200, 0.1
 
@@ -31,8 +31,8 @@ class LayoutSettings:
     Attributes:
         method: "pca", "tsne" or "umap".
         dims: 2 or 3.
-        perplexity: Of t-SNE: about how many neighbours a point keeps close; at most (N-1)/3 is used.
-        n_neighbors: Of UMAP, the same; at most N-1 is used.
+        perplexity: Of t-SNE, about the number of neighbours that stay close; at most (N-1)/3 is used.
+        n_neighbors: The same of UMAP; at most N-1 is used.
     """
 
     method: str = "tsne"
@@ -73,7 +73,7 @@ class LayoutSettings:
 
 @dataclass(frozen=True, eq=False)
 class Layouts:
-    """The same points, once for each epoch.
+    """Layouts of the same points, one for each epoch.
 
     Attributes:
         points: float32 (F,N,2) or (F,N,3).
@@ -94,11 +94,11 @@ def fewest_points(method: str) -> int:
 def compute_layouts(
     features: np.ndarray, settings: LayoutSettings, on_progress: Progress | None = None
 ) -> Layouts:
-    """Lays out the points of every epoch, each turned to lie over the one before it.
+    """Lays out the points of every epoch, each aligned with the previous epoch.
 
-    t-SNE and UMAP start an epoch from the layout of the one before; PCA is made anew for each. Then the layout
-    is turned, flipped and moved to lie as close over the one before as it can. It is never stretched; only a
-    UMAP is brought to the size of the one before.
+    t-SNE and UMAP start from the layout of the previous epoch; PCA starts afresh. Then the layout is turned,
+    flipped and moved as close to the previous one as possible. It is not stretched, but a UMAP is scaled to the
+    size of the previous one.
 
     Args:
         features: float (F,N,D), the same N points through F epochs.
@@ -115,6 +115,10 @@ def compute_layouts(
     if n < fewest_points(settings.method):
         raise ValueError(f"{settings.method} needs at least {fewest_points(settings.method)} points, not {n}")
     report = on_progress or (lambda done: None)
+
+    def within(epoch: int, done: float) -> None:
+        report((epoch + done) / len(features))
+
     frames, trust, explained = [], [], []
     before: np.ndarray | None = None
     for i, one in enumerate(features):
@@ -124,25 +128,25 @@ def compute_layouts(
         elif settings.method == "tsne":
             points = _tsne(one, settings, before)
         else:
-            points = _umap(one, settings, before, partial(_within, report, i, len(features)))
+            points = _umap(one, settings, before, partial(within, i))
         points = points - points.mean(0)
         if before is not None:
             if settings.method == "umap":
-                # UMAP scales its start to a box of 10 x 10, so the size of its layouts has no meaning
+                # UMAP scales its start to 10 x 10, so the size of its layouts has no meaning
                 points *= np.sqrt((before**2).sum() / max((points**2).sum(), 1e-12))
             points = align(points, before)
         before = points
         frames.append(points)
         trust.append(trustworthiness(one, points, TRUST_NEIGHBOURS))
         explained.append(share)
-        report((i + 1) / len(features))
+        within(i, 1)
     return Layouts(np.stack(frames).astype(np.float32), np.array(trust), np.stack(explained))
 
 
 def align(points: np.ndarray, onto: np.ndarray) -> np.ndarray:
-    """Turns, flips and moves points (N,d) to lie over others, by least squares (Procrustes); float64 (N,d).
+    """Turns, flips and moves points (N,d) onto others by least squares (Procrustes), float64 (N,d).
 
-    Row by row they are the same points. Distances between the points stay as they are.
+    Row i of both is the same point. Distances between the points do not change.
     """
     a, b = points - points.mean(0), onto - onto.mean(0)
     u, _, v = np.linalg.svd(a.T.astype(np.float64) @ b.astype(np.float64))
@@ -183,12 +187,8 @@ def _tsne(features: np.ndarray, settings: LayoutSettings, before: np.ndarray | N
     return np.asarray(model.fit_transform(features.astype(np.float32)), np.float64)
 
 
-def _within(report: Progress, epoch: int, epochs: int, done: float) -> None:
-    report((epoch + done) / epochs)
-
-
 class _Listener:
-    """Takes what tqdm writes and passes on how far it is."""
+    """A stream for tqdm that reports its percentage as progress."""
 
     def __init__(self, on_progress: Progress) -> None:
         self._on_progress = on_progress
@@ -199,7 +199,7 @@ class _Listener:
             self._on_progress(int(percent) / 100)
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Does nothing, as nothing is buffered."""
 
 
 def _umap(

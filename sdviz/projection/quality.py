@@ -1,4 +1,4 @@
-"""How well a layout keeps neighbours."""
+"""Measures how well a layout keeps neighbours."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ MAX_QUERIES = 2_000
 def trustworthiness(features: np.ndarray, points: np.ndarray, k: int = 10) -> float:
     """The share of neighbours in the layout that are neighbours in feature space (Venna & Kaski 2001).
 
-    A false neighbour costs as much as its rank in feature space lies beyond k. scikit-learn's function gives
-    the same from a table of all pairs; this one takes blocks of rows, so 10,000 points fit into memory. Of more
-    than `MAX_QUERIES` points it takes the neighbours of that many, evenly spaced.
+    A false neighbour costs its rank in feature space minus k. scikit-learn's function gives the same from a
+    table of all pairs; this one works on blocks of rows, so that 10,000 points fit into memory. Of more than
+    `MAX_QUERIES` points, it takes the neighbours of that many, evenly spaced.
 
     Args:
         features: float (N,D).

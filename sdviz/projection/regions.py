@@ -6,14 +6,14 @@ import numpy as np
 
 
 def project(points: np.ndarray, onto: np.ndarray) -> np.ndarray:
-    """Points (N,d) as the page shows them, float64 (N,2); onto (2,d) are the page's axes in their space."""
+    """Projects points (N,d) on the page's two axes `onto` (2,d), float64 (N,2)."""
     return np.asarray(points.astype(np.float64) @ np.asarray(onto, np.float64).T)
 
 
 def inside(points: np.ndarray, polygon: np.ndarray) -> np.ndarray:
-    """Which points (N,2) lie in a polygon (M,2), bool (N,), by the even-odd rule; none with under 3 corners.
+    """Which points (N,2) lie in a polygon (M,2), bool (N,), by the even-odd rule; none for M < 3.
 
-    The polygon closes itself and may cross itself.
+    The polygon need not be closed and may cross itself.
     """
     found = np.zeros(len(points), bool)
     if len(polygon) < 3:

@@ -1,29 +1,26 @@
-"""Runs: training as numbered folders that survive their process, and that other processes read.
+"""Runs: trainings in numbered folders, which outlive their process and are read by others.
 
-A run is `runs/<number>-<dataset>-<profile>/` (SDVIZ_RUNS names another place than `runs`) with
+A run is `runs/<number>-<dataset>-<profile>/`, or in the folder SDVIZ_RUNS instead of `runs`, with
 
-    config.yaml     the resolved configuration; a changed one is refused
-    status.json     `Status`: state, stage, step, ETA, the process at it, its place in the queue, the reason
-    stats.jsonl     one line a report: stage, step, total, and what was measured
-    log.txt         one line an event, and the traceback of a failure
+    config.yaml     the resolved configuration, which must not be changed
+    status.json     `Status`: state, stage, step, ETA, process, place in the queue, error
+    stats.jsonl     measurements, one line each: stage, step, total, values
+    log.txt         events, one line each, and the traceback of a failure
     output.txt      stdout and stderr of a process that `launch` started
 
-and what `sdviz.pipeline` writes. Files that others read are replaced whole; the others grow by lines.
+and the files of `sdviz.pipeline`. config.yaml and status.json are replaced whole; the others grow by lines.
 
-The pipeline brings torch with it and is imported only where a run is made or worked on, so that looking
-at runs is quick.
+The pipeline imports torch. Only functions that need it import it, so that listing runs is quick.
 """
 
 from .control import launch, stop
 from .folder import Run, create, delete, find, list_runs, runs_root
-from .status import RunError, RunState, Status
-from .work import RESERVE_BYTES, execute
+from .status import RunError, Status
+from .work import execute
 
 __all__ = [
-    "RESERVE_BYTES",
     "Run",
     "RunError",
-    "RunState",
     "Status",
     "create",
     "delete",

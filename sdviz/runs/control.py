@@ -16,20 +16,23 @@ import psutil
 from .folder import Run, check_own, ledger, runs_root
 from .status import RunError, Status, identity, living_process, write_status
 
-# the pages' own work comes first
+# lets the pages' own work go first
 NICENESS = 5
 _PACKAGE = Path(__file__).resolve().parents[2]
 
 
 def launch(run: Run, now: bool = False) -> None:
-    """Starts or resumes a run in a process of its own and returns at once.
+    """Starts or resumes a run in its own process and returns at once.
 
-    The process is `python -m sdviz resume <run>` in a session of its own, so it outlives this one. It prints to
-    output.txt in the run's folder. `now` does not wait for the device.
+    The process is `python -m sdviz resume <run>`. It outlives this one, and prints to output.txt in the run's
+    folder.
+
+    Args:
+        now: Do not wait until the device is free.
 
     Raises:
-        RunError: A process is at it already, the folder is no run's, or its device is not there.
-        ConfigError: Its configuration was broken.
+        RunError: The run is active already, the folder is not a run, or its device does not exist.
+        ConfigError: The run's configuration is broken.
     """
     from .queue import devices_of
 
@@ -54,7 +57,7 @@ def launch(run: Run, now: bool = False) -> None:
                 start_new_session=True,
                 env=os.environ | {"SDVIZ_RUNS": str(runs_root().resolve()), "PYTHONPATH": search},
             )
-        # it is in the queue from now on, before it has imported everything
+        # in the queue from now on, while the process is still importing
         with suppress(psutil.NoSuchProcess):
             found = psutil.Process(process.pid)
             found.nice(NICENESS)
@@ -69,17 +72,17 @@ def launch(run: Run, now: bool = False) -> None:
                 **identity(found),
             )
             write_status(run.status_file, status)
-    # waits for its end, or a zombie process would stay
+    # without this wait a zombie process would stay
     threading.Thread(target=process.wait, name=f"wait for {run.name}", daemon=True).start()
 
 
 def stop(run: Run, wait_sec: float = 60.0) -> Status:
-    """Asks a run at work or in the queue to stop, waits for it, and returns its status.
+    """Asks an active run to stop, waits for it, and returns its status.
 
-    That is still "running" if its step takes longer than `wait_sec`.
+    The state is still "running" if the current step takes longer than `wait_sec`.
 
     Raises:
-        RunError: No process is at it, or the folder is no run's.
+        RunError: The run is not active, or the folder is not a run.
     """
     check_own(run)
     status = run.status()
@@ -87,12 +90,12 @@ def stop(run: Run, wait_sec: float = 60.0) -> Status:
         raise RunError(f"{run.name} is not running: {status.state}")
     process = living_process(status)
     if process is not None:
-        with suppress(psutil.NoSuchProcess):  # it may end by itself just now
+        with suppress(psutil.NoSuchProcess):  # it may just have ended
             process.terminate()
     deadline = time.monotonic() + wait_sec
     while (status := run.status()).is_active and time.monotonic() < deadline:
         time.sleep(0.1)
-    if status.state == "killed":  # it ended before it listened to signals, and wrote nothing
+    if status.state == "killed":  # it ended before it could handle signals, and wrote nothing
         with ledger():
             status = replace(run.status(), state="cancelled", error=None, updated=time.time())
             write_status(run.status_file, status)

@@ -1,4 +1,4 @@
-"""The folders of runs: made, found, listed, deleted."""
+"""Makes, finds, lists and deletes the folders of runs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Run:
-    """One run's folder."""
+    """The folder of one run."""
 
     path: Path
 
@@ -35,7 +35,7 @@ class Run:
 
     @property
     def bundle(self) -> Path:
-        """Where the bundle is once the run is done."""
+        """The bundle's folder; exists once the run is done."""
         return self.path / "bundle"
 
     @property
@@ -50,14 +50,13 @@ class Run:
         return load_config(self.path / "config.yaml")
 
     def status(self) -> Status:
-        """What status.json says, checked against the process that it names."""
+        """Reads status.json and checks that its process lives."""
         return read_status(self.status_file)
 
     def stats(self) -> list[dict[str, Any]]:
-        """The lines of stats.jsonl: stage, step, total and what was measured.
+        """The lines of stats.jsonl: stage, step, total and measurements.
 
-        A line that a killed process left unfinished is passed over, and of steps done twice, before and
-        after a resume, the later ones count.
+        Skips unfinished lines of killed processes. Where a resumed run repeated steps, the later lines count.
         """
         file = self.path / "stats.jsonl"
         lines: list[dict[str, Any]] = []
@@ -74,19 +73,19 @@ class Run:
         return lines
 
     def log(self, text: str) -> None:
-        """Adds to log.txt, with the time in UTC."""
+        """Appends a line to log.txt, with the time in UTC."""
         with (self.path / "log.txt").open("a", encoding="utf-8") as stream:
             stream.write(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {text}\n")
 
 
 def runs_root() -> Path:
-    """Where runs are kept: SDVIZ_RUNS, else `runs` under the working directory; read at every call."""
+    """The folder of all runs: SDVIZ_RUNS, else `runs` in the working directory; may change between calls."""
     return Path(os.environ.get("SDVIZ_RUNS") or "runs")
 
 
 @contextmanager
 def ledger() -> Iterator[None]:
-    """Held for a moment by whoever numbers, starts, queues or deletes a run: one at a time."""
+    """A lock, held while a run is numbered, started, queued or deleted."""
     root = runs_root()
     root.mkdir(parents=True, exist_ok=True)
     with FileLock(root / ".lock"):
@@ -94,7 +93,7 @@ def ledger() -> Iterator[None]:
 
 
 def create(config: RunConfig) -> Run:
-    """Makes the folder of a new run, not yet started; `accelerate launch` gives it to every process."""
+    """Makes the folder of a new run without starting it; under `accelerate launch`, one for all processes."""
     from ..pipeline import from_main, is_main_process
 
     path = str(_make_folder(config)) if is_main_process() else ""
@@ -106,7 +105,7 @@ def _make_folder(config: RunConfig) -> Path:
     from ..pipeline import absolute_source, config_hash
 
     root = runs_root()
-    # a run may be resumed from another directory
+    # the run may be resumed from another directory
     source = config.data.model_copy(update={"id": absolute_source(config.data.id)})
     config = config.model_copy(update={"data": source})
     name = f"{_slug(Path(config.data.id).name)}-{_slug(config.profile)}"
@@ -120,7 +119,7 @@ def _make_folder(config: RunConfig) -> Path:
 
 
 def list_runs() -> list[Run]:
-    """Every run, by number; what is not a run's folder is passed over, links too."""
+    """All runs, by number, without links and folders that are not runs."""
     root = runs_root()
     if not root.is_dir():
         return []
@@ -129,7 +128,7 @@ def list_runs() -> list[Run]:
 
 
 def find(text: str) -> Run:
-    """The run of that number, name or path; RunError if it is not in the runs' folder."""
+    """Finds a run by number, name or path; RunError if it is not in the folder of runs."""
     root = runs_root()
     if text.isdecimal():
         matching = [run for run in list_runs() if int(run.name.partition("-")[0]) == int(text)]
@@ -139,29 +138,29 @@ def find(text: str) -> Run:
         for path in (root / text, Path(text)):
             if path.parent.resolve() == root.resolve() and _is_run(path):
                 return Run(root / path.name)
-    except (OSError, ValueError):  # too long for a name, or with a zero byte in it
+    except (OSError, ValueError):  # too long for a name, or with a zero byte
         pass
     known = ", ".join(run.name for run in list_runs()[-3:])
     raise RunError(f"no run {text!r} in {root}{f' (the last ones: {known})' if known else ', which has none'}")
 
 
 def check_own(run: Run) -> None:
-    """Raises RunError for a folder outside the runs' folder, a link, and what is not a run."""
+    """Raises RunError for a link, a folder elsewhere, and a folder that is not a run."""
     if run.path.parent.resolve() != runs_root().resolve() or not _is_run(run.path):
         raise RunError(f"{run.path} is not a run in {runs_root()}")
 
 
 def delete(run: Run) -> None:
-    """Deletes a run's folder, but not what links in it point to; RunError if it is at work or no run."""
+    """Deletes a run's folder, but no targets of links in it; RunError if it is active or not a run."""
     check_own(run)
     with ledger():
         try:
             state = run.status().state
-        except RunError:  # a damaged one may go
+        except RunError:  # a damaged run may be deleted
             state = "failed"
         if state in ("queued", "running"):
             raise RunError(f"{run.name} is {state}: stop it first")
-        # renamed first: a name with a dot is in no list, and its number is not used again
+        # renamed first: a name with a dot is not listed, and its number is not used again
         doomed = run.path.with_name(f".{run.name}.deleted")
         os.rename(run.path, doomed)
     try:

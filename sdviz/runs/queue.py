@@ -1,7 +1,7 @@
-"""One run per device; the others wait in the order in which they were asked for.
+"""The queue: one run per device, the others wait in the order of submission.
 
-The queue is the runs' own status files: a waiting process looks every second whether a living run holds one of
-its devices or was there before it. Runs in another runs' folder are not seen.
+The queue consists of the runs' status files: a waiting process checks every second whether a living run holds
+one of its devices or was submitted earlier. Runs in another folder of runs are not seen.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ POLL_EVERY_SEC = 1.0
 
 
 def devices_of(device: str) -> tuple[str, ...]:
-    """What a run on that device takes: "cpu", "mps", or a GPU for each process, by its place in the machine."""
+    """The devices that a run takes: "cpu", "mps", or for each process its GPU, by the number in the machine."""
     resolved = resolve_device(device)
     if resolved.type != "cuda":
         return (resolved.type,)
@@ -28,7 +28,7 @@ def devices_of(device: str) -> tuple[str, ...]:
 
 
 def runs_before(run: Run, status: Status) -> list[Run]:
-    """The runs that this one waits for: those at work on its devices, then those submitted before it."""
+    """The runs that this one waits for: first those running on its devices, then those submitted earlier."""
     working: list[Run] = []
     waiting: list[tuple[float, str, Run]] = []
     mine = (float("inf") if status.submitted is None else status.submitted, run.name)
@@ -37,7 +37,7 @@ def runs_before(run: Run, status: Status) -> list[Run]:
             continue
         try:
             theirs = other.status()
-        except RunError:  # nobody waits for a damaged folder
+        except RunError:  # a damaged folder is not waited for
             continue
         if not theirs.is_active or theirs.host != socket.gethostname():
             continue

@@ -1,4 +1,4 @@
-"""Reads what a run's files show; this does not disturb the run."""
+"""Reads a run's files without disturbing the run."""
 
 from __future__ import annotations
 
@@ -27,21 +27,16 @@ StageState = Literal["done", "running", "failed", "cancelled", "killed", "waitin
 
 @dataclass(frozen=True)
 class StageView:
-    """One stage of a run.
-
-    Attributes:
-        state: "waiting" is not begun; of the stage that was left, how it was left.
-        sec: Seconds spent in it so far, None if unknown.
-    """
+    """The state of one stage of a run."""
 
     name: str
-    state: StageState
-    share: float
-    sec: float | None
+    state: StageState  # "waiting" if it has not begun
+    share: float  # done, 0..1
+    sec: float | None  # spent in it so far; None if unknown
 
 
 def stages(run: Run, config: RunConfig, status: Status) -> list[StageView]:
-    """Every stage of the run, in order."""
+    """All stages of the run, in order."""
     from ..pipeline import stage_names
 
     found = []
@@ -57,7 +52,7 @@ def stages(run: Run, config: RunConfig, status: Status) -> list[StageView]:
 
 
 def tail(path: Path, n_lines: int = 40) -> str:
-    """The last lines of a text file, "" if there is none."""
+    """The last lines of a text file; "" if there is no file."""
     try:
         with path.open("rb") as stream:
             size = stream.seek(0, 2)
@@ -68,7 +63,7 @@ def tail(path: Path, n_lines: int = 40) -> str:
 
 
 def curve(stats: list[dict[str, Any]], stage: str, key: str) -> tuple[list[int], list[float]]:
-    """(steps, values) of what a stage measured, thinned out to at most `MAX_POINTS`; the last one stays."""
+    """Steps and values of a stage's measurement, thinned out to `MAX_POINTS`; the last value stays."""
     points = [
         (line["step"], float(line[key]))
         for line in stats
@@ -80,35 +75,29 @@ def curve(stats: list[dict[str, Any]], stage: str, key: str) -> tuple[list[int],
 
 
 def latest(stats: list[dict[str, Any]], key: str) -> float | None:
-    """The last value of a measurement, None without one."""
+    """The last value of a measurement; None if there is none."""
     found = [line[key] for line in stats if isinstance(line.get(key), int | float)]
     return float(found[-1]) if found else None
 
 
 @dataclass(frozen=True)
 class OutlierSample:
-    """Some of the outliers that a run has made so far.
+    """Some of the outliers that a run has made so far."""
 
-    Attributes:
-        images: uint8 (n,H,W,3).
-        labels: What each source is, "" if unknown.
-        target_labels: The wrong label of each, "" if unknown.
-    """
-
-    images: np.ndarray
-    labels: list[str]
-    target_labels: list[str]
-    shards: int
+    images: np.ndarray  # uint8 (n,H,W,3)
+    labels: list[str]  # the cluster of each source, "" if unknown
+    target_labels: list[str]  # the wrong label of each, "" if unknown
+    shards: int  # the number of shards so far
 
 
 def outlier_sample(run: Run, n: int) -> OutlierSample | None:
-    """The first `n` outliers of the shard made last, None before the first."""
+    """The first `n` outliers of the newest shard; None if there is no shard."""
     shards = sorted((run.path / "outliers" / "wrong").glob("[!.]*.safetensors"))
     for path in sorted(shards, key=_changed, reverse=True):
         try:
             arrays = load_file(path)
             images, targets = arrays["images"][:n], arrays["target_labels"][:n]
-        except (SafetensorError, OSError, KeyError):  # cut or foreign: try another one
+        except (SafetensorError, OSError, KeyError):  # cut or foreign: try the next one
             continue
         if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
             continue
@@ -117,16 +106,13 @@ def outlier_sample(run: Run, n: int) -> OutlierSample | None:
         name_of = dict(enumerate(names))
         sources = [name_of.get(int(labels[r % len(labels)]), "") if len(labels) else "" for r in rows]
         return OutlierSample(
-            images,
-            sources or [""] * len(images),
-            [name_of.get(int(t), "") for t in targets],
-            len(shards),
+            images, sources or [""] * len(images), [name_of.get(int(t), "") for t in targets], len(shards)
         )
     return None
 
 
 def _labels(run: Run) -> tuple[tuple[str, ...], np.ndarray]:
-    """Names of the clusters, and the label of each training image; both empty if they do not exist."""
+    """The names of the clusters, and the label of each training image; empty if they do not exist."""
     try:
         table = pq.read_table(run.path / "pseudo_labels" / "pseudo_labels.parquet", columns=["label"])
         names = tuple(json.loads((table.schema.metadata or {})[b"cluster_names"]))
@@ -143,21 +129,21 @@ def _changed(path: Path) -> float:
 
 
 def metrics(run: Run, config: RunConfig) -> dict[str, float | int]:
-    """What the complete stages measured; where two stages use one name, the later value counts."""
+    """The measurements of the complete stages; if two stages use one name, the later value counts."""
     from ..pipeline import stage_names
 
     found: dict[str, float | int] = {}
     for name in stage_names(config):
         try:
             tree = json.loads((run.path / f"{name}.done.json").read_text("utf-8"))["metrics"]
-            found |= {key: value for key, value in tree.items() if _is_number(value)}
+            found |= {key: value for key, value in tree.items() if type(value) in (int, float)}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
     return found
 
 
 def differences(a: RunConfig, b: RunConfig) -> list[tuple[str, Any, Any]]:
-    """(key, value in a, value in b) where two configurations differ; None if one lacks the key."""
+    """The differences of two configurations: (key, value in a, value in b), with None for a missing key."""
     left, right = dict(_leaves(a.model_dump(mode="json"))), dict(_leaves(b.model_dump(mode="json")))
     keys = list(dict.fromkeys([*left, *right]))
     return [(key, left.get(key), right.get(key)) for key in keys if left.get(key) != right.get(key)]
@@ -172,7 +158,7 @@ def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
 
 
 def folder_bytes(run: Run) -> int:
-    """What the run's folder takes on the disk; links are not followed."""
+    """The size of the run's folder; links are not followed."""
     total = 0
     for path in run.path.rglob("*"):
         try:
@@ -180,7 +166,3 @@ def folder_bytes(run: Run) -> int:
         except OSError:  # gone since it was listed
             continue
     return total
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

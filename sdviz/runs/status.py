@@ -1,4 +1,4 @@
-"""status.json: what a run's process says about itself, and whether that process lives."""
+"""status.json: the state of a run, and whether its process lives."""
 
 from __future__ import annotations
 
@@ -18,57 +18,38 @@ RunState = Literal["new", "queued", "running", "cancelled", "failed", "done", "k
 
 
 class RunError(ValueError):
-    """A run that is not there or cannot do what was asked; the message is one line."""
+    """A run that does not exist or cannot do what was asked; the message is one line."""
 
 
 @dataclass(frozen=True)
 class Status:
-    """status.json.
+    """The content of status.json; times are seconds since 1970."""
 
-    Attributes:
-        state: "new" (made, not begun), "queued" (waits for its device), "running", "cancelled" (stopped
-            on request), "failed" or "done"; `Run.status` says "killed" where the file says "queued" or
-            "running" and that process is gone.
-        config_sha256: Of the configuration that the run was made with.
-        stage: The last stage begun, "" before the first.
-        total: Its steps in all; 0 if it does not count any.
-        share: How far the stage is, 0..1.
-        eta_sec: Seconds to the stage's end; None if unknown.
-        stage_sec: Seconds spent in each stage, over all resumes.
-        pid: The process that writes this; None before the first.
-        process_started: When it started, seconds since 1970: a number is used again, a process is not.
-        host: The machine that it runs on.
-        boot: Which start of that machine, "" if the system does not say.
-        devices: What it works on, as in "cpu" or "cuda:1"; two runs share none of them.
-        submitted: When it was asked for, seconds since 1970: the order of the queue.
-        queue_place: 1 for the next to start, only while queued.
-        waits_for: Names of the runs before it, only while queued.
-        updated: When this was written, seconds since 1970.
-    """
-
+    # "new": made, not begun; "queued": waits for its device; "cancelled": stopped on request. The file never
+    # says "killed": `read_status` does, if the file says "queued" or "running" and the process is gone.
     state: RunState
-    config_sha256: str
-    stage: str = ""
-    step: int = 0
-    total: int = 0
-    share: float = 0.0
-    eta_sec: float | None = None
-    stage_sec: dict[str, float] = field(default_factory=dict)
-    pid: int | None = None
-    process_started: float | None = None
-    host: str | None = None
-    boot: str | None = None
-    devices: tuple[str, ...] = ()
-    submitted: float | None = None
-    queue_place: int | None = None
-    waits_for: tuple[str, ...] = ()
+    config_sha256: str  # of the configuration that the run was made with
+    stage: str = ""  # the last stage begun, "" before the first
+    step: int = 0  # in the stage
+    total: int = 0  # steps of the stage, 0 if it counts none
+    share: float = 0.0  # of the stage done, 0..1
+    eta_sec: float | None = None  # seconds to the stage's end; None if unknown
+    stage_sec: dict[str, float] = field(default_factory=dict)  # seconds spent in each stage, over all resumes
+    pid: int | None = None  # the process that writes this; None before the first
+    process_started: float | None = None  # when the process started; tells it from a later one with its number
+    host: str | None = None  # the machine of the process
+    boot: str | None = None  # which start of that machine; "" if the system does not tell
+    devices: tuple[str, ...] = ()  # such as "cpu" or "cuda:1"; two runs never share one
+    submitted: float | None = None  # when the run was asked for; the order of the queue
+    queue_place: int | None = None  # while queued: 1 for the next to start
+    waits_for: tuple[str, ...] = ()  # while queued: names of the runs before it
     error: str | None = None
-    updated: float = field(default_factory=time.time)
+    updated: float = field(default_factory=time.time)  # when this was written
     format_version: int = FORMAT_VERSION
 
     @property
     def is_active(self) -> bool:
-        """Whether a process is at it: it runs or waits for its turn."""
+        """Whether it runs or waits in the queue."""
         return self.state in ("queued", "running")
 
 
@@ -79,7 +60,7 @@ def read_status(path: Path) -> Status:
     """Reads status.json and checks that the process it names lives.
 
     Raises:
-        RunError: No such file, a damaged one, or one of another format version.
+        RunError: The file is missing, damaged or of another format version.
     """
     try:
         tree = json.loads(path.read_text("utf-8"))
@@ -100,12 +81,12 @@ def read_status(path: Path) -> Status:
 
 
 def write_status(path: Path, status: Status) -> None:
-    """Replaces the file."""
+    """Writes status.json, whole or not at all."""
     write_atomically(path, json.dumps(asdict(status), indent=1) + "\n")
 
 
 def identity(process: psutil.Process) -> dict[str, Any]:
-    """The fields of `Status` that say which process it is."""
+    """The fields of `Status` that identify a process."""
     return {
         "pid": process.pid,
         "process_started": process.create_time(),
@@ -115,14 +96,14 @@ def identity(process: psutil.Process) -> dict[str, Any]:
 
 
 def living_process(status: Status) -> psutil.Process | None:
-    """The process that the status names; None if it has ended or runs on another machine."""
+    """The process of a status; None if it has ended or runs on another machine."""
     if status.pid is None or status.process_started is None:
         return None
     if status.host not in (None, socket.gethostname()) or status.boot not in (None, _boot()):
         return None
     try:
         process = psutil.Process(status.pid)
-        # the system derives start times from a clock that may be set while the process runs
+        # the clock behind start times may be set while the process runs
         same = abs(process.create_time() - status.process_started) < 1.0
         return process if same and process.status() != psutil.STATUS_ZOMBIE else None
     except psutil.Error:
@@ -130,7 +111,7 @@ def living_process(status: Status) -> psutil.Process | None:
 
 
 def _boot() -> str:
-    """A name for this start of the machine, "" if the system has none."""
+    """An id of this start of the machine; "" if the system has none."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
     except OSError:
@@ -144,11 +125,11 @@ def _why_it_is_gone(status: Status) -> str:
         return "the machine was restarted while it ran"
     if status.state == "queued":
         return "its process ended while it waited to begin"
-    return "its process ended without a word: killed from outside, or by the system for want of memory"
+    return "its process ended without an error: killed from outside, or by the system because memory ran out"
 
 
 def duration(seconds: float) -> str:
-    """As in 1:02:03 or 2:03: hours, minutes, seconds."""
+    """Hours, minutes and seconds, as in 1:02:03 or 2:03."""
     minutes, sec = divmod(round(max(0.0, seconds)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{sec:02d}" if hours else f"{minutes}:{sec:02d}"

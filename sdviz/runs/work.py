@@ -1,4 +1,4 @@
-"""Does a run's work in this process and keeps its files up to date."""
+"""Does the work of a run in this process, and keeps its files up to date."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ..config.tree import RunConfig
     from ..pipeline import Progress
 
-# kept in the folder and freed when a run fails, so that a full disk can still say that it is full
+# reserved in the run's folder and freed when the run fails, so that the error can be written on a full disk
 RESERVE_BYTES = 64 * 1024
 
 
@@ -41,28 +41,29 @@ def execute(
 ) -> Status:
     """Runs or resumes a run in this process until it is done, cancelled or failed.
 
-    It first waits until no other run works on its device. SIGTERM and Ctrl-C end the waiting; they end the work
-    before the next step, with the state saved. Under `accelerate launch` every process calls this, and the main
-    one writes the files.
+    First waits until its device is free. SIGTERM and Ctrl-C end the waiting at once, and the work before the
+    next step, with the state saved. Under `accelerate launch` every process calls this; the main one writes the
+    files.
 
     Args:
-        on_progress: Told how far it is, besides the files.
-        on_wait: Told of every new place in the queue.
-        until: The last stage to run; the run is then cancelled, and `execute` goes on with it. None runs all.
+        on_progress: Called with each progress.
+        on_wait: Called with the status at each new place in the queue.
+        now: Do not wait until the device is free.
+        until: The last stage to run; the run is "cancelled" then, and can be resumed. None runs all.
 
     Returns:
-        The last status, as status.json has it: state "done", "cancelled" or "failed".
+        The last status, as in status.json: state "done", "cancelled" or "failed".
 
     Raises:
-        RunError: Another process is at it, or its configuration was changed.
-        ConfigError: Its configuration was broken.
-        ValueError: Its device is not there.
+        RunError: Another process runs it, or its configuration was changed.
+        ConfigError: Its configuration is broken.
+        ValueError: Its device does not exist.
     """
     from ..pipeline import Workspace, config_hash, from_main, is_main_process, run_stages
 
     if not is_main_process():
         config = run.config()
-        with _stop_signals():  # the main process gets them too, and tells
+        with _stop_signals():  # the main process gets them, too, and decides
             while (turn := from_main("", config.device)) == "wait":
                 pass
             work = Workspace(run.path, config, lambda progress: None, lambda: False)
@@ -84,7 +85,7 @@ def execute(
 
 
 class _RunLog(logging.Handler):
-    """Writes what the package warns of to a run's log."""
+    """Writes the package's warnings to a run's log."""
 
     def __init__(self, run: Run) -> None:
         super().__init__(logging.WARNING)
@@ -95,8 +96,8 @@ class _RunLog(logging.Handler):
 
 
 @contextmanager
-def _warnings_kept(run: Run) -> Iterator[None]:
-    """Warnings go to the run's log, and to stderr as they would without it."""
+def _log_warnings(run: Run) -> Iterator[None]:
+    """Writes the package's warnings to the run's log and to stderr."""
     stderr = logging.StreamHandler()
     stderr.setFormatter(logging.Formatter("warning: %(message)s"))
     handlers = (_RunLog(run), stderr)
@@ -111,7 +112,7 @@ def _warnings_kept(run: Run) -> Iterator[None]:
 
 
 class _Recorder:
-    """Keeps a run's files while its stages work."""
+    """Runs the stages, and records the run's state in its files."""
 
     def __init__(
         self,
@@ -150,18 +151,18 @@ class _Recorder:
             self.run.log(f"process {self.status.pid} begins on {', '.join(self.status.devices)}")
             _end_last_line(self.run.path / "stats.jsonl")
             work = Workspace(self.run.path, self.config, self._on_progress, self.stop.is_set)
-            with _warnings_kept(self.run):
+            with _log_warnings(self.run):
                 complete = run_stages(work, self._on_stage, until)
             self._update(state="done" if complete else "cancelled", eta_sec=None)
             self.run.log(self.status.state)
-        # the error is kept in the run's files and in the returned status
+        # the error goes into the run's files and the returned status
         except (Exception, KeyboardInterrupt) as error:
             self._fail(error)
         (self.run.path / ".reserve").unlink(missing_ok=True)
         return self.status
 
     def _wait_for_device(self, now: bool, on_wait: Callable[[Status], None] | None) -> bool:
-        """Queues until it is this run's turn; False if it was stopped before."""
+        """Waits in the queue; False if the run was stopped before its turn."""
         from ..pipeline import from_main
         from .queue import POLL_EVERY_SEC, runs_before
 
@@ -185,11 +186,11 @@ class _Recorder:
         return False
 
     def _fail(self, error: BaseException) -> None:
-        # 1. make room: a full disk has to be able to say so
+        # 1. make room for the error on a full disk
         (self.run.path / ".reserve").unlink(missing_ok=True)
         remove_leftovers(self.run.path)
         # 2. say why
-        if isinstance(error, KeyboardInterrupt):  # a second Ctrl-C, which does not wait for the step's end
+        if isinstance(error, KeyboardInterrupt):  # a second Ctrl-C, in the middle of a step
             self._update(state="cancelled", eta_sec=None)
             self.run.log("cancelled in the middle of a step")
             return
@@ -212,7 +213,7 @@ class _Recorder:
             self.on_progress(p)
 
     def _keep_time(self) -> None:
-        """Adds the time since the stage began here to what it has taken."""
+        """Updates the seconds spent in the current stage."""
         if self.status.stage and self.status.state == "running":
             spent = round(self._before_sec + time.monotonic() - self._began, 1)
             self.status = replace(self.status, stage_sec=self.status.stage_sec | {self.status.stage: spent})
@@ -243,7 +244,7 @@ def _stop_signals() -> Iterator[threading.Event]:
 
 
 def _end_last_line(path: Path) -> None:
-    """Ends a line that a killed process left unfinished, so that the next one stands by itself."""
+    """Ends the unfinished last line of a killed process, so that the next line stays whole."""
     if path.is_file() and not path.read_bytes().endswith(b"\n") and path.stat().st_size:
         with path.open("ab") as stream:
             stream.write(b"\n")

@@ -1,1 +1,1 @@
-"""Cluster labels from images alone: SimCLR, SCAN, self-labelling, k-means, and how they agree with classes."""
+"""Cluster labels from images alone: SimCLR, SCAN, self-labelling and k-means; agreement with classes."""

@@ -54,13 +54,13 @@ def train_scan(
 ) -> tuple[ScanClassifier, float] | None:
     """Trains a copy of an encoder under several heads at once, and keeps the head with the lowest loss.
 
-    The heads are trained alone first, at a high rate on fixed features, which takes seconds: heads that start
-    together with the encoder often split two classes over two clusters for good. Then all are trained.
+    The heads are trained alone first, at a high rate on fixed features, because heads that start together with
+    the encoder often split two classes over two clusters for good. Then all are trained.
 
     Args:
         encoder: Where to start; left as it is.
         images: uint8 (N,H,W,3).
-        neighbours: int64 (N,k), the rows of the images most like each, nearest first.
+        neighbours: int64 (N,k), rows of each image's nearest images, nearest first.
         seed: Of the heads' first weights, the batches and the views.
         projection: SimCLR's, between encoder and heads; left as it is.
 
@@ -83,7 +83,7 @@ def train_scan(
     if config.head_steps and not is_resumed:
         features = encode(_Embedding(model), images, where)
         if not _train_heads(heads, features, near, config, seed, execution.should_stop):
-            return None  # not saved: a state says that the heads are done
+            return None  # nothing is saved, because a state means that the heads are done
 
     # 2. all together, on views
     pixels = channels_first(images, where)
@@ -101,11 +101,11 @@ def train_scan(
         anchors, others = heads(embedded.float()).chunk(2, dim=1)
         return scan_losses(anchors, others, config.entropy_weight).mean()
 
-    # the model's own head has no gradient, so it stays as it is
+    # the model's own head gets no gradient and stays as it is
     networks = {"model": model, "heads": heads}
     if not train_networks("SCAN", networks, loss_at, config, batch, execution):
         return None
-    # 3. the head whose loss over all images and their nearest neighbours, plain, is lowest
+    # 3. the head with the lowest loss over all images and their nearest neighbours, without views
     with torch.no_grad():
         logits = heads(torch.tensor(encode(_Embedding(model), images, where)))
         losses = scan_losses(logits, logits[:, near[:, 0]], config.entropy_weight)
@@ -136,7 +136,7 @@ def _train_heads(
     seed: int,
     should_stop: Callable[[], bool] | None,
 ) -> bool:
-    """Trains each head by the SCAN loss on fixed features, on the CPU; False if it was stopped."""
+    """Trains all heads by the SCAN loss on fixed features, on the CPU; False if it was stopped."""
     z = torch.tensor(features)
     batch = min(config.head_batch_size, len(z))
 
@@ -197,7 +197,7 @@ def train_self_labels(
         sure = confidence > config.threshold
         # drawn for all images, so that the draws do not depend on the confident ones
         strong = random_views(x, views, generator)
-        # 2. cross-entropy on views of those, clusters balanced
+        # 2. cross-entropy on their views, clusters balanced
         model.train()
         with fast_autocast(where):
             logits = model(strong)

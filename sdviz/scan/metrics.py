@@ -1,4 +1,4 @@
-"""How well clusters agree with known classes. For reports only: nothing is chosen by them."""
+"""Agreement of clusters with known classes; for reports only, no setting is chosen by it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False)
 class ClusterAgreement:
-    """Clusters against classes.
+    """How well clusters agree with classes.
 
     Attributes:
         accuracy: Share of images whose cluster is matched to their class, 0..1.
@@ -32,10 +32,10 @@ def agreement(clusters: np.ndarray, classes: np.ndarray, n_clusters: int, n_clas
 
     Args:
         clusters: int64 (N,), 0..C-1.
-        classes: int64 (N,), -1 where unknown: such images do not count.
+        classes: int64 (N,), -1 where unknown; such images do not count.
 
     Raises:
-        ValueError: Columns of different length, a cluster or class past its number, or not one known class.
+        ValueError: Columns of different length, a cluster or class out of range, or no known class.
 
     Example:
         >>> agreement(np.array([1, 1, 0]), np.array([0, 0, 1]), 2, 2).accuracy

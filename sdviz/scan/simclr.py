@@ -1,4 +1,4 @@
-"""SimCLR (Chen et al. 2020): an encoder trained without labels, two views of an image against all others."""
+"""SimCLR (Chen et al. 2020): trains an encoder to tell two views of an image from all other images."""
 
 from __future__ import annotations
 
@@ -44,8 +44,7 @@ def train_simclr(
     batch = min(config.batch_size, len(pixels))
 
     def loss_at(step: int) -> torch.Tensor:
-        # 1. distinct images: an image twice in a batch would be its own negative; drawn on the CPU, so that
-        #    every device sees the same
+        # 1. distinct images, or one would be its own negative; drawn on the CPU, equally for every device
         generator = step_generator(seed, step, "SimCLR")
         x = scale(pixels[torch.randperm(len(pixels), generator=generator)[:batch].to(where)])
         both = torch.cat([random_views(x, views, generator), random_views(x, views, generator)])

@@ -1,1 +1,1 @@
-"""Everything that imports streamlit, but for app.py and pages/."""
+"""The pages. All code that imports streamlit is here, in app.py and in pages/."""

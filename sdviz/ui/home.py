@@ -10,7 +10,7 @@ from sdviz.bundle import Bundle
 from sdviz.data import MissingDataError
 from sdviz.nn.device import device_name
 from sdviz.outliers import OutlierRequest, draw_target_labels
-from sdviz.ui.cache.bundles import load_images
+from sdviz.ui.cache.bundles import load_to_show
 from sdviz.ui.cache.kept import kept
 from sdviz.ui.cache.outliers import make_outliers
 from sdviz.ui.cluster_names import usual_names
@@ -21,13 +21,13 @@ from sdviz.ui.pictures import ID_COLOUR, NEUTRAL_COLOUR, OUTLIER_COLOUR, data_ur
 from sdviz.ui.text import plain
 
 N_EXAMPLES = 6
-# the first 200 images usually hold each cluster; more are labelled only where they do not
+# how many images to label: the first 200 usually hold every cluster, else more
 EXAMPLES_AMONG = (200, 4_000)
 WAIT = "Making six outliers with the bundle"
 
 
 def show_home(context: PageContext) -> None:
-    """Shows the way into the lab, examples, and the bundle, data and device in use."""
+    """Shows the button to the lab, examples, and the bundle, data and device in use."""
     columns = st.columns([1.2, 3], vertical_alignment="center")
     with columns[0]:
         if st.button("Open the outlier lab", icon=":material/science:", type="primary", width="stretch"):
@@ -47,17 +47,16 @@ def _of_how_many(bundle: Bundle) -> str:
 
 
 def _clusters_it(bundle: Bundle) -> bool:
-    """Whether the examples are named by the bundle's clusterer and not by the data's labels."""
+    """Tells whether the bundle's clusterer names the examples, not the labels of the data."""
     return bundle.clusterer is not None and bundle.manifest.labels_from != "ground truth"
 
 
 @kept("examples")
 def first_examples(bundle: Bundle) -> list[OutlierRequest]:
-    """The first test image of each of the first clusters. Raises DataError: the bundle's set is not here."""
+    """Picks the first test image of each of the first clusters. Raises DataError: the set is not here."""
     m = bundle.manifest
-    split = "test" if "test" in data.splits(m.dataset) else None
     for limit in EXAMPLES_AMONG:
-        images = load_images(m.dataset, split, limit)
+        images = load_to_show(m.dataset, limit)
         labels = images.labels
         if _clusters_it(bundle):
             labels = clusters_of(bundle, images.images)
@@ -85,7 +84,7 @@ def _no_examples(bundle: Bundle, error: data.DataError) -> str:
 
 
 def _examples(bundle: Bundle, above: DeltaGenerator) -> None:
-    """Shows a few images with outliers made now; a line about them goes into `above`."""
+    """Shows a few images with outliers made now, and in `above` a line about them."""
     try:
         requests = first_examples(bundle)
     except data.DataError as error:
@@ -100,11 +99,7 @@ def _examples(bundle: Bundle, above: DeltaGenerator) -> None:
     )
     place = st.empty()
     place.progress(0.0, WAIT)
-
-    def on_progress(done: float) -> None:
-        place.progress(done, WAIT)
-
-    made = make_outliers(bundle, requests, on_progress)
+    made = make_outliers(bundle, requests, lambda done: place.progress(done, WAIT))
     names, recipe = usual_names(bundle), bundle.recipe()
     sigma = bundle.schedule.sigma(recipe.start_timestep)
     was, targets = ([names[getattr(request, key)] for request in requests] for key in ("label", "target_label"))
@@ -137,7 +132,7 @@ def _examples(bundle: Bundle, above: DeltaGenerator) -> None:
 
 @kept("clusters of examples")
 def _clusters_of_examples(bundle: Bundle, outliers: list[np.ndarray]) -> np.ndarray:
-    """The clusters of the examples' outliers; bundle and data root fix which outliers these are."""
+    """Returns the clusters of the examples' outliers, which bundle and data root decide."""
     return clusters_of(bundle, outliers)
 
 

@@ -1,4 +1,4 @@
-"""A bundle as pages show it: its tables and pictures, with the names and colours of what is in them."""
+"""A bundle as pages show it: tables, pictures, names and colours."""
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class BundleView:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """The clusters' names, as shown."""
+        """The names of the clusters, as shown."""
         return display_names(self.bundle)
 
     @cached_property
@@ -39,13 +39,12 @@ class BundleView:
         return set_colours(self.evidence)
 
     def cluster_name(self, cluster: int, unknown: str = "") -> str:
-        """The name of a cluster, as shown; `unknown` below 0."""
+        """Returns the name of a cluster, as shown; `unknown` for -1."""
         return self.names[cluster] if 0 <= cluster < len(self.names) else unknown
 
     def show_pictures(self, ids: list[str]) -> Pictures:
-        """Pictures by id. Outliers that no file keeps are made again, which waits for the device."""
-        rows = [row for row in map(self.library.outlier_row, ids) if row is not None]
-        to_make = any(self.evidence.outliers.png(row) is None for row in rows)
-        lock: AbstractContextManager[object] = DEVICE_LOCK if to_make else nullcontext()
+        """Returns pictures by id. Outliers that no file keeps are generated, which waits for the device."""
+        to_generate = any(map(self.library.must_generate, ids))
+        lock: AbstractContextManager[object] = DEVICE_LOCK if to_generate else nullcontext()
         with lock:
             return self.library.show(ids)

@@ -1,7 +1,7 @@
-"""Values in the address of a page: those of widgets, refused ones, and those that belong to no widget.
+"""Values in the address of a page: of widgets, refused ones, and those of no widget.
 
-Widgets bind themselves to the address with `bind="query-params"` and silently drop a value that they cannot
-take; `asked_by_link` before and `refused` after them find such values.
+Widgets with `bind="query-params"` silently drop a value that they cannot take. `asked_by_link`, called before
+them, and `refused`, called after them, find such values.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +12,7 @@ _MAX_SHOWN = 40
 
 
 def asked_by_link(keys: Iterable[str]) -> dict[str, list[str]]:
-    """The values in the address of each widget that this browser session has not drawn yet."""
+    """Returns the values in the address of those widgets that this session has not drawn yet, by key."""
     asked = {key: st.query_params.get_all(key) for key in keys if key not in st.session_state}
     return {key: values for key, values in asked.items() if values}
 
@@ -22,12 +22,12 @@ def refused(
     allowed: Mapping[str, str],
     shown_as: Mapping[str, Mapping[str, str]] | None = None,
 ) -> str:
-    """One line on the values of a link that widgets refused, "" for none.
+    """Returns one line on values of a link that widgets refused, "" for none.
 
     Args:
-        asked: As `asked_by_link`; a widget that is still not drawn is left for the run that draws it.
+        asked: From `asked_by_link`. A widget that is not drawn yet is left for a later run.
         allowed: What each widget takes, in words.
-        shown_as: How a widget's value stands in the address, where it differs from the value itself.
+        shown_as: By key, the address's text for each value of a widget, if it is not the value itself.
     """
     misses = {}
     for key, values in asked.items():
@@ -40,10 +40,10 @@ def refused(
 
 
 def not_taken(misses: Mapping[str, tuple[str, str]]) -> str:
-    """One line on refused values, by key what the link said and what is taken, in words; "" for none."""
+    """Returns one line on refused values, "" for none. `misses`: the link's value and what is taken, by key."""
     lines = []
     for key, (said, takes) in misses.items():
-        # in a code span, so that nothing in a link is taken for Markdown
+        # a code span: nothing in a link is read as Markdown
         text = said.replace("`", "'").replace("\n", " ")
         text = text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 1] + "…"
         lines.append(f"{key} = `{text or ' '}` (here: {takes})")
@@ -64,7 +64,7 @@ def _is_what_was_asked(values: list[str], taken: object) -> bool:
 
 
 def set_link_value(key: str, value: str, name: str = "") -> None:
-    """Puts a session's value into the address under `name`, or its key; "" takes it out."""
+    """Sets a value of the session, and of the address under `name` or its key; "" takes it out."""
     name = name or key
     # an unchanged value is not sent again
     if value and st.query_params.get_all(name) != [value]:
@@ -75,20 +75,20 @@ def set_link_value(key: str, value: str, name: str = "") -> None:
 
 
 def restore_link_values(keys: Iterable[str]) -> None:
-    """Puts the kept values back into the address, which the menu empties when pages change."""
+    """Puts the session's values back into the address, which the menu empties when pages change."""
     kept = {key: str(st.session_state.get(key, "")) for key in keys if key not in st.query_params}
     if found := {key: value for key, value in kept.items() if value}:
         st.query_params.update(found)
 
 
 def keep_link_values(keys: Iterable[str]) -> None:
-    """Keeps these values as the address has them now; the browser's back button changes it too."""
+    """Takes these values from the address, which the browser's back button may have changed."""
     for key in keys:
         st.session_state[key] = st.query_params.get(key, "")
 
 
 def take_from_link(key: str, options: Sequence[str], many: bool = False) -> None:
-    """Sets a widget that shows names to the ids of the address, before it is drawn: it cannot be bound."""
+    """Sets a widget from the ids in the address, before it is drawn. It shows names, so it cannot be bound."""
     asked = st.query_params.get_all(key)
     found = [one for one in options if one in asked]
     if key not in st.session_state and (found or (many and asked == [""])):
@@ -96,7 +96,7 @@ def take_from_link(key: str, options: Sequence[str], many: bool = False) -> None
 
 
 def put_in_link(key: str, values: Sequence[str], usual: Sequence[str]) -> None:
-    """After the widget is drawn: puts its ids into the address, none where they are the usual ones."""
+    """Puts the ids of such a widget into the address after it is drawn, or none if they are the usual ones."""
     wanted = [] if list(values) == list(usual) else list(values) or [""]
     if st.query_params.get_all(key) == wanted:
         return

@@ -1,4 +1,4 @@
-"""What pages say where a picture or a part of the bundle is missing."""
+"""Messages for missing pictures and missing parts of a bundle."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -11,8 +11,8 @@ from sdviz.analysis.tables import HOW_TO_MAKE
 from sdviz.ui.text import plain
 
 
-class _Lacking(Protocol):
-    """Why pictures are missing, and how to get their sets, as in `Pictures`."""
+class _Missing(Protocol):
+    """Says why pictures are missing and how to get their sets, as `Pictures` does."""
 
     @property
     def missing(self) -> Sequence[str]: ...
@@ -21,8 +21,8 @@ class _Lacking(Protocol):
     def ways(self) -> Sequence[Way]: ...
 
 
-def say_missing(pictures: _Lacking) -> None:
-    """Says why pictures are missing: a line for each set and how to get it, not for each picture."""
+def say_missing(pictures: _Missing) -> None:
+    """Says why pictures are missing: for each set one line, with the way to get it."""
     lines = missing_lines(pictures.missing, pictures.ways) if pictures.missing else []
     begins = ":material/hide_image: Grey stands in for pictures:"
     if len(lines) > 1:
@@ -32,7 +32,7 @@ def say_missing(pictures: _Lacking) -> None:
 
 
 def missing_lines(missing: Sequence[str], ways: Sequence[Way]) -> list[str]:
-    """A sentence for each set that is not here, with its own way, then those for other reasons; Markdown."""
+    """Returns as Markdown a line for each missing set and the way to get it, then other reasons and ways."""
     absent: dict[tuple[str, str], list[str]] = {}
     for way in ways:
         if way.is_absent and way.reason in missing:
@@ -51,19 +51,18 @@ def _sentence(text: str) -> str:
 
 
 def why_not_found(pictures: Pictures) -> str:
-    """Why there is no image of an id that somebody typed or linked to, and how to get its set."""
+    """Tells why no image has an id that was typed or linked, and how to get its set."""
     line = pictures.missing[0] if pictures.missing else ""
-    # true of ids that a bundle knows, but misleading for one that somebody typed
+    # this line is for ids of the bundle; of a typed id it would be misleading
     if not line or line.endswith("no longer what their id says"):
         return " ".join(["no image has this id.", *(f"{_sentence(way.text)}." for way in pictures.ways)])
     return " ".join(missing_lines(pictures.missing, pictures.ways))
 
 
 def show_missing_part(error: MissingPart | str, what: str) -> None:
-    """The empty state of a part that this bundle lacks; `what` is the end of "Here you would see ..."."""
+    """Shows the empty state for a missing part of the bundle; `what` ends "Here you would see ..."."""
     with st.container(border=True):
-        text = str(error)
-        st.markdown(f"**{text[:1].upper()}{text[1:]}.**")
+        st.markdown(f"**{_sentence(str(error))}.**")
         st.markdown(
             f"Here you would see {what}. A run that goes through to its end leaves a bundle with everything. "
             "The small one takes minutes on two CPU cores; the page **Training** starts it as well:"

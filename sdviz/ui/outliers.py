@@ -1,4 +1,4 @@
-"""Shared by the pages that make outliers: sliders of S and w, values of S to try, clusters of pictures."""
+"""What pages that make outliers share: sliders of S and w, values of S to try, clusters of pictures."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ W_MIN, W_MAX, W_STEP = -1.0, 8.0, 0.25
 
 
 def s_slider(bundle: Bundle, key: str, **more: Any) -> int:  # noqa: ANN401
-    """The slider of S, up to the bundle's largest; `more` are arguments of `st.slider`."""
+    """Draws the slider of S, up to the bundle's largest; `more` are arguments of `st.slider`."""
     return st.slider(
         "S, noising steps",
         0,
@@ -28,7 +28,7 @@ def s_slider(bundle: Bundle, key: str, **more: Any) -> int:  # noqa: ANN401
 
 
 def w_slider(bundle: Bundle, key: str, **more: Any) -> float:  # noqa: ANN401
-    """The slider of w; `more` are arguments of `st.slider`."""
+    """Draws the slider of w; `more` are arguments of `st.slider`."""
     return st.slider(
         "w, guidance",
         W_MIN,
@@ -42,7 +42,7 @@ def w_slider(bundle: Bundle, key: str, **more: Any) -> float:  # noqa: ANN401
 
 
 def s_values(max_s: int, count: int) -> list[int]:
-    """`count` values of S from 0 to max_s, multiples of 5 where there is room."""
+    """Returns up to `count` values of S from 0 to max_s, multiples of 5 if max_s is large enough."""
     return sorted(
         {int(round(v / 5) * 5) if max_s >= 5 * count else int(v) for v in np.linspace(0, max_s, count)}
     )
@@ -50,13 +50,13 @@ def s_values(max_s: int, count: int) -> list[int]:
 
 @kept("cluster of an image")
 def cluster_of(bundle: Bundle, image: np.ndarray) -> tuple[int, float]:
-    """The cluster of a picture and how sure the clusterer is, 0..1, from a bundle with a clusterer."""
+    """Returns the cluster of a picture by the bundle's clusterer, and its confidence, 0..1."""
     with DEVICE_LOCK:
         labels, confidence = bundle.pseudo_label(image[None])
     return int(labels[0]), float(confidence[0])
 
 
 def clusters_of(bundle: Bundle, images: list[np.ndarray] | np.ndarray) -> np.ndarray:
-    """The cluster of each picture by the bundle's clusterer, int64 (N,), of pictures uint8 (N,H,W,3)."""
+    """Returns the cluster of each picture, uint8 (N,H,W,3), by the bundle's clusterer, int64 (N,)."""
     with DEVICE_LOCK:
         return bundle.pseudo_label(np.asarray(images))[0]

@@ -1,5 +1,5 @@
-// Streamlit adds to the browser's history whenever the server changes the address, as for each value that a page
-// takes over from the one before. Here an entry is a page: within one, the address changes in place
+// Streamlit adds an entry to the browser's history for each change of the address by the server.
+// Here a page has one entry: while it is open, its address is replaced
 if (!window.sdvizOneEntryAPage) {
   window.sdvizOneEntryAPage = true;
   const push = window.history.pushState.bind(window.history);

@@ -1,7 +1,7 @@
-"""The shared start of every page: title, menu, the bundle in use."""
+"""The set-up that all pages share: title, menu, and the bundle in use."""
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -34,23 +34,22 @@ PAGES = [
     ("pages/7_Training.py", "Training", ":material/model_training:"),
 ]
 
-
 BUNDLE = "bundle"
 OUTLIERS_LIVE = "images beside the outliers made of them, moving with S and w"
 
 
 @dataclass(frozen=True)
 class PageContext:
-    """What the set-up found."""
+    """The result of a page's set-up."""
 
     bundle: Bundle | None  # the bundle in use, None without one
-    problem: str  # why there is none, one line for the person; "" with a bundle
-    entered: bool = False  # whether the page was just opened: another page, or none, was shown before
+    problem: str  # why there is none, in one line; "" with a bundle
+    entered: bool  # the page was just opened: it is not the one that was shown last
 
 
 @kept("icon")
 def page_icon() -> Image.Image:
-    """A blue disk that turns green. It is drawn here: a named icon would come from the network."""
+    """Draws the browser tab's icon, a blue and green disk. A named icon would come from the network."""
     y, x = np.mgrid[0:32, 0:32] - 15.5
     inside = np.hypot(x, y) < 14
     pixels = np.zeros((32, 32, 4), np.uint8)
@@ -60,10 +59,10 @@ def page_icon() -> Image.Image:
 
 
 def find_bundles() -> dict[str, Path]:
-    """Name and folder of each bundle: the shipped ones, then those of finished runs.
+    """Returns name and folder of each bundle: the shipped ones, then those of finished runs.
 
-    `shapes` is first, whose images every machine draws itself: it is opened first. `SDVIZ_CHECKPOINTS` and
-    `SDVIZ_RUNS` move the two places.
+    `shapes` comes first and is opened by default: its images are drawn by code, so every machine has them.
+    `SDVIZ_CHECKPOINTS` and `SDVIZ_RUNS` change the two folders.
     """
     shipped = Path(os.environ.get("SDVIZ_CHECKPOINTS", ROOT / "checkpoints"))
     folders = sorted((p.parent for p in shipped.glob(f"*/{MANIFEST}")), key=lambda p: (p.name != "shapes", p))
@@ -72,7 +71,7 @@ def find_bundles() -> dict[str, Path]:
 
 
 def setup_page(title: str, idea: str, makes_outliers: bool = False) -> PageContext:
-    """Sets a page up; without `makes_outliers` the bundle's networks are loaded only when they are needed."""
+    """Sets a page up. With `makes_outliers` the bundle's networks are loaded now, else on first use."""
     st.set_page_config(
         page_title=f"{title} - sdviz", page_icon=page_icon(), layout="wide", initial_sidebar_state=250
     )
@@ -85,18 +84,18 @@ def setup_page(title: str, idea: str, makes_outliers: bool = False) -> PageConte
         for file, name, icon in PAGES:
             st.page_link(file, label=name, icon=icon)
         st.divider()
-        context = _choose_bundle(makes_outliers)
+        bundle, problem = _choose_bundle(makes_outliers)
         st.html(f"<script>{read_asset(__name__, '.js')}</script>", unsafe_allow_javascript=True)
     enter_page(entered)
     st.title(title)
     st.markdown(idea)
-    if context.bundle is not None:
-        _say_what_went(context.bundle)
-    return replace(context, entered=entered)
+    if bundle is not None:
+        _say_what_was_dropped(bundle)
+    return PageContext(bundle, problem, entered)
 
 
 def setup_bundle_page(title: str, idea: str, shows: str, makes_outliers: bool = False) -> tuple[Bundle, bool]:
-    """Sets a page up; returns the bundle, without which the page ends, and whether it was just opened."""
+    """Sets a page up and ends it without a bundle; returns bundle and `PageContext.entered`."""
     context = setup_page(title, idea, makes_outliers)
     if context.bundle is None:
         show_missing_bundle(context, shows)
@@ -104,9 +103,9 @@ def setup_bundle_page(title: str, idea: str, shows: str, makes_outliers: bool = 
     return context.bundle, context.entered
 
 
-# settings whose defaults or names depend on the bundle: a switch of bundles drops them
+# settings that belong to one bundle: another bundle drops them
 _BUNDLE_SETTINGS = ("S", "w", "target", "steps", "solver", "interval", "data", "class")
-# keys of the bundle that was chosen or named by a link, and of what a switch dropped
+# session keys: the bundle chosen or named by a link, and the names of dropped settings
 _CHOSEN, _DROPPED = "bundle_chosen", "bundle_dropped"
 
 
@@ -119,23 +118,23 @@ def _take_bundle(name: str) -> None:
 
 
 def open_page(file: str) -> None:
-    """Opens another page of the menu, with the bundle in use and what all pages share.
+    """Opens another page of the menu, with the bundle in use and the values of `SHARED`.
 
-    `st.switch_page` cannot change the address while a widget's value stands in it: the widgets of this
-    page are left out, and those of the next page write their own values.
+    `st.switch_page` fails while the address holds a widget's value, so the widgets of this page are left out.
+    Those of the next page write their own values.
     """
     carried = {key: st.query_params[key] for key in (BUNDLE, *SHARED) if key in st.query_params}
     st.switch_page(file, query_params=carried)
 
 
 def choose_bundle(name: str) -> None:
-    """For `on_click`: makes the bundle of that name the one in use, on every page."""
+    """For `on_click`: puts the bundle of that name in use on every page."""
     if st.session_state.get("bundle") != name:
         _take_bundle(name)
 
 
-def _say_what_went(bundle: Bundle) -> None:
-    """A toast on what a switch of bundles dropped, and a line on refused values of the link."""
+def _say_what_was_dropped(bundle: Bundle) -> None:
+    """Shows a toast on values that a switch of bundles dropped, and a line on refused values of the link."""
     dropped = st.session_state.pop(_DROPPED, None)
     if dropped is not None:
         dropped += drop_unknown(*open_evidence(bundle))
@@ -145,25 +144,22 @@ def _say_what_went(bundle: Bundle) -> None:
         st.warning(line, icon=":material/link_off:")
 
 
-def _choose_bundle(makes_outliers: bool) -> PageContext:
+def _choose_bundle(makes_outliers: bool) -> tuple[Bundle | None, str]:
+    """Draws the chooser; returns the bundle, or None and why there is none."""
     bundles = find_bundles()
     if not bundles:
         st.caption("No bundle yet")
-        return PageContext(None, "There is no trained network on this machine yet.")
+        return None, "There is no trained network on this machine yet."
     asked, kept = st.query_params.get(BUNDLE, ""), str(st.session_state.get(_CHOSEN, ""))
     name = next((one for one in (asked, kept) if one in bundles), next(iter(bundles)))
-    # the default bundle stays out of the address until somebody chooses it or a link names it
+    # the default bundle is in the address only if somebody chose it or a link named it
     set_link_value(_CHOSEN, name if name in (asked, kept) else "", BUNDLE)
     st.session_state["bundle"] = name
-
-    def changed() -> None:
-        _take_bundle(st.session_state["bundle"])
-
     st.selectbox(
         "Bundle",
         list(bundles),
         key="bundle",
-        on_change=changed,
+        on_change=lambda: _take_bundle(st.session_state["bundle"]),
         help="A trained system in one folder: the shipped ones, and those of your finished runs.",
     )
     if asked not in ("", kept, name):
@@ -173,18 +169,18 @@ def _choose_bundle(makes_outliers: bool) -> PageContext:
         if makes_outliers:
             bundle.load_networks()
     except (BundleError, OSError) as error:
-        return PageContext(None, f"The bundle {name!r} cannot be opened: {error}")
+        return None, f"The bundle {name!r} cannot be opened: {error}"
     m = bundle.manifest
     st.caption(
         f"{m.n_clusters} clusters of `{m.dataset}`, labels from {m.labels_from}. "
         f"S up to {m.max_train_timestep}. Runs on {bundle.device.type.upper()}. "
         f"Hash `{bundle.hash[:10]}`. sdviz {__version__}"
     )
-    return PageContext(bundle, "")
+    return bundle, ""
 
 
 def show_missing_bundle(context: PageContext, what: str) -> None:
-    """The empty state of a page that needs a bundle; `what` is the end of "Here you would see ..."."""
+    """Shows the empty state of a page without a bundle; `what` ends "Here you would see ..."."""
     box = empty_state(
         context.problem,
         f"Here you would see {what}. That needs a *bundle*: a trained system in one folder. "

@@ -1,14 +1,15 @@
-"""Pictures as pages show and export them: data URIs, heat maps, contact sheets."""
+"""Pictures for pages and downloads: data URIs, heat maps, contact sheets."""
 
 import base64
 import io
+from textwrap import wrap
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-# Okabe & Ito 2008: told apart by the colour-blind too; one meaning on every page
+# Okabe & Ito 2008, for the colour-blind too; each has one meaning on every page
 ID_COLOUR = "#0072B2"
-# training images: ID as well, a lighter blue beside those held out
+# training images are ID too: a lighter blue
 TRAIN_COLOUR = "#6BA8D6"
 NEAR_OOD_COLOUR = "#D55E00"
 FAR_OOD_COLOUR = "#E69F00"
@@ -16,62 +17,56 @@ OUTLIER_COLOUR = "#009E73"
 CONTROL_COLOUR = "#CC79A7"
 NEUTRAL_COLOUR = "#8A94A0"
 
-# dark blue - teal - yellow, rising in lightness, so that it reads in grey too
+# dark blue - teal - yellow, ever lighter, so that it can be read in grey
 _HEAT_STOPS = np.array([[18, 16, 52], [30, 70, 130], [24, 132, 130], [110, 190, 90], [253, 231, 60]], float)
 HEAT_MAX = 0.5
-# how much a contact sheet enlarges each picture
+# of pictures in a contact sheet
 SHEET_FACTOR = 4
 
 
 def png_bytes(image: np.ndarray) -> bytes:
-    """PNG of one image, uint8 (H,W,3)."""
+    """Encodes one image, uint8 (H,W,3), as PNG."""
     stream = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(image)).save(stream, "PNG")
     return stream.getvalue()
 
 
 def data_uri(image: np.ndarray) -> str:
-    """The image, uint8 (H,W,3), as a `data:` address of its own size; the page enlarges it without blur."""
+    """Returns an image, uint8 (H,W,3), as a `data:` address; the page enlarges it without blur."""
     return "data:image/png;base64," + base64.b64encode(png_bytes(image)).decode("ascii")
 
 
 def difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """The largest difference of three channels, uint8 (...,H,W,3) -> float64 (...,H,W), 0..1."""
+    """Returns the largest difference over the channels, uint8 (...,H,W,3) -> float64 (...,H,W), 0..1."""
     return np.abs(a.astype(np.int16) - b.astype(np.int16)).max(-1) / 255.0
 
 
 def heat_map(values: np.ndarray) -> np.ndarray:
-    """Values as colours, uint8 (...,3); 0 is dark, `HEAT_MAX` and above is yellow."""
+    """Returns values as colours, uint8 (...,3); 0 is dark, `HEAT_MAX` and above is yellow."""
     position = np.clip(values / HEAT_MAX, 0, 1) * (len(_HEAT_STOPS) - 1)
-    low = np.minimum(position.astype(int), len(_HEAT_STOPS) - 2)
-    part = (position - low)[..., None]
-    return np.round(_HEAT_STOPS[low] * (1 - part) + _HEAT_STOPS[low + 1] * part).astype(np.uint8)
+    channels = [np.interp(position, range(len(_HEAT_STOPS)), stops) for stops in _HEAT_STOPS.T]
+    return np.round(np.stack(channels, -1)).astype(np.uint8)
 
 
 def enlarge(image: np.ndarray, factor: int) -> np.ndarray:
-    """Each pixel as a factor x factor square, uint8 (H*factor,W*factor,3)."""
+    """Makes each pixel a factor x factor square, uint8 (H*factor,W*factor,3)."""
     return image.repeat(factor, 0).repeat(factor, 1)
 
 
 def contact_sheet(rows: list[tuple[str, np.ndarray]], captions: list[str], footer: str) -> np.ndarray:
-    """A labelled sheet: one line of pictures per row, one column per image.
+    """Draws a labelled sheet: a line of pictures for each row, a column for each image.
 
     Args:
         rows: (name, uint8 (N,H,W,3)), each with the same N.
         captions: N texts under the columns.
-        footer: One line at the bottom: how the sheet was made.
+        footer: A text at the bottom that says how the sheet was made.
 
     Returns:
         uint8 (height,width,3), dark text on white.
     """
     n, height, width = rows[0][1].shape[:3]
-    cell_w, cell_h, gap, left, font = (
-        width * SHEET_FACTOR,
-        height * SHEET_FACTOR,
-        8,
-        118,
-        ImageFont.load_default(13),
-    )
+    cell_w, cell_h, gap, left = width * SHEET_FACTOR, height * SHEET_FACTOR, 8, 118
+    font = ImageFont.load_default(13)
     footer_lines = _wrap(footer, max(40, (left + n * (cell_w + gap)) // 7))
     total_w = left + n * (cell_w + gap) + gap
     caption_lines = [_wrap(c, max(8, cell_w // 7)) for c in captions]
@@ -94,9 +89,4 @@ def contact_sheet(rows: list[tuple[str, np.ndarray]], captions: list[str], foote
 
 
 def _wrap(text: str, width: int) -> list[str]:
-    lines = [""]
-    for word in text.split():
-        if lines[-1] and len(lines[-1]) + 1 + len(word) > width:
-            lines.append("")
-        lines[-1] = f"{lines[-1]} {word}".strip()
-    return lines
+    return wrap(text, width, break_long_words=False, break_on_hyphens=False)

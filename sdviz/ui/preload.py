@@ -1,4 +1,4 @@
-"""Opens the first bundle at the server's start, so that the first visitor need not wait for it."""
+"""Opens the first bundle at the start of the server, so that the first visitor does not wait for it."""
 
 import io
 from contextlib import suppress
@@ -17,7 +17,7 @@ TABLES = ("banks", "sets", "reference", "pseudo_labels", "outliers")
 
 
 def open_first_bundle() -> None:
-    """Opens the first bundle, reads its tables and images, and makes what Home and the lab show first."""
+    """Opens the first bundle, reads its tables and images, and makes the first pictures of Home and the lab."""
     page_icon().save(io.BytesIO(), "PNG")  # loads Pillow's formats
     found = list(find_bundles().values())
     if not found:

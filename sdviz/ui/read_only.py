@@ -1,4 +1,4 @@
-"""The read-only guard: with `SDVIZ_READ_ONLY=1` people can watch but change nothing."""
+"""The read-only switch: with `SDVIZ_READ_ONLY=1` people can watch but change nothing."""
 
 import os
 
@@ -6,5 +6,5 @@ READ_ONLY = "SDVIZ_READ_ONLY"
 
 
 def is_read_only() -> bool:
-    """Whether people may only watch here."""
+    """Tells whether people may only watch."""
     return os.environ.get(READ_ONLY, "") not in ("", "0")

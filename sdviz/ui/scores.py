@@ -1,4 +1,4 @@
-"""Scores and threshold of a bundle's sets under the settings in use."""
+"""Scores and threshold of all scored sets of a bundle under the settings in use."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,37 +13,37 @@ from sdviz.ui.cache.evidence import id_reference, needs_search, set_scores, star
 from sdviz.ui.library import BundleView
 from sdviz.ui.session import ScoreSettings, score_settings, threshold
 
-# as long as a person does not notice the wait
+# a wait that nobody notices
 AT_ONCE_SEC = 0.1
 
 
 @dataclass(frozen=True, eq=False)
 class ScoredSets(BundleView):
-    """A bundle with every scored set under the settings in use."""
+    """A bundle with the scores of all its sets under the settings in use."""
 
-    settings: ScoreSettings  # k, alpha and normalisation
+    settings: ScoreSettings
     scores: dict[str, SetScores]  # Eq. 6 of each set
     reference: OODReference  # the held-out ID scores in order, and the threshold at 95 % ID recall
-    threshold: float  # in use; a score above it is called OOD
+    threshold: float  # in use; a higher score is called OOD
 
     @property
     def id_name(self) -> str:
-        """The set of held-out ID images."""
+        """The name of the set of held-out ID images."""
         return self.evidence.id_set.name
 
     @cached_property
     def provenance(self) -> dict[str, str]:
-        """Where the numbers come from, line by line."""
+        """The lines that say where the numbers come from."""
         s = self.settings
         return provenance(self.bundle, k=s.k, alpha=f"{s.alpha:g}", features=s.features)
 
     def column(self, name: str, mode: str) -> np.ndarray:
-        """One set's scores by "both", "distance" or "votes", float64 (N,)."""
+        """Returns a set's scores, float64 (N,). `mode`: "both", "distance" or "votes"."""
         return np.asarray(getattr(self.scores[name], "total" if mode == "both" else mode), np.float64)
 
 
 def scored_sets(evidence: Evidence, library: PictureLibrary, why_not: str) -> ScoredSets:
-    """Scores every set, after a search if need be. Raises MissingPart, with `why_not` without a detector."""
+    """Scores all sets, after a search if needed. Raises MissingPart, without a detector with `why_not`."""
     settings = score_settings(evidence)
     if settings is None:
         raise MissingPart(why_not)
@@ -54,25 +54,24 @@ def scored_sets(evidence: Evidence, library: PictureLibrary, why_not: str) -> Sc
 
 @dataclass(frozen=True, eq=False)
 class SetsNow:
-    """What is known of the scored sets at this moment."""
+    """What is known about the scored sets now."""
 
-    scores: dict[str, SetScores] | None  # Eq. 6 of each; None while searched for, or where unknown
-    problem: str  # why they cannot be known, "" else
-    to_order_by: dict[str, SetScores]  # the same, else the bundle's own scores, else nothing
-    # the person's, else the one at 95 % ID recall under these settings; None without scores
-    threshold: float | None
+    scores: dict[str, SetScores] | None  # Eq. 6 of each set; None during a search or after a problem
+    problem: str  # why they cannot be known, else ""
+    to_order_by: dict[str, SetScores]  # these scores, else the bundle's own, else none
+    threshold: float | None  # the person's, else the one at 95 % ID recall; None without scores
 
 
 def sets_now(evidence: Evidence, settings: ScoreSettings) -> SetsNow:
-    """Eq. 6 of every scored set, as far as it is known without a wait."""
+    """Returns Eq. 6 of all scored sets, if it is known without a wait."""
     try:
         own = stored_scores(evidence)
     except MissingPart as error:
         return SetsNow(None, str(error), {}, None)
     try:
-        if needs_search(evidence, settings):
-            if not start_search(evidence, settings.normalize).wait(AT_ONCE_SEC):
-                return SetsNow(None, "", own, None)
+        needs = needs_search(evidence, settings)
+        if needs and not start_search(evidence, settings.normalize).wait(AT_ONCE_SEC):
+            return SetsNow(None, "", own, None)
         scores = set_scores(evidence, settings)
         return SetsNow(scores, "", scores, threshold(id_reference(evidence, scores).threshold))
     except (MissingPart, ValueError) as error:

@@ -1,4 +1,4 @@
-"""The server's start: loads everything that the first page needs before anybody asks for it."""
+"""The start of the server: loads what the first page needs before anybody asks for it."""
 
 import asyncio
 import gc
@@ -17,10 +17,11 @@ from sdviz.ui.cache import background
 
 LOG = logging.getLogger(__name__)
 HEALTH = "/_stcore/health"
-# On a machine that is slower than this, pages are shown before everything is loaded
+# A slow machine shows pages after this time, even if not everything is loaded
 LONGEST_HOLD_SEC = 60.0
+# The server listens once `lifespan` has yielded
 LISTENS_AFTER_SEC = 0.3
-# Slow to import, and needed by a page: some only when it is drawn
+# Slow to import, and needed by a page
 MODULES = (
     "sdviz.ui.home",
     *(f"sdviz.ui.{page}.page" for page in ("lab", "pseudo_labels", "embeddings", "sample_votes")),
@@ -33,9 +34,9 @@ MODULES = (
 
 
 class Start:
-    """Loads in the background, and holds back the server's answer on its health until all is loaded.
+    """Loads in the background, and delays the answer to the health check until all is loaded.
 
-    The browser asks for the server's health before it connects; meanwhile it fetches Streamlit's own files.
+    A browser asks for the server's health before it connects. Meanwhile it fetches Streamlit's own files.
     """
 
     def __init__(self) -> None:
@@ -47,7 +48,7 @@ class Start:
         return self._ready.is_set()
 
     def begin(self) -> None:
-        """Starts loading; does not wait."""
+        """Starts loading without waiting for it."""
         background.start("memory", background.trim_memory)
         background.start("start", lambda task: self._load())
 
@@ -61,31 +62,31 @@ class Start:
         except Exception:  # the page that meets the same error shows it
             LOG.debug("Loading at the start has failed", exc_info=True)
         finally:
-            # Streamlit collects garbage after every run of a page: looking through the million objects of torch
-            # and pandas held up the process for half a second each time
+            # Streamlit collects garbage after each run of a page: the million objects of torch and pandas would
+            # make that half a second
             gc.collect()
             gc.freeze()
             self._ready.set()
 
     @asynccontextmanager
     async def lifespan(self, app: st.App) -> AsyncIterator[None]:
-        """For `streamlit.App`: begins with the server, and opens the browser unless the server is headless."""
+        """For `streamlit.App`: starts loading, and opens the browser unless the server is headless."""
         self.begin()
         if not st.get_option("server.headless"):
-            address = f"http://{st.get_option('browser.serverAddress')}:{st.get_option('server.port')}"
-            loop = asyncio.get_running_loop()
-            # the server listens once this function has yielded
-            loop.call_later(LISTENS_AFTER_SEC, lambda: loop.run_in_executor(None, webbrowser.open, address))
+            background.start("browser", _open_browser)
         yield
 
     def middleware(self) -> list[Middleware]:
-        """For `streamlit.App`: holds back the answer on the server's health."""
+        """For `streamlit.App`: delays the answer to the health check."""
         return [Middleware(_HoldHealth, self)]
 
 
-class _HoldHealth:
-    """Holds back the answers on the server's health until all is loaded."""
+def _open_browser(task: background.Task[bool]) -> bool:
+    task.pause(LISTENS_AFTER_SEC)
+    return webbrowser.open(f"http://{st.get_option('browser.serverAddress')}:{st.get_option('server.port')}")
 
+
+class _HoldHealth:
     def __init__(self, app: ASGIApp, start: Start) -> None:
         self._app, self._start = app, start
 

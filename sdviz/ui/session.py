@@ -1,7 +1,7 @@
-"""Values that pages share and the address holds: the image in use, its set, k, alpha, threshold.
+"""Values in the address that all pages share: the image in use, its set, k, alpha, the threshold.
 
-They belong to no widget, since Streamlit drops the value of a widget that a page does not draw: widgets show
-them and report changes through `set_shared`.
+Streamlit drops the value of a widget that a page does not draw, so these belong to no widget. Widgets show them
+and report changes with `set_shared`.
 """
 
 import math
@@ -19,10 +19,10 @@ from sdviz.analysis.votes import find_sample
 from sdviz.ui.links import keep_link_values, not_taken, restore_link_values, set_link_value
 from sdviz.ui.text import code_span
 
-# sample: an image's id; set: a scored set; k, alpha, unit (1 or 0): Eq. 6; t: the threshold; without these four
-# the bundle's own hold; truth: 1 where known classes are shown
+# sample: id of an image; set: a scored set; k, alpha, unit (1 or 0): Eq. 6; t: the threshold; truth: 1 if known
+# classes are shown. If k, alpha, unit or t is absent, the bundle's own holds
 SHARED = ("sample", "set", "k", "alpha", "unit", "t", "truth")
-# each bundle has its own values of these
+# each bundle has its own
 OF_SCORES = {"t": "the threshold", "k": "k", "alpha": "α", "unit": "unit length on or off"}
 MAX_ALPHA = 10.0
 
@@ -33,24 +33,24 @@ class ScoreSettings:
 
     k: int  # neighbours that count
     alpha: float  # weight of a vote
-    normalize: bool  # whether features are brought to unit length
-    is_own: bool  # whether these are the bundle's own settings, by which it was measured
+    normalize: bool  # features are brought to unit length
+    is_own: bool  # these are the bundle's own settings, with which it was measured
 
     @property
     def features(self) -> str:
-        """How features are taken, in words."""
+        """The normalisation in words."""
         return "of unit length" if self.normalize else "as they are"
 
 
 def enter_page(entered: bool) -> None:
-    """For the set-up of every page: puts the shared values back into the address and takes those of a link."""
+    """For the set-up of a page: puts the shared values back into the address and takes those of a link."""
     if entered:
         restore_link_values(SHARED)
     keep_link_values(SHARED)
 
 
 def has_score_values() -> bool:
-    """Whether the person, or a link, has set a threshold or anything of Eq. 6."""
+    """Tells whether a person or a link has set the threshold or anything of Eq. 6."""
     return any(st.session_state.get(key, "") for key in OF_SCORES)
 
 
@@ -63,10 +63,10 @@ def drop_scores() -> list[str]:
 
 
 def drop_unknown(evidence: Evidence, library: PictureLibrary) -> list[str]:
-    """For a switch of bundles: drops an image or set that the new one does not know; returns their names."""
+    """For a switch of bundles: drops an image or set that the new bundle lacks; returns their names."""
     dropped = []
     one, group = sample(), str(st.session_state.get("set", ""))
-    if one and not is_known(evidence, library, one):
+    if one and find_sample(evidence, one) is None and not library.show([one]).found[0]:
         set_shared("sample", None)
         dropped.append(f"the image {code_span(one)}")
     if group and not chosen_set(evidence):
@@ -75,13 +75,8 @@ def drop_unknown(evidence: Evidence, library: PictureLibrary) -> list[str]:
     return dropped
 
 
-def is_known(evidence: Evidence, library: PictureLibrary, one: str) -> bool:
-    """Whether an image of this id is in the bundle's tables or in a set on this machine."""
-    return find_sample(evidence, one) is not None or bool(library.show([one]).found[0])
-
-
 def refuse_shared(evidence: Evidence) -> str:
-    """Drops impossible values of Eq. 6 and the threshold that a link gave; one line on them, "" for none."""
+    """Drops impossible values of Eq. 6 and the threshold; returns one line on them, "" for none."""
     own = evidence.bundle.manifest.score
     if own is None:
         return ""
@@ -110,7 +105,7 @@ def _fits(said: str, fits: Callable[[float], bool]) -> bool:
 
 
 def highest_threshold(evidence: Evidence) -> float:
-    """The largest possible score under the settings in use: every distance and vote at its maximum."""
+    """Returns the largest possible score under the settings in use: all distances and votes at maximum."""
     settings = score_settings(evidence)
     assert settings is not None
     length = 1.0
@@ -125,12 +120,12 @@ def highest_threshold(evidence: Evidence) -> float:
 
 
 def set_shared(key: str, value: object) -> None:
-    """Sets one of `SHARED` for all pages and in the address; None takes it out."""
+    """Sets one of `SHARED` for all pages and in the address; None removes it."""
     set_link_value(key, "" if value is None else str(value))
 
 
 def opener(key: str) -> Callable[[], None]:
-    """For the `on_click` of a grid: makes the clicked picture the image in use."""
+    """Returns the `on_click` of a grid that makes the clicked picture the image in use."""
 
     def clicked() -> None:
         if one := st.session_state[key].clicked:
@@ -140,24 +135,24 @@ def opener(key: str) -> Callable[[], None]:
 
 
 def sample() -> str:
-    """The id of the image in use, "" for none."""
+    """Returns the id of the image in use, "" for none."""
     return str(st.session_state.get("sample", ""))
 
 
 def chosen_set(evidence: Evidence) -> str:
-    """The scored set in use, "" for none or for one that this bundle lacks."""
+    """Returns the scored set in use, "" for none or for one that this bundle lacks."""
     name = str(st.session_state.get("set", ""))
     return name if name in (or_none(lambda: evidence.sets) or {}) else ""
 
 
 def max_k(evidence: Evidence) -> int:
-    """The largest k that pages offer for this bundle."""
+    """Returns the largest k that pages offer for this bundle."""
     banks = or_none(lambda: evidence.banks)
     return 1 if banks is None else max(1, min(MAX_K, len(banks.id_features) - 1))
 
 
 def score_settings(evidence: Evidence) -> ScoreSettings | None:
-    """k, alpha and normalisation in use: the person's, else the bundle's own; None without a detector."""
+    """Returns the person's settings of Eq. 6, else the bundle's own; None without a detector."""
     own = evidence.bundle.manifest.score
     if own is None:
         return None
@@ -172,12 +167,12 @@ def score_settings(evidence: Evidence) -> ScoreSettings | None:
 
 
 def threshold(own: float) -> float:
-    """The threshold in use: the person's, else `own`, the one at 95 % ID recall."""
+    """Returns the threshold in use: the person's, else `own`, the one at 95 % ID recall."""
     return _number("t", own)
 
 
 def has_own_threshold() -> bool:
-    """Whether the threshold is still the one at 95 % ID recall."""
+    """Tells whether the threshold is the one at 95 % ID recall."""
     return not st.session_state.get("t", "")
 
 
@@ -192,7 +187,6 @@ def _number(key: str, usual: float) -> float:
 def _changed(key: str, widget: str) -> None:
     value = st.session_state[widget]
     set_shared(key, (1 if value else 0) if key == "unit" else f"{value:g}")
-    # another score has another scale
     if not has_own_threshold():
         st.toast("The threshold is back at 95 % ID recall: another score has another scale.")
     set_shared("t", None)
@@ -203,7 +197,7 @@ def _back_to_own() -> None:
 
 
 def score_controls(evidence: Evidence, page: str) -> ScoreSettings | None:
-    """Widgets for k, alpha and normalisation, shared by all pages; draws nothing without a detector."""
+    """Draws the widgets of k, alpha and normalisation; nothing without a detector."""
     settings = score_settings(evidence)
     own = evidence.bundle.manifest.score
     if settings is None or own is None:

@@ -1,4 +1,4 @@
-"""Uploaded pictures, kept when their page is left: Streamlit empties the uploader then."""
+"""Uploaded pictures. They are kept when their page is left, where Streamlit empties the uploader."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,13 +15,14 @@ LIMITS = "Up to 10 MB and 10,000 px a side each; cropped to the middle square an
 class KeptUploads:
     """The prepared pictures of one browser session, uint8 (H,W,3) by id."""
 
-    now: dict[str, np.ndarray] = field(default_factory=dict)  # what the uploader on the page holds
-    before: dict[str, np.ndarray] = field(default_factory=dict)  # from uploaders that are no longer on the page
+    now: dict[str, np.ndarray] = field(default_factory=dict)  # in the uploader on the page
+    before: dict[str, np.ndarray] = field(default_factory=dict)  # of uploaders that are no longer on the page
 
     def take(self, chosen: dict[str, np.ndarray]) -> None:
         """Records what the uploader holds in this run.
 
-        An empty uploader is a new one, unless `changed` was called before: then a person has emptied it.
+        An empty uploader is a new one, and the pictures of the last one are kept. If a person has emptied it,
+        `changed` was called before.
         """
         if not chosen:
             self.before = self.all()
@@ -36,12 +37,12 @@ class KeptUploads:
         self.before = {}
 
     def all(self) -> dict[str, np.ndarray]:
-        """New pictures, then kept ones; each picture once."""
+        """Returns new pictures, then kept ones, each picture once."""
         return self.now | {i: image for i, image in self.before.items() if i not in self.now}
 
 
 def kept_uploads(size_px: int) -> KeptUploads:
-    """The pictures of this browser session that were prepared at this size."""
+    """Returns the pictures of this browser session that were prepared at this size."""
     by_size: dict[int, KeptUploads] = st.session_state.setdefault("uploads", {})
     return by_size.setdefault(size_px, KeptUploads())
 
@@ -49,5 +50,5 @@ def kept_uploads(size_px: int) -> KeptUploads:
 def picture_uploader(
     key: str, label: str = LIMITS, on_change: Callable[[], None] | None = None
 ) -> list[UploadedFile]:
-    """The field that takes a person's own pictures."""
+    """Draws the field for a person's own pictures."""
     return st.file_uploader(label, TYPES, accept_multiple_files=True, key=key, on_change=on_change)

@@ -1,7 +1,8 @@
-"""Widgets that several pages draw alike."""
+"""Widgets of several pages."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from mimetypes import guess_type
 from typing import Any, TypeVar
 
 import streamlit as st
@@ -9,50 +10,43 @@ from streamlit.delta_generator import DeltaGenerator
 
 K = TypeVar("K")
 
-# for a widget whose value stands in the address and stays when the page is left
+# for a widget whose value is in the address and is kept when the page is left
 KEPT: dict[str, Any] = {"bind": "query-params", "persist_state": "session"}
-MIME_TYPES = {
-    "csv": "text/csv",
-    "html": "text/html",
-    "png": "image/png",
-    "svg": "image/svg+xml",
-    "zip": "application/zip",
-}
 
 
 def choose_one(label: str, options: Sequence[str], key: str, **more: Any) -> str:  # noqa: ANN401
-    """A segmented control with one option always chosen, the first at the start.
+    """Draws a segmented control with always one option chosen, at first the first.
 
-    `more` are arguments of `st.segmented_control`. A kept value that is no option any more is dropped.
+    `more` are arguments of `st.segmented_control`. A kept value that is no longer an option is dropped.
     """
     if st.session_state.get(key) not in options:
         st.session_state.pop(key, None)
-    # without a default a browser that has no value yet would mark no option
+    # without a default, a browser without a value marks no option
     found = st.segmented_control(label, options, default=options[0], required=True, key=key, **KEPT, **more)
     return str(found or options[0])
 
 
 def choose_key(label: str, titles: Mapping[K, str], key: str, **more: Any) -> K:  # noqa: ANN401
-    """As `choose_one` over the titles, which the address has; returns the key of the one chosen."""
+    """Draws `choose_one` over the titles, which are in the address; returns the key of the chosen one."""
     chosen = choose_one(label, list(titles.values()), key, **more)
     return next(one for one, title in titles.items() if title == chosen)
 
 
 def select_one(label: str, options: Sequence[str], key: str, **more: Any) -> str:  # noqa: ANN401
-    """A select box; `more` are arguments of `st.selectbox`. A kept value that is no option is dropped."""
+    """Draws a select box; `more` are arguments of `st.selectbox`. A kept value that is no option is dropped."""
     if st.session_state.get(key) not in options:
         st.session_state.pop(key, None)
     return str(st.selectbox(label, options, key=key, **more))
 
 
 def download(label: str, make: Callable[[], str | bytes], file: str, **more: Any) -> None:  # noqa: ANN401
-    """A button that makes a file and gives it to the browser; `more` are arguments of `st.download_button`."""
-    kind = MIME_TYPES[file.rpartition(".")[2]]
-    st.download_button(label, make, file, kind, on_click="ignore", **{"icon": ":material/download:"} | more)
+    """Draws a button that makes and downloads a file; `more` are arguments of `st.download_button`."""
+    more = {"icon": ":material/download:", "on_click": "ignore"} | more
+    st.download_button(label, make, file, guess_type(file)[0], **more)
 
 
 def empty_state(title: str, text: str, command: str = "") -> DeltaGenerator:
-    """A box that says what would be here and how to get it; returns the box, for more lines."""
+    """Draws a box that says what would be here and how to get it; returns the box, for more lines."""
     box = st.container(border=True)
     box.markdown(f"**{title}**")
     box.markdown(text)
@@ -62,7 +56,7 @@ def empty_state(title: str, text: str, command: str = "") -> DeltaGenerator:
 
 
 def time_left(place: DeltaGenerator, what: str) -> Callable[[float], None]:
-    """A callback that takes the share done, 0..1, and shows it with the time left in `place`."""
+    """Returns a callback that shows the share done, 0..1, and the time left in `place`."""
     started = time.perf_counter()
 
     def on_progress(done: float) -> None:

@@ -24,7 +24,7 @@ LAB = "pages/1_Outlier_lab.py"
 
 @pytest.fixture(autouse=True)
 def _fresh_app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No cache from another test, no bundle, runs or data but this test's own, torch on one thread.
+    """Empties the caches; bundles, runs and data are this test's own; torch runs on one thread.
 
     What is left to do in the background ends with the test: the next one would wait for it in its lane.
     """

@@ -54,7 +54,7 @@ def picture(cell: dict[str, Any]) -> np.ndarray:
 
 
 def until(at: AppTest, what: Callable[[], bool]) -> None:
-    """Runs the page as its own polling would, until it says so."""
+    """Runs the page again and again, as its polling does, until `what` holds."""
     end = time.monotonic() + patience(60)
     while not what():
         assert time.monotonic() < end

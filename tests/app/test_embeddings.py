@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -263,6 +264,30 @@ def test_pictures_come_in_sheets_and_lacking_ones_are_named(
     sheets = [one for one in component_data(at) if "src" in one and "side" in one]
     assert len(sheets) == 1 and sheets[0]["src"].startswith("data:image/jpeg;base64,")
     assert sheets[0]["name"] == scatter_of(at, component_data)["sheets"]["name"] + "/0"
+
+
+def test_outliers_that_no_file_keeps_are_generated_behind_the_page(
+    full_bundle: Put, open_page: Open, component_data: Data
+) -> None:
+    bundle = full_bundle(n_id=12, n_snapshots=7, n_per_set=6, sets=("digits",))
+    change_table(bundle, "outliers.parquet", lambda t: t.assign(png=None))
+    sd = {"id": lambda t: t["id"].where(t["set"] != "digits", t["id"] + "~0")}
+    sd["role"] = lambda t: t["role"].where(t["set"] != "digits", "sd")
+    change_table(bundle, "scores.parquet", lambda t: t.assign(**sd))
+    manifest = json.loads((bundle / "bundle.json").read_text())
+    manifest["config"]["evaluation"]["sd_test"] = {"start_timestep": 100, "guidance_scale": 2.0, "seed": 0}
+    (bundle / "bundle.json").write_text(json.dumps(manifest))
+    at = open_page(PAGE, {"embeddings_view": "After training", "embeddings_method": "PCA"})
+    data = scatter_of(at, component_data)
+    without_file = [row for row, one in enumerate(data["ids"]) if "~" in one]
+    assert len(without_file) == 12 + 6 and data["lacking"] == without_file and data["coming"]
+    first = [one["src"] for one in component_data(at) if "src" in one]
+    end = time.monotonic() + patience(120)
+    while scatter_of(at, component_data)["coming"] and time.monotonic() < end:
+        time.sleep(0.5)
+        at.run()
+    assert scatter_of(at, component_data)["lacking"] == []
+    assert [one["src"] for one in component_data(at) if "src" in one] != first
 
 
 @pytest.mark.parametrize("how", [{"sets": ("digits",)}, {"n_per_set": 1}, {"n_id": 12, "n_snapshots": 7}])

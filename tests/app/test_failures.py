@@ -46,13 +46,13 @@ def scored(folder: Path) -> pd.DataFrame:
 
 
 def threshold(table: pd.DataFrame, recall: float = 0.95) -> float:
-    """The smallest ID score at which that share of ID images lies at or below it."""
+    """The smallest ID score with that share of ID scores at or below it."""
     ordered = np.sort(table["total"][table["role"] == "id"])
     return float(ordered[math.ceil(round(recall * len(ordered), 6)) - 1])
 
 
 def wrong(table: pd.DataFrame, t: float, false_alarms: bool) -> pd.DataFrame:
-    """What is called wrongly, worst first, as the file and numpy have it."""
+    """The images on the wrong side of the threshold, worst first, by numpy from the file."""
     if false_alarms:
         found = table[(table["role"] == "id") & (table["total"] > t)]
     else:
@@ -549,7 +549,7 @@ def test_few_sets_and_few_images(
 
 
 def test_images_that_are_not_on_this_machine(full_bundle: Full, open_page: Open, component_data: Read) -> None:
-    """Grey stands in for them, their class is unknown, and a line says why; all else is as ever."""
+    """They are drawn grey, their class is unknown, and a line says why; the rest is unchanged."""
     folder = full_bundle(sets=("digits", "shapes-empty"))
     change_table(
         folder, "scores.parquet", lambda t: t.assign(id=t["id"].str.replace("digits/test/", "cifar10/test/"))

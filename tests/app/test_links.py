@@ -23,7 +23,7 @@ def refusal(at: AppTest) -> str:
 
 @pytest.mark.parametrize("name", ["a", "b"])
 def test_a_bundle_that_a_link_names_stays_in_the_link(name: str, full_bundle: Full, open_page: Open) -> None:
-    """The one that is opened first anyhow as well: elsewhere another one is."""
+    """Also the one that opens by default: another machine may open another one."""
     full_bundle("a"), full_bundle("b", sets=("digits",))
     at = open_page(RESULTS, {"bundle": name})
     assert at.selectbox(key="bundle").value == link(at, "bundle") == name

@@ -55,7 +55,7 @@ def report_of(folder: Path) -> dict[str, Any]:
 
 
 def threshold(known: np.ndarray) -> float:
-    """The smallest ID score at which 95 % of ID images lie at or below it."""
+    """The smallest ID score with 95 % of ID scores at or below it."""
     return float(np.sort(known)[math.ceil(round(0.95 * len(known), 6)) - 1])
 
 
@@ -130,7 +130,7 @@ def traces(at: AppTest, i: int = 0) -> dict[str, dict[str, Any]]:
 
 
 def check_name(name: str, begins: str, expected: float) -> None:
-    """That a line of a legend ends in that number of %."""
+    """Checks that a name in a legend ends in that number of %."""
     assert name.startswith(f"{begins} ") and name.endswith(" %")
     assert float(name.removeprefix(begins).removesuffix("%")) == pytest.approx(expected, abs=ROUNDED)
 
@@ -140,7 +140,7 @@ def csv_of(files: Files, name: str) -> pd.DataFrame:
 
 
 def change_papers(folder: Path, change: Callable[[dict[str, Any], dict[str, Any]], None]) -> None:
-    """Lets `change` alter bundle.json and report.json of a saved bundle, which gets another hash by it."""
+    """Lets `change` alter bundle.json and report.json of a saved bundle; its hash changes."""
     manifest, report = json.loads((folder / MANIFEST).read_text()), report_of(folder)
     change(manifest, report)
     (folder / "report.json").write_text(json.dumps(report))
@@ -152,7 +152,7 @@ def change_papers(folder: Path, change: Callable[[dict[str, Any], dict[str, Any]
 
 
 def check_metrics(table: list[list[tuple[str, str]]], expected: dict[str, dict[str, list[float]]]) -> None:
-    """That a table of metrics holds those numbers (set -> mode -> %), each to two decimals."""
+    """Checks that a table of metrics holds those numbers (set -> mode -> %), each to two decimals."""
     found: dict[str, dict[str, list[str]]] = {}
     name = ""
     for row in table[1:]:

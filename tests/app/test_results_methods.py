@@ -27,7 +27,7 @@ METHODS = {"knn": "kNN", "msp": "MSP", "dn2": "DN2", "rot": "Rot", "png_size": "
 
 
 def put_methods(folder: Path, aside: Path) -> pd.DataFrame:
-    """Measures a saved bundle beside methods that score at random; their scores."""
+    """Adds methods that score at random to a saved bundle; returns their scores."""
     whole = Bundle.load(folder, "cpu")
     parts = {name: Path(shutil.copy(path, aside)) for name, path in whole.parts.items()}
     report = json.loads(parts["report.json"].read_text())

@@ -112,7 +112,7 @@ def all_by_hand(folder: Path, k: int, alpha: float, normalize: bool) -> dict[str
 
 
 def threshold(known: np.ndarray) -> float:
-    """The smallest ID score at which 95 % of ID images lie at or below it."""
+    """The smallest ID score with 95 % of ID scores at or below it."""
     return float(np.sort(known)[math.ceil(round(0.95 * len(known), 6)) - 1])
 
 
@@ -139,7 +139,7 @@ def sums(at: AppTest) -> dict[str, str]:
 
 
 def places(at: AppTest) -> dict[str, str]:
-    """How much of each set the image is more OOD than, by title."""
+    """The share of each set that is less OOD than the image, by title."""
     return dict(re.findall(r"<span>([^<]*)</span><div class=\"bar\">.*?</div></div><b>([^<]*)</b>", html(at)))
 
 
@@ -162,7 +162,7 @@ def picture(cell: dict[str, Any]) -> np.ndarray:
 
 
 def until_searched(at: AppTest) -> AppTest:
-    """Another k or normalisation is searched for behind the page; its threshold is there after that."""
+    """Runs the page until the background search for another k or normalisation gives its threshold."""
     for _ in range(100):
         if sums(at)["threshold"] != "...":
             return at
@@ -172,7 +172,7 @@ def until_searched(at: AppTest) -> AppTest:
 
 
 def check_parts(at: AppTest, expected: ByHand, alpha: float) -> None:
-    """That the sum on the page is the one by hand."""
+    """Checks that the sum on the page is the one by hand."""
     shown = sums(at)
     assert float(shown["distance part"]) == pytest.approx(expected.distance, abs=SHOWN)
     assert float(shown["vote part"]) == pytest.approx(alpha * expected.votes, abs=SHOWN)
@@ -763,7 +763,7 @@ def test_few_sets_and_few_images(full_bundle: Full, open_page: Open, sets: tuple
 
 
 def test_images_that_are_not_on_this_machine(full_bundle: Full, open_page: Open, component_data: Read) -> None:
-    """The score and the neighbours are as ever; the picture's place is grey, and a line says why."""
+    """Score and neighbours are unchanged; the picture is drawn grey, and a line says why."""
     folder = full_bundle(sets=("digits", "shapes-empty"), blend=BLEND)
     change_table(
         folder, "scores.parquet", lambda t: t.assign(id=t["id"].str.replace("digits/test/", "cifar10/test/"))

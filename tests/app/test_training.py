@@ -74,7 +74,7 @@ def at_work() -> Iterator[Callable[..., Run]]:
 
 @pytest.fixture
 def interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the place of Python in a launched process: sleeps, as one that is importing for long."""
+    """A script that stands in for Python in a launched process: it sleeps, like a long import."""
     script = tmp_path / "interpreter"
     script.write_text("#!/bin/sh\nexec sleep 600\n")
     script.chmod(0o755)
@@ -292,7 +292,7 @@ def test_every_profile_has_a_form(open_app: Open) -> None:
 def refused_by_everything(run: Run) -> None:
     config, before = run.config(), run.status()
     for act in (
-        lambda: actions.start(config),
+        lambda: actions.start(config, now=False),
         lambda: actions.resume(run.name),
         lambda: actions.stop(run.name),
         lambda: actions.delete(run.name),

@@ -38,7 +38,7 @@ def wait_for_chosen(page: Page, one: str) -> None:
 
 
 def only_note(page: Page) -> Locator:
-    """The field for a note, once that of the image before is gone."""
+    """The field for a note, after that of the previous image has gone."""
     field = page.locator("textarea")
     page.wait_for_function("document.querySelectorAll('textarea').length === 1")
     return field

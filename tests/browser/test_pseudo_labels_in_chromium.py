@@ -27,7 +27,7 @@ def class_names(bundle: Path) -> list[str]:
 
 
 def choose(page: Page, cluster: str) -> None:
-    """Takes a cluster from the list, as a person does, who opens it again where a late answer closed it."""
+    """Takes a cluster from the list; opens the list again if a late answer has closed it."""
     option = page.get_by_role("option", name=cluster, exact=True)
     for _ in range(5):
         page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for()

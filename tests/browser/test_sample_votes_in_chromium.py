@@ -54,7 +54,7 @@ def by_hand(full_server: str, full_folder: Path) -> Hand:
 
 
 def numbers(page: Page) -> list[float]:
-    """Distance part, vote part, score and threshold; one that is searched for yet is NaN."""
+    """Distance part, vote part, score and threshold; NaN for one that is still searched for."""
     shown = page.locator(".votes-sum b").all_inner_texts()
     return [math.nan if one == "..." else float(one) for one in shown]
 

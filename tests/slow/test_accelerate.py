@@ -24,6 +24,7 @@ import torch
 from sdviz.config.nodes import DiffusionConfig, UNetConfig
 from sdviz.diffusion.schedule import NoiseSchedule
 from sdviz.diffusion.training import train_noise_predictor
+from sdviz.nn.loop import Execution
 from sdviz.nn.unet import build_noise_predictor
 
 torch.set_num_threads(1)
@@ -58,8 +59,8 @@ config = UNetConfig(channels=(8, 8), layers_per_block=1, pixel_unshuffle=1)
 model = build_noise_predictor(config, 3, 8)
 losses = []
 ema, complete = train_noise_predictor(
-    model, images, np.arange(12) % 3, NoiseSchedule.linear(), DiffusionConfig(**settings), state_path,
-    device="cpu", on_report=lambda report: losses.append(report.loss), should_stop=stop,
+    model, images, np.arange(12) % 3, NoiseSchedule.linear(), DiffusionConfig(**settings),
+    Execution("cpu", state_path, lambda report: losses.append(report.loss), stop),
 )
 x = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 with torch.no_grad():

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ def begun(whole: Run, stage: str, root: Path) -> Run:
 
 @contextmanager
 def fault(work: tuple[Any, str, int], strike: Callable[[Any], Any]) -> Iterator[None]:
-    """From a call in the middle of the stage on, `strike` is given what the work gave."""
+    """From the `at`-th call of `work` on, its result goes through `strike`, which may raise."""
     owner, name, at = work
     before, n_calls = getattr(owner, name), 0
 
@@ -184,7 +185,7 @@ def test_too_little_memory(whole: Run, root: Path, stage: str, error: BaseExcept
 
 
 def spoilt(result: Any) -> Any:  # noqa: ANN401
-    """The same with NaN in the place of every number."""
+    """A copy with NaN in place of every number."""
     if isinstance(result, torch.Tensor):
         return result * float("nan")
     if isinstance(result, dict):
@@ -222,15 +223,15 @@ def small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
 
 @contextmanager
 def stage_of(name: str, around: Callable[[], AbstractContextManager[Any]]) -> Iterator[None]:
-    """While the stage works, something is so."""
-    make = STAGES[name].make
+    """Runs the stage inside the context that `around` makes."""
+    stage = STAGES[name]
 
     def within(workspace: Any) -> Any:  # noqa: ANN401
         with around():
-            return make(workspace)
+            return stage.make(workspace)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(STAGES[name], "make", within)
+        patch.setitem(STAGES, name, replace(stage, make=within))
         yield
 
 
@@ -243,7 +244,7 @@ def test_a_full_disk(whole: Run, small_disk: Path, stage: str, room: float) -> N
 
     @contextmanager
     def full() -> Iterator[None]:
-        """No room, or room for half of what the stage writes; and the disk stays full when it has failed."""
+        """Leaves no room, or room for half of what the stage writes, also after it has failed."""
         with ballast.open("wb", buffering=0) as stream:
             try:
                 while True:

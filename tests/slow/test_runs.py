@@ -1,4 +1,4 @@
-"""Runs as processes of their own, disturbed as the world disturbs them."""
+"""Runs as processes of their own: stopped, killed, without room on the disk."""
 
 from __future__ import annotations
 

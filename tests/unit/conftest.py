@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner, Result
 
 from sdviz.bundle import Bundle, make_manifest
+from sdviz.cli import app
 from sdviz.config.nodes import UNetConfig
 from sdviz.config.reading import load_config
 from sdviz.diffusion.schedule import NoiseSchedule
@@ -120,3 +122,10 @@ def coloured() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
         return np.clip(pixels, 0, 255).astype(np.uint8), labels.astype(np.int64)
 
     return make
+
+
+@pytest.fixture
+def cli(one_thread: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Runs a command in this process, with its runs in `tmp_path`."""
+    monkeypatch.setenv("SDVIZ_RUNS", str(tmp_path / "runs"))
+    return lambda *args: CliRunner().invoke(app, [str(arg) for arg in args])

@@ -1,4 +1,4 @@
-"""The house rules that no module can keep alone: which way imports run, and that importing does nothing."""
+"""The rules for the whole package: which way imports run, that importing does nothing, where tests stand."""
 
 from __future__ import annotations
 
@@ -326,7 +326,7 @@ def test_what_is_no_circle_passes(sources: dict[str, str]) -> None:
 
 # What keeps a value between reruns, or starts a thread: ui's cache does both for all pages
 CACHING = {"cache_data", "cache_resource", "lru_cache", "cache", "cached"}
-THREADS = {"Thread", "Timer", "ThreadPoolExecutor", "ProcessPoolExecutor", "to_thread"}
+THREADS = {"Thread", "Timer", "ThreadPoolExecutor", "ProcessPoolExecutor", "to_thread", "run_in_executor"}
 
 
 def caching_outside_the_cache(source: str, module: str) -> list[str]:
@@ -365,6 +365,7 @@ def test_only_the_cache_keeps_values_and_starts_threads() -> None:
         "import threading\ndef f():\n    threading.Thread(target=print).start()",
         "def f():\n    from threading import Timer",
         "from concurrent.futures import ThreadPoolExecutor as Pool",
+        "import asyncio\nasync def f():\n    asyncio.get_running_loop().run_in_executor(None, print)",
     ],
 )
 def test_caching_and_threads_of_a_page_are_seen(source: str) -> None:
@@ -392,6 +393,30 @@ def test_no_folder_holds_too_many_modules() -> None:
     folders = {path.parent for path in ROOT.glob("sdviz/**/*.py")}
     full = {str(one.relative_to(ROOT)) for one in folders if len(list(one.glob("*.py"))) > MAX_MODULES}
     assert not full
+
+
+# Tests of several packages at once, or of the documents
+WHOLE_HOUSE = {"test_architecture.py", "test_docs.py", "test_new_files.py"}
+
+
+def without_module(test: str) -> bool:
+    """Whether the package lacks the module `a/X.py` or package `a/X` of a test file `a/test_X.py`."""
+    module = ROOT / "sdviz" / Path(test).with_name(Path(test).name.removeprefix("test_"))
+    return not (module.is_file() or (module.with_suffix("") / "__init__.py").is_file())
+
+
+def test_each_unit_test_has_its_module() -> None:
+    unit = ROOT / "tests" / "unit"
+    tests = {str(path.relative_to(unit)) for path in unit.rglob("test_*.py")} - WHOLE_HOUSE
+    assert not sorted(filter(without_module, tests))
+    folders = {path.parent.relative_to(unit) for path in unit.rglob("*.py")}
+    assert not [one for one in folders if not (ROOT / "sdviz" / one / "__init__.py").is_file()]
+
+
+@pytest.mark.parametrize("test", ["test_unet.py", "nn/test_unets.py", "networks/test_unet.py", "nn/test_nn.py"])
+def test_a_unit_test_without_its_module_is_seen(test: str) -> None:
+    assert without_module(test)
+    assert not any(map(without_module, ("nn/test_unet.py", "test_files.py", "diffusion/test_samplers.py")))
 
 
 # Runs in a fresh interpreter. An audit hook sees every open(); whose doing it was is decided by the innermost

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from sdviz.baselines import BASELINES
+from sdviz.cli.bundles import SOLVERS
 from sdviz.diffusion.samplers import SAMPLERS
-from sdviz.registry import module_names
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -129,7 +129,7 @@ def test_a_new_file_is_a_solver_of_configuration_and_command_line(seen: dict[str
 
 
 def test_solvers_are_called_as_their_files() -> None:
-    assert list(SAMPLERS) == module_names("sdviz.diffusion.samplers")
+    assert list(SAMPLERS) == SOLVERS
 
 
 def test_methods_stand_in_the_order_of_their_files() -> None:

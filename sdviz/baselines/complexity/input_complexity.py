@@ -25,7 +25,7 @@ class InputComplexity(Baseline):
     key, title, needs = "input_complexity", "Input complexity (Gaussian)", ("images",)
 
     def _fit(self, known: np.ndarray, reference: Reference, on_progress: OnProgress | None) -> None:
-        """Mean and covariance of the pixels, after a reduction to at most 16 px."""
+        """Fits mean and covariance of the pixels at a size of at most 16 px."""
         pixels = _small(known)
         if len(pixels) < 2:
             raise BaselineError(f"{self.key}: a covariance needs at least 2 ID images")
@@ -60,7 +60,7 @@ def complexity_bits(images: np.ndarray) -> np.ndarray:
 
 
 def _small(images: np.ndarray) -> np.ndarray:
-    """float64 (N,D): means of 2x2 squares where an image is larger than 16 px."""
+    """Pixels float64 (N,D), averaged over 2x2 squares until an image is at most 16 px."""
     x = images.astype(np.float64)
     while x.shape[1] > 16 and x.shape[1] % 2 == 0 and x.shape[2] % 2 == 0:
         x = (x[:, ::2, ::2] + x[:, 1::2, ::2] + x[:, ::2, 1::2] + x[:, 1::2, 1::2]) / 4

@@ -1,4 +1,4 @@
-"""PNG size: how many bits an image takes as PNG."""
+"""PNG size: the number of bits of an image as PNG."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from ..interface import Baseline, OnProgress, Reference
 class PNGSize(Baseline):
     """The absolute difference between an image's PNG size and its mean over ID images.
 
-    A check on any method: sets that this tells apart differ in texture, not only in meaning.
+    A check on all methods: sets that PNG size separates differ in texture, not only in meaning.
     """
 
     key, title, needs = "png_size", "PNG size", ("images",)
 
     def _fit(self, known: np.ndarray, reference: Reference, on_progress: OnProgress | None) -> None:
-        """The mean size of ID images."""
+        """Keeps the mean size of ID images."""
         self._mean = float(png_bits(known).mean())
 
     def _score(self, queries: np.ndarray, ids: np.ndarray | None) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""DN2: the distance to the two nearest ID features of a network that was not fine-tuned."""
+"""DN2: the distance to the two nearest ID features, without fine-tuning."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from ..neighbours import check_neighbours, nearest_squares
 class DN2(Baseline):
     """The sum of squared distances to the k = 2 nearest ID features.
 
-    Bergman, Cohen and Hoshen 2020, "Deep Nearest Neighbor Anomaly Detection": sum_i |f(x) - f(x_i)|^2, with f
-    as it is unless `normalize` is set.
+    Bergman, Cohen and Hoshen 2020, "Deep Nearest Neighbor Anomaly Detection": sum_i |f(x) - f(x_i)|^2; f has
+    unit length only if `normalize` is set.
     """
 
     key, title, needs = "dn2", "DN2", ("features",)

@@ -9,11 +9,11 @@ from ..interface import Baseline, BaselineError, OnProgress, Reference
 
 
 class SSD(Baseline):
-    """The squared Mahalanobis distance of a unit feature to the mean and covariance of those of ID images.
+    """The squared Mahalanobis distance of a feature to the ID features, all of length 1.
 
     Sehwag, Chiang and Mittal 2021, "SSD: A Unified Framework for Self-Supervised Outlier Detection", with one
-    cluster, on this bundle's SimCLR encoder: (z - mu)^T Sigma^-1 (z - mu). The covariance is pseudo-inverted:
-    features that do not vary count for nothing.
+    cluster, on this bundle's SimCLR encoder: (z - mu)^T Sigma^-1 (z - mu). The covariance is pseudo-inverted,
+    so that directions without variance do not count.
     """
 
     key, title, needs = "ssd", "SSD (Mahalanobis)", ("features",)

@@ -10,9 +10,8 @@ from torch.nn import functional as F
 
 from ...nn.pixels import channels_first, scale
 from ...nn.views import random_flip
-from ..finetuning import SGD, FineTuned, encoder_of, train
-from ..interface import OnProgress, Reference
-from ..neighbours import check_neighbours
+from ..finetuning import SGD, FineTuned, Loss
+from ..interface import Reference
 
 
 class FakeIt(FineTuned):
@@ -20,32 +19,26 @@ class FakeIt(FineTuned):
 
     Mirzaei et al. 2022, "Fake It Till You Make It: Towards Accurate Near-Distribution Novelty Detection":
     outliers from a generator stopped early, cross-entropy of ID against outlier, SGD; the score is the sum of
-    |f(x) - f(x_i)|^2 over the k = 2 nearest ID images, not the logit. A run makes the outliers with
-    its own generator, stopped after `generator_steps`.
+    |f(x) - f(x_i)|^2 over the k = 2 nearest ID images, not the logit. A run makes the outliers with a U-Net of
+    its own, trained for `generator_steps` only.
     """
 
     key, title, needs = "fake_it", "Fake-it", ("images", "encoder", "outliers")
     training_passes = 2
     base_optimizer = SGD
+    # only the outliers are augmented, by a random flip: crops or colours would give them away
+    augment = False
 
     class Settings(FineTuned.Settings):
         """The settings."""
 
-        k: int = Field(2, ge=1, description="neighbours that count")
-        epochs: float = Field(5.0, gt=0, description="over the ID images")
         learning_rate: float = Field(1e-2, gt=0, description="of SGD; 4e-4 in the paper, for a pre-trained ViT")
         batch_size: int = Field(64, ge=2, description="ID images a step, with as many outliers")
         generator_steps: int = Field(
-            300, ge=1, description="steps of the U-Net's training after which a run's generator stops"
+            300, ge=1, description="training steps of the U-Net that makes the outliers"
         )
 
-    settings: Settings
-
-    def _fit(self, known: np.ndarray, reference: Reference, on_progress: OnProgress | None) -> None:
-        """Trains a copy of the encoder and keeps the ID features."""
-        check_neighbours(self.key, self.settings.k, len(known))
-        torch.manual_seed(reference.seed)
-        self._encoder = encoder_of(reference)
+    def _objective(self, known: np.ndarray, reference: Reference) -> tuple[dict[str, nn.Module], Loss]:
         head = nn.Linear(self._encoder.feature_dim, 2)
         nn.init.zeros_(head.weight)
         nn.init.zeros_(head.bias)
@@ -60,7 +53,4 @@ class FakeIt(FineTuned):
             is_fake = (torch.arange(2 * len(x), device=x.device) >= len(x)).long()
             return F.cross_entropy(logits.float(), is_fake)
 
-        # the only augmentation is a random flip of the outliers: crops or colours would give them away
-        parts = {"encoder": self._encoder, "head": head}
-        train(self, parts, known, loss, reference, augment=False, on_progress=on_progress)
-        self._keep(known, reference)
+        return {"head": head}, loss

@@ -5,45 +5,38 @@ from __future__ import annotations
 import numpy as np
 import torch
 from pydantic import Field
+from torch import nn
 from torch.nn import functional as F
 
 from ...config.nodes import ViewsConfig
 from ...nn.losses import nt_xent
 from ...nn.views import random_views
-from ..finetuning import SGD, FineTuned, encoder_of, train
-from ..interface import BaselineError, OnProgress, Reference
-from ..neighbours import check_neighbours
+from ..finetuning import SGD, FineTuned, Loss
+from ..interface import BaselineError, Reference
 
 
 class MSCL(FineTuned):
-    """Mean-shifted contrastive loss; the sum of squared distances between unit features to the k = 2 nearest.
+    """Trains by the mean-shifted contrastive loss; then scores by the k = 2 nearest ID features of unit length.
 
-    Reiss and Hoshen 2023, "Mean-Shifted Contrastive Loss for Anomaly Detection": theta(x) = (f(x) - c) /
-    |f(x) - c| of unit features f about the centre c of those of ID images, NT-Xent with temperature 0.25.
+    Reiss and Hoshen 2023, "Mean-Shifted Contrastive Loss for Anomaly Detection": NT-Xent with temperature 0.25
+    of theta(x) = (f(x) - c) / |f(x) - c|, where f are unit features and c is the centre of the ID features.
     """
 
     key, title, needs = "mscl", "MSCL", ("images", "encoder")
     training_passes = 2
     base_optimizer = SGD
+    augment = False
     unit_features = True
 
     class Settings(FineTuned.Settings):
         """The settings."""
 
-        k: int = Field(2, ge=1, description="neighbours that count")
         temperature: float = Field(0.25, gt=0, description="tau")
-        epochs: float = Field(5.0, gt=0, description="over the ID images")
         learning_rate: float = Field(1e-4, gt=0, description="of SGD")
         batch_size: int = Field(64, ge=2, description="images a step, each in two views")
-        frozen_blocks: int = Field(1, ge=0, description="the encoder's first blocks that stay as they are")
+        frozen_blocks: int = Field(1, ge=0, description="first blocks of the encoder that are not trained")
 
-    settings: Settings
-
-    def _fit(self, known: np.ndarray, reference: Reference, on_progress: OnProgress | None) -> None:
-        """Trains a copy of the encoder and keeps the ID features."""
-        check_neighbours(self.key, self.settings.k, len(known))
-        torch.manual_seed(reference.seed)
-        self._encoder = encoder_of(reference)
+    def _objective(self, known: np.ndarray, reference: Reference) -> tuple[dict[str, nn.Module], Loss]:
         self._encoder.freeze(min(self.settings.frozen_blocks, len(self._encoder.blocks)))
         if not any(one.requires_grad for one in self._encoder.parameters()):
             raise BaselineError(
@@ -57,12 +50,10 @@ class MSCL(FineTuned):
             features = self._encoder(both).float()
             return mean_shifted_loss(features, centre.to(x.device), self.settings.temperature)
 
-        parts = {"encoder": self._encoder}
-        train(self, parts, known, loss, reference, augment=False, on_progress=on_progress)
-        self._keep(known, reference)
+        return {}, loss
 
 
 def mean_shifted_loss(features: torch.Tensor, centre: torch.Tensor, temperature: float) -> torch.Tensor:
-    """NT-Xent of features (2N,D), one view of each image and then the other, about a centre (D,)."""
+    """NT-Xent about a centre (D,) of features (2N,D): the first view of each image, then the second."""
     first, second = (F.normalize(features, dim=1) - centre).chunk(2)
     return nt_xent(first, second, temperature)

@@ -8,9 +8,8 @@ from pydantic import Field
 from torch import nn
 from torch.nn import functional as F
 
-from ..finetuning import ADAMW, FineTuned, encoder_of, train
-from ..interface import OnProgress, Reference
-from ..neighbours import check_neighbours
+from ..finetuning import ADAMW, FineTuned, Loss
+from ..interface import Reference
 
 
 class MulticlassAD(FineTuned):
@@ -27,25 +26,15 @@ class MulticlassAD(FineTuned):
     class Settings(FineTuned.Settings):
         """The settings."""
 
-        k: int = Field(2, ge=1, description="neighbours that count")
-        epochs: float = Field(5.0, gt=0, description="over the ID images")
         learning_rate: float = Field(1e-3, gt=0, description="of AdamW")
         batch_size: int = Field(128, ge=2, description="images a step")
 
-    settings: Settings
-
-    def _fit(self, known: np.ndarray, reference: Reference, on_progress: OnProgress | None) -> None:
-        """Trains a copy of the encoder and keeps the ID features."""
-        check_neighbours(self.key, self.settings.k, len(known))
+    def _objective(self, known: np.ndarray, reference: Reference) -> tuple[dict[str, nn.Module], Loss]:
         labels = torch.tensor(reference.labels)
-        torch.manual_seed(reference.seed)
-        self._encoder = encoder_of(reference)
         head = nn.Linear(self._encoder.feature_dim, int(labels.max()) + 1)
 
         def loss(rows: torch.Tensor, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
             logits = head(self._encoder(x))
             return F.cross_entropy(logits.float(), labels[rows.cpu()].to(logits.device))
 
-        parts = {"encoder": self._encoder, "head": head}
-        train(self, parts, known, loss, reference, on_progress=on_progress)
-        self._keep(known, reference)
+        return {"head": head}, loss

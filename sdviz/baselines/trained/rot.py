@@ -11,12 +11,12 @@ from torch.nn import functional as F
 from ...nn.batches import in_batches
 from ...nn.device import resolve_device
 from ...nn.pixels import scale
-from ..finetuning import ADAMW, Trained, encoder_of, train
+from ..finetuning import ADAMW, Trained
 from ..interface import BaselineError, OnProgress, Reference
 
 
 class Rot(Trained):
-    """The mean cross-entropy of a 4-way rotation head over the four quarter turns.
+    """Trains a 4-way rotation head; the score is its mean cross-entropy over the four quarter turns.
 
     Hendrycks et al. 2019, "Using Self-Supervised Learning Can Improve Model Robustness and Uncertainty":
     sum_r CE(r, p_rot(x turned by r)) / 4, without its translations.
@@ -33,22 +33,19 @@ class Rot(Trained):
         learning_rate: float = Field(1e-3, gt=0, description="of AdamW")
         batch_size: int = Field(32, ge=2, description="images a step, each in all four turns")
 
-    settings: Settings
-
     def _fit(self, known: np.ndarray, reference: Reference, on_progress: OnProgress | None) -> None:
         """Trains a copy of the encoder under the head."""
         if known.shape[1] != known.shape[2]:
             raise BaselineError(f"{self.key} turns images: they must be square, not {known.shape[1:3]}")
-        torch.manual_seed(reference.seed)
-        self._encoder, self._device = encoder_of(reference), reference.device
+        self._start(reference)
+        self._device = reference.device
         self._head = nn.Linear(self._encoder.feature_dim, 4)
 
         def loss(rows: torch.Tensor, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
             turned, turns = quarter_turns(x)
             return F.cross_entropy(self._head(self._encoder(turned)).float(), turns)
 
-        parts = {"encoder": self._encoder, "head": self._head}
-        train(self, parts, known, loss, reference, on_progress=on_progress)
+        self._train({"head": self._head}, known, loss, reference, on_progress)
 
     def _score(self, queries: np.ndarray, ids: np.ndarray | None) -> np.ndarray:
         """Mean cross-entropies in nats, float64 (N,)."""
@@ -63,6 +60,6 @@ class Rot(Trained):
 
 
 def quarter_turns(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """All images (N,3,H,H) by each quarter turn, (4N,3,H,H); and the turn of each, int64 (4N,), 0..3."""
+    """Turns images (N,3,H,H) by each quarter turn: (4N,3,H,H), and the turn of each, int64 (4N,), 0..3."""
     turned = torch.cat([torch.rot90(x, turn, (2, 3)) for turn in range(4)])
     return turned, torch.arange(4, device=x.device).repeat_interleave(len(x))

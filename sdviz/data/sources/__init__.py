@@ -1,4 +1,4 @@
-"""The kinds of image sets, one file each: a new one is found by being here."""
+"""The kinds of image sets, one file each; every file here is found."""
 
 from ...registry import modules_of
 from ..source import Source
@@ -9,7 +9,7 @@ SOURCES: tuple[Source, ...] = tuple(
 
 
 def sources_of(name: str) -> tuple[Source, ...]:
-    """The sources that answer for a name, whether the set is there or not, the first to be read first."""
+    """The sources of a name, whether the set is here or not; the first one with a split is read."""
     for source in SOURCES:
         if name in source.built_in or name.startswith(source.prefixes):
             return (source,)

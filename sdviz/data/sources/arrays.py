@@ -1,8 +1,8 @@
-"""Images in NumPy files: `npz:PATH` and `npy:PATH`, as other tools write them.
+"""Images in NumPy files: `npz:PATH` and `npy:PATH`.
 
-An array of images is uint8, (N,H,W,3) or (N,3,H,W). In an .npz it is the one called `images`, `x`, `data` or
-`arr_0`, else the only array of that kind; labels, where there are some, are whole numbers (N,) called `labels`,
-`label`, `y`, `targets` or `arr_1`, and `class_names` may name them. An .npy has images alone.
+Images are uint8, (N,H,W,3) or (N,3,H,W). In an .npz they are the array `images`, `x`, `data` or `arr_0`, else
+the only array of that kind; optional labels are whole numbers (N,) in `labels`, `label`, `y`, `targets` or
+`arr_1`, with optional `class_names`. An .npy has only images.
 """
 
 import zipfile
@@ -15,18 +15,16 @@ from PIL import Image
 
 from ..decode import to_square
 from ..imageset import UNKNOWN_LABEL, DataError, ImageSet, OnError, checked_labels, short_hash
-from ..source import Choose, Source, path_in, row_ids
+from ..source import WHOLE, Choose, Source, path_in, row_ids
 
-SPLIT = "all"
 IMAGE_NAMES = ("images", "x", "data", "arr_0")
-# how a file of either kind begins
-_MAGIC = (b"\x93NUMPY", b"PK\x03\x04", b"PK\x05\x06")
 LABEL_NAMES = ("labels", "label", "y", "targets", "arr_1")
+_MAGIC = (b"\x93NUMPY", b"PK\x03\x04", b"PK\x05\x06")  # the first bytes of either kind
 
 
 @contextmanager
 def _arrays(name: str) -> Iterator[Mapping[str, np.ndarray]]:
-    """The arrays of a file by name; those of an .npz are read when they are asked for."""
+    """The arrays of a file by name; an .npz reads each when it is used."""
     kind, path = name.partition(":")[0], path_in(name)
     if not path.is_file():
         raise DataError(f"{name}: {path} {'is not a file' if path.exists() else 'does not exist'}")
@@ -34,7 +32,7 @@ def _arrays(name: str) -> Iterator[Mapping[str, np.ndarray]]:
         with path.open("rb") as stream:
             if not stream.read(8).startswith(_MAGIC):
                 raise DataError(f"{path} cannot be read as .{kind}: it does not begin as a NumPy file does")
-        # never a pickle: it could run anything
+        # never a pickle, which could run any code
         opened = np.load(path, mmap_mode="r" if kind == "npy" else None, allow_pickle=False)
         is_npz = isinstance(opened, np.lib.npyio.NpzFile)
         if is_npz != (kind == "npz"):
@@ -84,13 +82,8 @@ def _is_images(array: np.ndarray) -> bool:
     )
 
 
-def _as_hwc(images: np.ndarray, row: int) -> np.ndarray:
-    one = np.asarray(images[row])
-    return one if one.shape[2] == 3 else one.transpose(1, 2, 0)
-
-
 def _labels(path: Path, arrays: Mapping[str, np.ndarray], n: int) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Labels of all rows, int64 (n,), -1 where there are none, and class names, numbers if there are none."""
+    """Labels of all rows, int64 (n,), -1 where unknown; and class names, else numbers as names."""
     named = next((one for one in LABEL_NAMES if one in arrays), None)
     if named is None:
         return np.full(n, UNKNOWN_LABEL, np.int64), ()
@@ -109,14 +102,10 @@ class Arrays(Source):
     order = 12
     kinds = ("npz", "npy")
 
-    def splits(self, name: str) -> tuple[str, ...]:
-        path_in(name)
-        return (SPLIT,)
-
     def load(
         self, name: str, split: str, choose: Choose, size_px: int, on_error: OnError, pictures: bool
     ) -> ImageSet:
-        """An .npy is not read further than the chosen rows."""
+        # of an .npy only the chosen rows are read
         path = path_in(name)
         with _arrays(name) as arrays:
             images = _images(name, arrays)
@@ -129,11 +118,12 @@ class Arrays(Source):
             stack = np.empty((len(rows), edge, edge, 3), np.uint8)
             ids = row_ids(self.id_prefix(name, split), rows).astype(object)
             for position, row in enumerate(rows.tolist() if pictures else []):
-                pixels = np.ascontiguousarray(_as_hwc(images, row))
+                one = np.asarray(images[row])
+                pixels = np.ascontiguousarray(one if one.shape[2] == 3 else one.transpose(1, 2, 0))
                 ids[position] += f"@{short_hash(pixels.tobytes())}"
                 fits = pixels.shape[:2] == (edge, edge)
                 stack[position] = pixels if fits else to_square(Image.fromarray(pixels), edge)
-        return ImageSet(name, SPLIT, stack, labels[rows], ids.astype(str), class_names)
+        return ImageSet(name, WHOLE, stack, labels[rows], ids.astype(str), class_names)
 
     def count(self, name: str, split: str) -> int:
         with _arrays(name) as arrays:

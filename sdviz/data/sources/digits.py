@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits, enlarged: a far-OOD set that needs no download."""
+"""scikit-learn's handwritten digits, enlarged: a far-OOD set without a download."""
 
 from collections.abc import Mapping
 from functools import lru_cache
@@ -20,7 +20,7 @@ def _images_and_labels() -> tuple[np.ndarray, np.ndarray]:
 
     bunch = load_digits()
     weights = _linear_weights()
-    # whole numbers throughout: 0..16 times 8 x 8 eighths is 0..1024, the same bytes on every machine
+    # integers only, so the bytes are the same on every machine: 0..16 times 8 x 8 eighths is 0..1024
     level = weights @ bunch.images.astype(np.int64) @ weights.T
     grey = ((level * 255 + 512) // 1024).astype(np.uint8)
     images, labels = np.repeat(grey[..., None], 3, axis=-1), bunch.target.astype(np.int64)
@@ -29,7 +29,7 @@ def _images_and_labels() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _linear_weights() -> np.ndarray:
-    """int64 (32,8): linear interpolation between pixel centres, edges held, in eighths."""
+    """Weights in eighths, int64 (32,8), of linear interpolation between pixel centres; edges are repeated."""
     factor = SIZE_PX // SOURCE_PX
     eighths = np.clip(2 * np.arange(SIZE_PX) + 1 - factor, 0, 2 * factor * (SOURCE_PX - 1))
     left, share = eighths // (2 * factor), eighths % (2 * factor)
@@ -41,7 +41,7 @@ def _linear_weights() -> np.ndarray:
 
 
 class Digits(Source):
-    """The digits, white on black, grey in all channels: 8x8 to 32x32 px by linear interpolation."""
+    """The digits in white on black, enlarged from 8x8 to 32x32 px by linear interpolation."""
 
     order = 1
     built_in = ("digits",)

@@ -8,13 +8,11 @@ import numpy as np
 
 from ..decode import SUFFIXES, DecodeError, ImageStack, decode_image
 from ..imageset import UNKNOWN_LABEL, DataError, ImageSet, OnError, short_hash
-from ..source import Choose, Source, path_in
-
-SPLIT = "all"
+from ..source import WHOLE, Choose, Source, path_in
 
 
 def _class_names(path: Path) -> tuple[str, ...]:
-    """The classes of a folder: its sub-folders, sorted."""
+    """The classes of a folder: the names of its sub-folders, sorted."""
     return tuple(sorted(entry.name for entry in path.iterdir() if entry.is_dir() and not _hidden(entry.name)))
 
 
@@ -28,11 +26,11 @@ def _checked_files(path: Path, name: str) -> list[tuple[str, ...]]:
 
 
 def _picture_files(path: Path) -> list[tuple[str, ...]]:
-    """The path parts, below `path`, of every picture file, sorted: the same order on every system."""
+    """The path parts below `path` of every picture file, in an order that is the same on every system."""
     found: list[tuple[str, ...]] = []
     for folder, folders, files in os.walk(path, followlinks=True):
         here = Path(folder).resolve()
-        # a link to a parent folder would be walked for ever
+        # a link to a parent folder would never end
         folders[:] = [
             one for one in folders if not _hidden(one) and not here.is_relative_to((here / one).resolve())
         ]
@@ -46,23 +44,18 @@ def _hidden(name: str) -> bool:
 
 
 class Folder(Source):
-    """`folder:PATH`: pictures sorted by path; hidden files and other file types are left out.
+    """`folder:PATH`: pictures sorted by path, without hidden files and other file types.
 
-    Where a sub-folder has pictures, at any depth, the sub-folders are the classes, empty ones included (so that
-    the labels of two folders agree), and pictures outside of them are unlabelled. Else the folder is flat and
-    has no labels.
+    If a sub-folder has pictures, at any depth, the sub-folders are the classes, including empty ones, so that
+    the labels of two folders agree; pictures outside of them are unlabelled. Else there are no labels.
 
-    The id is `folder/<folder's name>/<path inside>@<12 hex digits of the file's SHA-256>`: two folders of one
-    name share an id only where path and picture agree.
+    An id is `folder/<folder's name>/<path inside>@<12 hex digits of the file's SHA-256>`: two folders of one
+    name share an id only if path and picture agree.
     """
 
     order = 10
     kinds = ("folder",)
     on_form: Mapping[str, tuple[str, str]] = {"folder": ("a folder of pictures", "/home/me/pictures")}
-
-    def splits(self, name: str) -> tuple[str, ...]:
-        path_in(name)
-        return (SPLIT,)
 
     def load(
         self, name: str, split: str, choose: Choose, size_px: int, on_error: OnError, pictures: bool
@@ -91,17 +84,17 @@ class Folder(Source):
                 labels[position] = label_of[files[row][0]]
         images, good = stack.finish(name, on_error)
         known = labels[good], np.array(ids, dtype=str)[good], names
-        return ImageSet(name, SPLIT, images, *known, stack.jpeg_share)
+        return ImageSet(name, WHOLE, images, *known, stack.jpeg_share)
 
     def count(self, name: str, split: str) -> int:
         return len(_checked_files(path_in(name), name))
 
     def id_prefix(self, name: str, split: str) -> str:
-        # not resolved: a link's target differs by machine
+        # not resolved, because the target of a link differs between machines
         return f"folder/{Path(os.path.abspath(path_in(name))).name}/"
 
     def find(self, name: str, split: str, ids: np.ndarray, size_px: int, pictures: bool) -> ImageSet:
-        """Opens the files that the ids name and no other; one that changed since is left out."""
+        # opens only the files that the ids name, and leaves out changed ones
         path = path_in(name)
         if not path.is_dir():
             raise DataError(f"{name}: no such folder")
@@ -127,7 +120,7 @@ class Folder(Source):
             labels.append(label_of.get(parts[0], UNKNOWN_LABEL) if len(parts) > 1 else UNKNOWN_LABEL)
             names.append(one)
         stack = np.stack(images) if images else np.empty((0, edge, edge, 3), np.uint8)
-        return ImageSet(name, SPLIT, stack, np.array(labels, np.int64), np.array(names, dtype=str), class_names)
+        return ImageSet(name, WHOLE, stack, np.array(labels, np.int64), np.array(names, dtype=str), class_names)
 
     def name_of(self, path: Path) -> str | None:
         return f"folder:{path}" if path.is_dir() and _picture_files(path) else None

@@ -1,19 +1,18 @@
-"""Parquet files under the data root, called by their names without a path."""
+"""Parquet files under the data root, which need no path."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..source import Source, data_root
+from ..source import WHOLE, Source, data_root
 from .parquet import SPLITS, ParquetFile, has_images, name_and_split
 
 
 def files_under(root: Path) -> dict[str, dict[str, Path]]:
-    """The Parquet files right under `root`, by set's name and split, both sorted (train first)."""
+    """The Parquet files directly in `root`: name -> split -> path, names sorted, split train first."""
     found: dict[str, dict[str, Path]] = {}
-    order = {split: i for i, split in enumerate(SPLITS)}
-    paths = [path for path in root.glob("*.parquet") if path.is_file() and not path.name.startswith(".")]
-    for path in sorted(paths, key=lambda p: (name_and_split(p)[0], order.get(name_and_split(p)[1], -1))):
-        name, split = name_and_split(path)
+    order = [WHOLE, *SPLITS]
+    files = [(*name_and_split(path), path) for path in root.glob("[!.]*.parquet") if path.is_file()]
+    for name, split, path in sorted(files, key=lambda file: (file[0], order.index(file[1]))):
         found.setdefault(name, {})[split] = path
     return found
 

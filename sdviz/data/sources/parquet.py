@@ -1,8 +1,8 @@
 """Parquet files in the Hugging Face image layout.
 
-Columns: `img` or `image`, struct{bytes: binary, path: string}; and, where there are labels, `label` or
-`fine_label`, whole numbers from 0. Class names stand in the schema metadata, as a JSON list under
-`class_names` or in the feature types under `huggingface`.
+Columns: `img` or `image`, struct{bytes: binary, path: string}; optional labels in `label` or `fine_label`,
+whole numbers from 0. Class names are in the schema metadata: a JSON list under `class_names`, or in the feature
+types under `huggingface`.
 """
 
 import json
@@ -17,24 +17,23 @@ import pyarrow.parquet as pq
 
 from ..decode import ImageStack
 from ..imageset import UNKNOWN_LABEL, DataError, ImageSet, OnError, checked_labels, short_hash
-from ..source import Choose, Source, no_pictures, path_in, row_ids
+from ..source import WHOLE, Choose, Source, no_pictures, path_in, row_ids
 
 IMAGE_COLUMNS = ("img", "image")
 LABEL_COLUMNS = ("label", "fine_label")
 SPLITS = ("train", "val", "validation", "test", "extra")
-WHOLE = "all"
 
 _BATCH_ROWS = 1024
 
 
 def name_and_split(path: Path) -> tuple[str, str]:
-    """The set's name and split of `<name>_<split>.parquet`; of any other file its stem and "all"."""
+    """Name and split of `<name>_<split>.parquet`; for any other file its stem and "all"."""
     name, _, split = path.stem.rpartition("_")
     return (name, split) if name and split in SPLITS else (path.stem, WHOLE)
 
 
 def has_images(path: Path) -> bool:
-    """Whether a file is readable Parquet in the image layout."""
+    """Whether a file is a readable Parquet file in the image layout."""
     try:
         with pq.ParquetFile(path) as file:
             _layout(path, file)
@@ -45,7 +44,7 @@ def has_images(path: Path) -> bool:
 
 @contextmanager
 def _opened(path: Path, name: str) -> Iterator[pq.ParquetFile]:
-    """Opens a file; an error while it is read becomes a DataError."""
+    """Opens a file; any error while it is read is a DataError."""
     if not path.is_file():
         raise DataError(f"{name}: {path} {'is not a file' if path.exists() else 'does not exist'}")
     try:
@@ -58,11 +57,11 @@ def _opened(path: Path, name: str) -> Iterator[pq.ParquetFile]:
 
 @dataclass(frozen=True)
 class _Layout:
-    """Which columns hold what; `class_names` is None where the file names no classes."""
+    """The columns of a file."""
 
     image: str
     label: str | None
-    class_names: tuple[str, ...] | None
+    class_names: tuple[str, ...] | None  # None if the file names no classes
 
 
 def _layout(path: Path, file: pq.ParquetFile) -> _Layout:
@@ -99,7 +98,7 @@ def _class_names(metadata: dict[bytes, bytes], label: str) -> tuple[str, ...] | 
 
 
 def _labels(path: Path, file: pq.ParquetFile, layout: _Layout) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Labels of all rows, int64 (n,), null and NaN as -1; and the class names, numbers if there are none."""
+    """Labels of all rows, int64 (n,), -1 for null and NaN; and class names, else numbers as names."""
     if layout.label is None:
         return np.full(file.metadata.num_rows, UNKNOWN_LABEL, np.int64), ()
     column = file.read(columns=[layout.label]).column(layout.label)
@@ -110,7 +109,7 @@ def _labels(path: Path, file: pq.ParquetFile, layout: _Layout) -> tuple[np.ndarr
 def _pictures(
     file: pq.ParquetFile, column: str, rows: np.ndarray
 ) -> Iterator[tuple[int, int, bytes | None, str | None]]:
-    """(position in `rows`, row, bytes, path) of the wanted rows, in file order, a batch in memory at a time."""
+    """Yields (position in `rows`, row, bytes, path) in file order, with one batch in memory."""
     by_row = np.argsort(rows, kind="stable")
     wanted = rows[by_row]
     start = 0
@@ -130,7 +129,10 @@ def _pictures(
 
 
 def same_images_table(file: Path, name: str, split: str) -> pa.Table:
-    """What `same_images.parquet` says of a file whose pictures are called `<class>/<nth>.<ending>`."""
+    """The table of `same_images.parquet` for a file whose pictures have paths `<class>/<nth>.<ending>`.
+
+    Columns: id, label, and nth, the place in the original order. Raises DataError for other paths.
+    """
     with pq.ParquetFile(file) as opened:
         column = next(one for one in IMAGE_COLUMNS if one in opened.schema_arrow.names)
         table = opened.read(columns=[f"{column}.path", "label"])

@@ -1,13 +1,13 @@
-"""The built-in drawn sets: ten flat object classes in random scenes, and what is not among them.
+"""The built-in drawn sets: ten flat object classes in random scenes, and other objects or none in such scenes.
 
-Every value is drawn by a counter hash from (DRAW_SEED, set, split, index, slot), so splits share no
-draw and an image depends on nothing but its own id. Only + - * / and sqrt touch the pixels (each is
-rounded alike on every IEEE machine), sines are snapped to multiples of 2^-24 before use, and grey
-levels are snapped to multiples of 2^-8 before they are rounded to uint8: the same bytes everywhere.
+Every value is drawn by a hash of (DRAW_SEED, set, split, index, slot), so splits share no draw and an image
+depends only on its id. The bytes are the same on every machine: pixels are computed only by + - * / and sqrt
+(which IEEE arithmetic rounds alike everywhere), sines are rounded to multiples of 2^-24 before use, and grey
+levels to multiples of 2^-8 before they become uint8.
 """
 
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import lru_cache, reduce
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from ..source import Choose, Source, no_pictures, row_ids
 
 SIZE_PX = 32
 DRAW_SEED = 20261
-BATCH = 100  # so that the working arrays stay in the processor's cache
+BATCH = 100  # images; keeps the working arrays in the processor's cache
 
 F32 = np.float32
 Sdf = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -38,15 +38,13 @@ def _box(x: np.ndarray, y: np.ndarray, cx: float, cy: float, hx: float, hy: floa
 
 
 def _convex(x: np.ndarray, y: np.ndarray, corners: list[tuple[float, float]]) -> np.ndarray:
-    """A convex polygon, corners counter-clockwise (y up), as the intersection of half-planes."""
-    out: np.ndarray | None = None
+    """A convex polygon as the intersection of half-planes; corners counter-clockwise, y up."""
+    half_planes = []
     for (ax, ay), (bx, by) in zip(corners, corners[1:] + corners[:1], strict=True):
         ex, ey = bx - ax, by - ay
         norm = (ex * ex + ey * ey) ** 0.5
-        d = (x - F32(ax)) * F32(ey / norm) - (y - F32(ay)) * F32(ex / norm)
-        out = d if out is None else np.maximum(out, d)
-    assert out is not None
-    return out
+        half_planes.append((x - F32(ax)) * F32(ey / norm) - (y - F32(ay)) * F32(ex / norm))
+    return reduce(np.maximum, half_planes)
 
 
 def _circle_points(n: int, r: float) -> list[tuple[float, float]]:
@@ -55,20 +53,18 @@ def _circle_points(n: int, r: float) -> list[tuple[float, float]]:
 
 
 def _snap(value: np.ndarray | float) -> np.ndarray:
-    """Rounds to a multiple of 2^-24, so that the last bits of a sine cannot differ by machine."""
+    """Rounds to multiples of 2^-24, because the last bits of a sine differ between machines."""
     return np.round(np.asarray(value, np.float64) * 2.0**24) / 2.0**24
 
 
 def _star(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Five points: the union of five kites that overlap in the middle."""
+    """The union of five kites that overlap in the middle."""
     outer, inner = _circle_points(5, 1.0), _circle_points(10, 0.44)
-    out: np.ndarray | None = None
+    kites = []
     for i, tip in enumerate(outer):
         left, right = inner[(2 * i + 1) % 10], inner[(2 * i - 1) % 10]
-        d = _convex(x, y, [(-0.35 * tip[0], -0.35 * tip[1]), right, tip, left])
-        out = d if out is None else np.minimum(out, d)
-    assert out is not None
-    return out
+        kites.append(_convex(x, y, [(-0.35 * tip[0], -0.35 * tip[1]), right, tip, left]))
+    return reduce(np.minimum, kites)
 
 
 def _heart(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -161,25 +157,25 @@ def _stream_key(name: str, split: str, slot: int) -> int:
 
 
 class _Draws:
-    """Uniform draws of some images, by named slot."""
+    """Uniform draws for some images; each slot is an independent stream."""
 
     def __init__(self, name: str, split: str, index: np.ndarray) -> None:
         self.name, self.split, self.index = name, split, index.astype(np.uint64)
 
     def uniform(self, slot: int, width: int, low: float = 0.0, high: float = 1.0) -> np.ndarray:
-        """float32 (N,width) in [low,high): the top 24 bits of each hash, so float32 holds it exactly."""
+        """float32 (N,width) in [low,high), from the top 24 bits of each hash, which float32 holds exactly."""
         counters = self.index[:, None] * np.uint64(4096) + np.arange(width, dtype=np.uint64)
         hashes = hash_numbers(counters, _stream_key(self.name, self.split, slot))
         unit = (hashes >> np.uint64(40)).astype(F32) * F32(2.0**-24)
         return unit * F32(high - low) + F32(low)
 
     def angle(self, slot: int) -> tuple[np.ndarray, np.ndarray]:
-        """(cos, sin), each float32 (N,1,1), of a uniform angle."""
+        """Cosine and sine of a uniform angle, each float32 (N,1,1)."""
         a = self.uniform(slot, 1)[:, 0].astype(np.float64) * (2 * np.pi)
         return tuple(_snap(f(a)).astype(F32)[:, None, None] for f in (np.cos, np.sin))  # type: ignore[return-value]
 
     def noise(self, slot: int) -> np.ndarray:
-        """float32 (N,32,32,3), mean 0, variance 1: four 16-bit uniforms of one hash, summed."""
+        """float32 (N,32,32,3), mean 0, variance 1: the sum of the four 16-bit parts of a hash."""
         width = SIZE_PX * SIZE_PX * 3
         counters = self.index[:, None] * np.uint64(4096) + np.arange(width, dtype=np.uint64)
         hashes = hash_numbers(counters, _stream_key(self.name, self.split, slot))
@@ -187,13 +183,13 @@ class _Draws:
         total = parts[..., 0].astype(F32)
         for i in (1, 2, 3):
             total += parts[..., i]
-        # the sum of 4 uniforms on 0..65535 has mean 2*65535 and variance 4 * 65536^2 / 12
+        # four uniforms on 0..65535 have the sum's mean 2*65535 and variance 4 * 65536^2 / 12
         return ((total - F32(131070.0)) * F32(3**0.5 / 65536.0)).reshape(-1, SIZE_PX, SIZE_PX, 3)
 
 
 @lru_cache(maxsize=1)
 def _cloud_weights() -> np.ndarray:
-    """float32 (32, 5): smoothstep interpolation weights of a row of knots at each pixel."""
+    """Smoothstep interpolation weights of five knots at each of 32 pixels: float32 (32,5)."""
     cells = 4
     position = np.arange(SIZE_PX) / (SIZE_PX - 1) * cells
     knot = np.minimum(position.astype(int), cells - 1)
@@ -206,10 +202,10 @@ def _cloud_weights() -> np.ndarray:
 
 
 def _clouds(draws: _Draws) -> np.ndarray:
-    """float32 (N,32,32) in [-1,1]: a soft random field, interpolated between 5 x 5 knots."""
+    """A soft random field, interpolated between 5 x 5 knots: float32 (N,32,32) in [-1,1]."""
     knots = draws.uniform(10, 25, -1, 1).reshape(-1, 5, 5)
     w = _cloud_weights()
-    # plain sums in a fixed order: a matrix product may add in another order on another machine
+    # sums in a fixed order: a matrix product may add in another order on another machine
     rows = np.zeros((len(knots), SIZE_PX, 5), F32)
     for j in range(5):
         rows += w[None, :, j, None] * knots[:, j, None, :]
@@ -262,7 +258,7 @@ def _background(draws: _Draws) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _object_colour(draws: _Draws, background: np.ndarray) -> np.ndarray:
-    """float32 (N,3): of six random colours the one furthest from the mean background."""
+    """Of six random colours the one furthest from the mean background: float32 (N,3)."""
     candidates = draws.uniform(7, 18, 0.03, 0.97).reshape(-1, 6, 3)
     d = candidates - background[:, None, :]
     distance = d[..., 0] * d[..., 0] + d[..., 1] * d[..., 1] + d[..., 2] * d[..., 2]
@@ -270,7 +266,7 @@ def _object_colour(draws: _Draws, background: np.ndarray) -> np.ndarray:
 
 
 def _draw(name: str, split: str, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """uint8 (N,32,32,3) and labels int64 (N,) of the images at `index`."""
+    """Draws the images at `index`: uint8 (N,32,32,3), and their labels int64 (N,)."""
     draws = _Draws(name, split, index)
     labels = _labels(name, draws)
     image, mean_colour = _background(draws)

@@ -1,4 +1,4 @@
-"""CIFAR-10, CIFAR-100 and SVHN as torchvision keeps them on disk."""
+"""CIFAR-10, CIFAR-100 and SVHN in torchvision's files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _CIFAR10 = tuple(
     for file in ("batches.meta", "test_batch", *(f"data_batch_{i}" for i in range(1, 6)))
 )
 _CIFAR100 = tuple(f"cifar-100-python/{file}" for file in ("meta", "train", "test"))
-# torchvision opens a CIFAR split only where the files of both are complete
+# torchvision opens a CIFAR split only if the files of both splits are there
 _FILES: dict[str, dict[str, tuple[str, ...]]] = {
     "cifar10": {"train": _CIFAR10, "test": _CIFAR10},
     "cifar100": {"train": _CIFAR100, "test": _CIFAR100},
@@ -50,14 +50,13 @@ def _open(name: str, split: str, root: Path, download: bool) -> CIFAR10 | SVHN:
 
 
 class TorchvisionSets(Source):
-    """Sets under the data root that torchvision fetched; it checks the files' MD5 before it opens them.
+    """Sets under the data root that torchvision downloaded and checks by their MD5.
 
-    Ids are `<name>/<split>/tv-<index>`: torchvision's order is the original one, while a Parquet file of the
-    same set may be shuffled, so the two must not share ids.
+    An id is `<name>/<split>/tv-<index>`. A Parquet file of the same set may have another order, so the two
+    share no ids.
     """
 
     order = 3
-    # of the archives
     downloads: Mapping[str, int] = {"cifar10": 170_498_071, "cifar100": 169_001_437, "svhn": 246_316_179}
     shades: Mapping[str, int] = dict.fromkeys(downloads, 0)
 
@@ -99,7 +98,7 @@ class TorchvisionSets(Source):
         return f"{name}/{split}/tv-"
 
     def download(self, name: str, root: Path) -> None:
-        """Fetches the train and test splits; what is there already is kept."""
+        # the splits train and test; existing files are kept
         try:
             root.mkdir(parents=True, exist_ok=True)
             for split in ("train", "test"):

@@ -1,4 +1,4 @@
-"""The solvers, one file each, found by being here: each has a `SAMPLER`."""
+"""The solvers: each file in this folder has one, as `SAMPLER`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Packs a folder of outliers into one file to train on without sdviz, with checksums."""
+"""Packs a folder of outliers into one file that can be used without sdviz, with checksums."""
 
 from __future__ import annotations
 
@@ -26,21 +26,19 @@ PACKED = "outliers"
 
 
 def pack_folder(out: Path, form: Format, class_names: tuple[str, ...]) -> tuple[Path, ...]:
-    """Writes what `generate_folder` made in another format next to it, and `SHA256SUMS` over all of it.
-
-    A file of either format that is there already is written again, so that it holds what manifest.csv lists.
+    """Packs what `generate_folder` made, and writes `SHA256SUMS`; returns the files written.
 
     - "npz": outliers.npz with `images` uint8 (N,H,W,3), `labels` int64 (N,), the cluster of each source,
-      `target_labels` int64 (N,), the wrong one it was told, `source_ids` str (N,) and `class_names`.
+      `target_labels` int64 (N,), the wrong label it was given, `source_ids` str (N,) and `class_names`.
     - "parquet": outliers.parquet in the Hugging Face image layout: `image` struct{bytes, path}, `label`,
       `target_label`, `source_id`, with the class names in its metadata.
-    - "folder": the PNGs are the format.
+    - "folder": packs nothing.
 
-    `sha256sum -c SHA256SUMS` checks the PNGs, these files, manifest.csv and recipe.json.
-    The rows are those of manifest.csv, in its order.
+    The rows are those of manifest.csv, in its order. A packed file of an earlier call is written anew, whatever
+    `form` is. `sha256sum -c SHA256SUMS` checks the PNGs, the packed files, manifest.csv and recipe.json.
 
     Raises:
-        PipelineError: No manifest, or a PNG that it names is missing.
+        PipelineError: The manifest, or a PNG that it names, is missing.
     """
     try:
         with (out / MANIFEST).open(encoding="utf-8", newline="") as stream:

@@ -1,4 +1,4 @@
-"""Makes outliers of any images as a folder of PNGs with a manifest; later calls add to it."""
+"""Makes outliers of any images: a folder of PNGs with a manifest, which later calls add to."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +20,7 @@ from PIL import Image
 from ...bundle import Bundle
 from ...data import DataError, ImageSet
 from ...files import remove_leftovers, replacing, write_atomically
-from ...outliers import Recipe, check_labels, draw_target_labels, manifest_row
+from ...outliers import Recipe, check_labels, draw_target_labels, manifest_csv, manifest_row
 from ..workspace import PipelineError
 
 RECIPE = "recipe.json"
@@ -32,15 +31,10 @@ _PNG_END = b"IEND\xaeB`\x82"
 
 @dataclass(frozen=True)
 class GeneratedFolder:
-    """What `generate_folder` did.
+    """What `generate_folder` did."""
 
-    Attributes:
-        there: Outliers that the folder held before.
-        made: Outliers made now.
-    """
-
-    there: int
-    made: int
+    there: int  # outliers that the folder held before
+    made: int  # outliers made now
     manifest: Path
 
 
@@ -53,20 +47,20 @@ def generate_folder(
     batch_size: int = 64,
     on_progress: Callable[[float, int], None] | None = None,
 ) -> GeneratedFolder:
-    """Makes one outlier of each image, as PNGs with a manifest; what is there already is kept.
+    """Makes one outlier of each image as a PNG, and a manifest; existing PNGs are kept.
 
-    The images are cut into batches by their place in the set, and a batch with a missing file is made
-    whole, so what was there before changes no pixel of the rest.
+    Batches are fixed by the images' order in the set, and a batch with a missing PNG is computed as a whole, so
+    existing files do not change the pixels of new ones.
 
     Args:
         images: The sources, of the bundle's size.
-        recipe: How, checked by the caller.
+        recipe: Checked by the caller.
         target: "random" draws c_r by Eq. 2, "right" takes y~ (the control), a number takes that cluster.
-        on_progress: Told (images done, images to do), with fractions while a batch is under way.
+        on_progress: Called with (images done, images to do), with fractions inside a batch.
 
     Raises:
         PipelineError: The folder holds something else, another process works in it, or the bundle
-            cannot label these images or has no such target.
+            cannot label these images or lacks the target.
         DataError: Ids that are not unique or not text.
     """
     names = file_names(images)
@@ -81,7 +75,11 @@ def generate_folder(
         raise PipelineError(str(error)) from error
     source = {"bundle_sha256": bundle.hash, "source": images.name, "split": images.split, "target": target}
     _claim(out, source | asdict(recipe))
-    with _only_process(out):
+    try:
+        held = FileLock(out / ".lock").acquire(timeout=0)
+    except Timeout as error:
+        raise PipelineError(f"{out}: another process is making outliers in it") from error
+    with held:
         remove_leftovers(out)
         # 1. which batches lack a file
         present = np.array([_is_whole(out / name, bundle.manifest.image_size) for name in names])
@@ -97,7 +95,7 @@ def generate_folder(
                 on_progress(done + len(x_t) * step / n_steps, to_do)
 
         try:
-            # 2. make them whole, write what is missing
+            # 2. make those batches, write the missing files
             for s in shards:
                 batch = bundle.generate(
                     images.images[s],
@@ -109,13 +107,14 @@ def generate_folder(
                     **asdict(recipe),
                 )
                 for row in np.flatnonzero(~present[s]):
-                    _write_png(out / names[s][row], batch.outliers[row])
+                    with replacing(out / names[s][row]) as partial:
+                        Image.fromarray(batch.outliers[row]).save(partial, "PNG")
                     present[s.start + row] = True
                 done += len(batch)
                 if on_progress is not None:
                     on_progress(done, to_do)
         finally:
-            # 3. the manifest, after an interruption too: it lists what is there
+            # 3. the manifest of all existing files, also after an interruption
             maker = recipe, bundle.schedule, bundle.class_names
             rows = []
             for i in np.flatnonzero(present):
@@ -125,21 +124,11 @@ def generate_folder(
     return GeneratedFolder(there, len(images) - there, out / MANIFEST)
 
 
-@contextmanager
-def _only_process(out: Path) -> Iterator[None]:
-    try:
-        held = FileLock(out / ".lock").acquire(timeout=0)
-    except Timeout as error:
-        raise PipelineError(f"{out}: another process is making outliers in it") from error
-    with held:
-        yield
-
-
 def source_labels(bundle: Bundle, images: ImageSet) -> np.ndarray:
-    """The y~ of each image, 0..C-1: the set's own label if the bundle learned those, else the clusterer's.
+    """The y~ of each image, 0..C-1: its own label if the bundle learned such labels, else by the clusterer.
 
     Raises:
-        ValueError: A label is needed and the bundle has no clusterer.
+        ValueError: The bundle has no clusterer, and needs one.
     """
     m = bundle.manifest
     learned = (
@@ -152,15 +141,15 @@ def source_labels(bundle: Bundle, images: ImageSet) -> np.ndarray:
     return labels
 
 
-# ids that sdviz gives itself; a split "tv" would be taken for torchvision's "tv-00012"
+# ids of named sets; a split "tv" would make file names like those of torchvision's "tv-00012"
 _PLAIN_ID = re.compile(r"[a-z0-9-]+/(?!tv/)[a-z]+/(tv-)?[0-9]+", re.ASCII)
 
 
 def file_names(images: ImageSet) -> list[str]:
-    """A file name for each image that depends on its id alone, differs where the ids do and has no path in it.
+    """A file name for each image: unique, without a path, and decided by its id alone.
 
-    "shapes/test/00012" is shapes-test-00012.png; any other id is cut to plain letters, and a hash of
-    the whole of it follows an underscore, which no plain id has.
+    "shapes/test/00012" becomes shapes-test-00012.png. Any other id is cut to plain letters, followed by an
+    underscore, which names of the first kind do not have, and a hash of the id.
 
     Raises:
         DataError: Ids that are not unique or not text.
@@ -183,7 +172,7 @@ def file_names(images: ImageSet) -> list[str]:
 
 
 def _claim(out: Path, asked: dict[str, Any]) -> None:
-    """Makes the folder ready for this recipe, or says why it cannot be used."""
+    """Makes the folder for this recipe; PipelineError if it holds anything else."""
     asked = json.loads(json.dumps(asked))
     if out.exists() and not out.is_dir():
         raise PipelineError(f"{out} is a file, not a folder")
@@ -207,20 +196,15 @@ def _claim(out: Path, asked: dict[str, Any]) -> None:
 
 
 def _is_whole(path: Path, size_px: int) -> bool:
-    """Whether there is a PNG of that size, to its last byte."""
+    """Whether the file is a complete PNG of that size."""
     try:
         blob = path.read_bytes()
         with Image.open(io.BytesIO(blob), formats=["PNG"]) as image:
             image.load()
-            # Pillow accepts a file that is cut after the last pixel
+            # Pillow accepts a file that ends after the last pixel
             return blob.endswith(_PNG_END) and image.size == (size_px, size_px) and image.mode == "RGB"
     except (OSError, SyntaxError, ValueError):
         return False
-
-
-def _write_png(path: Path, image: np.ndarray) -> None:
-    with replacing(path) as partial:
-        Image.fromarray(image).save(partial, "PNG")
 
 
 def _write_manifest(out: Path, rows: list[dict[str, Any]]) -> None:
@@ -232,9 +216,5 @@ def _write_manifest(out: Path, rows: list[dict[str, Any]]) -> None:
         present = {p.name for p in out.glob("*.png")}
         with path.open(encoding="utf-8", newline="") as stream:
             lines += [row for row in csv.DictReader(stream) if row.get("file") in present - files]
-    if not lines:
-        return
-    with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, fieldnames=list(lines[0]), extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(lines)
+    if lines:
+        write_atomically(path, manifest_csv(lines))

@@ -1,11 +1,10 @@
-"""Scores images by a bundle, as a table."""
+"""Scores images by a bundle and writes the table."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
@@ -15,6 +14,7 @@ from ...bundle import Bundle
 from ...data import ImageSet
 from ...evaluation import OODReference, ood_reference, score_table
 from ...files import replacing
+from ...nn.batches import slices
 from ..workspace import PipelineError
 
 IMAGES_AT_ONCE = 1024
@@ -22,7 +22,7 @@ ENDINGS = (".csv", ".parquet")
 
 
 def id_reference(bundle: Bundle) -> OODReference:
-    """The scores of the bundle's own ID test images; PipelineError for a bundle without scores.parquet."""
+    """The scores of the bundle's ID test images; PipelineError if it has no scores.parquet."""
     if "scores.parquet" not in bundle.parts:
         raise PipelineError("this bundle has no scores.parquet: it was never measured, and knows no threshold")
     table = pq.read_table(bundle.parts["scores.parquet"], columns=["role", "total"])
@@ -30,12 +30,17 @@ def id_reference(bundle: Bundle) -> OODReference:
 
 
 def score_images(
-    bundle: Bundle, images: ImageSet, on_progress: Callable[[int, int], None] | None = None
+    bundle: Bundle, images: ImageSet, on_progress: Callable[[float], None] | None = None
 ) -> pa.Table:
-    """Scores each image by Eq. 6, as a table: see `sdviz.evaluation.score_table`.
+    """Scores images by Eq. 6; the columns are those of `sdviz.evaluation.score_table`.
 
-    An image of the bundle's own ID bank, known by its id, does not count as its own neighbour. PipelineError if
-    the bundle scores nothing.
+    An image of the bundle's ID bank, known by its id, is not its own neighbour.
+
+    Args:
+        on_progress: Gets the share of images done, 0..1.
+
+    Raises:
+        PipelineError: The bundle has no detector, banks or scores.
     """
     try:
         scorer, bank_ids = bundle.scorer, bundle.banks().id_ids
@@ -43,23 +48,21 @@ def score_images(
         raise PipelineError(str(error)) from error
     reference = id_reference(bundle)
     tables = []
-    for first in range(0, len(images), IMAGES_AT_ONCE):
-        part = images.take(np.arange(first, min(first + IMAGES_AT_ONCE, len(images))))
-        scores = scorer.score(bundle.features(part.images), ids=part.ids)
-        tables.append(score_table(part.ids, scores, bank_ids, reference))
-        if on_progress is not None:
-            on_progress(min(first + IMAGES_AT_ONCE, len(images)), len(images))
+    for some in slices(len(images), IMAGES_AT_ONCE, on_progress):
+        ids = images.ids[some]
+        scores = scorer.score(bundle.features(images.images[some]), ids=ids)
+        tables.append(score_table(ids, scores, bank_ids, reference))
     return pa.concat_tables(tables)
 
 
 def check_table_name(path: Path) -> None:
-    """Raises PipelineError for a name that ends in neither .csv nor .parquet."""
+    """Raises PipelineError for a name that does not end in .csv or .parquet."""
     if path.suffix.lower() not in ENDINGS:
         raise PipelineError(f"{path}: a table of scores is {' or '.join(ENDINGS)}, by the end of its name")
 
 
 def write_scores(table: pa.Table, path: Path) -> None:
-    """Writes a table of scores as CSV or Parquet, as the name ends; whole or not at all."""
+    """Writes a table of scores as CSV or Parquet, by the end of the name, whole or not at all."""
     check_table_name(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partial:

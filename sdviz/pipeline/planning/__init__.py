@@ -1,1 +1,1 @@
-"""What is known of a run before it begins: its stages, what would end it, how long it takes."""
+"""What is known of a run before it begins: faults that would end it, and its time and disk space."""

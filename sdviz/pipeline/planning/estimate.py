@@ -1,4 +1,4 @@
-"""Estimates the time and disk space of a run from one training step of each network on this machine."""
+"""Estimates the time and disk space of a run by timing one training step of each network."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ...nn.inference import prepare_for_inference
 from ...nn.unet import build_noise_predictor, n_parameters
 from ..outliers import kinds_needed, outlier_recipe
 from ..sets import ood_split
-from .order import stage_names
+from ..stages import stage_names
 from .preflight import check_run
 
 PROBE_IMAGES = 32
@@ -29,25 +29,20 @@ PROBE_IMAGES = 32
 
 @dataclass(frozen=True)
 class StageEstimate:
-    """What a stage will cost.
-
-    Attributes:
-        seconds: Wall time, by the speed of a few images just now; other work on the machine slows it.
-        bytes: What it leaves on the disk.
-    """
+    """What a stage will cost."""
 
     stage: str
-    seconds: float
-    bytes: int
+    seconds: float  # wall time, by the speed of a few images just now; other work on the machine slows it
+    bytes: int  # that stay on the disk
 
 
-# by stage: seconds, and bytes that it leaves on the disk
+# stage -> seconds, and bytes that stay on the disk
 Costs: TypeAlias = dict[str, tuple[float, float]]
 
 
 @dataclass(frozen=True)
 class _Speed:
-    """A network with the seconds that an image takes in training and forward alone."""
+    """A network, with its seconds for one image in training and in the forward pass alone."""
 
     network: nn.Module
     train_sec: float
@@ -59,23 +54,25 @@ class _Speed:
 
 
 def estimate(config: RunConfig) -> list[StageEstimate]:
-    """Times a few images through each network, and counts; images are not decoded.
-
-    Raises:
-        DataError, EncoderError, ValueError: What the run itself would stop at.
-    """
-    n, size = _n_images(config), config.data.size_px
+    """Estimates each stage of a run; decodes no image. Raises as `check_run`."""
+    d = config.data
+    n, size = data.count(d.id, d.split, d.limit), d.size_px
     check_run(config, stage_names(config), n)
     x = torch.randn(PROBE_IMAGES, 3, size, size, device=resolve_device(config.device))
-    # 1. the networks that are not the detector's
+    # 1. U-Net and encoder
     unet = _unet_speed(config, x)
     images_seen = config.diffusion.total_steps * config.diffusion.batch_size
     limit = config.diffusion.time_limit_sec or float("inf")
     costs: Costs = {"diffusion": (min(limit, images_seen * unet.train_sec), unet.bytes)}
     if config.encoder is not None:
         encoder = _encoder_speed(config.encoder, x)
-        costs |= _encoder_costs(config, config.encoder, encoder, n)
-        # 2. the detector and the stages that need it
+        costs["encoder"] = _training_sec(config.encoder, encoder.train_sec), encoder.bytes
+        if config.labels.source == "scan":
+            own = config.labels.self_label
+            sec = 2 * _seen(config.labels.scan) * encoder.train_sec + 2 * n * encoder.forward_sec
+            sec += _seen(own) * (encoder.train_sec + encoder.forward_sec) if own is not None else 0.0
+            costs["pseudo_labels"] = sec, encoder.bytes
+        # 2. the detector and the stages after it
         if config.detector is not None:
             backbone = encoder
             if config.detector.backbone is not None:
@@ -90,23 +87,15 @@ def estimate(config: RunConfig) -> list[StageEstimate]:
     return [StageEstimate(name, round(sec, 1), int(size)) for name, sec, size in found]
 
 
-def _encoder_costs(config: RunConfig, encoder: EncoderConfig, speed: _Speed, n: int) -> Costs:
-    costs: Costs = {"encoder": (_training_sec(encoder, speed.train_sec), speed.bytes)}
-    if config.labels.source == "scan":
-        own = config.labels.self_label
-        sec = 2 * _seen(config.labels.scan) * speed.train_sec + 2 * n * speed.forward_sec
-        sec += _seen(own) * (speed.train_sec + speed.forward_sec) if own is not None else 0.0
-        costs["pseudo_labels"] = sec, speed.bytes
-    return costs
-
-
 def _detector_costs(config: RunConfig, detector: DetectorConfig, speed: _Speed, unet: _Speed, n: int) -> Costs:
-    """The costs of all stages that only a run with a detector has, but for the backbone's."""
+    """The costs of the stages that only a run with a detector has, without `backbone`."""
     assert isinstance(speed.network, Encoder)
     # 1. how many images
-    n_sources = min(n, config.outliers.limit or n)
-    n_sd_test = _n_sd_test(config)
-    n_asked = sum(_n_of(name, config) for name in config.evaluation.ood_sets) + _n_test(config) + n_sd_test
+    n_sources, n_test = min(n, config.outliers.limit or n), _n_test(config, n)
+    limit, sd_test = config.evaluation.limit, config.evaluation.sd_test
+    n_sd_test = min(n_test, sd_test.limit or n_test) if sd_test is not None else 0
+    n_ood = sum(data.count(*ood_split(name), limit) for name in config.evaluation.ood_sets)
+    n_asked = n_ood + min(n_test, limit or n_test) + n_sd_test
     n_scored = 2 * n_sources + n_asked
     # 2. outliers
     recipe = outlier_recipe(config)
@@ -141,7 +130,7 @@ def _detector_costs(config: RunConfig, detector: DetectorConfig, speed: _Speed, 
 
 
 def _unet_speed(config: RunConfig, x: torch.Tensor) -> _Speed:
-    """The speed of the U-Net, forward as outliers are made if there are any."""
+    """The speed of the U-Net; its forward pass is timed in its fastest form, and only if outliers are made."""
     unet = build_noise_predictor(config.diffusion.unet, _n_clusters(config), config.data.size_px).to(x.device)
     t = torch.zeros(PROBE_IMAGES, dtype=torch.int64, device=x.device)
     train_sec = _per_image(lambda: _train_step(lambda y: unet(y, t, t), x), x.device)
@@ -154,7 +143,8 @@ def _unet_speed(config: RunConfig, x: torch.Tensor) -> _Speed:
 def _encoder_speed(config: EncoderConfig, x: torch.Tensor) -> _Speed:
     encoder = Encoder(config.arch, config.width, config.input_px).to(x.device)
     train_sec = _per_image(lambda: _train_step(encoder, x), x.device)
-    return _Speed(encoder, train_sec, _per_image(lambda: _forward(encoder, x), x.device))
+    with torch.no_grad():
+        return _Speed(encoder, train_sec, _per_image(lambda: encoder(x), x.device))
 
 
 def _n_clusters(config: RunConfig) -> int:
@@ -167,7 +157,7 @@ def _training_sec(config: EncoderConfig, train_sec: float) -> float:
 
 
 def _baseline_images(method: Baseline, n_fit: int, n_asked: int) -> float:
-    """How many images' training a method costs; scoring one costs a third of that."""
+    """A method's cost in trained images; scoring an image costs a third of training it."""
     trained = method.training_passes * method.settings.epochs * n_fit if method.training_passes else 0.0
     return float(trained + method.scoring_passes * (n_fit + n_asked) / 3)
 
@@ -178,13 +168,8 @@ def _train_step(network: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor
     out.float().square().mean().backward()
 
 
-@torch.no_grad()
-def _forward(network: torch.nn.Module, x: torch.Tensor) -> None:
-    network(x)
-
-
 def _per_image(work: Callable[[], object], device: torch.device) -> float:
-    """Seconds for an image: the faster of two tries, after one that warms up."""
+    """Seconds for one image: the faster of two tries after a warm-up."""
     times = []
     for _ in range(3):
         started = time.perf_counter()
@@ -199,24 +184,7 @@ def _seen(config: TrainingConfig) -> int:
     return config.total_steps * config.batch_size
 
 
-def _n_images(config: RunConfig) -> int:
-    return data.count(config.data.id, config.data.split, config.data.limit)
-
-
-def _n_test(config: RunConfig) -> int:
+def _n_test(config: RunConfig, n_images: int) -> int:
     d = config.data
     split = d.test_split or ("test" if "test" in data.splits(d.id) else None)
-    n = data.count(d.id, split, None) if split else round(d.holdout * _n_images(config))
-    return min(n, config.evaluation.limit or n)
-
-
-def _n_sd_test(config: RunConfig) -> int:
-    t, whole = config.evaluation.sd_test, config.evaluation.model_copy(update={"limit": None})
-    if t is None:
-        return 0
-    n = _n_test(config.model_copy(update={"evaluation": whole}))
-    return min(n, t.limit or n)
-
-
-def _n_of(name: str, config: RunConfig) -> int:
-    return data.count(*ood_split(name), config.evaluation.limit)
+    return data.count(d.id, split, None) if split else round(d.holdout * n_images)

@@ -1,4 +1,4 @@
-"""Checks before the first stage for what would end a run hours later."""
+"""Finds faults before the first stage that would otherwise end a run hours later."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ from ...evaluation import InceptionError, check_inception
 from ...nn.encoder import Encoder, EncoderError
 from ..labels import read_label_table
 from ..sets import check_sets
+from ..stages import STAGES
 from ..workspace import PipelineError
-
-# the stages that read other sets than the training images
-_READ_SETS = {"pseudo_labels", "detector", "features", "controls", "evaluation"}
 
 
 def check_run(config: RunConfig, stages: Collection[str], n_images: int) -> None:
-    """Refuses what would fail in a stage that is left to do, with n_images or fewer to train on."""
-    if _READ_SETS & set(stages):
+    """Checks the stages that are still to do, for at most n_images training images.
+
+    Raises:
+        DataError, EncoderError, PipelineError: A fault that would end one of them.
+    """
+    if any(STAGES[name].reads_sets for name in stages):
         check_sets(config)
     if "pseudo_labels" in stages and config.labels.path is not None:
         read_label_table(Path(config.labels.path).expanduser())
@@ -32,8 +34,17 @@ def check_run(config: RunConfig, stages: Collection[str], n_images: int) -> None
         _check_encoder(config, config.encoder, "encoder", "encoder" in stages, frozen)
     if d is not None and d.backbone is not None and {"backbone", "detector"} & set(stages):
         _check_encoder(config, d.backbone, "detector.backbone", "backbone" in stages, d.frozen_blocks)
-    if "evaluation" in stages:
-        _check_evaluation(config, n_images)
+    if "evaluation" not in stages:
+        return
+    k, weights = config.evaluation.score.k, config.evaluation.inception_weights
+    n_neighbours = min(n_images, config.outliers.limit or n_images)
+    if k > n_neighbours:
+        raise PipelineError(f"evaluation.score.k {k}: there are only {n_neighbours} ID images to be neighbours")
+    if weights is not None:
+        try:
+            check_inception(weights)
+        except InceptionError as error:
+            raise PipelineError(f"evaluation.inception_weights: {error}") from error
 
 
 def _check_encoder(
@@ -62,15 +73,3 @@ def _check_encoder(
     if to_be_made and encoder.pretraining is not None:
         p = encoder.pretraining
         data.load(p.data, p.split, limit=1, size_px=config.data.size_px)
-
-
-def _check_evaluation(config: RunConfig, n_images: int) -> None:
-    k, weights = config.evaluation.score.k, config.evaluation.inception_weights
-    n_images = min(n_images, config.outliers.limit or n_images)
-    if k > n_images:
-        raise PipelineError(f"evaluation.score.k {k}: there are only {n_images} ID images to be neighbours")
-    if weights is not None:
-        try:
-            check_inception(weights)
-        except InceptionError as error:
-            raise PipelineError(f"evaluation.inception_weights: {error}") from error

@@ -1,4 +1,1 @@
-"""All that the app keeps, and all that it does in the background.
-
-`kept.KEPT` lists what is kept, `background.LANES` what runs in the background.
-"""
+"""Kept values, all listed in `kept.KEPT`, and background work, all listed in `background.LANES`."""

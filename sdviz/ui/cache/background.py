@@ -1,7 +1,7 @@
-"""Work in the background of the pages: `LANES` lists all of it. Each lane does one task at a time.
+"""Runs work in the background, in the lanes of `LANES`. Each lane does one task at a time.
 
-When the program ends, the task in hand is stopped at its next line of Python and waited for: a thread that is
-killed within torch's C++ takes the whole process down ("terminate called without an active exception").
+At the end of the program each running task is stopped at its next line of Python and waited for: a thread that
+is killed in torch's C++ code crashes the process ("terminate called without an active exception").
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from sdviz.ui.cache.kept import is_in_use
@@ -25,7 +24,7 @@ DEVICE_LOCK = threading.Lock()
 
 
 def let_others_compute() -> None:
-    """Lets a waiting thread take `DEVICE_LOCK` for a moment, between two parts of long work that holds it."""
+    """Lets waiting threads take `DEVICE_LOCK` between two parts of long work that holds it."""
     DEVICE_LOCK.release()
     time.sleep(0.002)
     DEVICE_LOCK.acquire()
@@ -37,31 +36,23 @@ _STOP_AGAIN_SEC = 2.0
 TRIM_EVERY_SEC = 5.0
 
 
-@dataclass(frozen=True)
-class Lane:
-    """One kind of work."""
-
-    what: str  # what it does
-    # how long the end of the program waits for this lane; None for as long as it takes
-    end_sec: float | None = None
-
-
-LANES = {
-    "start": Lane("loads all modules and the first bundle while the server starts"),
-    "memory": Lane("gives memory that was let go back to the system, every few seconds"),
-    "next outliers": Lane("makes what the lab will show after the next step of a slider"),
-    "search": Lane("finds the neighbours of all scored images"),
-    "outliers of points": Lane("makes the pictures of the hover card that no file keeps"),
-    "images from noise": Lane("makes images for the lab where the bundle's own set is missing"),
-    "layouts": Lane("computes t-SNE and UMAP"),
-    "estimates": Lane("measures how long a new run will take"),
-    # it may wait for a server that is silent; no C++ runs in it
-    "downloads": Lane("downloads data sets", end_sec=5.0),
+# All lanes, with the time in seconds that the end of the program waits for each; None is for ever
+LANES: dict[str, float | None] = {
+    "start": None,  # loads all modules and the first bundle while the server starts
+    "browser": 0.0,  # opens the browser when the server starts; a text browser runs until a person ends it
+    "memory": None,  # returns freed memory to the system, every few seconds
+    "next outliers": None,  # makes the pictures for the next step of a slider of the lab
+    "search": None,  # finds the neighbours of all scored images
+    "outliers of points": None,  # makes pictures of the hover card that no file keeps
+    "images from noise": None,  # makes images for the lab where the bundle's own set is missing
+    "layouts": None,  # computes t-SNE and UMAP
+    "estimates": None,  # measures how long a new run will take
+    "downloads": 5.0,  # downloads data sets; it may wait for a silent server, and runs no C++ code
 }
 
 
 class GivenUp(ValueError):
-    """Nobody wants the result of a task any more."""
+    """The result of a task is no longer wanted."""
 
 
 class _Ending(SystemExit):
@@ -69,7 +60,7 @@ class _Ending(SystemExit):
 
 
 class Task(Generic[T]):
-    """One piece of work in a lane, called with the task; it notes the `share` done, 0..1."""
+    """A piece of work in a lane. The work is called with its task, and reports the share done, 0..1."""
 
     def __init__(self, work: Callable[[Task[T]], T], bundle_hash: str | None) -> None:
         self.share = 0.0
@@ -84,26 +75,26 @@ class Task(Generic[T]):
 
     @property
     def is_waiting(self) -> bool:
-        """Whether it has not begun."""
+        """Tells whether it has not begun."""
         return self._started_at is None
 
     @property
     def is_done(self) -> bool:
-        """Whether it has ended, with a result or an error."""
+        """Tells whether it has ended, with a result or an error."""
         return self._future.done()
 
     @property
     def elapsed_sec(self) -> float:
-        """Time since it began."""
+        """The time since it began."""
         return 0.0 if self._started_at is None else time.monotonic() - self._started_at
 
     @property
     def error(self) -> BaseException | None:
-        """What ended it, None where nothing did."""
+        """The exception that ended it, None for none."""
         return self._future.exception() if self.is_done else None
 
     def wait(self, seconds: float) -> bool:
-        """Waits at most that long, and tells the task that its result is wanted; whether it is done."""
+        """Waits at most that long, and notes that the result is wanted. Returns whether it is done."""
         self._asked_at = time.monotonic()
         self._asked.set()
         try:
@@ -113,7 +104,7 @@ class Task(Generic[T]):
         return True
 
     def result(self) -> T:
-        """The result of a task that is done, or what it raised."""
+        """Returns the result of a task that is done, or raises its exception."""
         return self._future.result(0)
 
     def cancel(self) -> None:
@@ -123,7 +114,7 @@ class Task(Generic[T]):
     # --- for the work -----------------------------------------------------------------------------
 
     def report(self, share: float) -> None:
-        """Notes the share done. Raises GivenUp: cancelled, or two other bundles have been opened since."""
+        """Notes the share done. Raises GivenUp: cancelled, or two other bundles were opened since."""
         self.share = share
         if self._is_cancelled:
             raise GivenUp("it was cancelled")
@@ -131,30 +122,30 @@ class Task(Generic[T]):
             raise GivenUp("it was given up: two other bundles have been opened since")
 
     def pause(self, seconds: float) -> None:
-        """Leaves the processor to others until somebody waits for the result, at most that long."""
+        """Waits until somebody waits for the result, at most that long."""
         self._asked.wait(seconds)
 
     @property
     def is_wanted(self) -> bool:
-        """Whether a page has waited for it in the last seconds, or just begun it."""
+        """Tells whether a page began it or waited for it in the last seconds."""
         return time.monotonic() - self._asked_at < _ASKS_EVERY_SEC
 
     def run(self) -> None:
-        """Does the work, in the lane's thread."""
+        """Does the work, in the thread of the lane."""
         self._started_at = time.monotonic()
         try:
             result = self._work(self)
-        except BaseException as error:  # noqa: BLE001 - it belongs to whoever asks for the result
+        except BaseException as error:  # noqa: BLE001 - for whoever asks for the result
             self._future.set_exception(error)
         else:
             self._future.set_result(result)
 
 
 class _Thread:
-    """The thread of a lane, begun with its first task."""
+    """The thread of a lane, started with its first task."""
 
     def __init__(self, name: str) -> None:
-        self._end_sec = LANES[name].end_sec
+        self._end_sec = LANES[name]
         self._tasks: queue.SimpleQueue[Task[Any] | None] = queue.SimpleQueue()
         self._current: Task[Any] | None = None
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -167,11 +158,11 @@ class _Thread:
         while (task := self._tasks.get()) is not None and not _is_ending:
             self._current = task
             task.run()
-            # what a task holds may be let go while the lane is idle
+            # an idle lane must not hold what a task holds
             self._current = task = None
 
     def end(self) -> None:
-        """Stops the task in hand and waits for it."""
+        """Stops the running task and waits for it."""
         self._tasks.put(None)
         started, seconds = time.monotonic(), self._end_sec
         while self._thread.is_alive() and (seconds is None or time.monotonic() - started < seconds):
@@ -179,7 +170,7 @@ class _Thread:
                 self._current._asked.set()
                 thread = ctypes.c_ulong(self._thread.ident or 0)
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(_Ending))
-            # a library may catch the exception: then it is raised again
+            # a library may catch the exception: the loop raises it again
             self._thread.join(_STOP_AGAIN_SEC if seconds is None else min(_STOP_AGAIN_SEC, seconds))
 
 
@@ -197,7 +188,7 @@ def _end() -> None:
 
 
 def start(lane: str, work: Callable[[Task[T]], T], bundle_hash: str | None = None) -> Task[T]:
-    """Puts work in a lane of `LANES`; with a bundle's hash it is given up when two others have been opened."""
+    """Puts work in a lane. With a bundle's hash it gives up when two other bundles have been opened."""
     task = Task(work, bundle_hash)
     with _threads_lock:
         if lane not in _threads:
@@ -209,15 +200,15 @@ def start(lane: str, work: Callable[[Task[T]], T], bundle_hash: str | None = Non
 def trim_memory(task: Task[None]) -> None:
     """Returns freed memory to the system every few seconds, until the program ends.
 
-    Each run of a page is a new thread with its own heap, where glibc keeps what is freed: over five bundles
-    that came to 100 to 200 MiB that nobody held. Another C library is left alone.
+    Each run of a page is a new thread with its own heap, where glibc keeps freed memory: 100 to 200 MiB after
+    five bundles. Without glibc it ends at once.
     """
     while trim_once():
         task.pause(TRIM_EVERY_SEC)
 
 
 def trim_once() -> bool:
-    """Trims the heaps; whether this machine's C library can."""
+    """Trims the heaps. Returns whether this machine's C library can."""
     try:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
     except (OSError, AttributeError):

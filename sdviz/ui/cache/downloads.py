@@ -1,4 +1,4 @@
-"""Downloading a data set in the background: whole or not at all."""
+"""Downloads data sets in the background, whole or not at all."""
 
 import os
 import tempfile
@@ -17,10 +17,10 @@ POLL_SEC = 1.0
 
 
 class Download:
-    """One data set on its way to the data folder."""
+    """The download of one data set to the data folder."""
 
     def __init__(self, name: str, root: Path) -> None:
-        """Starts. `name`: one that `can_download`."""
+        """Starts the download of a set for which `can_download` is true."""
         self.name = name
         self._root = root
         self._partial: Path | None = None
@@ -28,12 +28,12 @@ class Download:
 
     @property
     def is_done(self) -> bool:
-        """Whether it has ended, well or badly."""
+        """Tells whether it has ended, well or badly."""
         return self._task.is_done
 
     @property
     def problem(self) -> str:
-        """Why it failed, in one line; "" where it did not, or has not ended."""
+        """Why it failed, in one line; "" if it has not failed."""
         error = self._task.error
         return "" if error is None else " ".join(str(error).split()) or type(error).__name__
 
@@ -41,11 +41,10 @@ class Download:
     def progress(self) -> tuple[float, str]:
         """The share done, 0..1, and a line that says it."""
         there, total = 0, data.DOWNLOADS[self.name]
-        folder = self._partial
-        if folder is not None:
-            for path in folder.rglob("*"):
-                with suppress(OSError):
-                    there += path.stat().st_size if path.is_file() else 0
+        folder = self._partial  # the download may set it to None
+        for path in folder.rglob("*") if folder else ():
+            with suppress(OSError):
+                there += path.stat().st_size if path.is_file() else 0
         if there >= total:
             return 1.0, f"Unpacking {self.name}"
         return there / total, f"Downloading {self.name}: {there / 1e6:,.0f} of {total / 1e6:,.0f} MB"
@@ -75,7 +74,7 @@ class Download:
 
 
 def _take_over(partial: Path, root: Path) -> None:
-    """Moves what was unpacked to its place, and leaves the archives."""
+    """Moves unpacked files to their place, and leaves the archives."""
     for path in sorted(partial.rglob("*")):
         if path.is_file() and path.suffix not in _ARCHIVES:
             place = root / path.relative_to(partial)
@@ -84,18 +83,18 @@ def _take_over(partial: Path, root: Path) -> None:
 
 
 def can_download(name: str) -> bool:
-    """Whether a person may fetch that set from a page."""
+    """Tells whether a page may download that set."""
     return name in data.DOWNLOADS and not is_read_only()
 
 
 def download_of(name: str) -> Download | None:
-    """The last download of a set to the data folder in use, by anybody; None where there was none."""
+    """Returns the last download of a set to the data folder in use, by anybody; None for none."""
     found: Download | None = store("downloads").get(_key(name))
     return found
 
 
 def start_download(name: str) -> Download:
-    """Downloads a set, unless that is under way."""
+    """Starts the download of a set, unless it is running."""
     found = download_of(name)
     if found is None or found.is_done:
         store("downloads").drop(_key(name))

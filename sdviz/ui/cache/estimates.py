@@ -1,4 +1,4 @@
-"""How long a run that has not begun will take."""
+"""Estimates how long a run will take."""
 
 from typing import TypeAlias
 
@@ -12,18 +12,18 @@ Estimate: TypeAlias = list[tuple[str, float, int]]
 
 
 def start_estimate(config: RunConfig) -> Task[Estimate]:
-    """Measures a few images on the run's device, once for each configuration; raises what the run would."""
+    """Times a few images on the run's device, once for each configuration; raises what the run would."""
     estimates: Store[Task[Estimate]] = store("estimates")
     key = (config.model_dump_json(), str(data.data_root()))
     found = estimates.get(key)
     if found is not None and found.error is not None:
-        estimates.drop(key)  # what was missing may be there by now
+        estimates.drop(key)  # what was missing may be there now
         found = None
     return found or estimates.put(key, start("estimates", lambda task: _measure(config)))
 
 
 def _measure(config: RunConfig) -> Estimate:
-    from sdviz.pipeline import estimate  # brings accelerate and more, seconds that only this page waits for
+    from sdviz.pipeline import estimate  # slow: it imports accelerate and more
 
     with DEVICE_LOCK:
         return [(part.stage, part.seconds, part.bytes) for part in estimate(config)]

@@ -1,4 +1,4 @@
-"""A bundle's tables and pictures, and scores under other settings."""
+"""A bundle's tables and pictures, and its scores under other settings."""
 
 from collections.abc import Mapping
 
@@ -12,21 +12,21 @@ from sdviz.ui.cache.background import DEVICE_LOCK, Task, let_others_compute, sta
 from sdviz.ui.cache.kept import kept
 from sdviz.ui.session import ScoreSettings
 
-# A search nobody waits for starts this late: the page that is being opened needs the processor
+# A search that nobody waits for begins late: the page that is being opened needs the processor
 _BEGINS_AFTER_SEC = 3.0
 SEARCHING = "Searching the neighbours of every scored image, once for these settings"
 
 
 @kept("evidence")
 def open_evidence(bundle: Bundle) -> tuple[Evidence, PictureLibrary]:
-    """The tables and the pictures of a bundle."""
+    """Opens the tables and the pictures of a bundle."""
     evidence = Evidence(bundle)
     return evidence, PictureLibrary(evidence)
 
 
 @kept("search")
 def start_search(evidence: Evidence, normalize: bool) -> Task[Rescorer]:
-    """Starts the search of `find_rescorer`; its task raises MissingPart where a part is missing."""
+    """Starts the search of `find_rescorer`. Its task raises MissingPart."""
 
     def search(task: Task[Rescorer]) -> Rescorer:
         def on_progress(share: float) -> None:
@@ -42,17 +42,17 @@ def start_search(evidence: Evidence, normalize: bool) -> Task[Rescorer]:
 
 
 def needs_search(evidence: Evidence, settings: ScoreSettings) -> bool:
-    """Whether `set_scores` has to wait for a search the first time: for another k or normalisation only."""
+    """Tells whether `set_scores` needs a search: only for another k or normalisation."""
     own = evidence.bundle.manifest.score
     return own is None or (settings.k, settings.normalize) != (own.k, own.normalize)
 
 
 def set_scores(evidence: Evidence, settings: ScoreSettings) -> dict[str, SetScores]:
-    """Eq. 6 of every set; searches for another k or normalisation. Raises MissingPart: no such part."""
+    """Returns Eq. 6 of every set, after a search for another k or normalisation. Raises MissingPart."""
     if settings.is_own:
         return stored_scores(evidence)
     if not needs_search(evidence, settings):
-        # distance and votes are those that were measured
+        # distances and votes do not depend on alpha
         return {
             name: SetScores(one.distance, one.votes, one.distance + settings.alpha * one.votes)
             for name, one in evidence.sets.items()
@@ -61,7 +61,7 @@ def set_scores(evidence: Evidence, settings: ScoreSettings) -> dict[str, SetScor
 
 
 def find_rescorer(evidence: Evidence, normalize: bool) -> Rescorer:
-    """The neighbours of every scored image, searched once, in seconds. Raises MissingPart: no such part."""
+    """Finds the neighbours of every scored image once, in seconds. Raises MissingPart."""
     search = start_search(evidence, normalize)
     if not search.wait(0.1):
         place = st.empty()
@@ -72,5 +72,5 @@ def find_rescorer(evidence: Evidence, normalize: bool) -> Rescorer:
 
 
 def id_reference(evidence: Evidence, scores: Mapping[str, SetScores]) -> OODReference:
-    """The held-out ID scores in order and the threshold at 95 % ID recall, under the settings of `scores`."""
+    """Returns the held-out ID scores in order and the threshold at 95 % ID recall, from `scores`."""
     return ood_reference(scores[evidence.id_set.name].total)

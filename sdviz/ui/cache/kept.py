@@ -1,15 +1,13 @@
-"""What the app keeps between reruns: `KEPT` lists every kind of value, how many, by which key, and how.
+"""Keeps values between reruns. `KEPT` lists every kind of value: how many, by which key, and how.
 
-A function under `@kept("name")` is computed once for each key, also when several sessions ask at the same time.
-Its value is shared by all sessions of the server. Values of a bundle, whose key begins with the bundle's hash,
-are let go when two other bundles have been opened since.
+A function under `@kept("name")` runs once for each key, even if several sessions ask at once; all of them share
+the value. Values whose key begins with a bundle's hash are dropped when two other bundles have been opened.
 """
 
 import hashlib
 import inspect
 import pickle
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from typing import Any, Generic, ParamSpec, TypeVar, cast
 
 import numpy as np
 import streamlit as st
+from cachetools import LRUCache
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from sdviz import data
@@ -31,144 +30,103 @@ MOST_BUNDLES = 2
 
 @dataclass(frozen=True)
 class Kept:
-    """How values of one kind are kept."""
+    """How one kind of value is kept."""
 
-    most: int  # how many; the least recently used goes first
-    # what decides the value: parameters of the function and their attributes, arrays by their bytes;
+    most: int  # how many; the least recently used is dropped first
+    # what decides the value: parameters of the function or their attributes, arrays by their bytes;
     # "data_root()" is the data folder in use and "sets_here()" the sets in it
     key: str
-    what: str  # what is kept
-    # whether each caller gets a copy and may change it; else all share one object and must not
-    copied: bool = False
-    spinner: str = ""  # shown while the value is computed; "" for nothing
+    copied: bool = False  # each caller gets a copy; else all share one object, which nobody may change
+    spinner: str = ""  # text shown while the value is computed, "" for none
 
     @property
     def per_bundle(self) -> bool:
-        """Whether values belong to a bundle, and go with it."""
+        """Tells whether a value belongs to a bundle, and is dropped with it."""
         return self.key.split(" ")[0].endswith("bundle.hash")
 
 
 KEPT = {
     # every page
-    "icon": Kept(1, "", "the picture in the browser's tab"),
-    "assets": Kept(64, "module ending", "the text of a script or a style"),
-    "bundle": Kept(2, "path changed_ns", "an opened bundle", spinner="Opening the bundle ..."),
-    "images": Kept(
-        8, "name split limit data_root()", "an image set", copied=True, spinner="Reading the images ..."
-    ),
-    "evidence": Kept(2, "bundle.hash bundle.path", "a bundle's tables and pictures, each read when first used"),
-    "search": Kept(
-        4, "evidence.bundle.hash normalize", "the neighbours of all scored images, found or on their way"
-    ),
-    "outliers": Kept(20_000, "bundle.hash request trajectory", "a picture that was made of an image"),
+    "icon": Kept(1, ""),
+    "assets": Kept(64, "module ending"),  # the text of a script or a style
+    "bundle": Kept(2, "path changed_ns", spinner="Opening the bundle ..."),
+    "images": Kept(8, "name split limit data_root()", copied=True, spinner="Reading the images ..."),
+    "evidence": Kept(2, "bundle.hash bundle.path"),  # a bundle's tables and pictures, each read at first use
+    "search": Kept(4, "evidence.bundle.hash normalize"),  # the task that finds neighbours of all scored images
+    "outliers": Kept(20_000, "bundle.hash request trajectory"),
     # Home
-    "examples": Kept(4, "bundle.hash data_root()", "which images the examples are", copied=True),
-    "clusters of examples": Kept(
-        4, "bundle.hash data_root()", "the clusters of the examples' outliers", copied=True
-    ),
+    "examples": Kept(4, "bundle.hash data_root()", copied=True),  # which images they are
+    "clusters of examples": Kept(4, "bundle.hash data_root()", copied=True),  # of their outliers
     # Outlier lab
-    "images from noise": Kept(
-        2, "bundle.hash", "images made by the bundle's U-Net from noise, or on their way"
-    ),
-    "downloads": Kept(16, "name data_root()", "the last download of a data set"),
+    "images from noise": Kept(2, "bundle.hash"),  # the task that makes them
+    "downloads": Kept(16, "name data_root()"),  # the last download of a data set
     # Pseudo-labels
-    "pseudo-labels": Kept(2, "evidence.bundle.hash", "the training images by cluster"),
+    "pseudo-labels": Kept(2, "evidence.bundle.hash"),  # the training images by cluster
     "known classes": Kept(
-        2,
-        "evidence.bundle.hash sets_here()",
-        "the own class of each training image",
-        copied=True,
-        spinner="Reading the known classes ...",
+        2, "evidence.bundle.hash sets_here()", copied=True, spinner="Reading the known classes ..."
     ),
-    "agreement": Kept(2, "bundle.hash sets_here()", "how clusters and known classes agree", copied=True),
-    "cluster of an image": Kept(256, "bundle.hash image", "its cluster and how sure that is"),
+    "agreement": Kept(2, "bundle.hash sets_here()", copied=True),  # of clusters and known classes
+    "cluster of an image": Kept(256, "bundle.hash image"),  # with its confidence
     # Embeddings
-    "points": Kept(
-        4,
-        "evidence.bundle.hash view.through view.sets view.n view.unit_length",
-        "the points on show, with features",
-    ),
-    "classes of points": Kept(
-        8, "evidence.bundle.hash points.ids sets_here()", "the own class of each point", copied=True
-    ),
-    "moving features": Kept(8, "evidence.bundle.hash", "whether the features of the snapshots change"),
-    "PCA": Kept(4, "features dims", "a layout by PCA", spinner="Laying out by PCA ..."),
-    "layouts": Kept(24, "features settings", "a layout by t-SNE or UMAP; a file keeps it as well"),
-    "layout stores": Kept(4, "folder", "the store of layouts, one for each folder of runs"),
-    "outliers of points": Kept(4, "known.bundle.hash name", "the making of pictures that no file keeps"),
-    "picture sheets": Kept(
-        12, "known.bundle.hash name number is_made", "a sheet of pictures for the hover card"
-    ),
+    "points": Kept(4, "evidence.bundle.hash view.through view.sets view.n view.unit_length"),  # with features
+    "classes of points": Kept(8, "evidence.bundle.hash points.ids sets_here()", copied=True),
+    "moving features": Kept(8, "evidence.bundle.hash"),  # whether the snapshots differ
+    "PCA": Kept(4, "features dims", spinner="Laying out by PCA ..."),
+    "layouts": Kept(24, "features settings"),  # by t-SNE or UMAP; files keep them too
+    "layout stores": Kept(4, "folder"),  # one for each folder of runs
+    "outliers of points": Kept(4, "known.bundle.hash name"),  # the task that makes pictures that no file keeps
+    "picture sheets": Kept(12, "known.bundle.hash name number is_made"),  # for the hover card
     # Sample votes
-    "neighbour index": Kept(3, "evidence.bundle.hash normalize", "the index over the bundle's banks"),
-    "neighbours": Kept(
-        512,
-        "evidence.bundle.hash settings.normalize features id_id outlier_id",
-        "the neighbours of pictures made of one image",
-        copied=True,
-    ),
-    "detector outputs": Kept(256, "bundle.hash images", "features and logits of pictures", copied=True),
-    "feature map": Kept(4, "evidence.bundle.hash normalize", "the plane through the features"),
-    "uploads": Kept(
-        16, "name file_bytes size_px", "an uploaded file as a picture, or why it is none", copied=True
-    ),
+    "neighbour index": Kept(3, "evidence.bundle.hash normalize"),  # over the bundle's banks
+    # of pictures made of one image
+    "neighbours": Kept(512, "evidence.bundle.hash settings.normalize features id_id outlier_id", copied=True),
+    "detector outputs": Kept(256, "bundle.hash images", copied=True),  # features and logits of pictures
+    "feature map": Kept(4, "evidence.bundle.hash normalize"),  # the plane through the features
+    "uploads": Kept(16, "name file_bytes size_px", copied=True),  # a picture, or why the file is none
     # Failures
-    "facts": Kept(16, "view.bundle.hash name data_root()", "the own class and cluster of each image of a set"),
-    "rows": Kept(2, "evidence.bundle.hash", "the set and row of each scored image"),
-    "nearest": Kept(
-        4096, "view.bundle.hash one view.settings.normalize", "the training image nearest to an image"
-    ),
-    "near-duplicates": Kept(
-        12, "view.bundle.hash which view.settings.normalize", "pairs of images, nearest first"
-    ),
+    "facts": Kept(16, "view.bundle.hash name data_root()"),  # class and cluster of each image of a set
+    "rows": Kept(2, "evidence.bundle.hash"),  # set and row of each scored image
+    "nearest": Kept(4096, "view.bundle.hash one view.settings.normalize"),  # the nearest training image
+    "near-duplicates": Kept(12, "view.bundle.hash which view.settings.normalize"),  # pairs, nearest first
     # Results
-    "records": Kept(64, "path name changed_ns", "manifest and report of a bundle on this machine"),
-    "columns": Kept(4, "record.path record.hash", "the scores of such a bundle"),
+    "records": Kept(64, "path name changed_ns"),  # manifest and report of a bundle on this machine
+    "columns": Kept(4, "record.path record.hash"),  # its scores
     "k-alpha map": Kept(
         32,
         "evidence.bundle.hash normalize names ks alphas",
-        "AUROC over k and alpha",
         copied=True,
         spinner="Measuring every k and α ...",
     ),
     "metrics": Kept(
         32,
         "state.evidence.bundle.hash state.settings.k state.settings.alpha state.settings.normalize",
-        "metrics of every set under other settings than the bundle's",
         copied=True,
         spinner="Measuring every set, with intervals ...",
     ),
     # Training
-    "estimates": Kept(64, "config data_root()", "how long a run will take, measured or being measured"),
+    "estimates": Kept(64, "config data_root()"),  # the task that times a run
 }
 
 
 class Store(Generic[T]):
-    """Values of one kind by key. Safe in several threads."""
+    """Values of one kind by key, the last `most` used. Safe in several threads."""
 
     def __init__(self, most: int) -> None:
-        self._most = most
-        self._values: OrderedDict[Hashable, T] = OrderedDict()
+        self._values: LRUCache[Hashable, T] = LRUCache(most)
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._values)
 
     def get(self, key: Hashable) -> T | None:
-        """Finds a value and makes it the last to go."""
+        """Finds a value, None if it is not kept."""
         with self._lock:
-            if key in self._values:
-                self._values.move_to_end(key)
             return self._values.get(key)
 
     def put(self, key: Hashable, value: T) -> T:
-        """Keeps a value unless there is one under this key already; returns the one that is kept."""
+        """Keeps a value unless there is one for this key already; returns the one that is kept."""
         with self._lock:
-            found = self._values.setdefault(key, value)
-            self._values.move_to_end(key)
-            while len(self._values) > self._most:
-                self._values.popitem(last=False)
-            return found
+            return self._values.setdefault(key, value)
 
     def drop(self, key: Hashable) -> None:
         """Lets go of one value, if it is there."""
@@ -186,12 +144,12 @@ _stores: dict[str, Store[Any]] = {name: Store(how.most) for name, how in KEPT.it
 
 
 def store(name: str) -> Store[Any]:
-    """The values of one kind, for code that `kept` does not fit; a bundle's keys begin with its hash."""
+    """Returns the values of one kind, for code that cannot use `kept`; keys of a bundle begin with its hash."""
     return _stores[name]
 
 
 class _Entry:
-    """Holds a value once it is computed; its lock is held meanwhile."""
+    """A value, and the lock that is held while it is computed."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -200,7 +158,7 @@ class _Entry:
 
 
 def kept(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """For a function whose values are kept as `KEPT` says under that name. What raises is not kept."""
+    """Keeps the values of a function as `KEPT[name]` says. After an exception nothing is kept."""
     how, values = KEPT[name], store(name)
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
@@ -230,12 +188,12 @@ def kept(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
 
 def _spinner(text: str) -> Any:  # noqa: ANN401 - streamlit's own
-    # at the server's start there is no page to show it on
+    # at the start of the server there is no page for it
     return st.spinner(text) if text and get_script_run_ctx(suppress_warning=True) else nullcontext()
 
 
 def sets_here() -> str:
-    """The data folder and the names of its sets; this text changes when a set appears or disappears."""
+    """Returns the data folder and the names of its sets, a text that changes when a set comes or goes."""
     return " ".join((str(data.data_root()), *data.names()))
 
 
@@ -246,7 +204,7 @@ _AMBIENT: dict[str, Callable[[], Hashable]] = {
 
 
 def _part(name: str, arguments: Mapping[str, Any]) -> Hashable:
-    """One part of a key: "view.sets" is the attribute `sets` of the argument `view`."""
+    """Returns one part of a key: "view.sets" is the attribute `sets` of the argument `view`."""
     if name in _AMBIENT:
         return _AMBIENT[name]()
     first, *attributes = name.split(".")
@@ -260,20 +218,17 @@ def _part(name: str, arguments: Mapping[str, Any]) -> Hashable:
 
 # --- which bundles are in use ---------------------------------------------------------------------
 
-_recent: OrderedDict[str, None] = OrderedDict()
+_recent: LRUCache[str, None] = LRUCache(MOST_BUNDLES)
 _recent_lock = threading.Lock()
 
 
-def in_use(bundle_hash: str) -> None:
-    """Notes that a page shows this bundle; values of all but the last two bundles are let go."""
+def note_use(bundle_hash: str) -> None:
+    """Notes that a page shows this bundle, and drops the values of all but the last two bundles."""
     with _recent_lock:
         stay = set(_recent)
         _recent[bundle_hash] = None
-        _recent.move_to_end(bundle_hash)
-        while len(_recent) > MOST_BUNDLES:
-            _recent.popitem(last=False)
         if bundle_hash not in stay:
-            # and old values of this bundle: work on it was given up while it was not in use
+            # also old values of this bundle: while it was not in use, its tasks have given up
             stay &= set(_recent)
             for name, how in KEPT.items():
                 if how.per_bundle:
@@ -281,12 +236,12 @@ def in_use(bundle_hash: str) -> None:
 
 
 def is_in_use(bundle_hash: str) -> bool:
-    """Whether it is one of the last two bundles that were opened."""
+    """Tells whether it is one of the last two bundles that were opened."""
     return bundle_hash in _recent
 
 
 def clear() -> None:
-    """Lets go of everything, as a new server would begin."""
+    """Drops everything, as at the start of a server."""
     with _recent_lock:
         _recent.clear()
         for one in _stores.values():

@@ -1,4 +1,4 @@
-"""Layouts that are computed once, in the background, and kept by their content in memory and on disk."""
+"""Computes layouts in the background, once, and keeps them in memory and on disk."""
 
 import os
 import threading
@@ -14,7 +14,7 @@ from sdviz.ui.cache.background import GivenUp, Task, start
 from sdviz.ui.cache.kept import KEPT, Store
 
 MAX_BYTES = 256_000_000
-# a first guess of seconds for one point in one t-SNE, until one was measured here
+# seconds for a point of t-SNE or UMAP, a guess until one is measured
 _SEC_PER_POINT = 0.004
 
 
@@ -22,22 +22,22 @@ _SEC_PER_POINT = 0.004
 class LayoutJob:
     """Layouts that are being computed."""
 
-    # computes them; raises ValueError as `compute_layouts`, and GivenUp where nobody waited
+    # raises ValueError as `compute_layouts`, and GivenUp if nobody waited
     task: Task[Layouts]
     expected_sec: float  # how long it should take once it has begun
 
     @property
     def share(self) -> float:
-        """Share done, 0..1: as reported, else estimated from the elapsed time, always below 1."""
+        """The share done, below 1: as reported, or by the elapsed time if that is more."""
         guess = self.task.elapsed_sec / max(0.1, self.expected_sec)
         return min(0.99, max(self.task.share, guess if guess < 0.8 else 1.0 - 0.2 * 0.8 / guess))
 
 
 class LayoutStore:
-    """Layouts by content. Who asks for layouts that are being computed waits for the same job."""
+    """Layouts by features and settings. All who ask for the same layouts share one job."""
 
     def __init__(self, folder: Path) -> None:
-        """Files in `folder` take at most `MAX_BYTES`; those not used for longest go first."""
+        """Keeps at most `MAX_BYTES` in `folder`; the least recently used files are deleted first."""
         self.folder = folder
         self._kept: Store[Layouts] = Store(KEPT["layouts"].most)
         self._jobs: dict[str, LayoutJob] = {}
@@ -46,11 +46,11 @@ class LayoutStore:
         self.computed = 0
 
     def find(self, features: np.ndarray, settings: LayoutSettings) -> Layouts | None:
-        """Finds layouts in memory or on disk; None where they are in neither."""
+        """Finds layouts in memory or on disk, None if they are in neither."""
         return self._find(settings.key(features))
 
     def start(self, features: np.ndarray, settings: LayoutSettings) -> LayoutJob:
-        """Starts computing layouts, or finds the job that does. `features`: float (F,N,D)."""
+        """Starts a job for layouts of features, float (F,N,D), or finds the one that runs."""
         key, n_points = settings.key(features), features.shape[0] * features.shape[1]
         kind = (settings.method, settings.dims)
 
@@ -91,14 +91,11 @@ class LayoutStore:
         return self._kept.put(key, found)
 
     def _write(self, key: str, made: Layouts) -> None:
-        """Writes the file and deletes the oldest ones; ignores a full or read-only disk."""
+        """Writes the file and deletes the oldest ones. A full or read-only disk is ignored."""
         with suppress(OSError):
             write_layouts(self.folder / f"{key}{SUFFIX}", made)
-            files = sorted(
-                ((p.stat().st_mtime, p.stat().st_size, p) for p in self.folder.glob(f"*{SUFFIX}")), reverse=True
-            )
             total = 0
-            for _, size, path in files:
-                total += size
+            for path in sorted(self.folder.glob(f"*{SUFFIX}"), key=lambda p: p.stat().st_mtime, reverse=True):
+                total += path.stat().st_size
                 if total > MAX_BYTES:
                     path.unlink(missing_ok=True)

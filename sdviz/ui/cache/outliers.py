@@ -1,4 +1,4 @@
-"""Outliers for pages: those made before are kept, and the likely next ones are made in advance."""
+"""Makes outliers for pages, keeps them, and makes the likely next ones in advance."""
 
 import threading
 from collections import Counter
@@ -10,12 +10,12 @@ from sdviz.outliers import Outlier, OutlierRequest
 from sdviz.ui.cache.background import DEVICE_LOCK, GivenUp, Task, start
 from sdviz.ui.cache.kept import Store, store
 
-# Doubled by guidance, as many rows as the network takes at once
+# Half the rows that the network takes at once: guidance doubles them
 IMAGES_AT_ONCE = 64
-# By then the browser has drawn the page, and a person who only passes through has left it
+# By then the browser has drawn the page, and a person in passing has left it
 NEXT_AFTER_SEC = 0.4
 
-# How many pictures were made because a page "asked", and how many in advance, for the "next" step
+# How many pictures were made: "asked" by a page, or in advance for the "next" step
 made_count: Counter[str] = Counter()
 _next: Task[None] | None = None
 _next_is_running = threading.Event()
@@ -24,19 +24,16 @@ _next_is_running = threading.Event()
 def make_outliers(
     bundle: Bundle,
     requests: list[OutlierRequest],
-    on_progress: Callable[[float], None] | None = None,
+    on_progress: Callable[[float], object] | None = None,
     trajectory: bool = False,
 ) -> list[Outlier]:
-    """Makes the pictures that are not kept yet, several recipes in one batch.
+    """Makes the pictures that are not kept yet, also of several recipes at once, and returns all in order.
 
-    Work that is done in advance gives way.
+    Cancels what `make_next` does.
 
     Args:
         on_progress: Called with the share done, 0..1, after each network call.
-        trajectory: Keep the x_0 prediction of each step.
-
-    Returns:
-        In the order of `requests`.
+        trajectory: Whether to keep the x_0 prediction of each step.
     """
     if _next is not None:
         _next.cancel()
@@ -44,7 +41,7 @@ def make_outliers(
 
 
 def make_next(bundle: Bundle, guesses: list[list[OutlierRequest]]) -> None:
-    """Makes these guesses in the background, the likeliest first, until any page asks for anything."""
+    """Makes these guesses in the background, in this order, until a page asks for pictures."""
     global _next
 
     def work(task: Task[None]) -> None:
@@ -64,14 +61,14 @@ def make_next(bundle: Bundle, guesses: list[list[OutlierRequest]]) -> None:
 
 
 def is_making_next() -> bool:
-    """Whether the device makes something in advance: that gives way within one network call."""
+    """Tells whether the device makes pictures in advance, which it stops within one network call."""
     return _next_is_running.is_set()
 
 
 def _make(
     bundle: Bundle,
     requests: list[OutlierRequest],
-    on_progress: Callable[[float], None],
+    on_progress: Callable[[float], object],
     trajectory: bool,
     why: str,
 ) -> list[Outlier]:

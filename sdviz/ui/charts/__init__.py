@@ -1,10 +1,10 @@
-"""Charts that are drawn twice from one description: on the page, and by matplotlib for PNG and SVG.
+"""Charts, each drawn from one description: on the page, and by matplotlib for PNG and SVG.
 
-On the page Vega-Lite draws bars and points, which most pages open with: its script is smaller than plotly's.
-Plotly draws lines and heat maps.
+On the page, Vega-Lite draws bars and points, and plotly draws lines and heat maps. Most pages open with bars or
+points, and Vega-Lite's script loads faster than plotly's.
 """
 
 from sdviz.ui.charts.chart import Chart
-from sdviz.ui.charts.show import file_name, offer_downloads, show_chart
+from sdviz.ui.charts.show import draw_chart, file_name, offer_downloads, show_chart
 
-__all__ = ["Chart", "file_name", "offer_downloads", "show_chart"]
+__all__ = ["Chart", "draw_chart", "file_name", "offer_downloads", "show_chart"]

@@ -1,4 +1,4 @@
-"""The number of each cell of a heat map, in black or white, whichever can be read on the cell's colour."""
+"""The numbers in the cells of a heat map, each black or white, whichever is easier to read on its cell."""
 
 from collections.abc import Iterator, Sequence
 
@@ -9,7 +9,7 @@ from sdviz.ui.charts.parts import Heat
 
 
 def cell_numbers(part: Heat) -> Iterator[tuple[int, int, str, str]]:
-    """Row, column, number and ink of each cell that is not empty."""
+    """Yields row, column, number and text colour of each cell that is not empty."""
     found = part.z[np.isfinite(part.z)]
     if not len(found):
         return
@@ -23,7 +23,7 @@ def cell_numbers(part: Heat) -> Iterator[tuple[int, int, str, str]]:
 
 
 def ink_on(colour: Sequence[float]) -> str:
-    """Black or white, whichever stands out more on a colour, red, green, blue of 0..1 (WCAG's luminance)."""
+    """Returns black or white, whichever has more contrast to `colour`: red, green, blue in 0..1 (WCAG)."""
     rgb = np.asarray(colour[:3], np.float64)
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     return "#000000" if float(linear @ (0.2126, 0.7152, 0.0722)) > 0.179 else "#FFFFFF"

@@ -1,4 +1,4 @@
-"""The description of a chart, from which the page and the files draw it; it gives its numbers as CSV."""
+"""The description of a chart, from which pages and files draw it."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,20 +13,22 @@ from sdviz.ui.charts.parts import Bars, Heat, Line, Mark, Points
 class Chart:
     """A chart."""
 
-    title: str  # of downloads; on the page the text above it says what it is
+    title: str  # of downloads, and of a small chart on the page
     x_title: str  # with its unit
     y_title: str  # with its unit
-    # all of one kind, drawn in this order; a `Heat` stands alone
+    # all of one kind, drawn in this order; a `Heat` is alone
     parts: Sequence[Line] | Sequence[Bars] | Sequence[Points] | Sequence[Heat]
-    marks: Sequence[Mark] = ()  # lines across, in a chart of lines
-    x_range: tuple[float, float] | None = None  # ends of the axis, None for what fits
-    y_range: tuple[float, float] | None = None  # ends of the axis, None for what fits
-    log_x: bool = False  # whether the x axis is logarithmic
-    log_y: bool = False  # whether the y axis is logarithmic
+    marks: Sequence[Mark] = ()  # in a chart of lines
+    x_range: tuple[float, float] | None = None  # ends of the axis, None to fit the data
+    y_range: tuple[float, float] | None = None  # ends of the axis, None to fit the data
+    log_x: bool = False
+    log_y: bool = False
     height: int = 360  # on the page, px
+    right_title: str = ""  # of a second y axis, for lines `on_right`; on the page only
+    small: bool = False  # one of several in a row, with its title inside and no legend; on the page only
 
     def csv(self, provenance: Mapping[str, str]) -> str:
-        """Its numbers, one line each: series, x, y; a `Heat` gives column, row, value."""
+        """Returns its numbers, one line each: series, x, y; for a `Heat` column, row, value."""
         axes = [self.x_title or "x", self.y_title or "y"]
         is_heat = any(isinstance(part, Heat) for part in self.parts)
         header = [*axes, "value"] if is_heat else ["series", *axes]

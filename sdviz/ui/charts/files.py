@@ -1,4 +1,4 @@
-"""A chart as PNG or SVG, drawn by matplotlib, dark on white, with where its numbers come from."""
+"""Draws a chart as PNG or SVG with matplotlib, dark on white, with where its numbers come from."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _DASHES: dict[bool | str, str] = {False: "-", True: "--", "dash": "--", "dot": "
 
 
 def chart_file(chart: Chart, kind: str, provenance: Mapping[str, str]) -> bytes:
-    """The chart with the provenance at its foot and in its metadata. `kind`: "png" or "svg"."""
-    from matplotlib.figure import Figure  # slow to import, and wanted for downloads only
+    """Returns the file, "png" or "svg", with the provenance below the chart and in the metadata."""
+    from matplotlib.figure import Figure  # slow to import, only for downloads
 
     lying = [part for part in chart.parts if isinstance(part, Bars) and part.lying]
     height_in = max([4.8, *(1.6 + 0.21 * len(part.x) for part in lying)])
@@ -64,7 +64,7 @@ def chart_file(chart: Chart, kind: str, provenance: Mapping[str, str]) -> bytes:
 
 
 def _no_formula(text: object) -> str:
-    """Escapes dollar signs: matplotlib reads text between two of them as a formula."""
+    """Escapes dollar signs: matplotlib takes text between two of them for a formula."""
     return str(text).replace("$", r"\$")
 
 
@@ -98,7 +98,7 @@ def _draw_line(axes: Axes, part: Line) -> None:
         drawstyle="steps-post" if part.steps else "default",
         linewidth=2.8 if part.wide else 1.5,
         marker="o" if part.markers else None,
-        # a dark edge, since a single point may lie on a line of its own colour
+        # a single point gets a dark edge: it may lie on a line of its own colour
         markersize=4 if len(part.x) > 1 else 7,
         markeredgecolor=None if len(part.x) > 1 else DARK_TEXT,
     )
@@ -111,13 +111,12 @@ def _draw_line(axes: Axes, part: Line) -> None:
 def _draw_bars(axes: Axes, part: Bars) -> None:
     colour = part.colour if isinstance(part.colour, str) else list(part.colour)
     names = [_no_formula(x) for x in part.x]
+    (axes.barh if part.lying else axes.bar)(names, part.y, label=_no_formula(part.name), color=colour)
     if part.lying:
-        axes.barh(names, part.y, label=_no_formula(part.name), color=colour)
         axes.invert_yaxis()  # the first one on top
         axes.tick_params(axis="y", labelsize=8)
         axes.margins(y=0.01)
     else:
-        axes.bar(names, part.y, label=_no_formula(part.name), color=colour)
         axes.tick_params(axis="x", labelrotation=30 if len(part.x) > 6 else 0)
 
 
@@ -146,7 +145,7 @@ def _draw_heat(axes: Axes, part: Heat) -> None:
 
 
 def _log_x(axes: Axes) -> None:
-    """A logarithmic axis with the numbers themselves, as pages have it, not powers of ten."""
+    """Makes the x axis logarithmic, with plain numbers as on pages, not powers of ten."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axes.set_xscale("log")
@@ -156,7 +155,7 @@ def _log_x(axes: Axes) -> None:
 
 
 def _legend_below(canvas: Figure, axes: Axes) -> None:
-    """Names under the x axis, where they lie over no curve; the picture grows by their lines."""
+    """Puts the names below the x axis, clear of all curves, and makes the picture taller by their lines."""
     from matplotlib.transforms import ScaledTranslation
 
     names = axes.get_legend_handles_labels()[1]

@@ -1,4 +1,4 @@
-"""Bars and points on the page, drawn by Vega-Lite."""
+"""Draws bars and points on the page with Vega-Lite."""
 
 from collections.abc import Sequence
 from html import escape
@@ -13,14 +13,14 @@ from sdviz.ui.charts.parts import Bars, Points
 from sdviz.ui.theme import mark_colour
 
 _STAR = "M0,-1L.23,-.31L.95,-.31L.36,.12L.59,.81L0,.38L-.59,.81L-.36,.12L-.95,-.31L-.23,-.31Z"
-# of a logarithmic axis: half of one image, so that a bar of one is seen
+# where a logarithmic axis begins: below 1, so that a bar of one image is visible
 _LOG_FLOOR = 0.5
-# labels below an axis with more letters than this are turned: they do not fit on half a page
+# more letters than this below an axis do not fit on half a page: the labels are turned
 _LETTERS_IN_A_ROW = 45
 
 
 def vega_lite(chart: Chart) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Bars or points as a table (series, x, y, text, colour) and the specification over it."""
+    """Returns bars or points as a table (series, x, y, text, colour), and the Vega-Lite specification."""
     parts = _parts(chart)
     table = pd.concat([_rows(part) for part in parts], ignore_index=True)
     if chart.log_y:
@@ -35,7 +35,7 @@ def vega_lite(chart: Chart) -> tuple[pd.DataFrame, dict[str, Any]]:
 
 
 def legend(chart: Chart) -> str:
-    """The names of several parts with their colours, HTML that wraps as a text does; "" for one part."""
+    """Returns the names of the parts with their colours as HTML that wraps; "" for a single part."""
     parts = _parts(chart)
     if len(parts) < 2:
         return ""
@@ -48,10 +48,9 @@ def _parts(chart: Chart) -> list[Bars | Points]:
 
 
 def _sign(part: Bars | Points) -> str:
-    """A part's own sign in the legend: a star for a star, else a disc."""
-    if isinstance(part, Points) and part.symbol == "star":
-        return f'<b style="color:{part.colour}">★</b>'
-    return f'<i style="background:{part.colour}"></i>'
+    """Returns a part's sign in the legend: a star for a star, else a disc."""
+    is_star = isinstance(part, Points) and part.symbol == "star"
+    return f'<font color="{part.colour}">{"<b>★</b>" if is_star else "<i></i>"}</font>'
 
 
 def _rows(part: Bars | Points) -> pd.DataFrame:
@@ -69,7 +68,7 @@ def _colour(parts: Sequence[Bars | Points]) -> dict[str, Any]:
         "field": "series",
         "type": "nominal",
         "scale": {"domain": [one.name for one in parts], "range": [one.colour for one in parts]},
-        "legend": None,  # Vega-Lite's own is cut where the page is narrow: see `legend`
+        "legend": None,  # Vega-Lite's own is cut off on a narrow page: see `legend`
     }
 
 
@@ -98,7 +97,7 @@ def _bars(part: Bars, chart: Chart) -> dict[str, Any]:
         encoding["xOffset"] = {"field": "series", "sort": None}
     if part.lying:
         encoding["x"]["axis"] = {"labelAngle": 0, "labelLimit": 0, "labelOverlap": False}
-        encoding["x"]["title"] = None  # upright, it would stand in the names
+        encoding["x"]["title"] = None  # it would lie over the names
         encoding["x"], encoding["y"] = encoding["y"], encoding["x"]
     return {"mark": {"type": "bar"}, "encoding": encoding}
 

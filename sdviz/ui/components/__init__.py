@@ -1,4 +1,4 @@
-"""What Streamlit has not: each component is a `.py` file with its `.js` and `.css` beside it.
+"""Components that Streamlit lacks, each a `.py` file with its `.js` and `.css` beside it.
 
 A component gets plain data and puts text into the page as text nodes, never as HTML.
 """

@@ -1,6 +1,6 @@
-// Every component's script begins with these lines.
+// The script of every component begins with these lines.
 
-// An element with a class and what stands in it: elements, or text as text nodes, never as HTML
+// Makes an element with a class and children: elements, or text as text nodes, never as HTML
 const make = (tag, name, ...inside) => {
   const node = document.createElement(tag);
   if (name) node.className = name;
@@ -8,12 +8,12 @@ const make = (tag, name, ...inside) => {
   return node;
 };
 
-// Calls `fit` whenever the size of `node` changes; gives the function that ends it
+// Calls `fit` when the size of `node` changes; returns the function that ends this
 const onResize = (node, fit) => {
   const watch = new ResizeObserver(fit);
   watch.observe(node);
   return () => watch.disconnect();
 };
 
-// The bytes of a base64 text
+// Decodes a base64 text to bytes
 const bytes = text => Uint8Array.from(atob(text), ch => ch.charCodeAt(0));

@@ -23,7 +23,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
     }
     return node;
   };
-  // the columns from..to of every row
+  // makes the columns from..to of every row
   const band = (from, to, px) => {
     const grid = make('div', 'grid');
     grid.style.gridTemplateColumns = (headed ? data.head_px + 'px ' : '') + `repeat(${to - from}, ${px + 4}px)`;
@@ -43,7 +43,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
   const draw = () => {
     if (wrap.clientWidth === 0) return;
     let px = data.size_px;
-    // without names a picture's place means nothing: they wrap as a text does
+    // without names the pictures wrap like a text
     if (!headed && !data.column_names.length) {
       if (!drawn) wrap.replaceChildren(make('div', 'flow', ...data.cells.map(cell => picture(cell, px))));
       drawn = 'flow';

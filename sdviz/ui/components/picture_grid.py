@@ -1,4 +1,4 @@
-"""A grid of pictures to click; each arrives at its own size and the browser enlarges it pixel by pixel."""
+"""A grid of pictures to click, sent at their own size and enlarged by the browser without blur."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -19,13 +19,13 @@ class Label:
 class Cell:
     """One picture of a grid."""
 
-    src: str  # `data:` address of the picture; "" leaves its place grey, or empty where `alt` is "" as well
-    alt: str  # what it shows, for screen readers and as a tooltip
+    src: str  # `data:` address of the picture; "" is a grey place, or an empty one if `alt` is "" too
+    alt: str  # for screen readers and as a tooltip
     colour: str  # of its border
     text: str = ""  # under the picture
     small: str = ""  # under the text, smaller
-    id: str = ""  # reported when clicked; "" is not clickable
-    chosen: bool = False  # drawn with a second, strong border
+    id: str = ""  # reported when clicked; with "" it cannot be clicked
+    chosen: bool = False  # with a second, strong border
 
 
 def picture_grid(
@@ -40,15 +40,15 @@ def picture_grid(
     shrink: bool = False,
     on_click: Callable[[], None] | None = None,
 ) -> str | None:
-    """Shows pictures in rows and columns; columns that the window has no room for go below the first ones.
+    """Shows pictures in rows and columns. In a narrow window the last columns move below the first.
 
     Args:
         cells: Row by row.
-        size_px: Edge of a picture on the screen; a multiple of its own pixels keeps it crisp.
+        size_px: Size of a picture on the screen; crisp if a multiple of its own size.
         row_names: At the left of each row.
         column_names: Above each column.
         head_px: Width of the row names.
-        shrink: In a narrow window, pictures get smaller by 32 px at a time before columns go below.
+        shrink: In a narrow window, first make the pictures smaller, 32 px at a time.
         on_click: Called before the rerun that a click makes; the id is in `st.session_state[key].clicked`.
 
     Returns:

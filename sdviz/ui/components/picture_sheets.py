@@ -1,4 +1,4 @@
-"""Sheets of small pictures for the scatter plot's hover card: sent to the browser once, nothing shows."""
+"""Sheets of small pictures for the hover card of the scatter plot, sent to the browser once."""
 
 import base64
 import io
@@ -14,7 +14,7 @@ _JPEG_QUALITY = 90
 
 
 def picture_sheet(images: np.ndarray) -> bytes:
-    """Up to `TILES_A_SHEET` pictures, uint8 (N,H,W,3), in rows of `TILES_A_ROW`, as a JPEG."""
+    """Encodes up to `TILES_A_SHEET` pictures, uint8 (N,H,W,3), in rows of `TILES_A_ROW`, as a JPEG."""
     n, high, wide = images.shape[:3]
     rows = -(-n // TILES_A_ROW)
     sheet = np.zeros((rows * TILES_A_ROW, high, wide, 3), np.uint8)
@@ -28,6 +28,6 @@ def picture_sheet(images: np.ndarray) -> bytes:
 
 
 def send_pictures(name: str, number: int, sheet: bytes, side: int, *, key: str) -> None:
-    """Sends the picture sheet `number` of the set `name`, see `scatter`, to the browser; nothing shows."""
+    """Sends sheet `number` of the pictures `name`, see `scatter`, to the browser. Shows nothing."""
     src = "data:image/jpeg;base64," + base64.b64encode(sheet).decode("ascii")
     component(__name__)(key=key, data={"name": f"{name}/{number}", "src": src, "side": side})

@@ -76,11 +76,11 @@ function build(parent) {
     gl.blendFunc(gl.ONE, gl.ONE_MINUS_SRC_ALPHA);
   }
 
-  // ---- where things are -------------------------------------------------------------------------
+  // ---- positions --------------------------------------------------------------------------------
   const panelWidth = () => s.width / s.panels.length;
-  // px for one unit: a flat layout fills its panel, one that turns has to fit it from every side
+  // px for one unit: a flat layout fills its panel, one in 3-D must fit from every side
   const unit = () => s.zoom * 0.46 * Math.min(panelWidth() / s.reach[0], s.height / s.reach[1]);
-  const at = (frame, i) => {                       // turned, in the layout's own units
+  const at = (frame, i) => {                       // rotated, in units of the layout
     const f = s.frames[frame], o = i * 3;
     let [x, y, z] = [f[o] - s.pivot[0], f[o + 1] - s.pivot[1], f[o + 2] - s.pivot[2]];
     const m = s.turn;
@@ -137,7 +137,7 @@ function build(parent) {
     if (s.dims === 3) gl.enable(gl.DEPTH_TEST); else gl.disable(gl.DEPTH_TEST);
     gl.bindBuffer(gl.ARRAY_BUFFER, colours);
     gl.vertexAttribPointer(place.c, 4, gl.UNSIGNED_BYTE, true, 0, 0);
-    // the shader's matrix goes by columns
+    // the shader's matrix is stored by columns
     const m = s.turn;
     gl.uniformMatrix3fv(place.turn, false, [m[0], m[3], m[6], m[1], m[4], m[7], m[2], m[5], m[8]]);
     gl.uniform3f(place.pivot, ...s.pivot);
@@ -228,7 +228,7 @@ function build(parent) {
     for (let i = 0; i < s.n; i++) {
       if (!shown(i)) continue;
       const p = at(frame, i), [x, y] = toScreen(panel, p), d = (x - px) ** 2 + (y - py) ** 2;
-      // in three dimensions the one in front of those under the mouse
+      // in three dimensions take the point in front
       const under = s.dims === 3 && d < (size() / 2 + 1) ** 2;
       if (under ? p[2] > depth : d < most && depth === -Infinity) {
         best = i;
@@ -313,7 +313,7 @@ function build(parent) {
     down = null;
     if (!was.moved) {
       const i = nearest(x, y);
-      // one click opens one page: those that follow while it comes would be of a page that is left
+      // a click opens a page: further clicks, until it is there, are ignored
       if (i < 0 || s.t !== 1 || performance.now() - s.clickedAt < 3000) return;
       s.clickedAt = performance.now();
       stage.style.cursor = 'progress';
@@ -332,7 +332,7 @@ function build(parent) {
     }
     s.chosen = count ? chosen : null;
     paint();
-    // in the layout's own coordinates: where the page has turned and moved it does not concern the server
+    // in coordinates of the layout, which do not depend on the view
     const m = s.turn, [a, b] = [[m[0], m[1], m[2]], [m[3], m[4], m[5]]];
     const shift = v => v[0] * s.pivot[0] + v[1] * s.pivot[1] + v[2] * s.pivot[2];
     s.report('selected', { polygon: polygon.map(p => [p[0] + shift(a), p[1] + shift(b)]), frame,

@@ -1,9 +1,8 @@
-"""Points on a page with their pictures, followed over the epochs of training.
+"""A scatter plot of images in two or three dimensions, with a frame for each epoch of training.
 
-WebGL draws the points (a 2-D canvas where the browser has none), in two dimensions or three, in one panel or
-several that share the view. The picture under the mouse comes out of the sheets that `picture_sheets` has sent,
-so hovering asks the server for nothing. A click reports an id, a lasso or a box the region that was drawn: the
-server itself finds the points inside it.
+WebGL draws the points, or a 2-D canvas in a browser without it, in one panel or in several that share the view.
+The picture under the mouse comes from the sheets that `picture_sheets` has sent, so hovering needs no server. A
+click reports an id; a lasso or a box reports its region, and the server finds the points in it.
 """
 
 import base64
@@ -18,7 +17,7 @@ from sdviz.ui.components.picture_sheets import TILES_A_ROW, TILES_A_SHEET
 
 @dataclass(frozen=True)
 class Group:
-    """One entry of the legend; a click hides and shows its points."""
+    """An entry of the legend. A click hides or shows its points."""
 
     name: str
     colour: str
@@ -27,9 +26,9 @@ class Group:
 
 @dataclass(frozen=True)
 class Ramp:
-    """A legend of numbers."""
+    """The legend of numbers."""
 
-    title: str  # what they are
+    title: str
     low: str  # the smallest, as text
     high: str  # the largest, as text
     colours: tuple[str, ...]  # from low to high, "#rrggbb"
@@ -37,7 +36,7 @@ class Ramp:
 
 @dataclass(frozen=True)
 class FrameName:
-    """What a panel says in its corner."""
+    """The text in the corner of a panel."""
 
     name: str
     note: str
@@ -45,7 +44,7 @@ class FrameName:
 
 @dataclass(frozen=True, eq=False)
 class Colouring:
-    """The colours of all points, and what they mean."""
+    """The colours of all points and their meaning."""
 
     name: str
     rgb: np.ndarray  # uint8 (N,3)
@@ -73,24 +72,24 @@ def scatter(
     height: int,
     on_select: Callable[[], None],
 ) -> str | None:
-    """Shows the points.
+    """Shows the plot.
 
     Args:
         points: float32 (F,N,2) or (F,N,3).
-        layout: Names these points: the view stays as the person has it while the name is the same.
+        layout: A name of these points. While it is the same, the person's view is kept.
         frames: F names.
-        panels: Frames side by side; one or none shows one frame with a slider.
+        panels: Frames to show side by side; with fewer than two, one frame and a slider.
         ids: str (N,).
-        texts: N texts of the hover card, lines parted by newlines.
-        edge: uint8 (N,3), of the border of a hover card's picture.
-        sheets: Name under which `send_pictures` brings the pictures.
+        texts: N texts of the hover card, of one or more lines.
+        edge: uint8 (N,3), the border colour of a hover card's picture.
+        sheets: The name that `send_pictures` uses for the pictures.
         lacking: Rows without a picture.
         are_coming: Whether those pictures are being made.
-        marked: A row that is ringed, -1 for none.
-        chosen: Rows that are selected; others fade.
-        height: Of the panels, px.
+        marked: A row with a ring around it, -1 for none.
+        chosen: Selected rows; the others fade.
+        height: Height of the panels, px.
         on_select: Called before the rerun of a selection; `st.session_state[key].selected` holds `polygon`,
-            `onto` (the page's two axes), `frame`, `hidden` groups and `layout`, or None where it was cleared.
+            `onto` (the page's two axes), `frame`, `hidden` groups and `layout`, or None when it is cleared.
 
     Returns:
         The id clicked just now, else None.

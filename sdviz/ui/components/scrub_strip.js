@@ -13,7 +13,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
   const pin = make('div', 'pin');
   const strip = make('div', 'strip', ...data.frames.map(frame => {
     const img = make('img');
-    img.src = frame.pictures[data.strip_panel];
+    img.src = frame.pictures[2];
     img.alt = '';
     img.draggable = false;
     return img;
@@ -21,7 +21,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
   strip.tabIndex = 0;
   strip.setAttribute('role', 'slider');
   strip.setAttribute('aria-label', 'S');
-  const ticks = make('div', 'ticks', ...data.frames.map(frame => make('span', '', frame.tick)));
+  const ticks = make('div', 'ticks', ...data.frames.map(frame => make('span', '', frame.id)));
   const root = make('div', 'scrub', stage, strip, ticks);
   let at = data.at;
   const show = i => {
@@ -47,9 +47,9 @@ export default function ({ data, parentElement, setTriggerValue }) {
     if (e.key === 'Enter') choose();
   };
   parentElement.append(root);
-  // all panels side by side, at a whole multiple of their own 32 px
+  // all panels side by side, at a multiple of 32 px
   const fit = () => {
-    let px = data.size_px;
+    let px = 192;
     while (px > 64 && pictures.length * (px + 4 + 14) - 14 > root.clientWidth) px -= 32;
     pictures.forEach(img => { img.style.width = img.style.height = px + 'px'; });
   };

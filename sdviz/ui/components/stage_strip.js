@@ -19,7 +19,7 @@ export default function ({ data, parentElement }) {
     box.querySelector('.note').textContent = stage.note;
     box.querySelector('.fill').style.width = (100 * stage.share) + '%';
   });
-  // as many rows as the width asks for, all of the same length
+  // as many rows as the width needs, all of the same length
   const arrange = () => {
     const n = data.stages.length, fits = Math.max(1, Math.floor((strip.clientWidth + 8) / 116));
     strip.style.gridTemplateColumns = `repeat(${Math.ceil(n / Math.ceil(n / fits))}, minmax(0, 1fr))`;

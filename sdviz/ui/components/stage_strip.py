@@ -1,39 +1,27 @@
-"""The stages of a run as a row of boxes, each with its bar: drawn in the browser, so that it never flickers."""
+"""The stages of a run as boxes with bars, drawn in the browser so that they never flicker."""
 
 from sdviz.runs.reading import StageView
 from sdviz.runs.status import duration
 from sdviz.ui.assets import component
 
-STAGE_NAMES = {
-    "encoder": "Encoder",
-    "pseudo_labels": "Pseudo-labels",
-    "clusterer": "Clusterer",
-    "diffusion": "Noise predictor",
-    "outliers": "Outliers",
-    "detector": "Detector",
-    "features": "Features",
-    "controls": "Controls",
-    "evaluation": "Evaluation",
-    "bundle": "Bundle",
-}
 _MARKS = {"done": "✓", "running": "▶", "failed": "✕", "cancelled": "■", "killed": "✕", "waiting": ""}
 
 
 def stage_strip(stages: list[StageView], eta_sec: float | None, *, key: str) -> None:
-    """Shows the stages. `eta_sec`: seconds to the end of the one at work, None where unknown."""
+    """Shows the stages. `eta_sec`: seconds to the end of the running one, None if unknown."""
     data = []
     for stage in stages:
-        name = STAGE_NAMES.get(stage.name, stage.name)
-        data.append(
-            {
-                "name": name,
-                "state": stage.state,
-                "note": _note(stage, eta_sec),
-                "share": stage.share,
-                "title": f"{name}: {stage.state}",
-            }
-        )
+        name, note = stage_title(stage.name), _note(stage, eta_sec)
+        texts = {"name": name, "note": note, "title": f"{name}: {stage.state}"}
+        data.append(texts | {"state": stage.state, "share": stage.share})
     component(__name__)(key=key, data={"stages": data})
+
+
+def stage_title(stage: str) -> str:
+    """The name of a run's stage on pages."""
+    from sdviz.pipeline import STAGES  # slow to import, and wanted only where there is a run
+
+    return STAGES[stage].title if stage in STAGES else stage
 
 
 def _note(stage: StageView, eta_sec: float | None) -> str:

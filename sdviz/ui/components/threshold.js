@@ -1,6 +1,6 @@
 export default function ({ data, parentElement, setTriggerValue }) {
   const NS = 'http://www.w3.org/2000/svg', H = 300, L = 52, R = 14, TOP = 30, BOTTOM = 44;
-  // the answer to one move may come in the middle of the next: the same chart stays, and so does its line
+  // the answer to a move may come during the next one: the same chart and its line stay
   const shape = JSON.stringify({ ...data, t: 0 }), stands = parentElement.sdvizThreshold;
   if (stands && stands.shape === shape && parentElement.contains(stands.root)) {
     stands.report = setTriggerValue;
@@ -19,7 +19,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
     return node;
   };
   const sets = data.sets.map(one => ({ ...one, values: new Float64Array(bytes(one.scores).buffer) }));
-  // how many lie above t
+  // counts scores above t
   const above = (values, t) => {
     let low = 0, high = values.length;
     while (low < high) { const mid = (low + high) >> 1; if (values[mid] > t) high = mid; else low = mid + 1; }
@@ -69,13 +69,13 @@ export default function ({ data, parentElement, setTriggerValue }) {
   const rounded = v => Number(Math.max(edges[0], Math.min(edges[n], v)).toPrecision(5));
   const high = one => one.counts.map(c => data.height === 'share' ? c / Math.max(1, one.values.length)
     : data.height === 'log' ? Math.log10(1 + c) : c);
-  // one set that stands all in two bars must not flatten the others: its bars are cut, and say so
+  // a set in one or two bars would flatten the others: its bars are cut, with a note
   const drawn = sets.filter(one => one.drawn);
   const peaks = [...drawn.map(one => Math.max(0, ...high(one))).sort((a, b) => b - a), 0];
   const cut = data.height !== 'log' && peaks[1] > 0 && peaks[0] > 3 * peaks[1];
   const tall = Math.max(1e-9, cut ? 2.2 * peaks[1] : peaks[0]) * 1.04;
   const py = v => H - BOTTOM - v / tall * (H - BOTTOM - TOP);
-  // the round number from `least` on: 1, 2 or 5 times a power of ten
+  // the smallest round number from `least` on: 1, 2 or 5 times a power of ten
   const roundStep = least => {
     const power = 10 ** Math.floor(Math.log10(least));
     return [1, 2, 5, 10].map(m => m * power).find(step => step >= least);
@@ -91,7 +91,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
     }
     return found.filter(v => at(v) >= x0 - 1e-9 && at(v) <= x1 + 1e-9);
   };
-  // [height, number] of each line across
+  // [height, number] of each horizontal line
   const levels = () => {
     if (data.height === 'log') return [0, 1, 10, 100, 1000, 10000, 100000].map(c => [Math.log10(1 + c), c]);
     const step = roundStep(tall / 4);

@@ -1,6 +1,6 @@
-"""A histogram of scores with a threshold to drag: shares and counts follow in the browser, without the server.
+"""A histogram of scores with a threshold to drag. The browser updates shares and counts without the server.
 
-Every score of every set goes to the browser in full precision, sorted, so that what is counted there is exact.
+It gets all scores of all sets in full precision, sorted, so its counts are exact.
 """
 
 import base64
@@ -30,20 +30,18 @@ def threshold_chart(
     key: str,
     on_change: Callable[[], None],
 ) -> None:
-    """Draws it; after a drag, a key or an entry `on_change` is called.
-
-    The value is then in `st.session_state[key].t`, and `st.session_state[key].own` is true where the threshold
-    at 95 % ID recall was asked for instead.
+    """Shows the histogram.
 
     Args:
         drawn: Bins and counts.
-        scores: By set, (N,), what is counted exactly.
-        threshold: Where the line stands; above is called OOD.
+        scores: By set, (N,); these are counted.
+        threshold: Where the line is; higher scores are called OOD.
         own_threshold: The one at 95 % ID recall.
-        id_name: The held-out ID images.
-        shown: The sets whose bars are drawn; all are counted.
-        height: Bars as a share of their set, as counts, or as counts on a logarithmic axis.
-        on_change: Called before the rerun.
+        id_name: The set of held-out ID images.
+        shown: The sets with bars; all sets are counted.
+        height: Bars as shares of their set, as counts, or as counts on a logarithmic axis.
+        on_change: Called before the rerun of a drag, a key or an entry. `st.session_state[key].t` is the new
+            threshold; `.own` is true if the one at 95 % ID recall was asked for instead.
     """
     data: dict[str, Any] = {
         "edges": drawn.edges.tolist(),

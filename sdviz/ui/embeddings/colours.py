@@ -1,10 +1,10 @@
-"""Ways of colouring the points of Embeddings, and the text of each point's hover card."""
+"""The ways to colour the points of Embeddings, and the text of each point's hover card."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from sdviz.analysis.points import OUTLIERS
+from sdviz.analysis.tables import OUTLIERS
 from sdviz.ui.components.scatter import Colouring, Group, Ramp
 from sdviz.ui.embeddings.state import ALARM, MISSED, RIGHT, UNSCORED, Known
 from sdviz.ui.pictures import NEUTRAL_COLOUR
@@ -12,18 +12,18 @@ from sdviz.ui.theme import cluster_colour, is_dark
 
 BY_SET, BY_CLUSTER, BY_CLASS, FIGURE_3 = "set", "cluster", "class", "as in Figure 3"
 BY_SCORE, BY_VOTES, BY_S, BY_VERDICT = "score", "votes", "S of outliers", "right or wrong"
-# blue - teal - green - amber, rising in lightness, each to be seen on white and on near-black
+# blue, teal, green, amber: ever lighter, each visible on white and on near-black
 RAMP = ("#3A5FB0", "#2A8C9E", "#55AE5B", "#B9BE3C", "#F2B134")
 _VERDICT_COLOURS = {RIGHT: NEUTRAL_COLOUR, MISSED: "#AA3377", ALARM: "#56B4E9"}
-# points without a value: close to the background, by theme
+# the colours of points without a value, close to the background of each theme
 _PALE, _DIM = "#C9CFD6", "#4A5563"
-# more different numbers than this are a ramp, not groups
+# with more different numbers than this there is a ramp instead of groups
 MOST_GROUPS = 12
 
 HELP = {
     BY_SET: "Where an image comes from.",
-    BY_CLUSTER: "Of a training image its pseudo-label, of an outlier its source's, of any other image the one "
-    "that g_in takes it for.",
+    BY_CLUSTER: "The pseudo-label of a training image or of an outlier's source; for other images the choice "
+    "of the head g_in.",
     BY_CLASS: "An image's own class, which training never sees. Outliers have none.",
     FIGURE_3: "As the paper draws them: ID blue, OOD in its set's colour, SD outliers by the cluster of their "
     "source.",
@@ -64,7 +64,7 @@ def texts_of(known: Known) -> list[str]:
     return texts
 
 
-def _nothing() -> str:
+def _unknown_colour() -> str:
     return _DIM if is_dark() else _PALE
 
 
@@ -80,76 +80,76 @@ def _rgb(colour: str) -> tuple[int, int, int]:
     return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
 
 
-def _grouped(way: str, labels: Sequence[str], order: Sequence[str], colours: Sequence[str]) -> Colouring:
-    """Colours points by label; groups without points are left out of the legend."""
+def _grouped(way: str, labels: Sequence[str], legend: Mapping[str, str]) -> Colouring:
+    """Colours points by label; the legend has the colour of each label, and loses those without points."""
     names = np.asarray(labels, dtype=str)
-    assert set(names.tolist()) <= set(order), "a label without a place in the legend"
-    there = [(name, colour) for name, colour in zip(order, colours, strict=True) if (names == name).any()]
+    assert set(names.tolist()) <= legend.keys(), "a label without a place in the legend"
     group = np.zeros(len(names), np.int64)
     rgb = np.zeros((len(names), 3), np.uint8)
-    groups = []
-    for row, (name, colour) in enumerate(there):
+    groups: list[Group] = []
+    for name, colour in legend.items():
         here = names == name
-        group[here], rgb[here] = row, _rgb(colour)
-        groups.append(Group(name, colour, int(here.sum())))
+        if here.any():
+            group[here], rgb[here] = len(groups), _rgb(colour)
+            groups.append(Group(name, colour, int(here.sum())))
     return Colouring(way, rgb, group, tuple(groups))
 
 
+def _set_legend(known: Known, sets: Iterable[str]) -> dict[str, str]:
+    return {known.title_of(one): known.colour_of(one) for one in sets}
+
+
 def _by_set(known: Known) -> Colouring:
-    labels = [known.title_of(one) for one in known.points.sets.tolist()]
-    sets = dict.fromkeys(known.points.sets.tolist())
-    return _grouped(BY_SET, labels, [*map(known.title_of, sets)], [*map(known.colour_of, sets)])
+    sets = known.points.sets.tolist()
+    return _grouped(BY_SET, [*map(known.title_of, sets)], _set_legend(known, dict.fromkeys(sets)))
 
 
 def _by_cluster(known: Known) -> Colouring:
-    order, colours = _cluster_legend(known)
-    labels = [order[c] if 0 <= c < len(order) - 1 else order[-1] for c in known.points.clusters.tolist()]
-    return _grouped(BY_CLUSTER, labels, order, colours)
+    names, colours = _cluster_legend(known)
+    labels = [names[c] for c in known.points.clusters.tolist()]
+    return _grouped(BY_CLUSTER, labels, dict(zip(names, colours, strict=True)))
 
 
 def _cluster_legend(known: Known) -> tuple[list[str], list[str]]:
-    # two clusters of one name get their numbers
+    """The name and colour of each cluster; those of -1, an unknown one, stand last."""
+    # clusters that share a name get their numbers
     names = [f"{n} ({row})" if known.names.count(n) > 1 else n for row, n in enumerate(known.names)]
-    return [*names, "unknown"], [*[cluster_colour(c) for c in range(len(names))], _nothing()]
+    return [*names, "unknown"], [*map(cluster_colour, range(len(names))), _unknown_colour()]
 
 
 def _by_class(known: Known) -> Colouring:
     unknown = "no class known"
     labels = [one or unknown for one in known.classes.tolist()]
-    order = sorted(set(labels) - {unknown})
-    return _grouped(
-        BY_CLASS, labels, [*order, unknown], [*[cluster_colour(i) for i in range(len(order))], _nothing()]
-    )
+    legend = {one: cluster_colour(i) for i, one in enumerate(sorted(set(labels) - {unknown}))}
+    return _grouped(BY_CLASS, labels, legend | {unknown: _unknown_colour()})
 
 
 def _figure_3(known: Known) -> Colouring:
-    order, colours = _cluster_legend(known)
-    of_outliers = [f"outlier of {name}" for name in order]
-    sets = [one for one in dict.fromkeys(known.points.sets.tolist()) if one != OUTLIERS]
+    names, colours = _cluster_legend(known)
+    of_outliers = [f"outlier of {name}" for name in names]
+    sets = known.points.sets.tolist()
     labels = [
-        of_outliers[c if 0 <= c < len(order) - 1 else -1] if name == OUTLIERS else known.title_of(name)
-        for name, c in zip(known.points.sets.tolist(), known.points.clusters.tolist(), strict=True)
+        of_outliers[c] if name == OUTLIERS else known.title_of(name)
+        for name, c in zip(sets, known.points.clusters.tolist(), strict=True)
     ]
-    titles = [*map(known.title_of, sets), *of_outliers]
-    return _grouped(FIGURE_3, labels, titles, [*map(known.colour_of, sets), *colours])
+    legend = _set_legend(known, (one for one in dict.fromkeys(sets) if one != OUTLIERS))
+    return _grouped(FIGURE_3, labels, legend | dict(zip(of_outliers, colours, strict=True)))
 
 
 def _by_number(way: str, title: str, values: np.ndarray, nothing: str, whole: bool, unit: str) -> Colouring:
     """Colours numbers by a ramp, or as groups where there are few whole numbers; NaN is grey."""
     have = ~np.isnan(values)
     some = np.unique(values[have])
-    rgb = np.tile(np.array(_rgb(_nothing()), np.uint8), (len(values), 1))
-    without = [Group(nothing, _nothing(), int((~have).sum()))] * bool((~have).any())
+    rgb = np.tile(np.array(_rgb(_unknown_colour()), np.uint8), (len(values), 1))
+    without = [Group(nothing, _unknown_colour(), int((~have).sum()))] * bool((~have).any())
     if not len(some):
         return Colouring(way, rgb, np.zeros(len(values), np.int64), tuple(without))
     if whole and len(some) <= MOST_GROUPS:
         colours = [f"#{bytes(rgb).hex()}" for rgb in _on_ramp(np.linspace(0, 1, len(some)))]
-        labels = np.full(len(values), nothing, dtype=object)
-        order = [f"{unit}{int(v)}" for v in some]
-        for value, text in zip(some, order, strict=True):
-            labels[values == value] = text
-        return _grouped(way, labels.tolist(), [*order, nothing], [*colours, _nothing()])
-    # a few outlying values would take up the whole ramp
+        legend = {f"{unit}{int(v)}": colour for v, colour in zip(some, colours, strict=True)}
+        labels = [nothing if np.isnan(v) else f"{unit}{int(v)}" for v in values]
+        return _grouped(way, labels, legend | {nothing: _unknown_colour()})
+    # a few extreme values would stretch the ramp
     low, high = np.quantile(values[have], [0.02, 0.98])
     rgb[have] = _on_ramp(np.clip((values[have] - low) / max(high - low, 1e-12), 0, 1))
     groups = (Group("with a score", RAMP[2], int(have.sum())), *without)
@@ -177,8 +177,8 @@ def _by_s(known: Known) -> Colouring:
 
 
 def _by_verdict(known: Known) -> Colouring:
-    colours = _VERDICT_COLOURS | {UNSCORED: _nothing()}
-    return _grouped(BY_VERDICT, known.verdicts.tolist(), list(colours), list(colours.values()))
+    colours = _VERDICT_COLOURS | {UNSCORED: _unknown_colour()}
+    return _grouped(BY_VERDICT, known.verdicts.tolist(), colours)
 
 
 _WAYS: dict[str, Callable[[Known], Colouring]] = {

@@ -43,7 +43,7 @@ TITLES = {method: title for title, method in METHODS.items()}
 ONE, TWO = "One, with a slider", "First and last"
 COUNTS = (500, 1_000, 2_000, 5_000, 10_000, 20_000)
 HEIGHT_PX = 490
-# a layout that is done sooner needs no progress bar
+# a layout that takes longer gets a progress bar
 AT_ONCE_SEC = 0.2
 POLL_SEC = 0.5
 
@@ -104,7 +104,7 @@ def _controls(evidence: Evidence, views: dict[str, list[str]]) -> tuple[View, st
     choices = views[view]
     key = f"{PAGE}_sets"
     if key in st.session_state:
-        # the other view, or another bundle, may have others
+        # another view or bundle may have other sets
         st.session_state[key] = [one for one in st.session_state[key] if one in choices]
     usual = usual_sets(evidence, choices)
     take_from_link(key, choices, many=True)
@@ -157,7 +157,7 @@ def _controls(evidence: Evidence, views: dict[str, list[str]]) -> tuple[View, st
                 **KEPT,
             )
     layout = LayoutSettings(METHODS[method], dims, float(perplexity), int(n_neighbors), int(seed))
-    # in the order of the list, so that the order of clicks does not change the layout
+    # in the order of the list: the order of clicks does not change the layout
     in_order = tuple(one for one in choices if one in sets)
     return View(view == THROUGH, in_order, int(n), bool(unit), layout), way or BY_SET, panels
 
@@ -225,11 +225,11 @@ def _points(known: Known, wish: View, way: str, panels: str) -> None:
 
 
 def _layouts(known: Known, wish: View) -> tuple[Layouts, str, LayoutJob | None]:
-    """The layout that was asked for; while it is computed, a PCA and the running job."""
+    """The layout asked for and its method; while it is computed, a PCA, "pca" and the job."""
     features, settings = known.points.features, wish.layout
     if settings.method == "pca":
         return by_pca(features, settings.dims), "pca", None
-    # checked in every run: the files are small and may have been made since the last
+    # looked for in every run: it may have been stored since
     found = find_stored(known.evidence, known.points, wish.unit_length, settings)
     if found is not None:
         return found, settings.method, None
@@ -244,7 +244,7 @@ def _layouts(known: Known, wish: View) -> tuple[Layouts, str, LayoutJob | None]:
         try:
             return job.task.result(), settings.method, None
         except GivenUp:
-            continue  # its turn came while nobody looked
+            continue  # no page waited when its turn came
     raise ValueError("the layout was given up: choose it once more")
 
 
@@ -273,7 +273,7 @@ def _caption(known: Known, wish: View, method: str, layouts: Layouts, shown: Col
     what = {
         "tsne": "t-SNE keeps neighbours together; sizes of groups and gaps between them mean nothing",
         "umap": "UMAP keeps neighbours together, and some of what lies between groups",
-        "pca": "PCA is a shadow of feature space from its widest side: true distances, much hidden",
+        "pca": "PCA shows the widest directions of feature space, to scale; all others are hidden",
     }[method]
     p, followed = known.points, ""
     if p.same_in:
@@ -295,7 +295,7 @@ def _caption(known: Known, wish: View, method: str, layouts: Layouts, shown: Col
 
 
 def _save(known: Known, wish: View, method: str, layouts: Layouts, shown: Colouring) -> None:
-    """Offers the last epoch as a figure, and all epochs as a table."""
+    """Offers the last epoch as a figure and all epochs as a table."""
     lines = _provenance(known, wish, method)
     xy = layouts.points[-1]
     chart = Chart(
@@ -351,18 +351,18 @@ def _open(known: Known, one: str) -> None:
 # --- pictures for the hover card -------------------------------------------------------------------
 
 
-def _send_sheets(known: Known, name: str, said: hover_pictures.Lacking) -> None:
-    """Sends the pictures after the points are drawn, so that nobody waits for them."""
-    made = hover_pictures.outliers_made(known, name)
+def _send_sheets(known: Known, name: str, drawn: hover_pictures.Lacking) -> None:
+    """Sends the pictures; draws the points again if others lack one than were `drawn` so."""
+    made = hover_pictures.generated_outliers(known, name)
     parts: list[hover_pictures.Lacking] = []
     for number in range(-(-len(known.points) // TILES_A_SHEET)):
-        sheet, none = hover_pictures.sheet_of(known, name, number, made is None or made.is_done)
-        parts.append(none)
+        sheet, lacking = hover_pictures.sheet_of(known, name, number, made is None or made.is_done)
+        parts.append(lacking)
         send_pictures(name, number, sheet, known.bundle.manifest.image_size, key=f"{PAGE}_sheet_{number}")
     are_coming = made is not None and not made.is_done
     if made is not None and are_coming:
         _await_outliers(made)
-    if (now := hover_pictures.lacking_in_all(parts, are_coming)) != said:
+    if (now := hover_pictures.lacking_in_all(parts, are_coming)) != drawn:
         st.session_state[f"{PAGE}_lacking"] = {name: now}
         st.rerun()
 

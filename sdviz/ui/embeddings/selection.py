@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from sdviz.analysis.points import OUTLIERS, TRAIN
+from sdviz.analysis.tables import OUTLIERS, TRAIN
 from sdviz.evaluation.writing import csv_table
 from sdviz.projection import Layouts, inside, project
 from sdviz.ui.assets import style
@@ -38,33 +38,31 @@ def chosen_rows(known: Known) -> np.ndarray:
 def take_region(
     region: Mapping[str, object] | None, known: Known, layouts: Layouts, layout: str, shown: Colouring
 ) -> None:
-    """Selects the points inside a region that was drawn; None empties the selection.
+    """Selects the points inside a drawn region; None empties the selection.
 
     Args:
-        region: As `scatter` reports it. One of another layout, or that is not understood, changes nothing.
+        region: As `scatter` reports it. A malformed one, or one of another layout, changes nothing.
         layout: The name of these layouts.
-        shown: Its groups may be hidden: hidden points are not selected.
+        shown: The groups of the points; those in hidden groups are not selected.
     """
-    if region is None:
-        st.session_state[_IDS] = ()
-        st.session_state[_PAGE] = 1
-        return
-    try:
-        polygon = np.array(region["polygon"], np.float64).reshape(-1, 2)
-        onto = np.array(region["onto"], np.float64)
-        frame, hidden = int(region["frame"]), list(region["hidden"])  # type: ignore[call-overload]
-        if region["layout"] != layout or onto.shape != (2, layouts.points.shape[2]):
+    here = np.zeros(len(known.points), bool)
+    if region is not None:
+        try:
+            polygon = np.array(region["polygon"], np.float64).reshape(-1, 2)
+            onto = np.array(region["onto"], np.float64)
+            frame, hidden = int(region["frame"]), list(region["hidden"])  # type: ignore[call-overload]
+            if region["layout"] != layout or onto.shape != (2, layouts.points.shape[2]):
+                return
+            points = project(layouts.points[frame], onto)
+        except (KeyError, TypeError, ValueError, IndexError):
             return
-        points = project(layouts.points[frame], onto)
-    except (KeyError, TypeError, ValueError, IndexError):
-        return
-    here = inside(points, polygon) & ~np.isin(shown.group, hidden)
+        here = inside(points, polygon) & ~np.isin(shown.group, hidden)
     st.session_state[_IDS] = tuple(known.points.ids[here].tolist())
     st.session_state[_PAGE] = 1
 
 
 def show_chosen(known: Known, layouts: Layouts, rows: np.ndarray, lines: Mapping[str, str]) -> str | None:
-    """Shows the selected rows, or how to select some; returns the id of a picture clicked just now, if any."""
+    """Shows the selection, or how to make one; returns the id of a picture clicked just now, if any."""
     st.markdown("##### Selection")
     if not len(rows):
         st.caption(
@@ -139,16 +137,16 @@ def counts_of(known: Known, rows: np.ndarray) -> pd.DataFrame:
 
 
 def counts_html(known: Known, rows: np.ndarray) -> str:
-    """The same counts as HTML: a row for each set, the total first."""
+    """The counts as HTML: a row for each set, the total first."""
     table = counts_of(known, rows)
     lines = []
-    # as everywhere: the totals, then ID, OOD sets and outliers in their order
+    # the total, then ID, OOD sets and outliers in the order of every page
     for name in ["all", *(one for one in dict.fromkeys(known.points.sets.tolist()) if one in table.columns)]:
         column = table[name]
         colour = "" if name == "all" else known.colour_of(name)
-        square = f'<i style="background:{escape(colour)}"></i>' if colour else ""
+        square = f'<i style="--set:{escape(colour)}"></i>' if colour else ""
         title = "all selected" if name == "all" else known.title_of(name)
-        # the largest first; a name and its number stay together
+        # the largest first; the span keeps a name and its number on one line
         parts = column.drop("all").sort_values(ascending=False, kind="stable")
         of = " ".join(f"<span>{escape(str(c))} <b>{n:,}</b></span>" for c, n in parts.items() if n)
         lines.append(f"<tr><td>{square}{escape(title)}</td><td><b>{column['all']:,}</b></td><td>{of}</td></tr>")
@@ -177,7 +175,7 @@ def _downloads(known: Known, layouts: Layouts, rows: np.ndarray, lines: Mapping[
 
 
 def points_csv(known: Known, layouts: Layouts, rows: np.ndarray, lines: Mapping[str, str]) -> str:
-    """Points as a table: what is known of each, and its place in every epoch."""
+    """Points as CSV: what is known of each, and its place in every epoch."""
     p, axes = known.points, "xyz"[: layouts.points.shape[2]]
     places = [f"{axis} {name}" for name in p.frames for axis in axes]
     header = ["id", "set", "cluster", "class", "S", "told", "score", "votes", "verdict", *places]
@@ -202,7 +200,7 @@ def points_csv(known: Known, layouts: Layouts, rows: np.ndarray, lines: Mapping[
 
 
 def chosen_zip(known: Known, layouts: Layouts, rows: np.ndarray, lines: Mapping[str, str]) -> bytes:
-    """A ZIP of the CSV and a PNG of each selected image on this machine, named by its row in the CSV."""
+    """A ZIP of the CSV and a PNG of each selected image that is here, named by its row in the CSV."""
     stream = io.BytesIO()
     ids = known.points.ids[rows].tolist()
     pictures = known.show_pictures(ids)

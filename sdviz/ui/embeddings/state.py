@@ -8,10 +8,10 @@ import numpy as np
 
 from sdviz import runs
 from sdviz.analysis import Evidence, PictureLibrary
-from sdviz.analysis.points import OUTLIERS, TRAIN, Points, available_sets, moves
+from sdviz.analysis.points import Points, available_sets, moves
 from sdviz.analysis.rescoring import SetScores
 from sdviz.analysis.stored_layouts import View
-from sdviz.analysis.tables import or_none
+from sdviz.analysis.tables import OUTLIERS, TRAIN, or_none
 from sdviz.analysis.votes import find_sample
 from sdviz.projection import Layouts, LayoutSettings, compute_layouts
 from sdviz.ui.cache.kept import kept
@@ -24,7 +24,7 @@ from sdviz.ui.text import code_span
 from sdviz.ui.theme import set_titles
 
 PAGE = "embeddings"
-# what the detector says of an image at the threshold in use
+# the verdict on an image at the threshold in use
 RIGHT, MISSED, ALARM, UNSCORED = "right", "missed OOD", "false alarm", "not scored"
 
 
@@ -56,17 +56,17 @@ class Known(BundleView):
 
     @cached_property
     def scores(self) -> np.ndarray:
-        """Eq. 6 of each, float64 (N,), NaN where it has none."""
+        """The score (Eq. 6) of each point, float64 (N,), NaN for none."""
         return self._column("total")
 
     @cached_property
     def votes(self) -> np.ndarray:
-        """Votes: outliers among the k nearest, float64 (N,), NaN where there is no score."""
+        """The votes for each point, outliers among its k nearest, float64 (N,), NaN without a score."""
         return self._column("votes")
 
     @cached_property
     def verdicts(self) -> np.ndarray:
-        """`RIGHT`, `MISSED`, `ALARM` or `UNSCORED`, str (N,)."""
+        """`RIGHT`, `MISSED`, `ALARM` or `UNSCORED` for each point, str (N,)."""
         found = np.full(len(self.points), UNSCORED, dtype="<U16")
         limit = self.now.threshold
         if limit is None:
@@ -94,7 +94,7 @@ def _classes(points: Points, evidence: Evidence, library: PictureLibrary) -> np.
 
 
 def known_of(evidence: Evidence, library: PictureLibrary, view: View) -> Known:
-    """Chooses the points of a view and collects what is known of them. Raises MissingPart: no features."""
+    """Draws the points of a view and collects what is known of them. Raises MissingPart: no features."""
     points = _points(view, evidence)
     settings = score_settings(evidence)
     now = sets_now(evidence, settings) if settings is not None else SetsNow(None, "no detector", {}, None)
@@ -119,11 +119,11 @@ def sets_to_choose(evidence: Evidence, through: bool) -> list[str]:
 
 
 def mark_sample(known: Known, unit_length: bool) -> tuple[int, str]:
-    """The point to mark for the image in use, and a line of text about it.
+    """Finds the point to mark for the image in use.
 
     Returns:
-        The image's row, else that of the point nearest to it in feature space, -1 where there is neither; and
-        the line, "" where the image itself is marked or none is in use.
+        The row of the image, else of the point nearest to it in feature space, else -1; and a line about it,
+        "" where the image itself is marked or none is in use.
     """
     one, p = sample(), known.points
     if not one:

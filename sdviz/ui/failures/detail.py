@@ -1,6 +1,7 @@
 """One image on the page Failures: its score, the nearest training image, verdict and note."""
 
 import hashlib
+from collections.abc import Callable
 
 import numpy as np
 import streamlit as st
@@ -25,7 +26,7 @@ _PROBLEM = "failures_note_problem"
 
 
 def show_detail(view: ScoredSets, ids: np.ndarray) -> None:
-    """Shows the image in use, else the first of `ids`, the list on show."""
+    """Shows the image in use, else the first of the list `ids`."""
     one = sample() or (str(ids[0]) if len(ids) else "")
     if not one:
         return
@@ -43,7 +44,7 @@ def show_detail(view: ScoredSets, ids: np.ndarray) -> None:
 
 
 def _steps(ids: np.ndarray) -> None:
-    """Buttons for the next and the previous image, J and K on the keyboard."""
+    """Shows buttons for the next and the previous image, J and K on the keyboard."""
     at, n = state.position(ids), len(ids)
     before = at - 1 if at is not None else -1
     after = at + 1 if at is not None else (1 if not sample() else 0)
@@ -119,7 +120,7 @@ def _say_score(view: ScoredSets, role: str, total: float) -> None:
 
 
 def _outlier(view: ScoredSets, one: str, row: int) -> Seen:
-    """Shows an outlier of the bank and the training image that it was made of."""
+    """Shows an outlier of the bank and its source, a training image."""
     table = view.evidence.outliers
     source = str(table.source_ids[row])
     pictures = state.pictures_of(view, [one, source])
@@ -140,7 +141,7 @@ def _outlier(view: ScoredSets, one: str, row: int) -> Seen:
 
 
 def _training_cell(pictures: Pictures, one: str, cluster: str, small: str) -> Cell:
-    """The second of two pictures: a training image, with its cluster and its own class."""
+    """The cell of a training image, the second of the pictures, with its cluster and class."""
     its_class = str(pictures.class_names[1])
     text, small = f"{cluster_before(cluster)}{cluster}", small + (f", is {its_class}" if its_class else "")
     return Cell(data_uri(pictures.images[1]), one, TRAIN_COLOUR, text, small)
@@ -162,18 +163,15 @@ def _note(view: ScoredSets, one: str, seen: Seen) -> None:
         return
     why = book.why_not()
 
-    def write(what: str) -> None:
+    def write(put: Callable[[str, str, str, Seen], None], key: str) -> None:
         try:
-            if what == "verdict":
-                book.set_verdict(bundle_hash, one, st.session_state[verdict_key] or "", seen)
-            else:
-                book.set_text(bundle_hash, one, st.session_state[text_key] or "", seen)
+            put(bundle_hash, one, st.session_state[key] or "", seen)
         except NotesError as error:
             st.session_state[_PROBLEM] = str(error)
 
     problem = st.session_state.pop(_PROBLEM, "")
     if not problem:
-        # the stored note is shown, whoever wrote it
+        # the note may have been changed in another browser
         st.session_state[verdict_key] = (kept.verdict or None) if kept else None
         st.session_state[text_key] = kept.text if kept else ""
     st.pills(
@@ -181,7 +179,7 @@ def _note(view: ScoredSets, one: str, seen: Seen) -> None:
         VERDICTS,
         key=verdict_key,
         on_change=write,
-        args=("verdict",),
+        args=(book.set_verdict, verdict_key),
         disabled=bool(why),
         wrap=True,
         help="really OOD: the detector is to blame. label wrong: the set is. semantics kept, nuisance lost: of "
@@ -193,7 +191,7 @@ def _note(view: ScoredSets, one: str, seen: Seen) -> None:
         height=80,
         max_chars=2000,
         on_change=write,
-        args=("note",),
+        args=(book.set_text, text_key),
         disabled=bool(why),
         placeholder="What do you see?",
         label_visibility="collapsed",

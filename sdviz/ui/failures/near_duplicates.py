@@ -1,4 +1,4 @@
-"""Near-duplicates on the page Failures: images close to a training image in feature space."""
+"""Near-duplicates on the page Failures: images that are close to a training image in feature space."""
 
 from contextlib import suppress
 
@@ -7,6 +7,7 @@ import streamlit as st
 
 from sdviz.analysis import MissingPart
 from sdviz.analysis.duplicates import Pairs, ood_pairs, outlier_pairs, source_pairs
+from sdviz.analysis.tables import OUTLIERS
 from sdviz.ui.cache.background import DEVICE_LOCK, let_others_compute
 from sdviz.ui.cache.kept import kept
 from sdviz.ui.components.picture_grid import Cell, Label, picture_grid
@@ -18,7 +19,6 @@ from sdviz.ui.pictures import TRAIN_COLOUR, data_uri
 from sdviz.ui.scores import ScoredSets
 from sdviz.ui.session import opener, sample
 from sdviz.ui.text import percent
-from sdviz.ui.theme import OUTLIERS
 
 PAIRS_AT_ONCE = 20
 PAIR_PX = 96
@@ -27,7 +27,7 @@ OUTLIER_KINDS = {
     SOURCE: "outliers beside their own sources",
     NEAREST: "outliers beside the nearest training image",
 }
-PAIRS = "f_pairs"  # stands in the address: one of the two, or a set's name
+PAIRS = "f_pairs"  # a key of the address; its value is a kind of outlier pairs or the name of a set
 
 
 @kept("near-duplicates")
@@ -50,7 +50,7 @@ def _pairs(view: ScoredSets, which: str) -> Pairs:
 
 
 def show_pairs(view: ScoredSets) -> None:
-    """The chooser, the nearest pairs side by side, and one of them in detail."""
+    """Shows the choice of pairs, the nearest ones side by side, and one of them in detail."""
     sets = view.evidence.sets
     options = [*[name for name, one in sets.items() if one.role != "id"], *OUTLIER_KINDS, view.id_name]
     which = str(st.session_state.get(PAIRS, ""))

@@ -30,7 +30,7 @@ from sdviz.ui.widgets import download
 
 SHOWS = "every OOD image that the detector let through and every ID image that it flagged, worst first"
 MISSED, ALARMS, PAIRS_VIEW = "missed", "alarms", "pairs"
-# in the address, but of no widget
+# keys of the address without a widget
 SHOW, CLASS, CLUSTER = "f_show", "f_class", "f_cluster"
 OWN = (SHOW, CLASS, CLUSTER, PAIRS)
 EVERY = ""
@@ -50,8 +50,11 @@ def show_failures(bundle: Bundle, entered: bool) -> None:
 @st.fragment
 def _page(evidence: Evidence, library: PictureLibrary) -> None:
     keep_link_values(OWN)
+    no_detector = "this bundle has no detector: it makes outliers, and calls nothing OOD"
     try:
-        view = _view(evidence, library)
+        view = scored_sets(evidence, library, no_detector)
+        if not evidence.ood_sets and not len(evidence.id_set):
+            raise MissingPart("this bundle has no scored images")
     except MissingPart as error:
         show_missing_part(error, SHOWS)
         return
@@ -66,15 +69,6 @@ def _page(evidence: Evidence, library: PictureLibrary) -> None:
     _notes(view)
 
 
-def _view(evidence: Evidence, library: PictureLibrary) -> ScoredSets:
-    view = scored_sets(
-        evidence, library, "this bundle has no detector: it makes outliers, and calls nothing OOD"
-    )
-    if not evidence.ood_sets and not len(evidence.id_set):
-        raise MissingPart("this bundle has no scored images")
-    return view
-
-
 # --- controls -------------------------------------------------------------------------------------
 
 
@@ -84,7 +78,7 @@ def _threshold_row(view: ScoredSets, missed: Failures, alarms: Failures) -> None
     recall = recall_of(ordered, view.threshold)
     # a threshold from a link may let fewer pass than the slider offers
     lowest = min(LOWEST_RECALL, float(np.floor(recall)))
-    # the share that really passes, as in the text, even where another was asked for
+    # the share that passes, as in the text, which may differ a little from the one asked for
     st.session_state["failures_recall"] = round(recall, 2)
 
     def move() -> None:
@@ -98,7 +92,7 @@ def _threshold_row(view: ScoredSets, missed: Failures, alarms: Failures) -> None
             "Held-out ID images that pass, %",
             lowest,
             100.0,
-            # a step of at least one ID image, else it changes nothing
+            # a step smaller than one ID image would change nothing
             step=max(0.5, math.ceil(10_000 / len(ordered)) / 100),
             format="%.2f",
             key="failures_recall",
@@ -117,7 +111,7 @@ def _threshold_row(view: ScoredSets, missed: Failures, alarms: Failures) -> None
 
 
 def _missed_of_what(view: ScoredSets, missed: Failures) -> str:
-    """How many OOD images are missed, in all and by kind of set."""
+    """A sentence on how many OOD images are missed, in all and by kind of set."""
     n, wrong = dict.fromkeys(OOD_KINDS, 0), dict.fromkeys(OOD_KINDS, 0)
     for name, one in view.evidence.ood_sets.items():
         kind = one.role if one.role in OOD_KINDS else TESTED
@@ -139,7 +133,7 @@ def _choose_view(missed: Failures, alarms: Failures) -> str:
     }
     show = str(st.session_state.get(SHOW, ""))
     if show not in labels:
-        # a false alarm in use opens the false alarms
+        # when the image in use is a false alarm, show those
         show = ALARMS if sample() in set(alarms.ids.tolist()) else MISSED
     st.session_state["failures_show"] = show
 
@@ -217,22 +211,22 @@ def _failures(view: ScoredSets, found: Failures, false_alarms: bool) -> None:
         st.info("This bundle has no OOD set with scores: nothing can be missed.")
         return
     shown, chosen = _filters(view, found, sets)
-    # so that four pictures stand in a row from 1,024 px on
+    # four pictures in a row from 1,024 px on
     columns = st.columns([3.35, 1.75], gap="medium")
     with columns[0]:
         if len(shown):
             _grid(view, shown)
         else:
-            _nothing(view, found, chosen, false_alarms)
+            _no_failures(view, found, chosen, false_alarms)
     with columns[1]:
         show_detail(view, shown.ids)
     show_rates(view, chosen, false_alarms)
 
 
-def _nothing(view: ScoredSets, found: Failures, sets: Sequence[str], false_alarms: bool) -> None:
+def _no_failures(view: ScoredSets, found: Failures, sets: Sequence[str], false_alarms: bool) -> None:
     n, limit = sum(len(view.evidence.sets[name]) for name in sets), f"{view.threshold:.4g}"
     if len(found) and np.isin(found.sets, sets).any():
-        st.info("No failure has this class and this cluster: take one of the filters back.")
+        st.info("No failure has this class and this cluster: clear one of the filters.")
         return
     if false_alarms:
         why, which = f"No false alarm: all {n:,} held-out ID images checked score at or below {limit}.", "fewer"

@@ -1,4 +1,4 @@
-"""How often each class or cluster fails, on the page Failures."""
+"""How often each class or cluster is called wrongly, on the page Failures."""
 
 from collections.abc import Sequence
 
@@ -21,7 +21,7 @@ MOST_LETTERS = 34
 
 
 def show_rates(view: ScoredSets, sets: Sequence[str], false_alarms: bool) -> None:
-    """A bar for each group of these sets, the worst first. The sets are either all ID or all OOD."""
+    """Shows a bar for each group of these sets, the worst first. The sets are all ID or all OOD."""
     what = "False alarms" if false_alarms else "Missed OOD"
     head = st.columns([3, 2], vertical_alignment="bottom")
     head[0].markdown(f"**{what}, share of each group**")
@@ -76,7 +76,7 @@ def show_rates(view: ScoredSets, sets: Sequence[str], false_alarms: bool) -> Non
         chart,
         provenance(view.bundle, scores=settings_text(view.settings), threshold=f"{view.threshold:.6g}"),
         key="failures_rates",
-        caption=f"{means}, 0 to 100 %, and the counts. A group that stands out is not understood.{more}",
+        caption=f"{means}, 0 to 100 %, and the counts. A high bar: the detector does not know it.{more}",
     )
     with st.expander("As a table"):
         st.dataframe(
@@ -101,7 +101,7 @@ def _labels(shown: Sequence[Rate], with_set: bool) -> list[str]:
     pairs = [(name, rate.set) for name, rate in zip(short, shown, strict=True)]
     labels = []
     for name, rate in zip(short, shown, strict=True):
-        # two long names may have one short form
+        # where two names have one short form, both stay long
         name = name if pairs.count((name, rate.set)) == 1 else rate.name
         place = f" ({set_name(rate.set)})" if with_set else ""
         labels.append(f"{name}{place}, {rate.wrong:,} of {rate.n:,}")

@@ -1,5 +1,6 @@
-"""What the parts of Failures share: facts about images, notes, and the place in the list on show."""
+"""What the parts of Failures share: facts about images, notes, and the page of the list."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,9 +30,9 @@ def settings_text(settings: ScoreSettings) -> str:
 class Facts:
     """What is known of each image of a scored set."""
 
-    # str (N,), the image's own class, "" where it is unknown; of an SD outlier what it is made of
+    # str (N,), the image's own class, "" where unknown; for an SD outlier "outlier of" its source's class
     classes: np.ndarray
-    clusters: np.ndarray  # int64 (N,), the cluster that the detector takes it for, -1 where that is unknown
+    clusters: np.ndarray  # int64 (N,), the cluster that the detector takes it for, -1 where unknown
 
 
 @kept("facts")
@@ -52,7 +53,7 @@ def _places(evidence: Evidence) -> dict[str, tuple[str, int]]:
 
 
 def place_of(view: ScoredSets, one: str) -> tuple[str, int] | None:
-    """The scored set of an image and its row there; None for any other image."""
+    """The scored set of an image and its row there; None for an image without a score."""
     return _places(view.evidence).get(one)
 
 
@@ -82,14 +83,11 @@ def _nearest(view: ScoredSets, one: str, name: str, row: int) -> Nearest | None:
 
 
 def nearest_of(view: ScoredSets, one: str) -> Nearest | None:
-    """The nearest training image of a scored image; None where the bundle cannot tell."""
+    """The training image nearest to a scored image; None where unknown."""
     place = place_of(view, one)
-    if place is None:
-        return None
-    try:
-        return _nearest(view, one, *place)
-    except (MissingPart, ValueError):
-        return None
+    with suppress(MissingPart, ValueError):
+        return _nearest(view, one, *place) if place else None
+    return None
 
 
 def class_of(view: ScoredSets, one: str, of_picture: str) -> str:
@@ -101,8 +99,8 @@ def class_of(view: ScoredSets, one: str, of_picture: str) -> str:
 
 
 def pictures_of(view: ScoredSets, ids: list[str]) -> Pictures:
-    """Pictures by id. Outliers may have to be made again, on the device."""
-    if any(view.library.outlier_row(one) is not None for one in ids):
+    """Pictures by id, with a spinner while outliers are generated."""
+    if any(map(view.library.must_generate, ids)):
         with st.spinner("Making outliers again from their sources ..."):
             return view.show_pictures(ids)
     return view.library.show(ids)
@@ -114,13 +112,13 @@ def notebook() -> NoteBook:
 
 
 def position(ids: np.ndarray) -> int | None:
-    """The place of the image in use in the list on show; None where it is not in it."""
+    """The place of the image in use in the list; None where it is not in the list."""
     at = np.flatnonzero(ids == sample())
     return int(at[0]) if len(at) else None
 
 
 def page_of(ids: np.ndarray, at_once: int = AT_ONCE) -> int:
-    """The page of the list: the one last turned to, or the page of the image in use once that changed."""
+    """The page of the list: the one last turned to, or that of the image in use if it has changed since."""
     page, when = st.session_state.get(_PAGE, (0, ""))
     at = position(ids)
     if at is not None and when != sample():

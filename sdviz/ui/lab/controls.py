@@ -12,7 +12,7 @@ from sdviz.ui.outliers import s_slider, w_slider
 
 
 def what_a_link_takes(bundle: Bundle) -> dict[str, str]:
-    """Each parameter of the address and the values it may have, in words."""
+    """Returns each parameter of the address with its possible values in words."""
     max_s = bundle.manifest.max_train_timestep
     return {
         "data": "a set of this machine",
@@ -34,7 +34,7 @@ def what_a_link_takes(bundle: Bundle) -> dict[str, str]:
 
 
 def show_controls(bundle: Bundle) -> Settings:
-    """Draws the row of widgets, the rare ones under Advanced."""
+    """Draws the widgets, the rare ones under Advanced."""
     columns = st.columns([2.9, 2.5, 2.0, 1.6], vertical_alignment="top")
     with columns[0]:
         s = s_slider(bundle, "S", bind="query-params")
@@ -52,20 +52,20 @@ def show_controls(bundle: Bundle) -> Settings:
         )
         st.caption("the label it is denoised under")
     with columns[3]:
-        st.space(28)  # px: the height of a label
+        st.space(28)  # px, as a label
         with st.popover("Advanced", width="stretch"):
             advanced = _advanced(bundle, s, w)
     return Settings(advanced, target)
 
 
 def other_names(bundle: Bundle) -> dict[str, str]:
-    """The name on show by each name that a cluster has, with known classes or without."""
+    """Returns the shown name of each cluster by each of its names, with its class and without."""
     shown = usual_names(bundle)
     return dict(zip((*bundle.class_names, *plain_names(bundle)), (*shown, *shown), strict=True))
 
 
 def _take_other_name(bundle: Bundle) -> None:
-    """Takes a wrong label that a link names by the cluster's other name."""
+    """Replaces a wrong label of a link by the shown name of its cluster."""
     asked = st.session_state.get("target", st.query_params.get("target", ""))
     shown = other_names(bundle).get(asked, asked)
     if shown != asked:
@@ -89,8 +89,9 @@ def _advanced(bundle: Bundle, s: int, w: float) -> Recipe:
     if s and steps > s:
         st.caption(f"K is above S: {s} steps are used.")
     uses_eta = SAMPLERS[solver].uses_eta
+    with_eta = " and ".join(one.title for one in SAMPLERS.values() if one.uses_eta)
     eta = st.slider(
-        "η, fresh noise in DDIM",
+        f"η, fresh noise in {with_eta}",
         0.0,
         1.0,
         0.0,
@@ -98,7 +99,7 @@ def _advanced(bundle: Bundle, s: int, w: float) -> Recipe:
         key="eta",
         bind="query-params",
         disabled=not uses_eta,
-        help="0 is deterministic, 1 is close to ancestral sampling. Only DDIM has it.",
+        help=f"0 is deterministic, 1 is close to ancestral sampling. Only {with_eta} has it.",
     )
     seed = st.number_input(
         "Seed", 0, 2**31 - 1, 0, key="seed", bind="query-params", help="Fixes the noise and the wrong label."
@@ -115,7 +116,7 @@ def _advanced(bundle: Bundle, s: int, w: float) -> Recipe:
         help="Outside, the unconditional call is skipped and w does not count. "
         "The full range guides everywhere.",
     )
-    low, high = min(low, high), max(low, high)  # a link may have them the other way round
+    low, high = min(low, high), max(low, high)  # a link may swap them
     interval = None if (low, high) == (0.0, max_sigma) else (low, high)
     return bundle.recipe(s, w, steps, solver, eta if uses_eta else 0.0, interval, int(seed))
 

@@ -1,18 +1,17 @@
-"""Downloads of the lab: a labelled PNG sheet, or a ZIP of PNGs with their manifest."""
+"""Downloads of the lab: a labelled PNG sheet, or a ZIP of PNGs with a manifest."""
 
-import csv
 import io
 import zipfile
 
 import numpy as np
 
-from sdviz.outliers import manifest_row
+from sdviz.outliers import manifest_csv, manifest_row
 from sdviz.ui.lab.state import LabState, interval_text
 from sdviz.ui.pictures import contact_sheet, difference, heat_map, png_bytes
 
 
 def export_png(state: LabState) -> bytes:
-    """The pictures on show as one labelled sheet, PNG."""
+    """Returns the pictures on show as one labelled sheet, PNG."""
     r, names = state.settings.recipe, state.names
     originals = np.stack([s.image for s in state.sources])
     outliers = np.stack([e.image for e in state.outliers])
@@ -37,7 +36,7 @@ def export_png(state: LabState) -> bytes:
 
 
 def export_zip(state: LabState) -> bytes:
-    """A ZIP of original, noised image, outlier and control of each source at its own size, and manifest.csv."""
+    """Returns a ZIP of original, noised image, outlier and control of each source, and manifest.csv."""
     r, stream = state.settings.recipe, io.BytesIO()
     lines: list[dict[str, str | int | float]] = []
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
@@ -55,9 +54,5 @@ def export_zip(state: LabState) -> bytes:
                     r, state.bundle.schedule, state.names, source.id, source.label, target, state.bundle.hash
                 )
                 lines.append({"file": name, "role": folder, **row})
-        table = io.StringIO(newline="")
-        writer = csv.DictWriter(table, fieldnames=list(lines[0]))
-        writer.writeheader()
-        writer.writerows(lines)
-        archive.writestr("manifest.csv", table.getvalue())
+        archive.writestr("manifest.csv", manifest_csv(lines))
     return stream.getvalue()

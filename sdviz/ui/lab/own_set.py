@@ -1,4 +1,4 @@
-"""For a bundle whose own data set is not on this machine: how to get it, and images from noise in its place."""
+"""For a bundle whose own set is not on this machine: how to get it, and images from noise instead."""
 
 import streamlit as st
 
@@ -13,20 +13,20 @@ from sdviz.ui.cache.kept import kept
 from sdviz.ui.text import code_span
 
 FROM_NOISE = "made from noise by this network"
-# images a cluster, and in all: a large network takes seconds for one on a CPU
+# images of a cluster, and of all: a large network takes seconds for an image on a CPU
 _PER_CLUSTER, _AT_MOST = 4, 48
-# a tiny network is done before a progress bar would show
+# a tiny network needs no progress bar
 AT_ONCE_SEC = 0.5
 _AWAITED = "lab_awaited_set"
 
 
 def offers_from_noise(bundle: Bundle) -> bool:
-    """Whether the lab offers images from noise in place of the bundle's own set."""
+    """Tells whether the lab offers images from noise instead of the bundle's own set."""
     return not data.splits_here(bundle.manifest.dataset) and knows_whole_schedule(bundle)
 
 
 def say_where_own_set_is(bundle: Bundle) -> None:
-    """Says how to get the bundle's own set where it is missing, with a download button where that can be."""
+    """Says how to get the bundle's own set if it is missing, with a button if it can be downloaded."""
     name = bundle.manifest.dataset
     if data.splits_here(name):
         return
@@ -61,7 +61,10 @@ def say_where_own_set_is(bundle: Bundle) -> None:
 
 
 def take_awaited_set(sets: list[str], own: str) -> None:
-    """Chooses a downloaded set, or `own` where images from noise are gone, before "Images from" is drawn."""
+    """Chooses a downloaded set, or `own` instead of images from noise that are no longer offered.
+
+    Call it before the widget "Images from" is drawn.
+    """
     if st.session_state.get(_AWAITED) in sets:
         st.session_state["data"] = st.session_state.pop(_AWAITED)
     elif st.session_state.get("data") == FROM_NOISE and FROM_NOISE not in sets:
@@ -84,7 +87,7 @@ def _await(work: Download | Task[ImageSet]) -> None:
 
 @kept("images from noise")
 def from_noise(bundle: Bundle) -> Task[ImageSet]:
-    """The images that this bundle's network makes from noise, in the background."""
+    """Makes images from noise with this bundle's network, in the background."""
     each = max(1, min(_PER_CLUSTER, _AT_MOST // bundle.n_clusters))
 
     def make(task: Task[ImageSet]) -> ImageSet:
@@ -94,7 +97,7 @@ def from_noise(bundle: Bundle) -> Task[ImageSet]:
 
 
 def show_pool_from_noise(bundle: Bundle) -> ImageSet | None:
-    """The images; None while they are made, with a progress bar, or where that failed, with the reason."""
+    """Returns the images; None with a progress bar while they are made, or with the reason for a failure."""
     making = from_noise(bundle)
     if not making.wait(AT_ONCE_SEC):
         st.fragment(_await, run_every=POLL_SEC)(making)

@@ -22,7 +22,7 @@ from sdviz.ui.pictures import CONTROL_COLOUR, NEUTRAL_COLOUR, OUTLIER_COLOUR, da
 from sdviz.ui.text import counted
 
 PICTURE_PX = 128
-# in the address, but of no widget
+# values in the address that belong to no widget
 NO_WIDGETS = ("pick", "focus")
 _SHIFT_HELP = {
     "shift, outlier": "Outliers that the bundle's own clusterer no longer calls what the original was.",
@@ -51,7 +51,7 @@ def show_lab(bundle: Bundle, entered: bool) -> None:
 @st.fragment
 def _lab(bundle: Bundle, sources: list[Source]) -> None:
     keep_link_values(NO_WIDGETS)
-    # the controls are drawn even without images: a widget that is not drawn loses its value
+    # controls are drawn even without images, or their values would be lost
     settings = show_controls(bundle)
     if not sources:
         return
@@ -90,7 +90,7 @@ def _lab(bundle: Bundle, sources: list[Source]) -> None:
 
 
 def _pairs(sources: list[Source], targets: np.ndarray, recipe: Recipe) -> list[OutlierRequest]:
-    """The outlier of each source, then the control of each."""
+    """Returns requests for the outlier of each source, then for the control of each."""
     wrong = [s.request(int(t), recipe) for s, t in zip(sources, targets, strict=True)]
     return wrong + [replace(one, target_label=one.label) for one in wrong]
 
@@ -104,7 +104,7 @@ def _next_recipes(bundle: Bundle, now: Recipe) -> list[Recipe]:
 
 
 def first_view(bundle: Bundle) -> list[OutlierRequest]:
-    """The pictures of the page as first opened. Raises DataError: the bundle's own data is not here."""
+    """Returns the requests of the page when first opened. Raises DataError: the bundle's set is not here."""
     sources, recipe = first_sources(bundle), bundle.recipe()
     if not sources:
         return []
@@ -117,14 +117,12 @@ def first_view(bundle: Bundle) -> list[OutlierRequest]:
 def _status_line(status: DeltaGenerator, bundle: Bundle, settings: Settings, made: list[Outlier]) -> None:
     r = settings.recipe
     sigma, ms = bundle.schedule.sigma(r.start_timestep), 1000 * sum(m.elapsed_sec for m in made)
-    with status.container():
-        st.caption(
-            f"S = {r.start_timestep} (σ {sigma:.2f}), w = {r.guidance_scale:g}{interval_text(r)}, "
-            f"{SOLVERS[r.solver]}, {counted(made[0].network_calls, 'network call')}, "
-            f"{counted(made[0].evaluations, 'evaluation')} a picture, "
-            f"{ms:.0f} ms for {len(made)} pictures, "
-            f"{device_name(bundle.device)}, {bundle.inference.description}"
-        )
+    status.caption(
+        f"S = {r.start_timestep} (σ {sigma:.2f}), w = {r.guidance_scale:g}{interval_text(r)}, "
+        f"{SOLVERS[r.solver]}, {counted(made[0].network_calls, 'network call')}, "
+        f"{counted(made[0].evaluations, 'evaluation')} a picture, {ms:.0f} ms for {len(made)} pictures, "
+        f"{device_name(bundle.device)}, {bundle.inference.description}"
+    )
 
 
 def _show_pairs(state: LabState) -> None:
@@ -133,7 +131,7 @@ def _show_pairs(state: LabState) -> None:
     sigma = bundle.schedule.sigma(r.start_timestep)
     facts = f"S {r.start_timestep}, σ {sigma:.2f}, w {r.guidance_scale:g}{interval_text(r)}"
     solver, device = SOLVERS[r.solver].split(",")[0], bundle.device.type.upper()
-    # at w = -1 only the unconditional prediction is left, whatever the label
+    # at w = -1 the label does not count
     unlabelled = r.guidance_scale == -1
     columns: list[tuple[Cell, ...]] = []
     for i, (source, out, control) in enumerate(zip(sources, state.outliers, state.controls, strict=True)):
@@ -171,7 +169,7 @@ def _show_pairs(state: LabState) -> None:
 
 
 def _grid(key: str, cells: list[Cell], rows: list[Label], bundle: Bundle, sources: list[Source]) -> None:
-    """Draws a column for each source; a click chooses the one that the views below show."""
+    """Draws a column for each source. A click chooses the source of the views below."""
 
     def choose() -> None:
         set_link_value("focus", str(int(st.session_state[key].clicked) + 1))
@@ -192,7 +190,7 @@ def _right_label(sources: list[Source]) -> str:
 
 
 def _focus(count: int) -> int:
-    """The row of the image that the views below show; the address counts from 1."""
+    """Returns the index of the image for the views below. The address counts from 1."""
     asked = st.query_params.get("focus", "")
     if asked.isdecimal() and 1 <= int(asked) <= count:
         return int(asked) - 1
@@ -204,7 +202,7 @@ def _focus(count: int) -> int:
 def _show_all_targets(
     bundle: Bundle, sources: list[Source], settings: Settings, run: Run, focus: int
 ) -> list[Outlier]:
-    """Shows every image under every label, the right one as control; returns the results source by source."""
+    """Shows every image under every label, the right one as control; returns the results by source."""
     names = usual_names(bundle)
     requests = [s.request(target, settings.recipe) for s in sources for target in range(len(names))]
     made = run(requests, "Denoising under every label")
@@ -230,7 +228,11 @@ def _show_all_targets(
 
 
 def _show_numbers(state: LabState, wrong: list[tuple[int, Outlier]]) -> tuple[int, int] | None:
-    """Shows shift and PSNR of outliers, (row of the source, result), and controls; as `LabState.same`."""
+    """Shows shift and PSNR of outliers, given as (index of the source, outlier), and of the controls.
+
+    Returns:
+        `LabState.same`.
+    """
     bundle, sources, right = state.bundle, state.sources, list(enumerate(state.controls))
     columns, same = st.columns(4), None
     if bundle.clusterer is not None:

@@ -1,4 +1,4 @@
-"""The source images of the lab: drawn at random, by class, picked by hand, or uploaded."""
+"""The source images of the lab: drawn at random, of a class, picked by hand, or uploaded."""
 
 from dataclasses import dataclass, replace
 
@@ -14,7 +14,7 @@ from sdviz.data.imageset import permutation
 from sdviz.data.uploads import from_uploads
 from sdviz.outliers import OutlierRequest, Recipe
 from sdviz.ui.cache.background import DEVICE_LOCK
-from sdviz.ui.cache.bundles import load_images
+from sdviz.ui.cache.bundles import load_to_show
 from sdviz.ui.cluster_names import usual_names
 from sdviz.ui.components.picture_grid import Cell, picture_grid
 from sdviz.ui.lab.own_set import (
@@ -34,7 +34,7 @@ ANY_CLASS = "any class"
 MAX_SOURCES = 16
 USUAL_COUNT = 6
 MAX_DRAW = 9_999
-# enough to draw from, and quick to decode from a file of 50,000 JPEGs
+# enough to draw from, and quick to decode
 POOL_LIMIT = 4_000
 GALLERY_SIZE = 60
 GENERATED = "by this network, from noise: no real image"
@@ -42,20 +42,20 @@ GENERATED = "by this network, from noise: no real image"
 
 @dataclass(frozen=True)
 class Source:
-    """One source image of the lab."""
+    """A source image of the lab."""
 
     id: str
     image: np.ndarray  # uint8 (H,W,3)
-    label: int  # y~, its cluster, which is never the target label of the outlier
-    label_note: str  # "" where the label is the set's own, else how sure the clusterer is
-    has_mask: bool  # whether the object's mask is known
-    title: str = ""  # the image's own class or what else it is called; "" where that is its cluster's name
-    role: str = "ID"  # "ID" for the bundle's own set, else what it is to the bundle
+    label: int  # y~, its cluster, never the target label of the outlier
+    label_note: str  # how sure the clusterer is, "" if the label is the set's own
+    has_mask: bool  # the mask of its object is known
+    title: str = ""  # its class or other name, "" if that is its cluster's name
+    role: str = "ID"  # "ID" if of the bundle's own set, else in other words
     colour: str = ID_COLOUR  # of its border, by role
-    is_generated: bool = False  # whether a network made it from noise: it is no image of any set
+    is_generated: bool = False  # made from noise by a network, not of any set
 
     def request(self, target: int, recipe: Recipe) -> OutlierRequest:
-        """What to make of it under that label."""
+        """Returns the request for its outlier under that label."""
         return OutlierRequest(self.id, self.image, self.label, target, recipe)
 
     @property
@@ -65,7 +65,7 @@ class Source:
 
 
 def choose_sources(bundle: Bundle) -> list[Source]:
-    """Draws the widgets that choose the images, and returns the images; empty where none is chosen yet."""
+    """Draws the widgets that choose images; returns the images, which may be none."""
     say_where_own_set_is(bundle)
     columns = st.columns([2.1, 2.0, 1.9, 1.5, 1.5], vertical_alignment="bottom")
     names = data.names()
@@ -86,13 +86,13 @@ def choose_sources(bundle: Bundle) -> list[Source]:
     if name == FROM_NOISE:
         made = show_pool_from_noise(bundle)
         if made is None:
-            # a widget that is not drawn in the meantime would lose the value of a link
+            # a widget that is not drawn now would lose the value of a link
             _which_images(columns, usual_names(bundle), picked=False)
             return []
         pool = replace(made, class_names=usual_names(bundle))
     else:
         try:
-            pool = load_images(name, _split_to_show(name), POOL_LIMIT)
+            pool = load_to_show(name, POOL_LIMIT)
         except DataError as error:
             st.error(str(error))
             return []
@@ -119,7 +119,7 @@ def choose_sources(bundle: Bundle) -> list[Source]:
 def _which_images(
     columns: list[DeltaGenerator], class_names: tuple[str, ...], picked: bool
 ) -> tuple[str, int, int]:
-    """Class, number and draw; images picked by hand replace number and draw."""
+    """Draws and returns class, number and draw. With images picked by hand, number and draw are disabled."""
     with columns[1]:
         options = [ANY_CLASS, *class_names]
         wanted = st.selectbox("Class", options, key="class", bind="query-params", disabled=len(options) == 1)
@@ -142,16 +142,9 @@ def _which_images(
 
 
 def first_sources(bundle: Bundle) -> list[Source]:
-    """The images of the bundle's own set shown at first. Raises DataError: the set is not here."""
-    name = bundle.manifest.dataset
-    pool = load_images(name, _split_to_show(name), POOL_LIMIT)
+    """Returns the images of the bundle's own set shown at first. Raises DataError: the set is not here."""
+    pool = load_to_show(bundle.manifest.dataset, POOL_LIMIT)
     return _with_labels(bundle, pool, permutation(len(pool), 0)[:USUAL_COUNT])
-
-
-def _split_to_show(name: str) -> str | None:
-    """The test split where there is one, which the network was not trained on."""
-    splits = data.splits(name)
-    return "test" if "test" in splits else None
 
 
 def _of_class(pool: ImageSet, wanted: str) -> np.ndarray:
@@ -161,7 +154,7 @@ def _of_class(pool: ImageSet, wanted: str) -> np.ndarray:
 
 
 def _asked(pool: ImageSet) -> list[str]:
-    """The ids picked by hand, as the address has them; unknown ids are dropped from it."""
+    """Returns the ids picked by hand from the address, and drops unknown ids from it."""
     known, asked = set(pool.ids.tolist()), st.query_params.get("pick", "")
     there = [i for i in dict.fromkeys(asked.split(",")) if i in known][:MAX_SOURCES]
     if ",".join(there) != asked:
@@ -174,7 +167,7 @@ def _back_to_the_draw() -> None:
 
 
 def _pick_by_hand(pool: ImageSet, wanted: str) -> list[int]:
-    """A gallery in a popover; returns the picked rows of the pool, in the order picked."""
+    """Draws a gallery in a popover; returns the picked rows of the pool in the order of picking."""
     row_of = {image_id: row for row, image_id in enumerate(pool.ids.tolist())}
     asked = _asked(pool)
 
@@ -207,13 +200,13 @@ def _pick_by_hand(pool: ImageSet, wanted: str) -> list[int]:
 
 
 def _with_labels(bundle: Bundle, pool: ImageSet, rows: np.ndarray) -> list[Source]:
-    """Sources with labels: the set's own where the bundle was trained on them, else predicted ones."""
+    """Returns sources with labels: the set's own if the bundle was trained on them, else predicted ones."""
     images = pool.images[rows]
     labels, notes = pool.labels[rows].copy(), [""] * len(rows)
     m = bundle.manifest
     generated = pool.name == NAME
     own = pool.name == m.dataset and m.labels_from == "ground truth"
-    # without a clusterer a generated image is taken for the label that it was made under
+    # without a clusterer a generated image keeps the label that it was made under
     is_labelled = generated and not bundle.has_clusterer
     if len(rows) and not is_labelled and (not own or (labels < 0).any()):
         if bundle.clusterer is None:
@@ -225,20 +218,9 @@ def _with_labels(bundle: Bundle, pool: ImageSet, rows: np.ndarray) -> list[Sourc
     masked = data.has_masks(pool.name)
     role, colour = (GENERATED, NEUTRAL_COLOUR) if generated else _role(pool.name, m)
     before = "generated: " if generated else ""
-    return [
-        Source(
-            str(pool.ids[r]),
-            pool.images[r],
-            int(labels[i]),
-            notes[i],
-            masked,
-            "" if own else before + pool.label_name(int(r)),
-            role,
-            colour,
-            generated,
-        )
-        for i, r in enumerate(rows)
-    ]
+    titles = ["" if own else before + pool.label_name(int(r)) for r in rows]
+    made = zip(pool.ids[rows].tolist(), images, labels.tolist(), notes, titles, strict=True)
+    return [Source(i, x, y, note, masked, title, role, colour, generated) for i, x, y, note, title in made]
 
 
 def _role(name: str, manifest: Manifest) -> tuple[str, str]:
@@ -261,7 +243,7 @@ def _uploads(bundle: Bundle) -> list[Source]:
     for line in refused:
         st.error(line, icon=":material/broken_image:")
     pictures = kept.all()
-    _say_what_became_of_them(kept, len(files), len(used) - len(refused), len(pictures))
+    _say_how_many_are_used(kept, len(files), len(used) - len(refused), len(pictures))
     if not pictures:
         st.info("Drop pictures above. Each is shown as the network sees it before anything is made of it.")
         return []
@@ -276,7 +258,7 @@ def _uploads(bundle: Bundle) -> list[Source]:
     ]
 
 
-def _say_what_became_of_them(kept: KeptUploads, n_files: int, n_usable: int, n_pictures: int) -> None:
+def _say_how_many_are_used(kept: KeptUploads, n_files: int, n_usable: int, n_pictures: int) -> None:
     if kept.before:
         columns = st.columns([5, 1], vertical_alignment="center")
         columns[0].caption(f"{counted(len(kept.before), 'uploaded picture')} kept from before.")

@@ -1,4 +1,4 @@
-"""What the parts of the lab share: the settings, the pictures on show, and how they are made."""
+"""What the parts of the lab share: settings, pictures on show, and the function that makes them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -40,21 +40,20 @@ class LabState:
     sources: list[Source]  # the images on show
     settings: Settings
     targets: np.ndarray  # int64 (N,), c_r of each source
-    outliers: list[Outlier]  # of each source
-    controls: list[Outlier]  # the same under the right label
-    focus: int  # which source the views below are about
-    # how many outliers on show the clusterer still calls what they were, and how many there are; None without
-    # a clusterer
+    outliers: list[Outlier]  # one for each source
+    controls: list[Outlier]  # one for each source, under the right label
+    focus: int  # index of the source in the views below
+    # how many outliers have their original's cluster, and how many there are; None without a clusterer
     same: tuple[int, int] | None = None
 
     @property
     def source(self) -> Source:
-        """The image that the views are about."""
+        """The source in the views."""
         return self.sources[self.focus]
 
     @property
     def was(self) -> str:
-        """Its cluster's name."""
+        """The name of its cluster."""
         return self.names[self.source.label]
 
     @property
@@ -64,7 +63,7 @@ class LabState:
 
 
 def interval_text(recipe: Recipe) -> str:
-    """The guidance interval in words, "" where guidance is on everywhere."""
+    """Returns the guidance interval in words, "" if guidance is on everywhere."""
     if recipe.guidance_interval is None:
         return ""
     low, high = recipe.guidance_interval
@@ -72,7 +71,10 @@ def interval_text(recipe: Recipe) -> str:
 
 
 def runner(bundle: Bundle, status: DeltaGenerator) -> Run:
-    """(requests, what is being done, trajectory) -> results, with progress and time left in `status`."""
+    """Returns a function that makes outliers and shows progress and time left in `status`.
+
+    Its arguments: requests, the work in words, and whether to keep trajectories.
+    """
 
     def run(requests: list[OutlierRequest], what: str, trajectory: bool = False) -> list[Outlier]:
         if DEVICE_LOCK.locked() and not is_making_next():
@@ -83,7 +85,7 @@ def runner(bundle: Bundle, status: DeltaGenerator) -> Run:
 
 
 def mean_psnr(made: list[tuple[Source, Outlier]]) -> float:
-    """Mean background PSNR in dB of drawn sources' outliers; inf where nothing was touched."""
+    """Returns the mean background PSNR in dB over outliers of drawn sources; inf if nothing changed."""
     original = np.stack([s.image for s, _ in made])
     masks = data.masks(np.array([s.id for s, _ in made]))
     psnr = background_psnr(original, np.stack([e.image for _, e in made]), masks)

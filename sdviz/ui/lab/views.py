@@ -1,14 +1,15 @@
-"""The views below the lab's grid: scrub strip, S x w sheet, trajectory, S curve, download."""
+"""The views below the grid of the lab: scrub strip, S x w sheet, trajectory, S curve, download."""
 
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
-import plotly.graph_objects as go
 import streamlit as st
 
 from sdviz.bundle import Bundle
 from sdviz.outliers import OutlierRequest, Recipe
+from sdviz.ui.charts import Chart, draw_chart
+from sdviz.ui.charts.parts import Line, Mark
 from sdviz.ui.components.picture_grid import Cell, Label, picture_grid
 from sdviz.ui.components.scrub_strip import Frame, scrub_strip
 from sdviz.ui.lab.export import export_png, export_zip
@@ -16,7 +17,6 @@ from sdviz.ui.lab.state import LabState, Run, mean_psnr, runner
 from sdviz.ui.outliers import clusters_of, s_values
 from sdviz.ui.pictures import CONTROL_COLOUR, NEUTRAL_COLOUR, OUTLIER_COLOUR, data_uri
 from sdviz.ui.text import counted, plain
-from sdviz.ui.theme import mark_colour
 from sdviz.ui.widgets import download
 
 SCRUB, SHEET, TRAJECTORY, CURVE, DOWNLOAD = "Scrub S", "S x w sheet", "Trajectory", "S curve", "Download"
@@ -26,7 +26,7 @@ N_CURVE_POINTS = 9
 
 
 def show_view(state: LabState) -> None:
-    """Shows the chosen view; the others are not computed."""
+    """Shows the chosen view. The others are not computed."""
     masked = state.sources[0].has_mask and state.bundle.clusterer is not None
     options = [SCRUB, SHEET, TRAJECTORY, *([CURVE] if masked else []), DOWNLOAD]
     st.divider()
@@ -54,7 +54,7 @@ def _request(state: LabState, row: int, recipe: Recipe, right: bool = False) -> 
 
 
 def scrub_frames(bundle: Bundle, request: OutlierRequest) -> tuple[list[int], list[OutlierRequest]]:
-    """S of each frame of the scrub strip, and what to make for them: the outliers, then the controls."""
+    """Returns S of each frame of the scrub strip, and requests for the outliers, then for the controls."""
     values = s_values(bundle.manifest.max_train_timestep, N_SCRUB_FRAMES)
     wrong = [replace(request, recipe=replace(request.recipe, start_timestep=s)) for s in values]
     return values, wrong + [replace(one, target_label=one.label) for one in wrong]
@@ -69,9 +69,8 @@ def _scrub(state: LabState, run: Run) -> None:
     for s, outlier, control in zip(values, outliers, controls, strict=True):
         pictures = [data_uri(p) for p in (source.image, outlier.noised, outlier.image, control.image)]
         what = f"the {source.word} image" if s == 0 else f"{was}, told {target}"
-        frames.append(
-            Frame(str(s), str(s), f"S = {s}", f"σ = {state.bundle.schedule.sigma(s):.2f}: {what}", pictures)
-        )
+        text = f"σ = {state.bundle.schedule.sigma(s):.2f}: {what}"
+        frames.append(Frame(str(s), f"S = {s}", text, pictures))
     panels = [
         (source.word, source.colour),
         ("noised, x_S", NEUTRAL_COLOUR),
@@ -83,7 +82,7 @@ def _scrub(state: LabState, run: Run) -> None:
     def _set_s() -> None:
         st.session_state["S"] = int(st.session_state["scrub"].chosen)
 
-    scrub_strip(frames, panels, key="scrub", at=nearest, strip_panel=2, on_choose=_set_s)
+    scrub_strip(frames, panels, key="scrub", at=nearest, on_choose=_set_s)
     st.caption(
         "Move the mouse over the strip: the frames are in your browser, nothing is sent. "
         f"A click takes that S to the slider above. {_what_to_watch(state)}"
@@ -91,7 +90,7 @@ def _scrub(state: LabState, run: Run) -> None:
 
 
 def _what_to_watch(state: LabState) -> str:
-    """What to watch for, as far as the outliers on show bear it out."""
+    """Tells what to watch for, or that the outliers on show hardly change the object."""
     if state.same is None or 2 * state.same[0] <= state.same[1]:
         return "Watch the object go before the background does."
     same, n = state.same
@@ -175,9 +174,7 @@ def _curve(state: LabState, run: Run) -> None:
     requests = []
     for s in values:
         recipe = replace(state.settings.recipe, start_timestep=s)
-        requests += [_request(state, i, recipe) for i in range(n)] + [
-            _request(state, i, recipe, right=True) for i in range(n)
-        ]
+        requests += [_request(state, i, recipe, right) for right in (False, True) for i in range(n)]
     made = run(requests, "Measuring along S")
     labels = np.array([s.label for s in sources])
     seen = clusters_of(state.bundle, [m.image for m in made]).reshape(len(values), 2, n)
@@ -185,47 +182,24 @@ def _curve(state: LabState, run: Run) -> None:
     psnr = [
         mean_psnr(list(zip(sources, made[k * 2 * n : k * 2 * n + n], strict=True))) for k in range(len(values))
     ]
-    figure = go.Figure()
-    for name, y, colour in (
-        ("outlier: object changed", shift[:, 0], OUTLIER_COLOUR),
-        ("control: object changed", shift[:, 1], CONTROL_COLOUR),
-    ):
-        figure.add_scatter(
-            x=values, y=100 * y, name=name, mode="lines+markers", line={"color": colour, "width": 3}
-        )
-    figure.add_scatter(
-        x=values,
-        y=psnr,
-        name="background kept (dB, right axis)",
-        yaxis="y2",
-        mode="lines+markers",
-        line={"color": NEUTRAL_COLOUR, "dash": "dot"},
-    )
-    figure.add_vline(
-        x=current,
-        line_width=2,
-        line_dash="dash",
-        line_color=mark_colour(),
-        annotation_text=f"S = {current}",
-        annotation_position="top right",
-    )
-    figure.update_layout(
+    kept = "background kept (dB, right axis)"
+    chart = Chart(
+        "S curve",
+        "S, noising steps",
+        "% of images",
+        [
+            Line("outlier: object changed", values, 100 * shift[:, 0], OUTLIER_COLOUR, markers=True),
+            Line("control: object changed", values, 100 * shift[:, 1], CONTROL_COLOUR, markers=True),
+            Line(kept, values, psnr, NEUTRAL_COLOUR, "dot", markers=True, on_right=True),
+        ],
+        [Mark(current, f"S = {current}")],
+        y_range=(-4, 114),
         height=340,
-        margin={"l": 10, "r": 10, "t": 30, "b": 10},
-        xaxis={"title": "S, noising steps"},
-        yaxis={"title": "% of images", "range": [-4, 114]},
-        yaxis2={
-            "title": "PSNR, dB",
-            "overlaying": "y",
-            "side": "right",
-            "showgrid": False,
-            "tickformat": ".0f",
-        },
-        legend={"orientation": "h", "y": 1.16, "x": 0},
+        right_title="PSNR, dB",
     )
-    st.plotly_chart(figure, key="curve", width="stretch")
+    draw_chart(chart, "curve")
     st.caption(
-        f"Over the {n} image{'s' * (n != 1)} shown; judged by the bundle's own clusterer. "
+        f"Over the {counted(n, 'image')} shown; judged by the bundle's own clusterer. "
         "A good S lies where the green line is high, the pink one low and the background still close. "
         "Over 1,000 test images: docs/quality.md."
     )

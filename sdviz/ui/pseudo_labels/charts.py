@@ -13,7 +13,7 @@ from sdviz.ui.theme import cluster_colour
 
 
 def show_charts(clusters: Clusters, cluster: int) -> None:
-    """Charts of the clusters' sizes and of confidence, of one cluster or, below 0, of all."""
+    """Shows charts of the clusters' sizes and of the confidence in one cluster, or in all for -1."""
     bundle, labels, names = clusters.bundle, clusters.labels, clusters.names
     if not len(labels.ids):
         return

@@ -19,23 +19,23 @@ from sdviz.ui.uploads import picture_uploader
 
 MAX_UPLOADS = 8
 _PROBLEM = "pseudo_labels_problem"
-# the field, and an id that was not found with the image in use at that moment
-_FIND, _IN_VAIN = "pseudo_labels_find", "pseudo_labels_in_vain"
+# the text of the field; and an id that was not found, with the image in use at that moment
+_FIND, _NOT_FOUND = "pseudo_labels_find", "pseudo_labels_not_found"
 
 
 def find_field(clusters: Clusters) -> None:
-    """The field for an id. The image found becomes the one in use on every page; an empty field closes it."""
+    """Shows a field for an id; the image found becomes the one in use on every page."""
     ids = clusters.labels.ids
 
     def find() -> None:
         wanted = str(st.session_state[_FIND]).strip()
         one = _full_id(wanted, ids) if wanted else ""
-        st.session_state[_IN_VAIN] = ("", "")
+        st.session_state[_NOT_FOUND] = ("", "")
         if not wanted or one in ids or clusters.show_pictures([one]).found[0]:
             set_shared("sample", one or None)
         else:
             set_shared("sample", None)
-            st.session_state[_IN_VAIN] = (wanted, sample())
+            st.session_state[_NOT_FOUND] = (wanted, sample())
 
     st.text_input(
         "Find an image",
@@ -48,7 +48,7 @@ def find_field(clusters: Clusters) -> None:
 
 
 def _close() -> None:
-    st.session_state[_FIND], st.session_state[_IN_VAIN] = "", ("", "")
+    st.session_state[_FIND], st.session_state[_NOT_FOUND] = "", ("", "")
     set_shared("sample", None)
 
 
@@ -60,9 +60,9 @@ def _full_id(wanted: str, ids: np.ndarray) -> str:
 
 def show_found(clusters: Clusters) -> None:
     """Shows the image in use: its picture, cluster, confidence, and a button to its votes."""
-    # an id that was not found is not the image in use; it is shown until another is chosen
-    in_vain, then = st.session_state.get(_IN_VAIN, ("", ""))
-    one = in_vain if in_vain and then == sample() else sample()
+    # an id that was not found is shown until another image is chosen
+    not_found, then = st.session_state.get(_NOT_FOUND, ("", ""))
+    one = not_found if not_found and then == sample() else sample()
     if not one:
         return
     bundle, labels, facts = clusters.bundle, clusters.labels, clusters.facts
@@ -82,7 +82,7 @@ def show_found(clusters: Clusters) -> None:
             says = "no training image, and this bundle has no clusterer that could name its cluster."
         else:
             cluster, sure = cluster_of(bundle, pictures.images[0])
-            says = f"{_bold_name(clusters.names[cluster])}, {percent(sure, 2)} sure: the clusterer was asked."
+            says = f"{_bold_name(clusters.names[cluster])}, {percent(sure, 2)} sure: the clusterer says so."
         columns = st.columns([1.5, 3.7, 2.6], vertical_alignment="center")
         with columns[0]:
             cell = Cell(data_uri(pictures.images[0]) if pictures.found[0] else "", one, cluster_colour(cluster))
@@ -106,7 +106,7 @@ def _bold_name(name: str) -> str:
 
 
 def upload_field(clusters: Clusters) -> None:
-    """A popover that names the cluster of the person's own pictures."""
+    """Shows a popover that names the cluster of uploaded pictures."""
     bundle = clusters.bundle
     with st.popover("Upload", icon=":material/upload:", width="content"):
         if bundle.clusterer is None:
@@ -134,7 +134,7 @@ def upload_field(clusters: Clusters) -> None:
 
 
 def rename_field(clusters: Clusters, cluster: int) -> None:
-    """A popover that gives the chosen cluster a name for display."""
+    """Shows a popover in which the chosen cluster gets another name for display."""
     usual, names = usual_names(clusters.bundle), clusters.names
 
     def give(name: str | None = None) -> None:

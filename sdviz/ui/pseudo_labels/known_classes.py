@@ -1,4 +1,4 @@
-"""Clusters against the images' own classes on Pseudo-labels; shown on demand, used for nothing."""
+"""Clusters against the images' own classes on Pseudo-labels. Nothing is chosen by them."""
 
 import numpy as np
 import streamlit as st

@@ -24,7 +24,7 @@ from sdviz.ui.text import counted, ordinal, percent, plain
 from sdviz.ui.theme import cluster_colour
 
 SHOWS = "each cluster of the training images: its size, its surest and least sure images, what is in it"
-# Stands in the address, but belongs to no widget: the cluster's number
+# a key of the address without a widget; its value is the number of a cluster
 CLUSTER = "cluster"
 ALL = -1
 PICTURE_PX = 96
@@ -60,7 +60,7 @@ def show_pseudo_labels(bundle: Bundle, entered: bool) -> None:
 @st.fragment
 def _page(evidence: Evidence, library: PictureLibrary, found: Found) -> None:
     keep_link_values((CLUSTER, TRUTH))
-    # made in every run: a name may have been given since
+    # made in every run, since names may change
     clusters = Clusters(evidence, library, *found)
     cluster, with_truth = _controls(clusters)
     _summary(clusters)
@@ -76,7 +76,7 @@ def _page(evidence: Evidence, library: PictureLibrary, found: Found) -> None:
 
 
 def chosen_cluster(n_clusters: int) -> int:
-    """The cluster that the address names, `ALL` for none of them."""
+    """The cluster in the address, else `ALL`."""
     text = str(st.session_state.get(CLUSTER, ""))
     return int(text) if text.isascii() and text.isdigit() and int(text) < n_clusters else ALL
 
@@ -95,7 +95,7 @@ def _controls(clusters: Clusters) -> tuple[int, bool]:
     cluster = chosen_cluster(n)
     st.session_state["pseudo_labels_cluster"] = cluster
     st.session_state["pseudo_labels_truth"] = with_known_classes()
-    # one row, or two in a narrow window: no text is cut
+    # a narrow window breaks it into two rows instead of cutting texts
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.selectbox(
             "Cluster",
@@ -156,7 +156,7 @@ def _overview(clusters: Clusters) -> None:
         Label(names[c], f"{sizes[c]:,} images" + (f", {percent(mean[c])} sure on average" if sizes[c] else ""))
         for c in shown
     ]
-    # over each picture, since a narrow window shows the columns in two blocks
+    # above each picture, since a narrow window shows the columns in two blocks
     tops = [Label("surest", ordinal(i + 1)) for i in range(IN_A_ROW)]
     tops += [Label("least sure", ordinal(IN_A_ROW - i)) for i in range(IN_A_ROW)]
     picture_grid(
@@ -203,7 +203,7 @@ def _one_cluster(clusters: Clusters, cluster: int, classes: np.ndarray | None) -
 
 
 def _cell(clusters: Clusters, pictures: Pictures, at: int, row: int, note: str = "") -> Cell:
-    """The picture at that place of `pictures`, which is of that row, with its confidence."""
+    """The cell of the training image in a row, whose picture is `pictures.images[at]`."""
     one, cluster = str(clusters.labels.ids[row]), int(clusters.labels.labels[row])
     sure = percent(clusters.labels.confidence[row], 2)
     alt = f"{one}, {clusters.title(cluster)}, {sure} sure"

@@ -1,6 +1,7 @@
 """Results: up to four bundles side by side."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import streamlit as st
 
@@ -11,20 +12,20 @@ from sdviz.detection import metrics
 from sdviz.evaluation.tables import METRIC_NAMES
 from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.charts.parts import Line
-from sdviz.ui.results.curves import chance_line, roc_frame
+from sdviz.ui.results.curves import chance_line, curve_chart
 from sdviz.ui.results.html_tables import Row, between, points, show_table, table_html
 from sdviz.ui.results.records import all_records, find_columns, many_lines
-from sdviz.ui.results.state import caption_with_table
+from sdviz.ui.results.state import Table, caption_with_table
 from sdviz.ui.theme import ROLE_NAMES, set_name
 from sdviz.ui.widgets import empty_state, select_one
 
 MOST = 4
-# hues that mean no set of images: a bundle is neither ID nor OOD
+# hues that no set of images has
 COLOURS = ("#56B4E9", "#CC79A7", "#332288", "#999933")
 
 
-def compare_rows(records: Sequence[BundleRecord]) -> tuple[list[str], list[list[object]]]:
-    """Facts and measures, a row for each, a column for each bundle; in %, "" where it has none."""
+def compare_table(records: Sequence[BundleRecord]) -> Table:
+    """A row for each fact or metric, a column for each bundle; in %, "" for none."""
     names = dict.fromkeys(name for one in records if one.report for name in one.report.results)
     about: list[tuple[str, list[object]]] = [
         ("trained on", [one.manifest.dataset for one in records]),
@@ -79,16 +80,15 @@ def show_compare(bundle: Bundle) -> None:
         st.caption("Pick one or more.")
         return
     lines = many_lines(chosen)
-    header, rows = compare_rows(chosen)
+    header, rows = table = compare_table(chosen)
     _overlay(chosen, lines)
     show_table(table_html(header, [Row([str(cell) for cell in row]) for row in rows]))
     caption_with_table(
         "Each by its own k and α, from its report.json, in %; in brackets 95 % intervals over images. The two "
-        "FPR95 differ, as *Metrics* says. Figures of bundles with other training data are of other ID images "
-        "and do not compare.",
+        "FPR95 differ, as *Metrics* says. Bundles with other training data have other ID images: do not "
+        "compare their figures.",
         "Bundles compared",
-        header,
-        rows,
+        table,
         lines,
         key="results_compare_csv",
     )
@@ -101,7 +101,7 @@ def show_compare(bundle: Bundle) -> None:
 def _overlay(chosen: Sequence[BundleRecord], lines: dict[str, str]) -> None:
     measured = [one for one in chosen if one.report is not None]
     of_all = [one.report.results for one in measured if one.report is not None]
-    common = [name for name in of_all[0] if all(name in one for one in of_all)] if of_all else []
+    common = [name for name in (of_all or [{}])[0] if all(name in one for one in of_all)]
     if not common:
         empty_state(
             "These bundles share no OOD set.",
@@ -136,7 +136,7 @@ def overlay_chart(records: Sequence[BundleRecord], name: str) -> Chart:
         parts.append(
             Line(f"{one.name}: AUROC {100 * metrics.auroc(known, ood):.2f} %", 100 * x, 100 * y, colour)
         )
-    return roc_frame(f"ROC on {set_name(name)}", parts, height=430)
+    return replace(curve_chart(f"ROC on {set_name(name)}", parts), height=430)
 
 
 def _differences(chosen: Sequence[BundleRecord]) -> None:

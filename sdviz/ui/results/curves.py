@@ -18,7 +18,7 @@ from sdviz.detection import metrics
 from sdviz.ui.charts import Chart, offer_downloads, show_chart
 from sdviz.ui.charts.parts import Line, Mark
 from sdviz.ui.components.threshold import Height, threshold_chart
-from sdviz.ui.results.state import MODE_TITLES, offer_table
+from sdviz.ui.results.state import MODE_TITLES, Table, offer_table
 from sdviz.ui.scores import ScoredSets
 from sdviz.ui.session import set_shared
 from sdviz.ui.widgets import choose_key, choose_one, empty_state
@@ -26,7 +26,7 @@ from sdviz.ui.widgets import choose_key, choose_one, empty_state
 SCALES: dict[Scale, str] = {"log": "Logarithmic", "near": "Around the threshold", "linear": "Linear"}
 HEIGHTS: dict[Height, str] = {"share": "Share of each set", "count": "Counts", "log": "Counts, log"}
 CHART_KEY = "results_threshold"
-# captions, the same on the page and in the report
+# captions of the page and the report
 HISTOGRAM_CAPTION = (
     "How often each score occurs in each set. Every image to the right of the line is called OOD. The fewer "
     "colours overlap, the better ID and OOD are told apart."
@@ -64,7 +64,7 @@ def show_histogram(state: ScoredSets) -> None:
         height = choose_key("Bars", HEIGHTS, "results_bars")
     scores = {name: state.column(name, "both") for name in state.scores}
     drawn = histogram(scores, state.reference.threshold, scale)
-    # the key is by bundle: another one has other sets
+    # another bundle has other sets
     shown = st.pills(
         "Sets drawn",
         list(scores),
@@ -99,17 +99,16 @@ def show_histogram(state: ScoredSets) -> None:
     )
     with columns[1]:
         offer_table(
-            "All scores", *_score_rows(state), state.provenance, key="results_scores", label="All scores"
+            "All scores", _score_table(state), state.provenance, key="results_scores", label="All scores"
         )
     with columns[2]:
         chart = histogram_chart(state, drawn, height, shown)
-        offer_downloads(
-            chart, state.provenance | {"threshold": f"{state.threshold:.6g}"}, key="results_histogram"
-        )
+        lines = state.provenance | {"threshold": f"{state.threshold:.6g}"}
+        offer_downloads(chart, lines, key="results_histogram")
 
 
 def first_sets(state: ScoredSets) -> list[str]:
-    """The sets drawn first: ID, the near ones and the first far one. More cannot be told apart."""
+    """The sets drawn at first: ID, near-OOD and the first far-OOD set. More are hard to tell apart."""
     roles = {name: one.role for name, one in state.evidence.sets.items()}
     far = [name for name in state.scores if roles[name] == "far"]
     return [name for name in state.scores if roles[name] in ("id", "near") or name in far[:1]]
@@ -141,7 +140,7 @@ def histogram_chart(state: ScoredSets, drawn: Histogram, height: Height, shown: 
     )
 
 
-def _score_rows(state: ScoredSets) -> tuple[list[str], list[list[object]]]:
+def _score_table(state: ScoredSets) -> Table:
     rows: list[list[object]] = []
     for name, one in state.evidence.sets.items():
         s = state.scores[name]
@@ -157,11 +156,7 @@ def show_roc(state: ScoredSets) -> None:
     """ROC of each OOD set."""
     if _no_ood(state):
         return
-    left, right = st.columns([1.12, 1])
-    with left:
-        mode = _mode(state, "results_roc_mode")
-    with right:
-        part = choose_one("Part", [WHOLE, CORNER], "results_roc_part")
+    mode, part = _choices(state, "Part", [WHOLE, CORNER], "results_roc", "part")
     chart = roc_chart(state, mode)
     if part == CORNER:
         chart = replace(chart, x_range=(-0.1, 10.0))
@@ -184,32 +179,26 @@ def roc_chart(state: ScoredSets, mode: str) -> Chart:
             x, y = (np.array([(scores > state.threshold).mean()]) for scores in (known, ood))
             what = f"{name} at the threshold"
             lines.append(Line(what, 100 * x, 100 * y, state.colours[name], markers=True, in_legend=False))
-    return roc_frame(f"ROC, {MODE_TITLES[mode]}", lines)
+    return curve_chart(f"ROC, {MODE_TITLES[mode]}", lines)
 
 
 def chance_line() -> Line:
-    """The diagonal that scores without meaning would reach, in %."""
+    """The diagonal of random scores, in %."""
     return Line("chance", np.array([0.0, 100.0]), np.array([0.0, 100.0]), "#8A94A0", dash=True)
 
 
-def roc_frame(title: str, lines: list[Line], height: int = 460) -> Chart:
-    """A chart of ROC curves, in %."""
-    return _percent_chart(title, "ID flagged, FPR (%)", "OOD found, TPR (%)", lines, height)
-
-
-def _percent_chart(title: str, x_title: str, y_title: str, lines: list[Line], height: int = 460) -> Chart:
-    return Chart(title, x_title, y_title, lines, x_range=(-1, 101), y_range=(-1, 101), height=height)
+def curve_chart(
+    title: str, lines: list[Line], axes: tuple[str, str] = ("ID flagged, FPR (%)", "OOD found, TPR (%)")
+) -> Chart:
+    """A chart of curves in %, by default of ROC curves; `axes` are the titles of x and y."""
+    return Chart(title, *axes, lines, x_range=(-1, 101), y_range=(-1, 101), height=460)
 
 
 def show_precision_recall(state: ScoredSets) -> None:
     """Precision over recall of each OOD set."""
     if _no_ood(state):
         return
-    left, right = st.columns([1.12, 1])
-    with left:
-        mode = _mode(state, "results_pr_mode")
-    with right:
-        positive = choose_one("To be found", ["OOD", "ID"], "results_pr_positive")
+    mode, positive = _choices(state, "To be found", ["OOD", "ID"], "results_pr", "positive")
     show_chart(
         precision_recall_chart(state, mode, positive),
         state.provenance | {"score by": MODE_TITLES[mode]},
@@ -221,26 +210,29 @@ def show_precision_recall(state: ScoredSets) -> None:
 def precision_recall_chart(state: ScoredSets, mode: str, positive: str) -> Chart:
     """Precision over recall, in %; `positive` is "OOD" or "ID"."""
     known = state.column(state.id_name, mode)
-    find = metrics.aupr_out if positive == "OOD" else metrics.aupr_in
+    area, kind = (metrics.aupr_out, "out") if positive == "OOD" else (metrics.aupr_in, "in")
     lines = []
     for name in state.evidence.ood_sets:
         ood = state.column(name, mode)
         recall, precision = precision_recall_curve(known, ood, "ood" if positive == "OOD" else "id")
-        title = (
-            f"{state.titles[name]}: AUPR-{'out' if positive == 'OOD' else 'in'} {100 * find(known, ood):.2f} %"
-        )
+        title = f"{state.titles[name]}: AUPR-{kind} {100 * area(known, ood):.2f} %"
         lines.append(Line(title, 100 * recall, 100 * precision, state.colours[name], steps=True))
         share = len(ood if positive == "OOD" else known) / (len(ood) + len(known))
         chance = replace(chance_line(), name=f"chance, {name}", y=np.full(2, 100 * share))
         lines.append(replace(chance, colour=state.colours[name], in_legend=False))
     title = f"Precision and recall, {positive} to be found, {MODE_TITLES[mode]}"
-    return _percent_chart(title, "recall (%)", "precision (%)", lines)
+    return curve_chart(title, lines, ("recall (%)", "precision (%)"))
 
 
-def _mode(state: ScoredSets, key: str) -> str:
+def _choices(state: ScoredSets, label: str, options: list[str], key: str, name: str) -> tuple[str, str]:
+    """Widgets for the score's mode and one of the options, side by side; their keys begin with `key`."""
     has_votes = any(bool(one.votes.any()) for one in state.scores.values())
     titles = {mode: title for mode, title in MODE_TITLES.items() if has_votes or mode != "votes"}
-    return choose_key("Score by", titles, key)
+    left, right = st.columns([1.12, 1])
+    with left:
+        mode = choose_key("Score by", titles, f"{key}_mode")
+    with right:
+        return mode, choose_one(label, options, f"{key}_{name}")
 
 
 def _no_ood(state: ScoredSets) -> bool:

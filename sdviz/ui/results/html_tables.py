@@ -10,13 +10,6 @@ import streamlit as st
 from sdviz.ui.assets import style
 from sdviz.ui.theme import ROLE_NAMES
 
-# a short line's dashes from the left, as plotly and matplotlib draw them
-_LINES = {
-    "solid": "on 0 28px",
-    "dash": "on 0 8px,off 8px 11px",
-    "dot": "on 0 3px,off 3px 6px",
-    "dashdot": "on 0 8px,off 8px 10px,on 10px 12px,off 12px 14px",
-}
 # a number, with the mark of the best one: it stays on one line
 _NUMBER = re.compile(r"(▲ )?[+-]?[\d.,]+")
 
@@ -28,14 +21,15 @@ class Cell:
     text: str
     small: str = ""  # below it, smaller
     colour: str = ""  # of a small square before the text; "" for none
-    line: str = ""  # how a line in the place of the square is drawn, a key of `_LINES`; "" for the square
+    line: str = ""  # how a line instead of the square is drawn: "solid", "dash", "dot" or "dashdot"
+    kind: str = ""  # "text" for words in a column of numbers, "ours" for our figure beside the paper's
 
 
 @dataclass(frozen=True)
 class Row:
     """A line of a table."""
 
-    cells: Sequence[Cell | str]  # from left to right; a plain text is a cell of its own
+    cells: Sequence[Cell | str]  # from left to right
     kind: str = ""  # "" for a line of numbers, "group" for a heading of one cell, "strong" for a mean
 
 
@@ -45,37 +39,47 @@ def table_style() -> str:
 
 
 def show_table(table: str, wide: bool = False) -> None:
-    """Puts a table into the page; `wide` makes it as wide as the page, as a button above it is."""
+    """Puts a table into the page; `wide` makes it as wide as the page."""
     st.html(table_style() + (f'<div class="wideresults">{table}</div>' if wide else table))
 
 
-def boxed(table: str) -> str:
-    """A table in a box that scrolls sideways by itself where it is wider than the page."""
-    return f'<div class="resultbox" tabindex="0">{table}</div>'
+def table_html(
+    header: Sequence[Cell | str], rows: Sequence[Row], text: int = 1, over: Sequence[str] = ()
+) -> str:
+    """A table in a box that scrolls sideways where the table is wider than the page.
 
-
-def table_html(header: Sequence[Cell | str], rows: Sequence[Row], text: int = 1) -> str:
-    """A table. `text`: how many columns from the left hold words; the others stand at the right."""
-    top = "".join(f"<th{_kind(i, text)}>{_cell(name, breaks=True)}</th>" for i, name in enumerate(header))
+    Args:
+        header: The names of the columns; none for a table without them.
+        rows: Its lines.
+        text: How many columns from the left hold words; the others are set to the right.
+        over: Names above the header, each over two columns; the first column has none.
+    """
+    spans = "".join(f'<th class="span" colspan="2">{html.escape(name)}</th>' for name in over)
+    top = f"<tr><th></th>{spans}</tr>" if over else ""
+    if header:
+        top += f"<tr>{''.join(_cell('th', i, cell, text) for i, cell in enumerate(header))}</tr>"
     body = []
     for row in rows:
         if row.kind == "group":
-            title = _cell(row.cells[0])
-            body.append(f'<tr class="group"><td colspan="{len(header)}">{title}</td></tr>')
-            continue
-        cells = "".join(f"<td{_kind(i, text)}>{_cell(cell)}</td>" for i, cell in enumerate(row.cells))
-        kind = ' class="strong"' if row.kind == "strong" else ""
-        body.append(f"<tr{kind}>{cells}</tr>")
-    lines = "".join(body)
-    return boxed(f'<table class="resulttable"><thead><tr>{top}</tr></thead><tbody>{lines}</tbody></table>')
+            body.append(f'<tr class="group"><td colspan="{len(header)}">{_content(row.cells[0])}</td></tr>')
+        else:
+            cells = "".join(_cell("td", i, cell, text) for i, cell in enumerate(row.cells))
+            body.append(f"<tr{_class(row.kind)}>{cells}</tr>")
+    table = f'<table class="resulttable"><thead>{top}</thead><tbody>{"".join(body)}</tbody></table>'
+    return f'<div class="resultbox" tabindex="0">{table}</div>'
 
 
-def _kind(i: int, text: int) -> str:
-    return ' class="text"' if i < text else ""
+def _class(name: str) -> str:
+    return f' class="{name}"' if name else ""
 
 
-def _cell(cell: Cell | str, breaks: bool = False) -> str:
-    """The HTML of a cell; with `breaks` or a colour a line may end within a name."""
+def _cell(tag: str, i: int, cell: Cell | str, text: int) -> str:
+    kind = "text" if i < text else cell.kind if isinstance(cell, Cell) else ""
+    return f"<{tag}{_class(kind)}>{_content(cell, breaks=tag == 'th')}</{tag}>"
+
+
+def _content(cell: Cell | str, breaks: bool = False) -> str:
+    """The HTML in a cell; with `breaks` or a colour a line may end within a name."""
     if isinstance(cell, str):
         cell = Cell(cell)
     text = html.escape(cell.text)
@@ -83,13 +87,8 @@ def _cell(cell: Cell | str, breaks: bool = False) -> str:
         text = text.replace("_", "_<wbr/>").replace(":", ":<wbr/>")
     elif _NUMBER.fullmatch(cell.text):
         text = f'<span class="whole">{text}</span>'
-    colour = html.escape(cell.colour)
-    mark = ""
-    if cell.line:
-        stops = _LINES[cell.line].replace("on", colour).replace("off", "transparent")
-        mark = f'<i class="line" style="background:repeating-linear-gradient(90deg,{stops})"></i>'
-    elif cell.colour:
-        mark = f'<i style="background:{colour}"></i>'
+    line = _class(cell.line and f"line {cell.line}")
+    mark = f'<i{line} style="--mark:{html.escape(cell.colour)}"></i>' if cell.colour else ""
     small = f"<small>{html.escape(cell.small)}</small>" if cell.small else ""
     return f"{mark}{text}{small}"
 
@@ -100,15 +99,15 @@ def short_role(role: str) -> str:
 
 
 def shares(*values: float | None) -> list[float | None]:
-    """Shares of 0..1 in %, for a file; None stays."""
+    """Shares of 0..1 in %; None stays."""
     return [None if value is None else 100 * value for value in values]
 
 
 def points(value: float | None, sign: bool = False) -> str:
-    """A share of 0..1, or a difference of two, in points of 100; "" for None."""
+    """A share of 0..1, or a difference of two, times 100 as text; "" for None."""
     return "" if value is None else format(100 * value, "+.2f" if sign else ".2f")
 
 
 def between(interval: tuple[float, float] | None, sign: bool = False) -> str:
-    """An interval of shares as "97.1 to 98.2" in %, "" for None."""
+    """An interval of shares in %, as "97.10 to 98.20"; "" for None."""
     return "" if interval is None else f"{points(interval[0], sign)} to {points(interval[1], sign)}"

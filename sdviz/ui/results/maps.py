@@ -37,7 +37,7 @@ def _map(
 
 
 def shown_ks(evidence: Evidence, settings: ScoreSettings) -> tuple[int, ...]:
-    """The values of k to show, as far as the banks allow; with the bundle's own and the one in force."""
+    """The values of k on the map: `KS`, the bundle's own and the one in use, up to the size of the banks."""
     most = find_rescorer(evidence, settings.normalize).max_k
     own = evidence.bundle.manifest.score
     wanted = {*KS, settings.k} | ({own.k} if own is not None else set())
@@ -45,13 +45,13 @@ def shown_ks(evidence: Evidence, settings: ScoreSettings) -> tuple[int, ...]:
 
 
 def shown_alphas(settings: ScoreSettings) -> tuple[float, ...]:
-    """The values of alpha to show, with the one in force."""
+    """The values of alpha on the map: `ALPHAS` and the one in use."""
     by_name = {f"{alpha:g}": alpha for alpha in (*ALPHAS, settings.alpha)}
     return tuple(sorted(by_name.values()))
 
 
 def k_alpha_chart(evidence: Evidence, settings: ScoreSettings, names: Sequence[str]) -> Chart:
-    """Mean AUROC of these sets over k and alpha, in %, a frame around those in use; may raise MissingPart."""
+    """Mean AUROC of these sets over k and alpha, in %; those in use are framed. Raises MissingPart."""
     ks, alphas = shown_ks(evidence, settings), shown_alphas(settings)
     z = 100 * _map(evidence, settings.normalize, tuple(names), ks, alphas)
     cell = (alphas.index(settings.alpha), ks.index(settings.k)) if settings.k in ks else None
@@ -64,22 +64,18 @@ def k_alpha_chart(evidence: Evidence, settings: ScoreSettings, names: Sequence[s
 
 
 def interval_text(evidence: Evidence, names: Sequence[str]) -> str:
-    """The AUROC intervals of those sets from report.json, against which differences must be read."""
+    """The AUROC intervals of these sets in report.json, as a sentence; "" without any."""
     report = or_none(lambda: evidence.report)
     if report is None:
         return ""
-    found = {}
+    parts = []
     for name in names:
         measured = report.results.get(name)
-        interval = measured.modes["both"].auroc_interval if measured is not None else None
-        if interval is not None:
-            found[name] = (100 * interval[0], 100 * interval[1])
-    if not found:
+        if measured is not None and measured.modes["both"].auroc_interval is not None:
+            low, high = (100 * end for end in measured.modes["both"].auroc_interval)
+            parts.append(f"{low:.2f} to {high:.2f} % on {set_name(name)}, {high - low:.1f} points")
+    if not parts:
         return ""
-    parts = [
-        f"{low:.2f} to {high:.2f} % on {set_name(name)}, {high - low:.1f} points"
-        for name, (low, high) in found.items()
-    ]
     return (
         f"By the bundle's own k = {report.score.k}, α = {report.score.alpha:g} the 95 % interval of AUROC over "
         f"images is {'; '.join(parts)}: a cell that is ahead by much less than that need not be the better one."
@@ -97,7 +93,7 @@ def map_caption(evidence: Evidence, settings: ScoreSettings, names: Sequence[str
 
 
 def show_k_alpha(evidence: Evidence) -> None:
-    """Shows the map on the validation sets, or on a test set when asked for, with a warning."""
+    """Shows the map on the validation sets, or, with a warning, on a test set."""
     settings = score_settings(evidence)
     if settings is None:
         raise MissingPart(NO_DETECTOR)
@@ -178,7 +174,7 @@ def recipe_chart(found: RecipeMap, role: str) -> Chart:
 
 
 def profile_of(bundle: Bundle) -> str:
-    """The file in configs/ that a bundle was made by; "CONFIG" where none is of its set and profile."""
+    """The file in configs/ with the bundle's data set and profile; "CONFIG" where there is none."""
     config = bundle.manifest.config or {}
     wanted = (config.get("profile"), (config.get("data") or {}).get("id"))
     for path in sorted((ROOT / "configs").glob("*.yaml")):
@@ -199,12 +195,12 @@ def _how_many_count(n_all: int, n_fit: int, n_recipes: int) -> str:
 
 
 def show_recipe_map(bundle: Bundle) -> None:
-    """Shows AUROC of finished runs that differ from the bundle in use only in S, w and seeds."""
+    """Shows AUROC of finished runs that differ only in S, w and seeds from the bundle in use."""
     records, problems = all_records()
     own = next((one for one in records if one.hash == bundle.hash), None)
     same_data = [one for one in records if one.manifest.dataset == bundle.manifest.dataset and one.report]
     family = [one for one in same_data if own is not None and one.family == own.family]
-    # a copy of a bundle, or the same run made again, is no second run
+    # copies of a bundle, and a run made twice, count once
     fit = once_each(family)
     roles = [
         role for role in ("near", "far", "validation") if any(r.report and role in r.report.means for r in fit)
@@ -263,7 +259,7 @@ def _recipes(bundle: Bundle, fit: list[BundleRecord], roles: list[str]) -> None:
 
 
 def cell_rows(found: RecipeMap) -> list[Row]:
-    """S, w, AUROC in %, ± over seeds and runs of each cell that has any; no ± of one run."""
+    """A row for each cell with runs: S, w, AUROC in %, ± over seeds where there are several, and runs."""
     rows = []
     for i, w in enumerate(found.w):
         for j, s in enumerate(found.s):

@@ -14,30 +14,30 @@ from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.charts.parts import Dash, Line
 from sdviz.ui.links import put_in_link, take_from_link
 from sdviz.ui.pictures import OUTLIER_COLOUR
-from sdviz.ui.results.curves import chance_line, roc_frame
+from sdviz.ui.results.curves import chance_line, curve_chart
 from sdviz.ui.results.html_tables import Cell, Row, between, points, shares, short_role, show_table, table_html
-from sdviz.ui.results.state import caption_with_table, report_provenance
+from sdviz.ui.results.state import Table, caption_with_table, report_provenance
 from sdviz.ui.theme import ROLE_NAMES, set_name
 from sdviz.ui.widgets import empty_state
 
 OURS = "SD outliers"
-HEADER = ["method", "set", "role", "AUROC", "from", "to", "FPR95 at 95 % ID recall", "FPR95 at 95 % OOD recall"]
 DRAWN_FIRST = 4
-# hues that no set has, told apart by the colour-blind and visible in both themes; more methods differ by dash.
-# Ours is wide, in the green of SD outliers
+# hues that no set has, safe for the colour-blind and visible in both themes; more methods differ by dash.
+# Ours is a wide line in the green of SD outliers
 COLOURS = ("#7A5BD6", "#1299BC", "#8C8C1E")
 DASHES: tuple[Dash | None, ...] = (None, "dash", "dot", "dashdot")
 
 
-def method_rows(evidence: Evidence) -> list[list[object]]:
-    """One row for each method and set, ours first, in %. Raises MissingPart: no report, or no other methods."""
+def methods_table(evidence: Evidence) -> Table:
+    """A row for each method and set, ours first, in %. Raises MissingPart: no report, or no other methods."""
     rows: list[list[object]] = []
     for title, results in _systems(evidence):
         for name, m in results.items():
             interval = m.auroc_interval or (None, None)
             values = shares(m.auroc, *interval, m.fpr95_id_recall, m.fpr95_ood_recall)
             rows.append([title, name, ROLE_NAMES[evidence.report.results[name].role], *values])
-    return rows
+    fprs = ("FPR95 at 95 % ID recall", "FPR95 at 95 % OOD recall")
+    return ["method", "set", "role", "AUROC", "from", "to", *fprs], rows
 
 
 def _systems(evidence: Evidence) -> list[tuple[str, dict[str, ModeMetrics]]]:
@@ -46,7 +46,7 @@ def _systems(evidence: Evidence) -> list[tuple[str, dict[str, ModeMetrics]]]:
 
 
 def methods_html(evidence: Evidence) -> str:
-    """AUROC of each method on each set and its means by role, ▲ at the best; raises as `method_rows`."""
+    """AUROC of each method by set, and its mean by role; ▲ marks the best. Raises as `methods_table`."""
     report = evidence.report
     systems = _systems(evidence)
     means = [{role: modes["both"].auroc for role, modes in report.means.items()}]
@@ -89,15 +89,15 @@ def methods_chart(evidence: Evidence, name: str, methods: Sequence[Method]) -> C
     for one in methods:
         area, style = one.result.results[name].auroc, line_of(1 + order.index(one.key))
         drawn.append((one.title, one.scores[id_name], one.scores[name], area, style))
-    for title, inside, outside, area, (colour, dash) in drawn:
-        x, y = roc_curve(inside, outside)
-        name_and_area = f"{title}: AUROC {100 * area:.2f} %"
-        lines.append(Line(name_and_area, 100 * x, 100 * y, colour, dash=dash or False, wide=title == OURS))
-    return roc_frame(f"ROC on {set_name(name)}, method by method", lines)
+    for title, id_scores, ood_scores, area, (colour, dash) in drawn:
+        x, y = roc_curve(id_scores, ood_scores)
+        label = f"{title}: AUROC {100 * area:.2f} %"
+        lines.append(Line(label, 100 * x, 100 * y, colour, dash=dash or False, wide=title == OURS))
+    return curve_chart(f"ROC on {set_name(name)}, method by method", lines)
 
 
 def line_of(row: int) -> tuple[str, Dash | None]:
-    """Colour and dash of the method in that row of the table; row 0 is ours, a dash of None is solid."""
+    """Colour and dash of the method in a row of the table: row 0 is ours, None is a solid line."""
     if row == 0:
         return OUTLIER_COLOUR, None
     dash, colour = divmod(row - 1, len(COLOURS))
@@ -105,12 +105,12 @@ def line_of(row: int) -> tuple[str, Dash | None]:
 
 
 def near_set(report: Report) -> str:
-    """The set by which the methods drawn first are chosen: the first near one, else the first."""
+    """The first near-OOD set, else the first set: the methods best on it are drawn at first."""
     return next((n for n, one in report.results.items() if one.role == "near"), next(iter(report.results)))
 
 
 def first_methods(evidence: Evidence) -> list[Method]:
-    """The methods drawn first: the best on `near_set`."""
+    """The methods drawn at first: the best on `near_set`."""
     near = near_set(evidence.report)
     return sorted(methods_of(evidence), key=lambda one: -one.result.results[near].auroc)[:DRAWN_FIRST]
 
@@ -167,11 +167,7 @@ def show_methods(evidence: Evidence) -> None:
         caption=methods_caption(evidence),
     )
     show_table(methods_html(evidence))
+    caption = methods_table_caption(report)
     caption_with_table(
-        methods_table_caption(report),
-        "Other methods",
-        HEADER,
-        method_rows(evidence),
-        lines,
-        key="results_methods_table_csv",
+        caption, "Other methods", methods_table(evidence), lines, key="results_methods_table_csv"
     )

@@ -14,18 +14,17 @@ from sdviz.evaluation.tables import CONTROL_NAMES, METRIC_NAMES, MODE_NAMES
 from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.charts.parts import Heat
 from sdviz.ui.results.html_tables import Cell, Row, between, points, shares, short_role, show_table, table_html
-from sdviz.ui.results.state import MODE_TITLES, caption_with_table, find_results, report_provenance
+from sdviz.ui.results.state import MODE_TITLES, Table, caption_with_table, find_results, report_provenance
 from sdviz.ui.scores import ScoredSets
 from sdviz.ui.theme import ROLE_NAMES, set_name
 from sdviz.ui.widgets import choose_key, empty_state
 
 KEYS = list(METRIC_NAMES)
-HEADER = ["set", "role", "images", "score by", "AUROC", "from", "to", *list(METRIC_NAMES.values())[1:]]
 
 
 @dataclass(frozen=True)
 class _Measured:
-    """One line of the table: a set, or the mean of a role's sets, by one mode."""
+    """A line of the table: the metrics of a set, or the mean of a role's sets, by one mode."""
 
     role: str
     set: str  # "" for a mean
@@ -47,9 +46,9 @@ def _measured(results: Results) -> Iterator[_Measured]:
         yield from (_Measured(role, "", means[m].n_sets, m, means[m]) for m in MODES if m in means)
 
 
-def metric_rows(results: Results) -> list[list[object]]:
-    """One row for each set and mode, then the means of each role; shares in %, None where there is none."""
-    return [
+def metrics_table(results: Results) -> Table:
+    """A row for each set and mode, then the means of each role; shares in %, None where there is none."""
+    rows: list[list[object]] = [
         [
             one.set or f"mean of {one.n}",
             ROLE_NAMES[one.role],
@@ -60,6 +59,7 @@ def metric_rows(results: Results) -> list[list[object]]:
         ]
         for one in _measured(results)
     ]
+    return ["set", "role", "images", "score by", "AUROC", "from", "to", *list(METRIC_NAMES.values())[1:]], rows
 
 
 def metrics_html(results: Results, colours: Mapping[str, str]) -> str:
@@ -84,7 +84,7 @@ def metrics_html(results: Results, colours: Mapping[str, str]) -> str:
 
 
 def metrics_caption(results: Results) -> str:
-    """The caption of the table of metrics: where it comes from, how its columns differ."""
+    """The caption of the table of metrics: their source, and how its columns differ."""
     source = (
         "from report.json, measured when the bundle was made"
         if results.from_report
@@ -99,7 +99,7 @@ def metrics_caption(results: Results) -> str:
 
 
 def show_metrics(state: ScoredSets) -> None:
-    """Shows the mean AUROC of each role, then the whole table."""
+    """Shows the mean AUROC of each role and the table."""
     results = find_results(state)
     if not results.results:
         st.info("This bundle measured no OOD set.")
@@ -112,28 +112,11 @@ def show_metrics(state: ScoredSets) -> None:
             title, about = "mean AUROC", f"The mean of {n} sets, each counting the same."
         column.metric(f"{title}, {short_role(role)}", f"{100 * modes['both'].auroc:.2f} %", help=about)
     show_table(metrics_html(results, state.colours))
-    caption_with_table(
-        metrics_caption(results),
-        "Metrics",
-        HEADER,
-        metric_rows(results),
-        state.provenance,
-        key="results_metrics_csv",
-    )
+    caption, table = metrics_caption(results), metrics_table(results)
+    caption_with_table(caption, "Metrics", table, state.provenance, key="results_metrics_csv")
 
 
-CONTROL_HEADER = [
-    "set",
-    "role",
-    "score by",
-    "control",
-    "SD outliers",
-    "the control",
-    "difference",
-    "from",
-    "to",
-]
-_WHAT = {
+_WHAT_IS = {
     "no_training": "features of the encoder as they are, without detector training",
     "right_label": "outliers that were denoised under the right label",
     "noise": "images with noise of the same σ in the place of outliers",
@@ -142,8 +125,8 @@ _WHAT = {
 }
 
 
-def control_rows(evidence: Evidence) -> list[list[object]]:
-    """A row for each set, mode and control, AUROC in %, differences in points; MissingPart: no report."""
+def controls_table(evidence: Evidence) -> Table:
+    """A row for each set, mode and control, AUROC in %. Raises MissingPart: no report."""
     report = evidence.report
     rows: list[list[object]] = []
     for name, result in report.results.items():
@@ -156,11 +139,12 @@ def control_rows(evidence: Evidence) -> list[list[object]]:
                 values = shares(ours, its, found.auroc, *(found.interval or (None, None)))
                 title = CONTROL_NAMES.get(control, control)
                 rows.append([name, ROLE_NAMES[result.role], MODE_TITLES[mode], title, *values])
-    return rows
+    aurocs = ("SD outliers", "the control", "difference", "from", "to")
+    return ["set", "role", "score by", "control", *aurocs], rows
 
 
 def controls_html(evidence: Evidence, mode: str) -> str:
-    """The same by one mode as HTML: the method's AUROC and each control's, the difference below."""
+    """The controls by one mode as HTML: the method's AUROC, then each control's with the difference below."""
     report = evidence.report
     controls = list(report.controls)
     rows = []
@@ -183,7 +167,7 @@ def controls_html(evidence: Evidence, mode: str) -> str:
 
 
 def control_chart(evidence: Evidence, mode: str = "both") -> Chart:
-    """The method's AUROC minus each control's, points, set by set."""
+    """The method's AUROC minus each control's, in points, for each set."""
     report = evidence.report
     sets, controls = list(report.results), list(report.controls)
     z = np.full((len(controls), len(sets)), np.nan)
@@ -204,8 +188,8 @@ def control_chart(evidence: Evidence, mode: str = "both") -> Chart:
 
 
 def controls_caption(report: Report) -> str:
-    """The caption of the map of differences, with what each control is; names in *italics*."""
-    kinds = "; ".join(f"*{CONTROL_NAMES[c]}*: {_WHAT[c]}" for c in report.controls if c in _WHAT)
+    """The caption of the map of differences, which says what each control is."""
+    kinds = "; ".join(f"*{CONTROL_NAMES[c]}*: {_WHAT_IS[c]}" for c in report.controls if c in _WHAT_IS)
     return (
         "How many points of AUROC the SD outliers are ahead of each control on the same images; below 0 the "
         f"control is better. {kinds}."
@@ -238,11 +222,5 @@ def show_controls(evidence: Evidence) -> None:
     mode = choose_key("Score by", {mode: MODE_TITLES[mode] for mode in modes}, "results_control_mode")
     show_chart(control_chart(evidence, mode), lines, key="results_controls", caption=controls_caption(report))
     show_table(controls_html(evidence, mode))
-    caption_with_table(
-        controls_table_caption(report),
-        "Controls",
-        CONTROL_HEADER,
-        control_rows(evidence),
-        lines,
-        key="results_controls_table_csv",
-    )
+    caption = controls_table_caption(report)
+    caption_with_table(caption, "Controls", controls_table(evidence), lines, key="results_controls_table_csv")

@@ -1,6 +1,5 @@
 """Results: the paper's Tables 1 to 4, with our figure next to the paper's where one was measured."""
 
-import html
 from collections.abc import Mapping, Sequence
 
 import streamlit as st
@@ -9,9 +8,9 @@ from sdviz.analysis.paper_report import system_name
 from sdviz.analysis.paper_tables import PAPER_DATASET, SD_TEST, Ours, PaperTable, other_sets, paper_tables
 from sdviz.analysis.records import BundleRecord, once_each
 from sdviz.bundle import Bundle
-from sdviz.ui.results.html_tables import Cell, Row, boxed, show_table, table_html
+from sdviz.ui.results.html_tables import Cell, Row, show_table, table_html
 from sdviz.ui.results.records import all_records, families, many_lines
-from sdviz.ui.results.state import offer_table
+from sdviz.ui.results.state import Table, offer_table
 from sdviz.ui.text import counted
 from sdviz.ui.theme import set_name
 from sdviz.ui.widgets import select_one
@@ -20,25 +19,16 @@ from sdviz.ui.widgets import select_one
 Others = dict[str, dict[tuple[int, float], Ours]]
 
 
-def _table(
-    title: str,
-    header: Sequence[str],
-    rows: list[list[object]],
-    table: str,
-    *,
-    name: str,
-    key: str,
-    lines: Mapping[str, str],
-) -> None:
-    """A table with its title and, at the right, the button that gives it as CSV."""
+def _show(name: str, title: str, table: Table, as_html: str, lines: Mapping[str, str], *, key: str) -> None:
+    """Shows a table with its title and, at the right, the button that gives it as CSV."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.markdown(title, width="stretch")
-        offer_table(name, header, rows, lines, key=key)
-    show_table(table, wide=True)
+        offer_table(name, table, lines, key=key)
+    show_table(as_html, wide=True)
 
 
 def ours_text(ours: Ours) -> tuple[str, str]:
-    """A figure of ours, and how many runs and images it rests on."""
+    """A figure of ours as text, and the runs, interval and images behind it."""
     text = f"{ours.mean:.2f}" + (f" ± {ours.sd:.2f}" if ours.sd is not None else "")
     small = [counted(ours.n_bundles, "run")] if ours.n_bundles > 1 else []
     if ours.interval is not None:
@@ -50,31 +40,21 @@ def ours_text(ours: Ours) -> tuple[str, str]:
 
 
 def paper_html(table: PaperTable) -> str:
-    """One table as HTML: for each cell the paper's figure and ours, empty where nothing was measured."""
-    top = "".join(f'<th class="span" colspan="2">{html.escape(column)}</th>' for column in table.columns)
-    below = "<th>paper</th><th>ours</th>" * len(table.columns)
-    body = []
+    """A table as HTML, with the paper's figure and ours in two columns; empty where nothing was measured."""
+    rows = []
     for row in table.rows:
-        cells = [f'<td class="text">{html.escape(row)}</td>']
+        cells: list[Cell | str] = [row]
         digits = 2 if row.startswith("FID") else 1
         for column in table.columns:
-            value = table.paper.get((row, column))
-            cells.append(f"<td>{'' if value is None else f'{value:.{digits}f}'}</td>")
-            ours = table.ours.get((row, column))
-            if ours is None:
-                cells.append('<td class="ours"></td>')
-            else:
-                text, small = ours_text(ours)
-                cells.append(f'<td class="ours"><b>{text}</b><small>{html.escape(small)}</small></td>')
-        body.append("<tr>" + "".join(cells) + "</tr>")
-    return boxed(
-        f'<table class="resulttable"><thead><tr><th></th>{top}</tr><tr><th></th>{below}</tr></thead>'
-        f"<tbody>{''.join(body)}</tbody></table>"
-    )
+            value, ours = table.paper.get((row, column)), table.ours.get((row, column))
+            text, small = ours_text(ours) if ours is not None else ("", "")
+            cells += ["" if value is None else f"{value:.{digits}f}", Cell(text, small, kind="ours")]
+        rows.append(Row(cells))
+    return table_html(["", *["paper", "ours"] * len(table.columns)], rows, over=table.columns)
 
 
-def table_rows(table: PaperTable) -> tuple[list[str], list[list[object]]]:
-    """The same as header and rows for a file."""
+def file_table(table: PaperTable) -> Table:
+    """The table for a file."""
     rows: list[list[object]] = []
     for row in table.rows:
         for column in table.columns:
@@ -87,7 +67,7 @@ def table_rows(table: PaperTable) -> tuple[list[str], list[list[object]]]:
 
 
 def about_family(records: Sequence[BundleRecord]) -> str:
-    """How bundles of one family were made, in one line."""
+    """How the bundles of a family were made, in one line."""
     limit = ((records[0].manifest.config or {}).get("data") or {}).get("limit")
     score = records[0].manifest.score
     recipes = sorted({one.recipe for one in records if one.recipe is not None})
@@ -102,7 +82,7 @@ def about_family(records: Sequence[BundleRecord]) -> str:
 
 
 def family_names(groups: Sequence[Sequence[BundleRecord]]) -> list[str]:
-    """A line for each family; where two would be alike, with the names of their bundles."""
+    """A line for each family; equal lines get the names of their bundles."""
     lines = [about_family(group) for group in groups]
     return [
         f"{line}: {', '.join(one.name for one in group)}" if lines.count(line) > 1 else line
@@ -128,47 +108,38 @@ def show_paper(bundle: Bundle) -> None:
             "stand alone, and ours stay empty. `python -m sdviz run configs/cifar10.yaml` makes one."
         )
     st.caption(
-        "Yoon et al.; ID is CIFAR-10, AUROC in %. A figure of ours stands in a row of the paper's only where "
-        "its network is the one of that row, made with that S and w, and in a column only where that very set "
-        "was measured by that very name. Of another network it has a row of its own, *network of ours*. Its "
-        "budget may differ too. The paper's LSUN column mixes two variants, so nothing here can stand beside "
-        "it. Ours: mean ± standard deviation over runs, or the 95 % interval over images of one run."
+        "Yoon et al.; ID is CIFAR-10, AUROC in %. A figure of ours is in a row of the paper's only if network, "
+        "S and w are those of the row, and in a column only if the set has the column's name. Other networks "
+        "have rows of their own, *network of ours*. Training budgets may differ. The paper's LSUN column mixes "
+        "two variants: no set here is the same. Ours: mean ± standard deviation over runs, or the 95 % "
+        "interval over images of one run."
     )
     lines = many_lines(chosen) or {"source": "Yoon et al., Tables 1 to 4"}
     for table in paper_tables(chosen):
-        name = f"Table {table.number}"
-        title = f"**{name}.** {table.title}"
-        _table(
-            title,
-            *table_rows(table),
-            paper_html(table),
-            name=name,
-            key=f"results_paper_{table.number}",
-            lines=lines,
-        )
+        name, key = f"Table {table.number}", f"results_paper_{table.number}"
+        _show(name, f"**{name}.** {table.title}", file_table(table), paper_html(table), lines, key=key)
         for note in table.notes:
             st.caption(note)
     if others := other_sets(chosen):
         name = "Measured here on sets that the paper has not"
         title = f"**{name}**, under their own names: AUROC in %, by the S and w of training"
-        html_table = table_html(*others_table(others))
-        _table(title, *others_rows(others), html_table, name=name, key="results_paper_others", lines=lines)
+        _show(name, title, others_table(others), others_html(others), lines, key="results_paper_others")
     for line in problems:
         st.caption(f"Not read: {line}")
 
 
-def others_table(others: Others) -> tuple[list[str], list[Row]]:
-    """A row for each set, a column for each S and w; ± is over runs of one recipe."""
+def others_html(others: Others) -> str:
+    """A row for each set, a column for each S and w; ± is over runs."""
     recipes = sorted({recipe for by_recipe in others.values() for recipe in by_recipe})
     rows = []
     for name, by in others.items():
         cells = [Cell(*ours_text(by[one])) if one in by else "" for one in recipes]
         rows.append(Row([name.replace(SD_TEST, set_name(SD_TEST)), *cells]))
-    return ["set", *(f"S = {s}, w = {w:g}" for s, w in recipes)], rows
+    return table_html(["set", *(f"S = {s}, w = {w:g}" for s, w in recipes)], rows)
 
 
-def others_rows(others: Others) -> tuple[list[str], list[list[object]]]:
-    """The same as header and rows for a file."""
+def others_table(others: Others) -> Table:
+    """The figures of `others_html` for a file."""
     rows: list[list[object]] = [
         [name, s, w, ours.mean, "" if ours.sd is None else ours.sd, ours.n_bundles, ours.n_images]
         for name, by_recipe in others.items()

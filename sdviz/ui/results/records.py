@@ -1,4 +1,4 @@
-"""Manifests and reports of every bundle on this machine, kept, without their networks."""
+"""Manifests, reports and scores of the bundles on this machine, read without their networks."""
 
 from pathlib import Path
 
@@ -12,27 +12,23 @@ from sdviz.ui.page import find_bundles
 
 @kept("records")
 def _record(path: str, name: str, changed_ns: int) -> BundleRecord:
+    """Manifest and report of a bundle, read again when bundle.json changes."""
     return read_record(Path(path), name)
-
-
-def find_record(path: Path, name: str) -> BundleRecord:
-    """Manifest and report of a bundle, read again when bundle.json changes; raises as `read_record`."""
-    file = path / MANIFEST
-    return _record(str(path), name, file.stat().st_mtime_ns if file.exists() else 0)
 
 
 @kept("columns")
 def find_columns(record: BundleRecord) -> dict[str, dict[str, np.ndarray]]:
-    """The scores of a bundle. Raises BundleError: as `read_columns`."""
+    """The scores of a bundle. Raises as `read_columns`."""
     return read_columns(record)
 
 
 def all_records() -> tuple[list[BundleRecord], list[str]]:
-    """Every bundle of this machine, and one line for each that cannot be read."""
+    """Every bundle on this machine, and a line for each that cannot be read."""
     found, problems = [], []
     for name, path in find_bundles().items():
         try:
-            found.append(find_record(path, name))
+            file = path / MANIFEST
+            found.append(_record(str(path), name, file.stat().st_mtime_ns if file.exists() else 0))
         except (BundleError, OSError) as error:
             problems.append(f"{name}: {error}")
     return found, problems
@@ -47,7 +43,7 @@ def families(records: list[BundleRecord]) -> dict[str, list[BundleRecord]]:
 
 
 def many_lines(records: list[BundleRecord]) -> dict[str, str]:
-    """Where the numbers of several bundles come from, a line for each."""
+    """Where the numbers of bundles come from: a line for each bundle."""
     lines = {}
     for one in records:
         report = one.report

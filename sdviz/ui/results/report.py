@@ -1,4 +1,4 @@
-"""Results: the report, one HTML file that needs no other file."""
+"""Results: the report, a single HTML file."""
 
 import html
 import json
@@ -19,7 +19,7 @@ from sdviz.ui.charts import Chart
 from sdviz.ui.charts.files import chart_file
 from sdviz.ui.pictures import data_uri
 from sdviz.ui.results import curves, methods, metric_tables
-from sdviz.ui.results.html_tables import table_style
+from sdviz.ui.results.html_tables import Cell, Row, table_html, table_style
 from sdviz.ui.results.maps import k_alpha_chart, map_caption
 from sdviz.ui.results.paper import about_family, paper_html
 from sdviz.ui.results.records import all_records, families
@@ -33,7 +33,7 @@ PICTURE_PX = 96
 
 
 def show_report(state: ScoredSets) -> None:
-    """Shows what the file holds, and the button that makes it."""
+    """Says what the report holds, and shows the button that makes it."""
     bundle, settings = state.bundle, state.settings
     st.markdown(
         "**One HTML file with everything**: metrics, histogram at the threshold in force, ROC and "
@@ -68,7 +68,7 @@ def show_report(state: ScoredSets) -> None:
 
 
 def report_html(state: ScoredSets, with_map: bool) -> str:
-    """The whole file, without pictures of sets from files; `with_map` adds the map over k and alpha."""
+    """The report. It has no pictures of sets from files; `with_map` adds the map over k and alpha."""
     evidence, bundle = state.evidence, state.bundle
     lines = state.provenance | {"threshold": f"{state.threshold!r}; above is called OOD"}
     results = find_results(state)
@@ -77,12 +77,12 @@ def report_html(state: ScoredSets, with_map: bool) -> str:
         f"<h1>{html.escape(title)}</h1>",
         '<p class="about">How well scores tell out-of-distribution (OOD) from in-distribution (ID) images. '
         "A higher score is more OOD; ID images are the held-out ones.</p>",
-        _table(["", ""], [[key, value] for key, value in lines.items()], text=2),
+        f'<div class="origins">{_table((), list(lines.items()), text=2)}</div>',
         "<h2>Metrics</h2>",
         _about(metric_tables.metrics_caption(results)),
         metric_tables.metrics_html(results, state.colours),
         "<h2>At the threshold</h2>",
-        _table(["set", "images", "called OOD", "share called OOD, %", "that is"], _at_threshold(state), text=1),
+        _table(["set", "images", "called OOD", "share called OOD, %", "that is"], _at_threshold(state)),
     ]
     drawn = histogram({n: state.column(n, "both") for n in state.scores}, state.reference.threshold, "log")
     shown = curves.first_sets(state)
@@ -112,7 +112,7 @@ def report_html(state: ScoredSets, with_map: bool) -> str:
         f"<details><summary>Resolved configuration</summary><pre>{html.escape(config)}</pre></details>"
     )
     return Template(read_asset(__name__, ".html")).substitute(
-        title=html.escape(title), styles=style(__name__) + table_style(), body="\n".join(parts)
+        title=html.escape(title), styles=table_style() + style(__name__), body="\n".join(parts)
     )
 
 
@@ -127,7 +127,7 @@ def _at_threshold(state: ScoredSets) -> list[list[object]]:
 
 
 def _of_the_report(evidence: Evidence, lines: Mapping[str, str]) -> list[str]:
-    """The parts that report.json holds: controls, other methods, clusters, distances."""
+    """The parts from report.json: controls, other methods, clusters, Frechet distances."""
     try:
         report = evidence.report
     except MissingPart as error:
@@ -163,7 +163,7 @@ def _of_the_report(evidence: Evidence, lines: Mapping[str, str]) -> list[str]:
         parts += ["<h2>Clusters</h2>", _table(header, [row], text=len(header))]
     if report.frechet:
         rows = [[name, *(getattr(one, key) for key in FRECHET_NAMES)] for name, one in report.frechet.items()]
-        parts += ["<h2>Frechet distances</h2>", _table(["distance", *FRECHET_NAMES.values()], rows, text=1)]
+        parts += ["<h2>Frechet distances</h2>", _table(["distance", *FRECHET_NAMES.values()], rows)]
     return parts
 
 
@@ -182,13 +182,13 @@ def _paper(state: ScoredSets) -> list[str]:
 
 
 def _is_built_in(evidence: Evidence, name: str) -> bool:
-    """Whether a set's pictures are drawn here or come with scikit-learn, so that they may go into the file."""
+    """Whether a set is drawn here or comes with scikit-learn, so that the report may have its pictures."""
     ids = evidence.sets[name].ids
     return len(ids) > 0 and all(str(one).split("/")[0] in data.BUILT_IN for one in ids)
 
 
 def _worst(state: ScoredSets) -> list[str]:
-    """The images furthest on the wrong side of the threshold, set by set."""
+    """The images furthest on the wrong side of the threshold, for each set."""
     parts = ["<h2>Worst failures</h2>"]
     for name, one in state.evidence.sets.items():
         margin = state.column(name, "both") - state.threshold
@@ -232,29 +232,26 @@ def _about(text: str) -> str:
 
 
 def _italics(text: str) -> str:
-    """Text as HTML, with *text between asterisks* in italics."""
+    """Text as HTML; *text between asterisks* becomes italic."""
     return re.sub(r"\*(.+?)\*", r"<i>\1</i>", html.escape(text))
 
 
 def _figure(chart: Chart, lines: Mapping[str, str], caption: str) -> str:
-    """The chart as inline SVG, without the metadata that names outside addresses."""
+    """The chart as inline SVG, without metadata, which has links to other sites."""
     svg = chart_file(chart, "svg", lines).decode("utf-8")
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    # a style rule of one picture would apply to the whole page
+    # its style rules would apply to the whole page
     svg = re.sub(r"<style type=\"text/css\">.*?</style>", "", svg, flags=re.DOTALL)
     return f"<figure>{svg}<figcaption>{_italics(caption)}</figcaption></figure>"
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[object]], text: int) -> str:
-    """A table whose first `text` columns are words."""
+def _table(header: Sequence[str], rows: Sequence[Sequence[object]], text: int = 1) -> str:
+    """A table of plain values; numbers with decimals get two."""
 
-    def cell(value: object, i: int, tag: str) -> str:
-        style = ".2f" if isinstance(value, float) else "," if isinstance(value, int) else ""
-        shown = "" if value is None else format(value, style)
-        kind = ' class="text"' if i < text or (tag == "td" and isinstance(value, str)) else ""
-        return f"<{tag}{kind}>{html.escape(shown)}</{tag}>"
+    def cell(value: object) -> Cell:
+        form = ".2f" if isinstance(value, float) else "," if isinstance(value, int) else ""
+        shown = "" if value is None else format(value, form)
+        return Cell(shown, kind="text" if isinstance(value, str) else "")
 
-    top = "".join(cell(name, i, "th") for i, name in enumerate(header))
-    body = "".join("<tr>" + "".join(cell(v, i, "td") for i, v in enumerate(row)) + "</tr>" for row in rows)
-    return f"<table>{f'<thead><tr>{top}</tr></thead>' if any(header) else ''}<tbody>{body}</tbody></table>"
+    return table_html(header, [Row([cell(value) for value in row]) for row in rows], text)

@@ -1,4 +1,4 @@
-"""Shared by the views of Results: the metrics of every set, and tables as files."""
+"""What the views of Results share: the metrics of every set, and tables as CSV."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,11 +14,11 @@ from sdviz.ui.charts import file_name
 from sdviz.ui.scores import ScoredSets
 from sdviz.ui.widgets import download
 
+# header and rows
+Table = tuple[Sequence[str], Sequence[Sequence[object]]]
 MODE_TITLES = {"both": "distance + α · votes", "distance": "distance only", "votes": "votes only"}
-# intervals under settings that no report was made with
+# resamples for intervals where report.json has none
 BOOTSTRAP = 200
-
-
 NO_DETECTOR = "this bundle has no detector: it scores nothing"
 
 
@@ -28,7 +28,7 @@ def _measured(state: ScoredSets) -> Results:
 
 
 def find_results(state: ScoredSets) -> Results:
-    """Every metric: report.json's own under the bundle's settings, else computed once and kept."""
+    """The metrics of every set: from report.json under the bundle's own settings, else computed."""
     if state.settings.is_own:
         if (found := or_none(lambda: reported(state.evidence))) is not None:
             return found
@@ -36,35 +36,19 @@ def find_results(state: ScoredSets) -> Results:
 
 
 def report_provenance(evidence: Evidence) -> dict[str, str]:
-    """Where the numbers of report.json come from, by the own k and alpha. Raises MissingPart: no report."""
+    """Where the numbers of report.json come from, with the bundle's own k and alpha. Raises MissingPart."""
     score = evidence.report.score
     return provenance(evidence.bundle, k=score.k, alpha=f"{score.alpha:g}")
 
 
-def offer_table(
-    title: str,
-    header: Sequence[str],
-    rows: Sequence[Sequence[object]],
-    lines: Mapping[str, str],
-    *,
-    key: str,
-    label: str = "CSV",
-) -> None:
-    """A button with the table as CSV."""
-    download(label, lambda: csv_table(header, rows, lines, title), f"{file_name(title)}.csv", key=key)
+def offer_table(title: str, table: Table, lines: Mapping[str, str], *, key: str, label: str = "CSV") -> None:
+    """A button that gives the table as CSV."""
+    download(label, lambda: csv_table(*table, lines, title), f"{file_name(title)}.csv", key=key)
 
 
-def caption_with_table(
-    caption: str,
-    title: str,
-    header: Sequence[str],
-    rows: Sequence[Sequence[object]],
-    lines: Mapping[str, str],
-    *,
-    key: str,
-) -> None:
-    """The caption of a table, with the button that gives it as CSV."""
+def caption_with_table(caption: str, title: str, table: Table, lines: Mapping[str, str], *, key: str) -> None:
+    """The caption of a table, beside `offer_table`."""
     columns = st.columns([5, 1.2], vertical_alignment="center")
     columns[0].caption(caption)
     with columns[1]:
-        offer_table(title, header, rows, lines, key=key)
+        offer_table(title, table, lines, key=key)

@@ -42,7 +42,7 @@ class _Choice(BundleView):
     """The images to choose from, and the one that is chosen."""
 
     now: SetsNow  # the scores by which images are ordered
-    pictures: Mapping[str, np.ndarray]  # the person's own, uint8 (H,W,3) by id
+    pictures: Mapping[str, np.ndarray]  # uploads, uint8 (H,W,3) by id
     chosen: Sample
 
     @property
@@ -52,11 +52,10 @@ class _Choice(BundleView):
         return source_of(self.chosen.id) if is_foreign else ""
 
     def in_order(self, group: str, order: str) -> tuple[np.ndarray, np.ndarray]:
-        """The ids of a group in this order, and their scores, none for a bank or uploads."""
+        """The ids of a group in this order, and their scores; a bank and uploads have none."""
         if group == OTHER:
-            return np.array([*([self.chosen.id] if self.foreign else []), *self.pictures], dtype=str), np.empty(
-                0
-            )
+            foreign = [self.chosen.id] if self.foreign else []
+            return np.array([*foreign, *self.pictures], dtype=str), np.empty(0)
         ids, scores = group_ids(self.evidence)[group], self.now.to_order_by.get(group)
         if scores is None:
             return ids[ordered(np.zeros(len(ids)), 0.0, True, RANDOM)], np.empty(0)
@@ -94,7 +93,7 @@ class _Choice(BundleView):
 def choose_sample(
     evidence: Evidence, library: PictureLibrary, now: SetsNow
 ) -> tuple[Sample | None, Mapping[str, np.ndarray]]:
-    """Draws the widgets that choose an image; returns the image, if any, and the person's pictures by id."""
+    """Draws the widgets that choose an image; returns the image, if any, and the uploads by id."""
     size_px = evidence.bundle.manifest.image_size
     uploads = kept_uploads(size_px)
     pictures = uploads.all()
@@ -161,7 +160,7 @@ def choose_sample(
 def _resolve(
     evidence: Evidence, library: PictureLibrary, pictures: Mapping[str, np.ndarray], now: SetsNow
 ) -> tuple[Sample | None, str, bool]:
-    """Finds the image of the address, else an instructive one; a line about it; whether it is another."""
+    """The image of the address, else an instructive one; a line about it; whether it is another one."""
     asked = sample().strip()
     shown = code_span(asked, _MAX_ID_SHOWN)
     totals = {name: one.total for name, one in now.to_order_by.items()}
@@ -223,12 +222,12 @@ def _gallery(choice: _Choice, ids: np.ndarray, totals: np.ndarray, at: int) -> N
 
 @kept("uploads")
 def _prepared(name: str, file_bytes: bytes, size_px: int) -> tuple[str, np.ndarray | None, str]:
-    """The id and the picture of a file, or why it is no picture."""
+    """The id and picture of a file, or the reason why it is refused."""
     made, refused = from_uploads([(name, file_bytes)], size_px)
     return (str(made.ids[0]), made.images[0], "") if len(made) else ("", None, refused[0])
 
 
-def _upload(kept: KeptUploads, size_px: int) -> None:
+def _upload(uploads: KeptUploads, size_px: int) -> None:
     key = f"{PAGE}_uploader"
 
     def prepare() -> tuple[dict[str, np.ndarray], list[str]]:
@@ -236,16 +235,16 @@ def _upload(kept: KeptUploads, size_px: int) -> None:
         return {one: image for one, image, _ in made if image is not None}, [why for _, _, why in made if why]
 
     def changed() -> None:
-        kept.changed()
+        uploads.changed()
         now, _ = prepare()
-        new = [one for one in now if one not in kept.all()]
-        kept.take(now)
+        new = [one for one in now if one not in uploads.all()]
+        uploads.take(now)
         if new:
             open_sample(new[-1])
 
     with st.popover("Upload", icon=":material/upload:"):
         picture_uploader(key, on_change=changed)
         now, refused = prepare()
-        kept.take(now)
+        uploads.take(now)
         for line in refused:
             st.error(line, icon=":material/broken_image:")

@@ -1,4 +1,4 @@
-"""Makes an outlier of the image on show and plots its score along S."""
+"""Makes outliers of the image on show and plots their score along S."""
 
 from dataclasses import replace
 
@@ -7,8 +7,7 @@ import streamlit as st
 
 from sdviz.analysis.provenance import provenance
 from sdviz.analysis.same_images import through_own_jpeg
-from sdviz.analysis.tables import or_none
-from sdviz.analysis.votes import OUTLIERS, TRAIN
+from sdviz.analysis.tables import OUTLIERS, TRAIN, or_none
 from sdviz.outliers import OutlierRequest, Recipe, draw_target_labels
 from sdviz.ui.cache.outliers import make_outliers
 from sdviz.ui.charts import Chart, show_chart
@@ -26,26 +25,25 @@ PICTURE_PX = 96
 
 
 def show_outlier(view: SampleView, limit: float | None) -> None:
-    """A switch that shows the outlier of this image and its score along S."""
+    """Shows a switch; when it is on, the outliers of this image and their scores along S."""
     st.divider()
     st.markdown("##### Make it an outlier")
     if not view.has_picture:
         st.caption("That needs its picture, which is not on this machine.")
         return
     if view.parts is None or view.banks is None:
-        st.caption("That needs a score, which it has none of.")
+        st.caption("That needs a score, and it has none.")
         return
     st.caption(
         "Noises this image to step S, denoises it under a wrong label, and scores what comes out: see where "
-        f"along S it stops to pass as ID. S and w begin as in the outlier lab{_as_in_the_bank(view)}."
+        f"along S it stops passing as ID. S and w begin as in the outlier lab{_as_in_the_bank(view)}."
     )
-    if not st.toggle("Make it an outlier here", key=f"{PAGE}_make", bind="query-params"):
-        return
-    _made(view, limit)
+    if st.toggle("Make it an outlier here", key=f"{PAGE}_make", bind="query-params"):
+        _show_along_s(view, limit)
 
 
 def _as_in_the_bank(view: SampleView) -> str:
-    """The S and w of the outliers in the bank, in words; "" where unknown."""
+    """A clause with the S and w of the outliers in the bank; "" where unknown."""
     outliers = or_none(lambda: view.evidence.outliers)
     if outliers is None or not len(outliers.ids):
         return ""
@@ -53,7 +51,7 @@ def _as_in_the_bank(view: SampleView) -> str:
     return f"; the outliers that vote were made with S = {recipe.start_timestep}, w = {recipe.guidance_scale:g}"
 
 
-def _made(view: SampleView, limit: float | None) -> None:
+def _show_along_s(view: SampleView, limit: float | None) -> None:
     bundle = view.bundle
     label, label_note = _label(view)
     columns = st.columns([2.4, 2.2, 1.8], vertical_alignment="top")
@@ -79,7 +77,7 @@ def _made(view: SampleView, limit: float | None) -> None:
 
 
 def _label(view: SampleView) -> tuple[int, str]:
-    """The image's cluster, and a note on its confidence or source."""
+    """The image's cluster, and a note on its confidence or its source."""
     assert view.banks is not None
     if view.sample.group == TRAIN:
         return int(view.banks.id_labels[view.sample.row]), ""
@@ -113,7 +111,7 @@ def _pictures(
 
 
 def _totals(view: SampleView, pictures: np.ndarray) -> np.ndarray:
-    """Eq. 6 of pictures made of the image, float64 (n,)."""
+    """The scores (Eq. 6) of pictures made of the image, float64 (n,)."""
     features, _ = detector_says(view.bundle, pictures)
     table = or_none(lambda: view.evidence.outliers)
     own = "" if table is None else next(iter(table.ids[table.source_ids == view.sample.id].tolist()), "")
@@ -186,7 +184,7 @@ def _show_curve(
             view.bundle, image=view.sample.id, told=view.names[target], w=w, k=settings.k, alpha=settings.alpha
         ),
         key=f"{PAGE}_curve",
-        caption="The score of what comes out at each S. The control is the same noise under the label that the "
-        "image is taken for: what only it moves is not the wrong label's doing. The image itself and the "
+        caption="The score of the outlier at each S. The control is the same noise under the label that the "
+        "image is taken for: where its score rises too, the wrong label is not the reason. The image and the "
         "bank's outlier of it do not count as neighbours.",
     )

@@ -8,8 +8,8 @@ import streamlit as st
 from sdviz.analysis import MissingPart
 from sdviz.analysis.provenance import provenance
 from sdviz.analysis.rescoring import SetScores
-from sdviz.analysis.tables import or_none
-from sdviz.analysis.votes import OTHER, OUTLIERS, TRAIN, probabilities, shares_below
+from sdviz.analysis.tables import OUTLIERS, TRAIN, or_none
+from sdviz.analysis.votes import OTHER, probabilities, shares_below
 from sdviz.ui.assets import style
 from sdviz.ui.cache.evidence import SEARCHING, start_search
 from sdviz.ui.charts import Chart, show_chart
@@ -79,7 +79,7 @@ def _about(view: SampleView) -> list[str]:
 
 
 def outlier_text(view: SampleView, row: int) -> tuple[str, str]:
-    """Source cluster and wrong label of an outlier, as "cross, told crescent", and its S and w."""
+    """An outlier's source cluster and wrong label, as "cross, told crescent", and its S and w."""
     banks = view.banks
     assert banks is not None
     was = view.names[int(banks.outlier_labels[row])]
@@ -100,15 +100,12 @@ def _sentence(view: SampleView, limit: float | None, why: str) -> None:
             st.caption(f"No threshold to read it by: {why}.")
         return
     is_flagged = total > limit
-    truth = ""
     if role == "id":
         truth = "a **false alarm**: it is ID" if is_flagged else "rightly: it is ID"
     elif role in ("near", "far", "validation", "sd"):
         truth = "rightly: it is OOD" if is_flagged else "a **miss**: it is OOD"
-    elif role == "train":
-        truth = "it is of the ID bank"
-    elif role == "outlier":
-        truth = "it is of the outlier bank"
+    else:
+        truth = {"train": "it is of the ID bank", "outlier": "it is of the outlier bank"}.get(role, "")
     verdict = ":red[Called OOD]" if is_flagged else ":blue[Passes as ID]"
     st.markdown(f"### {verdict}{f' · {truth}' if truth else ''}")
     side = (
@@ -150,8 +147,8 @@ def _places(view: SampleView, scores: dict[str, SetScores]) -> None:
     titles = group_titles(view.evidence)
     rows = "".join(
         f"<span>{escape(titles.get(name, name))}</span>"
-        f'<div class="bar"><div style="width:{share:.2f}%;background:{group_colour(view.evidence, name)}">'
-        f"</div></div><b>{short_of_all(share)}</b>"
+        f'<div class="bar"><div style="--share:{share:.2f}%;--set:{group_colour(view.evidence, name)}"></div>'
+        f"</div><b>{short_of_all(share)}</b>"
         for name, share in shares.items()
     )
     st.html(f'<div class="votes-places">{rows}</div>')
@@ -159,7 +156,7 @@ def _places(view: SampleView, scores: dict[str, SetScores]) -> None:
 
 
 def _wait(view: SampleView) -> None:
-    """Shows the progress of the search for the threshold, and reruns the page when it is done."""
+    """Shows the progress of the search that the threshold waits for; reruns the page when it is done."""
     search = start_search(view.evidence, view.settings.normalize)
 
     def wait() -> None:
@@ -289,7 +286,7 @@ def show_heads(view: SampleView) -> None:
 
 
 def show_place(view: SampleView) -> None:
-    """Shows the image and its neighbours in the plane of the features' first two principal components."""
+    """Shows the image and its neighbours in the plane of the first two principal components."""
     st.markdown("##### Where it lies among all")
     banks, near = view.banks, view.near
     if banks is None or near is None or view.parts is None:
@@ -340,7 +337,7 @@ def show_place(view: SampleView) -> None:
         provenance(view.bundle, image=view.sample.id, k=view.settings.k, unit_length=view.settings.normalize),
         key=f"{PAGE}_map",
         caption=f"The star is this image, ringed are its k nearest of both banks. {n:,} images stand for all. "
-        "Two axes are a shadow: what is close here need not be a neighbour.",
+        "Two axes do not show all: what is close here need not be a neighbour.",
     )
     if st.button("Open it in Embeddings", key=f"{PAGE}_embeddings", icon=":material/scatter_plot:"):
         set_shared("sample", view.sample.id)

@@ -1,4 +1,4 @@
-"""What Sample votes knows of the image on show."""
+"""The image on show on Sample votes: its picture, features, neighbours and score."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,11 +7,9 @@ import numpy as np
 
 from sdviz.analysis import Evidence, MissingPart, PictureLibrary
 from sdviz.analysis.pictures import Way
-from sdviz.analysis.rescoring import most_neighbours
-from sdviz.analysis.tables import HEADS
+from sdviz.analysis.rescoring import index_over_banks
+from sdviz.analysis.tables import OUTLIERS, TRAIN
 from sdviz.analysis.votes import (
-    OUTLIERS,
-    TRAIN,
     FeatureMap,
     Parts,
     Sample,
@@ -22,6 +20,7 @@ from sdviz.analysis.votes import (
 )
 from sdviz.bundle import Banks, Bundle
 from sdviz.detection.score import Neighbourhood, SDScore
+from sdviz.evaluation.sets import HEADS
 from sdviz.nn.detector import detector_outputs
 from sdviz.ui.cache.background import DEVICE_LOCK
 from sdviz.ui.cache.evidence import needs_search
@@ -29,7 +28,6 @@ from sdviz.ui.cache.kept import kept
 from sdviz.ui.library import BundleView
 from sdviz.ui.pictures import NEUTRAL_COLOUR, TRAIN_COLOUR
 from sdviz.ui.session import ScoreSettings, set_shared
-from sdviz.ui.theme import OUTLIERS as OUTLIERS_TITLE
 from sdviz.ui.theme import set_colours, set_titles
 
 PAGE = "votes"
@@ -45,11 +43,11 @@ class SampleView(BundleView):
     has_picture: bool
     class_name: str  # its own class, "" where unknown
     missing: tuple[str, ...]  # why it has no picture
-    ways: tuple[Way, ...]  # how to get the set that it is of
-    features: np.ndarray | None  # float32 (D,); None where they can be neither found nor computed
-    heads: Mapping[str, np.ndarray]  # Logits by head, empty where they cannot be known
+    ways: tuple[Way, ...]  # how to get its set
+    features: np.ndarray | None  # float32 (D,); None where they are not stored and cannot be computed
+    heads: Mapping[str, np.ndarray]  # logits by head, empty where unknown
     near: Neighbourhood | None  # its neighbours; None without banks or features
-    parts: Parts | None  # its score; None where that cannot be known
+    parts: Parts | None  # its score; None where unknown
     problem: str  # why it has no score, "" where it has one
 
     @property
@@ -65,9 +63,9 @@ def sample_view(
     sample: Sample,
     uploads: Mapping[str, np.ndarray],
 ) -> SampleView:
-    """Collects everything about an image; computes its features and heads where the bundle lacks them.
+    """Collects everything about an image; computes features and heads that the bundle lacks.
 
-    `uploads` are the person's own pictures by id.
+    `uploads` are uploaded pictures by id.
     """
     bundle = evidence.bundle
     if sample.id in uploads:
@@ -101,22 +99,14 @@ def sample_view(
 @kept("neighbour index")
 def search_over_banks(evidence: Evidence, normalize: bool) -> SDScore:
     """The kNN index over this bundle's banks, for any k of the pages. Raises MissingPart: no banks."""
-    banks, own = evidence.banks, evidence.bundle.manifest.score
-    k = most_neighbours(len(banks.id_ids), 1 if own is None else own.k)
-    return SDScore(k, 0.0, normalize).fit(
-        banks.id_features,
-        banks.outlier_features,
-        id_ids=banks.id_ids,
-        outlier_ids=banks.outlier_ids,
-        device=evidence.bundle.device,
-    )
+    return index_over_banks(evidence, normalize)
 
 
 @kept("neighbours")
 def neighbours(
     evidence: Evidence, settings: ScoreSettings, features: np.ndarray, id_id: str, outlier_id: str = ""
 ) -> Neighbourhood:
-    """Neighbours of pictures made of one image, for any k. Raises ValueError: no ID image but itself."""
+    """The neighbours of pictures made of one image, for any k. Raises ValueError: no other ID image."""
     with DEVICE_LOCK:
         search = search_over_banks(evidence, settings.normalize)
         ids = evidence.banks.id_ids
@@ -151,7 +141,7 @@ def is_own(one: str) -> bool:
 
 
 def source_of(one: str) -> str:
-    """The set and split that an id names, as "cifar100/test"."""
+    """The set and split in an id, as "cifar100/test"."""
     return "/".join(one.split("/")[:2])
 
 
@@ -159,11 +149,11 @@ def group_colour(evidence: Evidence, group: str) -> str:
     """The colour of a group, the same on every page."""
     if group == TRAIN:
         return TRAIN_COLOUR
-    return set_colours(evidence).get(OUTLIERS_TITLE if group == OUTLIERS else group, NEUTRAL_COLOUR)
+    return set_colours(evidence).get(group, NEUTRAL_COLOUR)
 
 
 def open_sample(one: str, group: str | None = None) -> None:
-    """Makes this image the one in use on every page, and its scored set where that is given."""
+    """Makes an image, and its scored set where given, the ones in use on every page."""
     set_shared("sample", one)
     if group is not None:
         set_shared("set", group or None)

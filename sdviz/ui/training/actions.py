@@ -1,4 +1,4 @@
-"""What the page Training may do to runs. The rules are checked here, whatever buttons a page shows."""
+"""Actions of the page Training on runs. Each checks that it is allowed, whatever buttons a page shows."""
 
 import os
 
@@ -10,12 +10,12 @@ from sdviz.runs import Run, RunError, Status
 from sdviz.ui.read_only import READ_ONLY, is_read_only
 
 ALLOW_REMOTE = "SDVIZ_ALLOW_REMOTE_RUNS"
-# how long a click waits for a run to end; one whose step takes longer ends by itself
+# how long a click waits for a run to stop; one in a longer step stops later
 STOP_WAIT_SEC = 3.0
 
 
 def refusal() -> str:
-    """Why runs can only be watched here, one line; "" where they can be started, stopped and deleted."""
+    """Returns one line on why runs can only be watched here, "" if everything is allowed."""
     if is_read_only():
         return f"Read-only: runs can be watched here, not started, stopped or deleted ({READ_ONLY} is set)."
     if not _serves_this_machine_only() and os.environ.get(ALLOW_REMOTE, "") in ("", "0"):
@@ -26,8 +26,8 @@ def refusal() -> str:
     return ""
 
 
-def start(config: RunConfig, now: bool = False) -> Run:
-    """Makes a run and launches its process. Raises RunError: not allowed here, or its device is not there."""
+def start(config: RunConfig, now: bool) -> Run:
+    """Makes a run and launches its process. Raises RunError: not allowed, or its device is missing."""
     _check_allowed()
     run = runs.create(config)
     runs.launch(run, now)
@@ -35,19 +35,19 @@ def start(config: RunConfig, now: bool = False) -> Run:
 
 
 def resume(name: str) -> None:
-    """Resumes a run. Raises RunError: not allowed, or it is running; ConfigError: a broken configuration."""
+    """Resumes a run. Raises RunError: not allowed, or it runs; ConfigError: a broken configuration."""
     _check_allowed()
     runs.launch(_run(name))
 
 
 def stop(name: str) -> Status:
-    """Asks a run to stop; returns its status soon after. Raises RunError: not allowed, or not running."""
+    """Asks a run to stop; returns its status soon after. Raises RunError: not allowed, or it does not run."""
     _check_allowed()
     return runs.stop(_run(name), STOP_WAIT_SEC)
 
 
 def delete(name: str) -> None:
-    """Deletes a run with all that it made. Raises RunError: not allowed here, or it is at work."""
+    """Deletes a run and all its files. Raises RunError: not allowed, or it runs."""
     _check_allowed()
     runs.delete(_run(name))
 
@@ -62,5 +62,5 @@ def _check_allowed() -> None:
 
 
 def _serves_this_machine_only() -> bool:
-    address = str(st.get_option("server.address") or "")  # without one it is bound to every address
+    address = str(st.get_option("server.address") or "")  # "" binds to every address
     return address in ("localhost", "::1") or address.startswith("127.")

@@ -1,4 +1,4 @@
-"""Two runs side by side: what differs in their configurations, and what each measured."""
+"""Two runs side by side: the differences of their configurations, and what each measured."""
 
 from typing import Any
 
@@ -8,18 +8,19 @@ from sdviz.config.nodes import ConfigError
 from sdviz.config.tree import RunConfig
 from sdviz.runs import Run
 from sdviz.runs.reading import curve, differences, metrics
-from sdviz.ui.components.stage_strip import STAGE_NAMES
+from sdviz.ui.charts.parts import Line
+from sdviz.ui.components.stage_strip import stage_title
 from sdviz.ui.text import plain
-from sdviz.ui.training.losses import curve_line, show_curves
+from sdviz.ui.training.losses import show_curves
 from sdviz.ui.training.state import state_of
 from sdviz.ui.widgets import KEPT, empty_state, select_one
 
-# two hues that mean no set of images: a run is neither ID nor OOD
-STYLES = (("#56B4E9", "A", "solid"), ("#CC79A7", "B", "dash"))
+# name, colour (of no set of images), whether it is dashed
+STYLES = (("A", "#56B4E9", False), ("B", "#CC79A7", True))
 
 
 def show_compare(found: list[Run]) -> None:
-    """Shows two choosers and how the two runs differ: settings, measures, losses. `found` is newest first."""
+    """Shows how two chosen runs differ: settings, measures, losses. `found`: all runs, newest first."""
     if len(found) < 2:
         empty_state(
             "It takes two runs to compare.",
@@ -28,9 +29,8 @@ def show_compare(found: list[Run]) -> None:
         )
         return
     names = [run.name for run in found]
-    columns = st.columns(2)
     chosen: list[Run] = []
-    for column, key, index in zip(columns, ("a", "b"), (1, 0), strict=True):
+    for column, key, index in zip(st.columns(2), ("a", "b"), (1, 0), strict=True):
         with column:
             name = select_one(f"Run {key.upper()}", names, key, index=index, **KEPT)
             run = found[names.index(name)]
@@ -75,13 +75,12 @@ def _measures(chosen: list[Run], configs: list[RunConfig]) -> None:
     if not keys:
         st.caption("Nothing yet: measures come with complete stages.")
         return
-    both = [key in a and key in b for key in keys]
     st.dataframe(
         {
             "measure": keys,
             "A": [f"{a[key]:.6g}" if key in a else "" for key in keys],
             "B": [f"{b[key]:.6g}" if key in b else "" for key in keys],
-            "B - A": [f"{b[key] - a[key]:+.4g}" if here else "" for key, here in zip(keys, both, strict=True)],
+            "B - A": [f"{b[key] - a[key]:+.4g}" if key in a and key in b else "" for key in keys],
         },
         hide_index=True,
         key="measures",
@@ -90,22 +89,18 @@ def _measures(chosen: list[Run], configs: list[RunConfig]) -> None:
 
 def _losses(chosen: list[Run]) -> None:
     stats = [run.stats() for run in chosen]
-    stages = list(dict.fromkeys(line["stage"] for lines in stats for line in lines))
-    drawn = [(stage, [curve(lines, stage, "loss") for lines in stats]) for stage in stages]
-    drawn = [(stage, curves) for stage, curves in drawn if any(len(steps) > 1 for steps, _ in curves)]
-    if not drawn:
-        return
-    st.markdown("**Losses** (A solid, B dashed)")
-    show_curves(
-        {
-            f"compare {stage}": (
-                STAGE_NAMES.get(stage, stage),
-                [curve_line(*one, *style) for one, style in zip(curves, STYLES, strict=True)],
-            )
-            for stage, curves in drawn
-        },
-        height=220,
-    )
+    charts = {}
+    for stage in dict.fromkeys(line["stage"] for lines in stats for line in lines):
+        curves = [curve(lines, stage, "loss") for lines in stats]
+        if any(len(steps) > 1 for steps, _ in curves):
+            drawn = [
+                Line(name, steps, values, colour, dashed)
+                for (steps, values), (name, colour, dashed) in zip(curves, STYLES, strict=True)
+            ]
+            charts[f"compare {stage}"] = (stage_title(stage), drawn)
+    if charts:
+        st.markdown("**Losses** (A solid, B dashed)")
+        show_curves(charts, height=220)
 
 
 def _shown(value: Any) -> str:  # noqa: ANN401

@@ -1,27 +1,26 @@
-"""The settings that the page Training shows, with types and ranges from the configuration tree."""
+"""The settings on the page Training, with types and ranges from the configuration tree."""
 
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
 
-from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from sdviz.config.nodes import Node
 from sdviz.config.tree import RunConfig
 
-# how far from an excluded end a range begins
+# distance of a range from an end that it excludes
 _OPEN_BORDER = 1e-9
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One key of the configuration, in plain words."""
+    """A key of the configuration in plain words."""
 
-    key: str  # its path
-    label: str  # what it is, with the unit in brackets
-    empty: str = ""  # what an empty field means, for those that may be empty
-    help: str = ""  # more than the tree itself says about it
+    key: str
+    label: str  # with the unit in brackets
+    empty: str = ""  # the meaning of an empty field, if it may be empty
+    help: str = ""  # added to the description in the tree
 
 
 GROUPS: dict[str, tuple[Setting, ...]] = {
@@ -66,24 +65,24 @@ GROUPS: dict[str, tuple[Setting, ...]] = {
         Setting("evaluation.score.k", "k (neighbours)"),
     ),
 }
-# settings outside the detector's branch that need a detector
+# other branches that need a detector
 _NEEDS_DETECTOR = ("outliers.", "evaluation.")
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a key takes."""
+    """Type and range of a key."""
 
     kind: Literal["int", "float", "bool", "choice", "text"]
-    optional: bool  # whether it may be empty
-    low: float | None = None  # the smallest value, None without one
-    high: float | None = None  # the largest value, None without one
-    choices: tuple[str, ...] = ()  # the words it takes, for a "choice"
-    description: str = ""  # what the tree says about it
+    optional: bool  # may be empty
+    low: float | None = None  # the smallest value
+    high: float | None = None  # the largest value
+    choices: tuple[str, ...] = ()  # of a "choice"
+    description: str = ""  # in the tree
 
 
 def limits(key: str) -> Limits:
-    """Type and range of a key of the run configuration. Raises KeyError: no such key, or a branch."""
+    """Returns type and range of a key. Raises KeyError: no such key, or a branch."""
     field = _field(key)
     kinds = [kind for kind in get_args(field.annotation) if kind is not type(None)]
     optional = type(None) in get_args(field.annotation)
@@ -94,23 +93,15 @@ def limits(key: str) -> Limits:
     if kind not in names:
         raise KeyError(key)
     step = 1 if kind is int else _OPEN_BORDER
-    low: float | None = None
-    high: float | None = None
-    for rule in field.metadata:
-        match rule:
-            case Ge(ge=border):
-                low = border  # type: ignore[assignment]
-            case Gt(gt=border):
-                low = border + step  # type: ignore[operator]
-            case Le(le=border):
-                high = border  # type: ignore[assignment]
-            case Lt(lt=border):
-                high = border - step  # type: ignore[operator]
+    borders = ("ge", "gt", "le", "lt")
+    ends = {name: getattr(rule, name) for rule in field.metadata for name in borders if hasattr(rule, name)}
+    low = ends["gt"] + step if "gt" in ends else ends.get("ge")
+    high = ends["lt"] - step if "lt" in ends else ends.get("le")
     return Limits(names[kind], optional, low, high, (), field.description or "")
 
 
 def value_of(config: RunConfig, key: str) -> Any:  # noqa: ANN401
-    """The value of a key. Raises KeyError: a branch on the way is absent from this configuration."""
+    """Returns the value of a key. Raises KeyError: this configuration lacks its branch."""
     value: Any = config
     for part in key.split("."):
         if not isinstance(value, BaseModel):
@@ -120,13 +111,9 @@ def value_of(config: RunConfig, key: str) -> Any:  # noqa: ANN401
 
 
 def settings_of(config: RunConfig) -> dict[str, list[Setting]]:
-    """The settings that mean something in this configuration, by group."""
-    shown: dict[str, list[Setting]] = {}
-    for group, settings in GROUPS.items():
-        kept = [one for one in settings if _has(config, one.key)]
-        if kept:
-            shown[group] = kept
-    return shown
+    """Returns the settings that have a meaning in this configuration, by group."""
+    shown = {group: [one for one in settings if _has(config, one.key)] for group, settings in GROUPS.items()}
+    return {group: settings for group, settings in shown.items() if settings}
 
 
 def _has(config: RunConfig, key: str) -> bool:
@@ -148,12 +135,8 @@ def _field(key: str) -> FieldInfo:
         if node is None or part not in node.model_fields:
             raise KeyError(key)
         field = node.model_fields[part]
-        branches = [
-            kind
-            for kind in get_args(field.annotation) or (field.annotation,)
-            if isinstance(kind, type) and issubclass(kind, Node)
-        ]
-        node = branches[0] if branches else None
+        kinds = get_args(field.annotation) or (field.annotation,)
+        node = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Node)), None)
     if field is None or node is not None:
         raise KeyError(key)
     return field

@@ -3,7 +3,6 @@
 import time
 from typing import Any
 
-import plotly.graph_objects as go
 import streamlit as st
 
 from sdviz.config.nodes import ConfigError
@@ -12,15 +11,16 @@ from sdviz.config.tree import RunConfig
 from sdviz.runs import Run, Status
 from sdviz.runs.reading import curve, latest, metrics, outlier_sample, stages, tail
 from sdviz.runs.status import duration
+from sdviz.ui.charts.parts import Line
 from sdviz.ui.components.picture_grid import Cell, picture_grid
-from sdviz.ui.components.stage_strip import STAGE_NAMES, stage_strip
-from sdviz.ui.pictures import OUTLIER_COLOUR, data_uri
+from sdviz.ui.components.stage_strip import stage_strip, stage_title
+from sdviz.ui.pictures import NEUTRAL_COLOUR, OUTLIER_COLOUR, data_uri
 from sdviz.ui.text import plain
-from sdviz.ui.training.losses import A_ROW, curve_line, show_curves
+from sdviz.ui.training.losses import A_ROW, show_curves
 from sdviz.ui.training.state import status_of
 
 N_SAMPLES = 10
-# a process that writes nothing for so long is at a long step, or hangs
+# a process that writes nothing for this time is in a long step, or hangs
 QUIET_SEC = 60.0
 # (key in stats.jsonl, its name, its unit)
 MEASURES = (
@@ -30,7 +30,7 @@ MEASURES = (
 
 
 def show_live(run: Run) -> None:
-    """Shows all of it; a damaged file gets one line in its place."""
+    """Shows everything about a run; for a damaged file one line instead."""
     status = status_of(run)
     if isinstance(status, str):
         return
@@ -41,7 +41,7 @@ def show_live(run: Run) -> None:
         _log(run, status)
         return
     _stages(run, config, status)
-    # pictures come first in a finished run; in an active one they come last, so that nothing moves down
+    # pictures come first, but in an active run last, so that nothing moves down when they appear
     parts = [lambda: _curves(run.stats(), run.name), lambda: _samples(run)]
     for show in parts if status.is_active else parts[::-1]:
         show()
@@ -68,7 +68,7 @@ def _stages(run: Run, config: RunConfig, status: Status) -> None:
     if status.state == "running" and status.stage:
         steps = f", step {status.step} of {status.total}" if status.total else ""
         eta = f", {duration(status.eta_sec)} left in this stage" if status.eta_sec is not None else ""
-        parts.append(f"now {STAGE_NAMES.get(status.stage, status.stage).lower()}{steps}{eta}")
+        parts.append(f"now {stage_title(status.stage).lower()}{steps}{eta}")
     if spent:
         parts.append(f"{duration(spent)} at work")
     if status.devices:
@@ -81,19 +81,17 @@ def _stages(run: Run, config: RunConfig, status: Status) -> None:
 
 
 def _curves(stats: list[dict[str, Any]], name: str) -> None:
-    """Shows the loss of each stage; other measures as a curve, or as a number while there is only one."""
-    charts: dict[str, tuple[str, list[go.Scatter]]] = {}
+    """Shows the loss of each stage as a curve, and other measures as a curve and a number."""
+    charts: dict[str, tuple[str, list[Line]]] = {}
 
     def add(title: str, stage: str, key: str) -> None:
         steps, values = curve(stats, stage, key)
         if len(steps) > 1:
-            charts[f"curve {name} {title}"] = (
-                f"{title} {values[-1]:.4f}",
-                [curve_line(steps, values, "#8A94A0")],
-            )
+            line = Line("", steps, values, NEUTRAL_COLOUR)
+            charts[f"curve {name} {title}"] = (f"{title} {values[-1]:.4f}", [line])
 
     for stage in dict.fromkeys(line["stage"] for line in stats):
-        add(f"{STAGE_NAMES.get(stage, stage)}: loss", stage, "loss")
+        add(f"{stage_title(stage)}: loss", stage, "loss")
     numbers: list[tuple[str, str, float]] = []
     for key, title, meaning in MEASURES:
         for stage in dict.fromkeys(line["stage"] for line in stats if key in line):
@@ -125,7 +123,7 @@ def _samples(run: Run) -> None:
 
 def _log(run: Run, status: Status) -> None:
     log = tail(run.path / "log.txt")
-    # the printed output says more where there is no log, or where the log lacks what ended the run
+    # without a log, or when the run ended badly, the printed output may say more
     printed = tail(run.path / "output.txt", 12) if not log or status.state in ("killed", "failed") else ""
     st.markdown("**Log** (times in UTC)")
     st.code(log or "nothing yet", language=None, height=220 if log.count("\n") > 8 else "content")

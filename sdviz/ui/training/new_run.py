@@ -1,4 +1,4 @@
-"""The form of a new run: profile, images, the main settings, the estimated time, and the start."""
+"""The form of a new run: profile, images, main settings, estimated time, and the start."""
 
 import json
 from itertools import takewhile
@@ -16,24 +16,24 @@ from sdviz.runs import Run, Status
 from sdviz.runs.status import duration
 from sdviz.ui.cache.background import Task
 from sdviz.ui.cache.estimates import Estimate, start_estimate
-from sdviz.ui.components.stage_strip import STAGE_NAMES
+from sdviz.ui.components.stage_strip import stage_title
 from sdviz.ui.page import ROOT
 from sdviz.ui.text import about, in_bytes, plain
 from sdviz.ui.training import actions
 from sdviz.ui.training.fields import Setting, limits, settings_of, value_of
-from sdviz.ui.training.state import start_and_watch, status_of
+from sdviz.ui.training.state import RUN_KEY, VIEW_KEY, WATCH, attempt, status_of
 from sdviz.ui.widgets import KEPT
 
 COLUMNS = 6
-# seconds that the page waits for an estimate, and between later checks
+# how long the page waits for an estimate, and how often it checks later
 AT_ONCE_SEC = 0.3
 POLL_SEC = 0.5
-# shown first, for a newcomer
+# these come first, for newcomers
 FIRST_PROFILES = ("shapes-quick", "shapes-tiny")
 
 
 def show_new_run(found: list[Run]) -> None:
-    """Shows the form; `found` is every run, to say which of them use the device."""
+    """Shows the form. `found`: all runs, to say which use the device."""
     profiles = find_profiles()
     if not profiles:
         st.info(f"There are no profiles: they are YAML files in `{ROOT / 'configs'}`.")
@@ -115,10 +115,9 @@ def show_new_run(found: list[Run]) -> None:
 
 
 def find_profiles() -> dict[str, Path]:
-    """Name and file of each profile, those for a first try before the others."""
+    """Returns name and file of each profile, `FIRST_PROFILES` first."""
     files = {path.stem: path for path in sorted((ROOT / "configs").glob("*.yaml"))}
-    first = [name for name in FIRST_PROFILES if name in files]
-    return {name: files[name] for name in [*first, *(name for name in files if name not in first)]}
+    return {name: files[name] for name in dict.fromkeys((*FIRST_PROFILES, *files)) if name in files}
 
 
 def _check_and_start(path: Path, overrides: list[str], found: list[Run], now: bool) -> RunConfig | None:
@@ -137,8 +136,8 @@ def _check_and_start(path: Path, overrides: list[str], found: list[Run], now: bo
         key="start",
         disabled=bool(refused),
         help=refused or "Writes the configuration into a new folder and launches the process.",
-        on_click=start_and_watch,
-        args=(actions.start, config, now),
+        on_click=attempt,
+        args=(_start_and_watch, config, now),
         width="stretch",
     )
     with columns[1]:
@@ -150,20 +149,25 @@ def _check_and_start(path: Path, overrides: list[str], found: list[Run], now: bo
     return config
 
 
+def _start_and_watch(config: RunConfig, now: bool) -> None:
+    st.session_state[RUN_KEY] = actions.start(config, now).name
+    st.session_state[VIEW_KEY] = WATCH
+
+
 def _say_how_long(estimate: Task[Estimate], was_done: bool) -> None:
     if not estimate.is_done:
         st.caption("Timing a few images to say how long it will take …")
         return
     if not was_done:
-        st.rerun()  # to ask no more
+        st.rerun()  # ends the polling
     try:
         parts = estimate.result()
-    except (ValueError, OSError) as error:  # what the run itself would stop at
+    except (ValueError, OSError) as error:  # the run would stop at it too
         st.error(plain(str(error)), icon=":material/error:")
         return
     seconds, size = sum(sec for _, sec, _ in parts), sum(n for *_, n in parts)
     longest = sorted(parts, key=lambda part: -part[1])[:3]
-    stages = ", ".join(f"{STAGE_NAMES.get(name, name).lower()} {duration(sec)}" for name, sec, _ in longest)
+    stages = ", ".join(f"{stage_title(name).lower()} {duration(sec)}" for name, sec, _ in longest)
     st.markdown(
         f"**{about(seconds).capitalize()}** by this machine's speed just now ({stages}), "
         f"{in_bytes(size)} on the disk."
@@ -214,7 +218,7 @@ def _widget(profile: str, setting: Setting, default: Any) -> Any:  # noqa: ANN40
     def number(value: float | None) -> Any:  # noqa: ANN401
         return value if value is None else int(value) if whole else float(value)
 
-    if rule.optional:  # a field that begins empty is the only one that can be emptied
+    if rule.optional:  # only a field that begins empty can be emptied
         st.session_state.setdefault(common["key"], number(default))
     value = st.number_input(
         setting.label,
@@ -230,7 +234,7 @@ def _widget(profile: str, setting: Setting, default: Any) -> Any:  # noqa: ANN40
 
 
 def _magnitude(value: float) -> int:
-    """The exponent of a step for this value: 2e-4 steps by 1e-5."""
+    """Returns the exponent of a step for this value: 2e-4 steps by 1e-5."""
     return int(f"{abs(value):e}".partition("e")[2]) - 1
 
 

@@ -1,4 +1,4 @@
-"""The page Training: start a run, watch it, compare two."""
+"""The page Training: start a run, watch it, compare two runs."""
 
 import streamlit as st
 

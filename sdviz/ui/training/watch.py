@@ -1,4 +1,4 @@
-"""The list of runs, and one of them: its state and what can be done to it."""
+"""The list of runs, and one run: its state, and buttons to stop, resume, open and delete it."""
 
 import streamlit as st
 
@@ -28,20 +28,20 @@ ICONS = {
 
 
 def show_watch(found: list[Run]) -> None:
-    """Shows all runs at the left, newest first, and the chosen one. There is at least one."""
+    """Shows all runs at the left, newest first, and the chosen one. `found`: one run at least."""
     if st.session_state.pop(_GO_KEY, False):
         open_page(LAB)
     states = {run.name: state_of(run) for run in found}
     columns = st.columns([1, 3.4], gap="medium")
     with columns[0], st.container(height=640 if len(found) > 9 else "content", border=False):
         names = list(states)
-        if st.session_state.get(RUN_KEY) not in names:  # deleted since, or a link to one that is not here
+        if st.session_state.get(RUN_KEY) not in names:  # deleted, or of a link
             st.session_state.pop(RUN_KEY, None)
         chosen = st.radio(
             "Runs, the newest first",
             names,
             key=RUN_KEY,
-            format_func=plain,  # the browser knows an option by this: it must not change with the state
+            format_func=plain,  # identifies an option for the browser, so it must not change with the state
             captions=[f"{ICONS[states[run.name]]} {_caption(run)}" for run in found],
             **KEPT,
         )
@@ -52,13 +52,13 @@ def show_watch(found: list[Run]) -> None:
             _damaged(run, status)
         else:
             _head(run, status)
-        # files are looked at again and again only while something may change in them
+        # files are read again only while they may change
         alive = any(state in ("queued", "running") for state in states.values())
         st.fragment(_live, run_every=REFRESH_SEC if alive else None, key="training_live")(run, states)
 
 
 def _live(run: Run, drawn: dict[str, str]) -> None:
-    """The part that refreshes itself. When a run's state has changed, the whole page is drawn again."""
+    """Shows the part that refreshes itself. When the state of a run changes, the whole page is drawn again."""
     if {one.name: state_of(one) for one in runs.list_runs()} != drawn:
         st.rerun()
     if drawn[run.name] != "damaged":
@@ -79,14 +79,14 @@ def _caption(run: Run) -> str:
 
 
 def _head(run: Run, status: Status) -> None:
-    refused = actions.refusal() or None
+    refused = actions.refusal()
     st.markdown(f"### {ICONS[status.state]} {plain(run.name)}")
     columns = st.columns([1.25, 1.25, 1.6, 1.25, 1.5], vertical_alignment="center")
     columns[0].button(
         "Stop",
         icon=":material/stop:",
         key="stop",
-        disabled=not status.is_active or refused is not None,
+        disabled=not status.is_active or bool(refused),
         help=refused or "Ends it before its next step, with its state saved.",
         on_click=attempt,
         args=(actions.stop, run.name),
@@ -96,7 +96,7 @@ def _head(run: Run, status: Status) -> None:
         "Start" if status.state == "new" else "Resume",
         icon=":material/play_arrow:",
         key="resume",
-        disabled=status.is_active or status.state == "done" or refused is not None,
+        disabled=status.is_active or status.state == "done" or bool(refused),
         help=refused or "Goes on from where it was left; stages that are complete are skipped.",
         on_click=attempt,
         args=(actions.resume, run.name),
@@ -114,7 +114,7 @@ def _head(run: Run, status: Status) -> None:
         width="stretch",
     )
     with columns[3]:
-        _delete(run, status.is_active, refused)
+        _delete(run, status.is_active)
     _say(status)
 
 
@@ -143,11 +143,12 @@ def _say(status: Status) -> None:
         st.info("Made, and not started yet.", icon=":material/fiber_new:")
 
 
-def _delete(run: Run, is_active: bool, refused: str | None) -> None:
+def _delete(run: Run, is_active: bool) -> None:
+    refused = actions.refusal()
     with st.popover(
         "Delete",
         icon=":material/delete:",
-        disabled=is_active or refused is not None,
+        disabled=is_active or bool(refused),
         help=refused or ("Stop it first." if is_active else None),
         width="stretch",
     ):
@@ -157,7 +158,7 @@ def _delete(run: Run, is_active: bool, refused: str | None) -> None:
             "Delete for good",
             icon=":material/delete_forever:",
             key="delete",
-            disabled=refused is not None,
+            disabled=bool(refused),
             on_click=attempt,
             args=(actions.delete, run.name),
         )
@@ -166,9 +167,8 @@ def _delete(run: Run, is_active: bool, refused: str | None) -> None:
 def _damaged(run: Run, problem: str) -> None:
     st.markdown(f"### {ICONS['damaged']} {plain(run.name)}")
     st.error(f"{plain(problem)}. It cannot be watched or resumed; its other files are as they were.")
-    columns = st.columns([1.25, 5])
-    with columns[0]:
-        _delete(run, False, actions.refusal() or None)
+    with st.columns([1.25, 5])[0]:
+        _delete(run, is_active=False)
 
 
 def _open_in_lab(name: str) -> None:

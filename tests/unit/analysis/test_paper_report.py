@@ -227,7 +227,7 @@ def test_methods_without_a_network_are_known() -> None:
 def test_what_cannot_be_a_page_is_refused(make: Make, shipped: BundleRecord) -> None:
     with pytest.raises(PaperPageError, match="no runs"):
         paper_page([], "this")
-    with pytest.raises(PaperPageError, match="stands there twice"):
+    with pytest.raises(PaperPageError, match="given twice"):
         paper_page([make(0.6), make(0.6)], "this")
     with pytest.raises(PaperPageError, match="shapes was trained on shapes, run-0.6-0 on cifar10"):
         paper_page([make(0.6), shipped], "this")

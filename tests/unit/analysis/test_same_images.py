@@ -108,7 +108,7 @@ def test_a_bundle_that_does_not_know_the_order_says_what_it_wants(
     bundle, _, _ = bundle_of_rows(know=False)
     shown = PictureLibrary(Evidence(bundle)).show(["cifar10/train/00004"])
     assert not shown.found.any()
-    assert "what is here of cifar10 has other ids: these are of `cifar10_train.parquet`" in shown.ways[0].text
+    assert "on this machine have other ids: the bundle's are from `cifar10_train.parquet`" in shown.ways[0].text
 
 
 def test_paths_of_another_form_are_refused(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sdviz.analysis import Evidence, MissingPart, PictureLibrary
+from sdviz.analysis import Evidence, MissingPart, PictureLibrary, pictures
 from sdviz.analysis.provenance import footer, provenance
 from sdviz.analysis.rescoring import rescorer, stored_scores
 from sdviz.analysis.tables import OutlierTable
@@ -82,6 +82,17 @@ def test_pictures_of_images_and_outliers(evidence: Evidence) -> None:
     assert shown.class_names[1] == "" and shown.class_names[0] != ""
     assert library.outlier_row(str(ids[1])) == 0 and library.outlier_row(str(ids[0])) is None
     assert np.array_equal(library.show(ids).images, shown.images)
+
+
+def test_the_last_pictures_used_stay_up_to_a_number_of_bytes(
+    evidence: Evidence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pictures, "KEPT_BYTES", 3 * 32 * 32 * 3)
+    library, ids = PictureLibrary(evidence), evidence.outliers.ids[:5].tolist()
+    assert library.show(ids).found.all(), "more than are kept"
+    library.show([ids[2]])  # used once more
+    library.show([ids[0]])
+    assert set(library._kept) == {ids[4], ids[2], ids[0]}
 
 
 def test_an_outlier_without_a_picture_is_made_again_as_it_was(evidence: Evidence) -> None:

@@ -11,14 +11,17 @@ import pytest
 import torch
 
 from sdviz.baselines import BASELINES, Baseline, BaselineError, Images, Reference
+from sdviz.baselines.trained.fake_it import FakeIt
+from sdviz.baselines.trained.mscl import MSCL
 from sdviz.nn.encoder import Encoder
+from tests.baselines import KNOWN, LOGITS, QUERIES, fit, shapes_reference
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 N = 12
-OF_IMAGES = ("multiclass_ad", "mscl", "fake_it", "rot", "png_size", "input_complexity")
-TRAINED = ("multiclass_ad", "mscl", "fake_it", "rot")
-WITH_K = ("dn2", "knn", "multiclass_ad", "mscl", "fake_it")
+OF_IMAGES = [key for key, one in BASELINES.items() if one.needs[0] == "images"]
+TRAINED = [key for key, one in BASELINES.items() if one.training_passes]
+WITH_K = [key for key, one in BASELINES.items() if "k" in one.Settings.model_fields]
 every = pytest.mark.parametrize("key", BASELINES)
 
 
@@ -203,7 +206,7 @@ def test_a_recipe_that_cannot_be_is_refused(key: str, name: str, value: object) 
     assert "\n" not in str(caught.value) and str(caught.value).endswith(f"not {value!r}")
 
 
-@pytest.mark.parametrize("key", BASELINES)
+@every
 def test_a_setting_that_a_method_has_not_is_refused(key: str) -> None:
     with pytest.raises(BaselineError, match=f"^{key} has no colour$"):
         method(key, colour="red")
@@ -244,3 +247,18 @@ def test_settings_of_mscl_alone(name: str, value: float) -> None:
 )  # fmt: skip
 def test_a_reference_that_does_not_fit_is_refused(key: str, change: dict[str, Any], match: str) -> None:
     not_fitted(method(key), replace(reference(), **change), match)
+
+
+def test_what_is_missing_is_named() -> None:
+    with pytest.raises(BaselineError, match="^dn2 needs features, and there are none$"):
+        BASELINES["dn2"]().fit(Reference(Images(images=np.zeros((2, 8, 8, 3), np.uint8))))
+    with pytest.raises(BaselineError, match="fake_it needs outliers"):
+        FakeIt().fit(Reference(Images(images=np.zeros((4, 8, 8, 3), np.uint8)), encoder=Encoder("small", 4)))
+    with pytest.raises(BaselineError, match="2 neighbours of 1 ID images"):
+        fit("dn2", KNOWN[:1]).score(Images(features=QUERIES))
+    with pytest.raises(BaselineError, match="NaN"):
+        fit("dn2", np.full((3, 2), np.nan, np.float32))
+    with pytest.raises(BaselineError, match="logits"):
+        fit("msp", logits=LOGITS).score(Images(features=QUERIES))
+    with pytest.raises(BaselineError, match="frozen_blocks 9 leaves nothing"):
+        MSCL(frozen_blocks=9).fit(shapes_reference())

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import pickle
 import shutil
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from diffusers import DDPMScheduler, UNet2DModel
 from safetensors.torch import load_file, save_file
 
 from sdviz import data
-from sdviz.bundle import MANIFEST, Bundle, BundleError, read_manifest
+from sdviz.bundle import MANIFEST, Bundle, BundleError
 from sdviz.config.nodes import UNetConfig
 from sdviz.diffusion.schedule import NoiseSchedule
 from sdviz.nn.classifier import SmallClassifier
@@ -27,17 +26,14 @@ from sdviz.nn.phase_means import measure_phases
 from sdviz.nn.randomness import content_ids
 from sdviz.nn.unet import NoisePredictor
 from sdviz.outliers import OutlierBatch, draw_target_labels
+from tests.bundle_folders import WEIGHTS, edit_json, edit_manifest, sign
 from tests.full_disk import largest_file
+from tests.grey_levels import grey_levels
+from tests.stages import everything_in
 from tests.tiny_bundle import save_tiny_bundle
 
-WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 MakeBundle = Callable[..., Bundle]
 MakeImages = Callable[..., np.ndarray]
-
-
-def grey_levels(a: np.ndarray, b: np.ndarray) -> float:
-    """Mean absolute difference."""
-    return float(np.abs(a.astype(int) - b.astype(int)).mean())
 
 
 def exchange(bundle: Bundle, **networks: torch.nn.Module | None) -> None:
@@ -47,45 +43,6 @@ def exchange(bundle: Bundle, **networks: torch.nn.Module | None) -> None:
 
 def same_pictures(a: OutlierBatch, b: OutlierBatch) -> bool:
     return bool((a.outliers == b.outliers).all() and (a.noised == b.noised).all())
-
-
-def everything_in(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-
-
-def edit_manifest(folder: Path, **changes: Any) -> None:  # noqa: ANN401
-    """Changes keys of bundle.json; a value of None takes the key away."""
-    tree = json.loads((folder / MANIFEST).read_text()) | changes
-    (folder / MANIFEST).write_text(json.dumps({k: v for k, v in tree.items() if v is not None}))
-
-
-def sign(folder: Path) -> None:
-    """Writes the hashes of the files as they now are into bundle.json, as a careful forger would."""
-    hashes = {name: hashlib.sha256(raw).hexdigest() for name, raw in everything_in(folder).items()}
-    edit_manifest(folder, files={name: digest for name, digest in hashes.items() if name != MANIFEST})
-
-
-def edit_json(file: Path, **changes: Any) -> None:  # noqa: ANN401
-    tree = json.loads(file.read_text()) | changes
-    file.write_text(json.dumps({k: v for k, v in tree.items() if v is not None}))
-
-
-def refusal(folder: Path) -> str:
-    """What `Bundle.load` says when it refuses: always one line."""
-    with pytest.raises(BundleError) as refused:
-        Bundle.load(folder, "cpu")
-    assert "\n" not in str(refused.value)
-    return str(refused.value)
-
-
-@pytest.fixture
-def folder(tiny_bundle: MakeBundle, tmp_path: Path) -> Path:
-    """A sound bundle on disk."""
-    tiny_bundle().save(tmp_path / "bundle")
-    return tmp_path / "bundle"
-
-
-# --- save and load ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("pixel_unshuffle", [1, 2])
@@ -179,15 +136,6 @@ def test_loaded_networks_are_in_eval_mode_and_take_no_gradient(folder: Path) -> 
         assert not any(p.requires_grad for p in network.parameters())
 
 
-def test_the_manifest_is_read_without_the_weights(folder: Path) -> None:
-    (folder / WEIGHTS).unlink()
-    manifest, digest = read_manifest(folder)
-    assert manifest.class_names == ("disk", "ring", "square")
-    assert manifest.defaults.solver == "ddim"
-    assert digest == hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
-    assert set(manifest.versions) == {"torch", "diffusers", "numpy", "sdviz", "python"}
-
-
 def test_the_hash_changes_with_every_file(tiny_bundle: MakeBundle, tmp_path: Path) -> None:
     first = tiny_bundle()
     others = {
@@ -225,9 +173,6 @@ def test_another_schedule_is_saved_as_it_is(tiny_bundle: MakeBundle, tmp_path: P
     assert torch.equal(loaded.schedule.alphas_cumprod, made.schedule.alphas_cumprod)
     scheduler = DDPMScheduler.from_pretrained(tmp_path / "bundle" / "scheduler")
     assert torch.equal(scheduler.alphas_cumprod.double(), made.schedule.alphas_cumprod)
-
-
-# --- save over what is there ------------------------------------------------------------------------
 
 
 def test_saving_over_a_bundle_replaces_it_whole(
@@ -301,296 +246,6 @@ def test_what_an_earlier_crash_left_stands_in_nobodys_way(tiny_bundle: MakeBundl
     assert [p.name for p in folder.parent.iterdir()] == ["bundle"]
 
 
-# --- refusals ---------------------------------------------------------------------------------------
-
-
-def test_no_bundle_is_named(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("text")
-    for path in (tmp_path, tmp_path / "nowhere", tmp_path / "file"):
-        assert refusal(path) == f"{path} is not a bundle: it has no bundle.json"
-
-
-@pytest.mark.parametrize(
-    "name", ["clusterer.safetensors", "scheduler/scheduler_config.json", "unet/config.json", WEIGHTS]
-)
-class TestEachFile:
-    def test_missing(self, folder: Path, name: str) -> None:
-        (folder / name).unlink()
-        assert refusal(folder) == f"{folder / name} is missing"
-
-    def test_missing_from_the_list_too(self, folder: Path, name: str) -> None:
-        (folder / name).unlink()
-        sign(folder)
-        assert refusal(folder) == f"{folder / name} is missing"
-
-    def test_one_byte_altered(self, folder: Path, name: str) -> None:
-        raw = bytearray((folder / name).read_bytes())
-        raw[len(raw) // 2] ^= 1
-        (folder / name).write_bytes(raw)
-        assert refusal(folder).startswith(f"{folder / name} was changed or cut")
-
-    def test_cut(self, folder: Path, name: str) -> None:
-        raw = (folder / name).read_bytes()
-        for keep in (0, len(raw) // 2, len(raw) - 1):
-            (folder / name).write_bytes(raw[:keep])
-            assert refusal(folder).startswith(f"{folder / name} was changed or cut")
-
-    def test_cut_and_signed(self, folder: Path, name: str) -> None:
-        raw = (folder / name).read_bytes()
-        for keep in (0, 5, len(raw) // 2, len(raw) - 2):
-            (folder / name).write_bytes(raw[:keep])
-            sign(folder)
-            message = refusal(folder)
-            assert str(folder / name) in message
-            assert "was changed" not in message
-
-    def test_a_link_to_the_same_bytes(self, folder: Path, name: str) -> None:
-        moved = folder.parent / "moved"
-        (folder / name).rename(moved)
-        (folder / name).symlink_to(moved)
-        assert refusal(folder) == f"{folder / name}: leads out of the bundle"
-
-    def test_someone_elses(self, folder: Path, name: str) -> None:
-        if name.endswith(".json"):
-            (folder / name).write_text('{"_class_name": "Other"}')
-        else:
-            save_file({"weight": torch.zeros(3)}, folder / name)
-        sign(folder)
-        message = refusal(folder)
-        assert message.startswith(f"{folder / name}: ")
-
-
-def test_a_linked_folder_or_manifest_leads_out(folder: Path) -> None:
-    shutil.move(folder / "unet", folder.parent / "moved")
-    (folder / "unet").symlink_to(folder.parent / "moved")
-    # found before anything under it is opened
-    assert "leads out of the bundle" in refusal(folder)
-    (folder / "unet").unlink()
-    shutil.move(folder.parent / "moved", folder / "unet")
-    Bundle.load(folder, "cpu")
-    (folder / MANIFEST).rename(folder.parent / "moved.json")
-    (folder / MANIFEST).symlink_to(folder.parent / "moved.json")
-    assert refusal(folder) == f"{folder / MANIFEST}: leads out of the bundle"
-
-
-@pytest.mark.parametrize("name", ["../secret.json", "unet/../../secret.json", "/etc/hostname"])
-def test_a_path_that_leads_out_is_never_opened(folder: Path, name: str) -> None:
-    (folder.parent / "secret.json").write_text("{}")
-    files = json.loads((folder / MANIFEST).read_text())["files"]
-    digest = hashlib.sha256(b"{}").hexdigest()
-    edit_manifest(folder, files=files | {name: digest})
-    assert refusal(folder) == f"{folder / name}: leads out of the bundle"
-
-
-@pytest.mark.parametrize("name", ["notes.txt", "unet/config.old.json", "more.safetensors", "link"])
-def test_a_file_that_is_not_listed_is_foreign(folder: Path, name: str) -> None:
-    if name == "link":
-        (folder / name).symlink_to(folder.parent)
-    else:
-        (folder / name).write_text("{}")
-    assert refusal(folder) == f"{folder / name} does not belong to the bundle: {MANIFEST} does not list it"
-
-
-def test_hidden_files_of_the_file_system_are_left_alone(folder: Path) -> None:
-    (folder / ".DS_Store").write_bytes(b"\0")
-    (folder / "unet" / ".cache").mkdir()
-    (folder / "unet" / ".cache" / "x").write_bytes(b"\0")
-    Bundle.load(folder, "cpu")
-
-
-class Evil:
-    """Leaves a trace where it is unpickled."""
-
-    def __init__(self, trace: Path) -> None:
-        self.trace = trace
-
-    def __reduce__(self) -> tuple[object, tuple[Path]]:
-        return (Path.touch, (self.trace,))
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "unet/diffusion_pytorch_model.bin",
-        "unet/diffusion_pytorch_model.BIN",
-        "clusterer.pt",
-        "detector.pth",
-        "features.npy",
-        "x.pkl",
-    ],
-)
-@pytest.mark.parametrize("signed", [True, False])
-def test_a_pickle_is_refused_and_never_loaded(folder: Path, name: str, signed: bool) -> None:
-    trace = folder.parent / "was run"
-    torch.save({"weight": Evil(trace)}, folder / name)
-    if signed:
-        sign(folder)
-    assert refusal(folder) == f"{folder / name}: may hold a pickle, which is never loaded; use safetensors"
-    assert not trace.exists()
-    # the trap is a real one
-    with (folder / "x").open("wb") as file:
-        pickle.dump(Evil(trace), file)
-    pickle.loads((folder / "x").read_bytes())
-    assert trace.exists()
-
-
-def test_a_pickle_in_place_of_the_weights_is_never_loaded(folder: Path) -> None:
-    trace = folder.parent / "was run"
-    torch.save({"weight": Evil(trace)}, folder / WEIGHTS)
-    sign(folder)
-    assert refusal(folder).startswith(f"{folder / WEIGHTS}: not this bundle's U-Net")
-    assert not trace.exists()
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["", "{", "[]", "null", '"bundle"', "not json", "[" * 100_000, "\ud800".encode("utf-16", "surrogatepass")],
-)
-def test_a_manifest_that_is_no_json_object(folder: Path, text: str | bytes) -> None:
-    (folder / MANIFEST).write_bytes(text if isinstance(text, bytes) else text.encode())
-    message = refusal(folder)
-    assert message.startswith(f"{folder / MANIFEST}: not ")
-    assert "JSON" in message
-
-
-@pytest.mark.parametrize(
-    ("version", "age"), [(0, "an older"), (1, "an older"), (3, "another"), ("1", "another")]
-)
-def test_another_format_version(folder: Path, version: object, age: str) -> None:
-    edit_manifest(folder, format_version=version)
-    assert refusal(folder) == (
-        f"{folder / MANIFEST}: made by {age} sdviz (format {version}, this one reads format 2); make it again"
-        " with: python -m sdviz run CONFIG"
-    )
-
-
-@pytest.mark.parametrize(("version", "told"), [(None, "no format version"), ("x", "format x")])
-def test_a_format_version_that_is_no_number(folder: Path, version: object, told: str) -> None:
-    edit_manifest(folder, format_version=version)
-    assert f"made by another sdviz ({told}, this one" in refusal(folder)
-
-
-@pytest.mark.parametrize(
-    ("change", "where"),
-    [
-        ({"colour": "red"}, "colour: Extra inputs"),
-        ({"defaults": {"solver": "ddim"}}, "defaults.start_timestep: Field required"),
-        ({"image_size": "big"}, "image_size: Input should be a valid integer"),
-        ({"n_clusters": 0}, "n_clusters: Input should be greater than or equal to 1"),
-        ({"pixel_unshuffle": 0}, "pixel_unshuffle: "),
-        ({"max_train_timestep": 0}, "max_train_timestep: "),
-        ({"dataset": None}, "dataset: Field required"),
-        ({"class_names": ["disk", "ring"]}, "3 clusters, 2 names"),
-        ({"files": ["a"]}, "files: Input should be a valid dictionary"),
-        ({"clusterer": 3}, "clusterer: Input should be a valid dictionary"),
-        ({"score": {"k": 0, "alpha": 0.3, "normalize": True}}, "score.k: "),
-        ({"phases": {"mean": [0.0]}}, "phases.covariance: Field required"),
-        ({"phases": {"mean": [float("nan")], "covariance": [[1.0]]}}, "phases.mean.0: "),
-        ({"phases": {"mean": [0.0], "covariance": [[1.0]]}}, "phase statistics are not of 3 channels"),
-    ],
-)
-def test_a_manifest_with_a_wrong_key_is_refused_with_its_path(
-    folder: Path, change: dict[str, Any], where: str
-) -> None:
-    edit_manifest(folder, **change)
-    assert refusal(folder).startswith(f"{folder / MANIFEST}: {where}")
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"start_timestep": 401}, r"start_timestep S = 401 is outside 0..400"),
-        ({"guidance_scale": 99}, r"guidance_scale w = 99.0 is outside -1..20"),
-        ({"num_inference_steps": 0}, r"num_inference_steps = 0 is outside 1..1000"),
-        ({"solver": "euler"}, "solver 'euler' is not one of ddim, ddpm, dpmpp_2m"),
-    ],
-)
-def test_defaults_that_nobody_could_use(folder: Path, change: dict[str, Any], message: str) -> None:
-    defaults = json.loads((folder / MANIFEST).read_text())["defaults"]
-    edit_manifest(folder, defaults=defaults | change)
-    assert refusal(folder).startswith(f"{folder / MANIFEST}: defaults: {message}")
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"n_clusters": 2, "class_names": ["a", "b"]}, "num_class_embeds is 4, bundle.json needs 3"),
-        ({"pixel_unshuffle": 2}, "in_channels is 3, bundle.json needs 12"),
-        ({"image_size": 16}, "sample_size is 8, bundle.json needs 16"),
-    ],
-)
-def test_a_unet_that_is_not_the_manifests(folder: Path, change: dict[str, Any], message: str) -> None:
-    edit_manifest(folder, **change)
-    assert refusal(folder) == f"{folder / 'unet/config.json'}: {message}"
-
-
-def test_a_unet_configuration_without_classes(folder: Path) -> None:
-    edit_json(folder / "unet/config.json", num_class_embeds=None)
-    sign(folder)
-    assert refusal(folder).startswith(f"{folder / 'unet/config.json'}: num_class_embeds is None")
-
-
-@pytest.mark.parametrize(
-    "change", [{"block_out_channels": "x"}, {"norm_num_groups": 0}, {"down_block_types": ["NoBlock"]}]
-)
-def test_a_unet_configuration_that_builds_nothing(folder: Path, change: dict[str, Any]) -> None:
-    edit_json(folder / "unet/config.json", **change)
-    sign(folder)
-    assert refusal(folder).startswith(f"{folder / WEIGHTS}: not this bundle's U-Net")
-
-
-def test_unet_weights_of_another_network(folder: Path) -> None:
-    weights = load_file(folder / WEIGHTS)
-    name = "conv_norm_out.bias"
-    for spoilt in (
-        {k: v for k, v in weights.items() if k != name},
-        weights | {"more.bias": torch.zeros(8)},
-        weights | {name: torch.zeros(9)},
-    ):
-        save_file(spoilt, folder / WEIGHTS)
-        sign(folder)
-        assert refusal(folder).startswith(f"{folder / WEIGHTS}: not this bundle's U-Net (")
-
-
-def test_a_clusterer_of_another_width_or_class_count(
-    tiny_bundle: MakeBundle, folder: Path, tmp_path: Path
-) -> None:
-    file = folder / "clusterer.safetensors"
-    save_file(SmallClassifier(3, width=8).state_dict(), file)
-    sign(folder)
-    assert refusal(folder).startswith(f"{file}: not this bundle's clusterer")
-    save_file(SmallClassifier(5, width=4).state_dict(), file)
-    sign(folder)
-    edit_manifest(folder, clusterer={"n_classes": 5, "width": 4})
-    assert refusal(folder) == f"{file}: 5 classes, but bundle.json says 3"
-    edit_manifest(folder, clusterer={"n_classes": 3, "depth": 4})
-    assert refusal(folder).startswith(f"{file}: not this bundle's clusterer")
-    odd = tiny_bundle()
-    exchange(odd, clusterer=SmallClassifier(5, width=4))
-    with pytest.raises(BundleError, match="5 classes, but bundle.json says 3"):
-        odd.save(tmp_path / "odd")
-    assert not (tmp_path / "odd").exists()
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"beta_schedule": "scaled_linear"},
-        {"prediction_type": "v_prediction"},
-        {"beta_end": None},
-        {"beta_end": "x"},
-        {"beta_end": 5.0},
-        {"num_train_timesteps": 0},
-        {"num_train_timesteps": 100},
-    ],
-)
-def test_a_schedule_that_is_not_supported(folder: Path, change: dict[str, Any]) -> None:
-    file = folder / "scheduler/scheduler_config.json"
-    edit_json(file, **change)
-    sign(folder)
-    assert refusal(folder).startswith(f"{file}: ")
-
-
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
 def test_cuda_where_there_is_none(folder: Path) -> None:
     with pytest.raises(ValueError, match="device 'cuda': this machine has 0 CUDA devices") as refused:
@@ -601,9 +256,6 @@ def test_cuda_where_there_is_none(folder: Path) -> None:
 def test_device_auto_takes_what_there_is(folder: Path) -> None:
     expected = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     assert Bundle.load(folder).device.type == expected
-
-
-# --- labels -----------------------------------------------------------------------------------------
 
 
 def test_pseudo_labels_are_the_clusterers(tiny_bundle: MakeBundle, tiny_images: MakeImages) -> None:
@@ -661,9 +313,6 @@ def test_without_a_clusterer_labels_are_needed(
 def test_features_say_what_is_missing(tiny_bundle: MakeBundle, tiny_images: MakeImages) -> None:
     with pytest.raises(ValueError, match="neither a detector nor an encoder"):
         tiny_bundle().features(tiny_images(1))
-
-
-# --- generate ---------------------------------------------------------------------------------------
 
 
 def test_none_takes_the_bundles_defaults(tiny_bundle: MakeBundle, tiny_images: MakeImages) -> None:

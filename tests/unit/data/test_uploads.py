@@ -11,8 +11,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from sdviz import data
-from sdviz.data import prepare_upload
 from sdviz.data.decode import FORMATS
+from sdviz.data.uploads import from_uploads, prepare_upload
 
 Encode = Callable[..., bytes]
 
@@ -209,13 +209,13 @@ def test_altered_bytes_give_a_picture_or_one_line(picture: np.ndarray, encode: E
 def test_from_uploads(picture: np.ndarray, encode: Encode) -> None:
     one, two = encode(picture), encode(picture[::-1])
     files = [("one.png", one), ("bad.png", b"text"), ("two.png", two), ("again.png", one)]
-    uploads, refused = data.from_uploads(files)
+    uploads, refused = from_uploads(files)
     assert refused == [f"bad.png is not a picture ({', '.join(FORMATS)})"]
     assert len(uploads) == 2 and uploads.labels.tolist() == [-1, -1] and uploads.class_names == ()
     assert np.array_equal(uploads.images[1], prepare_upload(two, "two.png"))
     assert all(len(one) == len("upload/") + 16 and one.startswith("upload/") for one in uploads.ids)
-    assert data.from_uploads(files[2:3])[0].ids[0] == uploads.ids[1]
-    none, refused = data.from_uploads([("bad.png", b"text")], size_px=16)
+    assert from_uploads(files[2:3])[0].ids[0] == uploads.ids[1]
+    none, refused = from_uploads([("bad.png", b"text")], size_px=16)
     assert none.images.shape == (0, 16, 16, 3) and len(refused) == 1
 
 

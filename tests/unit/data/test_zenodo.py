@@ -103,7 +103,7 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Zenodo]:
             self.wfile.write(blob)
 
         def log_message(self, *_: object) -> None:
-            """Silence."""
+            """Logs nothing."""
 
     web = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     # or its end takes half a second
@@ -132,7 +132,7 @@ def test_a_record_is_fetched_checked_and_opened(server: Zenodo, tmp_path: Path) 
 @pytest.mark.parametrize("knows_ranges", [True, False])
 def test_a_break_is_resumed(server: Zenodo, tmp_path: Path, knows_ranges: bool) -> None:
     server.knows_ranges, server.cut = knows_ranges, 200
-    with pytest.raises(DataError, match="train.zip broke off after 200 of .* goes on from there") as caught:
+    with pytest.raises(DataError, match="train.zip stopped after 200 of .* continues from there") as caught:
         zenodo.download("sd-outliers", tmp_path)
     assert "\n" not in str(caught.value)
     zenodo.download("sd-outliers", tmp_path)
@@ -151,7 +151,7 @@ def test_a_file_that_was_changed_is_fetched_again(server: Zenodo, tmp_path: Path
 
 def test_a_wrong_checksum_keeps_nothing(server: Zenodo, tmp_path: Path) -> None:
     server.change = {"checksum": "md5:" + "0" * 32}
-    with pytest.raises(DataError, match="train.zip is not what its md5 says"):
+    with pytest.raises(DataError, match="train.zip does not match its md5"):
         zenodo.download("sd-outliers", tmp_path)
     assert not list((tmp_path / "sd-outliers").iterdir())
 
@@ -162,7 +162,7 @@ def test_a_wrong_checksum_keeps_nothing(server: Zenodo, tmp_path: Path) -> None:
         ({"key": "../x.zip"}, "a file called '../x.zip'"),
         ({"key": ""}, "a file called ''"),
         ({"key": None}, "a file has no name"),
-        ({"size": "many"}, "does not answer as a record does: train.zip has no size"),
+        ({"size": "many"}, "the answer is not a record: train.zip has no size"),
         ({"checksum": None}, "train.zip has no checksum"),
         ({"checksum": "shake_128:1"}, "a checksum of an unknown kind, 'shake_128'"),
         ({"links": {}}, "train.zip has no links to fetch it from"),
@@ -198,10 +198,10 @@ def test_no_server_and_no_files_are_one_line(
     server.files = {}
     with pytest.raises(DataError, match="has no files"):
         zenodo.download("sd-outliers", tmp_path)
-    with pytest.raises(DataError, match="cannot be had from .*HTTP 404"):
+    with pytest.raises(DataError, match="cannot be fetched from .*HTTP 404"):
         zenodo.list_files("1")
     monkeypatch.setenv("SDVIZ_ZENODO", "http://127.0.0.1:9")
-    with pytest.raises(DataError, match="cannot be had from .*refused") as caught:
+    with pytest.raises(DataError, match="cannot be fetched from .*refused") as caught:
         zenodo.list_files("1")
     assert "\n" not in str(caught.value)
 
@@ -243,19 +243,19 @@ def test_no_two_files_of_a_record_share_a_folder(server: Zenodo, tmp_path: Path)
     [
         (
             b"<!DOCTYPE html><html>Welcome</html>",
-            "answers with no record, but with something that is not JSON$",
+            "the answer is not JSON$",
         ),
-        (b"\xff\xfe\x00", "answers with no record, but with something that is not JSON$"),
-        (b"", "answers with no record"),
-        (b"[]", "does not answer as a record does: it lists no files"),
-        (b'{"message": "not here"}', "does not answer as a record does: it lists no files"),
+        (b"\xff\xfe\x00", "the answer is not JSON$"),
+        (b"", "the answer is not JSON"),
+        (b"[]", "the answer is not a record: it lists no files"),
+        (b'{"message": "not here"}', "the answer is not a record: it lists no files"),
         (b'{"files": {"a": 1}}', "it lists no files"),
         (b'{"files": ["a"]}', "a file has no name"),
     ],
 )
 def test_an_answer_that_is_no_record_is_said_in_words(server: Zenodo, answer: bytes, message: str) -> None:
     server.answer = answer
-    with pytest.raises(DataError, match=f"{server.address}/8394847 .*{message}") as caught:
+    with pytest.raises(DataError, match=f"{server.address}/8394847: .*{message}") as caught:
         zenodo.list_files("8394847")
     assert not {"Expecting", "codec", "KeyError", "links'"} & set(str(caught.value).split())
 
@@ -264,13 +264,13 @@ def test_an_answer_that_is_no_record_is_said_in_words(server: Zenodo, answer: by
 def test_a_file_that_is_gone_does_not_go_on(server: Zenodo, tmp_path: Path, code: int) -> None:
     server.errors = {"sd.npz": code}
     with pytest.raises(
-        DataError, match=f"sd.npz cannot be had: http.*sd.npz/content answers HTTP {code}"
+        DataError, match=f"sd.npz cannot be fetched: http.*sd.npz/content answers HTTP {code}"
     ) as caught:
         zenodo.download("sd-outliers", tmp_path)
     assert "goes on" not in str(caught.value)
     # a server that is overloaded is another matter
     server.errors = {"sd.npz": 503}
-    with pytest.raises(DataError, match="broke off after 0 of .*HTTP 503.* goes on from there"):
+    with pytest.raises(DataError, match="stopped after 0 of .*HTTP 503.* continues from there"):
         zenodo.download("sd-outliers", tmp_path)
 
 

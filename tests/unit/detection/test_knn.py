@@ -150,7 +150,7 @@ def test_chunks_and_wider_searches_change_nothing(device: str, monkeypatch: pyte
 
 
 class RoughSearch(NeighbourSearch):
-    """Its fast form is off by as much as is allowed for."""
+    """A search whose fast distances have the largest rounding error that it allows for."""
 
     def _candidates(self, moved: torch.Tensor, m: int) -> tuple[torch.Tensor, torch.Tensor]:
         size = moved.norm(dim=1)[:, None] + self._moved.norm(dim=1)
@@ -326,7 +326,7 @@ def test_features_of_any_kind_and_layout() -> None:
 
 
 def test_torch_and_faiss_share_a_process() -> None:
-    """Both bring an OpenMP of their own; with two threads each they must agree to live together."""
+    """Both load an OpenMP runtime; with two threads each, they must work in one process."""
     code = """import faiss, numpy as np, torch
 torch.set_num_threads(2); faiss.omp_set_num_threads(2)
 x = torch.randn(500, 64)

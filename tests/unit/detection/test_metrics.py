@@ -126,15 +126,13 @@ def test_bad_scores_are_refused(name: str, id_scores: list, ood_scores: list, me
 # --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_the_interval_is_that_of_plain_resampling(name: str) -> None:
+def test_the_interval_is_that_of_plain_resampling() -> None:
     rng = np.random.default_rng(1)
     id_scores, ood_scores = rng.normal(0, 1, 150).round(1), rng.normal(1, 1, 80).round(1)
-    low, high = metrics.bootstrap_interval(id_scores, ood_scores, name, n=2000, seed=3)
-    metric = getattr(metrics, name)
-    plain = [metric(rng.choice(id_scores, 150), rng.choice(ood_scores, 80)) for _ in range(2000)]
+    low, high = metrics.bootstrap_interval(id_scores, ood_scores, n=2000, seed=3)
+    plain = [metrics.auroc(rng.choice(id_scores, 150), rng.choice(ood_scores, 80)) for _ in range(2000)]
     assert (low, high) == pytest.approx(np.quantile(plain, [0.025, 0.975]), abs=0.03)
-    assert low < metric(id_scores, ood_scores) < high
+    assert low < metrics.auroc(id_scores, ood_scores) < high
 
 
 def test_the_interval_of_the_auroc_has_the_width_that_theory_says() -> None:
@@ -177,8 +175,6 @@ def test_pairing_sees_a_small_difference_and_knows_its_sign() -> None:
 
 
 def test_bad_bootstraps_are_refused() -> None:
-    with pytest.raises(ValueError, match="metric 'auc' is not one of auroc, fpr_at_95_id_recall"):
-        metrics.bootstrap_interval([1], [2], "auc")
     with pytest.raises(ValueError, match="n = 0 resamples is below 1"):
         metrics.bootstrap_interval([1], [2], n=0)
     with pytest.raises(ValueError, match="2 ID scores by a and 1 by b are not of the same images"):

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import copy
 import dataclasses
+import logging
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,23 +14,25 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.backends.common import aot_autograd
 from torch.nn import functional as F
 
 from sdviz.config.nodes import DiffusionConfig, UNetConfig
+from sdviz.diffusion import training
 from sdviz.diffusion.schedule import NoiseSchedule
 from sdviz.diffusion.training import (
-    TrainingDiverged,
-    TrainingReport,
-    TrainingStateError,
+    COMPILE_FROM_STEPS,
     make_accelerator,
     rate_factor,
     train_noise_predictor,
 )
 from sdviz.files import leftovers
 from sdviz.nn.device import has_fast_bf16
+from sdviz.nn.loop import Execution, LoopReport, TrainingDiverged, TrainingStateError
 from sdviz.nn.pixels import to_tensor
 from sdviz.nn.unet import NoisePredictor
 from tests.full_disk import largest_file
+from tests.stopping import stop_before
 
 SCHEDULE = NoiseSchedule.linear(1000)
 PLAIN = UNetConfig(channels=(8, 8), layers_per_block=1, pixel_unshuffle=1)
@@ -84,7 +89,7 @@ def train(
         model = tiny_network() if model is None else model
         options = {"device": "cpu", "images": data.images, "labels": data.labels} | options
         images, labels = options.pop("images"), options.pop("labels")
-        return train_noise_predictor(model, images, labels, SCHEDULE, config, **options)
+        return train_noise_predictor(model, images, labels, SCHEDULE, config, Execution(**options))
 
     return run
 
@@ -280,7 +285,7 @@ def test_only_a_dropped_condition_trains_the_null_row(
 
 
 def test_reports_every_twenty_steps_and_at_the_end(train: Callable[..., tuple[NoisePredictor, bool]]) -> None:
-    reports: list[TrainingReport] = []
+    reports: list[LoopReport] = []
     train(config=settings(total_steps=45, warmup_steps=0), on_report=reports.append)
     assert [r.step for r in reports] == [20, 40, 45]
     assert [r.progress for r in reports] == pytest.approx([20 / 45, 40 / 45, 1])
@@ -310,12 +315,6 @@ def test_the_same_seed_gives_the_same_network(
     assert same(weights(first), weights(again))
     other, _ = train(tiny_network(unet), settings(seed=1))
     assert not same(weights(first), weights(other))
-
-
-def stop_before(step: int) -> Callable[[], bool]:
-    """A should_stop that says yes when it is asked for the (step+1)th time."""
-    asked = iter(range(10**6))
-    return lambda: next(asked) >= step
 
 
 @pytest.mark.parametrize("unet", [PLAIN, DROPOUT], ids=["plain", "dropout"])
@@ -392,7 +391,7 @@ def test_states_of_this_layout_stay_loadable(
 def test_the_time_limit_ends_it_cooled_down(
     train: Callable[..., tuple[NoisePredictor, bool]], tmp_path: Path
 ) -> None:
-    reports: list[TrainingReport] = []
+    reports: list[LoopReport] = []
     config = settings(total_steps=10**6, time_limit_sec=1.5, cooldown=1.0, warmup_steps=0)
     started = time.monotonic()
     _, complete = train(config=config, state_path=tmp_path / "state.pt", on_report=reports.append)
@@ -463,7 +462,7 @@ def test_a_spoilt_network_is_neither_saved_nor_returned_at_an_early_end(
 ) -> None:
     model = Poisoned(tiny_network(), 2, only_the_gradient=True)
     # a second a step, on a machine of any speed
-    monkeypatch.setattr("sdviz.diffusion.training.time", SimpleNamespace(monotonic=lambda: float(model.calls)))
+    monkeypatch.setattr("sdviz.nn.loop.time", SimpleNamespace(monotonic=lambda: float(model.calls)))
     config = settings(total_steps=10**6, time_limit_sec=2.5 if end == "time" else None)
     stop = stop_before(3) if end == "stop" else None
     with pytest.raises(TrainingDiverged):
@@ -581,7 +580,7 @@ def test_refuses_timesteps_that_the_schedule_lacks(
             data.labels,
             NoiseSchedule.linear(100),
             settings(max_train_timestep=400),
-            device="cpu",
+            Execution("cpu"),
         )
 
 
@@ -618,7 +617,7 @@ def test_trains_on_cuda_and_resumes_there(
     train: Callable[..., tuple[NoisePredictor, bool]], tmp_path: Path, mixed_precision: str
 ) -> None:
     config = settings(total_steps=40, mixed_precision=mixed_precision)
-    reports: list[TrainingReport] = []
+    reports: list[LoopReport] = []
     whole, _ = train(config=config, device="cuda", on_report=reports.append)
     assert reports[-1].loss < 1.5
     assert all(p.device.type == "cpu" and torch.isfinite(p).all() for p in whole.parameters())
@@ -628,3 +627,204 @@ def test_trains_on_cuda_and_resumes_there(
     assert complete
     for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-3)
+
+
+UNSHUFFLED = UNetConfig(channels=(8, 8), layers_per_block=1, pixel_unshuffle=2, dropout=0.1)
+LONG = DiffusionConfig(
+    batch_size=8,
+    total_steps=2 * COMPILE_FROM_STEPS,
+    learning_rate=1e-3,
+    warmup_steps=4,
+    ema_decay=0.9,
+    mixed_precision="no",
+)
+LABELS = np.arange(12) % 3
+Backend = Callable[[torch.fx.GraphModule, list[torch.Tensor]], Callable[..., Any]]
+
+
+class Counting:
+    """A compiler that changes nothing, and counts graphs and calls of them."""
+
+    def __init__(self) -> None:
+        self.graphs = self.calls = 0
+
+    def __call__(self, graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Callable[..., Any]:
+        self.graphs += 1
+
+        def run(*args: torch.Tensor) -> Any:  # noqa: ANN401
+            self.calls += 1
+            return graph(*args)
+
+        return run
+
+
+def broken(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Callable[..., Any]:
+    raise RuntimeError("Cannot find a working triton installation.\nReally\n\nSet TORCH_LOGS for more.")
+
+
+def unchanged(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Callable[..., Any]:
+    return graph.forward
+
+
+@pytest.fixture
+def train_part(
+    tiny_network: Callable[..., NoisePredictor], tiny_images: Callable[..., np.ndarray]
+) -> Callable[..., tuple[NoisePredictor, NoisePredictor, list[LoopReport]]]:
+    """Trains a few steps of a long training; returns the network, its average and the reports."""
+
+    def run(
+        n_steps: int,
+        device: str = "cpu",
+        state_path: Path | None = None,
+        unet: UNetConfig = UNSHUFFLED,
+        **changes: Any,  # noqa: ANN401
+    ) -> tuple[NoisePredictor, NoisePredictor, list[LoopReport]]:
+        network = tiny_network(unet)
+        asked, reports = iter(range(10**6)), list[LoopReport]()
+        average, complete = train_noise_predictor(
+            network,
+            tiny_images(12),
+            LABELS,
+            SCHEDULE,
+            DiffusionConfig(**(LONG.model_dump() | changes)),
+            Execution(device, state_path, reports.append, lambda: next(asked) >= n_steps),
+        )
+        assert not complete
+        return network, average, reports
+
+    return run
+
+
+def test_compiled_for_cuda_only(
+    train_part: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def never(*args: object, **options: object) -> None:
+        raise AssertionError("compiled")
+
+    monkeypatch.setattr(torch, "compile", never)
+    train_part(2)
+    assert not [one for one in caplog.records if one.name.startswith("sdviz")]
+    assert training.COMPILERS == {"cuda": "inductor"}
+
+
+@pytest.mark.parametrize("mixed_precision", ["no", "bf16"])
+def test_compiled_it_trains_the_same_network_under_the_same_names(
+    train_part: Callable[..., Any],
+    tiny_network: Callable[..., NoisePredictor],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+    mixed_precision: str,
+) -> None:
+    expected = tiny_network(UNSHUFFLED).state_dict().keys()
+    _, uncompiled, _ = train_part(6, mixed_precision=mixed_precision)
+    backend = Counting()
+    monkeypatch.setitem(training.COMPILERS, "cpu", backend)
+    file = tmp_path / "state.pt"
+    network, average, _ = train_part(6, mixed_precision=mixed_precision, state_path=file)
+    # once for all steps, and called once more than those: the trial
+    assert (backend.graphs, backend.calls) == (1, 7)
+    assert not [one for one in caplog.records if one.name.startswith("sdviz")]
+
+    state = torch.load(file, weights_only=True)
+    for keys in (state["model"], state["ema"], network.state_dict(), average.state_dict()):
+        assert keys.keys() == expected
+    assert not any("_orig_mod" in name for name, _ in network.named_modules())
+    assert same(weights(average), weights(uncompiled))
+    # the average is a plain network
+    calls = backend.calls
+    copy.deepcopy(average)(torch.rand(3, 3, 8, 8), torch.zeros(3, dtype=torch.int64), torch.tensor([0, 1, 2]))
+    assert backend.calls == calls
+
+
+def test_compiled_and_eager_trainings_go_on_from_each_others_state(
+    train_part: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    _, undisturbed, _ = train_part(8)
+    kinds = {"eager": {}, "compiled": {"cpu": unchanged}}
+    for kind, compilers in kinds.items():
+        monkeypatch.setattr(training, "COMPILERS", compilers)
+        train_part(5, state_path=tmp_path / f"{kind}.pt")
+    for first, then in (("eager", "compiled"), ("compiled", "eager"), ("compiled", "compiled")):
+        file = Path(shutil.copy(tmp_path / f"{first}.pt", tmp_path / "state.pt"))
+        monkeypatch.setattr(training, "COMPILERS", kinds[then])
+        _, average, _ = train_part(3, state_path=file)
+        assert same(weights(average), weights(undisturbed))
+
+
+@pytest.mark.parametrize(
+    "backend",
+    [broken, aot_autograd(fw_compiler=unchanged, bw_compiler=broken), "no such compiler"],
+    ids=["forward", "backward", "unknown"],
+)
+def test_compiled_in_vain_costs_one_line_and_nothing_else(
+    train_part: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    backend: Backend | str,
+) -> None:
+    _, uncompiled, _ = train_part(4)
+    monkeypatch.setitem(training.COMPILERS, "cpu", backend)
+    with caplog.at_level(logging.WARNING):
+        network, average, _ = train_part(4)
+    assert same(weights(average), weights(uncompiled))
+    (record,) = [one for one in caplog.records if one.name.startswith("sdviz")]
+    message = record.getMessage()
+    assert message.startswith("the U-Net is trained uncompiled, which is slower: ")
+    assert "\n" not in message and "TORCH_LOGS" not in message
+    assert (
+        "no such compiler" in message if isinstance(backend, str) else "triton installation. Really" in message
+    )
+    # nothing of it stays with the network
+    network(torch.rand(3, 3, 8, 8), torch.zeros(3, dtype=torch.int64), torch.tensor([0, 1, 2]))
+
+
+def test_compiled_only_where_many_steps_are_left(
+    train_part: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    backend = Counting()
+    monkeypatch.setitem(training.COMPILERS, "cpu", backend)
+    train_part(2, total_steps=COMPILE_FROM_STEPS - 1)
+    assert backend.graphs == 0
+    # what counts is what is left to do
+    file = tmp_path / "state.pt"
+    train_part(1, total_steps=COMPILE_FROM_STEPS, state_path=file)
+    graphs = backend.graphs
+    assert graphs > 0
+    train_part(1, total_steps=COMPILE_FROM_STEPS, state_path=file)
+    assert backend.graphs == graphs
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("mixed_precision", ["no", "auto"])
+def test_compiled_and_uncompiled_agree_on_cuda(
+    train_part: Callable[..., Any],
+    tiny_network: Callable[..., NoisePredictor],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+    mixed_precision: str,
+) -> None:
+    # a compiler drops other numbers
+    unet = UNSHUFFLED.model_copy(update={"dropout": 0.0})
+    options = {"mixed_precision": mixed_precision, "device": "cuda", "unet": unet}
+    files = {kind: tmp_path / f"{kind}.pt" for kind in ("compiled", "eager")}
+    reports = {}
+    for kind, file in files.items():
+        if kind == "eager":
+            monkeypatch.setattr(training, "COMPILERS", {})
+        _, average, reports[kind] = train_part(40, state_path=file, **options)
+        assert all(p.device.type == "cpu" and torch.isfinite(p).all() for p in average.parameters())
+    assert not [one for one in caplog.records if one.name.startswith("sdviz")]  # it was compiled
+    assert len(reports["compiled"]) == 2
+    for a, b in zip(reports["compiled"], reports["eager"], strict=True):
+        assert a.loss == pytest.approx(b.loss, rel=0.02)
+    for file in files.values():
+        state = torch.load(file, weights_only=True)
+        for part in ("model", "ema"):
+            assert state[part].keys() == tiny_network(UNSHUFFLED).state_dict().keys()
+    # and each goes on from the other's state
+    train_part(2, state_path=files["compiled"], **options)
+    monkeypatch.undo()
+    train_part(2, state_path=files["eager"], **options)

@@ -166,7 +166,7 @@ def test_only_id_images_still_give_a_threshold(features: Callable[..., FeatureSe
         ({"features": np.zeros((0, 6), np.float32), "ids": np.array([], str)}, "odd: holds no images"),
         ({"features": np.zeros((3, 5), np.float32)}, r"odd: features \(3, 5\) are not \(N,6\)"),
         ({"ids": np.array(["a", "b"])}, r"odd: 3 features, but ids \(2,\)"),
-        ({"ids": np.array(["a", "b", "a"])}, "odd: an id stands there twice"),
+        ({"ids": np.array(["a", "b", "a"])}, "odd: an id occurs twice"),
         ({"role": "nearly"}, "odd: role 'nearly' is not one of id, near"),
         ({"role": "id"}, "2 sets have role id"),
         ({"name": "test"}, "test: two sets have this name"),

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from sdviz.nn.batches import encode, in_batches, predict
+from sdviz.nn.batches import encode, in_batches, predict, slices
 from sdviz.nn.classifier import SmallClassifier
 from sdviz.nn.encoder import Encoder
 
@@ -40,3 +40,13 @@ def test_columns_stay_in_order(tiny_images: Callable[..., np.ndarray]) -> None:
     sums, rows = in_batches(lambda x: (x.double().sum((1, 2, 3)), x[:, 0, 0, 0]), images, "cpu", 2)
     assert (sums == images.sum((1, 2, 3))).all() and sums.dtype == np.float32
     assert (rows == images[:, 0, 0, 0]).all() and rows.dtype == np.uint8
+
+
+def test_slices_cover_all_rows_and_report_after_each() -> None:
+    seen: list[float] = []
+    found = []
+    for rows in slices(5, 2, seen.append):
+        assert len(seen) == len(found), "reported when the work on a slice is done"
+        found.append(rows)
+    assert found == [slice(0, 2), slice(2, 4), slice(4, 5)] and seen == [0.4, 0.8, 1.0]
+    assert list(slices(0, 2, seen.append)) == [] and len(seen) == 3

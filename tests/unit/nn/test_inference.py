@@ -32,7 +32,7 @@ exact_forms = pytest.mark.parametrize(
 
 
 def scatter(model: NoisePredictor) -> NoisePredictor:
-    """Draws what a fresh network has at 0 or 1, so that nothing is a no-op."""
+    """Draws at random what a new network has at 0 or 1, so that each layer has an effect."""
     generator = torch.Generator().manual_seed(3)
     for module in model.modules():
         if isinstance(module, nn.GroupNorm):

@@ -183,7 +183,7 @@ def test_prepared_for_inference_it_knows_them_too(tiny_network: Callable[..., No
 
 
 class BlindToMeans(nn.Module):
-    """A perfect U-Net for known pictures, but for what group normalisation does to it."""
+    """Predicts the noise in known pictures exactly, but without its channel means."""
 
     config = {"num_class_embeds": 4}
 

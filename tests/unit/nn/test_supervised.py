@@ -68,7 +68,7 @@ def test_a_loss_that_is_no_number_is_an_error(
     one_thread: None, two_kinds: tuple[np.ndarray, np.ndarray]
 ) -> None:
     config = TINY.model_copy(update={"learning_rate": 1e30, "weight_decay": 0.0})
-    with pytest.raises(TrainingDiverged, match="the clusterer's .* try a lower learning rate"):
+    with pytest.raises(TrainingDiverged, match="the clusterer's .* try a learning rate below"):
         train_classifier(*two_kinds, 2, config, Execution("cpu"))
 
 

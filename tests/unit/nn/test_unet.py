@@ -73,7 +73,7 @@ def test_takes_and_gives_whole_pictures(
 
 
 class Identity(torch.nn.Module):
-    """A U-Net in form that gives back what it is given, and says what that was."""
+    """Called as a U-Net; returns its input, and keeps it."""
 
     config = {"num_class_embeds": 4}
     seen: torch.Tensor

@@ -22,6 +22,7 @@ from sdviz.outliers import (
     check_images,
     generate_outliers,
 )
+from tests.grey_levels import grey_levels
 
 SCHEDULE = NoiseSchedule.linear(1000)
 RECIPE = Recipe(200, 2.0, 5, "ddim")
@@ -32,11 +33,6 @@ RECIPES = {
     "ddpm": dataclasses.replace(RECIPE, solver="ddpm"),
     "dpmpp_2m": dataclasses.replace(RECIPE, solver="dpmpp_2m"),
 }
-
-
-def grey_levels(a: np.ndarray, b: np.ndarray) -> float:
-    """Mean absolute difference."""
-    return float(np.abs(a.astype(int) - b.astype(int)).mean())
 
 
 @pytest.fixture

@@ -238,8 +238,11 @@ def test_too_few_images_for_a_method_are_one_line(compared: Workspace, tmp_path:
 def test_pages_make_outliers_of_held_out_images_again(compared: Workspace) -> None:
     made = read_sd_test(compared)
     bundle = Bundle.load(compared.folder / "bundle", "cpu")
-    pictures = PictureLibrary(Evidence(bundle)).show(made.ids)
+    library = PictureLibrary(Evidence(bundle))
+    assert all(map(library.must_generate, made.ids.tolist()))
+    pictures = library.show(made.ids)
     assert pictures.found.all() and not pictures.missing
+    assert not any(map(library.must_generate, made.ids.tolist()))
     assert np.abs(pictures.images.astype(int) - made.images).mean() < 1
     gone = PictureLibrary(Evidence(bundle)).show(["folder/nowhere/0.png~0"])
     assert not gone.found.any() and gone.missing

@@ -17,6 +17,7 @@ from sdviz.config.tree import RunConfig
 from sdviz.data import DataError
 from sdviz.diffusion.training import train_noise_predictor
 from sdviz.files import leftovers
+from sdviz.nn.loop import Execution
 from sdviz.nn.unet import build_noise_predictor
 from sdviz.pipeline import STAGES as REGISTERED
 from sdviz.pipeline import (
@@ -302,7 +303,7 @@ def test_a_finished_training_state_put_in_the_folder_is_taken(tmp_path: Path, on
     config, state = work.config.diffusion, tmp_path / "elsewhere" / "state.pt"
     network = build_noise_predictor(config.unet, 3, 8)
     averaged, complete = train_noise_predictor(
-        network, work.images.images, work.images.labels, work.schedule, config, state, "cpu"
+        network, work.images.images, work.images.labels, work.schedule, config, Execution("cpu", state)
     )
     assert complete
     (work.folder / "diffusion").mkdir()

@@ -9,6 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from sdviz import runs
+from sdviz.config.reading import load_config
 from sdviz.runs import Run
 from sdviz.runs.status import identity, write_status
 from tests.tiny_runs import write_tiny_config
@@ -43,3 +45,8 @@ def occupied(sleeper: psutil.Process) -> Callable[..., None]:
         write_status(run.status_file, replace(run.status(), **fields))  # type: ignore[arg-type]
 
     return occupy
+
+
+@pytest.fixture
+def three(root: Path, config_path: Path) -> list[Run]:
+    return [runs.create(load_config(config_path)) for _ in range(3)]

@@ -13,6 +13,7 @@ from sdviz.nn.encoder import Encoder
 from sdviz.nn.loop import Execution, LoopReport, TrainingDiverged, TrainingStateError
 from sdviz.nn.supervised import train_supervised
 from sdviz.scan.simclr import train_simclr
+from tests.stopping import stop_before
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -36,15 +37,6 @@ def weights(module: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
-
-
-def stop_before(step: int) -> Callable[[], bool]:
-    """A should_stop that says yes when it is asked for the (step+1)th time."""
-    asked = iter(range(10**6))
-    return lambda: next(asked) >= step
-
-
-# --- the loss ---------------------------------------------------------------------------------------
 
 
 # --- SimCLR -----------------------------------------------------------------------------------------
@@ -119,8 +111,8 @@ def test_too_few_images_are_refused(coloured: Pictures, n: int) -> None:
 def test_it_diverges_with_a_message(coloured: Pictures) -> None:
     images, labels = coloured()
     wild = OptimizerConfig(name="sgd", learning_rate=1e30)
-    with pytest.raises(TrainingDiverged, match="the encoder's .* try a lower learning rate"):
+    with pytest.raises(TrainingDiverged, match="the encoder's .* try a learning rate below"):
         train_simclr(encoder(), images, VIEWS, SIMCLR.model_copy(update={"optimizer": wild}), Execution("cpu"))
-    with pytest.raises(TrainingDiverged, match="the pre-training's .* try a lower learning rate"):
+    with pytest.raises(TrainingDiverged, match="the pre-training's .* try a learning rate below"):
         config = SUPERVISED.model_copy(update={"optimizer": wild})
         train_supervised(encoder(), images, labels, VIEWS, config, Execution("cpu"))

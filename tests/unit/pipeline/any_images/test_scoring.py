@@ -241,7 +241,7 @@ def test_report_shows_the_tables(cli: Callable[..., Result], scored_run: Path, t
     assert page.exit_code == 0, page.output
     assert "python -m sdviz report 00001-pictures-tiny --paper" in page.stdout
     assert "## Table 4" in page.stdout and "control: noise alone" in page.stdout
-    assert "stands there twice" in one_line_error(cli("report", "1", "1", "--paper"))
+    assert "given twice" in one_line_error(cli("report", "1", "1", "--paper"))
     (run / "evaluation" / "report.json").unlink()
     assert "no report there" in one_line_error(cli("report", "1"))
     write_status(run / "status.json", Status("cancelled", "", stage="diffusion"))

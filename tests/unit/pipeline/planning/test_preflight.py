@@ -24,7 +24,7 @@ def config_path(tmp_path: Path) -> Path:
 
 
 def refusals(config: RunConfig, folder: Path) -> set[str]:
-    """What a run says in its first stage, with nothing made, and a dry run."""
+    """The messages of a run, which makes nothing, and of a dry run."""
     folder.mkdir()
     work = Workspace(folder, config, lambda progress: None, lambda: False)
     told: list[str] = []

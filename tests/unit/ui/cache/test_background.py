@@ -10,14 +10,14 @@ from collections.abc import Iterator
 import pytest
 
 from sdviz.ui.cache import background
-from sdviz.ui.cache.background import LANES, GivenUp, Lane, Task, start, trim_memory, trim_once
-from sdviz.ui.cache.kept import clear, in_use
+from sdviz.ui.cache.background import LANES, GivenUp, Task, start, trim_memory, trim_once
+from sdviz.ui.cache.kept import clear, note_use
 from tests.patience import patience
 
 
 @pytest.fixture(autouse=True)
 def lane(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setitem(LANES, "test", Lane("a test's"))
+    monkeypatch.setitem(LANES, "test", None)
     clear()
     yield
     clear()
@@ -58,11 +58,11 @@ def test_a_task_gives_up_when_it_is_cancelled_or_its_bundle_has_gone() -> None:
     assert not cancelled.wait(0.05) and cancelled.share == 0.5
     cancelled.cancel()
     assert cancelled.wait(patience(10)) and isinstance(cancelled.error, GivenUp)
-    in_use("a")
+    note_use("a")
     of_a = start("test", work, "a")
-    in_use("b")
+    note_use("b")
     assert not of_a.wait(0.05)
-    in_use("c")
+    note_use("c")
     assert of_a.wait(patience(10))
     with pytest.raises(GivenUp, match="two other bundles have been opened since"):
         of_a.result()
@@ -76,7 +76,7 @@ def test_a_pause_ends_when_somebody_waits_for_the_result() -> None:
 
 
 def run(code: str) -> subprocess.CompletedProcess[str]:
-    head = "import time\nfrom sdviz.ui.cache.background import LANES, Lane, start\n"
+    head = "import time\nfrom sdviz.ui.cache.background import LANES, start\n"
     return subprocess.run(
         [sys.executable, "-c", head + code], capture_output=True, text=True, timeout=patience(60)
     )
@@ -95,7 +95,7 @@ def slow(task):
     finally:
         print("part ended", flush=True)
 
-LANES["test"] = Lane("a test's")
+LANES["test"] = None
 start("test", slow)
 start("test", lambda task: print("another task", flush=True))
 time.sleep(0.2)
@@ -115,7 +115,7 @@ def in_torch(task):
         x = torch.nn.functional.softmax(x @ x, 1)
 
 points = np.random.default_rng(0).normal(size=(1, 3000, 8)).astype(np.float32)
-LANES["test"] = Lane("a test's")
+LANES["test"] = None
 start("test", in_torch)
 start("layouts", lambda task: compute_layouts(points, LayoutSettings("tsne")))
 start("test", lambda task: print("another task", flush=True))
@@ -130,7 +130,7 @@ def test_the_end_waits_five_seconds_at_most_for_a_server_that_is_silent() -> Non
     done = run('start("downloads", lambda task: time.sleep(300)); time.sleep(0.1); print("ended", flush=True)')
     assert done.stdout == "ended\n" and done.returncode == 0, done.stderr
     assert time.monotonic() - started < patience(50)
-    assert [name for name, one in LANES.items() if one.end_sec is not None] == ["downloads"]
+    assert [name for name, end_sec in LANES.items() if end_sec is not None] == ["browser", "downloads"]
 
 
 def test_trimming_goes_on_where_the_c_library_can_and_ends_where_not(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import sdviz.ui.cache.kept as module
-from sdviz.ui.cache.kept import KEPT, Kept, Store, clear, in_use, is_in_use, kept, store
+from sdviz.ui.cache.kept import KEPT, Kept, Store, clear, is_in_use, kept, note_use, store
 
 UI = Path(module.__file__).resolve().parents[1]
 
@@ -31,7 +31,7 @@ def a_kind(monkeypatch: pytest.MonkeyPatch) -> Any:  # noqa: ANN401
 
     def add(*how: Any, **rest: Any) -> str:  # noqa: ANN401
         name = f"test {len(KEPT)}"
-        monkeypatch.setitem(KEPT, name, Kept(*how, what="a test's", **rest))
+        monkeypatch.setitem(KEPT, name, Kept(*how, **rest))
         monkeypatch.setitem(module._stores, name, Store(KEPT[name].most))
         return name
 
@@ -135,7 +135,7 @@ def test_values_of_the_last_two_bundles_are_kept_by_whatever_name(a_kind: Any) -
         f(SimpleNamespace(bundle=bundle(name)))
 
     def open_and_ask(name: str) -> None:
-        in_use(name)
+        note_use(name)
         ask(name)
 
     of_no_bundle("x")
@@ -161,10 +161,10 @@ def test_what_was_being_computed_when_its_bundle_went_is_not_kept(a_kind: Any) -
     @kept(a_kind(9, "bundle.hash"))
     def f(bundle: SimpleNamespace) -> None:
         calls.append(1)
-        in_use("b")
-        in_use("c")
+        note_use("b")
+        note_use("c")
 
-    in_use("a")
+    note_use("a")
     f(bundle("a"))
     f(bundle("a"))
     assert len(calls) == 2
