@@ -166,7 +166,9 @@ class EncoderConfig(Node):
 
     arch: str = Field("small", description="small, resnet18 or timm:NAME")
     width: int = Field(48, ge=4, description="channels of the first stage; of small and resnet18")
-    weights: str | None = Field(None, description="pretrained (from timm), or a .safetensors or .pth file")
+    weights: str | None = Field(
+        None, description="pretrained (timm's download), pip (a package), or a .safetensors or .pth file"
+    )
     input_px: int | None = Field(None, ge=8, description="resize pictures to this first (bicubic)")
     pretraining: PretrainingConfig | None = None
     simclr: SimCLRConfig | None = SimCLRConfig()

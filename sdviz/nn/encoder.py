@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from huggingface_hub import constants, get_session, hf_hub_url, try_to_load_from_cache
-from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
 
 from ..config.nodes import EncoderConfig
+from .weights import EncoderError, load_weights, size_option
 
 # timm and torchvision take a second each to import, so they are imported when a network is built
 if TYPE_CHECKING:
@@ -25,10 +23,6 @@ RESNETS = {
 }
 # timm's names of the parts before the first block
 STEMS = ("patch_embed", "stem", "conv_stem", "conv1", "bn1")
-
-
-class EncoderError(ValueError):
-    """An encoder that cannot be made: an unknown name, or weights that are missing or of another network."""
 
 
 class Encoder(nn.Module):
@@ -120,78 +114,9 @@ def build_encoder(config: EncoderConfig) -> Encoder:
     """Builds an encoder and loads the weights that its configuration names; EncoderError if it fails."""
     torch.manual_seed(config.seed)
     encoder = Encoder(config.arch, config.width, config.input_px)
-    if config.weights == "pretrained":
-        _load_pretrained(encoder, config.arch)
-    elif config.weights is not None:
-        load_weights(encoder.body, Path(config.weights).expanduser())
+    if config.weights is not None:
+        load_weights(encoder.body, config.arch, config.weights, encoder.input_px)
     return encoder
-
-
-def load_weights(module: nn.Module, path: Path) -> None:
-    """Loads the weights of a file into a network, without a class head in the file.
-
-    Args:
-        module: The network, changed in place.
-        path: .safetensors, or .pth / .pt / .bin opened with `weights_only`; weights of an `Encoder`, as in a
-            run or a bundle, or of its body.
-
-    Raises:
-        EncoderError: No such file, a pickle of anything but tensors, or another network's weights.
-    """
-    if not path.is_file():
-        raise EncoderError(f"no weights at {path}: put a .safetensors or .pth file of this network there")
-    state: Any
-    try:
-        if path.suffix == ".safetensors":
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # reading damaged bytes as a pickle can raise any error
-        raise EncoderError(f"{path}: damaged, or holds more than weights") from error
-    for key in ("model", "state_dict"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
-        raise EncoderError(f"{path}: holds no table of weights")
-    wanted = module.state_dict()
-    if state and all(k.startswith("body.") for k in state) and not any(k.startswith("body.") for k in wanted):
-        state = {k.removeprefix("body."): v for k, v in state.items()}
-    extra = [k for k in state if k not in wanted and not k.startswith(("head.", "fc.", "classifier."))]
-    # files from before 2018 lack this counter, which eval mode does not use
-    missing = [k for k in wanted if k not in state and not k.endswith("num_batches_tracked")]
-    wrong = [k for k in wanted if k in state and state[k].shape != wanted[k].shape]
-    for what, keys in (("lacks", missing), ("has another shape of", wrong), ("has an unknown", extra)):
-        if keys:
-            raise EncoderError(f"{path}: not this network's weights: it {what} {keys[0]}")
-    module.load_state_dict({k: state[k] for k in wanted if k in state})
-
-
-def _load_pretrained(encoder: Encoder, arch: str) -> None:
-    import timm
-
-    if not arch.startswith("timm:"):
-        raise EncoderError(f"encoder.weights pretrained: there are none for {arch}; use timm:NAME or a file")
-    name = arch.removeprefix("timm:")
-    try:
-        _check_hub(name)
-        # timm looks into its own cache first
-        trained = timm.create_model(name, pretrained=True, num_classes=0, **_size(name, encoder.input_px))
-    except Exception as error:  # hub, network and cache errors of many libraries
-        raise EncoderError(
-            f"timm cannot get the weights of {name} here: download its model.safetensors elsewhere and set"
-            f" encoder.weights to that file"
-        ) from error
-    encoder.body.load_state_dict(trained.state_dict())
-
-
-def _check_hub(name: str) -> None:
-    """Raises the hub's error at once if weights are neither cached nor there; timm would retry for a minute."""
-    import timm
-
-    repo = getattr(timm.get_pretrained_cfg(name, allow_unregistered=True), "hf_hub_id", None)
-    files = ("model.safetensors", "pytorch_model.bin")
-    if repo and not any(isinstance(try_to_load_from_cache(repo, file), str) for file in files):
-        get_session().head(hf_hub_url(repo, files[0]), timeout=constants.HF_HUB_ETAG_TIMEOUT)
 
 
 def _timm_body(name: str, input_px: int | None) -> nn.Module:
@@ -202,20 +127,11 @@ def _timm_body(name: str, input_px: int | None) -> nn.Module:
         hint = f"; the nearest is {near[0]}" if near else ""
         raise EncoderError(f"timm has no model {name!r}{hint}")
     try:
-        return timm.create_model(name, pretrained=False, num_classes=0, **_size(name, input_px))
+        return timm.create_model(name, pretrained=False, num_classes=0, **size_option(name, input_px))
     except (AssertionError, RuntimeError, ValueError, TypeError, KeyError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         size = "" if input_px is None else f" for {input_px} px"
         raise EncoderError(f"timm cannot build {name}{size}: {reason}") from error
-
-
-def _size(name: str, input_px: int | None) -> dict[str, Any]:
-    """The size argument of networks with a position for each patch; others take any size."""
-    import timm
-
-    config = timm.get_pretrained_cfg(name, allow_unregistered=True)
-    fixed = config is not None and config.fixed_input_size
-    return {"img_size": input_px} if input_px is not None and fixed else {}
 
 
 def _resnet(

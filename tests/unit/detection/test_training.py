@@ -15,8 +15,9 @@ from sdviz.detection import training
 from sdviz.detection.metrics import auroc
 from sdviz.detection.training import epoch_steps, snapshot_path, train_detector
 from sdviz.nn.detector import Detector, detector_outputs
-from sdviz.nn.encoder import Encoder, EncoderError
+from sdviz.nn.encoder import Encoder
 from sdviz.nn.loop import Execution, LoopReport, TrainingDiverged, TrainingStateError
+from sdviz.nn.weights import EncoderError
 
 ROOT = Path(__file__).resolve().parents[3]
 STILL = ViewsConfig(

@@ -32,7 +32,12 @@ def test_the_seed_decides() -> None:
 
 
 def test_the_largest_of_equally_good_numbers_is_taken() -> None:
-    found = [Stability(2, 0.90, 0.05), Stability(5, 0.92, 0.03), Stability(8, 0.90, 0.2), Stability(9, 0.88, 0.9)]
+    found = [
+        Stability(2, 0.90, 0.05),
+        Stability(5, 0.92, 0.03),
+        Stability(8, 0.90, 0.2),
+        Stability(9, 0.88, 0.9),
+    ]
     assert supported(found) == 8
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 from sdviz.config.reading import load_config
 from sdviz.config.tree import RunConfig
 from sdviz.data import DataError
-from sdviz.nn.encoder import EncoderError
+from sdviz.nn.weights import EncoderError
 from sdviz.pipeline import PipelineError, Workspace, estimate, run_stages
 from sdviz.pipeline.planning.preflight import check_run
 from tests.tiny_runs import write_tiny_detector_config
