@@ -205,23 +205,23 @@ class SelfLabelConfig(TrainingConfig):
     threshold: float = Field(0.99, gt=0, lt=1)
 
 
-class TurtleConfig(Node):
-    """Clusters of frozen features by TURTLE (Gadetsky et al. 2024)."""
+class TurtleConfig(TrainingConfig):
+    """Clusters of fixed features by TURTLE (Gadetsky et al. 2024)."""
 
-    total_steps: int = Field(1000, ge=1)
+    total_steps: int = Field(200, ge=1)
     batch_size: int = Field(10_000, ge=2)
-    learning_rate: float = Field(1e-3, gt=0)
+    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-2, weight_decay=0.0)
     classifier_steps: int = Field(10, ge=1, description="of the classifiers that each step trains anew")
     classifier_learning_rate: float = Field(1e-3, gt=0)
     entropy_weight: float = Field(10.0, ge=0, description="keeps clusters from getting empty")
 
 
-class TemiConfig(Node):
-    """Clusters of frozen features by TEMI (Adaloglou et al. 2023)."""
+class TemiConfig(TrainingConfig):
+    """Clusters of fixed features by TEMI (Adaloglou et al. 2023)."""
 
     total_steps: int = Field(2000, ge=1)
     batch_size: int = Field(512, ge=2)
-    learning_rate: float = Field(1e-4, gt=0)
+    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-4)
     neighbours: int = Field(50, ge=1)
     heads: int = Field(16, ge=1, description="trained together; the one with the lowest loss is kept")
     hidden: tuple[int, int] = (512, 256)

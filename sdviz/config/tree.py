@@ -25,6 +25,8 @@ from .nodes import (
     ScanConfig,
     Seed,
     SelfLabelConfig,
+    TemiConfig,
+    TurtleConfig,
     ViewsConfig,
 )
 
@@ -48,22 +50,31 @@ class DataConfig(Node):
     holdout: float = Field(0.1, gt=0, lt=1, description="share kept for testing, if there is no test split")
 
 
+# sources of labels that cluster images
+CLUSTERINGS = ("scan", "kmeans", "turtle", "temi")
+
+
 class LabelsConfig(Node):
     """The source of the training labels y~."""
 
-    source: Literal["scan", "kmeans", "ground_truth", "file"] = "ground_truth"
-    n_clusters: int | None = Field(None, ge=2, description="C, for scan and kmeans")
+    source: Literal["scan", "kmeans", "turtle", "temi", "ground_truth", "file"] = "ground_truth"
+    n_clusters: int | None = Field(None, ge=2, description="C, for scan, kmeans, turtle and temi")
+    spaces: tuple[EncoderConfig, ...] = Field(
+        (), description="further networks; kmeans, turtle and temi cluster by their features, too"
+    )
     path: str | None = Field(
         None,
         description="for file: a Parquet or CSV table with columns id and label, words or whole numbers from 0",
     )
     scan: ScanConfig = ScanConfig()
     self_label: SelfLabelConfig | None = SelfLabelConfig()
+    turtle: TurtleConfig = TurtleConfig()
+    temi: TemiConfig = TemiConfig()
     seed: Seed = 0
 
     @model_validator(mode="after")
     def _source_has_what_it_needs(self) -> LabelsConfig:
-        if self.source in ("scan", "kmeans") and self.n_clusters is None:
+        if self.source in CLUSTERINGS and self.n_clusters is None:
             raise ValueError(f"source {self.source} needs n_clusters")
         if (self.source == "file") != (self.path is not None):
             raise ValueError("path goes with source file, and only with it")
@@ -262,7 +273,7 @@ class RunConfig(Node):
                     f"{branch}.start_timestep {start} is above {self.max_train_timestep},"
                     " the last timestep that diffusion trains"
                 )
-        if self.encoder is None and self.labels.source in ("scan", "kmeans"):
+        if self.encoder is None and self.labels.source in CLUSTERINGS:
             raise ValueError(f"labels.source {self.labels.source} needs an encoder: add encoder: {{}}")
         if self.encoder is None and self.detector is not None:
             raise ValueError("detector needs an encoder: add encoder: {}")

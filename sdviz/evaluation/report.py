@@ -149,7 +149,7 @@ class IdAccuracy(Node):
 class Clusters(Node):
     """The pseudo-labels against the true classes, for information only."""
 
-    source: str = Field(description="scan, kmeans, ground_truth or file")
+    source: str = Field(description="scan, kmeans, turtle, temi, ground_truth or file")
     n_clusters: int = Field(ge=1, description="C")
     n: int = Field(ge=0, description="images with a known class; without any, the next three are null")
     accuracy: float | None = Field(description="clusters matched to classes one to one (Hungarian), 0..1")

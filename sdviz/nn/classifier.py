@@ -68,6 +68,12 @@ class ScanClassifier(nn.Module):
         self.projection = projection
         self.head = nn.Linear(sizes.get("out", encoder.feature_dim), n_classes)
 
+    def keep_classes(self, kept: torch.Tensor) -> None:
+        """Removes all classes but `kept`, int64 (K,) ascending, which become 0..K-1."""
+        head = nn.Linear(self.head.in_features, len(kept))
+        head.load_state_dict({key: value[kept] for key, value in self.head.state_dict().items()})
+        self.head, self.config = head, self.config | {"n_classes": len(kept)}
+
     def embed(self, x: torch.Tensor) -> torch.Tensor:
         """The head's inputs, float (N,P) of length 10, of images float (N,3,H,W) in [-1,1]."""
         z = self.encoder(x)

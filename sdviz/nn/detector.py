@@ -52,7 +52,10 @@ class Detector(nn.Module):
 
     def forward(self, x: torch.Tensor) -> DetectorOutputs:
         """Features and logits of images float (N,3,H,W) in [-1,1]."""
-        features = self.encoder(x)
+        return self.heads(self.encoder(x))
+
+    def heads(self, features: torch.Tensor) -> DetectorOutputs:
+        """The same features, float (N,D), with their logits."""
         return DetectorOutputs(features, self.g_bin(features), self.g_in(features), self.g_out(features))
 
 

@@ -20,7 +20,7 @@ MAX_BYTES = 4 * 2**30
 
 
 def kept_features(encoder: Encoder, images: np.ndarray, device: str | torch.device = "auto") -> np.ndarray:
-    """Features float32 (N,D), rounded to float16, of images uint8 (N,H,W,3); read from disk where known.
+    """Features float32 (N,D) of images uint8 (N,H,W,3); read from disk where known.
 
     A file's name is made of the weights, the size that images are resized to and the images' bytes. Where the
     folder cannot be written, features are computed each time.
@@ -33,7 +33,7 @@ def kept_features(encoder: Encoder, images: np.ndarray, device: str | torch.devi
         parts.append(_read_or_make(folder / f"{name}.npy", encoder, shard, device))
     if not parts:
         return np.zeros((0, encoder.feature_dim), np.float32)
-    return np.concatenate(parts).astype(np.float32)
+    return np.concatenate(parts)
 
 
 def network_hash(encoder: Encoder) -> str:
@@ -47,12 +47,12 @@ def network_hash(encoder: Encoder) -> str:
 def _read_or_make(file: Path, encoder: Encoder, images: np.ndarray, device: str | torch.device) -> np.ndarray:
     try:
         kept = np.load(file, allow_pickle=False)
-        if kept.shape == (len(images), encoder.feature_dim) and kept.dtype == np.float16:
+        if kept.shape == (len(images), encoder.feature_dim) and kept.dtype == np.float32:
             os.utime(file)
             return kept
     except (OSError, ValueError, EOFError):  # missing, cut or damaged: it is made again
         pass
-    features = encode(encoder, images, device).astype(np.float16)
+    features = encode(encoder, images, device)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with replacing(file) as partial:

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from ..config.nodes import ClustererConfig, OptimizerConfig, PretrainingConfig, TrainingConfig, ViewsConfig
 from .batches import predict
-from .classifier import SmallClassifier
+from .classifier import ScanClassifier, SmallClassifier
 from .device import fast_autocast
 from .encoder import Encoder
 from .loop import Execution, train_networks
@@ -130,3 +130,34 @@ def _train(
         return F.cross_entropy(logits.float(), targets[rows])
 
     return train_networks(name, {"network": network}, loss_at, config, config.batch_size, execution)
+
+
+def train_linear(
+    encoder: Encoder, features: np.ndarray, labels: np.ndarray, n_classes: int, weight_decay: float = 1e-4
+) -> ScanClassifier:
+    """Fits a linear head of the labels on an encoder's unit features, by L-BFGS: the encoder stays as it is.
+
+    Args:
+        features: float (N,D), of the images by this encoder.
+        labels: int64 (N,), 0..K-1.
+        weight_decay: Of the head's weights.
+
+    Returns:
+        The encoder with the head, in eval mode on the CPU.
+    """
+    model = ScanClassifier(encoder.to("cpu"), n_classes)
+    head = model.head
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    x = model.LENGTH * F.normalize(torch.tensor(features, dtype=torch.float32), dim=1)
+    y = torch.tensor(labels)
+    optimizer = torch.optim.LBFGS(head.parameters(), max_iter=100, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        optimizer.zero_grad()
+        value = F.cross_entropy(head(x), y) + weight_decay * head.weight.square().sum()
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    return model.eval()

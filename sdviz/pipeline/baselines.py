@@ -22,6 +22,7 @@ from ..evaluation import BaselineScores
 from ..nn.batches import encode
 from ..nn.device import resolve_device
 from ..nn.encoder import Encoder
+from ..nn.feature_cache import kept_features
 from ..nn.inference import prepare_for_inference
 from ..nn.loop import Execution, LoopReport
 from ..nn.unet import build_noise_predictor
@@ -144,8 +145,12 @@ class _Inputs:
 
     def _output(self, images: ImageSet, key: str, network: str) -> np.ndarray:
         if (key, network) not in self._outputs:
-            net = load_clusterer(self._work) if network == "clusterer" else self.networks[network]
-            self._outputs[key, network] = encode(net, images.images, self._work.config.device)
+            pixels, device = images.images, self._work.config.device
+            if network == "clusterer":
+                found = encode(load_clusterer(self._work), pixels, device)
+            else:
+                found = kept_features(self.networks[network], pixels, device)
+            self._outputs[key, network] = found
         return self._outputs[key, network]
 
 

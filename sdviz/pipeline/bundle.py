@@ -27,7 +27,14 @@ from .labels import GIVEN, labels_path, read_cluster_names, read_labels
 from .outliers import read_outliers
 from .workspace import Metrics, Settings, Stage, Workspace, write_table
 
-SOURCES = {"ground_truth": "ground truth", "scan": "SCAN", "kmeans": "k-means", "file": "a file"}
+SOURCES = {
+    "ground_truth": "ground truth",
+    "scan": "SCAN",
+    "kmeans": "k-means",
+    "turtle": "TURTLE",
+    "temi": "TEMI",
+    "file": "a file",
+}
 
 
 def depends_on(config: RunConfig) -> Settings:

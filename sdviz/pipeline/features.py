@@ -10,12 +10,13 @@ import logging
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from ..config.tree import RunConfig
 from ..evaluation.sets import HEADS
-from ..nn.batches import encode
-from ..nn.detector import Detector, detector_outputs
+from ..nn.detector import Detector
 from ..nn.encoder import Encoder
+from ..nn.feature_cache import kept_features
 from . import detector
 from .backbone import load_backbone
 from .detector import load_detector
@@ -46,18 +47,21 @@ def make(work: Workspace) -> Metrics | None:
         return None
     write_features(work, plain, encoder, outliers)
     if "right" in kinds_needed(work.config):
-        rebuilt = encode(encoder, read_outliers(work, "right"), work.config.device)
+        rebuilt = kept_features(encoder, read_outliers(work, "right"), work.config.device)
         write_arrays(plain / "reconstructions.safetensors", {"features": rebuilt.astype(np.float16)})
     return {"feature_dim": detector.feature_dim}
 
 
 def write_features(work: Workspace, out: Path, network: Detector | Encoder, outliers: np.ndarray) -> None:
     """Writes features.safetensors and ood_features.safetensors; PipelineError for NaN or infinite features."""
+    encoder = network.encoder if isinstance(network, Detector) else network
 
     def outputs(images: np.ndarray) -> list[np.ndarray]:
-        if isinstance(network, Detector):
-            return list(detector_outputs(network, images, work.config.device))
-        return [encode(network, images, work.config.device)]
+        features = kept_features(encoder, images, work.config.device)
+        if not isinstance(network, Detector):
+            return [features]
+        with torch.no_grad():
+            return [one.numpy() for one in network.to("cpu").heads(torch.tensor(features))]
 
     sets: dict[str, np.ndarray] = {}
     for one in evaluation_sets(work):

@@ -12,16 +12,19 @@ import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
-from torch import nn
 
 from ..config.tree import RunConfig
 from ..data import DataError
 from ..detection.knn import nearest_others, unit_length
-from ..nn.batches import encode, predict
-from ..nn.classifier import ScanClassifier
+from ..nn.batches import predict
+from ..nn.classifier import Classifier, ScanClassifier
+from ..nn.encoder import build_encoder
+from ..nn.feature_cache import kept_features
 from ..nn.unet import build_noise_predictor, n_parameters
 from ..scan.clustering import kmeans_labels, train_scan, train_self_labels
 from ..scan.metrics import agreement
+from ..scan.temi import temi_labels
+from ..scan.turtle import turtle_labels
 from . import encoder
 from .encoder import load_encoder, load_projection
 from .labels import GIVEN, given_labels, labelled_test, write_labels
@@ -52,20 +55,16 @@ def make(work: Workspace) -> Metrics | None:
     if source in GIVEN:
         labels, names = given_labels(work)
     else:
-        names = tuple(f"cluster {i}" for i in range(work.config.labels.n_clusters or 0))
-        if source == "kmeans":
-            features = encode(load_encoder(work), images.images, work.config.device)
-            labels = kmeans_labels(features, len(names), work.config.labels.seed)
-        else:
-            found = _scan(work, metrics)
-            if found is None:
-                return None
-            labels, confidence = found
-        if len(set(labels.tolist())) < len(names):
-            raise DataError(
-                f"{images.name}: a cluster of {len(names)} is empty: start a new run with a lower"
-                f" labels.n_clusters, or another labels.seed (now {work.config.labels.seed})"
-            )
+        found = _scan(work, metrics) if source == "scan" else _of_features(work, metrics)
+        if found is None:
+            return None
+        labels, confidence = found
+        names = tuple(f"cluster {i}" for i in range(labels.max() + 1))
+        if len(names) < 2:
+            raise DataError(f"{images.name}: all images are in one cluster: set another labels.seed or source")
+        if empty := (work.config.labels.n_clusters or 0) - len(names):
+            log.warning("%d of %d clusters are empty and left out", empty, work.config.labels.n_clusters)
+            metrics["empty_clusters"] = empty
     with torch.device("meta"):  # an impossible U-Net fails now, not after an hour
         network = build_noise_predictor(work.config.diffusion.unet, len(names), work.config.data.size_px)
     write_labels(work, labels, confidence, names)
@@ -73,18 +72,25 @@ def make(work: Workspace) -> Metrics | None:
     if source != "ground_truth" and (images.labels >= 0).any():
         found_in_train = agreement(labels, images.labels, len(names), len(images.class_names))
         metrics |= {"cluster_accuracy_train": found_in_train.accuracy}
-    test = labelled_test(work)
-    if source == "scan" and test is not None:
-        clusters, _ = predict(load_scan(work), test.images, work.config.device)
-        a = agreement(clusters, test.labels, len(names), len(test.class_names))
-        metrics |= {
-            "cluster_accuracy": a.accuracy,
-            "cluster_nmi": a.nmi,
-            "cluster_ari": a.ari,
-            "cluster_test_images": a.n_images,
-        }
-        work.on_progress(Progress("pseudo_labels", 1, 1, 1.0, 0.0, {"cluster_accuracy": a.accuracy}))
+    if source == "scan":
+        metrics |= agreement_on_test(work, "pseudo_labels", load_scan(work), len(names))
     return metrics
+
+
+def agreement_on_test(work: Workspace, stage: str, clusterer: Classifier, n_clusters: int) -> Metrics:
+    """How well the clusters of test images agree with their classes; nothing where these are not known."""
+    test = labelled_test(work)
+    if test is None:
+        return {}
+    clusters, _ = predict(clusterer, test.images, work.config.device)
+    a = agreement(clusters, test.labels, n_clusters, len(test.class_names))
+    work.on_progress(Progress(stage, 1, 1, 1.0, 0.0, {"cluster_accuracy": a.accuracy}))
+    return {
+        "cluster_accuracy": a.accuracy,
+        "cluster_nmi": a.nmi,
+        "cluster_ari": a.ari,
+        "cluster_test_images": a.n_images,
+    }
 
 
 def _scan(work: Workspace, metrics: Metrics) -> tuple[np.ndarray, np.ndarray] | None:
@@ -101,12 +107,14 @@ def _scan(work: Workspace, metrics: Metrics) -> tuple[np.ndarray, np.ndarray] | 
     if scanned.is_file():
         model.load_state_dict(load_file(scanned))
         with safe_open(scanned, "pt") as file:
-            kept = file.metadata() or {}
-        if "scan_loss" in kept:
-            metrics["scan_loss"] = float(kept["scan_loss"])
+            metadata = file.metadata() or {}
+        if "scan_loss" in metadata:
+            metrics["scan_loss"] = float(metadata["scan_loss"])
     else:
-        network = encoder if projection is None else nn.Sequential(encoder, projection)
-        features = encode(network, images.images, device)
+        features = kept_features(encoder, images.images, device)
+        if projection is not None:
+            with torch.no_grad():
+                features = projection(torch.tensor(features)).numpy()
         k = min(config.scan.neighbours, len(images) - 1)
         near = nearest_others(unit_length(features), k, device=device)
         # 2. the SCAN loss
@@ -137,8 +145,41 @@ def _scan(work: Workspace, metrics: Metrics) -> tuple[np.ndarray, np.ndarray] | 
             model, labels, confidence = before, scan_labels, scan_confidence
     else:
         labels, confidence = predict(model, images.images, device)
+    labels, kept = without_empty(labels)
+    if len(kept) < n_clusters:
+        model.keep_classes(torch.tensor(kept))
+        labels, confidence = predict(model, images.images, device)
     write_network(model, _scan_path(work))
     return labels, confidence
+
+
+def _of_features(work: Workspace, metrics: Metrics) -> tuple[np.ndarray, np.ndarray] | None:
+    """Clusters the features of fixed networks: label and confidence of each training image."""
+    config, images, device = work.config.labels, work.images.images, work.config.device
+    n_clusters, seed = config.n_clusters or 0, config.seed
+    encoders = [load_encoder(work), *map(build_encoder, config.spaces)]
+    spaces = [unit_length(kept_features(one.eval(), images, device)) for one in encoders]
+    joined = np.concatenate(spaces, 1)
+    state_path = work.stage_folder("pseudo_labels") / f"{config.source}.state.pt"
+    if config.source == "turtle":
+        execution = work.execution("pseudo_labels", state_path, config.turtle.total_steps)
+        found = turtle_labels(spaces, n_clusters, config.turtle, execution, seed)
+    elif config.source == "temi":
+        execution = work.execution("pseudo_labels", state_path, config.temi.total_steps)
+        near = nearest_others(unit_length(joined), min(config.temi.neighbours, len(images) - 1), device=device)
+        found = temi_labels(joined, near, n_clusters, config.temi, execution, seed)
+    else:
+        return kmeans_labels(joined, n_clusters, seed), np.ones(len(images), np.float32)
+    if found is None:
+        return None
+    probabilities, metrics[f"{config.source}_loss"] = found
+    return without_empty(probabilities.argmax(1))[0], probabilities.max(1)
+
+
+def without_empty(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers the clusters that have an image from 0: int64 (N,), and their numbers before, int64 (K,)."""
+    kept, labels = np.unique(labels, return_inverse=True)
+    return labels.astype(np.int64), kept.astype(np.int64)
 
 
 def evenness(labels: np.ndarray, n_clusters: int) -> float:

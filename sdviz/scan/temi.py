@@ -1,6 +1,6 @@
 """TEMI (Adaloglou et al., BMVC 2023): heads on frozen features that agree with a slow copy on neighbours."""
 
-from collections.abc import Callable
+import copy
 
 import numpy as np
 import torch
@@ -8,8 +8,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..config.nodes import TemiConfig
-from ..nn.device import resolve_device
+from ..nn.loop import Execution, train_networks
 from ..nn.randomness import step_generator
+
+# how fast the running means of the clusters' shares and of the heads' losses follow
+PRIOR_RATE, LOSS_RATE = 0.1, 0.05
 
 
 def temi_labels(
@@ -17,9 +20,8 @@ def temi_labels(
     neighbours: np.ndarray,
     n_clusters: int,
     config: TemiConfig,
+    execution: Execution,
     seed: int = 0,
-    device: str | torch.device = "auto",
-    on_step: Callable[[int, float], bool] | None = None,
 ) -> tuple[np.ndarray, float] | None:
     """Clusters images by their features and their neighbours, and keeps the head with the lowest loss.
 
@@ -28,52 +30,50 @@ def temi_labels(
         neighbours: int64 (N,k), the rows of the images most like each.
         n_clusters: C.
         seed: Of the first weights, the batches and the pairs.
-        on_step: Called with the steps done and the loss; True ends the training.
 
     Returns:
-        Probabilities of the clusters by the teacher, float32 (N,C), and its head's loss; None if it was ended.
+        Probabilities of the clusters by the teacher, float32 (N,C), and its head's loss, a running mean; None
+        if it was stopped.
 
     Raises:
         ValueError: Fewer images than clusters.
+        TrainingDiverged, TrainingStateError, OSError: As `run_steps`.
     """
-    n = len(features)
+    n, where = len(features), execution.where
     if n < n_clusters:
         raise ValueError(f"{n_clusters} clusters of {n} images")
-    where = resolve_device(device)
     torch.manual_seed(seed)
     x = F.normalize(torch.tensor(features, dtype=torch.float32), dim=1).to(where)
     near = torch.tensor(neighbours)
-    student, teacher = (_Heads(config.heads, x.shape[1], config.hidden, n_clusters).to(where) for _ in range(2))
-    teacher.load_state_dict(student.state_dict())
-    optimizer = torch.optim.AdamW(student.parameters(), config.learning_rate)
-    prior = torch.full((config.heads, 1, n_clusters), 1 / n_clusters, device=where)
+    student = _Heads(config.heads, x.shape[1], config.hidden, n_clusters, config.temperature)
+    teacher = copy.deepcopy(student).requires_grad_(False)
     batch = min(config.batch_size, n)
-    mean_loss = torch.zeros(config.heads, device=where)
-    for step in range(config.total_steps):
+
+    def loss_at(step: int) -> torch.Tensor:
         generator = step_generator(seed, step, "temi")
         rows = torch.randperm(n, generator=generator)[:batch]
         others = near[rows, torch.randint(near.shape[1], (batch,), generator=generator)]
         pair = x[rows.to(where)], x[others.to(where)]
-        p_s = [(student(z) / config.temperature).softmax(-1) for z in pair]
-        with torch.no_grad():
-            p_t = [(teacher(z) / config.temperature).softmax(-1) for z in pair]
-            prior = 0.9 * prior + 0.1 * torch.cat(p_t, 1).mean(1, keepdim=True)
-            # pairs on whose cluster the heads agree weigh more
-            weight = (p_t[0] * p_t[1]).sum(-1).mean(0)
-        each = temi_losses(p_s[0], p_t[1], prior, weight) + temi_losses(p_s[1], p_t[0], prior, weight)
-        optimizer.zero_grad()
-        each.sum().backward()
-        optimizer.step()
-        with torch.no_grad():
-            for slow, fast in zip(teacher.parameters(), student.parameters(), strict=True):
-                slow.lerp_(fast, 1 - config.teacher_decay)
-        mean_loss = 0.95 * mean_loss + 0.05 * each.detach()
-        if on_step is not None and on_step(step + 1, float(each.detach().mean())):
-            return None
-    best = int(mean_loss.argmin())
+        p_s, p_t = ([heads(z) for z in pair] for heads in (student, teacher))
+        teacher.prior.lerp_(torch.cat(p_t, 1).mean(1, keepdim=True), PRIOR_RATE)
+        # pairs on whose cluster the heads agree weigh more
+        weight = (p_t[0] * p_t[1]).sum(-1).mean(0)
+        losses = temi_losses(p_s[0], p_t[1], teacher.prior, weight)
+        losses = losses + temi_losses(p_s[1], p_t[0], teacher.prior, weight)
+        teacher.mean_loss.lerp_(losses.detach(), LOSS_RATE)
+        return losses.sum()
+
+    def after_step(step: int) -> None:
+        for slow, fast in zip(teacher.parameters(), student.parameters(), strict=True):
+            slow.lerp_(fast.detach(), 1 - config.teacher_decay)
+
+    networks = {"student": student, "teacher": teacher}
+    if not train_networks("TEMI", networks, loss_at, config, batch, execution, after_step):
+        return None
+    best = int(teacher.mean_loss.argmin())
     with torch.no_grad():
-        parts = [(teacher(part) / config.temperature).softmax(-1)[best] for part in x.split(2000)]
-    return torch.cat(parts).cpu().numpy(), float(mean_loss[best])
+        labels = torch.cat([teacher(part)[best] for part in x.cpu().split(1000)])
+    return labels.numpy(), float(teacher.mean_loss[best])
 
 
 def temi_losses(
@@ -95,20 +95,28 @@ def temi_losses(
 
 
 class _Heads(nn.Module):
-    """Several heads at once: two hidden layers, unit length, and weights of unit length."""
+    """Several heads at once, each with two hidden layers and weights of unit length.
 
-    def __init__(self, n: int, dim: int, hidden: tuple[int, int], n_clusters: int) -> None:
+    Attributes:
+        prior: float (heads,1,C), the running mean probability of each cluster.
+        mean_loss: float (heads,), the running mean loss.
+    """
+
+    def __init__(self, n: int, dim: int, hidden: tuple[int, int], n_clusters: int, temperature: float) -> None:
         super().__init__()
-        sizes = (dim, *hidden)
-        self.layers = nn.ParameterList(
-            nn.Parameter(torch.randn(n, a, b) * (2 / a) ** 0.5) for a, b in zip(sizes, sizes[1:], strict=False)
-        )
-        self.biases = nn.ParameterList(nn.Parameter(torch.zeros(n, 1, b)) for b in hidden)
-        self.prototypes = nn.Parameter(torch.randn(n, hidden[-1], n_clusters))
+        first, second = hidden
+        self.temperature = temperature
+        self.first = nn.Parameter(torch.randn(n, dim, first) * (2 / dim) ** 0.5)
+        self.second = nn.Parameter(torch.randn(n, first, second) * (2 / first) ** 0.5)
+        self.biases = nn.ParameterList(nn.Parameter(torch.zeros(n, 1, size)) for size in hidden)
+        self.prototypes = nn.Parameter(torch.randn(n, second, n_clusters))
+        self.prior: torch.Tensor
+        self.mean_loss: torch.Tensor
+        self.register_buffer("prior", torch.full((n, 1, n_clusters), 1 / n_clusters))
+        self.register_buffer("mean_loss", torch.zeros(n))
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
-        """Cosines float (heads,N,C) of features float (N,D)."""
-        for i, (weight, bias) in enumerate(zip(self.layers, self.biases, strict=True)):
-            z = z @ weight + bias
-            z = F.gelu(z) if i + 1 < len(self.layers) else z
-        return F.normalize(z, dim=-1) @ F.normalize(self.prototypes, dim=1)
+        """Probabilities float (heads,N,C) of features float (N,D)."""
+        z = F.gelu(z @ self.first + self.biases[0]) @ self.second + self.biases[1]
+        cosines = F.normalize(z, dim=-1) @ F.normalize(self.prototypes, dim=1)
+        return (cosines / self.temperature).softmax(-1)

@@ -1,6 +1,6 @@
 """TURTLE (Gadetsky et al., ICML 2024): the labelling of frozen features that linear classifiers learn best."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -9,17 +9,12 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
 from ..config.nodes import TurtleConfig
-from ..nn.device import resolve_device
+from ..nn.loop import Execution, train_networks
 from ..nn.randomness import step_generator
 
 
 def turtle_labels(
-    spaces: Sequence[np.ndarray],
-    n_clusters: int,
-    config: TurtleConfig,
-    seed: int = 0,
-    device: str | torch.device = "auto",
-    on_step: Callable[[int, float], bool] | None = None,
+    spaces: Sequence[np.ndarray], n_clusters: int, config: TurtleConfig, execution: Execution, seed: int = 0
 ) -> tuple[np.ndarray, float] | None:
     """Clusters images by their features in one or several spaces.
 
@@ -31,37 +26,35 @@ def turtle_labels(
         spaces: Features float (N,D) of the same N images by different networks.
         n_clusters: C.
         seed: Of the first weights and the batches.
-        on_step: Called with the steps done and the loss; True ends the search.
 
     Returns:
-        Probabilities of the clusters, float32 (N,C), and the loss over all images; None if it was ended.
+        Probabilities of the clusters, float32 (N,C), and the loss over all images; None if it was stopped.
 
     Raises:
         ValueError: Fewer images than clusters.
+        TrainingDiverged, TrainingStateError, OSError: As `run_steps`.
     """
-    n = len(spaces[0])
+    n, where = len(spaces[0]), execution.where
     if n < n_clusters:
         raise ValueError(f"{n_clusters} clusters of {n} images")
-    where = resolve_device(device)
     torch.manual_seed(seed)
     inputs = [torch.tensor(_standardised(x)).to(where) for x in spaces]
-    labellers = nn.ModuleList(weight_norm(nn.Linear(x.shape[1], n_clusters)) for x in inputs).to(where)
-    optimizer = torch.optim.Adam(labellers.parameters(), config.learning_rate)
+    labellers = nn.ModuleList(weight_norm(nn.Linear(x.shape[1], n_clusters)) for x in inputs)
     batch = min(config.batch_size, n)
-    for step in range(config.total_steps):
+
+    def loss_at(step: int) -> torch.Tensor:
         rows = torch.randperm(n, generator=step_generator(seed, step, "turtle"))[:batch].to(where)
         z = [x[rows] for x in inputs]
         labels = _mean_label(labellers, z)
-        loss = _loss(labels, _classifiers(z, labels.detach(), config), z, config.entropy_weight)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        if on_step is not None and on_step(step + 1, float(loss.detach())):
-            return None
+        return _loss(labels, _classifiers(z, labels.detach(), config), z, config.entropy_weight)
+
+    if not train_networks("TURTLE", {"labels": labellers}, loss_at, config, batch, execution):
+        return None
+    inputs = [x.cpu() for x in inputs]
     with torch.no_grad():
         labels = _mean_label(labellers, inputs)
     loss = _loss(labels, _classifiers(inputs, labels, config), inputs, config.entropy_weight)
-    return labels.cpu().numpy(), float(loss.detach())
+    return labels.numpy(), float(loss)
 
 
 def _standardised(features: np.ndarray) -> np.ndarray:

@@ -26,8 +26,12 @@ class Setting:
 GROUPS: dict[str, tuple[Setting, ...]] = {
     "Images and their clusters": (
         Setting("data.limit", "Images to train on", "all", "A fixed random choice of so many."),
-        Setting("labels.source", "Labels from", help="scan and kmeans find clusters without any label."),
-        Setting("labels.n_clusters", "Clusters C", "none", "How many scan or kmeans look for."),
+        Setting(
+            "labels.source",
+            "Labels from",
+            help="All but ground_truth and file need no label.",
+        ),
+        Setting("labels.n_clusters", "Clusters C", "none", "The number of clusters to look for."),
         Setting("encoder.simclr.total_steps", "Encoder (steps)"),
         Setting("labels.scan.total_steps", "SCAN (steps)"),
         Setting("encoder.simclr.batch_size", "Encoder batch", help="Lower it where memory runs out."),

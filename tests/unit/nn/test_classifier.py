@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from sdviz.nn.classifier import SmallClassifier
+from sdviz.nn.classifier import ScanClassifier, SmallClassifier, build_classifier
+from sdviz.nn.encoder import Encoder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -43,3 +44,15 @@ def test_it_learns() -> None:
         losses.append(loss.item())
     assert losses[-1] < 0.2 * losses[0]
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in classifier.head.parameters())
+
+
+def test_classes_that_are_kept_have_the_logits_they_had() -> None:
+    torch.manual_seed(0)
+    classifier = ScanClassifier(Encoder("small", 4), 5).eval()
+    x = torch.randn(3, 3, 16, 16)
+    with torch.no_grad():
+        before = classifier(x)
+        classifier.keep_classes(torch.tensor([1, 4]))
+        assert torch.equal(classifier(x), before[:, [1, 4]])
+    again = build_classifier(classifier.config)
+    again.load_state_dict(classifier.state_dict())

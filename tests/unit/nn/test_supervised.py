@@ -12,7 +12,7 @@ from sdviz.nn.batches import encode
 from sdviz.nn.classifier import SmallClassifier
 from sdviz.nn.encoder import Encoder
 from sdviz.nn.loop import Execution, LoopReport, TrainingDiverged
-from sdviz.nn.supervised import accuracy, classifier_views, train_classifier, train_supervised
+from sdviz.nn.supervised import accuracy, classifier_views, train_classifier, train_linear, train_supervised
 from sdviz.nn.views import random_views
 
 Pictures = Callable[..., tuple[np.ndarray, np.ndarray]]
@@ -144,3 +144,19 @@ def test_images_without_a_label_are_refused(one_thread: None, coloured: Pictures
     for some, given in ((images[:0], labels[:0]), (images, labels - 1)):
         with pytest.raises(ValueError, match="needs images that all have a label"):
             train_supervised(Encoder("small", 4), some, given, VIEWS, SUPERVISED, Execution("cpu"))
+
+
+def test_a_linear_head_is_a_logistic_regression_on_unit_features(one_thread: None) -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(90) % 3
+    encoder = Encoder("small", 4)
+    features = (np.eye(16)[labels] + 0.4 * rng.normal(size=(90, 16))).astype(np.float32)
+    model = train_linear(encoder, features, labels, 3)
+    x = 10 * features / np.linalg.norm(features, axis=1, keepdims=True)
+    # scikit-learn sums the loss and halves the squares
+    theirs = LogisticRegression(C=1 / (2 * 1e-4 * 90), tol=1e-8, max_iter=5000).fit(x, labels)
+    with torch.no_grad():
+        ours = model.head(torch.tensor(x)).softmax(1).numpy()
+    np.testing.assert_allclose(ours, theirs.predict_proba(x), atol=0.02)
+    assert not model.training and model.config["n_classes"] == 3
+    assert all(torch.equal(a, b) for a, b in zip(model.encoder.parameters(), encoder.parameters(), strict=True))

@@ -1,18 +1,26 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from sdviz.config.nodes import TemiConfig
+from sdviz.config.nodes import OptimizerConfig, TemiConfig
 from sdviz.detection.knn import nearest_others, unit_length
+from sdviz.nn.loop import Execution
 from sdviz.scan.metrics import agreement
 from sdviz.scan.temi import temi_labels, temi_losses
 
-from .test_turtle import groups
+from .test_turtle import CPU, groups
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 QUICK = TemiConfig(
-    total_steps=300, batch_size=128, heads=4, hidden=(32, 16), learning_rate=3e-3, teacher_decay=0.95
+    total_steps=300,
+    batch_size=128,
+    heads=4,
+    hidden=(32, 16),
+    optimizer=OptimizerConfig(learning_rate=3e-3),
+    teacher_decay=0.95,
 )
 
 
@@ -22,7 +30,7 @@ def neighbours(x: np.ndarray) -> np.ndarray:
 
 def test_groups_are_found() -> None:
     x, labels = groups()
-    found = temi_labels(x, neighbours(x), 4, QUICK, device="cpu")
+    found = temi_labels(x, neighbours(x), 4, QUICK, CPU)
     assert found is not None
     probabilities, loss = found
     assert probabilities.shape == (240, 4) and probabilities.dtype == np.float32
@@ -56,18 +64,25 @@ def test_a_pair_that_the_heads_disagree_on_counts_for_less() -> None:
 def test_the_same_seed_gives_the_same_labels_and_another_one_others() -> None:
     x, _ = groups(spread=1.0)
     near = neighbours(x)
-    a, b, c = (temi_labels(x, near, 4, QUICK, seed, "cpu") for seed in (0, 0, 1))
+    a, b, c = (temi_labels(x, near, 4, QUICK, CPU, seed) for seed in (0, 0, 1))
     assert a is not None and b is not None and c is not None
     assert np.array_equal(a[0], b[0]) and a[1] == b[1]
     assert not np.array_equal(a[0], c[0])
 
 
-def test_it_ends_when_it_is_told_to() -> None:
-    x, _ = groups()
-    assert temi_labels(x, neighbours(x), 4, QUICK, device="cpu", on_step=lambda step, loss: step == 2) is None
+def test_stopped_and_resumed_it_finds_the_same(tmp_path: Path) -> None:
+    x, _ = groups(spread=1.0)
+    near, left = neighbours(x), iter([False] * 40 + [True])
+    state = tmp_path / "state.pt"
+    stopping = Execution("cpu", state, should_stop=lambda: next(left))
+    assert temi_labels(x, near, 4, QUICK, stopping) is None and state.is_file()
+    resumed = temi_labels(x, near, 4, QUICK, Execution("cpu", state))
+    whole = temi_labels(x, near, 4, QUICK, CPU)
+    assert resumed is not None and whole is not None
+    assert np.array_equal(resumed[0], whole[0]) and resumed[1] == whole[1]
 
 
 def test_fewer_images_than_clusters_are_refused() -> None:
     x, _ = groups()
     with pytest.raises(ValueError, match="4 clusters of 3 images"):
-        temi_labels(x[:3], neighbours(x)[:3], 4, QUICK)
+        temi_labels(x[:3], neighbours(x)[:3], 4, QUICK, CPU)
