@@ -5,7 +5,7 @@ python bench/encoders.py [--data cifar10] [--far miniplaces:val] [--n 6000] [--n
 
 The score is Eq. 6 without outliers: unit features, the squared distances to the 10 nearest of n ID images. The
 network is chosen by two figures that need no OOD image of a test: clusters of ID that are left out in turn (all
-networks are asked for the same ones), and `--far`. Sets of `--near` are printed beside them, and choose nothing.
+networks are asked for the same ones), and `--far`. Sets of `--near` are only printed beside them.
 """
 
 from __future__ import annotations

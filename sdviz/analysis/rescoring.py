@@ -47,13 +47,7 @@ def index_over_banks(evidence: Evidence, normalize: bool) -> SDScore:
     banks, own = evidence.banks, evidence.bundle.manifest.score
     n_id = len(banks.id_ids)
     most = min(n_id, max(1 if own is None else own.k, min(MAX_K, max(1, n_id - 1))))
-    return SDScore(most, 0.0, normalize).fit(
-        banks.id_features,
-        banks.outlier_features,
-        id_ids=banks.id_ids,
-        outlier_ids=banks.outlier_ids,
-        device=evidence.bundle.device,
-    )
+    return banks.fit(SDScore(most, 0.0, normalize), evidence.bundle.device)
 
 
 def rescorer(

@@ -269,9 +269,8 @@ class Bundle:
                 raise ValueError("this bundle has no detector: it makes outliers only, and scores nothing")
             from ..detection.score import SDScore
 
-            banks = self.banks()
             score = SDScore(**self.manifest.score.model_dump())
-            self._score = score.fit(banks.id_features, banks.outlier_features, id_ids=banks.id_ids)
+            self._score = self.banks().fit(score, self.device)
         return self._score
 
     def generate(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import pyarrow.parquet as pq
+import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
 from safetensors.torch import load_file
@@ -22,6 +23,7 @@ from ..nn.phase_means import PhaseMeans
 from .manifest import MANIFEST, UNET_WEIGHTS, BundleError, Manifest, first_line, parse_json
 
 if TYPE_CHECKING:
+    from ..detection.score import SDScore
     from ..nn.unet import NoisePredictor
 
 Net = TypeVar("Net", bound=nn.Module)
@@ -139,6 +141,13 @@ class Banks:
     outlier_features: np.ndarray  # float32 (M,D), in the order of outliers.parquet
     outlier_labels: np.ndarray  # int64 (M,), y~ of the sources
     outlier_ids: np.ndarray  # str (M,)
+    outlier_sources: np.ndarray | None  # str (M,), ids of the images that the outliers were made from
+
+    def fit(self, score: SDScore, device: str | torch.device) -> SDScore:
+        """Prepares a score with these features: no image, and no outlier of its own, counts for itself."""
+        return score.fit(
+            self.id_features, self.outlier_features, self.id_ids, self.outlier_ids, self.outlier_sources, device
+        )
 
 
 def read_banks(parts: Mapping[str, Path]) -> Banks:
@@ -156,4 +165,13 @@ def read_banks(parts: Mapping[str, Path]) -> Banks:
         arrays["outlier_features"].astype(np.float32),
         arrays["outlier_labels"],
         ids[role == "outlier"],
+        _outlier_sources(parts, ids[role == "outlier"]),
     )
+
+
+def _outlier_sources(parts: Mapping[str, Path], outlier_ids: np.ndarray) -> np.ndarray | None:
+    if "outliers.parquet" not in parts:
+        return None
+    table = pq.read_table(parts["outliers.parquet"], columns=["id", "source_id"])
+    source_of = dict(zip(table["id"].to_pylist(), table["source_id"].to_pylist(), strict=True))
+    return np.array([source_of.get(one, "") for one in outlier_ids.tolist()], str)

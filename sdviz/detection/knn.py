@@ -42,7 +42,7 @@ class NeighbourSearch:
 
         Args:
             references: float (N,D); float32 is not copied.
-            ids: str (N,); a query of the same id skips the row.
+            ids: str (N,), or (N,P) for several of each; a query with one of them as its id skips the row.
             device: Where to search; the CPU instead of MPS, which has no float64.
 
         Raises:
@@ -56,9 +56,11 @@ class NeighbourSearch:
             raise ValueError(f"references: {self.n} rows and {len(ids)} ids")
         self._id_names, self._id_codes = None, torch.empty(0, dtype=torch.int64)
         if ids is not None:
-            self._id_names, codes = np.unique(np.asarray(ids, str), return_inverse=True)
-            self._id_counts = np.bincount(codes)
-            self._id_codes = torch.from_numpy(codes).to(self._device)
+            names = np.asarray(ids, str).reshape(self.n, -1)
+            self._id_names, codes = np.unique(names, return_inverse=True)
+            # at least the number of rows with a name: a row that has it twice counts twice
+            self._id_counts = np.bincount(codes.ravel())
+            self._id_codes = torch.from_numpy(codes.reshape(names.shape)).to(self._device)
         self._rows = torch.from_numpy(rows).to(self._device)
         # centred and scaled to at most 1, where the fast form is most exact and cannot overflow; by a power of
         # 2, so that no bit is lost
@@ -139,7 +141,8 @@ class NeighbourSearch:
                 # 2. their distances from the differences
                 exact = self._exact_squares(q[rows], candidates)
                 if self._id_names is not None:
-                    exact[self._id_codes[candidates] == codes[rows, None]] = float("inf")
+                    own = (self._id_codes[candidates] == codes[rows, None, None]).any(2)
+                    exact[own] = float("inf")
                 nearest = exact.sort(dim=1, stable=True)
                 squares[rows], picked = nearest.values[:, :k], nearest.indices[:, :k]
                 found[rows] = candidates.gather(1, picked)

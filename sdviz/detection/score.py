@@ -110,6 +110,7 @@ class SDScore:
         outlier_features: np.ndarray | None = None,
         id_ids: np.ndarray | Sequence[str] | None = None,
         outlier_ids: np.ndarray | Sequence[str] | None = None,
+        outlier_sources: np.ndarray | Sequence[str] | None = None,
         device: str | torch.device = "auto",
     ) -> SDScore:
         """Prepares the reference features.
@@ -119,6 +120,8 @@ class SDScore:
             outlier_features: float (M,D); with None or M = 0 every vote is 0.
             id_ids: str (N,), so that an image of the set is not its own neighbour.
             outlier_ids: str (M,), likewise for an outlier.
+            outlier_sources: str (M,), the image that each outlier was made from: its own outliers do not vote
+                on that image.
 
         Raises:
             ValueError: Fewer than k ID images, sets of another D, a NaN or infinity, ids that do not fit.
@@ -128,7 +131,9 @@ class SDScore:
             raise ValueError(f"k = {self.k} neighbours of {known.n} ID images: there are too few")
         outliers = None
         if outlier_features is not None and len(outlier_features):
-            outliers = NeighbourSearch(self._ready("outlier features", outlier_features), outlier_ids, device)
+            names = [np.asarray(one, str) for one in (outlier_ids, outlier_sources) if one is not None]
+            skipped = np.stack(names, 1) if names else None
+            outliers = NeighbourSearch(self._ready("outlier features", outlier_features), skipped, device)
             if outliers.dim != known.dim:
                 raise ValueError(f"outlier features have {outliers.dim} columns and ID features {known.dim}")
         self._id, self._outliers = known, outliers

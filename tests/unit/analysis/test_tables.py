@@ -9,7 +9,7 @@ import pytest
 
 from sdviz.analysis import Evidence, MissingPart, PictureLibrary, pictures
 from sdviz.analysis.provenance import footer, provenance
-from sdviz.analysis.rescoring import rescorer, stored_scores
+from sdviz.analysis.rescoring import index_over_banks, rescorer, stored_scores
 from sdviz.analysis.tables import OutlierTable
 from sdviz.bundle import Bundle
 from sdviz.data.decode import through_jpeg
@@ -44,6 +44,21 @@ def test_rescoring_by_the_own_settings_gives_the_stored_scores(evidence: Evidenc
     for name, one in stored_scores(evidence).items():
         assert np.allclose(again[name].total, one.total, atol=1e-12)
         assert np.array_equal(again[name].votes, one.votes)
+
+
+def test_pages_and_the_bundle_give_one_answer_for_images_of_the_banks(evidence: Evidence) -> None:
+    own, banks = evidence.bundle.manifest.score, evidence.banks
+    assert own is not None and banks.outlier_sources is not None
+    sides = ((banks.id_features, banks.id_ids), (banks.outlier_features, banks.outlier_ids))
+    for features, ids in ((x[:60], names[:60]) for x, names in sides):
+        api = evidence.bundle.scorer.score(features, ids)
+        page = index_over_banks(evidence, own.normalize).search(features, ids).scores(own.k, own.alpha)
+        assert np.array_equal(api.total, page.total) and np.array_equal(api.votes, page.votes)
+        # no image, and none of its own outliers, is among its voters
+        rows = np.where(api.mixed_is_outlier, api.mixed_indices, 0)
+        voters = np.where(api.mixed_is_outlier, banks.outlier_ids[rows], "")
+        sources = np.where(api.mixed_is_outlier, banks.outlier_sources[rows], "")
+        assert not (voters == ids[:, None]).any() and not (sources == ids[:, None]).any()
 
 
 @pytest.mark.parametrize(("k", "alpha", "normalize"), [(1, 0.0, True), (7, 0.5, False), (50, 0.01, True)])

@@ -126,6 +126,25 @@ def test_an_outlier_of_the_bank_is_its_neighbour_neither() -> None:
     assert np.isfinite(s.mixed_distances).all() and (s.mixed_indices >= 0).all()
 
 
+def test_outliers_of_an_image_do_not_vote_on_it() -> None:
+    # two outliers of "a", one of "b"
+    fitted = SDScore(1, 1.0, False).fit(
+        on_a_line(0, 10, 20), on_a_line(1, 2, 9), ["a", "b", "c"], ["a~0", "a~1", "b~0"], ["a", "a", "b"]
+    )
+    s = fitted.score(on_a_line(0, 10, 0), ids=["a", "b", "x"])
+    # nearest of the rest: of "a" the outlier at 9, of "b" the outlier at 2, of a stranger the image "a" itself
+    assert s.mixed_distances.tolist() == [[9], [8], [0]]
+    assert s.mixed_is_outlier.tolist() == [[True], [True], [False]]
+    assert s.mixed_indices.tolist() == [[2], [1], [0]]
+    # an outlier skips itself, not the others of its source
+    s = fitted.score(on_a_line(1), ids=["a~0"])
+    assert s.mixed_distances.tolist() == [[1]]
+    # sources without outliers' own ids
+    s = SDScore(1, 1.0, False).fit(on_a_line(0, 10), on_a_line(1), outlier_sources=["a"])
+    assert s.score(on_a_line(0.9), ids=["a"]).votes.tolist() == [0]
+    assert s.score(on_a_line(0.9), ids=["b"]).votes.tolist() == [1]
+
+
 # --------------------------------------------------------------------------------------------------
 # Length and other k
 # --------------------------------------------------------------------------------------------------
