@@ -37,7 +37,7 @@ class BundleRecord:
     name: str  # as in the menu
     path: Path  # its folder
     manifest: Manifest
-    hash: str  # SHA-256 of bundle.json
+    hash: str  # `Bundle.hash`
     report: Report | None  # None if it was never measured
 
     @property

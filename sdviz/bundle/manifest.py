@@ -128,7 +128,13 @@ def read_manifest(path: Path) -> tuple[Manifest, str]:
         Recipe(**manifest.defaults.model_dump()).check(manifest.max_train_timestep)
     except ValueError as error:
         raise BundleError(f"{file}: defaults: {error}") from error
-    return manifest, hashlib.sha256(raw).hexdigest()
+    return manifest, _hash(tree)
+
+
+def _hash(tree: dict[str, Any]) -> str:
+    """SHA-256 of what a bundle is: of bundle.json without `metrics`, which say how fast it was made."""
+    kept = {key: value for key, value in tree.items() if key != "metrics"}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
 def check_files(path: Path, manifest: Manifest) -> None:

@@ -72,16 +72,22 @@ class Encoder(nn.Module):
 
     @property
     def blocks(self) -> list[nn.Module]:
-        """Stem and residual (or transformer) blocks in order, as `freeze` counts them."""
+        """Stem and residual (or transformer) blocks in order, as `freeze` counts them.
+
+        What comes after the last block (a last convolution or norm) belongs to it.
+        """
         if isinstance(self.body, nn.Sequential):
             return [m for m in self.body if not isinstance(m, nn.AdaptiveAvgPool2d | nn.Flatten)]
-        stem = [m for name, m in self.body.named_children() if name in STEMS]
-        for name in ("blocks", "stages", "layers"):
-            inner = getattr(self.body, name, None)
-            if isinstance(inner, nn.Sequential | nn.ModuleList):
-                return [*stem, *inner]
-        inner = [m for name, m in self.body.named_children() if name.startswith("layer")]
-        return [*stem, *inner]
+        children = dict(self.body.named_children())
+        stem = [name for name in children if name in STEMS]
+        inner = [name for name in children if name in ("blocks", "stages", "layers")][:1]
+        inner = inner or [name for name in children if name.startswith("layer")]
+        tail = [m for name, m in children.items() if name not in (*stem, *inner) and list(m.parameters())]
+        parts = [children[name] for name in inner]
+        if len(parts) == 1 and isinstance(parts[0], nn.Sequential | nn.ModuleList):
+            parts = list(parts[0])
+        last = nn.ModuleList([parts[-1], *tail]) if tail else parts[-1]
+        return [*(children[name] for name in stem), *parts[:-1], last]
 
     def freeze(self, n_blocks: int) -> None:
         """Freezes the first `n_blocks` of `blocks`: no gradient, no new batch statistics.

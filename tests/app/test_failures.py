@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 import json
 import math
@@ -18,6 +17,7 @@ from safetensors.numpy import load_file
 from streamlit.testing.v1 import AppTest
 
 from sdviz import data
+from sdviz.bundle import Bundle
 from tests.arrow_tables import table_of
 from tests.cut_bundle import change_table
 
@@ -477,7 +477,7 @@ def test_a_verdict_and_a_note_are_kept_and_exported(
     assert set(found["called"]) == {"ID"}
     head = [line for line in written.splitlines() if line.startswith("# ")]
     assert "# tally, label wrong: 1" in head and "# tally, no verdict: 1" in head
-    assert any(hashlib.sha256((folder / "bundle.json").read_bytes()).hexdigest()[:10] in line for line in head)
+    assert any(Bundle.load(folder, "cpu").hash[:10] in line for line in head)
 
     # 4. the verdict is taken back, and with the note nothing is left
     pills.set_value(None).run()

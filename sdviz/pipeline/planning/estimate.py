@@ -13,7 +13,7 @@ from torch import nn
 from ... import data
 from ...baselines import Baseline
 from ...config.nodes import DetectorConfig, EncoderConfig, TrainingConfig
-from ...config.tree import RunConfig
+from ...config.tree import CLUSTERINGS, RunConfig
 from ...nn.detector import Detector
 from ...nn.device import fast_autocast, resolve_device
 from ...nn.encoder import Encoder
@@ -72,6 +72,10 @@ def estimate(config: RunConfig) -> list[StageEstimate]:
             sec = 2 * _seen(config.labels.scan) * encoder.train_sec + 2 * n * encoder.forward_sec
             sec += _seen(own) * (encoder.train_sec + encoder.forward_sec) if own is not None else 0.0
             costs["pseudo_labels"] = sec, encoder.bytes
+        elif config.labels.source in CLUSTERINGS:
+            # clusters of features: the network runs once over the images, the rest is small beside it
+            costs["pseudo_labels"] = n * encoder.forward_sec * (1 + len(config.labels.spaces)), 1 << 20
+            costs["clusterer"] = 1.0, encoder.bytes
         # 2. the detector and the stages after it
         if config.detector is not None:
             backbone = encoder

@@ -140,7 +140,7 @@ def test_the_hash_changes_with_every_file(tiny_bundle: MakeBundle, tmp_path: Pat
     first = tiny_bundle()
     others = {
         "U-Net": tiny_bundle(seed=1),
-        "defaults": tiny_bundle(metrics={"shift": 0.5}),
+        "configuration": tiny_bundle(config={"seed": 5}),
         "schedule": tiny_bundle(),
         "clusterer": tiny_bundle(),
         "no clusterer": tiny_bundle(clusterer=False),
@@ -164,6 +164,11 @@ def test_the_hash_changes_with_every_file(tiny_bundle: MakeBundle, tmp_path: Pat
         sign(tmp_path / "copy")
         assert Bundle.load(tmp_path / "copy", "cpu").hash != hashes["first"], file
         shutil.rmtree(tmp_path / "copy")
+
+
+def test_how_fast_it_was_made_is_not_in_the_hash(tiny_bundle: MakeBundle, tmp_path: Path) -> None:
+    slow, fast = (tiny_bundle(metrics={"diffusion_training_sec": sec}) for sec in (900.5, 80.25))
+    assert slow.save(tmp_path / "slow").hash == fast.save(tmp_path / "fast").hash
 
 
 def test_another_schedule_is_saved_as_it_is(tiny_bundle: MakeBundle, tmp_path: Path) -> None:

@@ -174,6 +174,16 @@ def test_frozen_blocks_keep_weights_and_batch_statistics(arch: str, train_after:
     assert all(block.training for block in encoder.blocks[2:])
 
 
+@pytest.mark.parametrize(
+    "arch", ["small", "timm:resnet18", VIT, "timm:tf_efficientnet_lite0", "timm:mobilevit_xxs"]
+)
+def test_with_all_blocks_frozen_nothing_is_left_to_train(arch: str) -> None:
+    encoder = Encoder(arch, 4, input_px=64 if "mobilevit" in arch else 32)
+    encoder.freeze(len(encoder.blocks))
+    assert not [name for name, p in encoder.named_parameters() if p.requires_grad]
+    assert not any(m.training for m in encoder.train().modules() if isinstance(m, nn.BatchNorm2d))
+
+
 def test_a_transformers_position_and_class_token_freeze_with_its_first_block() -> None:
     encoder = Encoder(VIT, input_px=32)
     body = encoder.body
