@@ -33,6 +33,7 @@ from ..evaluation import (
 from ..evaluation.sets import HEADS
 from ..files import write_atomically
 from ..nn.batches import predict
+from ..text import tree_hash
 from . import baselines
 from .backbone import backbone_config
 from .baselines import baseline_scores
@@ -48,7 +49,6 @@ from .workspace import (
     Workspace,
     branches,
     has_detector,
-    tree_hash,
     write_table,
 )
 
