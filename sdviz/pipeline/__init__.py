@@ -12,6 +12,7 @@ from .any_images.archive import FORMATS, pack_folder
 from .any_images.generate_folder import Target, file_names, generate_folder, source_labels
 from .labels import read_labels
 from .planning.estimate import estimate
+from .planning.preflight import jpeg_warning, some_images
 from .running import adopt_stages, run_stages
 from .sets import without_absent_sets
 from .stages import STAGES, config_hash, stage_names
@@ -32,9 +33,11 @@ __all__ = [
     "from_main",
     "generate_folder",
     "is_main_process",
+    "jpeg_warning",
     "pack_folder",
     "read_labels",
     "run_stages",
+    "some_images",
     "source_labels",
     "stage_names",
     "without_absent_sets",
