@@ -86,7 +86,7 @@ def _places(head: str, own: list[tuple[str, Source]]) -> list[tuple[str, _Place 
         own: (name with a path, its source) of the user's sets.
 
     Returns:
-        For each possible set, the prefix of its ids, and the set; or one line that says why it cannot be opened.
+        For each possible set the prefix of its ids, and the set or one line that says why it cannot be opened.
     """
     name, _, split = head.partition("/")
     for path_name, source in own:
