@@ -31,10 +31,10 @@ from .backbone import load_backbone
 from .clusterer import load_clusterer
 from .diffusion import add_phase_means
 from .encoder import load_encoder
-from .labels import read_cluster_names, read_labels, source_labels
 from .outliers import outlier_recipe
-from .sets import NamedSet, evaluation_sets
-from .shards import reencode
+from .shared.labels import read_cluster_names, read_labels, source_labels
+from .shared.sets import NamedSet, evaluation_sets
+from .shared.shards import reencode
 from .workspace import Metrics, Progress, Settings, Stage, Workspace, has_detector, write_arrays
 
 _AT_ONCE = 512

@@ -14,8 +14,8 @@ from ..config.tree import RunConfig
 from ..nn.classifier import Classifier, SmallClassifier
 from ..nn.supervised import accuracy, train_classifier
 from . import pseudo_labels
-from .labels import labelled_test, read_cluster_names, read_labels
 from .pseudo_labels import load_scan
+from .shared.labels import labelled_test, read_cluster_names, read_labels
 from .workspace import Metrics, Settings, Stage, Workspace, branches, write_network
 
 

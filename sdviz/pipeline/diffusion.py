@@ -20,7 +20,7 @@ from ..nn.phase_means import PhaseMeans, PhaseStatistics, measure_phases
 from ..nn.pixels import to_tensor
 from ..nn.unet import NoisePredictor, build_noise_predictor
 from . import pseudo_labels
-from .labels import read_cluster_names, read_labels
+from .shared.labels import read_cluster_names, read_labels
 from .workspace import Metrics, Progress, Settings, Stage, Workspace, is_main_process
 
 

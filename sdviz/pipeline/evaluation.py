@@ -38,9 +38,9 @@ from . import baselines
 from .backbone import backbone_config
 from .baselines import baseline_scores
 from .clusterer import load_clusterer
-from .labels import read_cluster_names, read_labels
 from .outliers import read_outliers
-from .sets import NamedSet, evaluation_sets
+from .shared.labels import read_cluster_names, read_labels
+from .shared.sets import NamedSet, evaluation_sets
 from .workspace import (
     Metrics,
     Progress,

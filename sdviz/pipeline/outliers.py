@@ -13,8 +13,8 @@ import pyarrow as pa
 from ..config.tree import RunConfig
 from ..outliers import Recipe, draw_target_labels
 from . import diffusion
-from .labels import read_cluster_names, source_labels
-from .shards import Plan, make_shards, read_shards
+from .shared.labels import read_cluster_names, source_labels
+from .shared.shards import Plan, make_shards, read_shards
 from .workspace import Metrics, Settings, Stage, Workspace, branches, has_detector, is_main_process, write_table
 
 Kind = Literal["wrong", "right"]  # which label the U-Net was given; also the name of the shards' folder

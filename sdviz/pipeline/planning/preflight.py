@@ -13,8 +13,8 @@ from ...config.tree import RunConfig
 from ...data import ImageSet
 from ...evaluation import InceptionError, check_inception
 from ...nn.encoder import Encoder, EncoderError
-from ..labels import read_label_table
-from ..sets import check_sets
+from ..shared.labels import read_label_table
+from ..shared.sets import check_sets
 from ..stages import STAGES
 from ..workspace import PipelineError
 

@@ -18,7 +18,7 @@ from sdviz.pipeline import (
     stage_names,
 )
 from sdviz.pipeline.outliers import outlier_ids, read_outliers
-from sdviz.pipeline.shards import reencode
+from sdviz.pipeline.shared.shards import reencode
 from tests.stages import begun, work_in
 
 pytestmark = pytest.mark.usefixtures("one_thread")
