@@ -49,9 +49,9 @@ from sdviz.nn.device import device_name
 from sdviz.outliers import DiffusionModel, Recipe, draw_target_labels, generate_outliers
 from sdviz.pipeline import generate_folder
 from sdviz.pipeline.any_images.generate_folder import file_names, source_labels
-from sdviz.pipeline.labels import write_labels
 from sdviz.pipeline.outliers import make as make_outliers
 from sdviz.pipeline.outliers import read_outliers
+from sdviz.pipeline.shared.labels import write_labels
 from sdviz.pipeline.workspace import Workspace
 
 SHARE_BAR = 0.9

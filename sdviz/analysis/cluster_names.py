@@ -6,6 +6,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from ..files import write_atomically
+from ..text import one_line
 
 FILE = "cluster_names.json"
 MAX_LENGTH = 40
@@ -46,7 +47,7 @@ def rename(file: Path, bundle_hash: str, cluster: int, name: str, usual: tuple[s
     Raises:
         NamesError: The name is too long or taken, or the file is damaged or cannot be written.
     """
-    name = " ".join(name.split())
+    name = one_line(name)
     if len(name) > MAX_LENGTH:
         raise NamesError(f"a name has at most {MAX_LENGTH} characters, this one has {len(name)}")
     try:

@@ -44,12 +44,12 @@ class Rate:
 
     @property
     def percent(self) -> float:
-        """0..100."""
+        """The share of misjudged images in percent, 0..100."""
         return 100 * self.wrong / self.n
 
     @property
     def at_least(self) -> float:
-        """The lower end of the 95 % score interval of `percent` (Wilson 1927), 0..100."""
+        """The lower end of the 95 % confidence interval of `percent` (Wilson score interval, 1927), 0..100."""
         p, z2 = self.wrong / self.n, 1.959964**2
         middle = p + z2 / (2 * self.n)
         half = math.sqrt(z2 * (p * (1 - p) / self.n + z2 / (4 * self.n**2)))

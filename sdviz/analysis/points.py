@@ -31,7 +31,11 @@ class Points:
         return len(self.ids)
 
     def spread(self, by_set: dict[str, np.ndarray]) -> np.ndarray:
-        """Takes the values of these points from those of whole sets: float64 (N,), NaN for no value."""
+        """Looks up a value for each point, float64 (N,); NaN where there is none.
+
+        Args:
+            by_set: The values of all images of a scored set, by the set's name.
+        """
         found = np.full(len(self), np.nan)
         for name, values in by_set.items():
             here = (self.sets == name) & (self.scored_rows >= 0)

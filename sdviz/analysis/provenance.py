@@ -1,10 +1,9 @@
 """The provenance that every figure and table carries: bundle, configuration, settings, versions."""
 
-import hashlib
-import json
 from collections.abc import Mapping
 
 from ..bundle import Bundle
+from ..text import tree_hash
 
 SHOWN_VERSIONS = ("sdviz", "torch", "diffusers", "numpy", "python")
 
@@ -19,7 +18,7 @@ def provenance(bundle: Bundle, **settings: object) -> dict[str, str]:
     }
     if m.config:
         # the same as in report.json
-        lines["configuration"] = hashlib.sha256(json.dumps(m.config, sort_keys=True).encode()).hexdigest()
+        lines["configuration"] = tree_hash(m.config)
         lines["seeds"] = _seeds(m.config)
     lines |= {name: str(value) for name, value in settings.items() if value is not None}
     versions = {k: v for k, v in m.versions.items() if k in SHOWN_VERSIONS}

@@ -153,8 +153,11 @@ def score(
 ) -> None:
     """Scores images by Eq. 6: how far each is out of distribution, and its nearest ID images.
 
-    The table has id, score, distance, votes, nearest_ids, percentile (how many % of the held-out ID images
-    are less OOD) and flag (whether the score is above the threshold that accepts 95 % of those images).
+    The table has id, score, distance, votes, nearest_ids, percentile and flag.
+
+    percentile: how many % of the held-out ID images have a lower score.
+
+    flag: whether the score is above the threshold that accepts 95 % of those images.
     """
     from ..bundle import Bundle
     from ..pipeline import PipelineError

@@ -89,11 +89,13 @@ def _check_stage(until: str | None, config: RunConfig) -> None:
 
 def _show_plan(config: RunConfig) -> None:
     """Prints the configuration as YAML and the stages as comments: the output is a valid configuration."""
+    from .. import data
     from ..config.reading import to_yaml
     from ..nn.device import device_name, resolve_device
-    from ..pipeline import estimate, stage_names, without_absent_sets
+    from ..pipeline import estimate, jpeg_warning, some_images, stage_names, without_absent_sets
     from ..runs.status import duration
 
+    data.count(config.data.id, config.data.split)  # refuses a misspelt or absent set before all the output
     typer.echo(to_yaml(config))
     # before the estimate, which needs the images
     typer.echo(f"# stages: {', '.join(stage_names(config))}")
@@ -101,6 +103,9 @@ def _show_plan(config: RunConfig) -> None:
     for how_to_get in absent.values():
         typer.echo(f"# left out below, and the run would not start: {how_to_get}")
     stages = estimate(config)
+    warning = jpeg_warning(config, some_images(config))
+    if warning is not None:
+        typer.echo(f"# warning: {warning}")
     typer.echo(f"# on {device_name(resolve_device(config.device))}, by a few images' speed just now:")
     for one in stages:
         typer.echo(f"#   {one.stage:<14} {duration(one.seconds):>9}  {one.bytes / 1e6:9.1f} MB")
@@ -115,6 +120,7 @@ def resume(run: RunName, now: Now = False, until: Until = None) -> None:
 
     with checking():
         found = runs.find(run)
+        found.status()  # refuses a run of another format
         _check_stage(until, found.config())
     _execute(found, now, until)
 
@@ -186,8 +192,9 @@ def list_(
     for one in runs.list_runs():
         try:
             entry = asdict(one.status())
-        except runs.RunError as error:  # one damaged folder does not hide the others
-            entry = dict(state="damaged", stage="", step=0, total=0, eta_sec=None, error=str(error))
+        except runs.RunError as error:  # one folder that cannot be read does not hide the others
+            state = "older format" if isinstance(error, runs.OlderFormatError) else "damaged"
+            entry = dict(state=state, stage="", step=0, total=0, eta_sec=None, error=str(error))
         bundle = str(one.bundle) if entry["state"] == "done" else None
         found.append({"name": one.name, "path": str(one.path)} | entry | {"bundle": bundle})
     if json_:
@@ -201,7 +208,7 @@ def list_(
         left = f"{duration(eta)} left" if isinstance(eta, float) else str(row["error"] or "")
         if row["state"] == "queued":
             left = f"behind {', '.join(row['waits_for'])}"  # type: ignore[arg-type]
-        typer.echo(f"{row['name']:<40} {row['state']:<9} {row['stage']:<13} {steps:<14} {left}".rstrip())
+        typer.echo(f"{row['name']:<40} {row['state']:<12} {row['stage']:<13} {steps:<14} {left}".rstrip())
 
 
 @app.command()

@@ -16,6 +16,7 @@ from pydantic import BeforeValidator, Field, create_model, model_validator
 from ..baselines import BASELINES, Baseline
 from ..data import OWN_KINDS
 from ..diffusion.samplers import SAMPLERS
+from ..outliers.recipe import RANGES, is_interval
 from .nodes import (
     ClustererConfig,
     DetectorConfig,
@@ -88,16 +89,22 @@ class JpegConfig(Node):
     subsampling: Literal["4:4:4", "4:2:2", "4:2:0"] = "4:2:0"
 
 
+def _recipe_field(key: str, default: float | None) -> Any:  # noqa: ANN401
+    """A setting of `Recipe`, with its range."""
+    low, high = RANGES[key]
+    return Field(default, ge=low, le=high)
+
+
 class OutliersConfig(Node):
     """The SD outliers for the training of the detector; None takes the value in `defaults`."""
 
     per_image: int = Field(1, ge=1)
     limit: int | None = Field(None, ge=1, description="images to use for outliers and detector; None: all")
     start_timestep: int | None = Field(None, ge=0)
-    guidance_scale: float | None = Field(None, ge=-1, le=20)
-    num_inference_steps: int | None = Field(None, ge=1, le=1000)
+    guidance_scale: float | None = _recipe_field("guidance_scale", None)
+    num_inference_steps: int | None = _recipe_field("num_inference_steps", None)
     solver: Solver | None = None
-    eta: float = Field(0.0, ge=0, le=1)
+    eta: float = _recipe_field("eta", 0.0)
     guidance_interval: tuple[float, float] | None = None
     jpeg: JpegConfig | None = Field(None, description="for ID images that were JPEG files")
     shard_size: int = Field(256, ge=1, description="images made and saved together")
@@ -106,10 +113,9 @@ class OutliersConfig(Node):
 
     @model_validator(mode="after")
     def _interval_is_a_range(self) -> OutliersConfig:
-        if self.guidance_interval is not None:
-            low, high = self.guidance_interval
-            if not 0 <= low <= high:
-                raise ValueError(f"guidance_interval {[low, high]} is not [low, high] with 0 <= low <= high")
+        if self.guidance_interval is not None and not is_interval(*self.guidance_interval):
+            ends = list(self.guidance_interval)
+            raise ValueError(f"guidance_interval {ends} is not [low, high] with 0 <= low <= high")
         return self
 
 
@@ -125,7 +131,7 @@ class SDTestConfig(Node):
     """SD outliers of held-out ID images as an OOD set (Table 4); other settings as in `outliers`."""
 
     start_timestep: int = Field(150, ge=0)
-    guidance_scale: float = Field(4.0, ge=-1, le=20)
+    guidance_scale: float = _recipe_field("guidance_scale", 4.0)
     limit: int | None = Field(None, ge=1, description="held-out images to make outliers of; None takes all")
     seed: Seed = 0
 
@@ -225,8 +231,8 @@ class DefaultsConfig(Node):
     """The S, w, K and solver that a bundle takes by default."""
 
     start_timestep: int = Field(100, ge=0)
-    guidance_scale: float = Field(2.0, ge=-1, le=20)
-    num_inference_steps: int = Field(10, ge=1, le=1000)
+    guidance_scale: float = _recipe_field("guidance_scale", 2.0)
+    num_inference_steps: int = _recipe_field("num_inference_steps", 10)
     solver: Solver = "dpmpp_2m"
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .decode import one_line
+from ..text import short_line
 from .imageset import DataError, ImageSet, MissingDataError, OnError, chosen_rows, permutation
 from .lookup import Found, look_up
 from .source import Source, data_root
@@ -209,7 +209,7 @@ def _how_to_get(name: str, split: str | None) -> str:
         return f"{name} is not on this machine: {_ways(name, split)}"
     known = sorted({*names(), *DOWNLOADS})
     near = difflib.get_close_matches(name, known) or known
-    shown = one_line(name)
+    shown = short_line(name)
     return (
         f"no data set {shown!r}; nearest: {', '.join(near)}; or put {shown}.parquet in {data_root()}, or set"
         f" SDVIZ_DATA to the folder that has it, or give a path"

@@ -9,6 +9,7 @@ from io import BytesIO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from ..text import short_line
 from .imageset import DataError, OnError
 
 # without this list Pillow would also open PostScript, for which it starts another program
@@ -123,7 +124,7 @@ class ImageStack:
 
     def refuse(self, label: str, reason: str) -> None:
         """Notes a bad picture; `reason` completes a sentence that begins with `label`."""
-        self._bad.append(f"{one_line(label)} {reason}")
+        self._bad.append(f"{short_line(label)} {reason}")
 
     @property
     def jpeg_share(self) -> float:
@@ -152,12 +153,6 @@ class ImageStack:
             raise DataError(message)
         warnings.warn(f"{message}; left out", stacklevel=4)  # points at the caller of sdviz.data.load
         return self._images[good], good
-
-
-def one_line(text: str) -> str:
-    """The text without control characters and line breaks, cut to 120 characters."""
-    flat = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return flat if len(flat) <= 120 else f"{flat[:119]}…"
 
 
 def through_jpeg(images: np.ndarray, quality: int, subsampling: str) -> np.ndarray:

@@ -80,7 +80,14 @@ def look_up(
 
 
 def _places(head: str, own: list[tuple[str, Source]]) -> list[tuple[str, _Place | str]]:
-    """For ids such as "cifar10/test/...": (prefix, set) pairs, with a reason in place of an absent set."""
+    """Lists the sets that ids beginning with `head`, such as "cifar10/test", can belong to.
+
+    Args:
+        own: (name with a path, its source) of the user's sets.
+
+    Returns:
+        For each possible set the prefix of its ids, and the set or one line that says why it cannot be opened.
+    """
     name, _, split = head.partition("/")
     for path_name, source in own:
         (only,) = source.splits(path_name)
@@ -97,7 +104,7 @@ def _places(head: str, own: list[tuple[str, Source]]) -> list[tuple[str, _Place 
 
 
 def _place(one: str, places: list[tuple[str, _Place | str]]) -> _Place | str:
-    """The set of an id, or one line that says why there is none."""
+    """Chooses the set of an id among `_places`, or returns one line that says why there is none."""
     if not one.split("/", 2)[2:]:
         return f"{one[:60]!r} is no id of an image set"
     # the longest prefix wins: "cifar10/test/tv-" over "cifar10/test/"

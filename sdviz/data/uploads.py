@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .decode import DecodeError, decode_image, one_line
+from ..text import short_line
+from .decode import DecodeError, decode_image
 from .imageset import UNKNOWN_LABEL, DataError, ImageSet
 
 MAX_SIDE_PX = 10_000
@@ -20,7 +21,7 @@ def prepare_upload(file_bytes: bytes, name: str, size_px: int = 32) -> np.ndarra
     try:
         return decode_image(file_bytes, size_px, MAX_SIDE_PX)
     except DecodeError as error:
-        raise DataError(f"{one_line(name)} {error}") from error
+        raise DataError(f"{short_line(name)} {error}") from error
 
 
 def from_uploads(files: Sequence[tuple[str, bytes]], size_px: int = 32) -> tuple[ImageSet, list[str]]:

@@ -1,6 +1,7 @@
-"""Measures how well scores tell OOD from ID. A higher score means more OOD; ties count half or as one step.
+"""Measures how well scores tell OOD from ID. A higher score means more OOD.
 
-Metrics depend only on the order of the scores, which may be infinite. All return a share, 0..1.
+Metrics depend only on the order of the scores, which may be infinite. All return a share, 0..1. Where an
+ID and an OOD image have equal scores, AUROC counts half of the pair; the other metrics accept or flag both.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from .. import __version__
 from ..config.nodes import Node
 from ..scan.metrics import agreement
 
-FORMAT_VERSION = 1
+REPORT_VERSION = 1
 OODRole: TypeAlias = Literal["near", "far", "validation", "sd"]
 VERSIONED = ("torch", "numpy", "scikit-learn")
 
@@ -182,7 +182,7 @@ class Bootstrap(Node):
 class Report(Measured):
     """All of report.json."""
 
-    format_version: Literal[1] = Field(description=f"version of this tree, {FORMAT_VERSION}")
+    format_version: Literal[1] = Field(description=f"version of this tree, {REPORT_VERSION}")
     id_accuracy: IdAccuracy | None = Field(description="of g_in on held-out ID images; null without a detector")
     clusters: Clusters | None = Field(description="the pseudo-labels against the true classes")
     controls: dict[str, Control] = _by(
@@ -232,7 +232,7 @@ def make_report(
     """
     packages = {name: metadata.version(name) for name in VERSIONED}
     tree = {
-        "format_version": FORMAT_VERSION,
+        "format_version": REPORT_VERSION,
         **method,
         "id_accuracy": id_accuracy,
         "clusters": clusters,

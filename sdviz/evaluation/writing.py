@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from ..text import one_line
+
 # header and rows of a table
 Rows = tuple[list[str], list[list[str]]]
 
@@ -34,7 +36,7 @@ def csv_table(
     if title:
         stream.write(f"# {title}\n")
     for key, value in provenance.items():
-        stream.write(f"# {' '.join(key.split())}: {' '.join(value.split())}\n")
+        stream.write(f"# {one_line(key)}: {one_line(value)}\n")
     writer = csv.writer(
         stream, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC if quote_texts else csv.QUOTE_MINIMAL
     )

@@ -15,6 +15,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import nn
 
+from .batches import slices
 from .pixels import centred
 
 # images at a time, to save memory
@@ -57,11 +58,11 @@ def measure_phases(images: np.ndarray, pixel_unshuffle: int) -> PhaseStatistics:
     if h % f or w % f:
         raise ValueError(f"{h} x {w} px are not multiples of {f}")
     means = np.empty((n, 3, f, f))
-    for first in range(0, n, _AT_ONCE):
-        part = images[first : first + _AT_ONCE]
+    for rows in slices(n, _AT_ONCE):
+        part = images[rows]
         squares = part.reshape(len(part), h // f, f, w // f, f, 3)
         # channels in the order colour, row in the square, column in the square
-        means[first : first + _AT_ONCE] = squares.mean((1, 3)).transpose(0, 3, 1, 2)
+        means[rows] = squares.mean((1, 3)).transpose(0, 3, 1, 2)
     means = centred(means.reshape(n, -1))
     return PhaseStatistics(mean=means.mean(0).tolist(), covariance=np.cov(means, rowvar=False).tolist())
 

@@ -15,6 +15,7 @@ from ..diffusion.samplers import SAMPLERS
 from ..diffusion.sampling import Callback, Sampling
 from ..diffusion.schedule import NoiseSchedule
 from ..diffusion.together import sample_together
+from ..nn.batches import slices
 from ..nn.pixels import to_images, to_tensor
 from ..nn.randomness import image_noise
 from .recipe import Recipe
@@ -162,9 +163,8 @@ def generate_outliers(
     on_step = None if callback is None else lambda _, *step: callback(*step)
     made: list[Outlier] = []
     calls = 0
-    for first in range(0, len(requests), batch_size):
-        batch = requests[first : first + batch_size]
-        (part,) = _denoise(model, [batch], on_step)
+    for rows in slices(len(requests), batch_size):
+        (part,) = _denoise(model, [requests[rows]], on_step)
         calls += part[0].network_calls
         made += part
     return OutlierBatch(

@@ -13,7 +13,8 @@ import numpy as np
 from ..diffusion.samplers import SAMPLERS
 from ..diffusion.schedule import NoiseSchedule
 
-MAX_GUIDANCE_SCALE = 20.0
+# lowest and highest value, also in the configuration
+RANGES = {"guidance_scale": (-1, 20), "num_inference_steps": (1, 1000), "eta": (0, 1)}
 
 
 @dataclass(frozen=True)
@@ -41,19 +42,26 @@ class Recipe:
     def check(self, max_train_timestep: int) -> None:
         """Raises ValueError if a field is out of its range; the message names value and range."""
         _check_range("start_timestep S", self.start_timestep, 0, max_train_timestep, whole=True)
-        _check_range("guidance_scale w", self.guidance_scale, -1, MAX_GUIDANCE_SCALE)
-        _check_range("num_inference_steps", self.num_inference_steps, 1, 1000, whole=True)
-        _check_range("eta", self.eta, 0, 1)
+        _check_range("guidance_scale w", self.guidance_scale, *RANGES["guidance_scale"])
+        _check_range(
+            "num_inference_steps", self.num_inference_steps, *RANGES["num_inference_steps"], whole=True
+        )
+        _check_range("eta", self.eta, *RANGES["eta"])
         _check_range("seed", self.seed, 0, 2**63 - 1, whole=True)
         if self.solver not in SAMPLERS:
             raise ValueError(f"solver {self.solver!r} is not one of {', '.join(SAMPLERS)}")
         if self.guidance_interval is not None:
             interval = self.guidance_interval
             pair = isinstance(interval, tuple | list) and len(interval) == 2
-            if not pair or not all(map(_is_real, interval)) or not 0 <= interval[0] <= interval[1]:
+            if not pair or not all(map(_is_real, interval)) or not is_interval(*interval):
                 raise ValueError(
                     f"guidance_interval {interval!r} is not (sigma_lo, sigma_hi) with 0 <= sigma_lo <= sigma_hi"
                 )
+
+
+def is_interval(low: float, high: float) -> bool:
+    """Whether these are the ends of a guidance interval, 0 <= low <= high."""
+    return 0 <= low <= high
 
 
 def _is_real(value: object) -> bool:

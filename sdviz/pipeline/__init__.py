@@ -2,7 +2,8 @@
 
 Each stage is a module with a `STAGE`: `make` does the work, `depends_on` gives the settings that decide the
 result, and the module's docstring says which files it reads and writes. `stages` lists the stages in order,
-`running` runs them, `planning` checks and estimates a run before it begins. `any_images` works with a bundle.
+`running` runs them, `shared` is what several of them use. `planning` checks and estimates a run before it
+begins. `any_images` works with a bundle.
 
 A run's folder holds a folder per stage, and beside it `<stage>.done.json` once the stage is complete. While a
 stage trains, its folder also holds state.pt or *.state.pt.
@@ -10,10 +11,11 @@ stage trains, its folder also holds state.pt or *.state.pt.
 
 from .any_images.archive import FORMATS, pack_folder
 from .any_images.generate_folder import Target, file_names, generate_folder, source_labels
-from .labels import read_labels
 from .planning.estimate import estimate
+from .planning.preflight import jpeg_warning, some_images
 from .running import adopt_stages, run_stages
-from .sets import without_absent_sets
+from .shared.labels import read_labels
+from .shared.sets import without_absent_sets
 from .stages import STAGES, config_hash, stage_names
 from .workspace import PipelineError, Progress, Workspace, absolute_source, from_main, is_main_process
 
@@ -32,9 +34,11 @@ __all__ = [
     "from_main",
     "generate_folder",
     "is_main_process",
+    "jpeg_warning",
     "pack_folder",
     "read_labels",
     "run_stages",
+    "some_images",
     "source_labels",
     "stage_names",
     "without_absent_sets",

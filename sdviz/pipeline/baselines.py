@@ -19,7 +19,7 @@ from ..config.tree import BaselineConfig, RunConfig
 from ..data import ImageSet
 from ..diffusion.training import train_noise_predictor
 from ..evaluation import BaselineScores
-from ..nn.batches import encode
+from ..nn.batches import encode, slices
 from ..nn.device import resolve_device
 from ..nn.encoder import Encoder
 from ..nn.feature_cache import kept_features
@@ -32,10 +32,10 @@ from .backbone import load_backbone
 from .clusterer import load_clusterer
 from .diffusion import add_phase_means
 from .encoder import load_encoder
-from .labels import read_cluster_names, read_labels, source_labels
 from .outliers import outlier_recipe
-from .sets import NamedSet, evaluation_sets
-from .shards import reencode
+from .shared.labels import read_cluster_names, read_labels, source_labels
+from .shared.sets import NamedSet, evaluation_sets
+from .shared.shards import reencode
 from .workspace import Metrics, Progress, Settings, Stage, Workspace, has_detector, write_arrays
 
 _AT_ONCE = 512
@@ -199,11 +199,9 @@ def _early_outliers(work: Workspace, steps: int, out: Path, on_progress: OnProgr
     model = DiffusionModel(prepared, work.schedule, n_clusters, where)
     recipe, labels = early_recipe(work.config), source_labels(work)
     made = np.empty_like(work.sources.images)
-    for first in range(0, len(made), _AT_ONCE):
-        rows = slice(first, first + _AT_ONCE)
+    for rows in slices(len(made), _AT_ONCE, lambda share: on_progress(0.7 + 0.3 * share)):
         of = work.sources.images[rows], labels[rows], labels[rows], work.sources.ids[rows]
         made[rows] = generate_outliers(model, *of, recipe, work.config.outliers.batch_size).outliers
-        on_progress(0.7 + 0.3 * min(1.0, (first + _AT_ONCE) / len(made)))
     made = reencode(made, work.config.outliers.jpeg)
     write_arrays(kept, {"images": made})
     return made

@@ -23,8 +23,8 @@ from .backbone import load_backbone
 from .clusterer import load_clusterer
 from .detector import load_detector
 from .diffusion import load_noise_predictor, phase_statistics
-from .labels import GIVEN, labels_path, read_cluster_names, read_labels
 from .outliers import read_outliers
+from .shared.labels import GIVEN, labels_path, read_cluster_names, read_labels
 from .workspace import Metrics, Settings, Stage, Workspace, write_table
 
 SOURCES = {

@@ -16,8 +16,8 @@ from ..nn.feature_cache import kept_features
 from ..nn.supervised import accuracy, train_classifier, train_linear
 from . import pseudo_labels
 from .encoder import load_encoder
-from .labels import GIVEN, labelled_test, read_cluster_names, read_labels
 from .pseudo_labels import agreement_on_test, load_scan
+from .shared.labels import GIVEN, labelled_test, read_cluster_names, read_labels
 from .workspace import Metrics, Settings, Stage, Workspace, branches, write_network
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..config.tree import RunConfig
+from ..nn.batches import slices
 from ..nn.pixels import to_images, to_tensor
 from ..nn.randomness import image_noise
 from . import detector
@@ -64,8 +65,7 @@ def noised_images(work: Workspace) -> np.ndarray:
     recipe = outlier_recipe(work.config)
     images = work.sources
     made = np.empty_like(images.images)
-    for first in range(0, len(images), 512):
-        rows = slice(first, first + 512)
+    for rows in slices(len(images), 512):
         x_0 = to_tensor(images.images[rows])
         noise = image_noise(images.ids[rows].tolist(), tuple(x_0.shape[1:]), recipe.seed, "start")
         made[rows] = to_images(work.schedule.add_noise(x_0, noise, recipe.start_timestep))

@@ -19,11 +19,12 @@ from ..config.tree import RunConfig
 from ..detection.training import epoch_steps, train_detector
 from ..nn.detector import Detector
 from ..nn.encoder import Encoder
-from . import backbone, outliers, sets
+from . import backbone, outliers
 from .backbone import load_backbone
-from .labels import read_cluster_names, source_labels
 from .outliers import outlier_ids, outlier_labels, read_outliers
-from .sets import evaluation_sets
+from .shared import sets
+from .shared.labels import read_cluster_names, source_labels
+from .shared.sets import evaluation_sets
 from .workspace import (
     Metrics,
     Settings,

@@ -13,13 +13,14 @@ from torch.nn import functional as F
 from .. import data
 from ..config.tree import RunConfig
 from ..diffusion.training import train_noise_predictor
+from ..nn.batches import slices
 from ..nn.device import resolve_device
 from ..nn.loop import Execution, LoopReport
 from ..nn.phase_means import PhaseMeans, PhaseStatistics, measure_phases
 from ..nn.pixels import to_tensor
 from ..nn.unet import NoisePredictor, build_noise_predictor
 from . import pseudo_labels
-from .labels import read_cluster_names, read_labels
+from .shared.labels import read_cluster_names, read_labels
 from .workspace import Metrics, Progress, Settings, Stage, Workspace, is_main_process
 
 
@@ -97,7 +98,7 @@ def _eq1_loss(work: Workspace, network: NoisePredictor, labels: np.ndarray) -> f
     x_t = work.schedule.add_noise(x_0, noise, t + 1)
     y = torch.tensor(labels[rows])
     total = 0.0
-    for part in torch.arange(len(rows)).split(64):
+    for part in slices(len(rows), 64):
         eps = network(*(one[part].to(where) for one in (x_t, t, y)))
         total += float(F.mse_loss(eps, noise[part].to(where), reduction="sum"))
     network.to("cpu")

@@ -16,7 +16,7 @@ from ..nn.encoder import Encoder, build_encoder
 from ..nn.supervised import train_supervised
 from ..nn.unet import n_parameters
 from ..scan.simclr import train_simclr
-from .labels import GIVEN, given_labels
+from .shared.labels import GIVEN, given_labels
 from .workspace import Metrics, Settings, Stage, Workspace, branches, training_images, write_network
 
 

@@ -33,13 +33,14 @@ from ..evaluation import (
 from ..evaluation.sets import HEADS
 from ..files import write_atomically
 from ..nn.batches import predict
+from ..text import tree_hash
 from . import baselines
 from .backbone import backbone_config
 from .baselines import baseline_scores
 from .clusterer import load_clusterer
-from .labels import read_cluster_names, read_labels
 from .outliers import read_outliers
-from .sets import NamedSet, evaluation_sets
+from .shared.labels import read_cluster_names, read_labels
+from .shared.sets import NamedSet, evaluation_sets
 from .workspace import (
     Metrics,
     Progress,
@@ -48,7 +49,6 @@ from .workspace import (
     Workspace,
     branches,
     has_detector,
-    tree_hash,
     write_table,
 )
 

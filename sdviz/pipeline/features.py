@@ -20,9 +20,9 @@ from ..nn.feature_cache import kept_features
 from . import detector
 from .backbone import load_backbone
 from .detector import load_detector
-from .labels import source_labels
 from .outliers import kinds_needed, outlier_labels, read_outliers
-from .sets import NamedSet, evaluation_sets
+from .shared.labels import source_labels
+from .shared.sets import NamedSet, evaluation_sets
 from .workspace import Metrics, PipelineError, Settings, Stage, Workspace, has_detector, write_arrays
 
 log = logging.getLogger(__name__)

@@ -5,7 +5,6 @@ Reads pseudo_labels/ and diffusion/; writes wrong/ and right/ (shards of picture
 
 from __future__ import annotations
 
-import logging
 from typing import Literal
 
 import numpy as np
@@ -14,11 +13,9 @@ import pyarrow as pa
 from ..config.tree import RunConfig
 from ..outliers import Recipe, draw_target_labels
 from . import diffusion
-from .labels import read_cluster_names, source_labels
-from .shards import Plan, make_shards, read_shards
+from .shared.labels import read_cluster_names, source_labels
+from .shared.shards import Plan, make_shards, read_shards
 from .workspace import Metrics, Settings, Stage, Workspace, branches, has_detector, is_main_process, write_table
-
-log = logging.getLogger(__name__)
 
 Kind = Literal["wrong", "right"]  # which label the U-Net was given; also the name of the shards' folder
 # controls that need images denoised under their right label
@@ -56,7 +53,6 @@ def make(work: Workspace) -> Metrics | None:
 
     Row r is the outlier of image r % N with seed + r // N. Complete shards are kept after an interruption.
     """
-    warn_of_jpeg(work)
     n_rows = len(work.sources) * work.config.outliers.per_image
     labels, recipe = source_labels(work), outlier_recipe(work.config)
     kinds = kinds_needed(work.config)
@@ -69,25 +65,6 @@ def make(work: Workspace) -> Metrics | None:
         return {}
     _write_table(work)
     return {"outliers": n_rows, "outliers_images_per_sec": rate or None}
-
-
-def warn_of_jpeg(work: Workspace) -> None:
-    """Warns in the log if compression alone tells outliers from ID images."""
-    share, jpeg = work.images.jpeg_share, work.config.outliers.jpeg
-    if share is None or not is_main_process():
-        return
-    if share > 0.5 and jpeg is None:
-        log.warning(
-            "%s went through JPEG and outliers.jpeg is not set: the detector can learn 'no JPEG' instead of"
-            " semantics",
-            work.images.name,
-        )
-    if share <= 0.5 and jpeg is not None:
-        log.warning(
-            "%s did not go through JPEG and outliers.jpeg is set: the detector can learn 'JPEG' instead of"
-            " semantics; set outliers.jpeg=null",
-            work.images.name,
-        )
 
 
 def read_outliers(work: Workspace, kind: Kind) -> np.ndarray:

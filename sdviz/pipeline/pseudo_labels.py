@@ -27,7 +27,7 @@ from ..scan.temi import temi_labels
 from ..scan.turtle import turtle_labels
 from . import encoder
 from .encoder import load_encoder, load_projection
-from .labels import GIVEN, given_labels, labelled_test, write_labels
+from .shared.labels import GIVEN, given_labels, labelled_test, write_labels
 from .workspace import Metrics, Progress, Settings, Stage, Workspace, branches, training_images, write_network
 
 # self-labelling has collapsed if its evenness is below this share of SCAN's

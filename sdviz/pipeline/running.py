@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any
 
 from ..config.tree import RunConfig
 from ..files import write_atomically
-from .planning.preflight import check_run
+from .planning.preflight import check_run, jpeg_warning
 from .stages import STAGES, config_hash, stage_names
 from .workspace import PipelineError, Workspace, from_main, is_main_process
+
+log = logging.getLogger(__name__)
 
 
 def run_stages(
@@ -45,7 +48,11 @@ def run_stages(
             on_stage(name, is_complete)
         if not is_complete:
             if main and not checked:
-                check_run(work.config, names[names.index(name) :], len(work.images))
+                to_do = names[names.index(name) :]
+                check_run(work.config, to_do, len(work.images))
+                warning = jpeg_warning(work.config, work.images) if "outliers" in to_do else None
+                if warning is not None:
+                    log.warning(warning)
                 checked = True
             metrics = STAGES[name].make(work) if main or STAGES[name].is_shared else None
             if main and metrics is not None:

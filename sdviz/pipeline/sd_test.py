@@ -17,7 +17,7 @@ from ..outliers import Recipe
 from . import clusterer, outliers
 from .clusterer import load_clusterer
 from .outliers import outlier_recipe
-from .shards import Plan, make_shards, read_shards
+from .shared.shards import Plan, make_shards, read_shards
 from .workspace import Metrics, Settings, Stage, Workspace, has_detector, is_main_process
 
 # the name of that OOD set in reports

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..config.tree import RunConfig
 from ..files import FORMAT_VERSION
+from ..text import tree_hash
 from . import (
     backbone,
     baselines,
@@ -19,7 +20,6 @@ from . import (
     pseudo_labels,
     sd_test,
 )
-from .workspace import tree_hash
 
 _IN_ORDER = (
     encoder,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -161,11 +160,6 @@ def from_main(value: Shared, device: str) -> Shared:
     leave_group_at_exit()
     PartialState(cpu=resolve_device(device).type == "cpu")
     return broadcast_object_list([value])[0]
-
-
-def tree_hash(tree: Settings) -> str:
-    """SHA-256 of a plain tree as JSON with sorted keys."""
-    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
 
 def absolute_source(name: str) -> str:

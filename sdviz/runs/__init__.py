@@ -15,11 +15,12 @@ The pipeline imports torch. Only functions that need it import it, so that listi
 
 from .control import launch, stop
 from .folder import Run, create, delete, find, list_runs, runs_root
-from .status import RunError, Status
+from .status import OlderFormatError, RunError, Status
 from .work import execute
 
 __all__ = [
     "Run",
+    "OlderFormatError",
     "RunError",
     "Status",
     "create",

@@ -21,6 +21,10 @@ class RunError(ValueError):
     """A run that does not exist or cannot do what was asked; the message is one line."""
 
 
+class OlderFormatError(RunError):
+    """A run of an older format, which cannot be read; the message says how to make it again."""
+
+
 @dataclass(frozen=True)
 class Status:
     """The content of status.json; times are seconds since 1970."""
@@ -60,7 +64,8 @@ def read_status(path: Path) -> Status:
     """Reads status.json and checks that the process it names lives.
 
     Raises:
-        RunError: The file is missing, damaged or of another format version.
+        OlderFormatError: The file is of an older format version.
+        RunError: It is missing, damaged or of a newer one.
     """
     try:
         tree = json.loads(path.read_text("utf-8"))
@@ -72,7 +77,8 @@ def read_status(path: Path) -> Status:
     version = tree.get("format_version", 1)
     if version != FORMAT_VERSION:
         command = f"python -m sdviz run {path.with_name('config.yaml')}"
-        raise RunError(other_format(path.parent, version, command))
+        kind = OlderFormatError if version < FORMAT_VERSION else RunError
+        raise kind(other_format(path.parent, version, command))
     if status.is_active and living_process(status) is None:
         return replace(
             status, state="killed", eta_sec=None, queue_place=None, waits_for=(), error=_why_it_is_gone(status)

@@ -20,8 +20,6 @@ class DN2(Baseline):
     key, title, needs = "dn2", "DN2", ("features",)
 
     class Settings(Baseline.Settings):
-        """The settings."""
-
         k: int = Field(2, ge=1, description="neighbours that count")
         normalize: bool = Field(False, description="features of length 1")
 

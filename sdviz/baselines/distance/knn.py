@@ -20,8 +20,6 @@ class KNN(Baseline):
     key, title, needs = "knn", "kNN", ("features",)
 
     class Settings(Baseline.Settings):
-        """The settings."""
-
         k: int = Field(50, ge=1, description="which neighbour; with fewer ID images the last there is")
 
     settings: Settings

@@ -30,8 +30,6 @@ class FakeIt(FineTuned):
     augment = False
 
     class Settings(FineTuned.Settings):
-        """The settings."""
-
         learning_rate: float = Field(1e-2, gt=0, description="of SGD; 4e-4 in the paper, for a pre-trained ViT")
         batch_size: int = Field(64, ge=2, description="ID images a step, with as many outliers")
         generator_steps: int = Field(

@@ -29,8 +29,6 @@ class MSCL(FineTuned):
     unit_features = True
 
     class Settings(FineTuned.Settings):
-        """The settings."""
-
         temperature: float = Field(0.25, gt=0, description="tau")
         learning_rate: float = Field(1e-4, gt=0, description="of SGD")
         batch_size: int = Field(64, ge=2, description="images a step, each in two views")

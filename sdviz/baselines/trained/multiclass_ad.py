@@ -24,8 +24,6 @@ class MulticlassAD(FineTuned):
     base_optimizer = ADAMW
 
     class Settings(FineTuned.Settings):
-        """The settings."""
-
         learning_rate: float = Field(1e-3, gt=0, description="of AdamW")
         batch_size: int = Field(128, ge=2, description="images a step")
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from ...text import one_line
 from ..decode import to_square
 from ..imageset import DataError, ImageSet, OnError
 from ..source import Choose, Source, data_root, row_ids
@@ -104,7 +105,7 @@ class TorchvisionSets(Source):
             for split in ("train", "test"):
                 _open(name, split, root, download=True)
         except (OSError, RuntimeError) as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
+            reason = one_line(error) or type(error).__name__
             raise DataError(f"{name} could not be downloaded to {root}: {reason}") from error
 
 

@@ -20,6 +20,7 @@ from PIL import Image
 from ...bundle import Bundle
 from ...data import DataError, ImageSet
 from ...files import remove_leftovers, replacing, write_atomically
+from ...nn.batches import slices
 from ...outliers import Recipe, check_labels, draw_target_labels, manifest_csv, manifest_row
 from ..workspace import PipelineError
 
@@ -84,8 +85,7 @@ def generate_folder(
         # 1. which batches lack a file
         present = np.array([_is_whole(out / name, bundle.manifest.image_size) for name in names])
         there = int(present.sum())
-        shards = [slice(i, i + batch_size) for i in range(0, len(images), batch_size)]
-        shards = [s for s in shards if not present[s].all()]
+        shards = [s for s in slices(len(images), batch_size) if not present[s].all()]
         to_do = sum(len(names[s]) for s in shards)
         n_steps = max(1, len(bundle.schedule.timesteps(recipe.start_timestep, recipe.num_inference_steps)))
         done = 0

@@ -20,7 +20,7 @@ from ...nn.encoder import Encoder
 from ...nn.inference import prepare_for_inference
 from ...nn.unet import build_noise_predictor, n_parameters
 from ..outliers import kinds_needed, outlier_recipe
-from ..sets import ood_split
+from ..shared.sets import ood_split
 from ..stages import stage_names
 from .preflight import check_run
 

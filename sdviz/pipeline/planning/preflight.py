@@ -10,11 +10,12 @@ import torch
 from ... import data
 from ...config.nodes import EncoderConfig
 from ...config.tree import RunConfig
+from ...data import ImageSet
 from ...evaluation import InceptionError, check_inception
 from ...nn.encoder import Encoder
 from ...nn.weights import EncoderError, weights_file
-from ..labels import read_label_table
-from ..sets import check_sets
+from ..shared.labels import read_label_table
+from ..shared.sets import check_sets
 from ..stages import STAGES
 from ..workspace import PipelineError
 
@@ -46,6 +47,28 @@ def check_run(config: RunConfig, stages: Collection[str], n_images: int) -> None
             check_inception(weights)
         except InceptionError as error:
             raise PipelineError(f"evaluation.inception_weights: {error}") from error
+
+
+def some_images(config: RunConfig) -> ImageSet:
+    """A few of the training images, chosen at random."""
+    d = config.data
+    return data.load(d.id, d.split, min(d.limit or 64, 64), config.seed, d.on_error, d.size_px)
+
+
+def jpeg_warning(config: RunConfig, images: ImageSet) -> str | None:
+    """One line if compression alone tells outliers from the training images; None if not, or if unknown."""
+    share, is_set = images.jpeg_share, config.outliers.jpeg is not None
+    if config.detector is None or share is None or (share > 0.5) == is_set:
+        return None
+    if is_set:
+        return (
+            f"{images.name} did not go through JPEG and outliers.jpeg is set: the detector can learn 'JPEG'"
+            " instead of semantics; set outliers.jpeg=null"
+        )
+    return (
+        f"{images.name} went through JPEG and outliers.jpeg is not set: the detector can learn 'no JPEG'"
+        " instead of semantics"
+    )
 
 
 def _check_encoder(

@@ -85,8 +85,19 @@ def test_an_older_run_is_one_line_wherever_it_is_named(cli: Callable[..., Result
     del tree["format_version"]
     older.status_file.write_text(json.dumps(tree))
     for texts in (("resume", "1"), ("stop", "1"), ("run", config, "--from", "1")):
-        line = one_line_error(cli(*texts))
+        result = cli(*texts)
+        line = one_line_error(result)
+        assert result.stderr == f"error: {line}\n"
         assert line.startswith(f"{older.path}: made by an older sdviz (format 1, "), line
         assert line.endswith(f"make it again with: python -m sdviz run {older.path / 'config.yaml'}")
     assert len(runs.list_runs()) == 1
+    (entry,) = json.loads(cli("list", "--json").stdout)
+    assert entry["state"] == "older format"
     assert "made by an older sdviz (format 1, " in cli("list").stdout
+
+
+def test_a_dry_run_of_a_misspelt_set_is_one_line(cli: Callable[..., Result], tmp_path: Path) -> None:
+    result = cli(
+        "run", write_tiny_config(tmp_path), "--dry-run", "--set", "data.id=digit", "--set", "data.size_px=32"
+    )
+    assert one_line_error(result).startswith("no data set 'digit'; nearest: digits")

@@ -24,7 +24,7 @@ from sdviz.pipeline import PipelineError, Workspace, config_hash, read_labels, r
 from sdviz.pipeline.backbone import load_backbone
 from sdviz.pipeline.encoder import load_encoder
 from sdviz.pipeline.sd_test import read_sd_test
-from sdviz.pipeline.sets import evaluation_sets
+from sdviz.pipeline.shared.sets import evaluation_sets
 from tests.tiny_runs import OTHER_COLOURS, write_pictures, write_tiny_detector_config
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -8,7 +8,7 @@ import pytest
 from sdviz.data import ImageSet
 from sdviz.pipeline import Workspace
 from sdviz.pipeline.features import _warn_of_other_compression
-from sdviz.pipeline.sets import NamedSet
+from sdviz.pipeline.shared.sets import NamedSet
 
 
 def test_an_ood_set_that_is_compressed_otherwise_than_id_images(

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +17,8 @@ from sdviz.pipeline import (
     run_stages,
     stage_names,
 )
-from sdviz.pipeline.outliers import outlier_ids, read_outliers, warn_of_jpeg
-from sdviz.pipeline.shards import reencode
+from sdviz.pipeline.outliers import outlier_ids, read_outliers
+from sdviz.pipeline.shared.shards import reencode
 from tests.stages import begun, work_in
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -82,25 +81,3 @@ def test_outliers_through_jpeg(copied: Workspace, scored_run: Path) -> None:
     )
     run_stages(work, until="outliers")
     assert (read_outliers(work, "wrong") == reencode(plain, JpegConfig(quality=60))).all()
-
-
-@pytest.mark.parametrize(
-    ("suffix", "jpeg", "said"),
-    [
-        (".jpg", "null", "went through JPEG and outliers.jpeg is not set: the detector can learn 'no JPEG'"),
-        (".png", "{}", "did not go through JPEG and outliers.jpeg is set"),
-        (".jpg", "{}", None),
-        (".png", "null", None),
-    ],
-)
-def test_outliers_that_are_compressed_otherwise_than_id_images(
-    work_on: Callable[..., Workspace],
-    caplog: pytest.LogCaptureFixture,
-    suffix: str,
-    jpeg: str,
-    said: str | None,
-) -> None:
-    warn_of_jpeg(work_on(suffix, f"outliers.jpeg={jpeg}"))
-    messages = [record.getMessage() for record in caplog.records if record.name.startswith("sdviz")]
-    assert len(messages) == (said is not None)
-    assert said is None or said in messages[0]

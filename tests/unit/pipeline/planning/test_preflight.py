@@ -1,18 +1,20 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from typer.testing import Result
 
 from sdviz.config.reading import load_config
 from sdviz.config.tree import RunConfig
 from sdviz.data import DataError
 from sdviz.nn.weights import EncoderError
 from sdviz.pipeline import PipelineError, Workspace, estimate, run_stages
-from sdviz.pipeline.planning.preflight import check_run
+from sdviz.pipeline.planning.preflight import check_run, jpeg_warning, some_images
 from tests.tiny_runs import write_tiny_detector_config
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -140,3 +142,44 @@ def test_a_run_is_not_asked_for_what_its_last_stages_do_without(scored_run: Path
     check_run(config, ("detector", "bundle"), 5)
     with pytest.raises(EncoderError, match="encoder.weights: there is no file"):
         check_run(config, ("encoder", "bundle"), 5)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "jpeg", "said"),
+    [
+        (".jpg", "null", "went through JPEG and outliers.jpeg is not set: the detector can learn 'no JPEG'"),
+        (".png", "{}", "did not go through JPEG and outliers.jpeg is set"),
+        (".jpg", "{}", None),
+        (".png", "null", None),
+    ],
+)
+def test_outliers_that_are_compressed_otherwise_than_id_images(
+    work_on: Callable[..., Workspace],
+    suffix: str,
+    jpeg: str,
+    said: str | None,
+) -> None:
+    work = work_on(suffix, f"outliers.jpeg={jpeg}", "encoder={}", "detector={}", "data.holdout=0.5")
+    for images in (work.images, some_images(work.config)):
+        warning = jpeg_warning(work.config, images)
+        assert (warning is None) == (said is None)
+        assert said is None or said in str(warning)
+    without_detector = work.config.model_copy(update={"detector": None})
+    assert jpeg_warning(without_detector, work.images) is None
+
+
+def test_jpeg_images_are_warned_of_before_the_first_stage(
+    tmp_path: Path, config_path: Path, caplog: pytest.LogCaptureFixture, cli: Callable[..., Result]
+) -> None:
+    expected = "went through JPEG and outliers.jpeg is not set"
+    for png in [*(tmp_path / "pictures").rglob("*.png")]:
+        Image.open(png).save(png.with_suffix(".jpg"))
+        png.unlink()
+    config = load_config(config_path)
+    (tmp_path / "run").mkdir()
+    work = Workspace(tmp_path / "run", config, lambda progress: None, lambda: bool(caplog.records))
+    assert not run_stages(work)
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert expected in message and not list(work.folder.rglob("*.safetensors"))
+    shown = cli("run", config_path, "--dry-run").stdout
+    assert f"# warning: {message}\n" in shown

@@ -16,7 +16,7 @@ from sdviz.pipeline import (
     run_stages,
 )
 from sdviz.pipeline.outliers import read_outliers
-from sdviz.pipeline.shards import reencode
+from sdviz.pipeline.shared.shards import reencode
 from tests.stages import begun, everything_in
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -14,15 +14,15 @@ from accelerate import PartialState
 from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
 
-from ..config.tree import JpegConfig
-from ..data import ImageSet
-from ..data.decode import through_jpeg
-from ..nn.device import resolve_device
-from ..nn.inference import prepare_for_inference
-from ..outliers import DiffusionModel, Recipe, draw_target_labels, generate_outliers
-from .diffusion import load_noise_predictor
+from ...config.tree import JpegConfig
+from ...data import ImageSet
+from ...data.decode import through_jpeg
+from ...nn.device import resolve_device
+from ...nn.inference import prepare_for_inference
+from ...outliers import DiffusionModel, Recipe, draw_target_labels, generate_outliers
+from ..diffusion import load_noise_predictor
+from ..workspace import PipelineError, Progress, Workspace, from_main, is_main_process, write_arrays
 from .labels import read_cluster_names
-from .workspace import PipelineError, Progress, Workspace, from_main, is_main_process, write_arrays
 
 
 @dataclass(frozen=True, eq=False)

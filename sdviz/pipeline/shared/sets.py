@@ -8,12 +8,12 @@ from typing import Literal
 
 import numpy as np
 
-from .. import data
-from ..config.tree import RunConfig
-from ..data import DataError, ImageSet, MissingDataError
-from . import sd_test
-from .sd_test import SD_TEST, read_sd_test
-from .workspace import Settings, Workspace, absolute_source
+from ... import data
+from ...config.tree import RunConfig
+from ...data import DataError, ImageSet, MissingDataError
+from .. import sd_test
+from ..sd_test import SD_TEST, read_sd_test
+from ..workspace import Settings, Workspace, absolute_source
 
 Role = Literal["id", "near", "far", "validation", "sd"]
 

@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..data import DataError, ImageSet
-from .workspace import PipelineError, Workspace, write_table
+from ...data import DataError, ImageSet
+from ..workspace import PipelineError, Workspace, write_table
 
 GIVEN = ("ground_truth", "file")  # values of labels.source without clustering
 
