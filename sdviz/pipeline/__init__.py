@@ -9,7 +9,7 @@ stage trains, its folder also holds state.pt or *.state.pt.
 """
 
 from .any_images.archive import FORMATS, pack_folder
-from .any_images.generate_folder import Target, file_names, generate_folder, source_labels
+from .any_images.generate_folder import Target, file_names, generate_folder
 from .labels import read_labels
 from .planning.estimate import estimate
 from .running import adopt_stages, run_stages
@@ -35,7 +35,6 @@ __all__ = [
     "pack_folder",
     "read_labels",
     "run_stages",
-    "source_labels",
     "stage_names",
     "without_absent_sets",
 ]

@@ -9,6 +9,7 @@ from streamlit.delta_generator import DeltaGenerator
 from sdviz import data
 from sdviz.bundle import Bundle, Manifest
 from sdviz.bundle.from_noise import NAME
+from sdviz.bundle.labels import learned_labels, source_labels
 from sdviz.data import DataError, ImageSet
 from sdviz.data.imageset import permutation
 from sdviz.data.uploads import from_uploads
@@ -27,7 +28,7 @@ from sdviz.ui.lab.own_set import (
 from sdviz.ui.links import set_link_value
 from sdviz.ui.pictures import FAR_OOD_COLOUR, ID_COLOUR, NEAR_OOD_COLOUR, NEUTRAL_COLOUR, data_uri
 from sdviz.ui.text import counted, plain
-from sdviz.ui.uploads import KeptUploads, kept_uploads, picture_uploader
+from sdviz.ui.uploads import NO_CLUSTERER_FOR_UPLOADS, KeptUploads, kept_uploads, picture_uploader
 
 UPLOAD = "your own upload"
 ANY_CLASS = "any class"
@@ -201,26 +202,24 @@ def _pick_by_hand(pool: ImageSet, wanted: str) -> list[int]:
 
 def _with_labels(bundle: Bundle, pool: ImageSet, rows: np.ndarray) -> list[Source]:
     """Returns sources with labels: the set's own if the bundle was trained on them, else predicted ones."""
-    images = pool.images[rows]
-    labels, notes = pool.labels[rows].copy(), [""] * len(rows)
-    m = bundle.manifest
-    generated = pool.name == NAME
-    own = pool.name == m.dataset and m.labels_from == "ground truth"
+    chosen = pool.take(rows)
+    generated, own = pool.name == NAME, learned_labels(bundle, pool)
+    labels, notes = chosen.labels, [""] * len(rows)
     # without a clusterer a generated image keeps the label that it was made under
     is_labelled = generated and not bundle.has_clusterer
-    if len(rows) and not is_labelled and (not own or (labels < 0).any()):
-        if bundle.clusterer is None:
+    if not is_labelled and (not own or (labels < 0).any()):
+        if not bundle.has_clusterer:
             st.error("This bundle has no clusterer, so it can take only images of the set it was trained on.")
             return []
         with DEVICE_LOCK:
-            labels, confidence = bundle.pseudo_label(images)
-        notes = [f"{c:.0%} sure" for c in confidence]
+            labels, confidence = source_labels(bundle, chosen)
+        notes = ["" if np.isnan(c) else f"{c:.0%} sure" for c in confidence]
     masked = data.has_masks(pool.name)
-    role, colour = (GENERATED, NEUTRAL_COLOUR) if generated else _role(pool.name, m)
+    role, colour = (GENERATED, NEUTRAL_COLOUR) if generated else _role(pool.name, bundle.manifest)
     before = "generated: " if generated else ""
     titles = ["" if own else before + pool.label_name(int(r)) for r in rows]
-    made = zip(pool.ids[rows].tolist(), images, labels.tolist(), notes, titles, strict=True)
-    return [Source(i, x, y, note, masked, title, role, colour, generated) for i, x, y, note, title in made]
+    each = zip(chosen.ids.tolist(), chosen.images, labels.tolist(), notes, titles, strict=True)
+    return [Source(i, x, y, note, masked, title, role, colour, generated) for i, x, y, note, title in each]
 
 
 def _role(name: str, manifest: Manifest) -> tuple[str, str]:
@@ -232,8 +231,8 @@ def _role(name: str, manifest: Manifest) -> tuple[str, str]:
 
 
 def _uploads(bundle: Bundle) -> list[Source]:
-    if bundle.clusterer is None:
-        st.error("This bundle has no clusterer, so it cannot name the cluster of an upload.")
+    if not bundle.has_clusterer:
+        st.error(NO_CLUSTERER_FOR_UPLOADS)
         return []
     kept = kept_uploads(bundle.manifest.image_size)
     files = picture_uploader("uploader", on_change=kept.changed)

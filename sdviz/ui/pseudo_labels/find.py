@@ -15,7 +15,7 @@ from sdviz.ui.pseudo_labels.state import Clusters
 from sdviz.ui.session import sample, set_shared
 from sdviz.ui.text import percent, plain
 from sdviz.ui.theme import cluster_colour
-from sdviz.ui.uploads import picture_uploader
+from sdviz.ui.uploads import NO_CLUSTERER_FOR_UPLOADS, picture_uploader
 
 MAX_UPLOADS = 8
 _PROBLEM = "pseudo_labels_problem"
@@ -109,8 +109,8 @@ def upload_field(clusters: Clusters) -> None:
     """Shows a popover that names the cluster of uploaded pictures."""
     bundle = clusters.bundle
     with st.popover("Upload", icon=":material/upload:", width="content"):
-        if bundle.clusterer is None:
-            st.caption("This bundle has no clusterer, so it cannot name the cluster of an upload.")
+        if not bundle.has_clusterer:
+            st.caption(NO_CLUSTERER_FOR_UPLOADS)
             return
         limits = f"Up to {MAX_UPLOADS} pictures; cropped to the middle square and resized."
         files = picture_uploader("pseudo_labels_upload", limits)

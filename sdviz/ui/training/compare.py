@@ -1,15 +1,14 @@
 """Two runs side by side: the differences of their configurations, and what each measured."""
 
-from typing import Any
-
 import streamlit as st
 
 from sdviz.config.nodes import ConfigError
 from sdviz.config.tree import RunConfig
 from sdviz.runs import Run
-from sdviz.runs.reading import curve, differences, metrics
+from sdviz.runs.reading import curve, metrics
 from sdviz.ui.charts.parts import Line
 from sdviz.ui.components.stage_strip import stage_title
+from sdviz.ui.settings import show_differences
 from sdviz.ui.text import plain
 from sdviz.ui.training.losses import show_curves
 from sdviz.ui.training.state import state_of
@@ -46,27 +45,12 @@ def show_compare(found: list[Run]) -> None:
     left, right = st.columns(2, gap="large")
     with left:
         st.markdown("**What differs in the configuration**")
-        _differences(configs)
+        trees = [config.model_dump(mode="json") for config in configs]
+        show_differences(dict(zip("AB", trees, strict=True)), key="differences")
     with right:
         st.markdown("**What they measured**")
         _measures(chosen, configs)
     _losses(chosen)
-
-
-def _differences(configs: list[RunConfig]) -> None:
-    found = differences(configs[0], configs[1])
-    if not found:
-        st.caption("Nothing: the same configuration.")
-        return
-    st.dataframe(
-        {
-            "key": [key for key, *_ in found],
-            "A": [_shown(a) for _, a, _ in found],
-            "B": [_shown(b) for *_, b in found],
-        },
-        hide_index=True,
-        key="differences",
-    )
 
 
 def _measures(chosen: list[Run], configs: list[RunConfig]) -> None:
@@ -101,7 +85,3 @@ def _losses(chosen: list[Run]) -> None:
     if charts:
         st.markdown("**Losses** (A solid, B dashed)")
         show_curves(charts, height=220)
-
-
-def _shown(value: Any) -> str:  # noqa: ANN401
-    return "not set" if value is None else str(value)

@@ -14,7 +14,16 @@ from safetensors.numpy import save_file
 from sdviz import runs
 from sdviz.config.reading import load_config
 from sdviz.runs import Run
-from sdviz.runs.reading import curve, differences, folder_bytes, latest, metrics, outlier_sample, stages, tail
+from sdviz.runs.reading import (
+    curve,
+    differing_settings,
+    folder_bytes,
+    latest,
+    metrics,
+    outlier_sample,
+    stages,
+    tail,
+)
 
 
 @pytest.fixture
@@ -94,12 +103,13 @@ def test_metrics_are_numbers_of_complete_stages(run: Run) -> None:
 def test_differences_name_every_leaf(config_path: Path) -> None:
     a = load_config(config_path)
     b = load_config(config_path, ["diffusion.batch_size=9", "diffusion.unet.channels=[8]", "encoder={}"])
-    found = {key: (left, right) for key, left, right in differences(a, b)}
-    assert found["diffusion.batch_size"] == (4, 9)
-    assert found["diffusion.unet.channels"] == ([8, 8], [8])
-    assert found["encoder.width"] == (None, 48)
+    left, right = a.model_dump(mode="json"), b.model_dump(mode="json")
+    found = differing_settings([left, right])
+    assert found["diffusion.batch_size"] == [4, 9]
+    assert found["diffusion.unet.channels"] == [[8, 8], [8]]
+    assert found["encoder.width"] == [None, 48]
     assert "diffusion.total_steps" not in found
-    assert differences(a, a) == []
+    assert differing_settings([left, left]) == {}
 
 
 def test_the_size_of_a_folder_does_not_count_what_links_point_to(run: Run, tmp_path: Path) -> None:
