@@ -28,7 +28,7 @@ MAX_ALPHA = 10.0
 
 
 @dataclass(frozen=True)
-class ScoreSettings:
+class ScoreChoice:
     """Eq. 6 as the person has set it."""
 
     k: int  # neighbours that count
@@ -151,7 +151,7 @@ def max_k(evidence: Evidence) -> int:
     return 1 if banks is None else max(1, min(MAX_K, len(banks.id_features) - 1))
 
 
-def score_settings(evidence: Evidence) -> ScoreSettings | None:
+def score_settings(evidence: Evidence) -> ScoreChoice | None:
     """Returns the person's settings of Eq. 6, else the bundle's own; None without a detector."""
     own = evidence.bundle.manifest.score
     if own is None:
@@ -163,7 +163,7 @@ def score_settings(evidence: Evidence) -> ScoreSettings | None:
     k = min(max(1, round(k)), max(own.k, max_k(evidence)))
     alpha = min(max(0.0, alpha), MAX_ALPHA)
     same = (k, alpha, normalize) == (own.k, own.alpha, own.normalize)
-    return ScoreSettings(k, alpha, normalize, same)
+    return ScoreChoice(k, alpha, normalize, same)
 
 
 def threshold(own: float) -> float:
@@ -196,7 +196,7 @@ def _back_to_own() -> None:
     drop_scores()
 
 
-def score_controls(evidence: Evidence, page: str) -> ScoreSettings | None:
+def score_controls(evidence: Evidence, page: str) -> ScoreChoice | None:
     """Draws the widgets of k, alpha and normalisation; nothing without a detector."""
     settings = score_settings(evidence)
     own = evidence.bundle.manifest.score

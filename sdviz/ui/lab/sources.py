@@ -42,7 +42,7 @@ GENERATED = "by this network, from noise: no real image"
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceImage:
     """A source image of the lab."""
 
     id: str
@@ -60,12 +60,12 @@ class Source:
         return OutlierRequest(self.id, self.image, self.label, target, recipe)
 
     @property
-    def word(self) -> str:
+    def row_name(self) -> str:
         """The name of the image's row: "original" or "generated"."""
         return "generated" if self.is_generated else "original"
 
 
-def choose_sources(bundle: Bundle) -> list[Source]:
+def choose_sources(bundle: Bundle) -> list[SourceImage]:
     """Draws the widgets that choose images; returns the images, which may be none."""
     say_where_own_set_is(bundle)
     columns = st.columns([2.1, 2.0, 1.9, 1.5, 1.5], vertical_alignment="bottom")
@@ -142,7 +142,7 @@ def _which_images(
     return wanted, count, int(draw)
 
 
-def first_sources(bundle: Bundle) -> list[Source]:
+def first_sources(bundle: Bundle) -> list[SourceImage]:
     """Returns the images of the bundle's own set shown at first. Raises DataError: the set is not here."""
     pool = load_to_show(bundle.manifest.dataset, POOL_LIMIT)
     return _with_labels(bundle, pool, permutation(len(pool), 0)[:USUAL_COUNT])
@@ -200,7 +200,7 @@ def _pick_by_hand(pool: ImageSet, wanted: str) -> list[int]:
     return [row_of[i] for i in asked]
 
 
-def _with_labels(bundle: Bundle, pool: ImageSet, rows: np.ndarray) -> list[Source]:
+def _with_labels(bundle: Bundle, pool: ImageSet, rows: np.ndarray) -> list[SourceImage]:
     """Returns sources with labels: the set's own if the bundle was trained on them, else predicted ones."""
     chosen = pool.take(rows)
     generated, own = pool.name == NAME, learned_labels(bundle, pool)
@@ -219,7 +219,7 @@ def _with_labels(bundle: Bundle, pool: ImageSet, rows: np.ndarray) -> list[Sourc
     before = "generated: " if generated else ""
     titles = ["" if own else before + pool.label_name(int(r)) for r in rows]
     each = zip(chosen.ids.tolist(), chosen.images, labels.tolist(), notes, titles, strict=True)
-    return [Source(i, x, y, note, masked, title, role, colour, generated) for i, x, y, note, title in each]
+    return [SourceImage(i, x, y, note, masked, title, role, colour, generated) for i, x, y, note, title in each]
 
 
 def _role(name: str, manifest: Manifest) -> tuple[str, str]:
@@ -230,7 +230,7 @@ def _role(name: str, manifest: Manifest) -> tuple[str, str]:
     return "another set", FAR_OOD_COLOUR
 
 
-def _uploads(bundle: Bundle) -> list[Source]:
+def _uploads(bundle: Bundle) -> list[SourceImage]:
     if not bundle.has_clusterer:
         st.error(NO_CLUSTERER_FOR_UPLOADS)
         return []
@@ -252,7 +252,7 @@ def _uploads(bundle: Bundle) -> list[Source]:
         labels, confidence = bundle.pseudo_label(images)
     rows = zip(ids, images, labels.tolist(), confidence.tolist(), strict=True)
     return [
-        Source(i, image, y, f"{c:.0%} sure", False, "upload", "your own", NEUTRAL_COLOUR)
+        SourceImage(i, image, y, f"{c:.0%} sure", False, "upload", "your own", NEUTRAL_COLOUR)
         for i, image, y, c in rows
     ]
 

@@ -12,7 +12,7 @@ from sdviz.ui.settings import show_differences
 from sdviz.ui.text import plain
 from sdviz.ui.training.losses import show_curves
 from sdviz.ui.training.state import state_of
-from sdviz.ui.widgets import KEPT, empty_state, select_one
+from sdviz.ui.widgets import IN_LINK, empty_state, select_one
 
 # name, colour (of no set of images), whether it is dashed
 STYLES = (("A", "#56B4E9", False), ("B", "#CC79A7", True))
@@ -31,7 +31,7 @@ def show_compare(found: list[Run]) -> None:
     chosen: list[Run] = []
     for column, key, index in zip(st.columns(2), ("a", "b"), (1, 0), strict=True):
         with column:
-            name = select_one(f"Run {key.upper()}", names, key, index=index, **KEPT)
+            name = select_one(f"Run {key.upper()}", names, key, index=index, **IN_LINK)
             run = found[names.index(name)]
             st.caption(state_of(run))
             chosen.append(run)
