@@ -62,12 +62,20 @@ def tail(path: Path, n_lines: int = 40) -> str:
         return ""
 
 
-def curve(stats: list[dict[str, Any]], stage: str, key: str) -> tuple[list[int], list[float]]:
-    """Steps and values of a stage's measurement, thinned out to `MAX_POINTS`; the last value stays."""
+def trainings(stats: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Each stage with each of its trainings, "" for one without a name, in the order of the lines."""
+    return list(dict.fromkeys((line["stage"], line.get("training", "")) for line in stats))
+
+
+def curve(
+    stats: list[dict[str, Any]], stage: str, key: str, training: str = ""
+) -> tuple[list[int], list[float]]:
+    """Steps and values of a measurement in a training, thinned out to `MAX_POINTS`; the last value stays."""
     points = [
         (line["step"], float(line[key]))
         for line in stats
-        if line["stage"] == stage and isinstance(line.get(key), int | float)
+        if (line["stage"], line.get("training", "")) == (stage, training)
+        and isinstance(line.get(key), int | float)
     ]
     every = max(1, -(-len(points) // MAX_POINTS))
     points = points[::-1][::every][::-1]

@@ -51,8 +51,8 @@ def show_controls(bundle: Bundle) -> Settings:
             "Told to be", [RANDOM_OTHER, ALL_OTHERS, *names], key="target", bind="query-params"
         )
         st.caption("the label it is denoised under")
-    with columns[3]:
-        st.space(28)  # px, as a label
+    with columns[3], st.container(gap=None):
+        st.space(28)  # px, as high as a label
         with st.popover("Advanced", width="stretch"):
             advanced = _advanced(bundle, s, w)
     return Settings(advanced, target)

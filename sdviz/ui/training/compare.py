@@ -5,12 +5,11 @@ import streamlit as st
 from sdviz.config.nodes import ConfigError
 from sdviz.config.tree import RunConfig
 from sdviz.runs import Run
-from sdviz.runs.reading import curve, metrics
+from sdviz.runs.reading import curve, metrics, trainings
 from sdviz.ui.charts.parts import Line
-from sdviz.ui.components.stage_strip import stage_title
 from sdviz.ui.settings import show_differences
 from sdviz.ui.text import plain
-from sdviz.ui.training.losses import show_curves
+from sdviz.ui.training.losses import show_curves, training_title
 from sdviz.ui.training.state import state_of
 from sdviz.ui.widgets import IN_LINK, empty_state, select_one
 
@@ -74,14 +73,14 @@ def _measures(chosen: list[Run], configs: list[RunConfig]) -> None:
 def _losses(chosen: list[Run]) -> None:
     stats = [run.stats() for run in chosen]
     charts = {}
-    for stage in dict.fromkeys(line["stage"] for lines in stats for line in lines):
-        curves = [curve(lines, stage, "loss") for lines in stats]
+    for stage, training in trainings([line for lines in stats for line in lines]):
+        curves = [curve(lines, stage, "loss", training) for lines in stats]
         if any(len(steps) > 1 for steps, _ in curves):
             drawn = [
                 Line(name, steps, values, colour, dashed)
                 for (steps, values), (name, colour, dashed) in zip(curves, STYLES, strict=True)
             ]
-            charts[f"compare {stage}"] = (stage_title(stage), drawn)
+            charts[f"compare {stage} {training}"] = (training_title(stage, training), drawn)
     if charts:
         st.markdown("**Losses** (A solid, B dashed)")
         show_curves(charts, height=220)

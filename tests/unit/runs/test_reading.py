@@ -23,6 +23,7 @@ from sdviz.runs.reading import (
     outlier_sample,
     stages,
     tail,
+    trainings,
 )
 
 
@@ -61,6 +62,12 @@ def test_curves_are_thinned_and_keep_the_last_point() -> None:
     assert len(steps) <= 400
     assert (steps[-1], values[-1]) == (999, 99.9)
     assert curve(stats, "b", "loss") == ([], [])
+    # two trainings of one stage have a curve each
+    stats += [
+        {"stage": "b", "training": name, "step": n, "total": 2, "loss": n} for n, name in ((1, "x"), (2, "y"))
+    ]
+    assert trainings(stats) == [("a", ""), ("b", "x"), ("b", "y")]
+    assert curve(stats, "b", "loss", "x") == ([1], [1.0]) and curve(stats, "b", "loss", "y") == ([2], [2.0])
     assert latest(stats, "cluster_accuracy") == 0.5
     assert latest(stats, "validation_auroc") is None
 
