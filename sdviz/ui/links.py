@@ -96,7 +96,10 @@ def take_from_link(key: str, options: Sequence[str], many: bool = False) -> None
 
 
 def put_in_link(key: str, values: Sequence[str], usual: Sequence[str]) -> None:
-    """Puts the ids of such a widget into the address after it is drawn, or none if they are the usual ones."""
+    """Writes the ids chosen in a widget into the address, after it is drawn; writes none for the usual choice.
+
+    For widgets that `take_from_link` sets.
+    """
     wanted = [] if list(values) == list(usual) else list(values) or [""]
     if st.query_params.get_all(key) == wanted:
         return

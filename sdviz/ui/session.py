@@ -29,7 +29,7 @@ MAX_ALPHA = 10.0
 
 @dataclass(frozen=True)
 class ScoreChoice:
-    """Eq. 6 as the person has set it."""
+    """The settings of Eq. 6 in use."""
 
     k: int  # neighbours that count
     alpha: float  # weight of a vote
@@ -152,7 +152,7 @@ def max_k(evidence: Evidence) -> int:
 
 
 def score_settings(evidence: Evidence) -> ScoreChoice | None:
-    """Returns the person's settings of Eq. 6, else the bundle's own; None without a detector."""
+    """Returns the settings of Eq. 6 set on a page, or without any the bundle's; None without a detector."""
     own = evidence.bundle.manifest.score
     if own is None:
         return None
@@ -167,7 +167,7 @@ def score_settings(evidence: Evidence) -> ScoreChoice | None:
 
 
 def threshold(own: float) -> float:
-    """Returns the threshold in use: the person's, else `own`, the one at 95 % ID recall."""
+    """Returns the threshold set on a page, or without one `own`, which is the threshold at 95 % ID recall."""
     return _number("t", own)
 
 

@@ -15,6 +15,7 @@ from sdviz.ui.theme import mark_colour
 _STAR = "M0,-1L.23,-.31L.95,-.31L.36,.12L.59,.81L0,.38L-.59,.81L-.36,.12L-.95,-.31L-.23,-.31Z"
 # where a logarithmic axis begins: below 1, so that a bar of one image is visible
 _LOG_FLOOR = 0.5
+_GAP_PX = 8  # between two names of steps; with less room some are left out
 # more letters than this below an axis do not fit on half a page: the labels are turned
 _LETTERS_IN_A_ROW = 45
 
@@ -83,7 +84,12 @@ def _bars(part: Bars, chart: Chart) -> dict[str, Any]:
             "sort": None,
             "scale": {"domain": names},
             "title": chart.x_title,
-            "axis": {"labelAngle": -40 if turned else 0, "labelLimit": 150, "labelOverlap": overlap},
+            "axis": {
+                "labelAngle": -40 if turned else 0,
+                "labelLimit": 150,
+                "labelOverlap": overlap,
+                "labelSeparation": _GAP_PX,
+            },
         },
         "y": _axis("y", chart.y_title, chart.y_range, chart.log_y, True),
         "tooltip": [

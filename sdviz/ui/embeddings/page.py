@@ -14,7 +14,7 @@ from sdviz.ui.cache.layouts import LayoutJob
 from sdviz.ui.charts import Chart, offer_downloads
 from sdviz.ui.charts.parts import Dots
 from sdviz.ui.components.picture_sheets import TILES_A_SHEET, send_pictures
-from sdviz.ui.components.scatter import Colouring, FrameName, scatter
+from sdviz.ui.components.scatter import Colouring, PanelTitle, scatter
 from sdviz.ui.embeddings import hover_pictures
 from sdviz.ui.embeddings.colours import BY_SET, FIGURE_3, HELP, WAYS, colour_points, edges_of, texts_of
 from sdviz.ui.embeddings.selection import chosen_rows, points_csv, show_chosen, take_region
@@ -197,7 +197,7 @@ def _points(known: Known, wish: View, way: str, panels: str) -> None:
             layouts.points,
             key=key,
             layout=name,
-            frames=[FrameName(one, _note(layouts, i, method)) for i, one in enumerate(known.points.frames)],
+            frames=[PanelTitle(one, _note(layouts, i, method)) for i, one in enumerate(known.points.frames)],
             panels=[min(1, frames - 1), frames - 1] if panels == TWO and frames > 1 else [],
             ids=known.points.ids,
             texts=texts_of(known),
@@ -352,7 +352,10 @@ def _open(known: Known, one: str) -> None:
 
 
 def _send_sheets(known: Known, name: str, drawn: hover_pictures.Lacking) -> None:
-    """Sends the pictures; draws the points again if others lack one than were `drawn` so."""
+    """Sends the pictures of all points to the browser.
+
+    `drawn`: which points lacked a picture when the page was drawn. If that has changed, the page is drawn again.
+    """
     made = hover_pictures.generated_outliers(known, name)
     parts: list[hover_pictures.Lacking] = []
     for number in range(-(-len(known.points) // TILES_A_SHEET)):

@@ -94,7 +94,7 @@ def _classes(points: Points, evidence: Evidence, library: PictureLibrary) -> np.
 
 
 def known_of(evidence: Evidence, library: PictureLibrary, view: View) -> Known:
-    """Draws the points of a view and collects what is known of them. Raises MissingPart: no features."""
+    """Samples the points of a view and collects the facts about them. Raises MissingPart: no features."""
     points = _points(view, evidence)
     settings = score_settings(evidence)
     now = sets_now(evidence, settings) if settings is not None else SetsNow(None, "no detector", {}, None)

@@ -12,7 +12,7 @@ from sdviz.outliers import Outlier, OutlierRequest, Recipe, draw_target_labels
 from sdviz.ui.cache.outliers import make_next
 from sdviz.ui.cluster_names import usual_names
 from sdviz.ui.components.picture_grid import Cell, Label, picture_grid
-from sdviz.ui.lab.controls import other_names, show_controls, what_a_link_takes
+from sdviz.ui.lab.controls import show_controls, shown_by_link_name, what_a_link_takes
 from sdviz.ui.lab.sources import SourceImage, choose_sources, first_sources
 from sdviz.ui.lab.state import ALL_OTHERS, SOLVERS, LabState, Run, Settings, guidance_text, mean_psnr, runner
 from sdviz.ui.lab.views import scrub_frames, show_view
@@ -43,8 +43,8 @@ def show_lab(bundle: Bundle, entered: bool) -> None:
         restore_link_values(NO_WIDGETS)
     place = st.empty()
     _lab(bundle, choose_sources(bundle))
-    by_other = {other_names(bundle).get(one, one): one for one in asked.get("target", [])}
-    if line := refused(asked, allowed, {"solver": SOLVERS, "target": by_other}):
+    link_names = {shown_by_link_name(bundle).get(one, one): one for one in asked.get("target", [])}
+    if line := refused(asked, allowed, {"solver": SOLVERS, "target": link_names}):
         place.caption(line)
 
 

@@ -34,7 +34,10 @@ def show_view(state: LabState) -> None:
         "Look closer", options, default=SCRUB, key="view", bind="query-params", required=True
     )
     slot = st.container(height=46, border=False).empty()
-    _VIEWS[view](state, runner(state.bundle, slot))
+    if view == DOWNLOAD:
+        _download(state)
+    else:
+        _VIEWS[view](state, runner(state.bundle, slot))
     is_generated = state.source.is_generated
     if view in (SCRUB, SHEET, TRAJECTORY):
         more = " Click another picture above to change it." if len(state.sources) > 1 else ""
@@ -208,7 +211,7 @@ def _curve(state: LabState, run: Run) -> None:
     )
 
 
-def _download(state: LabState, run: Run) -> None:
+def _download(state: LabState) -> None:
     columns = st.columns([1, 1, 2])
     for column, label, make, file, icon in (
         (columns[0], "PNG sheet", export_png, "sdviz-outliers.png", ":material/image:"),
@@ -222,4 +225,4 @@ def _download(state: LabState, run: Run) -> None:
     )
 
 
-_VIEWS = {SCRUB: _scrub, SHEET: _sheet, TRAJECTORY: _trajectory, CURVE: _curve, DOWNLOAD: _download}
+_VIEWS = {SCRUB: _scrub, SHEET: _sheet, TRAJECTORY: _trajectory, CURVE: _curve}

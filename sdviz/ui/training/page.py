@@ -4,7 +4,6 @@ import streamlit as st
 
 from sdviz import runs
 from sdviz.ui.assets import style
-from sdviz.ui.page import PageContext
 from sdviz.ui.training.actions import refusal
 from sdviz.ui.training.compare import show_compare
 from sdviz.ui.training.new_run import show_new_run
@@ -13,7 +12,7 @@ from sdviz.ui.training.watch import show_watch
 from sdviz.ui.widgets import IN_LINK, empty_state
 
 
-def show_training(context: PageContext) -> None:
+def show_training() -> None:
     """Draws the page below its title."""
     st.html(style(__name__))
     if line := refusal():
