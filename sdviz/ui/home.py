@@ -132,7 +132,7 @@ def _examples(bundle: Bundle, above: DeltaGenerator) -> None:
 
 @kept("clusters of examples")
 def _clusters_of_examples(bundle: Bundle, outliers: list[np.ndarray]) -> np.ndarray:
-    """Returns the clusters of the examples' outliers, which bundle and data root decide."""
+    """Returns the cluster of each example's outlier; it depends only on the bundle and the data folder."""
     return clusters_of(bundle, outliers)
 
 

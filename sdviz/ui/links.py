@@ -88,7 +88,10 @@ def keep_link_values(keys: Iterable[str]) -> None:
 
 
 def take_from_link(key: str, options: Sequence[str], many: bool = False) -> None:
-    """Sets a widget from the ids in the address, before it is drawn. It shows names, so it cannot be bound."""
+    """Sets a widget from the ids in the address, before it is drawn.
+
+    For a widget that shows names: Streamlit would put these into the address, not the ids.
+    """
     asked = st.query_params.get_all(key)
     found = [one for one in options if one in asked]
     if key not in st.session_state and (found or (many and asked == [""])):

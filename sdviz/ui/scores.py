@@ -13,7 +13,7 @@ from sdviz.ui.cache.evidence import id_reference, needs_search, set_scores, star
 from sdviz.ui.library import BundleView
 from sdviz.ui.session import ScoreChoice, score_settings, threshold
 
-# a wait that nobody notices
+# a wait too short to notice
 AT_ONCE_SEC = 0.1
 
 

@@ -22,7 +22,7 @@ from sdviz.ui.text import code_span
 # sample: id of an image; set: a scored set; k, alpha, unit (1 or 0): Eq. 6; t: the threshold; truth: 1 if known
 # classes are shown. If k, alpha, unit or t is absent, the bundle's own holds
 SHARED = ("sample", "set", "k", "alpha", "unit", "t", "truth")
-# each bundle has its own
+# values that belong to one bundle: another bundle drops them
 OF_SCORES = {"t": "the threshold", "k": "k", "alpha": "α", "unit": "unit length on or off"}
 MAX_ALPHA = 10.0
 

@@ -194,7 +194,7 @@ def test_what_is_chosen_stays_marked_over_reruns(full_bundle: Put, open_page: Op
         at.run()
 
 
-def test_t_sne_comes_behind_a_pca_and_is_kept_on_disk(
+def test_t_sne_follows_a_pca_and_is_kept_on_disk(
     full_bundle: Put, open_page: Open, component_data: Data, tmp_path: Path
 ) -> None:
     full_bundle()

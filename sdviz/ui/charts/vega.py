@@ -15,8 +15,7 @@ from sdviz.ui.theme import mark_colour
 _STAR = "M0,-1L.23,-.31L.95,-.31L.36,.12L.59,.81L0,.38L-.59,.81L-.36,.12L-.95,-.31L-.23,-.31Z"
 # where a logarithmic axis begins: below 1, so that a bar of one image is visible
 _LOG_FLOOR = 0.5
-_GAP_PX = 8  # between two names of steps; with less room some are left out
-# more letters than this below an axis do not fit on half a page: the labels are turned
+# more letters than this below an axis do not fit on half a page: names are turned, or every other step has none
 _LETTERS_IN_A_ROW = 45
 
 
@@ -75,7 +74,8 @@ def _colour(parts: Sequence[Bars | Dots]) -> dict[str, Any]:
 
 def _bars(part: Bars, chart: Chart) -> dict[str, Any]:
     names = [str(one) for one in part.x]
-    turned = sum(map(len, names)) > _LETTERS_IN_A_ROW and not part.in_steps
+    fits = sum(map(len, names)) <= _LETTERS_IN_A_ROW
+    turned = not fits and not part.in_steps
     overlap = "greedy" if part.in_steps else False
     encoding: dict[str, Any] = {
         "x": {
@@ -88,7 +88,6 @@ def _bars(part: Bars, chart: Chart) -> dict[str, Any]:
                 "labelAngle": -40 if turned else 0,
                 "labelLimit": 150,
                 "labelOverlap": overlap,
-                "labelSeparation": _GAP_PX,
             },
         },
         "y": _axis("y", chart.y_title, chart.y_range, chart.log_y, True),
@@ -97,6 +96,8 @@ def _bars(part: Bars, chart: Chart) -> dict[str, Any]:
             {"field": "y", "type": "quantitative", "title": chart.y_title or part.name},
         ],
     }
+    if part.in_steps and not fits:
+        encoding["x"]["axis"]["values"] = names[::-1][::2]  # the last one stays
     if chart.log_y:
         encoding["y2"] = {"datum": _LOG_FLOOR}
     if len(chart.parts) > 1:

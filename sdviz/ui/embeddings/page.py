@@ -225,7 +225,7 @@ def _points(known: Known, wish: View, way: str, panels: str) -> None:
 
 
 def _layouts(known: Known, wish: View) -> tuple[Layouts, str, LayoutJob | None]:
-    """The layout asked for and its method; while it is computed, a PCA, "pca" and the job."""
+    """Returns the chosen layout, its method and None. Until it is computed: a PCA, "pca" and the job."""
     features, settings = known.points.features, wish.layout
     if settings.method == "pca":
         return by_pca(features, settings.dims), "pca", None
@@ -354,7 +354,7 @@ def _open(known: Known, one: str) -> None:
 def _send_sheets(known: Known, name: str, drawn: hover_pictures.Lacking) -> None:
     """Sends the pictures of all points to the browser.
 
-    `drawn`: which points lacked a picture when the page was drawn. If that has changed, the page is drawn again.
+    `drawn`: which points had no picture when the page was drawn. If these have changed, it is drawn again.
     """
     made = hover_pictures.generated_outliers(known, name)
     parts: list[hover_pictures.Lacking] = []

@@ -118,7 +118,7 @@ def position(ids: np.ndarray) -> int | None:
 
 
 def page_of(ids: np.ndarray, at_once: int = AT_ONCE) -> int:
-    """The page of the list: the one last turned to, or that of the image in use if it has changed since."""
+    """The page of the list to show: the last one opened, or that of the image in use if it changed since."""
     page, when = st.session_state.get(_PAGE, (0, ""))
     at = position(ids)
     if at is not None and when != sample():

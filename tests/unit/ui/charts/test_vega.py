@@ -90,6 +90,7 @@ def test_steps_of_a_scale_leave_names_out_where_there_is_no_room() -> None:
         _, spec = vega_lite(chart(Bars("images", names, np.arange(20), "#111111", in_steps)))
         axis = spec["layer"][0]["encoding"]["x"]["axis"]
         assert (axis["labelAngle"], axis["labelOverlap"]) == (angle, overlap)
+        assert set(axis.get("values", names)) == set(names[1::2] if in_steps else names)
 
 
 def test_lying_bars_have_their_whole_names_next_to_them() -> None:
