@@ -516,7 +516,7 @@ def test_the_scrub_frames_run_from_the_original_to_the_largest_s(
     assert len(set(first)) == 1
 
 
-def test_the_words_below_the_strip_promise_no_more_than_the_count_above(
+def test_the_text_below_the_strip_agrees_with_the_count_above(
     shipped: Shipped, open_app: Open, component_data: Read, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = Bundle.load(shipped(), "cpu")
