@@ -36,6 +36,7 @@ from measuring import load_average, seconds, write_json
 
 from sdviz import data
 from sdviz.bundle import Bundle
+from sdviz.bundle.labels import source_labels
 from sdviz.config.nodes import DiffusionConfig, UNetConfig
 from sdviz.config.tree import (
     DataConfig,
@@ -48,7 +49,7 @@ from sdviz.config.tree import (
 from sdviz.nn.device import device_name
 from sdviz.outliers import DiffusionModel, Recipe, draw_target_labels, generate_outliers
 from sdviz.pipeline import generate_folder
-from sdviz.pipeline.any_images.generate_folder import file_names, source_labels
+from sdviz.pipeline.any_images.generate_folder import file_names
 from sdviz.pipeline.outliers import make as make_outliers
 from sdviz.pipeline.outliers import read_outliers
 from sdviz.pipeline.shared.labels import write_labels
@@ -78,7 +79,7 @@ class Bench:
         self.source = f"parquet:{folder / 'drawn_train.parquet'}"
         write_parquet(folder / "drawn_train.parquet", data.load(self.bundle.manifest.dataset, "test", limit=n))
         self.images = self.read()
-        self.labels = source_labels(self.bundle, self.images)
+        self.labels, _ = source_labels(self.bundle, self.images)
         self.targets = draw_target_labels(
             self.labels, self.images.ids, self.bundle.n_clusters, self.recipe.seed
         )

@@ -27,6 +27,7 @@ sys.path.insert(0, str(ROOT))
 
 from sdviz import data  # noqa: E402
 from sdviz.bundle import Bundle  # noqa: E402
+from sdviz.bundle.labels import source_labels  # noqa: E402
 from sdviz.config.nodes import ClustererConfig  # noqa: E402
 from sdviz.evaluation import background_psnr, share_changed  # noqa: E402
 from sdviz.nn.batches import predict  # noqa: E402
@@ -34,7 +35,6 @@ from sdviz.nn.classifier import SmallClassifier  # noqa: E402
 from sdviz.nn.loop import Execution  # noqa: E402
 from sdviz.nn.supervised import train_classifier  # noqa: E402
 from sdviz.outliers import draw_target_labels  # noqa: E402
-from sdviz.pipeline import source_labels  # noqa: E402
 from sdviz.scan.metrics import agreement  # noqa: E402
 
 JUDGE = ClustererConfig(width=24, total_steps=900, max_shift_px=2, colour_jitter=0.3)
@@ -75,7 +75,7 @@ def measure(
 ) -> dict[str, Any]:
     """Makes outliers and controls of all images at one S and w: one row of the table."""
     # the bundle's clusters, matched to the judge's ten objects
-    labels = source_labels(bundle, images)
+    labels, _ = source_labels(bundle, images)
     object_of = agreement(labels, images.labels, bundle.n_clusters, len(images.class_names)).matching
     targets = draw_target_labels(labels, images.ids, bundle.n_clusters, seed=0)
     masks = data.masks(images.ids)

@@ -13,6 +13,7 @@ from ..bundle import BundleError, Manifest, read_manifest
 from ..bundle.manifest import check_file
 from ..evaluation import Report, ReportError, read_report
 from ..evaluation.sets import COLUMN_OF_MODE
+from ..runs.reading import differing_settings, leaves
 from .tables import by_set
 
 # settings in which runs of one family may differ: the recipe, seeds, and those that change no number
@@ -61,8 +62,8 @@ class BundleRecord:
     @property
     def seeds(self) -> dict[str, object]:
         """All seeds of the configuration, by key."""
-        leaves = _leaves(self.manifest.config)
-        return {key: value for key, value in leaves.items() if key.rpartition(".")[2] == "seed"}
+        settings = leaves(self.manifest.config)
+        return {key: value for key, value in settings.items() if key.rpartition(".")[2] == "seed"}
 
 
 def once_each(records: Sequence[BundleRecord]) -> list[BundleRecord]:
@@ -152,28 +153,6 @@ def mean_auroc(record: BundleRecord, role: str) -> float | None:
 def differing_keys(records: Sequence[BundleRecord]) -> dict[str, list[object]]:
     """The settings in which bundles differ, as `differing_settings`."""
     return differing_settings([one.manifest.config for one in records])
-
-
-def differing_settings(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[object]]:
-    """The keys, as in "a.b", in which configurations differ, with the value in each, None for no value."""
-    leaves = [_leaves(one) for one in configs]
-    keys = dict.fromkeys(key for tree in leaves for key in tree)
-    found: dict[str, list[object]] = {}
-    for key in keys:
-        values = [tree.get(key) for tree in leaves]
-        if any(value != values[0] for value in values):
-            found[key] = values
-    return found
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
-    found: dict[str, object] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            found |= _leaves(value, f"{prefix}{key}.")
-        else:
-            found[prefix + key] = value
-    return found
 
 
 def _without(tree: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:

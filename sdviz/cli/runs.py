@@ -256,7 +256,8 @@ def report(
 
 def _same_seeds(first: Run, second: Run) -> str:
     """Says in which settings two runs with the same seeds differ; "" if in none."""
-    from ..analysis.records import NO_MATTER, differing_settings
+    from ..analysis.records import NO_MATTER
+    from ..runs.reading import differing_settings
 
     configs = [one.config().model_dump(mode="json") for one in (first, second)]
     differing = [

@@ -10,7 +10,7 @@ stage trains, its folder also holds state.pt or *.state.pt.
 """
 
 from .any_images.archive import FORMATS, pack_folder
-from .any_images.generate_folder import Target, file_names, generate_folder, source_labels
+from .any_images.generate_folder import Target, file_names, generate_folder
 from .planning.estimate import estimate
 from .planning.preflight import jpeg_warning, some_images
 from .running import adopt_stages, run_stages
@@ -39,7 +39,6 @@ __all__ = [
     "read_labels",
     "run_stages",
     "some_images",
-    "source_labels",
     "stage_names",
     "without_absent_sets",
 ]

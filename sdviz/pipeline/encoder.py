@@ -55,7 +55,7 @@ def train_encoder(work: Workspace, stage: str, config: EncoderConfig) -> Metrics
     elif config.pretraining is not None:
         p = config.pretraining
         other = _labelled(data.load(p.data, p.split, size_px=work.config.data.size_px), p.labels)
-        execution = work.execution(stage, out / "pretraining.state.pt", total)
+        execution = work.execution(stage, out / "pretraining.state.pt", total, training="pretraining")
         own_views = p.views or views
         if not train_supervised(encoder, other.images, other.labels, own_views, p, execution, config.seed):
             return None
@@ -63,7 +63,7 @@ def train_encoder(work: Workspace, stage: str, config: EncoderConfig) -> Metrics
     # 2. SimCLR
     if config.simclr is not None:
         before = total - config.simclr.total_steps
-        execution = work.execution(stage, out / "simclr.state.pt", total, before)
+        execution = work.execution(stage, out / "simclr.state.pt", total, before, "SimCLR")
         projection = train_simclr(encoder, work.images.images, views, config.simclr, execution, config.seed)
         if projection is None:
             return None

@@ -118,7 +118,7 @@ def _scan(work: Workspace, metrics: Metrics) -> tuple[np.ndarray, np.ndarray] | 
         k = min(config.scan.neighbours, len(images) - 1)
         near = nearest_others(unit_length(features), k, device=device)
         # 2. the SCAN loss
-        execution = work.execution("pseudo_labels", out / "scan.state.pt", total)
+        execution = work.execution("pseudo_labels", out / "scan.state.pt", total, training="SCAN")
         trained = train_scan(
             encoder, images.images, near, n_clusters, views, config.scan, execution, config.seed, projection
         )
@@ -130,7 +130,7 @@ def _scan(work: Workspace, metrics: Metrics) -> tuple[np.ndarray, np.ndarray] | 
     # 3. self-labelling
     if config.self_label is not None:
         state_path = out / "self_label.state.pt"
-        execution = work.execution("pseudo_labels", state_path, total, config.scan.total_steps)
+        execution = work.execution("pseudo_labels", state_path, total, config.scan.total_steps, "self-labels")
         if not train_self_labels(model, images.images, views, config.self_label, execution, config.seed):
             return None
         # 4. SCAN's own clusters, if self-labelling collapsed into few or uneven ones

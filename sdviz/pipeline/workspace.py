@@ -46,6 +46,7 @@ class Progress:
     share: float  # 0..1; more than step / total where a time limit ends the stage first
     eta_sec: float | None  # seconds to the stage's end; None if unknown
     values: dict[str, float]  # measurements: loss, learning rate, images a second, ...
+    training: str = ""  # its name, if a stage may have several
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,8 +113,13 @@ class Workspace:
         path.mkdir(exist_ok=True)
         return path
 
-    def execution(self, stage: str, state_path: Path | None, total: int, before: int = 0) -> Execution:
-        """How to run one training of a stage that has `total` steps, `before` of them in earlier trainings."""
+    def execution(
+        self, stage: str, state_path: Path | None, total: int, before: int = 0, training: str = ""
+    ) -> Execution:
+        """How to run one training of a stage that has `total` steps, `before` of them in earlier trainings.
+
+        `training` is its name, if the stage may have several: each has its own loss.
+        """
 
         def report(r: LoopReport) -> None:
             step = before + r.step
@@ -121,7 +127,7 @@ class Workspace:
             if r.total_steps > r.step:  # assumes that later trainings are as fast
                 eta *= (total - step) / (r.total_steps - r.step)
             values = {"loss": r.loss, "images_per_sec": r.images_per_sec}
-            self.on_progress(Progress(stage, step, total, step / total, eta, values))
+            self.on_progress(Progress(stage, step, total, step / total, eta, values, training))
 
         return Execution(self.config.device, state_path, report, self.should_stop)
 

@@ -4,7 +4,7 @@ A run is `runs/<number>-<dataset>-<profile>/`, or in the folder SDVIZ_RUNS inste
 
     config.yaml     the resolved configuration, which must not be changed
     status.json     `Status`: state, stage, step, ETA, process, place in the queue, error
-    stats.jsonl     measurements, one line each: stage, step, total, values
+    stats.jsonl     measurements, one line each: stage, step, total, values, training
     log.txt         events, one line each, and the traceback of a failure
     output.txt      stdout and stderr of a process that `launch` started
 

@@ -54,7 +54,7 @@ class Run:
         return read_status(self.status_file)
 
     def stats(self) -> list[dict[str, Any]]:
-        """The lines of stats.jsonl: stage, step, total and measurements.
+        """The lines of stats.jsonl: stage, step, total, measurements, and the training if it has a name.
 
         Skips unfinished lines of killed processes. Where a resumed run repeated steps, the later lines count.
         """

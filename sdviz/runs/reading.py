@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -62,12 +62,20 @@ def tail(path: Path, n_lines: int = 40) -> str:
         return ""
 
 
-def curve(stats: list[dict[str, Any]], stage: str, key: str) -> tuple[list[int], list[float]]:
-    """Steps and values of a stage's measurement, thinned out to `MAX_POINTS`; the last value stays."""
+def trainings(stats: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Each stage with each of its trainings, "" for one without a name, in the order of the lines."""
+    return list(dict.fromkeys((line["stage"], line.get("training", "")) for line in stats))
+
+
+def curve(
+    stats: list[dict[str, Any]], stage: str, key: str, training: str = ""
+) -> tuple[list[int], list[float]]:
+    """Steps and values of a measurement in a training, thinned out to `MAX_POINTS`; the last value stays."""
     points = [
         (line["step"], float(line[key]))
         for line in stats
-        if line["stage"] == stage and isinstance(line.get(key), int | float)
+        if (line["stage"], line.get("training", "")) == (stage, training)
+        and isinstance(line.get(key), int | float)
     ]
     every = max(1, -(-len(points) // MAX_POINTS))
     points = points[::-1][::every][::-1]
@@ -142,19 +150,23 @@ def metrics(run: Run, config: RunConfig) -> dict[str, float | int]:
     return found
 
 
-def differences(a: RunConfig, b: RunConfig) -> list[tuple[str, Any, Any]]:
-    """The differences of two configurations: (key, value in a, value in b), with None for a missing key."""
-    left, right = dict(_leaves(a.model_dump(mode="json"))), dict(_leaves(b.model_dump(mode="json")))
-    keys = list(dict.fromkeys([*left, *right]))
-    return [(key, left.get(key), right.get(key)) for key in keys if left.get(key) != right.get(key)]
+def differing_settings(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[object]]:
+    """The keys, as in "a.b", in which configurations differ, with the value in each, None for no value."""
+    flat = [leaves(one) for one in configs]
+    keys = dict.fromkeys(key for tree in flat for key in tree)
+    values = {key: [tree.get(key) for tree in flat] for key in keys}
+    return {key: found for key, found in values.items() if any(value != found[0] for value in found)}
 
 
-def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
+    """The values of a nested tree by key, as in "a.b"."""
+    found: dict[str, object] = {}
     for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{key}.")
+        if isinstance(value, Mapping):
+            found |= leaves(value, f"{prefix}{key}.")
         else:
-            yield prefix + key, value
+            found[prefix + key] = value
+    return found
 
 
 def folder_bytes(run: Run) -> int:

@@ -205,7 +205,9 @@ class _Recorder:
         self.run.log(f"stage {stage}{' is complete already' if complete else ''}")
 
     def _on_progress(self, p: Progress) -> None:
-        line = {"stage": p.stage, "step": p.step, "total": p.total, "share": p.share} | p.values
+        line: dict[str, Any] = {"stage": p.stage, "step": p.step, "total": p.total, "share": p.share} | p.values
+        if p.training:
+            line["training"] = p.training
         with (self.run.path / "stats.jsonl").open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line) + "\n")
         self._update(step=p.step, total=p.total, share=p.share, eta_sec=p.eta_sec)

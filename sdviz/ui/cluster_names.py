@@ -35,7 +35,7 @@ def usual_names(bundle: Bundle) -> tuple[str, ...]:
     return bundle.class_names if with_known_classes() else plain_names(bundle)
 
 
-def display_names(bundle: Bundle) -> tuple[str, ...]:
+def current_names(bundle: Bundle) -> tuple[str, ...]:
     """Returns the name of each cluster: the one given on Pseudo-labels, else the usual one."""
     return names.shown_names(usual_names(bundle), names.read_names(names_file(), bundle.hash))
 

@@ -43,11 +43,11 @@ def show_home(context: PageContext) -> None:
 def _of_how_many(bundle: Bundle) -> str:
     n = min(N_EXAMPLES, bundle.n_clusters)
     number = "six" if n == N_EXAMPLES else str(n)
-    return f"{number} {'clusters' if _clusters_it(bundle) else 'classes'}"
+    return f"{number} {'clusters' if _uses_clusterer(bundle) else 'classes'}"
 
 
-def _clusters_it(bundle: Bundle) -> bool:
-    """Tells whether the bundle's clusterer names the examples, not the labels of the data."""
+def _uses_clusterer(bundle: Bundle) -> bool:
+    """Tells whether the cluster of an example comes from the clusterer; else it is the label in the data."""
     return bundle.clusterer is not None and bundle.manifest.labels_from != "ground truth"
 
 
@@ -58,7 +58,7 @@ def first_examples(bundle: Bundle) -> list[OutlierRequest]:
     for limit in EXAMPLES_AMONG:
         images = load_to_show(m.dataset, limit)
         labels = images.labels
-        if _clusters_it(bundle):
+        if _uses_clusterer(bundle):
             labels = clusters_of(bundle, images.images)
         members = [np.flatnonzero(labels == c) for c in range(bundle.n_clusters)]
         rows = [int(rows_of[0]) for rows_of in members if len(rows_of)][:N_EXAMPLES]
@@ -132,7 +132,7 @@ def _examples(bundle: Bundle, above: DeltaGenerator) -> None:
 
 @kept("clusters of examples")
 def _clusters_of_examples(bundle: Bundle, outliers: list[np.ndarray]) -> np.ndarray:
-    """Returns the clusters of the examples' outliers, which bundle and data root decide."""
+    """Returns the cluster of each example's outlier; it depends only on the bundle and the data folder."""
     return clusters_of(bundle, outliers)
 
 

@@ -7,7 +7,7 @@ from functools import cached_property
 from sdviz.analysis import Evidence, PictureLibrary, Pictures
 from sdviz.bundle import Bundle
 from sdviz.ui.cache.background import DEVICE_LOCK
-from sdviz.ui.cluster_names import display_names
+from sdviz.ui.cluster_names import current_names
 from sdviz.ui.theme import set_colours, set_titles
 
 
@@ -26,7 +26,7 @@ class BundleView:
     @cached_property
     def names(self) -> tuple[str, ...]:
         """The names of the clusters, as shown."""
-        return display_names(self.bundle)
+        return current_names(self.bundle)
 
     @cached_property
     def titles(self) -> dict[str, str]:

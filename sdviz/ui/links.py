@@ -88,7 +88,10 @@ def keep_link_values(keys: Iterable[str]) -> None:
 
 
 def take_from_link(key: str, options: Sequence[str], many: bool = False) -> None:
-    """Sets a widget from the ids in the address, before it is drawn. It shows names, so it cannot be bound."""
+    """Sets a widget from the ids in the address, before it is drawn.
+
+    For a widget that shows names: Streamlit would put these into the address, not the ids.
+    """
     asked = st.query_params.get_all(key)
     found = [one for one in options if one in asked]
     if key not in st.session_state and (found or (many and asked == [""])):
@@ -96,7 +99,10 @@ def take_from_link(key: str, options: Sequence[str], many: bool = False) -> None
 
 
 def put_in_link(key: str, values: Sequence[str], usual: Sequence[str]) -> None:
-    """Puts the ids of such a widget into the address after it is drawn, or none if they are the usual ones."""
+    """Writes the ids chosen in a widget into the address, after it is drawn; writes none for the usual choice.
+
+    For widgets that `take_from_link` sets.
+    """
     wanted = [] if list(values) == list(usual) else list(values) or [""]
     if st.query_params.get_all(key) == wanted:
         return

@@ -9,6 +9,7 @@ import streamlit as st
 from PIL import Image
 
 from sdviz import __version__, runs
+from sdviz.analysis.tables import HOW_TO_MAKE
 from sdviz.bundle import MANIFEST, Bundle, BundleError
 from sdviz.ui.assets import read_asset, style
 from sdviz.ui.cache.bundles import open_bundle
@@ -19,7 +20,6 @@ from sdviz.ui.session import SHARED, drop_scores, drop_unknown, enter_page, has_
 from sdviz.ui.widgets import empty_state
 
 ROOT = Path(__file__).resolve().parents[2]
-MAKE_BUNDLE = "python -m sdviz run configs/shapes-quick.yaml"
 
 LAB, EMBEDDINGS, VOTES = "pages/1_Outlier_lab.py", "pages/3_Embeddings.py", "pages/4_Sample_votes.py"
 # (file, name, icon) of each page, in the menu's order
@@ -186,6 +186,6 @@ def show_missing_bundle(context: PageContext, what: str) -> None:
         f"Here you would see {what}. That needs a *bundle*: a trained system in one folder. "
         "The shipped one lives in `checkpoints/shapes`. To train a small one yourself (minutes on two "
         "CPU cores; it can be stopped and resumed):",
-        MAKE_BUNDLE,
+        HOW_TO_MAKE,
     )
     box.caption("When it is done, reload this page: the new bundle shows up in the menu at the left.")

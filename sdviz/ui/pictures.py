@@ -7,7 +7,7 @@ from textwrap import wrap
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-# Okabe & Ito 2008, for the colour-blind too; each has one meaning on every page
+# Okabe & Ito 2008, also for colour-blind people; each has one meaning on every page
 ID_COLOUR = "#0072B2"
 # training images are ID too: a lighter blue
 TRAIN_COLOUR = "#6BA8D6"
@@ -17,10 +17,10 @@ OUTLIER_COLOUR = "#009E73"
 CONTROL_COLOUR = "#CC79A7"
 NEUTRAL_COLOUR = "#8A94A0"
 
-# dark blue - teal - yellow, ever lighter, so that it can be read in grey
+# from dark blue over teal to yellow, each lighter than the last, so that it works in grey too
 _HEAT_STOPS = np.array([[18, 16, 52], [30, 70, 130], [24, 132, 130], [110, 190, 90], [253, 231, 60]], float)
 HEAT_MAX = 0.5
-# of pictures in a contact sheet
+# how much pictures are enlarged in a contact sheet
 SHEET_FACTOR = 4
 
 

@@ -11,9 +11,9 @@ from sdviz.analysis.rescoring import SetScores, stored_scores
 from sdviz.evaluation import OODReference
 from sdviz.ui.cache.evidence import id_reference, needs_search, set_scores, start_search
 from sdviz.ui.library import BundleView
-from sdviz.ui.session import ScoreSettings, score_settings, threshold
+from sdviz.ui.session import ScoreChoice, score_settings, threshold
 
-# a wait that nobody notices
+# a wait too short to notice
 AT_ONCE_SEC = 0.1
 
 
@@ -21,7 +21,7 @@ AT_ONCE_SEC = 0.1
 class ScoredSets(BundleView):
     """A bundle with the scores of all its sets under the settings in use."""
 
-    settings: ScoreSettings
+    settings: ScoreChoice
     scores: dict[str, SetScores]  # Eq. 6 of each set
     reference: OODReference  # the held-out ID scores in order, and the threshold at 95 % ID recall
     threshold: float  # in use; a higher score is called OOD
@@ -62,7 +62,7 @@ class SetsNow:
     threshold: float | None  # the person's, else the one at 95 % ID recall; None without scores
 
 
-def sets_now(evidence: Evidence, settings: ScoreSettings) -> SetsNow:
+def sets_now(evidence: Evidence, settings: ScoreChoice) -> SetsNow:
     """Returns Eq. 6 of all scored sets, if it is known without a wait."""
     try:
         own = stored_scores(evidence)

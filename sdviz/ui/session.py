@@ -22,14 +22,14 @@ from sdviz.ui.text import code_span
 # sample: id of an image; set: a scored set; k, alpha, unit (1 or 0): Eq. 6; t: the threshold; truth: 1 if known
 # classes are shown. If k, alpha, unit or t is absent, the bundle's own holds
 SHARED = ("sample", "set", "k", "alpha", "unit", "t", "truth")
-# each bundle has its own
+# values that belong to one bundle: another bundle drops them
 OF_SCORES = {"t": "the threshold", "k": "k", "alpha": "α", "unit": "unit length on or off"}
 MAX_ALPHA = 10.0
 
 
 @dataclass(frozen=True)
-class ScoreSettings:
-    """Eq. 6 as the person has set it."""
+class ScoreChoice:
+    """The settings of Eq. 6 in use."""
 
     k: int  # neighbours that count
     alpha: float  # weight of a vote
@@ -151,8 +151,8 @@ def max_k(evidence: Evidence) -> int:
     return 1 if banks is None else max(1, min(MAX_K, len(banks.id_features) - 1))
 
 
-def score_settings(evidence: Evidence) -> ScoreSettings | None:
-    """Returns the person's settings of Eq. 6, else the bundle's own; None without a detector."""
+def score_settings(evidence: Evidence) -> ScoreChoice | None:
+    """Returns the settings of Eq. 6 set on a page, or without any the bundle's; None without a detector."""
     own = evidence.bundle.manifest.score
     if own is None:
         return None
@@ -163,11 +163,11 @@ def score_settings(evidence: Evidence) -> ScoreSettings | None:
     k = min(max(1, round(k)), max(own.k, max_k(evidence)))
     alpha = min(max(0.0, alpha), MAX_ALPHA)
     same = (k, alpha, normalize) == (own.k, own.alpha, own.normalize)
-    return ScoreSettings(k, alpha, normalize, same)
+    return ScoreChoice(k, alpha, normalize, same)
 
 
 def threshold(own: float) -> float:
-    """Returns the threshold in use: the person's, else `own`, the one at 95 % ID recall."""
+    """Returns the threshold set on a page, or without one `own`, which is the threshold at 95 % ID recall."""
     return _number("t", own)
 
 
@@ -196,7 +196,7 @@ def _back_to_own() -> None:
     drop_scores()
 
 
-def score_controls(evidence: Evidence, page: str) -> ScoreSettings | None:
+def score_controls(evidence: Evidence, page: str) -> ScoreChoice | None:
     """Draws the widgets of k, alpha and normalisation; nothing without a detector."""
     settings = score_settings(evidence)
     own = evidence.bundle.manifest.score

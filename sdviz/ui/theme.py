@@ -37,11 +37,11 @@ _SHADES = {
     "validation": ("#CC79A7", "#A14F7F", "#E3A9C9"),
     "sd": ("#6ED8B0", "#00634A"),  # near the outlier bank's green
 }
-# by its id alone it could be taken for the outlier bank
+# a set whose id is easy to confuse with the outlier bank, so its title says more
 _SET_NAMES = {SD_TEST: ROLE_NAMES["sd"]}
 _OOD_ROLES = ("near", "far", "validation")
-# The first ten are visible on white and on near-black, and the colour-blind can tell them from the colours of
-# training and near-OOD images. The others are of Okabe and Ito
+# The first ten are visible on a white and on a nearly black page. Colour-blind people can tell them from the
+# colours of training images and near-OOD images. The others are from the palette of Okabe and Ito
 _CLUSTER_COLOURS = (
     "#5A48E0", "#AC8053", "#33CC99", "#8A4266", "#7FB03A", "#AA4499", "#75BDBD", "#32673B", "#BDBD75",
     "#888888", "#0072B2", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#D55E00",

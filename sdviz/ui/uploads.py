@@ -8,6 +8,7 @@ import streamlit as st
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 TYPES = ["png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff"]
+NO_CLUSTERER_FOR_UPLOADS = "This bundle has no clusterer, so it cannot name the cluster of an upload."
 LIMITS = "Up to 10 MB and 10,000 px a side each; cropped to the middle square and resized."
 
 

@@ -11,7 +11,7 @@ from streamlit.delta_generator import DeltaGenerator
 K = TypeVar("K")
 
 # for a widget whose value is in the address and is kept when the page is left
-KEPT: dict[str, Any] = {"bind": "query-params", "persist_state": "session"}
+IN_LINK: dict[str, Any] = {"bind": "query-params", "persist_state": "session"}
 
 
 def choose_one(label: str, options: Sequence[str], key: str, **more: Any) -> str:  # noqa: ANN401
@@ -22,7 +22,7 @@ def choose_one(label: str, options: Sequence[str], key: str, **more: Any) -> str
     if st.session_state.get(key) not in options:
         st.session_state.pop(key, None)
     # without a default, a browser without a value marks no option
-    found = st.segmented_control(label, options, default=options[0], required=True, key=key, **KEPT, **more)
+    found = st.segmented_control(label, options, default=options[0], required=True, key=key, **IN_LINK, **more)
     return str(found or options[0])
 
 

@@ -194,7 +194,7 @@ def test_what_is_chosen_stays_marked_over_reruns(full_bundle: Put, open_page: Op
         at.run()
 
 
-def test_t_sne_comes_behind_a_pca_and_is_kept_on_disk(
+def test_t_sne_follows_a_pca_and_is_kept_on_disk(
     full_bundle: Put, open_page: Open, component_data: Data, tmp_path: Path
 ) -> None:
     full_bundle()
@@ -266,7 +266,7 @@ def test_pictures_come_in_sheets_and_lacking_ones_are_named(
     assert sheets[0]["name"] == scatter_of(at, component_data)["sheets"]["name"] + "/0"
 
 
-def test_outliers_that_no_file_keeps_are_generated_behind_the_page(
+def test_outliers_that_no_file_keeps_are_generated_in_the_background(
     full_bundle: Put, open_page: Open, component_data: Data
 ) -> None:
     bundle = full_bundle(n_id=12, n_snapshots=7, n_per_set=6, sets=("digits",))

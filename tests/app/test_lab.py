@@ -516,7 +516,7 @@ def test_the_scrub_frames_run_from_the_original_to_the_largest_s(
     assert len(set(first)) == 1
 
 
-def test_the_words_below_the_strip_promise_no_more_than_the_count_above(
+def test_the_text_below_the_strip_agrees_with_the_count_above(
     shipped: Shipped, open_app: Open, component_data: Read, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = Bundle.load(shipped(), "cpu")
@@ -558,7 +558,7 @@ def test_the_zip_holds_the_pictures_and_their_manifest(shipped: Shipped) -> None
     from sdviz.outliers import OutlierRequest, draw_target_labels
     from sdviz.ui.cache.outliers import make_outliers
     from sdviz.ui.lab.export import export_png, export_zip
-    from sdviz.ui.lab.sources import Source
+    from sdviz.ui.lab.sources import SourceImage
     from sdviz.ui.lab.state import RANDOM_OTHER, LabState, Settings
 
     bundle = Bundle.load(shipped(), "cpu")
@@ -566,7 +566,7 @@ def test_the_zip_holds_the_pictures_and_their_manifest(shipped: Shipped) -> None
     recipe = bundle.recipe(100, 2.0, 3, "ddim", 0.5, (0.1, 0.3), 4)
     targets = draw_target_labels(images.labels, images.ids, 10, 4)
     sources = [
-        Source(str(i), x, int(y), "", True)
+        SourceImage(str(i), x, int(y), "", True)
         for i, x, y in zip(images.ids, images.images, images.labels, strict=True)
     ]
     wrong = [

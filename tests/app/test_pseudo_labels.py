@@ -148,7 +148,7 @@ def test_sizes_confidences_and_who_is_surest(full_bundle: Full, open_page: Open,
     assert f"No training image is in the cluster {names[9]}" in texts(at)
 
 
-def test_known_classes_are_behind_a_switch_and_equal_scipys(
+def test_known_classes_have_a_switch_and_are_matched_as_by_scipy(
     full_bundle: Full, open_page: Open, component_data: Read
 ) -> None:
     folder = full_bundle()
@@ -267,7 +267,7 @@ def test_an_upload_gets_its_cluster(full_bundle: Full, open_page: Open, componen
         ("pages/5_Failures.py", {"f_show": "alarms", "t": "0.01"}),
     ],
 )
-def test_which_class_a_cluster_often_is_stands_behind_the_switch_on_every_page(
+def test_the_frequent_class_in_a_clusters_name_has_a_switch_for_every_page(
     full_bundle: Full, open_page: Open, component_data: Read, page: str, query: dict[str, str]
 ) -> None:
     folder = full_bundle()

@@ -113,6 +113,20 @@ def test_without_runs_the_page_offers_a_new_one_and_teaches(open_app: Open) -> N
     assert "It takes two runs to compare" in text_of(compare)
 
 
+def test_each_training_of_a_stage_has_its_own_curve(open_app: Open) -> None:
+    run = finish(make_run("done"))
+    with (run.path / "stats.jsonl").open("a") as stream:
+        for name, first, loss in (("SCAN", 20, -0.5), ("self-labels", 60, 3.5)):
+            for step in (first, first + 20):
+                line = {"stage": "pseudo_labels", "training": name, "step": step, "total": 80, "loss": loss}
+                stream.write(json.dumps(line) + "\n")
+    charts = [json.loads(one.proto.spec) for one in open_app(TRAINING).get("plotly_chart")]
+    found = {one["layout"]["title"]["text"]: [part["y"] for part in one["data"]] for one in charts}
+    assert [
+        len(found[f"Pseudo-labels, {name}"]) for name in ("SCAN: loss -0.5000", "self-labels: loss 3.5000")
+    ] == [1, 1]
+
+
 def test_a_done_run_shows_all_it_made(open_app: Open, component_data: Read) -> None:
     run = finish(make_run("done", stage="bundle", share=1.0, stage_sec={"diffusion": 61.0}))
     at = open_app(TRAINING)

@@ -265,7 +265,7 @@ def test_no_page_imports_another() -> None:
         ("sdviz.ui.home", "from sdviz.ui.lab.page import first_view"),
         ("sdviz.ui.embeddings.state", "def late():\n    import sdviz.ui.sample_votes.state"),
         ("sdviz.ui.text", "from .training.state import attempt"),
-        ("sdviz.ui.cache", "from sdviz.ui.lab.sources import Source"),
+        ("sdviz.ui.cache", "from sdviz.ui.lab.sources import SourceImage"),
     ],
 )
 def test_an_import_of_another_page_is_seen(module: str, source: str) -> None:
@@ -275,7 +275,7 @@ def test_an_import_of_another_page_is_seen(module: str, source: str) -> None:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("sdviz.ui.lab.page", "from sdviz.ui.lab.sources import Source\nfrom sdviz.ui.text import plain"),
+        ("sdviz.ui.lab.page", "from sdviz.ui.lab.sources import SourceImage\nfrom sdviz.ui.text import plain"),
         ("sdviz.ui.home", "from sdviz.ui.page import PageContext\nimport sdviz.data"),
         (
             "sdviz.ui.preload",

@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 from PIL import Image
 
 from ...bundle import Bundle
+from ...bundle.labels import source_labels
 from ...data import DataError, ImageSet
 from ...files import remove_leftovers, replacing, write_atomically
 from ...nn.batches import slices
@@ -66,7 +67,7 @@ def generate_folder(
     """
     names = file_names(images)
     try:
-        labels = source_labels(bundle, images)
+        labels, _ = source_labels(bundle, images)
         if target == "random":
             targets = draw_target_labels(labels, images.ids, bundle.n_clusters, recipe.seed)
         else:
@@ -122,23 +123,6 @@ def generate_folder(
                 rows.append({"file": names[i]} | manifest_row(*maker, *one, bundle.hash))
             _write_manifest(out, rows)
     return GeneratedFolder(there, len(images) - there, out / MANIFEST)
-
-
-def source_labels(bundle: Bundle, images: ImageSet) -> np.ndarray:
-    """The y~ of each image, 0..C-1: its own label if the bundle learned such labels, else by the clusterer.
-
-    Raises:
-        ValueError: The bundle has no clusterer, and needs one.
-    """
-    m = bundle.manifest
-    learned = (
-        m.labels_from == "ground truth" and m.dataset == images.name and m.class_names == images.class_names
-    )
-    labels = images.labels.copy() if learned else np.full(len(images), -1, np.int64)
-    unknown = labels < 0
-    if unknown.any():
-        labels[unknown] = bundle.pseudo_label(images.images[unknown])[0]
-    return labels
 
 
 # ids of named sets; a split "tv" would make file names like those of torchvision's "tv-00012"

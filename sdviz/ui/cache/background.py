@@ -158,7 +158,7 @@ class _Thread:
         while (task := self._tasks.get()) is not None and not _is_ending:
             self._current = task
             task.run()
-            # an idle lane must not hold what a task holds
+            # else the memory of a finished task would stay in use
             self._current = task = None
 
     def end(self) -> None:

@@ -10,7 +10,7 @@ from sdviz.bundle import Bundle
 from sdviz.evaluation import OODReference, ood_reference
 from sdviz.ui.cache.background import DEVICE_LOCK, Task, let_others_compute, start
 from sdviz.ui.cache.kept import kept
-from sdviz.ui.session import ScoreSettings
+from sdviz.ui.session import ScoreChoice
 
 # A search that nobody waits for begins late: the page that is being opened needs the processor
 _BEGINS_AFTER_SEC = 3.0
@@ -41,13 +41,13 @@ def start_search(evidence: Evidence, normalize: bool) -> Task[Rescorer]:
     return start("search", search, evidence.bundle.hash)
 
 
-def needs_search(evidence: Evidence, settings: ScoreSettings) -> bool:
+def needs_search(evidence: Evidence, settings: ScoreChoice) -> bool:
     """Tells whether `set_scores` needs a search: only for another k or normalisation."""
     own = evidence.bundle.manifest.score
     return own is None or (settings.k, settings.normalize) != (own.k, own.normalize)
 
 
-def set_scores(evidence: Evidence, settings: ScoreSettings) -> dict[str, SetScores]:
+def set_scores(evidence: Evidence, settings: ScoreChoice) -> dict[str, SetScores]:
     """Returns Eq. 6 of every set, after a search for another k or normalisation. Raises MissingPart."""
     if settings.is_own:
         return stored_scores(evidence)

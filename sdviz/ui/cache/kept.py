@@ -228,7 +228,7 @@ def note_use(bundle_hash: str) -> None:
         stay = set(_recent)
         _recent[bundle_hash] = None
         if bundle_hash not in stay:
-            # also old values of this bundle: while it was not in use, its tasks have given up
+            # drops old values of this bundle too: its tasks were given up while it was not in use
             stay &= set(_recent)
             for name, how in KEPT.items():
                 if how.per_bundle:

@@ -12,7 +12,7 @@ from sdviz.ui.cache.kept import Store, store
 
 # Half the rows that the network takes at once: guidance doubles them
 IMAGES_AT_ONCE = 64
-# By then the browser has drawn the page, and a person in passing has left it
+# A delay in which the browser draws the page, and in which a person may leave it again
 NEXT_AFTER_SEC = 0.4
 
 # How many pictures were made: "asked" by a page, or in advance for the "next" step

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sdviz.evaluation.writing import csv_table
-from sdviz.ui.charts.parts import Bars, Heat, Line, Mark, Points
+from sdviz.ui.charts.parts import Bars, Dots, Heat, Line, Mark
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,7 +17,7 @@ class Chart:
     x_title: str  # with its unit
     y_title: str  # with its unit
     # all of one kind, drawn in this order; a `Heat` is alone
-    parts: Sequence[Line] | Sequence[Bars] | Sequence[Points] | Sequence[Heat]
+    parts: Sequence[Line] | Sequence[Bars] | Sequence[Dots] | Sequence[Heat]
     marks: Sequence[Mark] = ()  # in a chart of lines
     x_range: tuple[float, float] | None = None  # ends of the axis, None to fit the data
     y_range: tuple[float, float] | None = None  # ends of the axis, None to fit the data
@@ -35,7 +35,7 @@ class Chart:
         return csv_table(header, [row for part in self.parts for row in _rows(part)], provenance, self.title)
 
 
-def _rows(part: Line | Bars | Points | Heat) -> Iterator[tuple[object, object, object]]:
+def _rows(part: Line | Bars | Dots | Heat) -> Iterator[tuple[object, object, object]]:
     if isinstance(part, Heat):
         for (row, column), value in np.ndenumerate(part.z):
             yield part.x[column], part.y[row], "" if np.isnan(value) else repr(float(value))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from sdviz.analysis.provenance import footer
 from sdviz.ui.charts.cell_numbers import cell_numbers
 from sdviz.ui.charts.chart import Chart
-from sdviz.ui.charts.parts import Bars, Heat, Line, Points
+from sdviz.ui.charts.parts import Bars, Dots, Heat, Line
 from sdviz.ui.theme import DARK_TEXT
 
 if TYPE_CHECKING:
@@ -68,10 +68,10 @@ def _no_formula(text: object) -> str:
     return str(text).replace("$", r"\$")
 
 
-def _draw(axes: Axes, part: Line | Bars | Points | Heat) -> None:
+def _draw(axes: Axes, part: Line | Bars | Dots | Heat) -> None:
     if isinstance(part, Line):
         _draw_line(axes, part)
-    elif isinstance(part, Points):
+    elif isinstance(part, Dots):
         axes.scatter(
             part.x,
             part.y,

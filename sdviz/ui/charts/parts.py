@@ -39,8 +39,8 @@ class Bars:
 
 
 @dataclass(frozen=True, eq=False)
-class Points:
-    """Points without a line."""
+class Dots:
+    """Dots, not joined by a line."""
 
     name: str  # in the legend and the CSV
     x: np.ndarray  # (N,)

@@ -7,7 +7,7 @@ import streamlit as st
 
 from sdviz.ui.charts.chart import Chart
 from sdviz.ui.charts.files import chart_file
-from sdviz.ui.charts.parts import Bars, Points
+from sdviz.ui.charts.parts import Bars, Dots
 from sdviz.ui.charts.plotly_figure import plotly_figure
 from sdviz.ui.charts.vega import legend, vega_lite
 from sdviz.ui.widgets import download
@@ -33,7 +33,7 @@ def show_chart(chart: Chart, provenance: Mapping[str, str], *, key: str, caption
 
 def draw_chart(chart: Chart, key: str) -> None:
     """Shows a chart without caption and downloads."""
-    if isinstance(chart.parts[0], Bars | Points):
+    if isinstance(chart.parts[0], Bars | Dots):
         if names := legend(chart):
             st.html(names)
         table, spec = vega_lite(chart)

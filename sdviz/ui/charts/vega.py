@@ -9,13 +9,13 @@ import pandas as pd
 
 from sdviz.ui.assets import style
 from sdviz.ui.charts.chart import Chart
-from sdviz.ui.charts.parts import Bars, Points
+from sdviz.ui.charts.parts import Bars, Dots
 from sdviz.ui.theme import mark_colour
 
 _STAR = "M0,-1L.23,-.31L.95,-.31L.36,.12L.59,.81L0,.38L-.59,.81L-.36,.12L-.95,-.31L-.23,-.31Z"
 # where a logarithmic axis begins: below 1, so that a bar of one image is visible
 _LOG_FLOOR = 0.5
-# more letters than this below an axis do not fit on half a page: the labels are turned
+# more letters than this below an axis do not fit on half a page: names are turned, or every other step has none
 _LETTERS_IN_A_ROW = 45
 
 
@@ -29,7 +29,7 @@ def vega_lite(chart: Chart) -> tuple[pd.DataFrame, dict[str, Any]]:
     for part, layer in zip(parts, layers, strict=True):
         layer["transform"] = [{"filter": {"field": "series", "equal": part.name}}]
         layer["encoding"]["color"] = _colour(parts)
-    if isinstance(parts[0], Points):
+    if isinstance(parts[0], Dots):
         layers[0]["params"] = [{"name": "view", "select": "interval", "bind": "scales"}]
     return table, {"height": chart.height, "layer": layers}
 
@@ -43,17 +43,17 @@ def legend(chart: Chart) -> str:
     return f'{style(__name__)}<div class="chartlegend">{"".join(names)}</div>'
 
 
-def _parts(chart: Chart) -> list[Bars | Points]:
-    return [part for part in chart.parts if isinstance(part, Bars | Points)]
+def _parts(chart: Chart) -> list[Bars | Dots]:
+    return [part for part in chart.parts if isinstance(part, Bars | Dots)]
 
 
-def _sign(part: Bars | Points) -> str:
+def _sign(part: Bars | Dots) -> str:
     """Returns a part's sign in the legend: a star for a star, else a disc."""
-    is_star = isinstance(part, Points) and part.symbol == "star"
+    is_star = isinstance(part, Dots) and part.symbol == "star"
     return f'<font color="{part.colour}">{"<b>★</b>" if is_star else "<i></i>"}</font>'
 
 
-def _rows(part: Bars | Points) -> pd.DataFrame:
+def _rows(part: Bars | Dots) -> pd.DataFrame:
     colours = part.colour if isinstance(part.colour, str) else list(part.colour)
     texts = list(getattr(part, "texts", ())) or ""
     return pd.DataFrame(
@@ -61,7 +61,7 @@ def _rows(part: Bars | Points) -> pd.DataFrame:
     )
 
 
-def _colour(parts: Sequence[Bars | Points]) -> dict[str, Any]:
+def _colour(parts: Sequence[Bars | Dots]) -> dict[str, Any]:
     if len(parts) == 1:
         return {"field": "colour", "type": "nominal", "scale": None}
     return {
@@ -74,7 +74,8 @@ def _colour(parts: Sequence[Bars | Points]) -> dict[str, Any]:
 
 def _bars(part: Bars, chart: Chart) -> dict[str, Any]:
     names = [str(one) for one in part.x]
-    turned = sum(map(len, names)) > _LETTERS_IN_A_ROW and not part.in_steps
+    fits = sum(map(len, names)) <= _LETTERS_IN_A_ROW
+    turned = not fits and not part.in_steps
     overlap = "greedy" if part.in_steps else False
     encoding: dict[str, Any] = {
         "x": {
@@ -83,7 +84,11 @@ def _bars(part: Bars, chart: Chart) -> dict[str, Any]:
             "sort": None,
             "scale": {"domain": names},
             "title": chart.x_title,
-            "axis": {"labelAngle": -40 if turned else 0, "labelLimit": 150, "labelOverlap": overlap},
+            "axis": {
+                "labelAngle": -40 if turned else 0,
+                "labelLimit": 150,
+                "labelOverlap": overlap,
+            },
         },
         "y": _axis("y", chart.y_title, chart.y_range, chart.log_y, True),
         "tooltip": [
@@ -91,6 +96,8 @@ def _bars(part: Bars, chart: Chart) -> dict[str, Any]:
             {"field": "y", "type": "quantitative", "title": chart.y_title or part.name},
         ],
     }
+    if part.in_steps and not fits:
+        encoding["x"]["axis"]["values"] = names[::-1][::2]  # the last one stays
     if chart.log_y:
         encoding["y2"] = {"datum": _LOG_FLOOR}
     if len(chart.parts) > 1:
@@ -102,7 +109,7 @@ def _bars(part: Bars, chart: Chart) -> dict[str, Any]:
     return {"mark": {"type": "bar"}, "encoding": encoding}
 
 
-def _points(part: Points, chart: Chart) -> dict[str, Any]:
+def _points(part: Dots, chart: Chart) -> dict[str, Any]:
     mark: dict[str, Any] = {
         "type": "point",
         "filled": True,

@@ -35,11 +35,11 @@ class Ramp:
 
 
 @dataclass(frozen=True)
-class FrameName:
-    """The text in the corner of a panel."""
+class PanelTitle:
+    """The title of a panel, shown in its corner."""
 
     name: str
-    note: str
+    note: str  # after the name, smaller
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +58,7 @@ def scatter(
     *,
     key: str,
     layout: str,
-    frames: Sequence[FrameName],
+    frames: Sequence[PanelTitle],
     panels: Sequence[int],
     ids: np.ndarray,
     texts: Sequence[str],

@@ -81,7 +81,7 @@ def _rgb(colour: str) -> tuple[int, int, int]:
 
 
 def _grouped(way: str, labels: Sequence[str], legend: Mapping[str, str]) -> Colouring:
-    """Colours points by label; the legend has the colour of each label, and loses those without points."""
+    """Colours points by label. The legend lists the labels that have points."""
     names = np.asarray(labels, dtype=str)
     assert set(names.tolist()) <= legend.keys(), "a label without a place in the legend"
     group = np.zeros(len(names), np.int64)
@@ -111,7 +111,7 @@ def _by_cluster(known: Known) -> Colouring:
 
 
 def _cluster_legend(known: Known) -> tuple[list[str], list[str]]:
-    """The name and colour of each cluster; those of -1, an unknown one, stand last."""
+    """The name and colour of each cluster; the unknown cluster, -1, comes last."""
     # clusters that share a name get their numbers
     names = [f"{n} ({row})" if known.names.count(n) > 1 else n for row, n in enumerate(known.names)]
     return [*names, "unknown"], [*map(cluster_colour, range(len(names))), _unknown_colour()]

@@ -69,7 +69,10 @@ def generated_outliers(known: Known, name: str) -> Task[None] | None:
 
 @kept("picture sheets")
 def sheet_of(known: Known, name: str, number: int, is_made: bool) -> tuple[bytes, Lacking]:
-    """A sheet of pictures, JPEG, and its points without one; `is_made`: no outlier is still being generated."""
+    """Makes a sheet of pictures, JPEG, and finds its points without a picture.
+
+    `is_made`: all outliers have been generated.
+    """
     first = number * TILES_A_SHEET
     ids = known.points.ids[first : first + TILES_A_SHEET]
     # when the task is done, `show` tells why an outlier has no picture

@@ -12,9 +12,9 @@ from sdviz.ui.cache.background import GivenUp, Task
 from sdviz.ui.cache.evidence import open_evidence
 from sdviz.ui.cache.layouts import LayoutJob
 from sdviz.ui.charts import Chart, offer_downloads
-from sdviz.ui.charts.parts import Points
+from sdviz.ui.charts.parts import Dots
 from sdviz.ui.components.picture_sheets import TILES_A_SHEET, send_pictures
-from sdviz.ui.components.scatter import Colouring, FrameName, scatter
+from sdviz.ui.components.scatter import Colouring, PanelTitle, scatter
 from sdviz.ui.embeddings import hover_pictures
 from sdviz.ui.embeddings.colours import BY_SET, FIGURE_3, HELP, WAYS, colour_points, edges_of, texts_of
 from sdviz.ui.embeddings.selection import chosen_rows, points_csv, show_chosen, take_region
@@ -34,7 +34,7 @@ from sdviz.ui.missing import say_missing, show_missing_part
 from sdviz.ui.page import VOTES, open_page
 from sdviz.ui.session import set_shared
 from sdviz.ui.text import about
-from sdviz.ui.widgets import KEPT, choose_one
+from sdviz.ui.widgets import IN_LINK, choose_one
 
 SHOWS = "ID images, OOD sets and SD outliers as points in feature space, each with its picture"
 THROUGH, AFTER = "Through training", "After training"
@@ -126,7 +126,7 @@ def _controls(evidence: Evidence, views: dict[str, list[str]]) -> tuple[View, st
             key=f"{PAGE}_colour",
             width=190,
             help="  \n".join(f"**{name}**: {text}" for name, text in HELP.items()),
-            **KEPT,
+            **IN_LINK,
         )
         with st.popover("Advanced", icon=":material/tune:"):
             n = st.select_slider(
@@ -137,24 +137,24 @@ def _controls(evidence: Evidence, views: dict[str, list[str]]) -> tuple[View, st
                 help="Taken evenly from the sets; a set that has fewer gives all of its images, so more points "
                 "than the sets have change nothing. Through training a few hundred of each set are followed. "
                 "t-SNE and UMAP take minutes for 10,000.",
-                **KEPT,
+                **IN_LINK,
             )
             about_it = "About how many neighbours a point keeps close."
             perplexity = st.slider(
-                "Perplexity of t-SNE", 2, 100, 30, key=f"{PAGE}_perplexity", help=about_it, **KEPT
+                "Perplexity of t-SNE", 2, 100, 30, key=f"{PAGE}_perplexity", help=about_it, **IN_LINK
             )
             about_it = "The same for UMAP: few show small groups, many the whole."
             n_neighbors = st.slider(
-                "n_neighbors of UMAP", 2, 100, 15, key=f"{PAGE}_neighbors", help=about_it, **KEPT
+                "n_neighbors of UMAP", 2, 100, 15, key=f"{PAGE}_neighbors", help=about_it, **IN_LINK
             )
-            seed = st.number_input("Seed of the layout", 0, 9_999, 0, key=f"{PAGE}_seed", **KEPT)
+            seed = st.number_input("Seed of the layout", 0, 9_999, 0, key=f"{PAGE}_seed", **IN_LINK)
             own = evidence.bundle.manifest.score
             unit = st.toggle(
                 "Unit length",
                 own.normalize if own else True,
                 key=f"{PAGE}_unit",
                 help="Brings features to length 1 first. It begins as the score of this bundle takes them.",
-                **KEPT,
+                **IN_LINK,
             )
     layout = LayoutSettings(METHODS[method], dims, float(perplexity), int(n_neighbors), int(seed))
     # in the order of the list: the order of clicks does not change the layout
@@ -197,7 +197,7 @@ def _points(known: Known, wish: View, way: str, panels: str) -> None:
             layouts.points,
             key=key,
             layout=name,
-            frames=[FrameName(one, _note(layouts, i, method)) for i, one in enumerate(known.points.frames)],
+            frames=[PanelTitle(one, _note(layouts, i, method)) for i, one in enumerate(known.points.frames)],
             panels=[min(1, frames - 1), frames - 1] if panels == TWO and frames > 1 else [],
             ids=known.points.ids,
             texts=texts_of(known),
@@ -225,7 +225,7 @@ def _points(known: Known, wish: View, way: str, panels: str) -> None:
 
 
 def _layouts(known: Known, wish: View) -> tuple[Layouts, str, LayoutJob | None]:
-    """The layout asked for and its method; while it is computed, a PCA, "pca" and the job."""
+    """Returns the chosen layout, its method and None. Until it is computed: a PCA, "pca" and the job."""
     features, settings = known.points.features, wish.layout
     if settings.method == "pca":
         return by_pca(features, settings.dims), "pca", None
@@ -303,7 +303,7 @@ def _save(known: Known, wish: View, method: str, layouts: Layouts, shown: Colour
         "axis 1, no unit",
         "axis 2, no unit",
         [
-            Points(group.name, xy[shown.group == row, 0], xy[shown.group == row, 1], group.colour, 4)
+            Dots(group.name, xy[shown.group == row, 0], xy[shown.group == row, 1], group.colour, 4)
             for row, group in enumerate(shown.groups)
         ],
         height=HEIGHT_PX,
@@ -352,7 +352,10 @@ def _open(known: Known, one: str) -> None:
 
 
 def _send_sheets(known: Known, name: str, drawn: hover_pictures.Lacking) -> None:
-    """Sends the pictures; draws the points again if others lack one than were `drawn` so."""
+    """Sends the pictures of all points to the browser.
+
+    `drawn`: which points had no picture when the page was drawn. If these have changed, it is drawn again.
+    """
     made = hover_pictures.generated_outliers(known, name)
     parts: list[hover_pictures.Lacking] = []
     for number in range(-(-len(known.points) // TILES_A_SHEET)):

@@ -177,8 +177,8 @@ def _downloads(known: Known, layouts: Layouts, rows: np.ndarray, lines: Mapping[
 def points_csv(known: Known, layouts: Layouts, rows: np.ndarray, lines: Mapping[str, str]) -> str:
     """Points as CSV: what is known of each, and its place in every epoch."""
     p, axes = known.points, "xyz"[: layouts.points.shape[2]]
-    places = [f"{axis} {name}" for name in p.frames for axis in axes]
-    header = ["id", "set", "cluster", "class", "S", "told", "score", "votes", "verdict", *places]
+    coordinates = [f"{axis} {name}" for name in p.frames for axis in axes]
+    header = ["id", "set", "cluster", "class", "S", "told", "score", "votes", "verdict", *coordinates]
     values: list[list[object]] = []
     for row in rows.tolist():
         score, votes = known.scores[row], known.votes[row]

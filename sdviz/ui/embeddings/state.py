@@ -19,7 +19,7 @@ from sdviz.ui.cache.layouts import LayoutStore
 from sdviz.ui.library import BundleView
 from sdviz.ui.pictures import NEUTRAL_COLOUR
 from sdviz.ui.scores import SetsNow, sets_now
-from sdviz.ui.session import ScoreSettings, sample, score_settings
+from sdviz.ui.session import ScoreChoice, sample, score_settings
 from sdviz.ui.text import code_span
 from sdviz.ui.theme import set_titles
 
@@ -33,7 +33,7 @@ class Known(BundleView):
     """The points on show and what is known of each."""
 
     points: Points
-    settings: ScoreSettings | None  # k, alpha and normalisation of the score; None without a detector
+    settings: ScoreChoice | None  # k, alpha and normalisation of the score; None without a detector
     now: SetsNow  # scores and threshold under them
     classes: np.ndarray  # str (N,), an image's own class, "" where it is unknown and for outliers
 
@@ -94,7 +94,7 @@ def _classes(points: Points, evidence: Evidence, library: PictureLibrary) -> np.
 
 
 def known_of(evidence: Evidence, library: PictureLibrary, view: View) -> Known:
-    """Draws the points of a view and collects what is known of them. Raises MissingPart: no features."""
+    """Samples the points of a view and collects the facts about them. Raises MissingPart: no features."""
     points = _points(view, evidence)
     settings = score_settings(evidence)
     now = sets_now(evidence, settings) if settings is not None else SetsNow(None, "no detector", {}, None)

@@ -26,7 +26,7 @@ def show_rates(view: ScoredSets, sets: Sequence[str], false_alarms: bool) -> Non
     head = st.columns([3, 2], vertical_alignment="bottom")
     head[0].markdown(f"**{what}, share of each group**")
     with head[1]:
-        by = st.segmented_control(
+        grouping = st.segmented_control(
             "Groups",
             [BY_CLASS, BY_CLUSTER],
             default=BY_CLASS,
@@ -37,7 +37,7 @@ def show_rates(view: ScoredSets, sets: Sequence[str], false_alarms: bool) -> Non
     found: list[Rate] = []
     for name in sets:
         facts, total = facts_of(view, name), view.scores[name].total
-        if by == BY_CLUSTER:
+        if grouping == BY_CLUSTER:
             groups = np.array([view.cluster_name(int(one), "unknown") for one in facts.clusters], dtype=str)
         else:
             groups = np.where(facts.classes == "", NO_CLASS, facts.classes)
@@ -49,8 +49,8 @@ def show_rates(view: ScoredSets, sets: Sequence[str], false_alarms: bool) -> Non
         return
     shown = failing[:MOST_BARS]
     chart = Chart(
-        f"{what} {by}",
-        f"{'class' if by == BY_CLASS else 'taken for the cluster'}, images called wrongly of all",
+        f"{what} {grouping}",
+        f"{'class' if grouping == BY_CLASS else 'taken for the cluster'}, images called wrongly of all",
         "called wrongly, %",
         [
             Bars(

@@ -14,13 +14,13 @@ from sdviz.ui.cache.background import DEVICE_LOCK
 from sdviz.ui.cache.evidence import find_rescorer
 from sdviz.ui.cache.kept import kept
 from sdviz.ui.scores import ScoredSets
-from sdviz.ui.session import ScoreSettings, sample
+from sdviz.ui.session import ScoreChoice, sample
 
 AT_ONCE = 24  # whole rows of 4, 6 or 8
 _PAGE = "failures_page"
 
 
-def settings_text(settings: ScoreSettings) -> str:
+def settings_text(settings: ScoreChoice) -> str:
     """k, alpha and normalisation in words."""
     features = "unit length" if settings.normalize else "features as they are"
     return f"k = {settings.k}, alpha = {settings.alpha:g}, {features}"
@@ -48,13 +48,13 @@ def facts_of(view: ScoredSets, name: str) -> Facts:
 
 
 @kept("rows")
-def _places(evidence: Evidence) -> dict[str, tuple[str, int]]:
+def _place_by_id(evidence: Evidence) -> dict[str, tuple[str, int]]:
     return {i: (name, row) for name, one in evidence.sets.items() for row, i in enumerate(one.ids.tolist())}
 
 
 def place_of(view: ScoredSets, one: str) -> tuple[str, int] | None:
     """The scored set of an image and its row there; None for an image without a score."""
-    return _places(view.evidence).get(one)
+    return _place_by_id(view.evidence).get(one)
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def position(ids: np.ndarray) -> int | None:
 
 
 def page_of(ids: np.ndarray, at_once: int = AT_ONCE) -> int:
-    """The page of the list: the one last turned to, or that of the image in use if it has changed since."""
+    """The page of the list to show: the last one opened, or that of the image in use if it changed since."""
     page, when = st.session_state.get(_PAGE, (0, ""))
     at = position(ids)
     if at is not None and when != sample():

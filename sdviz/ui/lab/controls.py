@@ -46,28 +46,31 @@ def show_controls(bundle: Bundle) -> Settings:
         st.caption(f"{meaning}`guidance_scale` {1 + w:g} in diffusers")
     with columns[2]:
         names = usual_names(bundle)
-        _take_other_name(bundle)
+        _take_link_name(bundle)
         target = st.selectbox(
             "Told to be", [RANDOM_OTHER, ALL_OTHERS, *names], key="target", bind="query-params"
         )
         st.caption("the label it is denoised under")
-    with columns[3]:
-        st.space(28)  # px, as a label
+    with columns[3], st.container(gap=None):
+        st.space(28)  # px, as high as a label
         with st.popover("Advanced", width="stretch"):
             advanced = _advanced(bundle, s, w)
     return Settings(advanced, target)
 
 
-def other_names(bundle: Bundle) -> dict[str, str]:
-    """Returns the shown name of each cluster by each of its names, with its class and without."""
+def shown_by_link_name(bundle: Bundle) -> dict[str, str]:
+    """Returns the name of each cluster as shown now, by both names it may have in a link.
+
+    A link was made with known classes shown ("cluster 5, often bird") or hidden ("cluster 5").
+    """
     shown = usual_names(bundle)
     return dict(zip((*bundle.class_names, *plain_names(bundle)), (*shown, *shown), strict=True))
 
 
-def _take_other_name(bundle: Bundle) -> None:
+def _take_link_name(bundle: Bundle) -> None:
     """Replaces a wrong label of a link by the shown name of its cluster."""
     asked = st.session_state.get("target", st.query_params.get("target", ""))
-    shown = other_names(bundle).get(asked, asked)
+    shown = shown_by_link_name(bundle).get(asked, asked)
     if shown != asked:
         st.session_state["target"] = shown
 

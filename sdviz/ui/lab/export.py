@@ -6,7 +6,7 @@ import zipfile
 import numpy as np
 
 from sdviz.outliers import manifest_csv, manifest_row
-from sdviz.ui.lab.state import LabState, interval_text
+from sdviz.ui.lab.state import LabState, guidance_text
 from sdviz.ui.pictures import contact_sheet, difference, heat_map, png_bytes
 
 
@@ -16,7 +16,7 @@ def export_png(state: LabState) -> bytes:
     originals = np.stack([s.image for s in state.sources])
     outliers = np.stack([e.image for e in state.outliers])
     rows = [
-        (state.sources[0].word, originals),
+        (state.sources[0].row_name, originals),
         ("outlier", outliers),
         ("control", np.stack([e.image for e in state.controls])),
         (f"noised, S={r.start_timestep}", np.stack([e.noised for e in state.outliers])),
@@ -27,7 +27,7 @@ def export_png(state: LabState) -> bytes:
     ]
     sigma = state.bundle.schedule.sigma(r.start_timestep)
     footer = (
-        f"S={r.start_timestep} (sigma {sigma:.3f}), w={r.guidance_scale:g}{interval_text(r)}, {r.solver}, "
+        f"S={r.start_timestep} (sigma {sigma:.3f}), w={r.guidance_scale:g}{guidance_text(r)}, {r.solver}, "
         f"{min(r.num_inference_steps, r.start_timestep)} steps, eta {r.eta:g}, seed {r.seed}, "
         f"bundle {state.bundle.hash[:12]}. Control: the same noise under the right label."
         f"{' Generated: by this network, from noise, no real image.' * state.sources[0].is_generated} sdviz"
@@ -42,7 +42,7 @@ def export_zip(state: LabState) -> bytes:
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
         for i, source in enumerate(state.sources):
             outlier, control = state.outliers[i], state.controls[i]
-            archive.writestr(f"{source.word}/{i:02d}.png", png_bytes(source.image))
+            archive.writestr(f"{source.row_name}/{i:02d}.png", png_bytes(source.image))
             archive.writestr(f"noised/{i:02d}.png", png_bytes(outlier.noised))
             for folder, made, target in (
                 ("outlier", outlier, int(state.targets[i])),

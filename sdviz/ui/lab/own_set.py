@@ -13,7 +13,7 @@ from sdviz.ui.cache.kept import kept
 from sdviz.ui.text import code_span
 
 FROM_NOISE = "made from noise by this network"
-# images of a cluster, and of all: a large network takes seconds for an image on a CPU
+# how many images for each cluster, and in all: on a CPU a large network takes seconds for one
 _PER_CLUSTER, _AT_MOST = 4, 48
 # a tiny network needs no progress bar
 AT_ONCE_SEC = 0.5
@@ -61,7 +61,7 @@ def say_where_own_set_is(bundle: Bundle) -> None:
 
 
 def take_awaited_set(sets: list[str], own: str) -> None:
-    """Chooses a downloaded set, or `own` instead of images from noise that are no longer offered.
+    """Selects the set whose download is done; or `own`, if images from noise are no longer offered.
 
     Call it before the widget "Images from" is drawn.
     """

@@ -12,9 +12,9 @@ from sdviz.outliers import Outlier, OutlierRequest, Recipe, draw_target_labels
 from sdviz.ui.cache.outliers import make_next
 from sdviz.ui.cluster_names import usual_names
 from sdviz.ui.components.picture_grid import Cell, Label, picture_grid
-from sdviz.ui.lab.controls import other_names, show_controls, what_a_link_takes
-from sdviz.ui.lab.sources import Source, choose_sources, first_sources
-from sdviz.ui.lab.state import ALL_OTHERS, SOLVERS, LabState, Run, Settings, interval_text, mean_psnr, runner
+from sdviz.ui.lab.controls import show_controls, shown_by_link_name, what_a_link_takes
+from sdviz.ui.lab.sources import SourceImage, choose_sources, first_sources
+from sdviz.ui.lab.state import ALL_OTHERS, SOLVERS, LabState, Run, Settings, guidance_text, mean_psnr, runner
 from sdviz.ui.lab.views import scrub_frames, show_view
 from sdviz.ui.links import asked_by_link, keep_link_values, refused, restore_link_values, set_link_value
 from sdviz.ui.outliers import S_STEP, W_MAX, W_MIN, W_STEP, clusters_of
@@ -43,13 +43,13 @@ def show_lab(bundle: Bundle, entered: bool) -> None:
         restore_link_values(NO_WIDGETS)
     place = st.empty()
     _lab(bundle, choose_sources(bundle))
-    by_other = {other_names(bundle).get(one, one): one for one in asked.get("target", [])}
-    if line := refused(asked, allowed, {"solver": SOLVERS, "target": by_other}):
+    link_names = {shown_by_link_name(bundle).get(one, one): one for one in asked.get("target", [])}
+    if line := refused(asked, allowed, {"solver": SOLVERS, "target": link_names}):
         place.caption(line)
 
 
 @st.fragment
-def _lab(bundle: Bundle, sources: list[Source]) -> None:
+def _lab(bundle: Bundle, sources: list[SourceImage]) -> None:
     keep_link_values(NO_WIDGETS)
     # controls are drawn even without images, or their values would be lost
     settings = show_controls(bundle)
@@ -89,7 +89,7 @@ def _lab(bundle: Bundle, sources: list[Source]) -> None:
         make_next(bundle, [_pairs(sources, targets, r) for r in _next_recipes(bundle, settings.recipe)])
 
 
-def _pairs(sources: list[Source], targets: np.ndarray, recipe: Recipe) -> list[OutlierRequest]:
+def _pairs(sources: list[SourceImage], targets: np.ndarray, recipe: Recipe) -> list[OutlierRequest]:
     """Returns requests for the outlier of each source, then for the control of each."""
     wrong = [s.request(int(t), recipe) for s, t in zip(sources, targets, strict=True)]
     return wrong + [replace(one, target_label=one.label) for one in wrong]
@@ -118,7 +118,7 @@ def _status_line(status: DeltaGenerator, bundle: Bundle, settings: Settings, mad
     r = settings.recipe
     sigma, ms = bundle.schedule.sigma(r.start_timestep), 1000 * sum(m.elapsed_sec for m in made)
     status.caption(
-        f"S = {r.start_timestep} (σ {sigma:.2f}), w = {r.guidance_scale:g}{interval_text(r)}, "
+        f"S = {r.start_timestep} (σ {sigma:.2f}), w = {r.guidance_scale:g}{guidance_text(r)}, "
         f"{SOLVERS[r.solver]}, {counted(made[0].network_calls, 'network call')}, "
         f"{counted(made[0].evaluations, 'evaluation')} a picture, {ms:.0f} ms for {len(made)} pictures, "
         f"{device_name(bundle.device)}, {bundle.inference.description}"
@@ -129,23 +129,23 @@ def _show_pairs(state: LabState) -> None:
     """Shows original, outlier, control, noised image and difference, a column for each image."""
     bundle, sources, r, names = state.bundle, state.sources, state.settings.recipe, state.names
     sigma = bundle.schedule.sigma(r.start_timestep)
-    facts = f"S {r.start_timestep}, σ {sigma:.2f}, w {r.guidance_scale:g}{interval_text(r)}"
+    facts = f"S {r.start_timestep}, σ {sigma:.2f}, w {r.guidance_scale:g}{guidance_text(r)}"
     solver, device = SOLVERS[r.solver].split(",")[0], bundle.device.type.upper()
     # at w = -1 the label does not count
     unlabelled = r.guidance_scale == -1
     columns: list[tuple[Cell, ...]] = []
     for i, (source, out, control) in enumerate(zip(sources, state.outliers, state.controls, strict=True)):
-        was, place = names[source.label], str(i)
-        wrong, right = ("nothing", "nothing") if unlabelled else (names[int(state.targets[i])], was)
+        source_name, place = names[source.label], str(i)
+        wrong, right = ("nothing", "nothing") if unlabelled else (names[int(state.targets[i])], source_name)
         ms = 1000 * out.elapsed_sec
         how = f"{solver}, {counted(out.network_calls, 'call')}, {ms:.0f} ms, {device}"
         heat = heat_map(difference(source.image, out.image))
         texts = (
-            f"{source.word}: {was}, {source.id}",
-            f"outlier: {was}, told {wrong}",
-            f"control: {was}, told {right}",
+            f"{source.row_name}: {source_name}, {source.id}",
+            f"outlier: {source_name}, told {wrong}",
+            f"control: {source_name}, told {right}",
             f"noised to S={r.start_timestep}",
-            f"difference of {source.word} and outlier",
+            f"difference of {source.row_name} and outlier",
         )
         columns.append(
             (
@@ -159,16 +159,16 @@ def _show_pairs(state: LabState) -> None:
             )
         )
     rows = [
-        Label(sources[0].word, sources[0].role),
+        Label(sources[0].row_name, sources[0].role),
         Label("outlier", "no label" if unlabelled else "wrong label"),
         Label("control", "no label" if unlabelled else _right_label(sources)),
         Label("noised", f"x_S at S={r.start_timestep}"),
-        Label("difference", f"{sources[0].word} to outlier; yellow is half the range"),
+        Label("difference", f"{sources[0].row_name} to outlier; yellow is half the range"),
     ]
     _grid("grid", [cell for row in zip(*columns, strict=True) for cell in row], rows, bundle, sources)
 
 
-def _grid(key: str, cells: list[Cell], rows: list[Label], bundle: Bundle, sources: list[Source]) -> None:
+def _grid(key: str, cells: list[Cell], rows: list[Label], bundle: Bundle, sources: list[SourceImage]) -> None:
     """Draws a column for each source. A click chooses the source of the views below."""
 
     def choose() -> None:
@@ -185,7 +185,7 @@ def _grid(key: str, cells: list[Cell], rows: list[Label], bundle: Bundle, source
     )
 
 
-def _right_label(sources: list[Source]) -> str:
+def _right_label(sources: list[SourceImage]) -> str:
     return "clusterer's label" if sources[0].label_note else "right label"
 
 
@@ -200,15 +200,15 @@ def _focus(count: int) -> int:
 
 
 def _show_all_targets(
-    bundle: Bundle, sources: list[Source], settings: Settings, run: Run, focus: int
+    bundle: Bundle, sources: list[SourceImage], settings: Settings, run: Run, focus: int
 ) -> list[Outlier]:
     """Shows every image under every label, the right one as control; returns the results by source."""
     names = usual_names(bundle)
     requests = [s.request(target, settings.recipe) for s in sources for target in range(len(names))]
     made = run(requests, "Denoising under every label")
-    rows = [Label(sources[0].word, sources[0].role), *(Label(f"told {n}") for n in names)]
+    rows = [Label(sources[0].row_name, sources[0].role), *(Label(f"told {n}") for n in names)]
     cells = [
-        Cell(data_uri(s.image), f"{s.word}: {names[s.label]}", s.colour, id=str(i), chosen=i == focus)
+        Cell(data_uri(s.image), f"{s.row_name}: {names[s.label]}", s.colour, id=str(i), chosen=i == focus)
         for i, s in enumerate(sources)
     ]
     for target, name in enumerate(names):

@@ -9,6 +9,7 @@ from streamlit.delta_generator import DeltaGenerator
 from sdviz import data
 from sdviz.bundle import Bundle, Manifest
 from sdviz.bundle.from_noise import NAME
+from sdviz.bundle.labels import learned_labels, source_labels
 from sdviz.data import DataError, ImageSet
 from sdviz.data.imageset import permutation
 from sdviz.data.uploads import from_uploads
@@ -27,7 +28,7 @@ from sdviz.ui.lab.own_set import (
 from sdviz.ui.links import set_link_value
 from sdviz.ui.pictures import FAR_OOD_COLOUR, ID_COLOUR, NEAR_OOD_COLOUR, NEUTRAL_COLOUR, data_uri
 from sdviz.ui.text import counted, plain
-from sdviz.ui.uploads import KeptUploads, kept_uploads, picture_uploader
+from sdviz.ui.uploads import NO_CLUSTERER_FOR_UPLOADS, KeptUploads, kept_uploads, picture_uploader
 
 UPLOAD = "your own upload"
 ANY_CLASS = "any class"
@@ -41,7 +42,7 @@ GENERATED = "by this network, from noise: no real image"
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceImage:
     """A source image of the lab."""
 
     id: str
@@ -59,12 +60,12 @@ class Source:
         return OutlierRequest(self.id, self.image, self.label, target, recipe)
 
     @property
-    def word(self) -> str:
+    def row_name(self) -> str:
         """The name of the image's row: "original" or "generated"."""
         return "generated" if self.is_generated else "original"
 
 
-def choose_sources(bundle: Bundle) -> list[Source]:
+def choose_sources(bundle: Bundle) -> list[SourceImage]:
     """Draws the widgets that choose images; returns the images, which may be none."""
     say_where_own_set_is(bundle)
     columns = st.columns([2.1, 2.0, 1.9, 1.5, 1.5], vertical_alignment="bottom")
@@ -141,7 +142,7 @@ def _which_images(
     return wanted, count, int(draw)
 
 
-def first_sources(bundle: Bundle) -> list[Source]:
+def first_sources(bundle: Bundle) -> list[SourceImage]:
     """Returns the images of the bundle's own set shown at first. Raises DataError: the set is not here."""
     pool = load_to_show(bundle.manifest.dataset, POOL_LIMIT)
     return _with_labels(bundle, pool, permutation(len(pool), 0)[:USUAL_COUNT])
@@ -199,28 +200,26 @@ def _pick_by_hand(pool: ImageSet, wanted: str) -> list[int]:
     return [row_of[i] for i in asked]
 
 
-def _with_labels(bundle: Bundle, pool: ImageSet, rows: np.ndarray) -> list[Source]:
+def _with_labels(bundle: Bundle, pool: ImageSet, rows: np.ndarray) -> list[SourceImage]:
     """Returns sources with labels: the set's own if the bundle was trained on them, else predicted ones."""
-    images = pool.images[rows]
-    labels, notes = pool.labels[rows].copy(), [""] * len(rows)
-    m = bundle.manifest
-    generated = pool.name == NAME
-    own = pool.name == m.dataset and m.labels_from == "ground truth"
+    chosen = pool.take(rows)
+    generated, own = pool.name == NAME, learned_labels(bundle, pool)
+    labels, notes = chosen.labels, [""] * len(rows)
     # without a clusterer a generated image keeps the label that it was made under
     is_labelled = generated and not bundle.has_clusterer
-    if len(rows) and not is_labelled and (not own or (labels < 0).any()):
-        if bundle.clusterer is None:
+    if not is_labelled and (not own or (labels < 0).any()):
+        if not bundle.has_clusterer:
             st.error("This bundle has no clusterer, so it can take only images of the set it was trained on.")
             return []
         with DEVICE_LOCK:
-            labels, confidence = bundle.pseudo_label(images)
-        notes = [f"{c:.0%} sure" for c in confidence]
+            labels, confidence = source_labels(bundle, chosen)
+        notes = ["" if np.isnan(c) else f"{c:.0%} sure" for c in confidence]
     masked = data.has_masks(pool.name)
-    role, colour = (GENERATED, NEUTRAL_COLOUR) if generated else _role(pool.name, m)
+    role, colour = (GENERATED, NEUTRAL_COLOUR) if generated else _role(pool.name, bundle.manifest)
     before = "generated: " if generated else ""
     titles = ["" if own else before + pool.label_name(int(r)) for r in rows]
-    made = zip(pool.ids[rows].tolist(), images, labels.tolist(), notes, titles, strict=True)
-    return [Source(i, x, y, note, masked, title, role, colour, generated) for i, x, y, note, title in made]
+    each = zip(chosen.ids.tolist(), chosen.images, labels.tolist(), notes, titles, strict=True)
+    return [SourceImage(i, x, y, note, masked, title, role, colour, generated) for i, x, y, note, title in each]
 
 
 def _role(name: str, manifest: Manifest) -> tuple[str, str]:
@@ -231,9 +230,9 @@ def _role(name: str, manifest: Manifest) -> tuple[str, str]:
     return "another set", FAR_OOD_COLOUR
 
 
-def _uploads(bundle: Bundle) -> list[Source]:
-    if bundle.clusterer is None:
-        st.error("This bundle has no clusterer, so it cannot name the cluster of an upload.")
+def _uploads(bundle: Bundle) -> list[SourceImage]:
+    if not bundle.has_clusterer:
+        st.error(NO_CLUSTERER_FOR_UPLOADS)
         return []
     kept = kept_uploads(bundle.manifest.image_size)
     files = picture_uploader("uploader", on_change=kept.changed)
@@ -253,7 +252,7 @@ def _uploads(bundle: Bundle) -> list[Source]:
         labels, confidence = bundle.pseudo_label(images)
     rows = zip(ids, images, labels.tolist(), confidence.tolist(), strict=True)
     return [
-        Source(i, image, y, f"{c:.0%} sure", False, "upload", "your own", NEUTRAL_COLOUR)
+        SourceImage(i, image, y, f"{c:.0%} sure", False, "upload", "your own", NEUTRAL_COLOUR)
         for i, image, y, c in rows
     ]
 

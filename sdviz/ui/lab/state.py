@@ -13,7 +13,7 @@ from sdviz.evaluation import background_psnr
 from sdviz.outliers import Outlier, OutlierRequest, Recipe
 from sdviz.ui.cache.background import DEVICE_LOCK
 from sdviz.ui.cache.outliers import is_making_next, make_outliers
-from sdviz.ui.lab.sources import Source
+from sdviz.ui.lab.sources import SourceImage
 from sdviz.ui.widgets import time_left
 
 RANDOM_OTHER = "random other"
@@ -37,7 +37,7 @@ class LabState:
 
     bundle: Bundle
     names: tuple[str, ...]  # of its clusters, as shown
-    sources: list[Source]  # the images on show
+    sources: list[SourceImage]  # the images on show
     settings: Settings
     targets: np.ndarray  # int64 (N,), c_r of each source
     outliers: list[Outlier]  # one for each source
@@ -47,22 +47,22 @@ class LabState:
     same: tuple[int, int] | None = None
 
     @property
-    def source(self) -> Source:
+    def source(self) -> SourceImage:
         """The source in the views."""
         return self.sources[self.focus]
 
     @property
-    def was(self) -> str:
+    def source_name(self) -> str:
         """The name of its cluster."""
         return self.names[self.source.label]
 
     @property
-    def target(self) -> str:
+    def target_name(self) -> str:
         """The name of its wrong label."""
         return self.names[int(self.targets[self.focus])]
 
 
-def interval_text(recipe: Recipe) -> str:
+def guidance_text(recipe: Recipe) -> str:
     """Returns the guidance interval in words, "" if guidance is on everywhere."""
     if recipe.guidance_interval is None:
         return ""
@@ -84,7 +84,7 @@ def runner(bundle: Bundle, status: DeltaGenerator) -> Run:
     return run
 
 
-def mean_psnr(made: list[tuple[Source, Outlier]]) -> float:
+def mean_psnr(made: list[tuple[SourceImage, Outlier]]) -> float:
     """Returns the mean background PSNR in dB over outliers of drawn sources; inf if nothing changed."""
     original = np.stack([s.image for s, _ in made])
     masks = data.masks(np.array([s.id for s, _ in made]))

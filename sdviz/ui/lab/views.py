@@ -34,11 +34,17 @@ def show_view(state: LabState) -> None:
         "Look closer", options, default=SCRUB, key="view", bind="query-params", required=True
     )
     slot = st.container(height=46, border=False).empty()
-    _VIEWS[view](state, runner(state.bundle, slot))
+    if view == DOWNLOAD:
+        _download(state)
+    else:
+        _VIEWS[view](state, runner(state.bundle, slot))
     is_generated = state.source.is_generated
     if view in (SCRUB, SHEET, TRAJECTORY):
         more = " Click another picture above to change it." if len(state.sources) > 1 else ""
-        what = f"{plain(state.was)}, told {plain(state.target)}" + ", generated from noise" * is_generated
+        what = (
+            f"{plain(state.source_name)}, told {plain(state.target_name)}"
+            + ", generated from noise" * is_generated
+        )
         slot.caption(f"About image {state.focus + 1} of {len(state.sources)}: {what}.{more}")
     elif view == CURVE:
         slot.caption(f"About {len(state.sources)} images: those shown above.")
@@ -64,18 +70,18 @@ def _scrub(state: LabState, run: Run) -> None:
     values, requests = scrub_frames(state.bundle, _request(state, state.focus, state.settings.recipe))
     made = run(requests, "Making the frames")
     outliers, controls = made[: len(values)], made[len(values) :]
-    source, was, target = state.source, state.was, state.target
+    source, source_name, target = state.source, state.source_name, state.target_name
     frames = []
     for s, outlier, control in zip(values, outliers, controls, strict=True):
         pictures = [data_uri(p) for p in (source.image, outlier.noised, outlier.image, control.image)]
-        what = f"the {source.word} image" if s == 0 else f"{was}, told {target}"
+        what = f"the {source.row_name} image" if s == 0 else f"{source_name}, told {target}"
         text = f"σ = {state.bundle.schedule.sigma(s):.2f}: {what}"
         frames.append(Frame(str(s), f"S = {s}", text, pictures))
     panels = [
-        (source.word, source.colour),
+        (source.row_name, source.colour),
         ("noised, x_S", NEUTRAL_COLOUR),
         (f"outlier, told {target}", OUTLIER_COLOUR),
-        (f"control, told {was}", CONTROL_COLOUR),
+        (f"control, told {source_name}", CONTROL_COLOUR),
     ]
     nearest = int(np.abs(np.array(values) - state.settings.recipe.start_timestep).argmin())
 
@@ -205,7 +211,7 @@ def _curve(state: LabState, run: Run) -> None:
     )
 
 
-def _download(state: LabState, run: Run) -> None:
+def _download(state: LabState) -> None:
     columns = st.columns([1, 1, 2])
     for column, label, make, file, icon in (
         (columns[0], "PNG sheet", export_png, "sdviz-outliers.png", ":material/image:"),
@@ -219,4 +225,4 @@ def _download(state: LabState, run: Run) -> None:
     )
 
 
-_VIEWS = {SCRUB: _scrub, SHEET: _sheet, TRAJECTORY: _trajectory, CURVE: _curve, DOWNLOAD: _download}
+_VIEWS = {SCRUB: _scrub, SHEET: _sheet, TRAJECTORY: _trajectory, CURVE: _curve}

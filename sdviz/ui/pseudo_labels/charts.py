@@ -7,12 +7,12 @@ from sdviz.analysis.provenance import provenance
 from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.charts.parts import Bars
 from sdviz.ui.pictures import ID_COLOUR, NEUTRAL_COLOUR
-from sdviz.ui.pseudo_labels.state import Clusters
+from sdviz.ui.pseudo_labels.state import ClusterView
 from sdviz.ui.text import plain
 from sdviz.ui.theme import cluster_colour
 
 
-def show_charts(clusters: Clusters, cluster: int) -> None:
+def show_charts(clusters: ClusterView, cluster: int) -> None:
     """Shows charts of the clusters' sizes and of the confidence in one cluster, or in all for -1."""
     bundle, labels, names = clusters.bundle, clusters.labels, clusters.names
     if not len(labels.ids):

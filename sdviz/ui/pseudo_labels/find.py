@@ -11,11 +11,11 @@ from sdviz.ui.missing import why_not_found
 from sdviz.ui.outliers import cluster_of
 from sdviz.ui.page import VOTES, open_page
 from sdviz.ui.pictures import data_uri
-from sdviz.ui.pseudo_labels.state import Clusters
+from sdviz.ui.pseudo_labels.state import ClusterView
 from sdviz.ui.session import sample, set_shared
 from sdviz.ui.text import percent, plain
 from sdviz.ui.theme import cluster_colour
-from sdviz.ui.uploads import picture_uploader
+from sdviz.ui.uploads import NO_CLUSTERER_FOR_UPLOADS, picture_uploader
 
 MAX_UPLOADS = 8
 _PROBLEM = "pseudo_labels_problem"
@@ -23,7 +23,7 @@ _PROBLEM = "pseudo_labels_problem"
 _FIND, _NOT_FOUND = "pseudo_labels_find", "pseudo_labels_not_found"
 
 
-def find_field(clusters: Clusters) -> None:
+def find_field(clusters: ClusterView) -> None:
     """Shows a field for an id; the image found becomes the one in use on every page."""
     ids = clusters.labels.ids
 
@@ -58,7 +58,7 @@ def _full_id(wanted: str, ids: np.ndarray) -> str:
     return wanted if wanted in ending or not len(ending) else str(ending[0])
 
 
-def show_found(clusters: Clusters) -> None:
+def show_found(clusters: ClusterView) -> None:
     """Shows the image in use: its picture, cluster, confidence, and a button to its votes."""
     # an id that was not found is shown until another image is chosen
     not_found, then = st.session_state.get(_NOT_FOUND, ("", ""))
@@ -105,12 +105,12 @@ def _bold_name(name: str) -> str:
     return f"{cluster_before(name)}**{plain(name)}**"
 
 
-def upload_field(clusters: Clusters) -> None:
+def upload_field(clusters: ClusterView) -> None:
     """Shows a popover that names the cluster of uploaded pictures."""
     bundle = clusters.bundle
     with st.popover("Upload", icon=":material/upload:", width="content"):
-        if bundle.clusterer is None:
-            st.caption("This bundle has no clusterer, so it cannot name the cluster of an upload.")
+        if not bundle.has_clusterer:
+            st.caption(NO_CLUSTERER_FOR_UPLOADS)
             return
         limits = f"Up to {MAX_UPLOADS} pictures; cropped to the middle square and resized."
         files = picture_uploader("pseudo_labels_upload", limits)
@@ -133,7 +133,7 @@ def upload_field(clusters: Clusters) -> None:
         )
 
 
-def rename_field(clusters: Clusters, cluster: int) -> None:
+def rename_field(clusters: ClusterView, cluster: int) -> None:
     """Shows a popover in which the chosen cluster gets another name for display."""
     usual, names = usual_names(clusters.bundle), clusters.names
 

@@ -11,7 +11,7 @@ from sdviz.bundle import Bundle
 from sdviz.ui.cache.kept import kept
 from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.charts.parts import Heat
-from sdviz.ui.pseudo_labels.state import Clusters
+from sdviz.ui.pseudo_labels.state import ClusterView
 from sdviz.ui.text import plain
 
 
@@ -26,7 +26,7 @@ def _against(bundle: Bundle, clusters: np.ndarray, classes: np.ndarray) -> Again
     return against_classes(clusters, classes, bundle.n_clusters)
 
 
-def show_truth(clusters: Clusters, classes: np.ndarray) -> None:
+def show_truth(clusters: ClusterView, classes: np.ndarray) -> None:
     """Shows accuracy, NMI, ARI and the confusion matrix against the training images' classes, str (N,)."""
     bundle, names = clusters.bundle, clusters.names
     st.subheader("Against the known classes")

@@ -18,7 +18,7 @@ from sdviz.ui.pictures import data_uri
 from sdviz.ui.pseudo_labels.charts import show_charts
 from sdviz.ui.pseudo_labels.find import find_field, rename_field, show_found, upload_field
 from sdviz.ui.pseudo_labels.known_classes import known_classes, show_truth
-from sdviz.ui.pseudo_labels.state import Clusters
+from sdviz.ui.pseudo_labels.state import ClusterView
 from sdviz.ui.session import opener, sample
 from sdviz.ui.text import counted, ordinal, percent, plain
 from sdviz.ui.theme import cluster_colour
@@ -61,7 +61,7 @@ def show_pseudo_labels(bundle: Bundle, entered: bool) -> None:
 def _page(evidence: Evidence, library: PictureLibrary, found: Found) -> None:
     keep_link_values((CLUSTER, TRUTH))
     # made in every run, since names may change
-    clusters = Clusters(evidence, library, *found)
+    clusters = ClusterView(evidence, library, *found)
     cluster, with_truth = _controls(clusters)
     _summary(clusters)
     show_found(clusters)
@@ -90,7 +90,7 @@ def _choose_truth() -> None:
     set_link_value(TRUTH, "1" if st.session_state["pseudo_labels_truth"] else "")
 
 
-def _controls(clusters: Clusters) -> tuple[int, bool]:
+def _controls(clusters: ClusterView) -> tuple[int, bool]:
     n = clusters.bundle.n_clusters
     cluster = chosen_cluster(n)
     st.session_state["pseudo_labels_cluster"] = cluster
@@ -120,7 +120,7 @@ def _controls(clusters: Clusters) -> tuple[int, bool]:
     return cluster, st.session_state["pseudo_labels_truth"]
 
 
-def _summary(clusters: Clusters) -> None:
+def _summary(clusters: ClusterView) -> None:
     sizes, n = clusters.facts.sizes, len(clusters.labels.ids)
     if not n:
         st.info("This bundle has no training image in its table of pseudo-labels.")
@@ -133,7 +133,7 @@ def _summary(clusters: Clusters) -> None:
     )
 
 
-def _overview(clusters: Clusters) -> None:
+def _overview(clusters: ClusterView) -> None:
     names, first = clusters.names, 0
     n = len(names)
     if n > ROWS_AT_ONCE:
@@ -147,9 +147,10 @@ def _overview(clusters: Clusters) -> None:
         sure, unsure = order[:IN_A_ROW], order[IN_A_ROW:][-IN_A_ROW:]
         rows += sure + [-1] * (IN_A_ROW - len(sure)) + [-1] * (IN_A_ROW - len(unsure)) + unsure
     pictures = _pictures(clusters, rows)
-    places = iter(range(len(pictures.images)))
+    picture_rows = iter(range(len(pictures.images)))
     cells = [
-        Cell("", "", "transparent") if row < 0 else _cell(clusters, pictures, next(places), row) for row in rows
+        Cell("", "", "transparent") if row < 0 else _cell(clusters, pictures, next(picture_rows), row)
+        for row in rows
     ]
     sizes, mean = clusters.facts.sizes, clusters.facts.mean_confidence
     heads = [
@@ -176,7 +177,7 @@ def _overview(clusters: Clusters) -> None:
     )
 
 
-def _one_cluster(clusters: Clusters, cluster: int, classes: np.ndarray | None) -> None:
+def _one_cluster(clusters: ClusterView, cluster: int, classes: np.ndarray | None) -> None:
     order = clusters.facts.order[cluster].tolist()
     if not order:
         st.info(f"No training image is in {plain(clusters.title(cluster, 'the cluster '))}.")
@@ -202,7 +203,7 @@ def _one_cluster(clusters: Clusters, cluster: int, classes: np.ndarray | None) -
     )
 
 
-def _cell(clusters: Clusters, pictures: Pictures, at: int, row: int, note: str = "") -> Cell:
+def _cell(clusters: ClusterView, pictures: Pictures, at: int, row: int, note: str = "") -> Cell:
     """The cell of the training image in a row, whose picture is `pictures.images[at]`."""
     one, cluster = str(clusters.labels.ids[row]), int(clusters.labels.labels[row])
     sure = percent(clusters.labels.confidence[row], 2)
@@ -211,7 +212,7 @@ def _cell(clusters: Clusters, pictures: Pictures, at: int, row: int, note: str =
     return Cell(picture, alt, cluster_colour(cluster), sure, note, id=one, chosen=one == sample())
 
 
-def _pictures(clusters: Clusters, rows: Sequence[int]) -> Pictures:
+def _pictures(clusters: ClusterView, rows: Sequence[int]) -> Pictures:
     pictures = clusters.library.show(clusters.labels.ids[[row for row in rows if row >= 0]])
     say_missing(pictures)
     return pictures

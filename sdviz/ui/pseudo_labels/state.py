@@ -9,7 +9,7 @@ from sdviz.ui.library import BundleView
 
 
 @dataclass(frozen=True, eq=False)
-class Clusters(BundleView):
+class ClusterView(BundleView):
     """A bundle's clusters."""
 
     labels: PseudoLabels  # of the training images

@@ -6,7 +6,7 @@ from dataclasses import replace
 import streamlit as st
 
 from sdviz.analysis.curves import roc_curve
-from sdviz.analysis.records import BundleRecord, differing_keys, mean_auroc
+from sdviz.analysis.records import BundleRecord, mean_auroc
 from sdviz.bundle import Bundle, BundleError
 from sdviz.detection import metrics
 from sdviz.evaluation.tables import METRIC_NAMES
@@ -16,6 +16,7 @@ from sdviz.ui.results.curves import chance_line, curve_chart
 from sdviz.ui.results.html_tables import Row, between, points, show_table, table_html
 from sdviz.ui.results.records import all_records, find_columns, many_lines
 from sdviz.ui.results.state import Table, caption_with_table
+from sdviz.ui.settings import show_differences
 from sdviz.ui.theme import ROLE_NAMES, set_name
 from sdviz.ui.widgets import empty_state, select_one
 
@@ -141,11 +142,5 @@ def overlay_chart(records: Sequence[BundleRecord], name: str) -> Chart:
 
 def _differences(chosen: Sequence[BundleRecord]) -> None:
     with st.expander("What differs in their configurations"):
-        found = differing_keys(chosen)
-        if not found:
-            st.caption("Nothing: the same configuration.")
-            return
-        table = {"key": list(found)}
-        for i, one in enumerate(chosen):
-            table[one.name] = ["not set" if v[i] is None else str(v[i]) for v in found.values()]
-        st.dataframe(table, hide_index=True, key="results_differences")
+        configs = {one.name: one.manifest.config for one in chosen}
+        show_differences(configs, key="results_differences")

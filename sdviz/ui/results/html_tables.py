@@ -15,7 +15,7 @@ _NUMBER = re.compile(r"(▲ )?[+-]?[\d.,]+")
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """A cell of a table."""
 
     text: str
@@ -29,7 +29,7 @@ class Cell:
 class Row:
     """A line of a table."""
 
-    cells: Sequence[Cell | str]  # from left to right
+    cells: Sequence[TableCell | str]  # from left to right
     kind: str = ""  # "" for a line of numbers, "group" for a heading of one cell, "strong" for a mean
 
 
@@ -44,7 +44,7 @@ def show_table(table: str, wide: bool = False) -> None:
 
 
 def table_html(
-    header: Sequence[Cell | str], rows: Sequence[Row], text: int = 1, over: Sequence[str] = ()
+    header: Sequence[TableCell | str], rows: Sequence[Row], text: int = 1, over: Sequence[str] = ()
 ) -> str:
     """A table in a box that scrolls sideways where the table is wider than the page.
 
@@ -73,15 +73,15 @@ def _class(name: str) -> str:
     return f' class="{name}"' if name else ""
 
 
-def _cell(tag: str, i: int, cell: Cell | str, text: int) -> str:
-    kind = "text" if i < text else cell.kind if isinstance(cell, Cell) else ""
+def _cell(tag: str, i: int, cell: TableCell | str, text: int) -> str:
+    kind = "text" if i < text else cell.kind if isinstance(cell, TableCell) else ""
     return f"<{tag}{_class(kind)}>{_content(cell, breaks=tag == 'th')}</{tag}>"
 
 
-def _content(cell: Cell | str, breaks: bool = False) -> str:
+def _content(cell: TableCell | str, breaks: bool = False) -> str:
     """The HTML in a cell; with `breaks` or a colour a line may end within a name."""
     if isinstance(cell, str):
-        cell = Cell(cell)
+        cell = TableCell(cell)
     text = html.escape(cell.text)
     if breaks or cell.colour:
         text = text.replace("_", "_<wbr/>").replace(":", ":<wbr/>")

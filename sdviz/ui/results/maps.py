@@ -20,10 +20,10 @@ from sdviz.ui.page import ROOT
 from sdviz.ui.results.html_tables import Row, show_table, table_html
 from sdviz.ui.results.records import all_records, many_lines
 from sdviz.ui.results.state import MODE_TITLES, NO_DETECTOR
-from sdviz.ui.session import ScoreSettings, score_settings, set_shared
+from sdviz.ui.session import ScoreChoice, score_settings, set_shared
 from sdviz.ui.text import counted
 from sdviz.ui.theme import ROLE_NAMES, set_name, set_titles
-from sdviz.ui.widgets import KEPT, empty_state, select_one
+from sdviz.ui.widgets import IN_LINK, empty_state, select_one
 
 KS = (1, 2, 5, 10, 20, 50)
 ALPHAS = (0.0, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
@@ -36,7 +36,7 @@ def _map(
     return k_alpha_map(find_rescorer(evidence, normalize), evidence.id_set.name, names, ks, alphas)
 
 
-def shown_ks(evidence: Evidence, settings: ScoreSettings) -> tuple[int, ...]:
+def shown_ks(evidence: Evidence, settings: ScoreChoice) -> tuple[int, ...]:
     """The values of k on the map: `KS`, the bundle's own and the one in use, up to the size of the banks."""
     most = find_rescorer(evidence, settings.normalize).max_k
     own = evidence.bundle.manifest.score
@@ -44,13 +44,13 @@ def shown_ks(evidence: Evidence, settings: ScoreSettings) -> tuple[int, ...]:
     return tuple(sorted(k for k in wanted if k <= most))
 
 
-def shown_alphas(settings: ScoreSettings) -> tuple[float, ...]:
+def shown_alphas(settings: ScoreChoice) -> tuple[float, ...]:
     """The values of alpha on the map: `ALPHAS` and the one in use."""
     by_name = {f"{alpha:g}": alpha for alpha in (*ALPHAS, settings.alpha)}
     return tuple(sorted(by_name.values()))
 
 
-def k_alpha_chart(evidence: Evidence, settings: ScoreSettings, names: Sequence[str]) -> Chart:
+def k_alpha_chart(evidence: Evidence, settings: ScoreChoice, names: Sequence[str]) -> Chart:
     """Mean AUROC of these sets over k and alpha, in %; those in use are framed. Raises MissingPart."""
     ks, alphas = shown_ks(evidence, settings), shown_alphas(settings)
     z = 100 * _map(evidence, settings.normalize, tuple(names), ks, alphas)
@@ -63,7 +63,7 @@ def k_alpha_chart(evidence: Evidence, settings: ScoreSettings, names: Sequence[s
     )
 
 
-def interval_text(evidence: Evidence, names: Sequence[str]) -> str:
+def auroc_intervals(evidence: Evidence, names: Sequence[str]) -> str:
     """The AUROC intervals of these sets in report.json, as a sentence; "" without any."""
     report = or_none(lambda: evidence.report)
     if report is None:
@@ -82,13 +82,13 @@ def interval_text(evidence: Evidence, names: Sequence[str]) -> str:
     )
 
 
-def map_caption(evidence: Evidence, settings: ScoreSettings, names: Sequence[str]) -> str:
+def map_caption(evidence: Evidence, settings: ScoreChoice, names: Sequence[str]) -> str:
     """The caption of the map over k and alpha."""
     titles = set_titles(evidence)
     return (
         f"AUROC of Eq. 6 on {', '.join(titles[n] for n in names)} against held-out ID images, features "
         f"{settings.features}. α = 0 is the distance alone. The frame "
-        f"is what is in force. {interval_text(evidence, names)}"
+        f"is what is in force. {auroc_intervals(evidence, names)}"
     )
 
 
@@ -235,7 +235,9 @@ def show_recipe_map(bundle: Bundle) -> None:
 
 def _recipes(bundle: Bundle, fit: list[BundleRecord], roles: list[str]) -> None:
     titles = [ROLE_NAMES[role] for role in roles]
-    chosen = st.segmented_control("Measured on", titles, default=titles[0], key="results_recipe_role", **KEPT)
+    chosen = st.segmented_control(
+        "Measured on", titles, default=titles[0], key="results_recipe_role", **IN_LINK
+    )
     role = next((role for role in roles if ROLE_NAMES[role] == chosen), roles[0])
     found = recipe_map(fit, role)
     if role != "validation":

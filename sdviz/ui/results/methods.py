@@ -15,7 +15,16 @@ from sdviz.ui.charts.parts import Dash, Line
 from sdviz.ui.links import put_in_link, take_from_link
 from sdviz.ui.pictures import OUTLIER_COLOUR
 from sdviz.ui.results.curves import chance_line, curve_chart
-from sdviz.ui.results.html_tables import Cell, Row, between, points, shares, short_role, show_table, table_html
+from sdviz.ui.results.html_tables import (
+    Row,
+    TableCell,
+    between,
+    points,
+    shares,
+    short_role,
+    show_table,
+    table_html,
+)
 from sdviz.ui.results.state import Table, caption_with_table, report_provenance
 from sdviz.ui.theme import ROLE_NAMES, set_name
 from sdviz.ui.widgets import empty_state
@@ -51,14 +60,14 @@ def methods_html(evidence: Evidence) -> str:
     systems = _systems(evidence)
     means = [{role: modes["both"].auroc for role, modes in report.means.items()}]
     means += [{role: mean.auroc for role, mean in one.result.means.items()} for one in methods_of(evidence)]
-    header: list[Cell | str] = ["method"]
+    header: list[TableCell | str] = ["method"]
     columns = []
     for role in report.means:
         names = [name for name, one in report.results.items() if one.role == role]
-        header += [Cell(set_name(name), short_role(role)) for name in names]
+        header += [TableCell(set_name(name), short_role(role)) for name in names]
         columns += [(role, name) for name in names]
         if len(names) > 1:
-            header.append(Cell("mean", short_role(role)))
+            header.append(TableCell("mean", short_role(role)))
             columns.append((role, ""))
     values = [
         [one[name].auroc if name else mean[role] for role, name in columns]
@@ -68,11 +77,11 @@ def methods_html(evidence: Evidence) -> str:
     rows = []
     for i, (title, one) in enumerate(systems):
         colour, dash = line_of(i)
-        cells: list[Cell | str] = [Cell(title, colour=colour, line=dash or "solid")]
+        cells: list[TableCell | str] = [TableCell(title, colour=colour, line=dash or "solid")]
         for j, (_, name) in enumerate(columns):
             interval = between(one[name].auroc_interval) if name else ""
             mark = "▲ " if best[j] == i else ""
-            cells.append(Cell(mark + points(values[i][j]), interval))
+            cells.append(TableCell(mark + points(values[i][j]), interval))
         rows.append(Row(cells, "strong" if i == 0 else ""))
     return table_html(header, rows)
 

@@ -13,7 +13,16 @@ from sdviz.evaluation.report import MeanMetrics, ModeMetrics
 from sdviz.evaluation.tables import CONTROL_NAMES, METRIC_NAMES, MODE_NAMES
 from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.charts.parts import Heat
-from sdviz.ui.results.html_tables import Cell, Row, between, points, shares, short_role, show_table, table_html
+from sdviz.ui.results.html_tables import (
+    Row,
+    TableCell,
+    between,
+    points,
+    shares,
+    short_role,
+    show_table,
+    table_html,
+)
 from sdviz.ui.results.state import MODE_TITLES, Table, caption_with_table, find_results, report_provenance
 from sdviz.ui.scores import ScoredSets
 from sdviz.ui.theme import ROLE_NAMES, set_name
@@ -72,8 +81,8 @@ def metrics_html(results: Results, colours: Mapping[str, str]) -> str:
         rest = [points(getattr(one.values, key)) for key in KEYS[1:]]
         if one.set:
             first = (one.role, one.set) != (role, name)
-            cell = Cell(set_name(one.set), colour=colours.get(one.set, "")) if first else ""
-            auroc = Cell(points(one.values.auroc), between(one.interval))
+            cell = TableCell(set_name(one.set), colour=colours.get(one.set, "")) if first else ""
+            auroc = TableCell(points(one.values.auroc), between(one.interval))
             rows.append(Row([cell, MODE_NAMES[one.mode], f"{one.n:,}" if first else "", auroc, *rest]))
         elif sum(result.role == one.role for result in results.results.values()) > 1:
             title = f"mean of {one.n} sets" if one.mode == "both" else ""
@@ -151,8 +160,8 @@ def controls_html(evidence: Evidence, mode: str) -> str:
     for name, result in report.results.items():
         if mode not in result.modes:
             continue
-        head = Cell(set_name(name), short_role(result.role))
-        cells: list[Cell | str] = [head, points(result.modes[mode].auroc)]
+        head = TableCell(set_name(name), short_role(result.role))
+        cells: list[TableCell | str] = [head, points(result.modes[mode].auroc)]
         for control in controls:
             one = report.controls[control]
             found = one.differences.get(name, {}).get(mode)
@@ -161,7 +170,7 @@ def controls_html(evidence: Evidence, mode: str) -> str:
                 continue
             interval = between(found.interval, sign=True)
             difference = points(found.auroc, sign=True) + (f" ({interval})" if interval else "")
-            cells.append(Cell(points(one.results[name].modes[mode].auroc), difference))
+            cells.append(TableCell(points(one.results[name].modes[mode].auroc), difference))
         rows.append(Row(cells))
     return table_html(["set", "SD outliers", *(CONTROL_NAMES.get(c, c) for c in controls)], rows)
 

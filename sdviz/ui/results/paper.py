@@ -8,7 +8,7 @@ from sdviz.analysis.paper_report import system_name
 from sdviz.analysis.paper_tables import PAPER_DATASET, SD_TEST, Ours, PaperTable, other_sets, paper_tables
 from sdviz.analysis.records import BundleRecord, once_each
 from sdviz.bundle import Bundle
-from sdviz.ui.results.html_tables import Cell, Row, show_table, table_html
+from sdviz.ui.results.html_tables import Row, TableCell, show_table, table_html
 from sdviz.ui.results.records import all_records, families, many_lines
 from sdviz.ui.results.state import Table, offer_table
 from sdviz.ui.text import counted
@@ -43,12 +43,12 @@ def paper_html(table: PaperTable) -> str:
     """A table as HTML, with the paper's figure and ours in two columns; empty where nothing was measured."""
     rows = []
     for row in table.rows:
-        cells: list[Cell | str] = [row]
+        cells: list[TableCell | str] = [row]
         digits = 2 if row.startswith("FID") else 1
         for column in table.columns:
             value, ours = table.paper.get((row, column)), table.ours.get((row, column))
             text, small = ours_text(ours) if ours is not None else ("", "")
-            cells += ["" if value is None else f"{value:.{digits}f}", Cell(text, small, kind="ours")]
+            cells += ["" if value is None else f"{value:.{digits}f}", TableCell(text, small, kind="ours")]
         rows.append(Row(cells))
     return table_html(["", *["paper", "ours"] * len(table.columns)], rows, over=table.columns)
 
@@ -133,7 +133,7 @@ def others_html(others: Others) -> str:
     recipes = sorted({recipe for by_recipe in others.values() for recipe in by_recipe})
     rows = []
     for name, by in others.items():
-        cells = [Cell(*ours_text(by[one])) if one in by else "" for one in recipes]
+        cells = [TableCell(*ours_text(by[one])) if one in by else "" for one in recipes]
         rows.append(Row([name.replace(SD_TEST, set_name(SD_TEST)), *cells]))
     return table_html(["set", *(f"S = {s}, w = {w:g}" for s, w in recipes)], rows)
 

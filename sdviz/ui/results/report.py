@@ -19,7 +19,7 @@ from sdviz.ui.charts import Chart
 from sdviz.ui.charts.files import chart_file
 from sdviz.ui.pictures import data_uri
 from sdviz.ui.results import curves, methods, metric_tables
-from sdviz.ui.results.html_tables import Cell, Row, table_html, table_style
+from sdviz.ui.results.html_tables import Row, TableCell, table_html, table_style
 from sdviz.ui.results.maps import k_alpha_chart, map_caption
 from sdviz.ui.results.paper import about_family, paper_html
 from sdviz.ui.results.records import all_records, families
@@ -249,9 +249,9 @@ def _figure(chart: Chart, lines: Mapping[str, str], caption: str) -> str:
 def _table(header: Sequence[str], rows: Sequence[Sequence[object]], text: int = 1) -> str:
     """A table of plain values; numbers with decimals get two."""
 
-    def cell(value: object) -> Cell:
+    def cell(value: object) -> TableCell:
         form = ".2f" if isinstance(value, float) else "," if isinstance(value, int) else ""
         shown = "" if value is None else format(value, form)
-        return Cell(shown, kind="text" if isinstance(value, str) else "")
+        return TableCell(shown, kind="text" if isinstance(value, str) else "")
 
     return table_html(header, [Row([cell(value) for value in row]) for row in rows], text)

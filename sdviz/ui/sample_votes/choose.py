@@ -52,7 +52,7 @@ class _Choice(BundleView):
         return source_of(self.chosen.id) if is_foreign else ""
 
     def in_order(self, group: str, order: str) -> tuple[np.ndarray, np.ndarray]:
-        """The ids of a group in this order, and their scores; a bank and uploads have none."""
+        """The ids of a group in this order, and their scores; banks and uploads have no scores."""
         if group == OTHER:
             foreign = [self.chosen.id] if self.foreign else []
             return np.array([*foreign, *self.pictures], dtype=str), np.empty(0)
@@ -160,7 +160,11 @@ def choose_sample(
 def _resolve(
     evidence: Evidence, library: PictureLibrary, pictures: Mapping[str, np.ndarray], now: SetsNow
 ) -> tuple[Sample | None, str, bool]:
-    """The image of the address, else an instructive one; a line about it; whether it is another one."""
+    """Finds the image to show.
+
+    Returns:
+        The image in the address, else an example; a line about it; whether it is not the one asked for.
+    """
     asked = sample().strip()
     shown = code_span(asked, _MAX_ID_SHOWN)
     totals = {name: one.total for name, one in now.to_order_by.items()}

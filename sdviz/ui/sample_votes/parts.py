@@ -13,7 +13,7 @@ from sdviz.analysis.votes import OTHER, probabilities, shares_below
 from sdviz.ui.assets import style
 from sdviz.ui.cache.evidence import SEARCHING, start_search
 from sdviz.ui.charts import Chart, show_chart
-from sdviz.ui.charts.parts import Bars, Points
+from sdviz.ui.charts.parts import Bars, Dots
 from sdviz.ui.cluster_names import cluster_before
 from sdviz.ui.components.picture_grid import Cell, Label, picture_grid
 from sdviz.ui.missing import missing_lines, say_missing
@@ -47,7 +47,7 @@ def show_verdict(view: SampleView, now: SetsNow) -> None:
         _sentence(view, now.threshold, now.problem)
         _sum(view, now.threshold)
         if now.scores is not None:
-            _places(view, now.scores)
+            _shares_below(view, now.scores)
         elif not now.problem:
             _wait(view)
 
@@ -141,7 +141,7 @@ def _sum(view: SampleView, limit: float | None) -> None:
     )
 
 
-def _places(view: SampleView, scores: dict[str, SetScores]) -> None:
+def _shares_below(view: SampleView, scores: dict[str, SetScores]) -> None:
     assert view.parts is not None
     shares = shares_below({name: one.total for name, one in scores.items()}, view.parts.total)
     titles = group_titles(view.evidence)
@@ -299,7 +299,7 @@ def show_place(view: SampleView) -> None:
         return
     titles = group_titles(view.evidence)
     parts = [
-        Points(
+        Dots(
             titles.get(name, name),
             xy[:, 0],
             xy[:, 1],
@@ -317,11 +317,11 @@ def show_place(view: SampleView) -> None:
     ):
         if len(chosen):
             xy = plane.place(features[chosen])
-            parts.append(Points(title, xy[:, 0], xy[:, 1], colour, 9, True, texts=ids[chosen].tolist()))
+            parts.append(Dots(title, xy[:, 0], xy[:, 1], colour, 9, True, texts=ids[chosen].tolist()))
     assert view.features is not None
     xy = plane.place(view.features[None])
     parts.append(
-        Points("this image", xy[:, 0], xy[:, 1], mark_colour(), 15, True, "star", texts=[view.sample.id])
+        Dots("this image", xy[:, 0], xy[:, 1], mark_colour(), 15, True, "star", texts=[view.sample.id])
     )
     shares = 100 * plane.explained
     chart = Chart(

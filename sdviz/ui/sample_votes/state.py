@@ -27,7 +27,7 @@ from sdviz.ui.cache.evidence import needs_search
 from sdviz.ui.cache.kept import kept
 from sdviz.ui.library import BundleView
 from sdviz.ui.pictures import NEUTRAL_COLOUR, TRAIN_COLOUR
-from sdviz.ui.session import ScoreSettings, set_shared
+from sdviz.ui.session import ScoreChoice, set_shared
 from sdviz.ui.theme import set_colours, set_titles
 
 PAGE = "votes"
@@ -37,7 +37,7 @@ PAGE = "votes"
 class SampleView(BundleView):
     """Everything that the page shows of an image."""
 
-    settings: ScoreSettings  # k, alpha and normalisation
+    settings: ScoreChoice  # k, alpha and normalisation
     sample: Sample
     picture: np.ndarray  # uint8 (H,W,3), grey where there is none
     has_picture: bool
@@ -59,7 +59,7 @@ class SampleView(BundleView):
 def sample_view(
     evidence: Evidence,
     library: PictureLibrary,
-    settings: ScoreSettings,
+    settings: ScoreChoice,
     sample: Sample,
     uploads: Mapping[str, np.ndarray],
 ) -> SampleView:
@@ -104,7 +104,7 @@ def search_over_banks(evidence: Evidence, normalize: bool) -> SDScore:
 
 @kept("neighbours")
 def neighbours(
-    evidence: Evidence, settings: ScoreSettings, features: np.ndarray, id_id: str, outlier_id: str = ""
+    evidence: Evidence, settings: ScoreChoice, features: np.ndarray, id_id: str, outlier_id: str = ""
 ) -> Neighbourhood:
     """The neighbours of pictures made of one image, for any k. Raises ValueError: no other ID image."""
     with DEVICE_LOCK:

@@ -1,19 +1,17 @@
 """Two runs side by side: the differences of their configurations, and what each measured."""
 
-from typing import Any
-
 import streamlit as st
 
 from sdviz.config.nodes import ConfigError
 from sdviz.config.tree import RunConfig
 from sdviz.runs import Run
-from sdviz.runs.reading import curve, differences, metrics
+from sdviz.runs.reading import curve, metrics, trainings
 from sdviz.ui.charts.parts import Line
-from sdviz.ui.components.stage_strip import stage_title
+from sdviz.ui.settings import show_differences
 from sdviz.ui.text import plain
-from sdviz.ui.training.losses import show_curves
+from sdviz.ui.training.losses import show_curves, training_title
 from sdviz.ui.training.state import state_of
-from sdviz.ui.widgets import KEPT, empty_state, select_one
+from sdviz.ui.widgets import IN_LINK, empty_state, select_one
 
 # name, colour (of no set of images), whether it is dashed
 STYLES = (("A", "#56B4E9", False), ("B", "#CC79A7", True))
@@ -32,7 +30,7 @@ def show_compare(found: list[Run]) -> None:
     chosen: list[Run] = []
     for column, key, index in zip(st.columns(2), ("a", "b"), (1, 0), strict=True):
         with column:
-            name = select_one(f"Run {key.upper()}", names, key, index=index, **KEPT)
+            name = select_one(f"Run {key.upper()}", names, key, index=index, **IN_LINK)
             run = found[names.index(name)]
             st.caption(state_of(run))
             chosen.append(run)
@@ -46,27 +44,12 @@ def show_compare(found: list[Run]) -> None:
     left, right = st.columns(2, gap="large")
     with left:
         st.markdown("**What differs in the configuration**")
-        _differences(configs)
+        trees = [config.model_dump(mode="json") for config in configs]
+        show_differences(dict(zip("AB", trees, strict=True)), key="differences")
     with right:
         st.markdown("**What they measured**")
         _measures(chosen, configs)
     _losses(chosen)
-
-
-def _differences(configs: list[RunConfig]) -> None:
-    found = differences(configs[0], configs[1])
-    if not found:
-        st.caption("Nothing: the same configuration.")
-        return
-    st.dataframe(
-        {
-            "key": [key for key, *_ in found],
-            "A": [_shown(a) for _, a, _ in found],
-            "B": [_shown(b) for *_, b in found],
-        },
-        hide_index=True,
-        key="differences",
-    )
 
 
 def _measures(chosen: list[Run], configs: list[RunConfig]) -> None:
@@ -90,18 +73,14 @@ def _measures(chosen: list[Run], configs: list[RunConfig]) -> None:
 def _losses(chosen: list[Run]) -> None:
     stats = [run.stats() for run in chosen]
     charts = {}
-    for stage in dict.fromkeys(line["stage"] for lines in stats for line in lines):
-        curves = [curve(lines, stage, "loss") for lines in stats]
+    for stage, training in trainings([line for lines in stats for line in lines]):
+        curves = [curve(lines, stage, "loss", training) for lines in stats]
         if any(len(steps) > 1 for steps, _ in curves):
             drawn = [
                 Line(name, steps, values, colour, dashed)
                 for (steps, values), (name, colour, dashed) in zip(curves, STYLES, strict=True)
             ]
-            charts[f"compare {stage}"] = (stage_title(stage), drawn)
+            charts[f"compare {stage} {training}"] = (training_title(stage, training), drawn)
     if charts:
         st.markdown("**Losses** (A solid, B dashed)")
         show_curves(charts, height=220)
-
-
-def _shown(value: Any) -> str:  # noqa: ANN401
-    return "not set" if value is None else str(value)

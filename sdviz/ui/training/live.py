@@ -9,14 +9,14 @@ from sdviz.config.nodes import ConfigError
 from sdviz.config.reading import to_yaml
 from sdviz.config.tree import RunConfig
 from sdviz.runs import Run, Status
-from sdviz.runs.reading import curve, latest, metrics, outlier_sample, stages, tail
+from sdviz.runs.reading import curve, latest, metrics, outlier_sample, stages, tail, trainings
 from sdviz.runs.status import duration
 from sdviz.ui.charts.parts import Line
 from sdviz.ui.components.picture_grid import Cell, picture_grid
 from sdviz.ui.components.stage_strip import stage_strip, stage_title
 from sdviz.ui.pictures import NEUTRAL_COLOUR, OUTLIER_COLOUR, data_uri
 from sdviz.ui.text import plain
-from sdviz.ui.training.losses import A_ROW, show_curves
+from sdviz.ui.training.losses import A_ROW, show_curves, training_title
 from sdviz.ui.training.state import status_of
 
 N_SAMPLES = 10
@@ -81,17 +81,17 @@ def _stages(run: Run, config: RunConfig, status: Status) -> None:
 
 
 def _curves(stats: list[dict[str, Any]], name: str) -> None:
-    """Shows the loss of each stage as a curve, and other measures as a curve and a number."""
+    """Shows the loss of each training as a curve, and other measures as a curve and a number."""
     charts: dict[str, tuple[str, list[Line]]] = {}
 
-    def add(title: str, stage: str, key: str) -> None:
-        steps, values = curve(stats, stage, key)
+    def add(title: str, stage: str, key: str, training: str = "") -> None:
+        steps, values = curve(stats, stage, key, training)
         if len(steps) > 1:
             line = Line("", steps, values, NEUTRAL_COLOUR)
             charts[f"curve {name} {title}"] = (f"{title} {values[-1]:.4f}", [line])
 
-    for stage in dict.fromkeys(line["stage"] for line in stats):
-        add(f"{stage_title(stage)}: loss", stage, "loss")
+    for stage, training in trainings(stats):
+        add(f"{training_title(stage, training)}: loss", stage, "loss", training)
     numbers: list[tuple[str, str, float]] = []
     for key, title, meaning in MEASURES:
         for stage in dict.fromkeys(line["stage"] for line in stats if key in line):

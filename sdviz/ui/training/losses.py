@@ -6,8 +6,14 @@ import streamlit as st
 
 from sdviz.ui.charts import Chart, draw_chart
 from sdviz.ui.charts.parts import Line
+from sdviz.ui.components.stage_strip import stage_title
 
 A_ROW = 3
+
+
+def training_title(stage: str, training: str) -> str:
+    """The name of a stage, and that of its training unless it is ""."""
+    return ", ".join(filter(None, (stage_title(stage), training)))
 
 
 def show_curves(curves: Mapping[str, tuple[str, Sequence[Line]]], height: int) -> None:

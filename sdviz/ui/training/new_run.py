@@ -22,7 +22,7 @@ from sdviz.ui.text import about, in_bytes, plain
 from sdviz.ui.training import actions
 from sdviz.ui.training.fields import Setting, limits, settings_of, value_of
 from sdviz.ui.training.state import RUN_KEY, VIEW_KEY, WATCH, attempt, status_of
-from sdviz.ui.widgets import KEPT
+from sdviz.ui.widgets import IN_LINK
 
 COLUMNS = 6
 # how long the page waits for an estimate, and how often it checks later
@@ -45,7 +45,7 @@ def show_new_run(found: list[Run]) -> None:
             list(profiles),
             key="profile",
             help="A configuration to begin with: a file in configs/.",
-            **KEPT,
+            **IN_LINK,
         )
     path = profiles[name]
     try:

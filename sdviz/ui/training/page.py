@@ -4,16 +4,15 @@ import streamlit as st
 
 from sdviz import runs
 from sdviz.ui.assets import style
-from sdviz.ui.page import PageContext
 from sdviz.ui.training.actions import refusal
 from sdviz.ui.training.compare import show_compare
 from sdviz.ui.training.new_run import show_new_run
 from sdviz.ui.training.state import COMPARE, NEW, VIEW_KEY, VIEWS, WATCH, take_problem
 from sdviz.ui.training.watch import show_watch
-from sdviz.ui.widgets import KEPT, empty_state
+from sdviz.ui.widgets import IN_LINK, empty_state
 
 
-def show_training(context: PageContext) -> None:
+def show_training() -> None:
     """Draws the page below its title."""
     st.html(style(__name__))
     if line := refusal():
@@ -28,7 +27,7 @@ def show_training(context: PageContext) -> None:
         required=True,
         key=VIEW_KEY,
         label_visibility="collapsed",
-        **KEPT,
+        **IN_LINK,
     )
     if view == NEW:
         show_new_run(found)

@@ -11,7 +11,7 @@ from sdviz.ui.text import in_bytes, ordinal, plain
 from sdviz.ui.training import actions
 from sdviz.ui.training.live import show_live
 from sdviz.ui.training.state import RUN_KEY, attempt, is_starting, state_of, status_of
-from sdviz.ui.widgets import KEPT
+from sdviz.ui.widgets import IN_LINK
 
 REFRESH_SEC = 2.0
 _GO_KEY = "training_open_lab"
@@ -43,7 +43,7 @@ def show_watch(found: list[Run]) -> None:
             key=RUN_KEY,
             format_func=plain,  # identifies an option for the browser, so it must not change with the state
             captions=[f"{ICONS[states[run.name]]} {_caption(run)}" for run in found],
-            **KEPT,
+            **IN_LINK,
         )
     run = next(one for one in found if one.name == chosen)
     with columns[1]:

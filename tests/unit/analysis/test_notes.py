@@ -24,7 +24,7 @@ def book(tmp_path: Path) -> NoteBook:
     return NoteBook(tmp_path / "runs" / "notes.sqlite")
 
 
-def test_looking_makes_no_file(book: NoteBook) -> None:
+def test_reading_makes_no_file(book: NoteBook) -> None:
     assert book.read("b") == {} and book.why_not() == ""
     assert not book.file.parent.exists()
 

@@ -14,5 +14,5 @@ from sdviz.analysis.pictures import without_wordnet_id
         ("n12 cat", "n12 cat"),
     ],
 )
-def test_a_class_is_called_by_its_words(name: str, texts: str) -> None:
+def test_a_class_name_is_readable_text(name: str, texts: str) -> None:
     assert without_wordnet_id(name) == texts

@@ -78,7 +78,7 @@ def test_other_settings_images_or_features_are_not_found(evidence: Evidence, oth
     assert find_stored(evidence, fewer, view.unit_length, view.layout) is None
 
 
-def test_what_a_method_does_not_look_at_is_no_other_layout(evidence: Evidence) -> None:
+def test_a_setting_that_a_method_ignores_makes_no_other_layout(evidence: Evidence) -> None:
     view = next(usual_views(evidence))
     points = view.points(evidence)
     files = {file_of(evidence, points, True, LayoutSettings("tsne", n_neighbors=n)) for n in (5, 15)}

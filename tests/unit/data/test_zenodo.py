@@ -253,7 +253,7 @@ def test_no_two_files_of_a_record_share_a_folder(server: Zenodo, tmp_path: Path)
         (b'{"files": ["a"]}', "a file has no name"),
     ],
 )
-def test_an_answer_that_is_no_record_is_said_in_words(server: Zenodo, answer: bytes, message: str) -> None:
+def test_an_answer_that_is_no_record_gets_a_clear_message(server: Zenodo, answer: bytes, message: str) -> None:
     server.answer = answer
     with pytest.raises(DataError, match=f"{server.address}/8394847: .*{message}") as caught:
         zenodo.list_files("8394847")

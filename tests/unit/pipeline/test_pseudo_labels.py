@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -88,12 +89,14 @@ def test_empty_clusters_are_left_out_and_the_run_goes_on(
     assert (found == labels).all()
 
 
-def test_the_loss_of_scan_is_kept_when_a_run_is_resumed_behind_it(tmp_path: Path) -> None:
+def test_the_loss_of_scan_is_kept_when_a_run_is_resumed_after_it(tmp_path: Path) -> None:
     config = write_tiny_detector_config(tmp_path, steps=20)
     whole = work_in(tmp_path / "run", config)
     run_stages(whole, until="encoder")
     shutil.copytree(tmp_path / "run", tmp_path / "part")
-    expected = pseudo_labels.make(whole)
+    told: list[str] = []
+    expected = pseudo_labels.make(replace(whole, on_progress=lambda p: told.append(p.training)))
+    assert list(dict.fromkeys(filter(None, told))) == ["SCAN", "self-labels"]
     scanned = tmp_path / "part" / "pseudo_labels" / "scan.safetensors"
     assert pseudo_labels.make(work_in(tmp_path / "part", config, stop=scanned.exists)) is None
     assert scanned.exists()

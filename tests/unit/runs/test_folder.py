@@ -61,7 +61,7 @@ def test_a_run_is_found_by_number_name_and_path(
     assert runs.find(f"runs/{first.name}").name == first.name
 
 
-def test_a_run_outside_the_folder_or_behind_a_link_is_refused(root: Path, config_path: Path) -> None:
+def test_a_run_outside_the_folder_or_through_a_link_is_refused(root: Path, config_path: Path) -> None:
     run = runs.create(load_config(config_path))
     outside = root.parent / "00009-outside"
     outside.mkdir()

@@ -14,7 +14,17 @@ from safetensors.numpy import save_file
 from sdviz import runs
 from sdviz.config.reading import load_config
 from sdviz.runs import Run
-from sdviz.runs.reading import curve, differences, folder_bytes, latest, metrics, outlier_sample, stages, tail
+from sdviz.runs.reading import (
+    curve,
+    differing_settings,
+    folder_bytes,
+    latest,
+    metrics,
+    outlier_sample,
+    stages,
+    tail,
+    trainings,
+)
 
 
 @pytest.fixture
@@ -52,6 +62,12 @@ def test_curves_are_thinned_and_keep_the_last_point() -> None:
     assert len(steps) <= 400
     assert (steps[-1], values[-1]) == (999, 99.9)
     assert curve(stats, "b", "loss") == ([], [])
+    # two trainings of one stage have a curve each
+    stats += [
+        {"stage": "b", "training": name, "step": n, "total": 2, "loss": n} for n, name in ((1, "x"), (2, "y"))
+    ]
+    assert trainings(stats) == [("a", ""), ("b", "x"), ("b", "y")]
+    assert curve(stats, "b", "loss", "x") == ([1], [1.0]) and curve(stats, "b", "loss", "y") == ([2], [2.0])
     assert latest(stats, "cluster_accuracy") == 0.5
     assert latest(stats, "validation_auroc") is None
 
@@ -94,12 +110,13 @@ def test_metrics_are_numbers_of_complete_stages(run: Run) -> None:
 def test_differences_name_every_leaf(config_path: Path) -> None:
     a = load_config(config_path)
     b = load_config(config_path, ["diffusion.batch_size=9", "diffusion.unet.channels=[8]", "encoder={}"])
-    found = {key: (left, right) for key, left, right in differences(a, b)}
-    assert found["diffusion.batch_size"] == (4, 9)
-    assert found["diffusion.unet.channels"] == ([8, 8], [8])
-    assert found["encoder.width"] == (None, 48)
+    left, right = a.model_dump(mode="json"), b.model_dump(mode="json")
+    found = differing_settings([left, right])
+    assert found["diffusion.batch_size"] == [4, 9]
+    assert found["diffusion.unet.channels"] == [[8, 8], [8]]
+    assert found["encoder.width"] == [None, 48]
     assert "diffusion.total_steps" not in found
-    assert differences(a, a) == []
+    assert differing_settings([left, left]) == {}
 
 
 def test_the_size_of_a_folder_does_not_count_what_links_point_to(run: Run, tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ import pytest
 
 from sdviz import data
 from sdviz.bundle import Bundle
+from sdviz.bundle.labels import source_labels
 from sdviz.outliers import Recipe
-from sdviz.pipeline import PipelineError, generate_folder, pack_folder, source_labels
+from sdviz.pipeline import PipelineError, generate_folder, pack_folder
 from sdviz.pipeline.any_images.archive import Format
 from tests.tiny_bundle import save_tiny_bundle
 
@@ -48,7 +49,7 @@ def test_each_format_holds_the_same_outliers(made: tuple[Bundle, Path]) -> None:
     want = bundle.generate(
         (images := data.load("shapes", "test", limit=6)).images,
         ids=images.ids, start_timestep=60, guidance_scale=1.0, num_inference_steps=3, solver="dpmpp_2m",
-        labels=source_labels(bundle, images),
+        labels=source_labels(bundle, images)[0],
     )  # fmt: skip
     as_npz, as_parquet = data.load(f"npz:{npz}"), data.load(f"parquet:{parquet}")
     for found in (as_npz, as_parquet):

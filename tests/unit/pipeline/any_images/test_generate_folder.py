@@ -14,7 +14,7 @@ from sdviz import data
 from sdviz.bundle import Bundle
 from sdviz.data import DataError, ImageSet
 from sdviz.files import leftovers
-from sdviz.pipeline import PipelineError, file_names, generate_folder, source_labels
+from sdviz.pipeline import PipelineError, file_names, generate_folder
 from tests.tiny_runs import write_pictures
 
 CLASSES = ("disk", "ring", "square")
@@ -200,24 +200,12 @@ def test_targets(saved: Bundle, tiny_images: Callable[..., np.ndarray], tmp_path
     assert not (tmp_path / "none").exists()
 
 
-def test_labels_are_the_sets_own_only_where_the_bundle_learned_them(
+def test_a_bundle_that_cannot_label_the_images_is_refused(
     tiny_bundle: Callable[..., Bundle], tiny_images: Callable[..., np.ndarray], tmp_path: Path
 ) -> None:
-    bundle, images = tiny_bundle(), image_set(tiny_images(40))
-    guessed = bundle.pseudo_label(images.images)[0]
-    assert (guessed != images.labels).any()
-    assert (source_labels(bundle, images) == images.labels).all()
-    # unlabelled ones among them are guessed
-    some = np.where(np.arange(40) < 20, images.labels, -1)
-    mixed = source_labels(bundle, replace(images, labels=some))
-    assert (mixed[:20] == images.labels[:20]).all() and (mixed[20:] == guessed[20:]).all()
-    # another set's labels, other names, another source of labels: all guessed
-    assert (source_labels(bundle, replace(images, name="digits")) == guessed).all()
-    assert (source_labels(bundle, replace(images, class_names=("a", "b", "c"))) == guessed).all()
-    assert (source_labels(tiny_bundle(labels_from="SCAN"), images) == guessed).all()
-    blind = tiny_bundle(clusterer=False)
+    blind, images = tiny_bundle(clusterer=False), image_set(tiny_images(7), name="digits")
     with pytest.raises(PipelineError, match="no clusterer"):
-        generate_folder(blind, replace(images, name="digits"), tmp_path / "out", blind.recipe())
+        generate_folder(blind, images, tmp_path / "out", blind.recipe())
 
 
 HOSTILE = [

@@ -111,7 +111,7 @@ def test_one_set_by_two_names_is_refused(
 
 
 @pytest.mark.parametrize("source", ["file", "ground_truth"])
-def test_labels_that_are_given_are_looked_at_before_the_encoder_is_trained(
+def test_given_labels_are_checked_before_the_encoder_is_trained(
     tmp_path: Path, config_path: Path, source: str
 ) -> None:
     work = Workspace(tmp_path / "run", load_config(config_path), lambda progress: None, lambda: False)

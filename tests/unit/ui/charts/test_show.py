@@ -22,12 +22,12 @@ def every_kind() -> None:
     import numpy as np
 
     from sdviz.ui.charts import Chart, show_chart
-    from sdviz.ui.charts.parts import Bars, Heat, Line, Points
+    from sdviz.ui.charts.parts import Bars, Dots, Heat, Line
 
     x = np.arange(3)
     parts = {
         "bars": Bars("b", ["a", "b", "c"], x, "#111111"),
-        "points": Points("p", x, x, "#111111"),
+        "points": Dots("p", x, x, "#111111"),
         "lines": Line("l", x, x, "#111111"),
         "heat": Heat("h", ["a"], ["b"], np.zeros((1, 1))),
     }

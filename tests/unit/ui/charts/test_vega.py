@@ -7,7 +7,7 @@ import pytest
 
 from sdviz.ui.charts.chart import Chart
 from sdviz.ui.charts.files import chart_file
-from sdviz.ui.charts.parts import Bars, Points
+from sdviz.ui.charts.parts import Bars, Dots
 from sdviz.ui.charts.vega import legend, vega_lite
 
 
@@ -57,9 +57,9 @@ def test_series_stand_side_by_side_under_one_legend() -> None:
 
 
 def test_the_legend_names_several_parts_and_takes_no_html() -> None:
-    one = Points("<b>all</b>", np.zeros(1), np.zeros(1), "#0072B2")
+    one = Dots("<b>all</b>", np.zeros(1), np.zeros(1), "#0072B2")
     assert legend(chart(one)) == ""
-    shown_texts = legend(chart(one, Points("this", np.zeros(1), np.zeros(1), "#000000")))
+    shown_texts = legend(chart(one, Dots("this", np.zeros(1), np.zeros(1), "#000000")))
     assert "&lt;b&gt;all&lt;/b&gt;" in shown_texts and "#0072B2" in shown_texts and "this" in shown_texts
 
 
@@ -67,8 +67,8 @@ def test_points_can_be_moved() -> None:
     x = np.array([0.5, -0.5])
     table, spec = vega_lite(
         chart(
-            Points("all", x, 2 * x, "#0072B2", 5, texts=["one", "two"]),
-            Points("this", x[:1], x[:1], "#000000", 15, True, "star", texts=["three"]),
+            Dots("all", x, 2 * x, "#0072B2", 5, texts=["one", "two"]),
+            Dots("this", x[:1], x[:1], "#000000", 15, True, "star", texts=["three"]),
         )
     )
     assert table["text"].tolist() == ["one", "two", "three"] and table["y"].tolist() == [1.0, -1.0, 0.5]
@@ -90,6 +90,7 @@ def test_steps_of_a_scale_leave_names_out_where_there_is_no_room() -> None:
         _, spec = vega_lite(chart(Bars("images", names, np.arange(20), "#111111", in_steps)))
         axis = spec["layer"][0]["encoding"]["x"]["axis"]
         assert (axis["labelAngle"], axis["labelOverlap"]) == (angle, overlap)
+        assert set(axis.get("values", names)) == set(names[1::2] if in_steps else names)
 
 
 def test_lying_bars_have_their_whole_names_next_to_them() -> None:
@@ -106,5 +107,5 @@ def test_lying_bars_have_their_whole_names_next_to_them() -> None:
 
 def test_a_star_is_a_star_in_the_legend() -> None:
     x = np.zeros(1)
-    shown_texts = legend(chart(Points("all", x, x, "#0072B2"), Points("this", x, x, "#111111", symbol="star")))
+    shown_texts = legend(chart(Dots("all", x, x, "#0072B2"), Dots("this", x, x, "#111111", symbol="star")))
     assert shown_texts.count("★") == 1 and shown_texts.index("★") > shown_texts.index("all")

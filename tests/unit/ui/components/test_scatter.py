@@ -18,7 +18,7 @@ def test_points_are_packed_in_the_order_of_their_ids(sent: dict[str, Any]) -> No
         points,
         key="points",
         layout="one",
-        frames=[scatter.FrameName("epoch 1", ""), scatter.FrameName("epoch 2", "")],
+        frames=[scatter.PanelTitle("epoch 1", ""), scatter.PanelTitle("epoch 2", "")],
         panels=[0, 1],
         ids=np.array(["x", "y", "z"]),
         texts=["x", "y", "z"],

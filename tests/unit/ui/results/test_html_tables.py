@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from sdviz.ui.results.html_tables import Cell, Row, between, points, shares, table_html
+from sdviz.ui.results.html_tables import Row, TableCell, between, points, shares, table_html
 
 
 def test_shares_become_percent_and_none_stays() -> None:
@@ -23,7 +23,7 @@ def test_an_interval_of_shares() -> None:
 
 
 def test_text_in_a_cell_is_no_html() -> None:
-    table = table_html(["<a>"], [Row(["<b>"]), Row([Cell("c", "<d>")])])
+    table = table_html(["<a>"], [Row(["<b>"]), Row([TableCell("c", "<d>")])])
     assert "<a>" not in table
     assert "<b>" not in table
     assert "<d>" not in table
