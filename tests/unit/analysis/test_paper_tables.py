@@ -39,9 +39,7 @@ def test_other_data_is_never_next_to_the_papers(altered: Altered, tmp_path: Path
     }
 
 
-def test_ours_stands_in_the_cells_that_were_measured_and_in_no_other(
-    altered: Altered, tmp_path: Path
-) -> None:
+def test_ours_stands_in_the_cells_that_were_measured_and_in_no_other(altered: Altered, tmp_path: Path) -> None:
     two = [
         altered(
             tmp_path / f"c{seed}",
