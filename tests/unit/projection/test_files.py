@@ -26,9 +26,7 @@ def test_what_was_written_is_read(layouts: Layouts, tmp_path: Path) -> None:
     assert [one.name for one in file.parent.iterdir()] == [file.name] and not leftovers(tmp_path)
 
 
-def test_a_file_that_is_missing_cut_or_another_has_no_layouts(
-    layouts: Layouts, tmp_path: Path
-) -> None:
+def test_a_file_that_is_missing_cut_or_another_has_no_layouts(layouts: Layouts, tmp_path: Path) -> None:
     file = tmp_path / f"a{SUFFIX}"
     assert read_layouts(file) is None and read_layouts(tmp_path) is None
     write_layouts(file, layouts)
