@@ -14,6 +14,7 @@ import pytest
 from tests.patience import patience
 
 ROOT = Path(__file__).resolve().parents[2]
+UNIT = ROOT / "tests" / "unit"
 
 # A unit is a module or sub-package directly under sdviz, a deeper module with a rank of its own, or one of the
 # scripts around it. It may import its own modules and units of a lower rank, nothing else of the house.
@@ -325,14 +326,24 @@ def test_what_is_no_circle_passes(sources: dict[str, str]) -> None:
     assert circles(import_graph({name: (text, name == "s") for name, text in sources.items()})) == []
 
 
-# What keeps a value between reruns, or starts a thread: ui's cache does both for all pages
+# What keeps a value between calls, or starts a thread: ui's cache does both for all pages
 CACHING = {"cache_data", "cache_resource", "lru_cache", "cache", "cached"}
 THREADS = {"Thread", "Timer", "ThreadPoolExecutor", "ProcessPoolExecutor", "to_thread", "run_in_executor"}
 
 
+# Modules outside ui that keep values of a process, or start a thread
+KEEPING = {
+    "sdviz.analysis.same_images",
+    "sdviz.data.sources.digits",
+    "sdviz.data.sources.shapes",
+    "sdviz.nn.device",
+    "sdviz.runs.control",
+}
+
+
 def caching_outside_the_cache(source: str, module: str) -> list[str]:
-    """Where a module of ui, outside ui.cache, keeps values or starts threads by itself; one line each."""
-    if not module.startswith("sdviz.ui.") or module.startswith("sdviz.ui.cache"):
+    """Where a module, but for ui.cache and `KEEPING`, keeps values or starts threads; one line each."""
+    if module.startswith("sdviz.ui.cache") or module in KEEPING:
         return []
     found = []
     for node in ast.walk(ast.parse(source)):
@@ -353,6 +364,7 @@ def test_only_the_cache_keeps_values_and_starts_threads() -> None:
         for v in caching_outside_the_cache(path.read_text("utf-8"), module)
     ]
     assert not found, "\n".join(found)
+    assert {module for _, module, _ in house_files()} >= KEEPING
 
 
 @pytest.mark.parametrize(
@@ -373,7 +385,8 @@ def test_caching_and_threads_of_a_page_are_seen(source: str) -> None:
     (message,) = caching_outside_the_cache(source, "sdviz.ui.lab.page")
     assert "that is for sdviz/ui/cache" in message
     assert caching_outside_the_cache(source, "sdviz.ui.cache.kept") == []
-    assert caching_outside_the_cache(source, "sdviz.data.shapes") == []
+    assert len(caching_outside_the_cache(source, "sdviz.data.parquet")) == 1
+    assert caching_outside_the_cache(source, "sdviz.runs.control") == []
 
 
 def test_what_a_page_may_have_passes() -> None:
@@ -406,18 +419,42 @@ def without_module(test: str) -> bool:
     return not (module.is_file() or (module.with_suffix("") / "__init__.py").is_file())
 
 
+def without_test(module: str, source: str) -> bool:
+    """Whether a module `a/X.py` or package `a/X/__init__.py` has functions and no test file `a/test_X.py`."""
+    path = Path(module)
+    one = path.parent if path.name == "__init__.py" else path.with_suffix("")
+    has_functions = any(isinstance(node, ast.FunctionDef) for node in ast.walk(ast.parse(source)))
+    return has_functions and not (UNIT / one.parent / f"test_{one.name}.py").is_file()
+
+
 def test_each_unit_test_has_its_module() -> None:
-    unit = ROOT / "tests" / "unit"
-    tests = {str(path.relative_to(unit)) for path in unit.rglob("test_*.py")} - WHOLE_HOUSE
+    tests = {str(path.relative_to(UNIT)) for path in UNIT.rglob("test_*.py")} - WHOLE_HOUSE
     assert not sorted(filter(without_module, tests))
-    folders = {path.parent.relative_to(unit) for path in unit.rglob("*.py")}
+    folders = {path.parent.relative_to(UNIT) for path in UNIT.rglob("*.py")}
     assert not [one for one in folders if not (ROOT / "sdviz" / one / "__init__.py").is_file()]
+
+
+def test_each_module_with_functions_has_its_unit_test() -> None:
+    """Outside ui, whose pages are tested in tests/app and tests/browser."""
+    modules = [path.relative_to(ROOT / "sdviz") for path in (ROOT / "sdviz").rglob("*.py")]
+    ours = [one for one in modules if one.parts[0] != "ui"]
+    assert len(ours) > 100
+    assert not sorted(
+        str(one) for one in ours if without_test(str(one), (ROOT / "sdviz" / one).read_text("utf-8"))
+    )
 
 
 @pytest.mark.parametrize("test", ["test_unet.py", "nn/test_unets.py", "networks/test_unet.py", "nn/test_nn.py"])
 def test_a_unit_test_without_its_module_is_seen(test: str) -> None:
     assert without_module(test)
     assert not any(map(without_module, ("nn/test_unet.py", "test_files.py", "diffusion/test_samplers.py")))
+
+
+@pytest.mark.parametrize("module", ["unet.py", "nn/unets.py", "networks/unet.py", "nn/__init__.py"])
+def test_a_module_without_its_unit_test_is_seen(module: str) -> None:
+    source = "class A:\n    def f(self):\n        pass"
+    assert without_test(module, source) and not without_test(module, "class A:\n    x: int = 3")
+    assert not any(without_test(one, source) for one in ("nn/unet.py", "files.py", "data/__init__.py"))
 
 
 # Runs in a fresh interpreter. An audit hook sees every open(); whose doing it was is decided by the innermost

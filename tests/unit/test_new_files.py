@@ -1,4 +1,4 @@
-"""A method or a solver is one file: put into its folder, it is known everywhere."""
+"""A method, a solver or a data source is one file: put into its folder, it is known everywhere."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 
 from sdviz.baselines import BASELINES
 from sdviz.cli.bundles import SOLVERS
+from sdviz.data import BUILT_IN, permutation
 from sdviz.diffusion.samplers import SAMPLERS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,9 +53,41 @@ def update(s: Step) -> torch.Tensor:
 
 SAMPLER = Sampler("one_jump", "One jump", update)
 """
+SOURCE = '''
+from __future__ import annotations
+
+import numpy as np
+
+from sdviz.data.imageset import ImageSet, OnError
+from sdviz.data.source import Choose, Source, row_ids
+
+
+class Stripes(Source):
+    """Three striped images."""
+
+    built_in = ("stripes",)
+
+    def splits(self, name: str) -> tuple[str, ...]:
+        return ("test",)
+
+    def load(
+        self, name: str, split: str, choose: Choose, size_px: int, on_error: OnError, pictures: bool
+    ) -> ImageSet:
+        rows = choose(3)
+        images = np.zeros((len(rows), size_px, size_px, 3), np.uint8)
+        images[:, ::2] = 10 * rows[:, None, None, None]
+        return ImageSet(name, split, images, rows % 2, row_ids(self.id_prefix(name, split), rows), ("a", "b"))
+
+    def count(self, name: str, split: str) -> int:
+        return 3
+
+
+SOURCE = Stripes()
+'''
 SCRIPT = """
 import json
 from typer.testing import CliRunner
+from sdviz import data
 from sdviz.cli import app
 from sdviz.baselines import BASELINES, Images, Reference
 from sdviz.config.nodes import ConfigError
@@ -72,6 +105,8 @@ for wrong in wrong_ones:
         load_config("mine.yaml", [f"evaluation.baselines=[{wrong}]"])
     except ConfigError as error:
         errors.append(str(error))
+some = data.load("stripes", limit=2, size_px=8)
+found = data.look_up(some.ids[::-1], size_px=8)
 print(json.dumps({
     "known": list(BASELINES),
     "scores": method.score(Images(features=[[1.0, 3.0]])).tolist(),
@@ -82,17 +117,25 @@ print(json.dumps({
     "solver": load_config("mine.yaml", ["defaults.solver=one_jump"]).defaults.solver,
     "help": CliRunner().invoke(app, ["generate", "--help"], env={"COLUMNS": "200"}).output,
     "errors": errors,
+    "sets": list(data.names()),
+    "splits": data.splits("stripes"),
+    "count": data.count("stripes"),
+    "loaded": [some.split, some.ids.tolist(), some.images[:, 0, 0, 0].tolist(), some.images.shape],
+    "found": [found.found.tolist(), found.class_names.tolist()],
+    "same_images": bool((found.images == some.images[::-1]).all()),
+    "run": load_config("mine.yaml", ["data.id=stripes"]).data.id,
 }))
 """
 
 
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What a package sees that has a method and a solver more than ours, a file each."""
+    """What a package sees that has a method, a solver and a data source more than ours, a file each."""
     folder = tmp_path_factory.mktemp("package")
     shutil.copytree(ROOT / "sdviz", folder / "sdviz", ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "sdviz" / "baselines" / "distance" / "centroid.py").write_text(METHOD)
     (folder / "sdviz" / "diffusion" / "samplers" / "one_jump.py").write_text(SOLVER)
+    (folder / "sdviz" / "data" / "sources" / "stripes.py").write_text(SOURCE)
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT], cwd=folder, capture_output=True, text=True, timeout=240
     )
@@ -126,6 +169,18 @@ def test_a_new_file_is_a_solver_of_configuration_and_command_line(seen: dict[str
     assert seen["solvers"] == sorted([*SAMPLERS, "one_jump"])
     assert seen["solver"] == "one_jump"
     assert ", ".join(seen["solvers"]) in seen["help"]
+
+
+def test_a_new_file_is_a_data_source_that_is_listed_loaded_and_looked_up(seen: dict[str, Any]) -> None:
+    assert {*BUILT_IN, "stripes"} <= set(seen["sets"])
+    assert (seen["splits"], seen["count"], seen["run"]) == (["test"], 3, "stripes")
+    rows = permutation(3, 0)[:2].tolist()
+    split, ids, levels, shape = seen["loaded"]
+    assert (split, ids) == ("test", [f"stripes/test/{row:05d}" for row in rows])
+    assert levels == [10 * row for row in rows] and shape == [2, 8, 8, 3]
+    there, names = seen["found"]
+    assert there == [True, True] and seen["same_images"]
+    assert names == ["ab"[row % 2] for row in reversed(rows)]
 
 
 def test_solvers_are_called_as_their_files() -> None:

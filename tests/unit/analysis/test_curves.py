@@ -18,9 +18,7 @@ from sdviz.analysis.curves import (
     roc_curve,
 )
 from sdviz.analysis.rescoring import rescorer, stored_scores
-from sdviz.bundle import Bundle
 from sdviz.detection.score import SDScore
-from tests.cut_bundle import save_cut_bundle
 
 
 def draw(seed: int, ties: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -96,11 +94,6 @@ def test_a_single_score_has_a_bin(value: float) -> None:
     assert found.counts["test"].sum() == 1 and found.edges[0] < found.edges[-1]
     with pytest.raises(ValueError, match="no scores"):
         histogram({}, 1.0)
-
-
-@pytest.fixture(scope="module")
-def evidence(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
-    return Evidence(Bundle.load(save_cut_bundle(tmp_path_factory.mktemp("cut") / "b"), "cpu"))
 
 
 def test_computed_metrics_are_those_of_the_report(evidence: Evidence) -> None:

@@ -22,6 +22,7 @@ N = 12
 OF_IMAGES = [key for key, one in BASELINES.items() if one.needs[0] == "images"]
 TRAINED = [key for key, one in BASELINES.items() if one.training_passes]
 WITH_K = [key for key, one in BASELINES.items() if "k" in one.Settings.model_fields]
+WITHOUT_NEIGHBOURS = {"ssd", "msp", "energy", "entropy", "rot", "png_size", "input_complexity"}
 every = pytest.mark.parametrize("key", BASELINES)
 
 
@@ -158,6 +159,16 @@ def test_ids_fit_the_images(fitted: dict[str, Baseline], key: str) -> None:
     refused(fitted[key], replace(images, ids="a"), "ids must be text")
     short = replace(reference().known, ids=np.array(["a"]))
     not_fitted(method(key), replace(reference(), known=short), r"ids must be text \(12,\)")
+
+
+@every
+def test_an_image_of_the_reference_is_not_its_own_neighbour(fitted: dict[str, Baseline], key: str) -> None:
+    known = reference().known
+    with_ids, without = fitted[key].score(known), fitted[key].score(replace(known, ids=None))
+    if key in WITHOUT_NEIGHBOURS:
+        assert np.array_equal(with_ids, without)
+    else:
+        assert (with_ids > without).all()
 
 
 @every

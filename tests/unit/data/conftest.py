@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import struct
+import zlib
 from collections.abc import Callable
 from io import BytesIO
 from typing import Any
@@ -26,3 +28,17 @@ def encode() -> Callable[..., bytes]:
         return out.getvalue()
 
     return to_bytes
+
+
+@pytest.fixture
+def png() -> Callable[..., bytes]:
+    """Writes a PNG by hand, for what Pillow cannot write; `pixels` may be missing."""
+
+    def write(width: int, height: int, depth: int, colour: int, pixels: bytes) -> bytes:
+        def chunk(kind: bytes, body: bytes) -> bytes:
+            return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+        head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
+        return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(pixels)) + chunk(b"IEND", b"")
+
+    return write

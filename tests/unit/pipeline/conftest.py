@@ -5,12 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from sdviz.config.reading import load_config
-from sdviz.pipeline import Workspace
+from sdviz.pipeline import Workspace, run_stages
 from tests.stages import work_in
-from tests.tiny_runs import write_tiny_config
+from tests.tiny_runs import OTHER_COLOURS, write_pictures, write_tiny_config, write_tiny_detector_config
 
 
 @pytest.fixture
@@ -39,3 +40,38 @@ def work_on(tmp_path: Path) -> Callable[..., Workspace]:
         return Workspace(tmp_path, config, lambda progress: None, lambda: False)
 
     return make
+
+
+METHODS = (
+    "{method: dn2, k: 1}, {method: knn, k: 3}, {method: ssd, network: encoder},"
+    " {method: multiclass_ad, epochs: 1, k: 1},"
+    " {method: mscl, epochs: 1, k: 1}, {method: fake_it, epochs: 1, k: 1, generator_steps: 4},"
+    " {method: rot, epochs: 1}, msp, energy, entropy, png_size, input_complexity"
+)
+EXTRAS = (
+    "outliers.limit=12",
+    "detector.backbone={width: 4, simclr: null,"
+    " pretraining: {data: 'folder:%s', total_steps: 4, batch_size: 8}}",
+    "evaluation.classes={'folder:%s': [pink]}",
+    "evaluation.sd_test={start_timestep: 80, guidance_scale: 3, limit: 3}",
+    f"evaluation.baselines=[{METHODS}]",
+)
+
+
+@pytest.fixture(scope="session")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A run with a backbone, few sources, SD outliers of held-out images and every method beside it."""
+    folder = tmp_path_factory.mktemp("compared")
+    path = write_tiny_detector_config(folder)
+    near = load_config(path).evaluation.near[0].removeprefix("folder:")
+    taught = write_pictures(folder / "taught", 6, OTHER_COLOURS)
+    overrides = [one % (taught if "backbone" in one else near) if "%s" in one else one for one in EXTRAS]
+    work = Workspace(folder / "run", load_config(path, overrides), lambda progress: None, lambda: False)
+    work.folder.mkdir()
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        assert run_stages(work)
+    finally:
+        torch.set_num_threads(before)
+    return work

@@ -8,55 +8,19 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file
-from sklearn.metrics import roc_auc_score
 
-from sdviz.analysis import Evidence, PictureLibrary
 from sdviz.baselines import Images, Reference
 from sdviz.baselines.distance.knn import KNN
-from sdviz.bundle import Bundle
 from sdviz.config.nodes import ConfigError
 from sdviz.config.reading import load_config
 from sdviz.config.tree import EvaluationConfig
-from sdviz.data import DataError
-from sdviz.evaluation import read_report
 from sdviz.nn.batches import encode
 from sdviz.pipeline import PipelineError, Workspace, config_hash, read_labels, run_stages, stage_names
 from sdviz.pipeline.backbone import load_backbone
-from sdviz.pipeline.encoder import load_encoder
-from sdviz.pipeline.sd_test import read_sd_test
 from sdviz.pipeline.shared.sets import evaluation_sets
-from tests.tiny_runs import OTHER_COLOURS, write_pictures, write_tiny_detector_config
+from tests.tiny_runs import write_tiny_detector_config
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-METHODS = (
-    "{method: dn2, k: 1}, {method: knn, k: 3}, {method: ssd, network: encoder},"
-    " {method: multiclass_ad, epochs: 1, k: 1},"
-    " {method: mscl, epochs: 1, k: 1}, {method: fake_it, epochs: 1, k: 1, generator_steps: 4},"
-    " {method: rot, epochs: 1}, msp, energy, entropy, png_size, input_complexity"
-)
-EXTRAS = (
-    "outliers.limit=12",
-    "detector.backbone={width: 4, simclr: null,"
-    " pretraining: {data: 'folder:%s', total_steps: 4, batch_size: 8}}",
-    "evaluation.classes={'folder:%s': [pink]}",
-    "evaluation.sd_test={start_timestep: 80, guidance_scale: 3, limit: 3}",
-    f"evaluation.baselines=[{METHODS}]",
-)
-
-
-@pytest.fixture(scope="module")
-def compared(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """A run with a backbone, few sources, SD outliers of held-out images and every method beside it."""
-    folder = tmp_path_factory.mktemp("compared")
-    path = write_tiny_detector_config(folder)
-    near = load_config(path).evaluation.near[0].removeprefix("folder:")
-    taught = write_pictures(folder / "taught", 6, OTHER_COLOURS)
-    overrides = [one % (taught if "backbone" in one else near) if "%s" in one else one for one in EXTRAS]
-    work = Workspace(folder / "run", load_config(path, overrides), lambda progress: None, lambda: False)
-    work.folder.mkdir()
-    assert run_stages(work)
-    return work
 
 
 def test_only_the_asked_images_have_outliers_and_stand_in_the_banks(compared: Workspace) -> None:
@@ -78,67 +42,8 @@ def test_only_the_asked_images_have_outliers_and_stand_in_the_banks(compared: Wo
     assert pq.read_metadata(labels).num_rows == len(compared.images)
 
 
-def test_the_detector_starts_from_the_backbone(compared: Workspace) -> None:
-    backbone, encoder = load_backbone(compared), load_encoder(compared)
-    images = compared.sources.images
-    kept = load_file(compared.folder / "features" / "no_training" / "features.safetensors")["id_features"]
-    np.testing.assert_array_equal(kept, encode(backbone, images, "cpu").astype(np.float16))
-    assert np.abs(encode(encoder, images, "cpu") - kept).max() > 1e-3
-    shipped = Bundle.load(compared.folder / "bundle", "cpu").encoder
-    assert shipped is not None
-    np.testing.assert_allclose(encode(shipped, images, "cpu"), kept, atol=0.02)
-    assert any("folder" in name and "small" in name for name in read_report(report_of(compared)).frechet)
-
-
 def report_of(work: Workspace) -> Path:
     return work.folder / "bundle" / "report.json"
-
-
-def test_a_set_may_be_cut_to_some_of_its_classes(compared: Workspace) -> None:
-    near = next(one for one in evaluation_sets(compared) if one.role == "near")
-    assert {near.images.label_name(row) for row in range(len(near.images))} == {"pink"}
-    assert read_report(report_of(compared)).results[near.key].n == len(near.images)
-
-
-def test_a_class_that_a_set_has_not_is_found_first(compared: Workspace, tmp_path: Path) -> None:
-    name = compared.config.evaluation.near[0]
-    evaluation = compared.config.evaluation.model_copy(update={"classes": {name: ("violet",)}})
-    config = compared.config.model_copy(update={"evaluation": evaluation})
-    work = Workspace(tmp_path, config, lambda progress: None, lambda: False)
-    with pytest.raises(DataError, match="has no class violet"):
-        run_stages(work)
-    assert not (tmp_path / "encoder").exists()
-
-
-def test_outliers_of_held_out_images_are_a_set_of_their_own(compared: Workspace) -> None:
-    made = read_sd_test(compared)
-    assert compared.test is not None
-    held_out = dict(zip(compared.test.ids.tolist(), compared.test.images, strict=True))
-    assert len(made) == 3
-    for one, picture in zip(made.ids.tolist(), made.images, strict=True):
-        source = held_out[one.rpartition("~")[0]]
-        assert (source != picture).any()
-        assert np.abs(source.astype(int) - picture).mean() < 100
-    report = read_report(report_of(compared))
-    assert report.results["sd-outliers"].role == "sd"
-    assert report.means["sd"]["both"].auroc == report.results["sd-outliers"].modes["both"].auroc
-
-
-def test_every_method_has_scores_and_figures_that_agree(compared: Workspace) -> None:
-    report = read_report(report_of(compared))
-    keys = [one.key for one in compared.config.evaluation.baselines]
-    assert list(report.baselines) == keys
-    assert report.baselines["ssd@encoder"].title.endswith("on the encoder")
-    table = pq.read_table(compared.folder / "bundle" / "baselines.parquet").to_pandas()
-    scores = pq.read_table(compared.folder / "bundle" / "scores.parquet").to_pandas()
-    assert table["id"].tolist() == scores["id"].tolist()
-    inside = table[table["role"] == "id"]
-    for key in keys:
-        for name, result in report.baselines[key].results.items():
-            outside = table[table["set"] == name]
-            truth = np.repeat([0, 1], [len(inside), len(outside)])
-            expected = roc_auc_score(truth, np.concatenate([inside[key], outside[key]]))
-            assert result.auroc == pytest.approx(expected, abs=1e-12), (key, name)
 
 
 def test_a_column_is_what_the_method_says_alone(compared: Workspace) -> None:
@@ -233,16 +138,3 @@ def test_too_few_images_for_a_method_are_one_line(compared: Workspace, tmp_path:
     with pytest.raises((PipelineError, ValueError), match="50 neighbours of 12 ID images"):
         run_stages(work)
     assert json.loads((tmp_path / "run" / "features.done.json").read_text())
-
-
-def test_pages_make_outliers_of_held_out_images_again(compared: Workspace) -> None:
-    made = read_sd_test(compared)
-    bundle = Bundle.load(compared.folder / "bundle", "cpu")
-    library = PictureLibrary(Evidence(bundle))
-    assert all(map(library.must_generate, made.ids.tolist()))
-    pictures = library.show(made.ids)
-    assert pictures.found.all() and not pictures.missing
-    assert not any(map(library.must_generate, made.ids.tolist()))
-    assert np.abs(pictures.images.astype(int) - made.images).mean() < 1
-    gone = PictureLibrary(Evidence(bundle)).show(["folder/nowhere/0.png~0"])
-    assert not gone.found.any() and gone.missing

@@ -9,7 +9,7 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from sklearn.manifold import trustworthiness as sklearn_trustworthiness
 
-from sdviz.projection import LayoutSettings, align, compute_layouts, quality, trustworthiness
+from sdviz.projection import LayoutSettings, align, compute_layouts, trustworthiness
 
 
 def blobs(n: int = 90, d: int = 12, seed: int = 0) -> np.ndarray:
@@ -125,22 +125,3 @@ def test_the_key_changes_with_what_counts_only() -> None:
         base.key(x.reshape(2, 45, 12)),
     ]
     assert len({base.key(x), *others}) == 7
-
-
-@pytest.mark.parametrize(("n", "k"), [(50, 5), (300, 10), (700, 12)])
-def test_trustworthiness_is_that_of_scikit_learn(n: int, k: int) -> None:
-    rng = np.random.default_rng(n)
-    x = rng.normal(size=(n, 16))
-    for points in (x[:, :2], rng.normal(size=(n, 2))):
-        assert trustworthiness(x, points, k) == pytest.approx(sklearn_trustworthiness(x, points, n_neighbors=k))
-
-
-def test_trustworthiness_of_many_points_is_close_on_some_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quality, "MAX_QUERIES", 300)
-    x = np.random.default_rng(0).normal(size=(900, 8))
-    want = sklearn_trustworthiness(x, x[:, :2], n_neighbors=10)
-    assert trustworthiness(x, x[:, :2], 10) == pytest.approx(want, abs=0.02)
-
-
-def test_trustworthiness_of_too_few_points_is_not_a_number() -> None:
-    assert np.isnan(trustworthiness(np.zeros((2, 3)), np.zeros((2, 2))))

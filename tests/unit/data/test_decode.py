@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from io import BytesIO
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from sdviz.data.decode import DecodeError, ImageStack, decode_image, one_line, through_jpeg
+from sdviz.data.imageset import DataError
+
+Encode = Callable[..., bytes]
+
+
+def difference(a: np.ndarray, b: np.ndarray) -> int:
+    return int(np.abs(a.astype(int) - b.astype(int)).max())
+
+
+def test_the_right_size_is_left_alone(picture: np.ndarray, encode: Encode) -> None:
+    square = np.ascontiguousarray(picture[:24, :24])
+    out = decode_image(encode(square), 24)
+    assert np.array_equal(out, square) and out.dtype == np.uint8 and out.flags.writeable
+
+
+def test_centre_square_then_bicubic(picture: np.ndarray, encode: Encode) -> None:
+    expected = Image.fromarray(picture[:, 8:32]).resize((16, 16), Image.Resampling.BICUBIC)
+    assert np.array_equal(decode_image(encode(picture), 16), np.asarray(expected))
+    tall = np.ascontiguousarray(picture.transpose(1, 0, 2))
+    assert np.array_equal(decode_image(encode(tall), 16), np.asarray(expected).transpose(1, 0, 2))
+    assert decode_image(encode(picture), 32).shape == (32, 32, 3)
+
+
+def test_shrinking_is_antialiased(encode: Encode) -> None:
+    chequers = (np.indices((256, 256)).sum(axis=0) % 2 * 255).astype(np.uint8)
+    out = decode_image(encode(chequers), 32)
+    assert np.abs(out.astype(int) - 127).max() <= 2
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 500), (500, 1), (3, 2), (31, 33)])
+def test_any_size(encode: Encode, size: tuple[int, int]) -> None:
+    out = decode_image(encode(Image.new("RGB", size, (10, 200, 30))), 32)
+    assert out.shape == (32, 32, 3) and (out == (10, 200, 30)).all()
+
+
+@pytest.mark.parametrize("size", [(40, 24), (41, 24), (24, 41), (32, 32)])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_rotation(encode: Encode, orientation: int, size: tuple[int, int]) -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for kind in ("PNG", "TIFF", "WEBP"):
+        options = {"lossless": True} if kind == "WEBP" else {}
+        stored = encode(noise, kind, exif=exif, **options)
+        upright = ImageOps.exif_transpose(Image.open(BytesIO(encode(noise, "PNG", exif=exif))))
+        assert np.array_equal(decode_image(stored, 32), decode_image(encode(upright), 32)), kind
+
+
+def test_a_damaged_exif_block_costs_only_the_rotation(picture: np.ndarray, encode: Encode) -> None:
+    broken = encode(picture, "JPEG", exif=b"Exif\x00\x00nonsense")
+    assert np.array_equal(decode_image(broken, 32), decode_image(encode(picture, "JPEG"), 32))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
+def test_alpha_is_laid_over_white(encode: Encode, kind: str) -> None:
+    rgba = np.zeros((32, 32, 4), np.uint8)
+    rgba[:16] = (200, 0, 0, 128)
+    rgba[16:] = (0, 255, 0, 0)
+    options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
+    out = decode_image(encode(rgba, kind, **options), 32)
+    assert difference(out[0, 0], np.array([227, 127, 127])) <= 1 and (out[31, 31] == 255).all()
+
+
+def test_alpha_is_weighted_when_resized(encode: Encode) -> None:
+    rgba = np.zeros((128, 128, 4), np.uint8)
+    rgba[:, ::2] = (0, 0, 255, 255)  # every other column is clear, and black underneath
+    out = decode_image(encode(rgba), 32)
+    assert difference(out[8:24, 8:24], np.full((16, 16, 3), (127, 127, 255))) <= 3
+
+
+def test_palette_with_a_clear_colour(encode: Encode) -> None:
+    paletted = Image.fromarray((np.indices((32, 32))[1] // 16).astype(np.uint8)).convert("P")
+    paletted.putpalette([255, 0, 0, 0, 0, 255])
+    solid = decode_image(encode(paletted), 32)
+    assert (solid[:, :16] == (255, 0, 0)).all() and (solid[:, 16:] == (0, 0, 255)).all()
+    clear = decode_image(encode(paletted, transparency=0), 32)
+    assert (clear[:, :16] == 255).all() and (clear[:, 16:] == (0, 0, 255)).all()
+    assert np.array_equal(clear, decode_image(encode(paletted, "GIF", transparency=0), 32))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "I", "I;16", "F"])
+def test_every_mode_that_pillow_writes(picture: np.ndarray, encode: Encode, mode: str) -> None:
+    image = Image.fromarray(picture)
+    if mode == "LAB":
+        image = Image.new("LAB", (40, 24), (128, 0, 0))
+    elif mode == "P":
+        image = image.quantize(64)
+    elif mode in ("I", "I;16"):
+        image = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257).convert(mode)
+    else:
+        image = image.convert(mode)
+    out = decode_image(encode(image, "TIFF"), 32)
+    assert out.shape == (32, 32, 3) and out.dtype == np.uint8
+    if mode in ("L", "LA", "I", "I;16", "F"):
+        assert difference(out, decode_image(encode(Image.fromarray(picture).convert("L")), 32)) <= 1
+    elif mode not in ("1", "P", "LAB"):
+        assert difference(out, decode_image(encode(picture), 32)) <= 3
+
+
+def test_cmyk_jpeg(picture: np.ndarray, encode: Encode) -> None:
+    stored = encode(Image.fromarray(picture).convert("CMYK"), "JPEG", quality=100, subsampling=0)
+    assert difference(decode_image(stored, 32), decode_image(encode(picture), 32)) <= 6
+
+
+def test_16_bit_grey_and_colour(png: Encode) -> None:
+    values = np.linspace(0, 65535, 32 * 32).reshape(32, 32).astype(">u2")
+    rows = b"".join(b"\0" + row.tobytes() for row in values)
+    grey = decode_image(png(32, 32, 16, 0, rows), 32)
+    assert np.array_equal(grey, np.repeat(np.round(values / 257).astype(np.uint8)[..., None], 3, -1))
+    rows = b"".join(b"\0" + np.repeat(row, 3).tobytes() for row in values)
+    assert difference(decode_image(png(32, 32, 16, 2, rows), 32), grey) <= 1
+    # 16-bit PGM
+    pgm = b"P5 32 32 65535\n" + values.tobytes()
+    assert np.array_equal(decode_image(pgm, 32), grey)
+
+
+def test_floating_point(encode: Encode) -> None:
+    ramp = np.linspace(0, 1, 1024, dtype=np.float32).reshape(32, 32)
+    unit = decode_image(encode(Image.fromarray(ramp), "TIFF"), 32)
+    assert np.array_equal(unit, decode_image(encode(Image.fromarray(ramp * 255), "TIFF"), 32))
+    assert np.array_equal(unit[..., 0], np.round(ramp * 255))
+    ramp[0] = np.nan
+    assert (decode_image(encode(Image.fromarray(ramp), "TIFF"), 32)[0] == 0).all()
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF", "MPO"])
+def test_the_first_frame_of_many(encode: Encode, kind: str) -> None:
+    frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "lime", "blue")]
+    options = {"lossless": True} if kind == "WEBP" else {}
+    out = decode_image(encode(frames[0], kind, save_all=True, append_images=frames[1:], **options), 32)
+    assert difference(out, np.full((32, 32, 3), (255, 0, 0))) <= 2
+
+
+def test_a_limit_of_the_side_is_told_before_decoding(encode: Encode) -> None:
+    file = encode(Image.new("RGB", (12, 9)))
+    assert decode_image(file, 4, max_side_px=12).shape == (4, 4, 3)
+    with pytest.raises(DecodeError, match="^is 12 x 9 px; at most 11 px a side$"):
+        decode_image(file[:-20], 4, max_side_px=11)
+
+
+def test_a_stack_leaves_out_bad_pictures_or_refuses_all(encode: Encode) -> None:
+    def stack() -> ImageStack:
+        made = ImageStack(4, 8)
+        made.add(0, "a", encode(Image.new("RGB", (8, 8), (9, 9, 9)), "JPEG"))
+        made.add(1, "b\nc", b"text")
+        made.add(2, "d", encode(Image.new("RGB", (8, 8), (70, 80, 90))))
+        made.refuse("e", "holds no bytes")
+        return made
+
+    assert stack().jpeg_share == 0.5 and ImageStack(2, 8).jpeg_share == 0.0
+    with pytest.warns(UserWarning, match="set: 2 of 4 images cannot be used: b c is not a picture .* left out"):
+        images, rows = stack().finish("set", "skip")
+    assert rows.tolist() == [0, 2] and images.shape == (2, 8, 8, 3) and (images[1] == (70, 80, 90)).all()
+    with pytest.raises(DataError, match="2 of 4 images .*; e holds no bytes$"):
+        stack().finish("set", "raise")
+    none = ImageStack(1, 8)
+    none.add(0, "x", b"")
+    with pytest.raises(DataError, match="1 of 1 images cannot be used: x is empty"):
+        none.finish("set", "skip")
+
+
+def test_one_line_has_no_control_characters_and_an_end() -> None:
+    assert one_line("a\n\tb\x00  c") == "a b c"
+    assert one_line("x" * 120) == "x" * 120 and one_line("x" * 121) == "x" * 119 + "…"
+
+
+def test_through_jpeg_is_pillows_own_round(picture: np.ndarray) -> None:
+    images = np.stack([picture, picture[::-1]])
+    for quality, subsampling in ((30, "4:2:0"), (95, "4:4:4")):
+        made = through_jpeg(images, quality, subsampling)
+        for image, again in zip(images, made, strict=True):
+            stream = BytesIO()
+            Image.fromarray(image).save(stream, "JPEG", quality=quality, subsampling=subsampling)
+            assert np.array_equal(again, np.asarray(Image.open(stream)))
+    assert difference(made, images) < difference(through_jpeg(images, 30, "4:2:0"), images)

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sdviz.data.imageset import DataError, ImageSet, OnError
+from sdviz.data.source import Choose, Source, data_root, no_pictures, path_in, row_ids
+
+
+class Greys(Source):
+    """Ten images of 4 px, row i of grey level i; as a kind, their ids end in a hash."""
+
+    def load(
+        self, name: str, split: str, choose: Choose, size_px: int, on_error: OnError, pictures: bool
+    ) -> ImageSet:
+        rows = choose(10)
+        images = np.tile(rows.astype(np.uint8)[:, None, None, None], (1, 4, 4, 3))
+        ids = row_ids(self.id_prefix(name, split), rows)
+        if self.kinds and pictures:
+            ids = np.array([f"{one}@{row}" for one, row in zip(ids, rows, strict=True)])
+        return ImageSet(name, split, images if pictures else no_pictures(len(rows)), rows % 2, ids, ("a", "b"))
+
+    def count(self, name: str, split: str) -> int:
+        return 10
+
+
+class OfPath(Greys):
+    kinds = ("greys",)
+
+
+def test_the_root_is_the_variable_or_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SDVIZ_DATA", "/some/where")
+    assert data_root() == Path("/some/where")
+    for unset in (lambda: monkeypatch.setenv("SDVIZ_DATA", ""), lambda: monkeypatch.delenv("SDVIZ_DATA")):
+        unset()
+        assert data_root() == Path("data")
+
+
+def test_a_name_with_a_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert path_in("folder:~/pets:old") == Path("/home/me/pets:old")
+    for name in ("folder:", "folder"):
+        with pytest.raises(DataError, match=f"^{name} needs a path, as in folder:PATH$"):
+            path_in(name)
+
+
+def test_ids_are_rows_of_at_least_five_digits() -> None:
+    assert row_ids("s/test/", np.array([7, 123456])).tolist() == ["s/test/00007", "s/test/123456"]
+    assert row_ids("s/", np.array([], int)).dtype.kind == "U"
+
+
+def test_find_reads_only_the_rows_that_ids_name() -> None:
+    ids = np.array(["s/test/00007", "s/test/00002", "s/test/00010", "s/test/x", "s/test/-1", "s/test/\u0663"])
+    found = Greys().find("s", "test", ids, 4, True)
+    assert found.ids.tolist() == ["s/test/00002", "s/test/00007"]
+    assert found.images[:, 0, 0, 0].tolist() == [2, 7] and found.labels.tolist() == [0, 1]
+
+
+def test_without_pictures_the_hash_of_an_asked_id_is_taken_as_given() -> None:
+    ids = np.array(["g/all/00003@wrong", "g/all/00001@1"])
+    source = OfPath()
+    assert source.prefixes == ("greys:",)
+    with_pictures = source.find("g", "all", ids, 4, True)
+    assert with_pictures.ids.tolist() == ["g/all/00001@1", "g/all/00003@3"]
+    without = source.find("g", "all", ids, 4, False)
+    assert without.ids.tolist() == ["g/all/00001@1", "g/all/00003@wrong"]
+    assert without.images.shape == (2, 0, 0, 3)

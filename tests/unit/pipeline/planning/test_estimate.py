@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sdviz.config.reading import load_config
+from sdviz.nn.encoder import Encoder
+from sdviz.nn.unet import build_noise_predictor, n_parameters
+from sdviz.pipeline import estimate, stage_names
+from sdviz.pipeline.planning.estimate import PROBE_IMAGES, StageEstimate
+from tests.tiny_runs import write_tiny_config, write_tiny_detector_config
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+# of each of the 36 pictures
+PIXELS = 8 * 8 * 3
+
+
+@pytest.fixture
+def planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, StageEstimate]]:
+    """Estimates a tiny run by a clock on which every step of a network takes 0.1 s an image."""
+    now = [0.0]
+
+    def clock() -> float:
+        now[0] += 0.1 * PROBE_IMAGES
+        return now[0]
+
+    path = write_tiny_detector_config(tmp_path)
+
+    def plan(*overrides: str) -> dict[str, StageEstimate]:
+        config = load_config(path, overrides)
+        with monkeypatch.context() as patch:
+            patch.setattr("time.perf_counter", clock)
+            found = estimate(config)
+        assert [one.stage for one in found] == list(stage_names(config))
+        return {one.stage: one for one in found}
+
+    return plan
+
+
+def test_seconds_are_images_by_steps(planned: Callable[..., dict[str, StageEstimate]]) -> None:
+    found = planned("data.holdout=0.5", "evaluation.controls=[no_training, noise]")
+    seconds = {name: one.seconds for name, one in found.items()}
+    # 40 steps of 4 images
+    assert seconds["diffusion"] == 16.0
+    # 40 steps of 16 images, two views each
+    assert seconds["encoder"] == 128.0
+    # SCAN sees two views; self-labelling trains and looks; and all images are encoded twice
+    assert seconds["pseudo_labels"] == pytest.approx(0.1 * (2 * 40 * 24 + 2 * 36 + 2 * 40 * 24))
+    # 36 images, under wrong and right labels, in 2 steps of 2 passes
+    assert seconds["outliers"] == pytest.approx(0.1 * 36 * 2 * 2 * 2)
+    # 3 epochs of images and outliers, with 24 snapshots
+    assert seconds["detector"] == pytest.approx(0.1 * 3 * (2 * 36 + 24))
+    # images, outliers, 18 test images and two OOD sets of 8, by the backbone and by the detector
+    scored = 2 * 36 + 18 + 8 + 8
+    assert seconds["features"] == pytest.approx(0.1 * 2 * scored)
+    # one control is trained
+    assert seconds["controls"] == pytest.approx(0.1 * (3 * 2 * 36 + scored))
+
+
+def test_bytes_are_weights_pictures_and_features(
+    planned: Callable[..., dict[str, StageEstimate]], tmp_path: Path
+) -> None:
+    found = planned("data.holdout=0.5", "outliers={per_image: 3, limit: 10}", "detector.reconstructed_id=0")
+    config = load_config(tmp_path / "tiny.yaml").diffusion.unet
+    unet, encoder = (
+        4 * n_parameters(one) for one in (build_noise_predictor(config, 3, 8), Encoder("small", 4))
+    )
+    assert found["diffusion"].bytes == unet and found["encoder"].bytes == encoder
+    # the control `right_label` of the default wants both kinds
+    assert found["outliers"].bytes == 10 * 3 * 2 * PIXELS
+    assert found["features"].bytes == 4 * 16 * (2 * 10 + 18 + 8 + 8)
+
+
+def test_a_limit_of_time_caps_the_diffusion(planned: Callable[..., dict[str, StageEstimate]]) -> None:
+    assert planned("diffusion.time_limit_sec=5")["diffusion"].seconds == 5.0
+
+
+def test_other_methods_cost_their_passes(planned: Callable[..., dict[str, StageEstimate]]) -> None:
+    found = planned("evaluation.baselines=[dn2, msp]")
+    one, three = (planned(f"evaluation.baselines=[{{method: rot, epochs: {n}}}]")["baselines"] for n in (1, 3))
+    assert found["baselines"].seconds < one.seconds < three.seconds
+    asked = 4 + 8 + 8  # a tenth of 36 is held out
+    assert found["baselines"].bytes == 8 * asked * 2 and one.bytes == 8 * asked
+
+
+def test_a_run_without_a_detector_makes_no_outliers(tmp_path: Path) -> None:
+    found = {one.stage: one for one in estimate(load_config(write_tiny_config(tmp_path)))}
+    assert list(found) == ["pseudo_labels", "clusterer", "diffusion", "bundle"]
+    assert all(one.seconds >= 0 for one in found.values())
+    assert found["bundle"].bytes == found["diffusion"].bytes // 2
