@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from sdviz.data.decode import DecodeError, ImageStack, decode_image, one_line, through_jpeg
+from sdviz.data.decode import DecodeError, ImageStack, decode_image, through_jpeg
 from sdviz.data.imageset import DataError
 
 Encode = Callable[..., bytes]
@@ -167,11 +167,6 @@ def test_a_stack_leaves_out_bad_pictures_or_refuses_all(encode: Encode) -> None:
     none.add(0, "x", b"")
     with pytest.raises(DataError, match="1 of 1 images cannot be used: x is empty"):
         none.finish("set", "skip")
-
-
-def test_one_line_has_no_control_characters_and_an_end() -> None:
-    assert one_line("a\n\tb\x00  c") == "a b c"
-    assert one_line("x" * 120) == "x" * 120 and one_line("x" * 121) == "x" * 119 + "…"
 
 
 def test_through_jpeg_is_pillows_own_round(picture: np.ndarray) -> None:

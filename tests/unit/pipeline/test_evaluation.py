@@ -17,7 +17,7 @@ from sdviz.config.reading import load_config
 from sdviz.detection import metrics
 from sdviz.evaluation import read_report
 from sdviz.pipeline import Workspace, evaluation
-from sdviz.pipeline.workspace import tree_hash
+from sdviz.text import tree_hash
 from tests.stages import work_in
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -8,11 +8,8 @@ import pytest
 from sdviz.config.reading import load_config
 from sdviz.data import DataError, ImageSet
 from sdviz.evaluation import read_report
-from sdviz.pipeline import (
-    Workspace,
-    run_stages,
-    sets,
-)
+from sdviz.pipeline import Workspace, run_stages
+from sdviz.pipeline.shared import sets
 from sdviz.pipeline.shared.sets import class_rows, evaluation_sets, of_classes, ood_split, without_absent_sets
 from tests.stages import work_in
 from tests.tiny_runs import write_tiny_detector_config
