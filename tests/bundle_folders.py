@@ -37,3 +37,10 @@ def refusal(folder: Path) -> str:
         Bundle.load(folder, "cpu")
     assert "\n" not in str(refused.value)
     return str(refused.value)
+
+
+def hash_of(folder: Path) -> str:
+    """What `Bundle.hash` must be: SHA-256 of bundle.json without its metrics, keys sorted."""
+    tree = json.loads((folder / MANIFEST).read_text("utf-8"))
+    tree.pop("metrics", None)
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()

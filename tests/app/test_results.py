@@ -221,7 +221,7 @@ def test_every_metric_is_the_reports_and_scikit_learns(
             low, high = report["results"][name]["modes"][mode]["auroc_interval"]
             assert [float(row[5]), float(row[6])] == pytest.approx([100 * low, 100 * high])
     head = files["sdviz-metrics.csv"]().splitlines()
-    assert f"# bundle hash: {sha256(folder / MANIFEST)}" in head and "# k: 10" in head
+    assert f"# bundle hash: {hash_of(folder)}" in head and "# k: 10" in head
 
 
 def by_brute_force(folder: Path, k: int, alpha: float, normalize: bool) -> dict[str, np.ndarray]:
@@ -722,7 +722,7 @@ def test_two_bundles_side_by_side(full_bundle: Full, open_page: Open, files: Fil
     rows = {row[0][0]: [cell[0] for cell in row[1:]] for row in table[1:]}
     assert rows["S, w"] == ["100, 4", "250, 4"]
     assert rows["k, α"] == ["10, 0.01", "10, 0.01"]
-    assert rows["hash"] == [sha256(folder / MANIFEST)[:10] for folder in folders.values()]
+    assert rows["hash"] == [hash_of(folder)[:10] for folder in folders.values()]
     for i, folder in enumerate(folders.values()):
         scores = columns_of(folder)
         for name in SETS:
@@ -751,7 +751,7 @@ def test_two_bundles_side_by_side(full_bundle: Full, open_page: Open, files: Fil
     assert written.iloc[:, 0].tolist() == list(rows)
     assert written["two"].tolist() == [by[1] for by in rows.values()]
     for folder in folders.values():
-        assert sha256(folder / MANIFEST) in files["sdviz-bundles-compared.csv"]()
+        assert hash_of(folder) in files["sdviz-bundles-compared.csv"]()
     # one without a detector beside them: empty, never the other's
     at.multiselect(key="results_bundles").set_value(["one", "without"]).run()
     rows = {row[0][0]: [cell[0] for cell in row[1:]] for row in tables(at)[0][1:]}
@@ -765,7 +765,7 @@ def test_the_report_is_one_file_with_everything(full_bundle: Full, open_page: Op
     t = float(np.quantile(scores["digits"], 0.3))
     at = open_page(RESULTS, {"results_view": "Report", "t": repr(t)})
     assert f"threshold {t:.6g}" in texts(at)
-    digest = sha256(folder / MANIFEST)
+    digest = hash_of(folder)
     page = files[f"sdviz-report-full-{digest[:8]}.html"]()
 
     # 1. nothing from outside: every src, href and url() points into the file itself

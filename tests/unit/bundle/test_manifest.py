@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from sdviz.bundle import MANIFEST, Bundle, read_manifest
-from tests.bundle_folders import WEIGHTS, edit_manifest, refusal, sign
+from tests.bundle_folders import WEIGHTS, edit_manifest, hash_of, refusal, sign
 
 
 def test_the_manifest_is_read_without_the_weights(folder: Path) -> None:
@@ -22,7 +22,7 @@ def test_the_manifest_is_read_without_the_weights(folder: Path) -> None:
     manifest, digest = read_manifest(folder)
     assert manifest.class_names == ("disk", "ring", "square")
     assert manifest.defaults.solver == "ddim"
-    assert digest == hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
+    assert digest == hash_of(folder)
     assert set(manifest.versions) == {"torch", "diffusers", "numpy", "sdviz", "python"}
 
 
