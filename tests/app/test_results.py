@@ -22,6 +22,7 @@ from streamlit.testing.v1 import AppTest
 
 from sdviz.bundle.manifest import MANIFEST, sha256
 from sdviz.ui.results.curves import HISTOGRAM_CAPTION, ROC_CAPTION, precision_caption
+from tests.bundle_folders import hash_of
 
 RESULTS = "pages/6_Results.py"
 # OOD features mixed with those of ID images: no figure is 100 %
