@@ -7,14 +7,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.numpy import load_file as load_arrays
-from safetensors.numpy import save_file as save_arrays
+from safetensors.torch import load_file, save_file
 
 from ..config.nodes import DetectorConfig, TrainingConfig
 from ..files import replacing
-from ..nn.batches import encode
 from ..nn.detector import Detector
 from ..nn.device import fast_autocast
+from ..nn.encoder import Encoder
 from ..nn.loop import Execution, TrainingStateError, train_networks
 from ..nn.pixels import channels_first, scale
 from ..nn.randomness import step_generator
@@ -31,8 +30,8 @@ def train_detector(
     config: DetectorConfig,
     execution: Execution,
     reconstructions: np.ndarray | None = None,
-    snapshot_images: np.ndarray | None = None,
-) -> list[np.ndarray] | None:
+    epochs_folder: Path | None = None,
+) -> bool:
     """Trains a detector in place; resumes from the state if it exists.
 
     Every batch is half ID images and half outliers. An epoch shows every ID image once, in an order fixed by
@@ -46,43 +45,29 @@ def train_detector(
         outlier_labels: int64 (M,), y~ of the sources.
         reconstructions: uint8 (N,H,W,3), shown instead of their ID images with probability
             `config.reconstructed_id`; needed if that is above 0.
-        snapshot_images: uint8 (P,H,W,3); their features before training and after every epoch are kept in files
-            beside the state, which the caller removes at the end.
+        epochs_folder: Where the encoder's weights after each epoch are kept, for `load_epoch`; None keeps none.
 
     Returns:
-        Features float32 (P,D) of the snapshot images, before training first, then after each epoch;
-        empty without them. None if training was stopped.
+        False if training was stopped.
 
     Raises:
         ValueError: No images on a side, columns that do not fit, labels outside 0..C-1, or reconstructions
             that are missing.
         EncoderError: More frozen blocks than there are.
-        TrainingStateError: Snapshots of the epochs before an interruption are gone; else as `run_steps`.
-        TrainingDiverged, OSError: As `run_steps`.
+        TrainingDiverged, TrainingStateError, OSError: As `run_steps`.
     """
     _check(detector, id_images, id_labels, outlier_images, outlier_labels, config, reconstructions)
     # 1. set up; all draws are made on the CPU, so that every device sees the same batches
-    where, state_path = execution.where, execution.state_path
+    where = execution.where
+    start = {name: tensor.cpu().clone() for name, tensor in detector.encoder.state_dict().items()}
     detector.encoder.freeze(config.frozen_blocks)
     pixels, fakes = channels_first(id_images, where), channels_first(outlier_images, where)
     rebuilt = channels_first(reconstructions, where) if reconstructions is not None else None
     y_in, y_out = torch.tensor(id_labels).to(where), torch.tensor(outlier_labels).to(where)
     n = len(pixels)
     steps_per_epoch = epoch_steps(n, config)
-    taken: dict[int, np.ndarray] = {}
-
-    def snapshot(epoch: int) -> None:
-        """Features as they are after `epoch` epochs."""
-        if snapshot_images is None:
-            return
-        taken[epoch] = encode(detector.encoder, snapshot_images, where)
-        detector.train()
-        if state_path is not None:
-            _save_snapshot(snapshot_path(state_path, epoch), taken[epoch])
 
     def loss_at(step: int) -> torch.Tensor:
-        if step == 0:
-            snapshot(0)
         # 2. as many images of each side; batches of an epoch differ in size by one at most
         epoch, turn = divmod(step, steps_per_epoch)
         first, last = (epoch * n + n * (turn + i) // steps_per_epoch for i in (0, 1))
@@ -104,29 +89,19 @@ def train_detector(
         return detector_loss(*heads, is_outlier, labels, config.outlier_weight)
 
     def after_step(step: int) -> None:
-        # runs before the state of this step is saved, so no state lacks its snapshots
-        if step % steps_per_epoch == 0:
-            snapshot(step // steps_per_epoch)
+        # runs before the state of this step is saved, so no state lacks the weights of its epochs
+        if epochs_folder is not None and step % steps_per_epoch == 0:
+            path = _epoch_file(epochs_folder, step // steps_per_epoch)
+            _save_changes(start, detector.encoder, path)
 
     training = TrainingConfig(
         total_steps=config.epochs * steps_per_epoch,
         optimizer=config.optimizer,
         save_every_sec=config.save_every_sec,
     )
-    done = train_networks(
-        "detector",
-        {"detector": detector},
-        loss_at,
-        training,
-        2 * n // steps_per_epoch,
-        execution,
-        after_step,
-    )
-    if not done:
-        return None
-    # 4. the snapshots of all epochs; those made before an interruption are read from their files
-    epochs = range(config.epochs + 1) if snapshot_images is not None else ()
-    return [taken[i] if i in taken else _read_snapshot(state_path, i) for i in epochs]
+    images_per_step = 2 * n // steps_per_epoch
+    networks = {"detector": detector}
+    return train_networks("detector", networks, loss_at, training, images_per_step, execution, after_step)
 
 
 def epoch_steps(n_images: int, config: DetectorConfig) -> int:
@@ -134,26 +109,31 @@ def epoch_steps(n_images: int, config: DetectorConfig) -> int:
     return -(-n_images // (config.batch_size // 2))
 
 
-def snapshot_path(state_path: Path, epoch: int) -> Path:
-    """The file of the snapshot after an epoch; 0 is before training."""
-    return state_path.with_name(f"snapshot-{epoch:03d}.safetensors")
+def load_epoch(encoder: Encoder, folder: Path, epoch: int) -> None:
+    """Puts the weights after an epoch, 1 or more, into the encoder that training started from.
 
-
-def _save_snapshot(path: Path, features: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as partial:
-        save_arrays({"features": features}, partial)
-
-
-def _read_snapshot(state_path: Path | None, epoch: int) -> np.ndarray:
-    assert state_path is not None  # without one nothing was resumed, and every epoch ran here
-    path = snapshot_path(state_path, epoch)
+    Raises:
+        TrainingStateError: The file is missing or damaged.
+    """
+    path = _epoch_file(folder, epoch)
     try:
-        return load_arrays(path)["features"]
-    except (OSError, SafetensorError, KeyError) as error:
-        raise TrainingStateError(
-            f"{path}: gone or damaged, and the training is past it; remove {state_path} to start over"
-        ) from error
+        encoder.load_state_dict(encoder.state_dict() | load_file(path))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise TrainingStateError(f"{path}: gone or damaged; train the detector again") from error
+
+
+def _epoch_file(folder: Path, epoch: int) -> Path:
+    return folder / f"epoch-{epoch:03d}.safetensors"
+
+
+def _save_changes(start: dict[str, torch.Tensor], encoder: Encoder, path: Path) -> None:
+    """Keeps the tensors that training has changed: none of frozen blocks."""
+    now = {name: tensor.detach().cpu() for name, tensor in encoder.state_dict().items()}
+    changed = {
+        name: tensor.contiguous() for name, tensor in now.items() if not torch.equal(tensor, start[name])
+    }
+    with replacing(path) as partial:
+        save_file(changed, partial)
 
 
 def _shuffled_rows(n: int, first: int, size: int, seed: int, side: str) -> torch.Tensor:

@@ -33,6 +33,7 @@ from .clusterer import load_clusterer
 from .diffusion import add_phase_means
 from .encoder import load_encoder
 from .outliers import outlier_recipe
+from .shared import sets
 from .shared.labels import read_cluster_names, read_labels, source_labels
 from .shared.sets import NamedSet, evaluation_sets
 from .shared.shards import reencode
@@ -46,9 +47,9 @@ class _Stopped(Exception):
 
 
 def depends_on(config: RunConfig) -> Settings:
-    """The detector, the encoder, the clusterer, and the list of methods."""
+    """The backbone, the encoder, the clusterer, the sets, and the list of methods."""
     networks = detector.depends_on(config) | encoder.depends_on(config) | clusterer.depends_on(config)
-    return networks | config.evaluation.model_dump(mode="json", include={"baselines"})
+    return networks | sets.depends_on(config) | config.evaluation.model_dump(mode="json", include={"baselines"})
 
 
 def make(work: Workspace) -> Metrics | None:

@@ -130,8 +130,8 @@ def _parts_of_a_detector(work: Workspace) -> dict[str, Path]:
     if (work.folder / "evaluation" / "baselines.parquet").is_file():
         parts["baselines.parquet"] = work.folder / "evaluation" / "baselines.parquet"
     for name in ("snapshots.safetensors", "snapshots.parquet"):
-        if (work.folder / "detector" / name).is_file():
-            parts[name] = work.folder / "detector" / name
+        if (features / name).is_file():
+            parts[name] = features / name
     return parts
 
 

@@ -1,6 +1,6 @@
 """Stage `controls`: trains detectors with one thing changed.
 
-Reads the inputs of stage `detector`; writes into controls/<name>/ the same files as stage `features`.
+Reads the inputs of stage `detector`; writes controls/<name>/detector.safetensors.
 """
 
 from __future__ import annotations
@@ -13,12 +13,17 @@ from ..nn.pixels import to_images, to_tensor
 from ..nn.randomness import image_noise
 from . import detector
 from .detector import train
-from .features import write_features
 from .outliers import outlier_recipe, read_outliers
 from .workspace import Metrics, Settings, Stage, Workspace, has_detector
 
-# the share of ID images that control right_label_as_id replaces
-AS_ID_SHARE = 0.5
+# what each control changes in `detector`
+CHANGES: dict[str, dict[str, float]] = {
+    # the same pictures must not count as ID, too
+    "right_label": {"reconstructed_id": 0.0},
+    "right_label_as_id": {"reconstructed_id": 0.5},
+    "lambda_zero": {"outlier_weight": 0.0},
+    "noise": {},
+}
 
 
 def depends_on(config: RunConfig) -> Settings:
@@ -31,33 +36,33 @@ def make(work: Workspace) -> Metrics | None:
 
     right_label: the outliers are images denoised under their right label; noise: they are noised images;
     right_label_as_id: half of the ID images are replaced by such denoised images; lambda_zero: lambda of Eq. 4
-    is 0. Control no_training trains nothing: its features come from stage `features`.
+    is 0. Control no_training trains nothing.
     """
     config, n = work.config.detector, len(work.sources)
     assert config is not None
-    for control in work.config.evaluation.controls:
+    for control in trained_controls(work.config):
         out = work.stage_folder("controls") / control
-        if control == "no_training" or (out / "features.safetensors").is_file():
+        if (out / "detector.safetensors").is_file():
             continue
         out.mkdir(exist_ok=True)
-        changed: dict[str, float] = {}
-        if control == "right_label":
-            # the same pictures must not count as ID, too
-            outliers, changed = read_outliers(work, "right")[:n], {"reconstructed_id": 0.0}
-        elif control == "right_label_as_id":
-            outliers, changed = read_outliers(work, "wrong"), {"reconstructed_id": AS_ID_SHARE}
-        elif control == "lambda_zero":
-            outliers, changed = read_outliers(work, "wrong"), {"outlier_weight": 0.0}
-        else:
-            outliers = noised_images(work)
-        config_here = config.model_copy(update=changed)
+        config_here = config.model_copy(update=CHANGES[control])
         rebuilt = read_outliers(work, "right")[:n] if config_here.reconstructed_id else None
-        trained = train(work, "controls", out, config_here, outliers, rebuilt, None)
-        if trained is None:
+        if not train(work, "controls", out, config_here, outliers_of(work, control), rebuilt):
             return None
-        write_features(work, out, trained[0], outliers)
         (out / "state.pt").unlink(missing_ok=True)
     return {}
+
+
+def trained_controls(config: RunConfig) -> list[str]:
+    """The controls that are detectors of their own."""
+    return [control for control in config.evaluation.controls if control != "no_training"]
+
+
+def outliers_of(work: Workspace, control: str) -> np.ndarray:
+    """The outliers that a control is trained with, uint8 (M,H,W,3)."""
+    if control == "right_label":
+        return read_outliers(work, "right")[: len(work.sources)]
+    return noised_images(work) if control == "noise" else read_outliers(work, "wrong")
 
 
 def noised_images(work: Workspace) -> np.ndarray:
@@ -76,7 +81,6 @@ STAGE = Stage(
     make,
     depends_on,
     title="Controls",
-    is_wanted=lambda config: has_detector(config) and bool(config.evaluation.controls),
-    reads_sets=True,
-    memory_settings=("evaluation.limit",),
+    is_wanted=lambda config: has_detector(config) and bool(trained_controls(config)),
+    memory_settings=("detector.batch_size",),
 )

@@ -1,6 +1,6 @@
 """Stage `evaluation`: scores every image and writes the report.
 
-Reads features/, controls/, baselines/ and the clusterer; writes scores.parquet, report.json (see
+Reads features/, baselines/ and the clusterer; writes scores.parquet, report.json (see
 docs/report.md) and, with other methods, baselines.parquet.
 """
 
@@ -69,8 +69,7 @@ def make(work: Workspace) -> Metrics | None:
     for i, control in enumerate(config.controls):
         if work.should_stop():
             return None
-        folder = work.folder / ("features" if control == "no_training" else "controls") / control
-        other = _measure(work, sets, folder)
+        other = _measure(work, sets, work.folder / "features" / control)
         controls[control] = control_report(method, other, config.bootstrap, config.seed)
         done = (i + 1) / (len(config.controls) + 1)
         work.on_progress(Progress("evaluation", i + 1, len(config.controls) + 1, done, None, {}))

@@ -109,8 +109,8 @@ def _detector_costs(config: RunConfig, detector: DetectorConfig, speed: _Speed, 
     # 3. the detector, its features, and the controls
     epoch_sec = 2 * n_sources * speed.train_sec
     n_trained = sum(control != "no_training" for control in config.evaluation.controls)
-    control_sec = detector.epochs * epoch_sec + n_scored * speed.forward_sec
-    feature_dim = speed.network.feature_dim
+    n_features = (2 + n_trained) * n_scored + (detector.epochs + 1) * detector.snapshot_ids
+    n_weights = n_parameters(Detector(speed.network, _n_clusters(config)))
     # 4. the other methods
     methods = [one.build() for one in config.evaluation.baselines]
     baselines_sec = sum(_baseline_images(one, n_sources, n_asked) for one in methods) * speed.train_sec
@@ -124,11 +124,11 @@ def _detector_costs(config: RunConfig, detector: DetectorConfig, speed: _Speed, 
         "outliers": (made * sec_each, made * pixels),
         "sd_test": (n_sd_test * sec_each, n_sd_test * pixels),
         "detector": (
-            detector.epochs * (epoch_sec + detector.snapshot_ids * speed.forward_sec),
-            4 * n_parameters(Detector(speed.network, _n_clusters(config))),
+            detector.epochs * epoch_sec,
+            4 * n_weights * (1 + (detector.epochs if detector.snapshot_ids else 0)),
         ),
-        "features": (2 * n_scored * speed.forward_sec, 4 * n_scored * feature_dim),
-        "controls": (n_trained * control_sec, n_trained * 2 * n_scored * feature_dim),
+        "controls": (n_trained * detector.epochs * epoch_sec, 4 * n_trained * n_weights),
+        "features": (n_features * speed.forward_sec, 2 * n_features * speed.network.feature_dim),
         "baselines": (baselines_sec, 8 * n_asked * len(methods)),
     }
 

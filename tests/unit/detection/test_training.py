@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from sdviz.config.nodes import DetectorConfig, OptimizerConfig, ViewsConfig
 from sdviz.detection import training
 from sdviz.detection.metrics import auroc
-from sdviz.detection.training import epoch_steps, snapshot_path, train_detector
+from sdviz.detection.training import epoch_steps, load_epoch, train_detector
 from sdviz.nn.detector import Detector, detector_outputs
 from sdviz.nn.encoder import Encoder
 from sdviz.nn.loop import Execution, LoopReport, TrainingDiverged, TrainingStateError
@@ -97,7 +98,7 @@ def test_all_three_heads_learn(one_thread: None) -> None:
     config = TINY.model_copy(update={"epochs": 12, "batch_size": 32, "optimizer": better})
     detector = make_detector()
     reports: list[LoopReport] = []
-    assert train_detector(detector, *images.all, config, Execution("cpu", on_report=reports.append)) == []
+    assert train_detector(detector, *images.all, config, Execution("cpu", on_report=reports.append))
     assert reports[-1].step == reports[-1].total_steps == 72
     assert reports[-1].loss < 0.5 * reports[0].loss
     assert not detector.training
@@ -215,42 +216,57 @@ def test_both_sides_are_augmented(one_thread: None) -> None:
 # --------------------------------------------------------------------------------------------------
 
 
-def test_snapshots_before_training_and_after_every_epoch(images: Images, tmp_path: Path) -> None:
-    detector, pictures = make_detector(), draw(9, seed=5).id_images
-    first = detector_outputs(detector, pictures, "cpu").features
-    snapshots = train_detector(
-        detector, *images.all, TINY, Execution("cpu", tmp_path / "new" / "state.pt"), None, pictures
-    )
-    assert snapshots is not None and len(snapshots) == 4
-    assert all(one.shape == (9, 16) and one.dtype == np.float32 for one in snapshots)
-    np.testing.assert_array_equal(snapshots[0], first)
-    np.testing.assert_array_equal(snapshots[3], detector_outputs(detector, pictures, "cpu").features)
-    assert not np.allclose(snapshots[1], snapshots[2])
-    # taking them changes nothing
+def epochs_of(folder: Path) -> list[dict[str, torch.Tensor]]:
+    """The encoder's weights before training and after each epoch, from the start that `make_detector` gives."""
+    found = []
+    for epoch in range(TINY.epochs + 1):
+        encoder = make_detector().encoder
+        if epoch:
+            load_epoch(encoder, folder, epoch)
+        found.append(weights(encoder))
+    return found
+
+
+def test_the_weights_after_every_epoch_are_kept(images: Images, tmp_path: Path) -> None:
+    detector = make_detector()
+    assert train_detector(detector, *images.all, TINY, Execution("cpu"), epochs_folder=tmp_path)
+    kept = epochs_of(tmp_path)
+    assert len(list(tmp_path.iterdir())) == TINY.epochs == 3
+    assert_same(kept[3], weights(detector.encoder))
+    assert not all(torch.equal(kept[1][key], kept[2][key]) for key in kept[1])
+    # keeping them changes nothing
     plain = make_detector()
     train_detector(plain, *images.all, TINY, Execution("cpu"))
     assert_same(weights(detector), weights(plain))
 
 
+def test_of_frozen_blocks_nothing_is_kept(images: Images, tmp_path: Path) -> None:
+    detector = make_detector()
+    config = TINY.model_copy(update={"frozen_blocks": len(detector.encoder.blocks)})
+    train_detector(detector, *images.all, config, Execution("cpu"), epochs_folder=tmp_path)
+    assert all(load_file(path) == {} for path in tmp_path.iterdir())
+    assert_same(epochs_of(tmp_path)[3], weights(make_detector().encoder))
+
+
 @pytest.mark.parametrize("n_steps", [0, 1, 3, 4, 5, 8, 11])
 def test_stopped_and_resumed_is_undisturbed(images: Images, tmp_path: Path, n_steps: int) -> None:
     config = TINY.model_copy(update={"reconstructed_id": 0.5, "views": ViewsConfig()})
-    rebuilt, pictures = images.id_images[::-1].copy(), draw(9, seed=5).id_images
+    rebuilt = images.id_images[::-1].copy()
 
-    def train(detector: Detector, state: Path | None, **more: object) -> list[np.ndarray] | None:
-        return train_detector(detector, *images.all, config, Execution("cpu", state, **more), rebuilt, pictures)
+    def train(detector: Detector, folder: Path, state: Path | None, **more: object) -> bool:
+        folder.mkdir(exist_ok=True)
+        return train_detector(detector, *images.all, config, Execution("cpu", state, **more), rebuilt, folder)
 
     undisturbed = make_detector()
-    expected = train(undisturbed, None)
+    assert train(undisturbed, tmp_path / "whole", None)
     state = tmp_path / "state.pt"
-    assert train(make_detector(), state, should_stop=stop_after(n_steps)) is None
+    assert not train(make_detector(), tmp_path / "parts", state, should_stop=stop_after(n_steps))
     assert state.is_file()
-    resumed = make_detector(seed=7)  # its weights come from the state
-    snapshots = train(resumed, state)
+    resumed = make_detector()
+    assert train(resumed, tmp_path / "parts", state)
     assert_same(weights(undisturbed), weights(resumed))
-    assert expected is not None and snapshots is not None and len(snapshots) == len(expected) == 4
-    for a, b in zip(expected, snapshots, strict=True):
-        np.testing.assert_array_equal(a, b)
+    for a, b in zip(epochs_of(tmp_path / "whole"), epochs_of(tmp_path / "parts"), strict=True):
+        assert_same(a, b)
 
 
 KILLED = """
@@ -259,7 +275,7 @@ from pathlib import Path
 import torch
 sys.path.insert(0, sys.argv[3])
 from test_training import TINY, draw, make_detector
-from sdviz.detection.training import train_detector
+from sdviz.detection.training import load_epoch, train_detector
 from sdviz.nn.loop import Execution
 torch.set_num_threads(1)
 asked = iter(range(1000))
@@ -269,12 +285,13 @@ def die():
     return False
 config = TINY.model_copy(update={"save_every_sec": 1e-9})
 execution = Execution("cpu", Path(sys.argv[1]), should_stop=die)
-train_detector(make_detector(), *draw().all, config, execution, None, draw(9, seed=5).id_images)
+train_detector(make_detector(), *draw().all, config, execution, None, Path(sys.argv[1]).parent)
 """
 
 
 def test_killed_and_resumed_is_undisturbed(images: Images, tmp_path: Path) -> None:
-    state, pictures = tmp_path / "state.pt", draw(9, seed=5).id_images
+    state = tmp_path / "parts" / "state.pt"
+    state.parent.mkdir()
     result = subprocess.run(
         [sys.executable, "-c", KILLED, str(state), "9", str(Path(__file__).parent)],
         cwd=ROOT,
@@ -283,47 +300,33 @@ def test_killed_and_resumed_is_undisturbed(images: Images, tmp_path: Path) -> No
         timeout=120,
     )
     assert result.returncode == -signal.SIGKILL, result.stderr
-    undisturbed, resumed = make_detector(), make_detector(seed=7)
-    expected = train_detector(undisturbed, *images.all, TINY, Execution("cpu"), None, pictures)
+    undisturbed, resumed, whole = make_detector(), make_detector(), tmp_path / "whole"
+    whole.mkdir()
+    train_detector(undisturbed, *images.all, TINY, Execution("cpu"), epochs_folder=whole)
     steps: list[int] = []
 
     def count() -> bool:
         steps.append(1)
         return False
 
-    snapshots = train_detector(
-        resumed, *images.all, TINY, Execution("cpu", state, should_stop=count), None, pictures
-    )
+    execution = Execution("cpu", state, should_stop=count)
+    assert train_detector(resumed, *images.all, TINY, execution, epochs_folder=state.parent)
     assert len(steps) == 3  # 12 in all, and 9 were done
     assert_same(weights(undisturbed), weights(resumed))
-    assert expected is not None and snapshots is not None
-    for a, b in zip(expected, snapshots, strict=True):
-        np.testing.assert_array_equal(a, b)
+    for a, b in zip(epochs_of(whole), epochs_of(state.parent), strict=True):
+        assert_same(a, b)
 
 
-def test_old_snapshots_of_a_training_that_starts_over_are_not_taken(images: Images, tmp_path: Path) -> None:
-    state, pictures = tmp_path / "state.pt", draw(9, seed=5).id_images
-    train_detector(make_detector(), *images.all, TINY, Execution("cpu", state), None, pictures)
-    state.unlink(missing_ok=True)
-    snapshots = train_detector(make_detector(3), *images.all, TINY, Execution("cpu", state), None, pictures)
-    assert snapshots is not None
-    first = detector_outputs(make_detector(3), pictures, "cpu").features
-    np.testing.assert_array_equal(snapshots[0], first)
-
-
-def test_snapshots_that_are_gone_are_said_to_be(images: Images, tmp_path: Path) -> None:
-    state, pictures = tmp_path / "state.pt", draw(9, seed=5).id_images
-    stop = stop_after(9)
-    train_detector(
-        make_detector(), *images.all, TINY, Execution("cpu", state, should_stop=stop), None, pictures
-    )
-    kept = snapshot_path(state, 1).read_bytes()
+def test_an_epoch_that_is_gone_is_said_to_be(images: Images, tmp_path: Path) -> None:
+    train_detector(make_detector(), *images.all, TINY, Execution("cpu"), epochs_folder=tmp_path)
+    path = tmp_path / "epoch-001.safetensors"
+    kept = path.read_bytes()
     for damage in (None, kept[:20]):
-        snapshot_path(state, 1).unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
         if damage is not None:
-            snapshot_path(state, 1).write_bytes(damage)
-        with pytest.raises(TrainingStateError, match=r"snapshot-001.safetensors: gone or damaged.*state\.pt"):
-            train_detector(make_detector(), *images.all, TINY, Execution("cpu", state), None, pictures)
+            path.write_bytes(damage)
+        with pytest.raises(TrainingStateError, match=r"epoch-001.safetensors: gone or damaged"):
+            load_epoch(make_detector().encoder, tmp_path, 1)
 
 
 def test_a_loss_that_is_no_number_is_an_error(images: Images) -> None:

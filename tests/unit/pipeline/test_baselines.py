@@ -92,9 +92,9 @@ def test_what_was_added_leaves_the_hashes_of_other_stages(compared: Workspace) -
     plain = compared.config.model_copy(
         update={"evaluation": compared.config.evaluation.model_copy(update={"baselines": (), "sd_test": None})}
     )
-    for stage in ("encoder", "pseudo_labels", "diffusion", "outliers", "backbone"):
+    for stage in ("encoder", "pseudo_labels", "diffusion", "outliers", "backbone", "detector", "controls"):
         assert config_hash(plain, stage) == config_hash(compared.config, stage)
-    for stage in ("detector", "features", "evaluation", "bundle"):
+    for stage in ("features", "evaluation", "bundle"):
         assert config_hash(plain, stage) != config_hash(compared.config, stage)
     assert compared.config.detector is not None
     other = compared.config.detector.model_copy(update={"backbone": None})

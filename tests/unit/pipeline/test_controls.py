@@ -38,15 +38,16 @@ def test_controls_change_one_thing_of_the_recipe(
     work = work_in(copied.folder, scored_run.parent / "tiny.yaml", f"evaluation.controls={kinds}")
     seen = []
 
-    def watched(*args: Any) -> list[np.ndarray] | None:  # noqa: ANN401
+    def watched(*args: Any) -> bool:  # noqa: ANN401
         seen.append(args)
         return train_detector(*args)
 
     monkeypatch.setattr("sdviz.pipeline.detector.train_detector", watched)
-    for stage in ("controls", "evaluation", "bundle"):
+    redone = ["controls", "features", "evaluation", "bundle"]
+    for stage in redone:
         (work.folder / f"{stage}.done.json").unlink()
     shutil.rmtree(work.folder / "controls")
-    assert [stage for stage, skipped in begun(work) if not skipped] == ["controls", "evaluation", "bundle"]
+    assert [stage for stage, skipped in begun(work) if not skipped] == redone
 
     own = work.config.detector
     assert own is not None and own.reconstructed_id == 0.3 and own.outlier_weight > 0
@@ -60,7 +61,7 @@ def test_controls_change_one_thing_of_the_recipe(
     assert set(report["controls"]) == {"right_label_as_id", "lambda_zero"}
     banks = [
         load_file(work.folder / where / "features.safetensors")["id_features"]
-        for where in ("features", "controls/right_label_as_id", "controls/lambda_zero")
+        for where in ("features", "features/right_label_as_id", "features/lambda_zero")
     ]
     for i, j in ((0, 1), (0, 2), (1, 2)):
         assert not np.array_equal(banks[i], banks[j])

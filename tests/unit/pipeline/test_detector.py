@@ -5,16 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.numpy import load_file
 
-from sdviz.nn.batches import encode
 from sdviz.pipeline import Workspace, detector
 from sdviz.pipeline.detector import load_detector
-from sdviz.pipeline.outliers import outlier_ids, read_outliers
-from sdviz.pipeline.shared.sets import evaluation_sets
 from tests.stages import everything_in, work_in
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -35,28 +31,6 @@ def test_the_loaded_detector_answers_as_the_run_did(work: Workspace) -> None:
         g_in = found.g_in(features).numpy()
     np.testing.assert_allclose(features.numpy(), kept["test"], rtol=2e-2, atol=2e-2)  # float16 in the file
     np.testing.assert_allclose(g_in, kept["test.g_in"], rtol=2e-2, atol=2e-2)
-
-
-def test_snapshots_are_features_of_a_few_images_of_every_set(work: Workspace) -> None:
-    folder, config = work.folder / "detector", work.config.detector
-    assert config is not None and config.snapshot_ids == 24
-    table = pq.read_table(folder / "snapshots.parquet").to_pylist()
-    pictures = {"train": dict(zip(work.sources.ids.tolist(), work.sources.images, strict=True))}
-    pictures["outlier"] = dict(zip(outlier_ids(work).tolist(), read_outliers(work, "wrong"), strict=True))
-    for one in evaluation_sets(work):
-        pictures[one.key] = dict(zip(one.images.ids.tolist(), one.images.images, strict=True))
-    roles = [row["role"] for row in table]
-    assert list(dict.fromkeys(roles)) == list(pictures)
-    # a fifth of 24, rounded down, or all that there are
-    assert {role: roles.count(role) for role in pictures} == {
-        key: min(4, len(one)) for key, one in pictures.items()
-    }
-    epochs = load_file(folder / "snapshots.safetensors")
-    assert sorted(epochs) == [f"epoch_{i:03d}" for i in range(config.epochs + 1)]
-    images = np.stack([pictures[row["role"]][row["id"]] for row in table])
-    after = encode(load_detector(work).encoder, images, "cpu")
-    np.testing.assert_allclose(epochs[max(epochs)], after, rtol=2e-2, atol=2e-2)
-    assert np.abs(epochs["epoch_000"].astype(float) - after).max() > 0.05
 
 
 def test_a_stopped_training_goes_on_to_the_same_weights(copied: Workspace) -> None:

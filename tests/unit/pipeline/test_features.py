@@ -1,14 +1,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from safetensors.numpy import load_file
 
 from sdviz.data import ImageSet
+from sdviz.nn.batches import encode
 from sdviz.pipeline import Workspace
+from sdviz.pipeline.detector import load_detector
 from sdviz.pipeline.features import _warn_of_other_compression
-from sdviz.pipeline.shared.sets import NamedSet
+from sdviz.pipeline.outliers import outlier_ids, read_outliers
+from sdviz.pipeline.shared.sets import NamedSet, evaluation_sets
+from tests.stages import work_in
 
 
 def test_an_ood_set_that_is_compressed_otherwise_than_id_images(
@@ -22,3 +29,26 @@ def test_an_ood_set_that_is_compressed_otherwise_than_id_images(
         _warn_of_other_compression(ours, NamedSet("svhn", "far", other))
     (record,) = [one for one in caplog.records if one.name.startswith("sdviz")]
     assert "svhn did not go through JPEG: what tells them apart may be compression" in record.getMessage()
+
+
+def test_snapshots_are_features_of_a_few_images_of_every_set(scored_run: Path) -> None:
+    work = work_in(scored_run, scored_run.parent / "tiny.yaml")
+    folder, config = work.folder / "features", work.config.detector
+    assert config is not None and config.snapshot_ids == 24
+    table = pq.read_table(folder / "snapshots.parquet").to_pylist()
+    pictures = {"train": dict(zip(work.sources.ids.tolist(), work.sources.images, strict=True))}
+    pictures["outlier"] = dict(zip(outlier_ids(work).tolist(), read_outliers(work, "wrong"), strict=True))
+    for one in evaluation_sets(work):
+        pictures[one.key] = dict(zip(one.images.ids.tolist(), one.images.images, strict=True))
+    roles = [row["role"] for row in table]
+    assert list(dict.fromkeys(roles)) == list(pictures)
+    # a fifth of 24, rounded down, or all that there are
+    assert {role: roles.count(role) for role in pictures} == {
+        key: min(4, len(one)) for key, one in pictures.items()
+    }
+    epochs = load_file(folder / "snapshots.safetensors")
+    assert sorted(epochs) == [f"epoch_{i:03d}" for i in range(config.epochs + 1)]
+    images = np.stack([pictures[row["role"]][row["id"]] for row in table])
+    after = encode(load_detector(work).encoder, images, "cpu")
+    np.testing.assert_allclose(epochs[max(epochs)], after, rtol=2e-2, atol=2e-2)
+    assert np.abs(epochs["epoch_000"].astype(float) - after).max() > 0.05

@@ -31,8 +31,8 @@ STAGES = (
     "diffusion",
     "outliers",
     "detector",
-    "features",
     "controls",
+    "features",
     "evaluation",
     "bundle",
 )
@@ -82,8 +82,9 @@ def test_a_run_ends_in_a_bundle_with_a_detector(scored_run: Path) -> None:
         ("outliers.jpeg={}", "outliers"),
         ("outliers.seed=1", "outliers"),
         ("detector.outlier_weight=0.4", "detector"),
-        ("evaluation.near=[]", "detector"),  # its snapshots show every set
-        ("evaluation.limit=5", "detector"),
+        # no training reads the sets
+        ("evaluation.near=[]", "features"),
+        ("evaluation.limit=5", "features"),
     ],
 )
 def test_a_change_reaches_every_stage_from_the_first_that_knows_of_it(
@@ -101,7 +102,7 @@ def test_a_change_reaches_every_stage_from_the_first_that_knows_of_it(
         ("evaluation.score.k=5", {"evaluation", "bundle"}),
         ("evaluation.bootstrap=5", {"evaluation", "bundle"}),
         ("evaluation.inception_weights=here.pth", {"evaluation", "bundle"}),
-        ("evaluation.controls=[noise]", {"controls", "evaluation", "bundle"}),
+        ("evaluation.controls=[noise]", {"controls", "features", "evaluation", "bundle"}),
         ("clusterer.width=5", {"bundle"}),
         ("bundle.outlier_pictures=0", {"bundle"}),
         ("profile=other", {"bundle"}),

@@ -51,13 +51,12 @@ def test_seconds_are_images_by_steps(planned: Callable[..., dict[str, StageEstim
     assert seconds["pseudo_labels"] == pytest.approx(0.1 * (2 * 40 * 24 + 2 * 36 + 2 * 40 * 24))
     # 36 images, under wrong and right labels, in 2 steps of 2 passes
     assert seconds["outliers"] == pytest.approx(0.1 * 36 * 2 * 2 * 2)
-    # 3 epochs of images and outliers, with 24 snapshots
-    assert seconds["detector"] == pytest.approx(0.1 * 3 * (2 * 36 + 24))
-    # images, outliers, 18 test images and two OOD sets of 8, by the backbone and by the detector
+    # 3 epochs of images and outliers; one control is trained, too
+    assert seconds["detector"] == seconds["controls"] == pytest.approx(0.1 * 3 * 2 * 36)
+    # images, outliers, 18 test images and two OOD sets of 8, by the backbone, the detector and the control; and
+    # 24 images before training and after each epoch
     scored = 2 * 36 + 18 + 8 + 8
-    assert seconds["features"] == pytest.approx(0.1 * 2 * scored)
-    # one control is trained
-    assert seconds["controls"] == pytest.approx(0.1 * (3 * 2 * 36 + scored))
+    assert seconds["features"] == pytest.approx(0.1 * (3 * scored + 4 * 24))
 
 
 def test_bytes_are_weights_pictures_and_features(
@@ -71,7 +70,9 @@ def test_bytes_are_weights_pictures_and_features(
     assert found["diffusion"].bytes == unet and found["encoder"].bytes == encoder
     # the control `right_label` of the default wants both kinds
     assert found["outliers"].bytes == 10 * 3 * 2 * PIXELS
-    assert found["features"].bytes == 4 * 16 * (2 * 10 + 18 + 8 + 8)
+    # by detector, backbone and the trained controls of the default, in float16; and the snapshots
+    scored, n_controls = 2 * 10 + 18 + 8 + 8, 2
+    assert found["features"].bytes == 2 * 16 * ((2 + n_controls) * scored + 4 * 24)
 
 
 def test_a_limit_of_time_caps_the_diffusion(planned: Callable[..., dict[str, StageEstimate]]) -> None:
