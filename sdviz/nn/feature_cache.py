@@ -53,6 +53,8 @@ def _read_or_make(file: Path, encoder: Encoder, images: np.ndarray, device: str 
     except (OSError, ValueError, EOFError):  # missing, cut or damaged: it is made again
         pass
     features = encode(encoder, images, device)
+    if not np.isfinite(features).all():
+        return features  # for the caller to refuse; another attempt may succeed
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with replacing(file) as partial:

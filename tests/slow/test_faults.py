@@ -23,7 +23,7 @@ from sdviz.files import leftovers
 from sdviz.nn.detector import Detector
 from sdviz.nn.encoder import Encoder
 from sdviz.nn.unet import NoisePredictor
-from sdviz.pipeline import STAGES, evaluation, stage_names
+from sdviz.pipeline import STAGES, evaluation, features, stage_names
 from sdviz.runs import Run
 from tests.full_disk import largest_file
 from tests.tiny_runs import OTHER_COLOURS, write_pictures, write_tiny_detector_config
@@ -39,7 +39,8 @@ WORK: dict[str, tuple[Any, str, int]] = {
     "sd_test": (NoisePredictor, "forward", 2),
     "backbone": (Encoder, "forward", 4),
     "detector": (Detector, "forward", 4),
-    "features": (Detector, "forward", 2),
+    # not the network: what it said before is on disk
+    "features": (features, "kept_features", 2),
     "controls": (Detector, "forward", 4),
     "baselines": (Encoder, "forward", 4),
     "evaluation": (SDScore, "score", 2),

@@ -117,5 +117,16 @@ def test_what_was_not_read_for_the_longest_time_goes_first(
     assert encoder.seen == 0 and len(list(folder.rglob("*.npy"))) == 2
 
 
+def test_features_that_are_no_numbers_are_not_kept(
+    folder: Path, tiny_images: Callable[..., np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, encoder = tiny_images(5), make_encoder()
+    with monkeypatch.context() as patch:
+        patch.setattr(Counting, "forward", lambda self, x: torch.full((len(x), 16), float("nan")))
+        assert np.isnan(kept_features(encoder, images, "cpu")).all()
+    assert not list(folder.rglob("*.npy"))
+    assert np.isfinite(kept_features(encoder, images, "cpu")).all()
+
+
 def test_no_images(tiny_images: Callable[..., np.ndarray]) -> None:
     assert kept_features(make_encoder(), tiny_images(1)[:0], "cpu").shape == (0, 16)
