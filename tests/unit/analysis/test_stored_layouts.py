@@ -103,3 +103,14 @@ def test_a_cut_file_or_one_of_another_shape_is_as_none(evidence: Evidence) -> No
         store_usual_layouts(evidence, lambda one, path, now: told.append(now))
     assert told[0]
     assert find_stored(evidence, points, view.unit_length, view.layout) is not None
+
+
+@pytest.mark.parametrize("name", ["shapes", "cifar10"])
+def test_a_shipped_bundle_opens_with_its_stored_layouts(name: str) -> None:
+    folder = Path(__file__).resolve().parents[3] / "checkpoints" / name
+    shipped = Evidence(Bundle.load(folder, device="cpu"))
+    views = list(usual_views(shipped))
+    assert len(views) >= 4
+    for view in views:
+        points = view.points(shipped)
+        assert find_stored(shipped, points, view.unit_length, view.layout) is not None, view
