@@ -124,6 +124,8 @@ def system_name(record: BundleRecord) -> str:
     e: dict[str, Any] = setting("detector", "backbone") or setting("encoder") or {}
     if e.get("simclr"):
         how = f"SimCLR on {record.manifest.dataset}"
+    elif e.get("distillation"):
+        how = f"features of {e['distillation']['teacher']['arch'].removeprefix('timm:')}"
     elif e.get("weights"):
         how = f"weights {e['weights']}"
     else:

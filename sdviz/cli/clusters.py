@@ -39,7 +39,7 @@ def clusters(
 
     settings = load_config(config, set_ or [])
     encoder, d = settings.encoder, settings.data
-    if encoder is None or encoder.weights is None or encoder.simclr or encoder.pretraining:
+    if encoder is None or encoder.weights is None or encoder.trainings:
         raise Mistake("clusters needs a fixed encoder: set encoder.weights and encoder.simclr=null")
     with checking():
         images = data.load(d.id, d.split, d.limit, settings.seed, d.on_error, d.size_px).images

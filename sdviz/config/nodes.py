@@ -161,8 +161,8 @@ class PretrainingConfig(TrainingConfig):
         return self
 
 
-class EncoderConfig(Node):
-    """The network before detector training; it gives the clusters and the plain features."""
+class NetworkConfig(Node):
+    """A network that gives features, and the weights that it starts from."""
 
     arch: str = Field("small", description="small, resnet18 or timm:NAME")
     width: int = Field(48, ge=4, description="channels of the first stage; of small and resnet18")
@@ -170,8 +170,6 @@ class EncoderConfig(Node):
         None, description="pretrained (timm's download), pip (a package), or a .safetensors or .pth file"
     )
     input_px: int | None = Field(None, ge=8, description="resize pictures to this first (bicubic)")
-    pretraining: PretrainingConfig | None = None
-    simclr: SimCLRConfig | None = SimCLRConfig()
     seed: Seed = 0
 
     @field_validator("arch")
@@ -182,12 +180,37 @@ class EncoderConfig(Node):
         return arch
 
 
+class DistillationConfig(TrainingConfig):
+    """Training of the encoder to give the features of another network, without labels."""
+
+    teacher: NetworkConfig
+    data: tuple[str, ...] = Field((), description="further sets to train on, as data.id or NAME:SPLIT")
+    limit: int = Field(10_000, ge=1, description="images to take of each further set")
+    views: ViewsConfig = Field(MILD_VIEWS, description="what the encoder sees; the teacher sees plain images")
+
+
+class EncoderConfig(NetworkConfig):
+    """The network before detector training; it gives the clusters and the plain features."""
+
+    pretraining: PretrainingConfig | None = None
+    distillation: DistillationConfig | None = None
+    simclr: SimCLRConfig | None = SimCLRConfig()
+
+    @property
+    def trainings(self) -> tuple[TrainingConfig, ...]:
+        """Its trainings, in order."""
+        return tuple(one for one in (self.pretraining, self.distillation, self.simclr) if one is not None)
+
+
 class ScanConfig(TrainingConfig):
     """Training by the SCAN loss (Van Gansbeke et al. 2020): neighbours share a cluster, no cluster is empty."""
 
-    total_steps: int = Field(1000, ge=1)
+    total_steps: int = Field(1000, ge=0, description="0 trains the heads alone and leaves the encoder as it is")
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-4)
     neighbours: int = Field(20, ge=1)
+    neighbours_by: NetworkConfig | None = Field(
+        None, description="the network whose features give the neighbours; None takes the encoder"
+    )
     heads: int = Field(10, ge=1, description="trained together; the one with the lowest loss is kept")
     head_steps: int = Field(
         500, ge=0, description="steps of the heads alone, before the encoder is trained too"
@@ -195,6 +218,12 @@ class ScanConfig(TrainingConfig):
     head_learning_rate: float = Field(0.1, gt=0)
     head_batch_size: int = Field(1000, ge=2)
     entropy_weight: float = Field(5.0, ge=0)
+
+    @model_validator(mode="after")
+    def _heads_are_trained(self) -> ScanConfig:
+        if not self.head_steps and not self.total_steps:
+            raise ValueError("head_steps and total_steps are both 0")
+        return self
 
 
 class SelfLabelConfig(TrainingConfig):

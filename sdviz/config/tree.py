@@ -22,6 +22,7 @@ from .nodes import (
     DetectorConfig,
     DiffusionConfig,
     EncoderConfig,
+    NetworkConfig,
     Node,
     ScanConfig,
     Seed,
@@ -60,7 +61,7 @@ class LabelsConfig(Node):
 
     source: Literal["scan", "kmeans", "turtle", "temi", "ground_truth", "file"] = "ground_truth"
     n_clusters: int | None = Field(None, ge=2, description="C, for scan, kmeans, turtle and temi")
-    spaces: tuple[EncoderConfig, ...] = Field(
+    spaces: tuple[NetworkConfig, ...] = Field(
         (), description="further networks; kmeans, turtle and temi cluster by their features, too"
     )
     path: str | None = Field(

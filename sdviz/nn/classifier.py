@@ -76,7 +76,10 @@ class ScanClassifier(nn.Module):
 
     def embed(self, x: torch.Tensor) -> torch.Tensor:
         """The head's inputs, float (N,P) of length 10, of images float (N,3,H,W) in [-1,1]."""
-        z = self.encoder(x)
+        return self.embed_features(self.encoder(x))
+
+    def embed_features(self, z: torch.Tensor) -> torch.Tensor:
+        """As `embed`, of the encoder's features float (N,D)."""
         if self.projection is not None:
             z = self.projection(z)
         return self.LENGTH * F.normalize(z.float(), dim=1)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ..config.nodes import EncoderConfig
+from ..config.nodes import NetworkConfig
 from .weights import EncoderError, load_weights, size_option
 
 # timm and torchvision take a second each to import, so they are imported when a network is built
@@ -116,7 +116,7 @@ class Encoder(nn.Module):
         return self
 
 
-def build_encoder(config: EncoderConfig) -> Encoder:
+def build_encoder(config: NetworkConfig) -> Encoder:
     """Builds an encoder and loads the weights that its configuration names; EncoderError if it fails."""
     torch.manual_seed(config.seed)
     encoder = Encoder(config.arch, config.width, config.input_px)

@@ -5,14 +5,17 @@ Writes encoder/encoder.safetensors and, with SimCLR, encoder/projection.safetens
 
 from __future__ import annotations
 
+import numpy as np
 from safetensors.torch import load_file
 
 from .. import data
-from ..config.nodes import EncoderConfig
+from ..config.nodes import DistillationConfig, EncoderConfig
 from ..config.tree import RunConfig
 from ..data import DataError, ImageSet
 from ..nn.classifier import Projection
+from ..nn.distillation import train_distilled
 from ..nn.encoder import Encoder, build_encoder
+from ..nn.feature_cache import kept_features
 from ..nn.supervised import train_supervised
 from ..nn.unet import n_parameters
 from ..scan.simclr import train_simclr
@@ -41,12 +44,11 @@ def make(work: Workspace) -> Metrics | None:
 def train_encoder(work: Workspace, stage: str, config: EncoderConfig) -> Metrics | None:
     """Trains a network and writes it to <stage>/encoder.safetensors.
 
-    Loads pre-trained weights, trains on the labels of another set, then trains by SimCLR on the run's images;
-    each only if the configuration asks for it.
+    Loads pre-trained weights, trains on the labels of another set, then on a teacher's features, then by SimCLR
+    on the run's images; each only if the configuration asks for it.
     """
     out, views, encoder = work.stage_folder(stage), work.config.views, build_encoder(config)
-    trainings = [one for one in (config.pretraining, config.simclr) if one is not None]
-    total = sum(one.total_steps for one in trainings)
+    total, before = sum(one.total_steps for one in config.trainings), 0
 
     # 1. the labels of another set
     pretrained = out / "pretrained.safetensors"
@@ -60,7 +62,19 @@ def train_encoder(work: Workspace, stage: str, config: EncoderConfig) -> Metrics
         if not train_supervised(encoder, other.images, other.labels, own_views, p, execution, config.seed):
             return None
         write_network(encoder, pretrained)
-    # 2. SimCLR
+        before += p.total_steps
+    # 2. a teacher's features
+    distilled = out / "distilled.safetensors"
+    if config.distillation is not None and distilled.is_file():
+        encoder.load_state_dict(load_file(distilled))
+    elif config.distillation is not None:
+        d = config.distillation
+        images, features = _taught(work, d)
+        execution = work.execution(stage, out / "distillation.state.pt", total, before, "distillation")
+        if not train_distilled(encoder, images, features, d, execution, config.seed):
+            return None
+        write_network(encoder, distilled)
+    # 3. SimCLR
     if config.simclr is not None:
         before = total - config.simclr.total_steps
         execution = work.execution(stage, out / "simclr.state.pt", total, before, "SimCLR")
@@ -69,8 +83,17 @@ def train_encoder(work: Workspace, stage: str, config: EncoderConfig) -> Metrics
             return None
         write_network(projection, out / "projection.safetensors")
     write_network(encoder, out / "encoder.safetensors")
-    images_seen = sum(one.total_steps * one.batch_size for one in trainings)
+    images_seen = sum(one.total_steps * one.batch_size for one in config.trainings)
     return {f"{stage}_parameters": n_parameters(encoder), f"{stage}_images_seen": images_seen}
+
+
+def _taught(work: Workspace, config: DistillationConfig) -> tuple[np.ndarray, np.ndarray]:
+    """The images to learn a teacher's features from, uint8 (N,H,W,3), and its features (N,D)."""
+    px, teacher = work.config.data.size_px, build_encoder(config.teacher).eval()
+    sets = [data.load(*data.parse_source(one), limit=config.limit, size_px=px) for one in config.data]
+    parts = [work.images.images, *(one.images for one in sets)]
+    features = [kept_features(teacher, one, work.config.device) for one in parts]
+    return np.concatenate(parts), np.concatenate(features)
 
 
 def load_encoder(work: Workspace) -> Encoder:
@@ -112,5 +135,9 @@ STAGE = Stage(
     depends_on,
     title="Encoder",
     is_wanted=lambda config: config.encoder is not None,
-    memory_settings=("encoder.pretraining.batch_size", "encoder.simclr.batch_size"),
+    memory_settings=(
+        "encoder.pretraining.batch_size",
+        "encoder.distillation.batch_size",
+        "encoder.simclr.batch_size",
+    ),
 )

@@ -159,7 +159,9 @@ def _frechet(work: Workspace, test: ImageSet) -> dict[str, dict[str, Any]]:
 
 def _encoder_name(work: Workspace) -> str:
     config = backbone_config(work.config)
-    trained = "SimCLR " if config.simclr else f"{config.pretraining.data} " if config.pretraining else ""
+    trained = "SimCLR " if config.simclr else "distilled " if config.distillation else ""
+    if not trained and config.pretraining:
+        trained = f"{config.pretraining.data} "
     return f"{trained}{config.arch.removeprefix('timm:')}"
 
 

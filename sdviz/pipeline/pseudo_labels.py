@@ -21,7 +21,7 @@ from ..nn.classifier import Classifier, ScanClassifier
 from ..nn.encoder import build_encoder
 from ..nn.feature_cache import kept_features
 from ..nn.unet import build_noise_predictor, n_parameters
-from ..scan.clustering import kmeans_labels, train_scan, train_self_labels
+from ..scan.clustering import kmeans_labels, scan_predict, train_scan, train_self_labels
 from ..scan.metrics import agreement
 from ..scan.temi import temi_labels
 from ..scan.turtle import turtle_labels
@@ -100,7 +100,7 @@ def _scan(work: Workspace, metrics: Metrics) -> tuple[np.ndarray, np.ndarray] | 
     encoder, n_clusters = load_encoder(work), config.n_clusters or 0
     total = config.scan.total_steps + (config.self_label.total_steps if config.self_label else 0)
 
-    # 1. neighbours, by the projection that SimCLR trained to tell images apart
+    # 1. neighbours, by another network or by the projection that SimCLR trained to tell images apart
     scanned = out / "scan.safetensors"
     projection = load_projection(work)
     model = ScanClassifier(encoder, n_clusters, projection)
@@ -111,8 +111,10 @@ def _scan(work: Workspace, metrics: Metrics) -> tuple[np.ndarray, np.ndarray] | 
         if "scan_loss" in metadata:
             metrics["scan_loss"] = float(metadata["scan_loss"])
     else:
-        features = kept_features(encoder, images.images, device)
-        if projection is not None:
+        other = config.scan.neighbours_by
+        network = encoder if other is None else build_encoder(other).eval()
+        features = kept_features(network, images.images, device)
+        if other is None and projection is not None:
             with torch.no_grad():
                 features = projection(torch.tensor(features)).numpy()
         k = min(config.scan.neighbours, len(images) - 1)
@@ -134,21 +136,21 @@ def _scan(work: Workspace, metrics: Metrics) -> tuple[np.ndarray, np.ndarray] | 
         if not train_self_labels(model, images.images, views, config.self_label, execution, config.seed):
             return None
         # 4. SCAN's own clusters, if self-labelling collapsed into few or uneven ones
-        labels, confidence = predict(model, images.images, device)
+        labels, confidence = scan_predict(model, images.images, device)
         before = ScanClassifier(load_encoder(work), n_clusters, load_projection(work))
         before.load_state_dict(load_file(scanned))
-        scan_labels, scan_confidence = predict(before.eval(), images.images, device)
+        scan_labels, scan_confidence = scan_predict(before.eval(), images.images, device)
         fewer = len(np.unique(labels)) < len(np.unique(scan_labels))
         if fewer or evenness(labels, n_clusters) < COLLAPSED * evenness(scan_labels, n_clusters):
             log.warning("self-labelling collapsed into few clusters: those of SCAN are kept")
             metrics["self_label_collapsed"] = True
             model, labels, confidence = before, scan_labels, scan_confidence
     else:
-        labels, confidence = predict(model, images.images, device)
+        labels, confidence = scan_predict(model, images.images, device)
     labels, kept = without_empty(labels)
     if len(kept) < n_clusters:
         model.keep_classes(torch.tensor(kept))
-        labels, confidence = predict(model, images.images, device)
+        labels, confidence = scan_predict(model, images.images, device)
     write_network(model, _scan_path(work))
     return labels, confidence
 

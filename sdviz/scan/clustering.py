@@ -13,10 +13,10 @@ from torch.nn import functional as F
 
 from ..config.nodes import OptimizerConfig, ScanConfig, SelfLabelConfig, TrainingConfig, ViewsConfig
 from ..detection.knn import unit_length
-from ..nn.batches import encode
 from ..nn.classifier import Projection, ScanClassifier
-from ..nn.device import fast_autocast
+from ..nn.device import fast_autocast, resolve_device
 from ..nn.encoder import Encoder
+from ..nn.feature_cache import kept_features
 from ..nn.loop import Execution, train_networks
 from ..nn.pixels import channels_first, scale
 from ..nn.randomness import step_generator
@@ -81,8 +81,7 @@ def train_scan(
     # 1. the heads alone; a resumed training has them in its state
     is_resumed = execution.state_path is not None and execution.state_path.exists()
     if config.head_steps and not is_resumed:
-        features = encode(_Embedding(model), images, where)
-        if not _train_heads(heads, features, near, config, seed, execution.should_stop):
+        if not _train_heads(heads, _embedded(model, images, where), near, config, seed, execution.should_stop):
             return None  # nothing is saved, because a state means that the heads are done
 
     # 2. all together, on views
@@ -103,14 +102,14 @@ def train_scan(
 
     # the model's own head gets no gradient and stays as it is
     networks = {"model": model, "heads": heads}
-    if not train_networks("SCAN", networks, loss_at, config, batch, execution):
+    if config.total_steps and not train_networks("SCAN", networks, loss_at, config, batch, execution):
         return None
     # 3. the head with the lowest loss over all images and their nearest neighbours, without views
     with torch.no_grad():
-        logits = heads(torch.tensor(encode(_Embedding(model), images, where)))
+        logits = heads(_embedded(model.to("cpu"), images, where))
         losses = scan_losses(logits, logits[:, near[:, 0]], config.entropy_weight)
         best = int(losses.argmin())
-        model.to("cpu").head.weight.copy_(heads.weight[best].T)
+        model.head.weight.copy_(heads.weight[best].T)
         model.head.bias.copy_(heads.bias[best, 0])
     return model.eval(), float(losses[best])
 
@@ -130,14 +129,13 @@ class _Heads(nn.Module):
 
 def _train_heads(
     heads: _Heads,
-    features: np.ndarray,
+    z: torch.Tensor,
     near: torch.Tensor,
     config: ScanConfig,
     seed: int,
     should_stop: Callable[[], bool] | None,
 ) -> bool:
-    """Trains all heads by the SCAN loss on fixed features, on the CPU; False if it was stopped."""
-    z = torch.tensor(features)
+    """Trains all heads by the SCAN loss on fixed inputs float (N,P), on the CPU; False if it was stopped."""
     batch = min(config.head_batch_size, len(z))
 
     def loss_at(step: int) -> torch.Tensor:
@@ -152,15 +150,19 @@ def _train_heads(
     return train_networks("SCAN heads", {"heads": heads}, loss_at, training, batch, alone)
 
 
-class _Embedding(nn.Module):
-    """A SCAN network without its head."""
+@torch.no_grad()
+def _embedded(model: ScanClassifier, images: np.ndarray, device: torch.device) -> torch.Tensor:
+    """The head's inputs float (N,P), of plain images, by a model on the CPU."""
+    features = torch.tensor(kept_features(model.encoder, images, device))
+    model.to("cpu")
+    return model.embed_features(features)
 
-    def __init__(self, model: ScanClassifier) -> None:
-        super().__init__()
-        self.model = model
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.model.embed(x)
+def scan_predict(model: ScanClassifier, images: np.ndarray, device: str) -> tuple[np.ndarray, np.ndarray]:
+    """As `nn.batches.predict`, with the encoder's features from disk where they are known."""
+    with torch.no_grad():
+        top = model.head(_embedded(model, images, resolve_device(device))).softmax(1).max(1)
+    return top.indices.numpy(), top.values.numpy()
 
 
 def train_self_labels(

@@ -156,8 +156,7 @@ def _n_clusters(config: RunConfig) -> int:
 
 
 def _training_sec(config: EncoderConfig, train_sec: float) -> float:
-    loops = [part for part in (config.pretraining, config.simclr) if part is not None]
-    return sum(_seen(part) * (2 if part is config.simclr else 1) for part in loops) * train_sec
+    return sum(_seen(one) * (2 if one is config.simclr else 1) for one in config.trainings) * train_sec
 
 
 def _baseline_images(method: Baseline, n_fit: int, n_asked: int) -> float:

@@ -96,6 +96,9 @@ def _check_encoder(
             network.freeze(frozen_blocks)
         except EncoderError as error:
             raise EncoderError(f"detector.{error}") from error
-    if to_be_made and encoder.pretraining is not None:
-        p = encoder.pretraining
-        data.load(p.data, p.split, limit=1, size_px=config.data.size_px)
+    if to_be_made:
+        p, d = encoder.pretraining, encoder.distillation
+        others = [(p.data, p.split)] if p is not None else []
+        others += map(data.parse_source, d.data) if d is not None else []
+        for name, split in others:
+            data.load(name, split, limit=1, size_px=config.data.size_px)

@@ -4,15 +4,19 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
 
+from sdviz.config.nodes import NetworkConfig
 from sdviz.data import DataError
+from sdviz.detection.knn import nearest_others, unit_length
 from sdviz.nn.batches import encode, predict
 from sdviz.nn.classifier import ScanClassifier
+from sdviz.nn.encoder import Encoder, build_encoder
 from sdviz.pipeline import (
     pseudo_labels,
     read_labels,
@@ -21,6 +25,7 @@ from sdviz.pipeline import (
 from sdviz.pipeline.clusterer import load_clusterer
 from sdviz.pipeline.encoder import load_encoder
 from sdviz.pipeline.pseudo_labels import evenness
+from sdviz.scan.clustering import train_scan
 from sdviz.scan.metrics import agreement
 from tests.stages import begun, work_in
 from tests.tiny_runs import write_tiny_config, write_tiny_detector_config
@@ -57,7 +62,7 @@ def test_labels_from_fixed_features(tmp_path: Path, data_root: Path, source: str
         "labels.temi.teacher_decay=0.9",
         "labels.temi.neighbours=3",
     )
-    second = "labels.spaces=[{width: 4, simclr: null, seed: 5}]"
+    second = "labels.spaces=[{width: 4, seed: 5}]"
     work = work_in(tmp_path / "run", config, f"labels.source={source}", second, *quick)
     run_stages(work, until="clusterer")
     labels = read_labels(work)
@@ -69,6 +74,26 @@ def test_labels_from_fixed_features(tmp_path: Path, data_root: Path, source: str
     assert isinstance(clusterer, ScanClassifier)
     assert (predict(clusterer, work.images.images, "cpu")[0] == labels).mean() > 0.8
     assert json.loads((work.folder / "clusterer.done.json").read_text())["metrics"]["cluster_test_images"] > 0
+
+
+def test_scan_takes_the_neighbours_of_another_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = write_tiny_detector_config(tmp_path, steps=4)
+    seen: list[np.ndarray] = []
+
+    def spy(encoder: Encoder, images: np.ndarray, neighbours: np.ndarray, *rest: Any) -> object:  # noqa: ANN401
+        seen.append(neighbours)
+        return train_scan(encoder, images, neighbours, *rest)
+
+    monkeypatch.setattr(pseudo_labels, "train_scan", spy)
+    setting = "labels.scan.neighbours_by={arch: small, width: 6, seed: 3}"
+    works = [work_in(tmp_path / f"run{i}", config, *more) for i, more in enumerate([(), (setting,)])]
+    for work in works:
+        run_stages(work, until="pseudo_labels")
+    network = build_encoder(NetworkConfig(arch="small", width=6, seed=3))
+    near = nearest_others(
+        unit_length(encode(network, works[1].images.images, "cpu")), seen[1].shape[1], device="cpu"
+    )
+    assert (seen[1] == near).all() and (seen[0] != near).any()
 
 
 def test_empty_clusters_are_left_out_and_the_run_goes_on(
