@@ -163,10 +163,8 @@ def main() -> None:
     judge = unit_length(kept_features(build_encoder(NetworkConfig(**LITE2)).eval(), images.images))
     sec = time.monotonic() - started
     wanted = rows(args.data, args.quick)
-    print(
-        f"{processor()}, {torch.get_num_threads()} threads{load_average()}; {len(images)} images of {args.data};"
-    )
-    print(f"lite2's features took {sec:.0f} s (0: they were on the disk).\n")
+    print(f"{processor()}, {torch.get_num_threads()} threads{load_average()}; {len(images)} images")
+    print(f"of {args.data}; lite2's features took {sec:.0f} s (0: they were on the disk).\n")
     print("| clusters | accuracy | NMI | ARI | sizes | probe | seeds | encoder | clusters |")
     print("|---|--:|--:|--:|--:|--:|--:|--:|--:|", flush=True)
     for name in args.rows or wanted:
