@@ -77,7 +77,7 @@ def test_labels_from_fixed_features(tmp_path: Path, data_root: Path, source: str
 
 
 def test_scan_takes_the_neighbours_of_another_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = write_tiny_detector_config(tmp_path, steps=4)
+    config = write_tiny_detector_config(tmp_path, steps=20)
     seen: list[np.ndarray] = []
 
     def spy(encoder: Encoder, images: np.ndarray, neighbours: np.ndarray, *rest: Any) -> object:  # noqa: ANN401
