@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from ..files import replacing
-from .batches import encode
+from .batches import encode, predict
+from .classifier import Classifier, ScanClassifier
 from .encoder import Encoder
 from .fastest import cache_folder
 
@@ -34,6 +35,18 @@ def kept_features(encoder: Encoder, images: np.ndarray, device: str | torch.devi
     if not parts:
         return np.zeros((0, encoder.feature_dim), np.float32)
     return np.concatenate(parts)
+
+
+def kept_predictions(
+    classifier: Classifier, images: np.ndarray, device: str | torch.device = "auto"
+) -> tuple[np.ndarray, np.ndarray]:
+    """As `batches.predict`; where the classifier has an encoder, from its kept features."""
+    if not isinstance(classifier, ScanClassifier):
+        return predict(classifier, images, device)
+    features = torch.tensor(kept_features(classifier.encoder, images, device))
+    with torch.no_grad():
+        top = classifier.to("cpu").head(classifier.embed_features(features)).softmax(1).max(1)
+    return top.indices.numpy(), top.values.numpy()
 
 
 def network_hash(encoder: Encoder) -> str:

@@ -32,7 +32,7 @@ from ..evaluation import (
 )
 from ..evaluation.sets import HEADS
 from ..files import write_atomically
-from ..nn.batches import predict
+from ..nn.feature_cache import kept_predictions
 from ..text import tree_hash
 from . import baselines
 from .backbone import backbone_config
@@ -80,7 +80,7 @@ def make(work: Workspace) -> Metrics | None:
     # 3. the report: clusters, heads, distances of distributions
     labels, n_clusters = read_labels(work), len(read_cluster_names(work))
     test = sets[0].images
-    clusters, _ = predict(load_clusterer(work), test.images, work.config.device)
+    clusters, _ = kept_predictions(load_clusterer(work), test.images, work.config.device)
     g_in = load_arrays(work.folder / "features" / "ood_features.safetensors")["test.g_in"]
     report = make_report(
         method.report,

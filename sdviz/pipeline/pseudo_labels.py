@@ -16,12 +16,11 @@ from safetensors.torch import load_file
 from ..config.tree import RunConfig
 from ..data import DataError
 from ..detection.knn import nearest_others, unit_length
-from ..nn.batches import predict
 from ..nn.classifier import Classifier, ScanClassifier
 from ..nn.encoder import build_encoder
-from ..nn.feature_cache import kept_features
+from ..nn.feature_cache import kept_features, kept_predictions
 from ..nn.unet import build_noise_predictor, n_parameters
-from ..scan.clustering import kmeans_labels, scan_predict, train_scan, train_self_labels
+from ..scan.clustering import kmeans_labels, train_scan, train_self_labels
 from ..scan.metrics import agreement
 from ..scan.temi import temi_labels
 from ..scan.turtle import turtle_labels
@@ -82,7 +81,7 @@ def agreement_on_test(work: Workspace, stage: str, clusterer: Classifier, n_clus
     test = labelled_test(work)
     if test is None:
         return {}
-    clusters, _ = predict(clusterer, test.images, work.config.device)
+    clusters, _ = kept_predictions(clusterer, test.images, work.config.device)
     a = agreement(clusters, test.labels, n_clusters, len(test.class_names))
     work.on_progress(Progress(stage, 1, 1, 1.0, 0.0, {"cluster_accuracy": a.accuracy}))
     return {
@@ -136,21 +135,21 @@ def _scan(work: Workspace, metrics: Metrics) -> tuple[np.ndarray, np.ndarray] | 
         if not train_self_labels(model, images.images, views, config.self_label, execution, config.seed):
             return None
         # 4. SCAN's own clusters, if self-labelling collapsed into few or uneven ones
-        labels, confidence = scan_predict(model, images.images, device)
+        labels, confidence = kept_predictions(model, images.images, device)
         before = ScanClassifier(load_encoder(work), n_clusters, load_projection(work))
         before.load_state_dict(load_file(scanned))
-        scan_labels, scan_confidence = scan_predict(before.eval(), images.images, device)
+        scan_labels, scan_confidence = kept_predictions(before.eval(), images.images, device)
         fewer = len(np.unique(labels)) < len(np.unique(scan_labels))
         if fewer or evenness(labels, n_clusters) < COLLAPSED * evenness(scan_labels, n_clusters):
             log.warning("self-labelling collapsed into few clusters: those of SCAN are kept")
             metrics["self_label_collapsed"] = True
             model, labels, confidence = before, scan_labels, scan_confidence
     else:
-        labels, confidence = scan_predict(model, images.images, device)
+        labels, confidence = kept_predictions(model, images.images, device)
     labels, kept = without_empty(labels)
     if len(kept) < n_clusters:
         model.keep_classes(torch.tensor(kept))
-        labels, confidence = scan_predict(model, images.images, device)
+        labels, confidence = kept_predictions(model, images.images, device)
     write_network(model, _scan_path(work))
     return labels, confidence
 

@@ -12,7 +12,7 @@ import numpy as np
 from .. import data
 from ..config.tree import RunConfig
 from ..data import ImageSet
-from ..nn.batches import predict
+from ..nn.feature_cache import kept_predictions
 from ..outliers import Recipe
 from . import clusterer, outliers
 from .clusterer import load_clusterer
@@ -53,7 +53,7 @@ def depends_on(config: RunConfig) -> Settings:
 def make(work: Workspace) -> Metrics | None:
     """Makes SD outliers of held-out ID images, in shards; the clusterer gives their y~."""
     images, recipe = sd_test_sources(work), sd_test_recipe(work.config)
-    labels, _ = predict(load_clusterer(work), images.images, work.config.device)
+    labels, _ = kept_predictions(load_clusterer(work), images.images, work.config.device)
     plan = Plan(work.stage_folder("sd_test") / "test", False, images, labels, recipe, len(images))
     rate = make_shards(work, [plan])
     if rate is None:

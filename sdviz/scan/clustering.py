@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from ..config.nodes import OptimizerConfig, ScanConfig, SelfLabelConfig, TrainingConfig, ViewsConfig
 from ..detection.knn import unit_length
 from ..nn.classifier import Projection, ScanClassifier
-from ..nn.device import fast_autocast, resolve_device
+from ..nn.device import fast_autocast
 from ..nn.encoder import Encoder
 from ..nn.feature_cache import kept_features
 from ..nn.loop import Execution, train_networks
@@ -156,13 +156,6 @@ def _embedded(model: ScanClassifier, images: np.ndarray, device: torch.device) -
     features = torch.tensor(kept_features(model.encoder, images, device))
     model.to("cpu")
     return model.embed_features(features)
-
-
-def scan_predict(model: ScanClassifier, images: np.ndarray, device: str) -> tuple[np.ndarray, np.ndarray]:
-    """As `nn.batches.predict`, with the encoder's features from disk where they are known."""
-    with torch.no_grad():
-        top = model.head(_embedded(model, images, resolve_device(device))).softmax(1).max(1)
-    return top.indices.numpy(), top.values.numpy()
 
 
 def train_self_labels(

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from sdviz.nn import feature_cache
-from sdviz.nn.batches import encode
+from sdviz.nn.batches import encode, predict
+from sdviz.nn.classifier import Projection, ScanClassifier, SmallClassifier
 from sdviz.nn.encoder import Encoder
-from sdviz.nn.feature_cache import kept_features, network_hash
+from sdviz.nn.feature_cache import kept_features, kept_predictions, network_hash
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -44,6 +45,23 @@ def test_features_are_computed_once(tiny_images: Callable[..., np.ndarray]) -> N
     assert again.seen == 0
     assert first.dtype == np.float32 and np.array_equal(first, second)
     np.testing.assert_allclose(first, encode(make_encoder(), images, "cpu"), rtol=1e-5, atol=1e-6)
+
+
+def test_predictions_from_kept_features(tiny_images: Callable[..., np.ndarray]) -> None:
+    images = tiny_images(25)
+    torch.manual_seed(1)
+    for projection in (None, Projection(16, 8, 6)):
+        classifier = ScanClassifier(make_encoder(), 3, projection).eval()
+        expected = predict(classifier, images, "cpu")
+        kept_predictions(classifier, images, "cpu")
+        seen = classifier.encoder.seen
+        labels, confidence = kept_predictions(classifier, images, "cpu")
+        assert classifier.encoder.seen == seen
+        assert (labels == expected[0]).all()
+        np.testing.assert_allclose(confidence, expected[1], rtol=1e-5)
+    # a classifier without an encoder looks at the images
+    plain = SmallClassifier(3, 4).eval()
+    assert (kept_predictions(plain, images, "cpu")[1] == predict(plain, images, "cpu")[1]).all()
 
 
 def test_more_of_the_same_set_costs_only_what_is_new(tiny_images: Callable[..., np.ndarray]) -> None:

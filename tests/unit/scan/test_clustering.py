@@ -23,7 +23,7 @@ from sdviz.nn.loop import Execution, LoopReport, TrainingStateError
 from sdviz.nn.randomness import step_generator
 from sdviz.nn.supervised import train_supervised
 from sdviz.nn.views import random_views
-from sdviz.scan.clustering import kmeans_labels, scan_losses, scan_predict, train_scan, train_self_labels
+from sdviz.scan.clustering import kmeans_labels, scan_losses, train_scan, train_self_labels
 from sdviz.scan.metrics import agreement
 from tests.stopping import stop_before
 
@@ -167,11 +167,8 @@ def test_scan_of_heads_alone_leaves_the_encoder_as_it_is(
     assert trained is not None
     model, loss = trained
     assert same(weights(start), weights(model.encoder)) and loss < -4
-    found, confidence = predict(model, images, "cpu")
+    found, _ = predict(model, images, "cpu")
     assert agreement(found, labels, 3, 3).accuracy == 1
-    # from the features on disk, the same answer
-    again, sure = scan_predict(model, images, "cpu")
-    assert (again == found).all() and np.abs(sure - confidence).max() < 1e-5
 
 
 def test_the_head_with_the_lowest_loss_is_kept(coloured: Pictures, tmp_path: Path) -> None:
