@@ -37,6 +37,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.config: dict[str, Any] = {"arch": arch, "width": width, "input_px": input_px}
         self.input_px = input_px
+        self._frozen: list[nn.Module] = []
         if arch.startswith("timm:"):
             self.body: nn.Module = _timm_body(arch.removeprefix("timm:"), input_px)
             # some networks widen the pooled features once more
@@ -108,10 +109,55 @@ class Encoder(nn.Module):
                 if isinstance(token, nn.Parameter):
                     token.requires_grad_(False)
 
+    def activations(self, x: torch.Tensor) -> torch.Tensor:
+        """What the first block that is not frozen takes, of images as in `forward`; some blocks must be frozen.
+
+        EncoderError if all blocks are frozen.
+        """
+        taken: list[torch.Tensor] = []
+        hook = self._first_trained.register_forward_pre_hook(lambda block, given: taken.append(given[0]))
+        try:
+            self(x)
+        finally:
+            hook.remove()
+        return taken[0]
+
+    def features_of(self, activations: torch.Tensor) -> torch.Tensor:
+        """The features of images whose `activations` are known: frozen blocks compute nothing.
+
+        EncoderError for a network that needs the image itself, such as a vision transformer.
+        """
+        skipped = {block: block.forward for block in self._frozen}
+        hook = self._first_trained.register_forward_pre_hook(lambda block, given: (activations, *given[1:]))
+        try:
+            for block in skipped:
+                block.forward = lambda x, *rest: x  # type: ignore[method-assign]
+            return self.body(activations.new_zeros(1, 3, 8, 8))
+        except (RuntimeError, ValueError, AssertionError) as error:
+            raise EncoderError(f"{self.config['arch']} cannot start at block {len(skipped)}") from error
+        finally:
+            hook.remove()
+            for block in skipped:
+                del block.forward
+
+    @property
+    def n_frozen(self) -> int:
+        """How many blocks are frozen."""
+        return len(self._frozen)
+
+    @property
+    def _first_trained(self) -> nn.Module:
+        left = self.blocks[len(self._frozen) :]
+        if not left:
+            raise EncoderError(f"all blocks of {self.config['arch']} are frozen")
+        first = left[0]
+        # the last block with its tail is a list, which has no input
+        return first[0] if isinstance(first, nn.ModuleList) else first
+
     def train(self, mode: bool = True) -> Encoder:
         """As `nn.Module.train`; frozen blocks stay in eval mode."""
         super().train(mode)
-        for block in getattr(self, "_frozen", []):
+        for block in self._frozen:
             block.eval()
         return self
 

@@ -3,16 +3,19 @@
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from ..files import replacing
-from .batches import encode, predict
+from .batches import encode, in_batches, predict
 from .classifier import Classifier, ScanClassifier
+from .device import resolve_device
 from .encoder import Encoder
 from .fastest import cache_folder
+from .pixels import scale
 
 # images whose features are one file; the first N of a set are found again under another limit
 SHARD = 500
@@ -26,14 +29,28 @@ def kept_features(encoder: Encoder, images: np.ndarray, device: str | torch.devi
     A file's name is made of the weights, the size that images are resized to and the images' bytes. Where the
     folder cannot be written, features are computed each time.
     """
-    folder = cache_folder() / "features" / network_hash(encoder)
+    if len(images) == 0:
+        return np.zeros((0, encoder.feature_dim), np.float32)
+    return _kept(network_hash(encoder), lambda some: encode(encoder, some, device), images)
+
+
+def kept_activations(encoder: Encoder, images: np.ndarray, device: str | torch.device) -> np.ndarray:
+    """As `kept_features`, the inputs of the first block that is not frozen: float32 (N,...), N at least 1."""
+    network = encoder.to(resolve_device(device)).eval()
+
+    def compute(some: np.ndarray) -> np.ndarray:
+        return in_batches(lambda pixels: [network.activations(scale(pixels))], some, device, 128)[0]
+
+    return _kept(f"{network_hash(encoder)}-{encoder.n_frozen}", compute, images)
+
+
+def _kept(name: str, compute: Callable[[np.ndarray], np.ndarray], images: np.ndarray) -> np.ndarray:
+    folder = cache_folder() / "features" / name
     parts = []
     for first in range(0, len(images), SHARD):
         shard = np.ascontiguousarray(images[first : first + SHARD])
-        name = hashlib.sha256(repr(shard.shape).encode() + shard.tobytes()).hexdigest()[:32]
-        parts.append(_read_or_make(folder / f"{name}.npy", encoder, shard, device))
-    if not parts:
-        return np.zeros((0, encoder.feature_dim), np.float32)
+        digest = hashlib.sha256(repr(shard.shape).encode() + shard.tobytes()).hexdigest()[:32]
+        parts.append(_read_or_make(folder / f"{digest}.npy", compute, shard))
     return np.concatenate(parts)
 
 
@@ -57,15 +74,15 @@ def network_hash(encoder: Encoder) -> str:
     return digest.hexdigest()[:32]
 
 
-def _read_or_make(file: Path, encoder: Encoder, images: np.ndarray, device: str | torch.device) -> np.ndarray:
+def _read_or_make(file: Path, compute: Callable[[np.ndarray], np.ndarray], images: np.ndarray) -> np.ndarray:
     try:
         kept = np.load(file, allow_pickle=False)
-        if kept.shape == (len(images), encoder.feature_dim) and kept.dtype == np.float32:
+        if len(kept) == len(images) and kept.dtype == np.float32:
             os.utime(file)
             return kept
-    except (OSError, ValueError, EOFError):  # missing, cut or damaged: it is made again
+    except (OSError, ValueError, EOFError, TypeError):  # missing, cut or damaged: it is made again
         pass
-    features = encode(encoder, images, device)
+    features = compute(images)
     if not np.isfinite(features).all():
         return features  # for the caller to refuse; another attempt may succeed
     try:

@@ -199,6 +199,46 @@ def test_a_transformers_position_and_class_token_freeze_with_its_first_block() -
     assert body.norm.weight.requires_grad
 
 
+@pytest.mark.parametrize(
+    ("arch", "frozen"),
+    [("small", 1), ("small", 3), ("resnet18", 8), ("timm:resnet18", 5), ("timm:tf_efficientnet_lite0", 8)],
+)
+def test_features_from_the_activations_before_the_first_trained_block(arch: str, frozen: int) -> None:
+    encoder = Encoder(arch, 4, 64 if arch.startswith("timm:") else None)
+    encoder.freeze(frozen)
+    encoder.train()  # frozen blocks stay in eval mode, so that activations are the same in each step
+    x = pictures(4)
+    with torch.no_grad():
+        kept = encoder.eval().activations(x)
+        assert kept.shape[0] == 4 and kept.ndim == 4
+        torch.testing.assert_close(encoder.features_of(kept), encoder(x), rtol=1e-5, atol=1e-6)
+    # the same gradients
+    encoder.train()
+    found = []
+    for features in (encoder(x), encoder.features_of(kept)):
+        encoder.zero_grad()
+        features.square().sum().backward()
+        found.append([p.grad.clone() for p in encoder.parameters() if p.grad is not None])
+    assert len(found[0]) == len(found[1]) > 0
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+    # and whole again afterwards
+    assert encoder.eval()(x).shape == (4, encoder.feature_dim)
+
+
+def test_no_activations_of_a_network_that_is_all_frozen_or_needs_the_image() -> None:
+    encoder = Encoder("small", 4)
+    encoder.freeze(4)
+    with pytest.raises(EncoderError, match="all blocks of small are frozen"):
+        encoder.activations(pictures())
+    transformer = Encoder(VIT, input_px=32)
+    transformer.freeze(5)
+    before = transformer(pictures())
+    with pytest.raises(EncoderError, match="cannot start at block 5"):
+        transformer.features_of(transformer.activations(pictures()))
+    torch.testing.assert_close(transformer(pictures()), before)
+
+
 def test_more_blocks_than_there_are_cannot_freeze() -> None:
     encoder = Encoder("small", 4)
     encoder.freeze(4)

@@ -10,7 +10,7 @@ from sdviz.nn import feature_cache
 from sdviz.nn.batches import encode, predict
 from sdviz.nn.classifier import Projection, ScanClassifier, SmallClassifier
 from sdviz.nn.encoder import Encoder
-from sdviz.nn.feature_cache import kept_features, kept_predictions, network_hash
+from sdviz.nn.feature_cache import kept_activations, kept_features, kept_predictions, network_hash
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -45,6 +45,20 @@ def test_features_are_computed_once(tiny_images: Callable[..., np.ndarray]) -> N
     assert again.seen == 0
     assert first.dtype == np.float32 and np.array_equal(first, second)
     np.testing.assert_allclose(first, encode(make_encoder(), images, "cpu"), rtol=1e-5, atol=1e-6)
+
+
+def test_activations_are_computed_once_for_each_block(tiny_images: Callable[..., np.ndarray]) -> None:
+    images = tiny_images(25)
+    encoder = make_encoder()
+    encoder.freeze(2)
+    first = kept_activations(encoder, images, "cpu")
+    assert encoder.seen == 25 and len(first) == 25
+    assert np.array_equal(kept_activations(encoder, images[:20], "cpu"), first[:20]) and encoder.seen == 25
+    with torch.no_grad():
+        features = encoder.features_of(torch.tensor(first)).numpy()
+    np.testing.assert_allclose(features, kept_features(make_encoder(), images, "cpu"), rtol=1e-4, atol=1e-5)
+    encoder.freeze(3)
+    assert kept_activations(encoder, images, "cpu").shape != first.shape
 
 
 def test_predictions_from_kept_features(tiny_images: Callable[..., np.ndarray]) -> None:
