@@ -127,6 +127,9 @@ class OptimizerConfig(Node):
     weight_decay: float = Field(1e-4, ge=0)
     momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")
     warmup_steps: int = Field(0, ge=0)
+    max_grad_norm: float | None = Field(
+        None, gt=0, description="longer gradients are shortened to this length; None leaves them"
+    )
 
 
 class TrainingConfig(Node):
@@ -253,6 +256,20 @@ class DetectorConfig(Node):
     outlier_weight: float = Field(0.3, ge=0, description="lambda of Eq. 4")
     backbone: EncoderConfig | None = Field(None, description="starting network; None takes the encoder")
     frozen_blocks: int = Field(0, ge=0, description="first blocks of the encoder that are not trained")
+    frozen_batch_norm: bool = Field(
+        False, description="batch norms keep the statistics of the starting network and normalise by them"
+    )
+    head_epochs: int = Field(
+        0, ge=0, description="epochs of the heads alone, on plain images, before `epochs` of everything"
+    )
+    head_learning_rate: float = Field(1e-2, gt=0, description="in those epochs")
+    distillation: float = Field(
+        0.0, ge=0, description="weight of the squared distance to the starting network's features"
+    )
+    bin_loss: Literal["plane", "neighbours"] = Field(
+        "plane",
+        description="what teaches f the sides: g_bin, or near features of one side; g_bin then leaves f alone",
+    )
     zero_heads: bool = Field(True, description="the three heads start at 0")
     views: ViewsConfig = MILD_VIEWS
     reconstructed_id: float = Field(
@@ -266,4 +283,6 @@ class DetectorConfig(Node):
     def _batch_has_halves(self) -> DetectorConfig:
         if self.batch_size % 2:
             raise ValueError(f"batch_size {self.batch_size} has no halves")
+        if self.bin_loss == "neighbours" and self.batch_size < 4:
+            raise ValueError(f"batch_size {self.batch_size}: bin_loss neighbours needs two images of each side")
         return self
