@@ -106,6 +106,8 @@ class ViewsConfig(Node):
     colour_field: float = Field(
         0.0, ge=0, description="of a random smooth field added to the colours, in -1..1"
     )
+    blur_share: float = Field(0.0, ge=0, le=1, description="share of views that a Gaussian blurs")
+    max_blur_px: float = Field(1.0, gt=0, le=8, description="the largest standard deviation of that Gaussian")
     noise: float = Field(0.0, ge=0, description="standard deviation of added noise, grey levels in -1..1")
 
     @model_validator(mode="after")
@@ -274,6 +276,15 @@ class DetectorConfig(Node):
     views: ViewsConfig = MILD_VIEWS
     reconstructed_id: float = Field(
         0.0, ge=0, le=1, description="share of ID images replaced by their reconstructions"
+    )
+    jpeg_both_sides: bool = Field(
+        False, description="ID images are trained on as they come out of outliers.jpeg, too"
+    )
+    interpolation: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="share of the trained weights in the encoder that scores; the rest is what it started from",
     )
     snapshot_ids: int = Field(2000, ge=0, description="images whose features are kept after every epoch")
     save_every_sec: float = Field(180.0, gt=0)
