@@ -22,6 +22,7 @@ from sdviz.evaluation import (
     results_table,
 )
 from sdviz.evaluation.report import parse_report
+from sdviz.evaluation.tables import MODE_NAMES
 
 COMMAND = "python -m sdviz report runs/a runs/b --out docs/results.md"
 
@@ -81,12 +82,7 @@ def test_mean_and_spread_over_seeds(report: Callable[..., Report]) -> None:
     # 1. every set and mode, the control beside it
     rows = {(r["set"], r["role"], r["score by"]): r for r in found["AUROC, %"]}
     assert len(rows) == len(found["AUROC, %"]) == 4 * (4 + 1)  # 4 sets and the mean of the two near ones
-    for mode, name in (
-        ("distance", "distance only"),
-        ("votes", "votes only"),
-        ("both", "both"),
-        ("g_bin", "g_bin alone"),
-    ):
+    for mode, name in MODE_NAMES.items():
         row = rows["near-a", "near", name]
         assert row["images"] == "40"
         assert row["SD outliers"] == mean_spread([r.results["near-a"].modes[mode].auroc for r in reports])
