@@ -279,7 +279,7 @@ def test_a_control_carries_its_differences(evaluation: Callable[..., Evaluation]
     tree = control_report(method, plain, 50, 0)
     assert tree["results"] == plain.report["results"]
     assert set(tree["differences"]) == {"near-a", "near-b", "far-a", "val-a"}
-    assert set(tree["differences"]["near-a"]) == {"distance", "both"}
+    assert set(tree["differences"]["near-a"]) == {"distance", "both", "g_bin"}
     assert tree["differences"]["far-a"]["both"] == compare_auroc(
         method.scores, plain.scores, "far-a", "both", 50, 0
     )

@@ -53,7 +53,7 @@ def test_seconds_are_images_by_steps(planned: Callable[..., dict[str, StageEstim
     assert seconds["outliers"] == pytest.approx(0.1 * 36 * 2 * 2 * 2)
     # 3 epochs of images and outliers, and a look at the images after each; one control is trained, too
     assert seconds["detector"] == seconds["controls"] == pytest.approx(0.1 * 3 * (2 + 1) * 36)
-    # images, outliers, 18 test images and two OOD sets of 8, by the backbone, the detector, the control and three
+    # images, outliers, 18 test images and two OOD sets of 8, by backbone, detector, the control and three
     # networks between backbone and detector; and 24 images before training and after each epoch
     scored = 2 * 36 + 18 + 8 + 8
     assert seconds["features"] == pytest.approx(0.1 * (6 * scored + 4 * 24))
