@@ -8,12 +8,12 @@ import numpy as np
 
 from ..detection import metrics
 from ..evaluation.report import MeanMetrics, SetResult
-from ..evaluation.sets import COLUMN_OF_MODE, mean_metrics, measure
+from ..evaluation.sets import COLUMN_OF_MODE, mean_metrics, measure, outlier_log_odds
 from .rescoring import Rescorer, SetScores
 from .tables import Evidence, or_none
 
 Scale = Literal["log", "near", "linear"]
-MODES = ("both", "distance", "votes")
+MODES = ("both", "distance", "votes", "g_bin")
 # end of the axis of the scale "near", in multiples of the threshold
 NEAR_THRESHOLDS = 4.0
 N_BINS = 80
@@ -131,7 +131,8 @@ class Results:
 def results_of(evidence: Evidence, scores: Mapping[str, SetScores], bootstrap: int) -> Results:
     """Computes all metrics of each OOD set against the held-out ID images, by each mode.
 
-    As in report.json, there is no mode "votes" without outliers in the bank.
+    As in report.json, there is no mode "votes" without outliers in the bank, and no mode "g_bin" without the
+    head's outputs.
 
     Args:
         scores: By set, for any settings of Eq. 6.
@@ -148,6 +149,9 @@ def results_of(evidence: Evidence, scores: Mapping[str, SetScores], bootstrap: i
         for mode in modes:
             id_scores, ood_scores = (getattr(scores[s], COLUMN_OF_MODE[mode]) for s in (id_name, name))
             found[mode] = measure(id_scores, ood_scores, bootstrap, seed=0)
+        if has_g_bin(evidence):
+            inside, outside = (outlier_log_odds(s.heads["g_bin"]) for s in (evidence.id_set, one))
+            found["g_bin"] = measure(inside, outside, bootstrap, seed=0)
         role: Any = one.role
         results[name] = SetResult(role=role, split=_split(one.ids), n=len(one), modes=found)
     return Results(results, mean_metrics(results), False, bootstrap)
@@ -183,6 +187,11 @@ def k_alpha_map(
             total = {name: one.distance + alpha * one.votes for name, one in parts.items()}
             found[i, j] = np.mean([metrics.auroc(total[id_name], total[name]) for name in names])
     return found
+
+
+def has_g_bin(evidence: Evidence) -> bool:
+    """Whether the outputs of g_bin are kept for all sets."""
+    return all("g_bin" in one.heads for one in evidence.sets.values())
 
 
 def _has_outliers(evidence: Evidence, scores: Mapping[str, SetScores]) -> bool:

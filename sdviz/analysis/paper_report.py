@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..evaluation.report import Measured, ModeMetrics, Report
+from ..evaluation.sets import COLUMN_OF_MODE
 from ..evaluation.tables import CONTROL_NAMES, FRECHET_NAMES, METRIC_NAMES, MODE_NAMES
 from ..evaluation.writing import Rows, markdown_table, spread_text
 from .paper_tables import PAPER_DATASET, SD_TEST, WHOLE, PaperTable, paper_tables
@@ -233,7 +234,7 @@ def _table_3(systems: Sequence[_System]) -> list[str]:
         some = _all_reports(system, recipes)
         rows = []
         for name, role in _sets(some, ("near",)):
-            for mode, by in MODE_NAMES.items():
+            for mode, by in ((mode, MODE_NAMES[mode]) for mode in COLUMN_OF_MODE):
                 cells = [_cell([_of_mode(r, mode) for r in system.at(one)], name) for one in recipes]
                 rows.append([f"AUROC, {name} ({role})", by, *cells])
         for distance in dict.fromkeys(d for r in some for d in r.frechet):

@@ -106,6 +106,8 @@ class ViewsConfig(Node):
     colour_field: float = Field(
         0.0, ge=0, description="of a random smooth field added to the colours, in -1..1"
     )
+    blur_share: float = Field(0.0, ge=0, le=1, description="share of views that a Gaussian blurs")
+    max_blur_px: float = Field(1.0, gt=0, le=8, description="the largest standard deviation of that Gaussian")
     noise: float = Field(0.0, ge=0, description="standard deviation of added noise, grey levels in -1..1")
 
     @model_validator(mode="after")
@@ -127,6 +129,9 @@ class OptimizerConfig(Node):
     weight_decay: float = Field(1e-4, ge=0)
     momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")
     warmup_steps: int = Field(0, ge=0)
+    max_grad_norm: float | None = Field(
+        None, gt=0, description="longer gradients are shortened to this length; None leaves them"
+    )
 
 
 class TrainingConfig(Node):
@@ -282,10 +287,33 @@ class DetectorConfig(Node):
     outlier_weight: float = Field(0.3, ge=0, description="lambda of Eq. 4")
     backbone: EncoderConfig | None = Field(None, description="starting network; None takes the encoder")
     frozen_blocks: int = Field(0, ge=0, description="first blocks of the encoder that are not trained")
+    frozen_batch_norm: bool = Field(
+        False, description="batch norms keep the statistics of the starting network and normalise by them"
+    )
+    head_epochs: int = Field(
+        0, ge=0, description="epochs of the heads alone, on plain images, before `epochs` of everything"
+    )
+    head_learning_rate: float = Field(1e-2, gt=0, description="in those epochs")
+    distillation: float = Field(
+        0.0, ge=0, description="weight of the squared distance to the starting network's features"
+    )
+    bin_loss: Literal["plane", "neighbours"] = Field(
+        "plane",
+        description="what teaches f the sides: g_bin, or near features of one side; g_bin then leaves f alone",
+    )
     zero_heads: bool = Field(True, description="the three heads start at 0")
     views: ViewsConfig = MILD_VIEWS
     reconstructed_id: float = Field(
         0.0, ge=0, le=1, description="share of ID images replaced by their reconstructions"
+    )
+    jpeg_both_sides: bool = Field(
+        False, description="ID images are trained on as they come out of outliers.jpeg, too"
+    )
+    interpolation: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="share of the trained weights in the encoder that scores; the rest is what it started from",
     )
     snapshot_ids: int = Field(2000, ge=0, description="images whose features are kept after every epoch")
     save_every_sec: float = Field(180.0, gt=0)
@@ -295,4 +323,6 @@ class DetectorConfig(Node):
     def _batch_has_halves(self) -> DetectorConfig:
         if self.batch_size % 2:
             raise ValueError(f"batch_size {self.batch_size} has no halves")
+        if self.bin_loss == "neighbours" and self.batch_size < 4:
+            raise ValueError(f"batch_size {self.batch_size}: bin_loss neighbours needs two images of each side")
         return self

@@ -201,6 +201,11 @@ class EvaluationConfig(Node):
         "right_label",
         "noise",
     )
+    interpolation: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(
+        (0.0, 0.25, 0.5, 0.75, 1.0),
+        description="shares of the trained weights that the score is measured at, as in detector.interpolation;"
+        " each takes a pass over all images; () for none",
+    )
     bootstrap: int = Field(1000, ge=0, description="resamples for the intervals")
     inception_weights: str | None = Field(None, description="a file with the weights that FID is defined by")
     seed: Seed = 0
@@ -220,6 +225,8 @@ class EvaluationConfig(Node):
             raise ValueError(f"baselines names {key} twice")
         for name in _repeated(self.controls):
             raise ValueError(f"controls names {name} twice")
+        for share in _repeated([f"{share:g}" for share in self.interpolation]):
+            raise ValueError(f"interpolation names {share} twice")
         return self
 
     @property
@@ -282,6 +289,8 @@ class RunConfig(Node):
                 )
         if self.encoder is None and self.labels.source in CLUSTERINGS:
             raise ValueError(f"labels.source {self.labels.source} needs an encoder: add encoder: {{}}")
+        if self.detector is not None and self.detector.jpeg_both_sides and self.outliers.jpeg is None:
+            raise ValueError("detector.jpeg_both_sides needs outliers.jpeg, the encoding of the other side")
         if self.encoder is None and self.detector is not None:
             raise ValueError("detector needs an encoder: add encoder: {}")
         for name in self.evaluation.ood_sets:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +17,12 @@ from ..files import replacing
 from ..nn.detector import Detector
 from ..nn.device import fast_autocast
 from ..nn.encoder import Encoder
+from ..nn.feature_cache import kept_features
 from ..nn.loop import Execution, TrainingStateError, train_networks
 from ..nn.pixels import channels_first, scale
 from ..nn.randomness import step_generator
 from ..nn.views import random_views
-from .losses import detector_loss
+from .losses import detector_loss, distillation_loss, neighbour_loss
 
 
 def train_detector(
@@ -31,11 +35,13 @@ def train_detector(
     execution: Execution,
     reconstructions: np.ndarray | None = None,
     epochs_folder: Path | None = None,
+    after_epoch: Callable[[int], None] | None = None,
 ) -> bool:
     """Trains a detector in place; resumes from the state if it exists.
 
     Every batch is half ID images and half outliers. An epoch shows every ID image once, in an order fixed by
-    (seed, epoch); outliers are reshuffled in the same way each time all have been shown.
+    (seed, epoch); outliers are reshuffled in the same way each time all have been shown. With `head_epochs` the
+    heads are trained alone first, on fixed features of plain images (LP-FT, Kumar et al. 2022).
 
     Args:
         detector: The network to start from; in eval mode on the CPU afterwards.
@@ -46,6 +52,7 @@ def train_detector(
         reconstructions: uint8 (N,H,W,3), shown instead of their ID images with probability
             `config.reconstructed_id`; needed if that is above 0.
         epochs_folder: Where the encoder's weights after each epoch are kept, for `load_epoch`; None keeps none.
+        after_epoch: Called with the number of epochs done, after each; it may put the network into eval mode.
 
     Returns:
         False if training was stopped.
@@ -60,46 +67,63 @@ def train_detector(
     # 1. set up; all draws are made on the CPU, so that every device sees the same batches
     where = execution.where
     start = {name: tensor.cpu().clone() for name, tensor in detector.encoder.state_dict().items()}
+    teacher = copy.deepcopy(detector.encoder).to(where).eval() if config.distillation else None
     detector.encoder.freeze(config.frozen_blocks)
-    pixels, fakes = channels_first(id_images, where), channels_first(outlier_images, where)
-    rebuilt = channels_first(reconstructions, where) if reconstructions is not None else None
+    detector.frozen_batch_norm = config.frozen_batch_norm
     y_in, y_out = torch.tensor(id_labels).to(where), torch.tensor(outlier_labels).to(where)
-    n = len(pixels)
-    steps_per_epoch = epoch_steps(n, config)
+
+    def batches_of(rows_of: Callable[[np.ndarray], torch.Tensor]) -> _Batches:
+        rebuilt = rows_of(reconstructions) if reconstructions is not None else None
+        return _Batches(rows_of(id_images), rows_of(outlier_images), rebuilt, y_in, y_out, config)
+
+    batches = batches_of(lambda images: channels_first(images, where))
+    steps_per_epoch = epoch_steps(len(id_images), config)
+
+    # 2. the heads alone, on fixed features; a resumed training has them in its state
+    is_resumed = execution.state_path is not None and execution.state_path.exists()
+    if config.head_epochs and not is_resumed:
+        plain = batches_of(
+            lambda images: torch.tensor(kept_features(detector.encoder, images, where)).to(where)
+        )
+        if not _train_heads(detector, plain, execution):
+            return False  # nothing is saved, because a state means that the heads are done
 
     def loss_at(step: int) -> torch.Tensor:
-        # 2. as many images of each side; batches of an epoch differ in size by one at most
-        epoch, turn = divmod(step, steps_per_epoch)
-        first, last = (epoch * n + n * (turn + i) // steps_per_epoch for i in (0, 1))
-        half = last - first
-        rows = _shuffled_rows(n, first, half, config.seed, "ID").to(where)
-        others = _shuffled_rows(len(fakes), first, half, config.seed, "outliers").to(where)
+        # 3. the loss over views of both sides
         generator = step_generator(config.seed, step, "detector")
-        inside = pixels[rows]
-        if rebuilt is not None and config.reconstructed_id:
-            swapped = (torch.rand(half, 1, 1, 1, generator=generator) < config.reconstructed_id).to(where)
-            inside = torch.where(swapped, rebuilt[rows], inside)
-        x = random_views(scale(torch.cat([inside, fakes[others]])), config.views, generator)
-        labels = torch.cat([y_in[rows], y_out[others]])
-        is_outlier = torch.arange(2 * half, device=where) >= half
-        # 3. the loss over views of both
+        images, is_outlier, labels = batches.at(step, generator)
+        x = random_views(scale(images), config.views, generator)
         with fast_autocast(where):
             out = detector(x)
-        heads = (out.g_bin.float(), out.g_in.float(), out.g_out.float())
-        return detector_loss(*heads, is_outlier, labels, config.outlier_weight)
+            near = config.bin_loss == "neighbours"
+            g_bin = detector.g_bin(out.features.detach()) if near else out.g_bin
+        heads = (g_bin.float(), out.g_in.float(), out.g_out.float())
+        loss = detector_loss(*heads, is_outlier, labels, config.outlier_weight)
+        if near:
+            loss = loss + neighbour_loss(out.features, is_outlier)
+        if teacher is not None:
+            with torch.no_grad(), fast_autocast(where):
+                before = teacher(x)
+            loss = loss + config.distillation * distillation_loss(out.features, before)
+        return loss
 
     def after_step(step: int) -> None:
         # runs before the state of this step is saved, so no state lacks the weights of its epochs
-        if epochs_folder is not None and step % steps_per_epoch == 0:
-            path = _epoch_file(epochs_folder, step // steps_per_epoch)
-            _save_changes(start, detector.encoder, path)
+        if step % steps_per_epoch:
+            return
+        epoch = step // steps_per_epoch
+        if epochs_folder is not None:
+            _save_changes(start, detector.encoder, _epoch_file(epochs_folder, epoch))
+        if after_epoch is not None:
+            after_epoch(epoch)
+            detector.train()
 
     training = TrainingConfig(
         total_steps=config.epochs * steps_per_epoch,
         optimizer=config.optimizer,
         save_every_sec=config.save_every_sec,
     )
-    images_per_step = 2 * n // steps_per_epoch
+    images_per_step = 2 * len(id_images) // steps_per_epoch
     networks = {"detector": detector}
     return train_networks("detector", networks, loss_at, training, images_per_step, execution, after_step)
 
@@ -120,6 +144,55 @@ def load_epoch(encoder: Encoder, folder: Path, epoch: int) -> None:
         encoder.load_state_dict(encoder.state_dict() | load_file(path))
     except (OSError, SafetensorError, RuntimeError) as error:
         raise TrainingStateError(f"{path}: gone or damaged; train the detector again") from error
+
+
+@dataclass(frozen=True, eq=False)
+class _Batches:
+    """The two sides of a training on one device, as images uint8 (N,3,H,W) or as features float32 (N,D)."""
+
+    inside: torch.Tensor
+    outside: torch.Tensor
+    rebuilt: torch.Tensor | None  # of the rows in `inside`
+    id_labels: torch.Tensor
+    outlier_labels: torch.Tensor
+    config: DetectorConfig
+
+    def at(self, step: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The rows of a step, as many of each side: ID before outliers; is_outlier and y~ of each.
+
+        Batches of an epoch differ in size by one on a side at most.
+        """
+        n, seed, where = len(self.inside), self.config.seed, self.inside.device
+        epoch, turn = divmod(step, steps := epoch_steps(n, self.config))
+        first, last = (epoch * n + n * (turn + i) // steps for i in (0, 1))
+        half = last - first
+        rows = _shuffled_rows(n, first, half, seed, "ID").to(where)
+        others = _shuffled_rows(len(self.outside), first, half, seed, "outliers").to(where)
+        inside = self.inside[rows]
+        if self.rebuilt is not None and self.config.reconstructed_id:
+            draws = torch.rand(half, *[1] * (inside.ndim - 1), generator=generator)
+            inside = torch.where((draws < self.config.reconstructed_id).to(where), self.rebuilt[rows], inside)
+        labels = torch.cat([self.id_labels[rows], self.outlier_labels[others]])
+        is_outlier = torch.arange(2 * half, device=where) >= half
+        return torch.cat([inside, self.outside[others]]), is_outlier, labels
+
+
+def _train_heads(detector: Detector, batches: _Batches, execution: Execution) -> bool:
+    """Trains the three heads by Eq. 4 on fixed features; False if it was stopped."""
+    config = batches.config
+
+    def loss_at(step: int) -> torch.Tensor:
+        generator = step_generator(config.seed, step, "detector's heads")
+        features, is_outlier, labels = batches.at(step, generator)
+        return detector_loss(*detector.heads(features)[1:], is_outlier, labels, config.outlier_weight)
+
+    training = TrainingConfig(
+        total_steps=config.head_epochs * epoch_steps(len(batches.inside), config),
+        optimizer=config.optimizer.model_copy(update={"learning_rate": config.head_learning_rate}),
+    )
+    heads = {name: getattr(detector, name) for name in ("g_bin", "g_in", "g_out")}
+    alone = Execution(execution.device, should_stop=execution.should_stop)
+    return train_networks("detector's heads", heads, loss_at, training, config.batch_size, alone)
 
 
 def _epoch_file(folder: Path, epoch: int) -> Path:

@@ -13,7 +13,7 @@ from .frechet import (
 from .image_change import background_psnr, dilate, share_changed
 from .reference import OODReference, id_recall_threshold, ood_reference, score_table
 from .report import Report, ReportError, cluster_report, id_accuracy, make_report, read_report
-from .sets import Evaluation, FeatureSet, compare_auroc, control_report, evaluate
+from .sets import Evaluation, FeatureSet, compare_auroc, control_report, evaluate, interpolation_report
 from .tables import results_table
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "id_accuracy",
     "id_recall_threshold",
     "inception_features",
+    "interpolation_report",
     "make_report",
     "ood_reference",
     "read_report",

@@ -89,7 +89,9 @@ class SetResult(Node):
     )
     split: str = Field(description="its split")
     n: int = Field(ge=1, description="images")
-    modes: dict[str, ModeMetrics] = _by("mode", description="by distance only, votes only, and both")
+    modes: dict[str, ModeMetrics] = _by(
+        "mode", description="by distance only, votes only, both, and g_bin alone"
+    )
 
 
 class Measured(Node):
@@ -131,6 +133,13 @@ class BaselineResult(Node):
     settings: dict[str, str | int | float] = _by(
         "setting", description="what the configuration sets; other settings have the method's defaults"
     )
+    results: dict[str, ModeMetrics] = _by("set", description="each OOD set against the held-out ID images")
+    means: dict[str, MeanMetrics] = _by("role", description="means over the sets of a role")
+
+
+class Interpolated(Node):
+    """The results by both terms of Eq. 6 with the weights (1 - a) theta_0 + a theta_1 of the encoder."""
+
     results: dict[str, ModeMetrics] = _by("set", description="each OOD set against the held-out ID images")
     means: dict[str, MeanMetrics] = _by("role", description="means over the sets of a role")
 
@@ -193,6 +202,12 @@ class Report(Measured):
     baselines: dict[str, BaselineResult] = _by(
         "method", default={}, description="other methods on the same images, clusters and networks"
     )
+    interpolation: dict[str, Interpolated] = _by(
+        "share",
+        default={},
+        description="both terms of Eq. 6 with an encoder between the one before training (share 0) and the"
+        " trained one (share 1)",
+    )
     frechet: dict[str, Frechet] = _by(
         "distance", description='"FD (encoder name)"; "FID" on Inception features where weights were given'
     )
@@ -214,6 +229,7 @@ def make_report(
     clusters: Mapping[str, Any] | None = None,
     frechet: Mapping[str, Mapping[str, Any]] | None = None,
     baselines: Mapping[str, Mapping[str, Any]] | None = None,
+    interpolation: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Builds and checks the tree of report.json.
 
@@ -226,6 +242,7 @@ def make_report(
         clusters: Of `cluster_report`.
         frechet: By name, of `frechet_distances`.
         baselines: By method, of `baseline_report`.
+        interpolation: By share of the trained weights, of `interpolation_report`.
 
     Raises:
         ReportError: A value is missing, unknown, of a wrong type, or not finite.
@@ -238,6 +255,7 @@ def make_report(
         "clusters": clusters,
         "controls": dict(controls),
         "baselines": dict(baselines or {}),
+        "interpolation": dict(interpolation or {}),
         "frechet": dict(frechet or {}),
         "bootstrap": {"n": bootstrap, "seed": bootstrap_seed},
         "seeds": dict(seeds),

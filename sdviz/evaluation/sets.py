@@ -17,6 +17,7 @@ from .report import Bank, IdSet, MeanMetrics, Measured, ModeMetrics, OODRole, Sc
 Role: TypeAlias = Literal["id", "near", "far", "validation", "sd"]
 
 COLUMN_OF_MODE = {"distance": "distance", "votes": "votes", "both": "total"}
+MODES = (*COLUMN_OF_MODE, "g_bin")
 OOD_ROLES: tuple[OODRole, ...] = ("near", "far", "validation", "sd")
 HEADS = ("g_bin", "g_in", "g_out")
 SCORES_SCHEMA = pa.schema(
@@ -89,9 +90,9 @@ def evaluate(
 ) -> Evaluation:
     """Scores every image of every set by Eq. 6 and measures each OOD set against the held-out ID images.
 
-    The mode "distance" is the first term of Eq. 6, "votes" the second, "both" their sum. Without outliers the
-    mode "votes" is left out and "both" equals "distance". An image of the ID bank, known by its id, is not its
-    own neighbour.
+    The mode "distance" is the first term of Eq. 6, "votes" the second, "both" their sum, and "g_bin" the head's
+    log-odds of an outlier. Without outliers the mode "votes" is left out and "both" equals "distance"; without
+    heads "g_bin" is left out. An image of the ID bank, known by its id, is not its own neighbour.
 
     Args:
         id_features: float32 (M,D), the ID bank.
@@ -121,16 +122,22 @@ def evaluate(
     tables = {one.name: _score_rows(one, scorer) for one in sets}
 
     # 3. measure each OOD set against the held-out ID images
-    modes = {m: c for m, c in COLUMN_OF_MODE.items() if outlier_features is not None or m != "votes"}
-    id_table = tables[held_out[0].name]
+    absent = {"votes"} if outlier_features is None else set()
+    absent |= {"g_bin"} if any(one.heads is None for one in sets) else set()
+    scores = {
+        mode: {name: mode_scores(table, mode) for name, table in tables.items()}
+        for mode in MODES
+        if mode not in absent
+    }
+    id_name = held_out[0].name
     results = {
         one.name: SetResult(
             role=one.role,
             split=one.split,
             n=len(one.features),
             modes={
-                mode: measure(id_table[column].to_numpy(), tables[one.name][column].to_numpy(), bootstrap, seed)
-                for mode, column in modes.items()
+                mode: measure(found[id_name], found[one.name], bootstrap, seed)
+                for mode, found in scores.items()
             },
         )
         for one in sets
@@ -145,12 +152,25 @@ def evaluate(
             feature_dim=id_features.shape[1],
         ),
         score=ScoreSettings(k=score.k, alpha=score.alpha, normalize=score.normalize),
-        id_set=IdSet(name=held_out[0].name, split=held_out[0].split, n=len(held_out[0].features)),
-        thresholds={m: id_recall_threshold(id_table[c].to_numpy()) for m, c in modes.items()},
+        id_set=IdSet(name=id_name, split=held_out[0].split, n=len(held_out[0].features)),
+        thresholds={mode: id_recall_threshold(found[id_name]) for mode, found in scores.items()},
         results=results,
         means=mean_metrics(results),
     )
     return Evaluation(measured.model_dump(mode="json"), pa.concat_tables([tables[name] for name in names]))
+
+
+def mode_scores(table: pa.Table, mode: str) -> np.ndarray:
+    """The scores of a table's rows by one of `MODES`, float64 (N,), higher is more OOD."""
+    if mode != "g_bin":
+        return table[COLUMN_OF_MODE[mode]].to_numpy().astype(np.float64)
+    logits = table["g_bin"].combine_chunks().flatten().to_numpy().reshape(table.num_rows, 2)
+    return outlier_log_odds(logits)
+
+
+def outlier_log_odds(g_bin: np.ndarray) -> np.ndarray:
+    """The log-odds of an outlier, float64 (N,), by the logits (N,2) of ID and outlier."""
+    return g_bin[:, 1].astype(np.float64) - g_bin[:, 0]
 
 
 def measure(id_scores: np.ndarray, ood_scores: np.ndarray, bootstrap: int, seed: int) -> ModeMetrics:
@@ -206,7 +226,7 @@ def compare_auroc(
         scores_a: A table of `evaluate`.
         scores_b: Another one over the same images, in any order.
         name: The OOD set.
-        mode: "distance", "votes" or "both".
+        mode: "distance", "votes", "both" or "g_bin".
         n: Resamples, 0 for no interval.
 
     Returns:
@@ -215,10 +235,9 @@ def compare_auroc(
     Raises:
         ValueError: An unknown mode, no such set, or other images.
     """
-    if mode not in COLUMN_OF_MODE:
-        raise ValueError(f"mode {mode!r} is not one of {', '.join(COLUMN_OF_MODE)}")
-    column = COLUMN_OF_MODE[mode]
-    (id_a, ood_a), (id_b, ood_b) = (_by_id(table, name, column) for table in (scores_a, scores_b))
+    if mode not in MODES:
+        raise ValueError(f"mode {mode!r} is not one of {', '.join(MODES)}")
+    (id_a, ood_a), (id_b, ood_b) = (_by_id(table, name, mode) for table in (scores_a, scores_b))
     for a, b, what in ((id_a, id_b, "ID images"), (ood_a, ood_b, name)):
         if a[0] != b[0]:
             raise ValueError(f"{what}: the two tables hold other images, they cannot be compared in pairs")
@@ -255,6 +274,15 @@ def control_report(method: Evaluation, control: Evaluation, n: int, seed: int) -
         for name, result in results.items()
     }
     return {**control.report, "differences": differences}
+
+
+def interpolation_report(evaluation: Evaluation) -> dict[str, Any]:
+    """Makes the tree `Interpolated` of what was found for one share of the trained weights: the mode "both"."""
+    report = evaluation.report
+    return {
+        "results": {name: one["modes"]["both"] for name, one in report["results"].items()},
+        "means": {role: modes["both"] for role, modes in report["means"].items()},
+    }
 
 
 def _check_features(name: str, features: np.ndarray, feature_dim: int) -> None:
@@ -301,8 +329,8 @@ def _score_rows(one: FeatureSet, scorer: SDScore) -> pa.Table:
 Column = tuple[list[str], np.ndarray]
 
 
-def _by_id(table: pa.Table, name: str, column: str) -> tuple[Column, Column]:
-    """(ids, scores) of the ID images and of one OOD set, each sorted by id."""
+def _by_id(table: pa.Table, name: str, mode: str) -> tuple[Column, Column]:
+    """(ids, scores by a mode) of the ID images and of one OOD set, each sorted by id."""
     found = []
     for field, wanted in (("role", "id"), ("set", name)):
         rows = np.flatnonzero(np.array(table[field].to_pylist(), dtype=object) == wanted)
@@ -313,5 +341,5 @@ def _by_id(table: pa.Table, name: str, column: str) -> tuple[Column, Column]:
             raise ValueError(f"{name} is the ID set, it is not compared with itself")
         ids = np.array(part["id"].to_pylist())
         order = np.argsort(ids, kind="stable")
-        found.append((ids[order].tolist(), part[column].to_numpy()[order]))
+        found.append((ids[order].tolist(), mode_scores(part, mode)[order]))
     return found[0], found[1]

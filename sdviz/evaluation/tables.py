@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from .report import MeanMetrics, Measured, ModeMetrics, Report, ReportError
 from .writing import Rows, markdown_table, spread_text
 
-MODE_NAMES = {"distance": "distance only", "votes": "votes only", "both": "both"}
+MODE_NAMES = {"distance": "distance only", "votes": "votes only", "both": "both", "g_bin": "g_bin alone"}
 CONTROL_NAMES = {
     "no_training": "no detector training",
     "right_label": "right label",
@@ -68,6 +68,13 @@ def results_table(reports: Sequence[Report], command: str) -> str:
             "On the same images, with the paired 95 % bootstrap interval of each run; by both terms of Eq. 6.",
             markdown_table(*_difference_rows(reports, labels)),
         ]
+    if first.results and first.interpolation:
+        parts += [
+            "## Between no training and the trained weights, AUROC, %",
+            "By both terms of Eq. 6; the encoder has (1 - a) of its weights before training and a of the"
+            " trained ones. Choose a on a validation set only.",
+            markdown_table(*_interpolation_rows(reports)),
+        ]
     if first.baselines:
         parts += ["## Other methods, AUROC, %", markdown_table(*_baseline_rows(reports))]
     if any(r.clusters or r.id_accuracy for r in reports):
@@ -108,6 +115,7 @@ _MUST_AGREE: dict[str, Callable[[Report], object]] = {
     "controls": lambda r: list(r.controls),
     "other methods": lambda r: {key: one.settings for key, one in r.baselines.items()},
     "controls' OOD sets": lambda r: {name: _layout(one) for name, one in r.controls.items()},
+    "interpolation": lambda r: list(r.interpolation),
     "Frechet distances": lambda r: list(r.frechet),
 }
 
@@ -152,6 +160,20 @@ def _baseline_rows(reports: Sequence[Report]) -> Rows:
         ]
         rows.append([first.title, *(_cell(one, "auroc") for one in found)])
     return ["method", *(f"mean of {role}" if name == "**mean**" else name for name, role in lines)], rows
+
+
+def _interpolation_rows(reports: Sequence[Report]) -> Rows:
+    """Rows: each set and the means of each role. Columns: the shares of the trained weights."""
+    shares = list(reports[0].interpolation)
+    rows = []
+    for name, role, n in _lines(reports[0]):
+        cells = []
+        for share in shares:
+            of = [r.interpolation[share] for r in reports]
+            found = [one.results[name] if name in one.results else one.means[role] for one in of]
+            cells.append(_cell(found, "auroc"))
+        rows.append([name, role, n, *cells])
+    return ["set", "role", "images", *(f"a = {share}" for share in shares)], rows
 
 
 def _metric_rows(reports: Sequence[Report]) -> Rows:

@@ -35,6 +35,7 @@ class Detector(nn.Module):
 
     Attributes:
         config: `Detector(Encoder(**config["encoder"]), config["n_clusters"])` builds the same network.
+        frozen_batch_norm: Whether the encoder's batch norms stay in eval mode while it is trained.
     """
 
     def __init__(self, encoder: Encoder, n_clusters: int, zero_heads: bool = True) -> None:
@@ -42,6 +43,7 @@ class Detector(nn.Module):
         self.config: dict[str, Any] = {"encoder": encoder.config, "n_clusters": n_clusters}
         self.encoder = encoder
         self.feature_dim = encoder.feature_dim
+        self.frozen_batch_norm = False
         self.g_bin = nn.Linear(self.feature_dim, 2)
         self.g_in = nn.Linear(self.feature_dim, n_clusters)
         self.g_out = nn.Linear(self.feature_dim, n_clusters)
@@ -53,6 +55,15 @@ class Detector(nn.Module):
     def forward(self, x: torch.Tensor) -> DetectorOutputs:
         """Features and logits of images float (N,3,H,W) in [-1,1]."""
         return self.heads(self.encoder(x))
+
+    def train(self, mode: bool = True) -> Detector:
+        """As `nn.Module.train`; frozen batch norms stay in eval mode."""
+        super().train(mode)
+        if self.frozen_batch_norm:
+            for module in self.encoder.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        return self
 
     def heads(self, features: torch.Tensor) -> DetectorOutputs:
         """The same features, float (N,D), with their logits."""

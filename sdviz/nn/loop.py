@@ -123,6 +123,8 @@ def train_networks(
             group["lr"] = cosine_rate(step, config.total_steps, config.optimizer)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        if config.optimizer.max_grad_norm is not None:
+            nn.utils.clip_grad_norm_(trained, config.optimizer.max_grad_norm)
         optimizer.step()
         return loss.detach()
 

@@ -59,9 +59,12 @@ def random_views(x: torch.Tensor, config: ViewsConfig, generator: torch.Generato
         field = F.interpolate(cells, size=x.shape[2:], mode="bilinear", align_corners=True)
         x = x + config.colour_field * (uniform(1, 1, 1) + 1) / 2 * field
 
-    # 5. grey, noise
+    # 5. grey, blur, noise
     grey = (x * x.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1, keepdim=True)
     x = torch.where(happens(config.grey_share), grey.expand_as(x), x)
+    if config.blur_share:
+        sigma = config.max_blur_px * (uniform(1, 1, 1) + 1) / 2
+        x = torch.where(happens(config.blur_share), _blur(x, sigma, math.ceil(3 * config.max_blur_px)), x)
     if config.noise:
         x = x + config.noise * torch.randn(x.shape, generator=generator).to(where)
     return x.clamp(-1, 1)
@@ -70,6 +73,20 @@ def random_views(x: torch.Tensor, config: ViewsConfig, generator: torch.Generato
 def random_flip(x: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
     """Mirrors an image of x (N,3,H,W) left to right if its draw, (N,) and uniform in 0..1, is below 0.5."""
     return torch.where((draws < 0.5).to(x.device)[:, None, None, None], x.flip(-1), x)
+
+
+def _blur(x: torch.Tensor, sigma: torch.Tensor, radius: int) -> torch.Tensor:
+    """Blurs each image of x (N,3,H,W) by a Gaussian of its own sigma (N,1,1,1), in pixels, cut off at `radius`.
+
+    The picture is continued by its border.
+    """
+    n, c, h, w = x.shape
+    at = torch.arange(-radius, radius + 1, device=x.device)
+    weights = torch.softmax(-0.5 * (at / sigma.view(n, 1).clamp_min(1e-3)).square(), 1)
+    kernels = weights.repeat_interleave(c, 0)
+    rows = F.pad(x.reshape(1, n * c, h, w), [radius] * 4, mode="replicate")
+    across = F.conv2d(rows, kernels[:, None, None, :], groups=n * c)
+    return F.conv2d(across, kernels[:, None, :, None], groups=n * c).view_as(x)
 
 
 def _jitter(x: torch.Tensor, config: ViewsConfig, draws: torch.Tensor) -> torch.Tensor:

@@ -47,7 +47,8 @@ def make(work: Workspace) -> Metrics | None:
         out.mkdir(exist_ok=True)
         config_here = config.model_copy(update=CHANGES[control])
         rebuilt = read_outliers(work, "right")[:n] if config_here.reconstructed_id else None
-        if not train(work, "controls", out, config_here, outliers_of(work, control), rebuilt):
+        outliers = outliers_of(work, control)
+        if not train(work, "controls", out, config_here, outliers, rebuilt, training=control):
             return None
         (out / "state.pt").unlink(missing_ok=True)
     return {}

@@ -28,16 +28,18 @@ from ..evaluation import (
     frechet_distances,
     id_accuracy,
     inception_features,
+    interpolation_report,
     make_report,
 )
 from ..evaluation.sets import HEADS
 from ..files import write_atomically
 from ..nn.feature_cache import kept_predictions
 from ..text import tree_hash
-from . import baselines
+from . import baselines, features
 from .backbone import backbone_config
 from .baselines import baseline_scores
 from .clusterer import load_clusterer
+from .features import interpolation_folder
 from .outliers import read_outliers
 from .shared.labels import read_cluster_names, read_labels
 from .shared.sets import NamedSet, evaluation_sets
@@ -54,8 +56,8 @@ from .workspace import (
 
 
 def depends_on(config: RunConfig) -> Settings:
-    """The settings of stage `baselines`, and `evaluation`."""
-    return baselines.depends_on(config) | branches(config, "evaluation")
+    """The settings of stages `features` and `baselines`, and `evaluation`."""
+    return features.depends_on(config) | baselines.depends_on(config) | branches(config, "evaluation")
 
 
 def make(work: Workspace) -> Metrics | None:
@@ -74,8 +76,15 @@ def make(work: Workspace) -> Metrics | None:
         done = (i + 1) / (len(config.controls) + 1)
         work.on_progress(Progress("evaluation", i + 1, len(config.controls) + 1, done, None, {}))
 
-    # 2. the other methods
+    # 2. the other methods, and weights between those before and after training
     others = baseline_scores(work)
+    curve = {}
+    for share in config.interpolation:
+        if work.should_stop():
+            return None
+        folder = interpolation_folder(work.config, share)
+        one = _measure(work, sets, work.folder / "features" / folder) if folder else method
+        curve[f"{share:g}"] = interpolation_report(one)
 
     # 3. the report: clusters, heads, distances of distributions
     labels, n_clusters = read_labels(work), len(read_cluster_names(work))
@@ -92,6 +101,7 @@ def make(work: Workspace) -> Metrics | None:
         id_accuracy=id_accuracy(g_in, clusters, test.labels),
         clusters=cluster_report(labels, work.images.labels, n_clusters, work.config.labels.source),
         frechet=_frechet(work, test),
+        interpolation=curve,
         baselines={one.key: baseline_report(method, one, config.bootstrap, config.seed) for one in others},
     )
     write_table(method.scores, out / "scores.parquet")
@@ -111,9 +121,9 @@ def _measure(work: Workspace, sets: list[NamedSet], folder: Path) -> Evaluation:
     found = load_arrays(folder / "ood_features.safetensors")
     scored = []
     for one in sets:
-        images, features = one.images, found[one.key].astype(np.float32)
+        images, queries = one.images, found[one.key].astype(np.float32)
         heads = {head: found[f"{one.key}.{head}"] for head in HEADS} if f"{one.key}.g_bin" in found else None
-        scored.append(FeatureSet(one.key, one.role, images.split, features, images.ids, images.labels, heads))
+        scored.append(FeatureSet(one.key, one.role, images.split, queries, images.ids, images.labels, heads))
     id_features, outliers = (banks[f"{bank}_features"].astype(np.float32) for bank in ("id", "outlier"))
     ids, device = work.sources.ids, work.config.device
     return evaluate(id_features, ids, outliers, scored, config.score, config.bootstrap, config.seed, device)

@@ -1,8 +1,9 @@
 """Stage `features`: computes the features of ID images, outliers and every evaluated set.
 
 Reads detector/, controls/, the backbone, outliers/ and the sets; writes features.safetensors (ID images and
-outliers) and ood_features.safetensors (sets) by the detector, the same by each control in a folder of its name,
-and, in snapshots.*, the features of a few images before training and after each epoch.
+outliers) and ood_features.safetensors (sets) by the detector, the same by each control in a folder of its name
+and, in interpolation/<share>, by weights between those before and after training, and, in snapshots.*, the
+features of a few images before training and after each epoch.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch
 
 from .. import data
 from ..config.tree import RunConfig
+from ..detection.interpolation import interpolated
 from ..detection.training import load_epoch
 from ..evaluation.sets import HEADS
 from ..nn.detector import Detector
@@ -44,8 +46,11 @@ log = logging.getLogger(__name__)
 
 
 def depends_on(config: RunConfig) -> Settings:
-    """The detectors, the sets, and whether images were denoised under their right label."""
-    return controls.depends_on(config) | sets.depends_on(config) | {"kinds": kinds_needed(config)}
+    """The detectors and the shares of their weights, the sets, and whether right-label images were made."""
+    own: Settings = {"kinds": kinds_needed(config)}
+    if config.detector is not None:
+        own["interpolation"] = [config.detector.interpolation, *config.evaluation.interpolation]
+    return controls.depends_on(config) | sets.depends_on(config) | own
 
 
 def make(work: Workspace) -> Metrics | None:
@@ -63,6 +68,14 @@ def make(work: Workspace) -> Metrics | None:
             network, bank = load_detector(work, f"controls/{name}"), outliers_of(work, name)
         (out / name).mkdir(exist_ok=True)
         write_features(work, out / name, network, bank)
+    for share in work.config.evaluation.interpolation:
+        folder = interpolation_folder(work.config, share)
+        if folder in ("", "no_training"):
+            continue
+        if work.should_stop():
+            return None
+        (out / folder).mkdir(parents=True, exist_ok=True)
+        write_features(work, out / folder, load_detector(work, share=share).encoder, outliers)
     if "right" in kinds_needed(work.config):
         rebuilt = kept_features(encoder, read_outliers(work, "right"), work.config.device)
         write_arrays(
@@ -70,6 +83,14 @@ def make(work: Workspace) -> Metrics | None:
         )
     _write_snapshots(work, out, outliers)
     return {"feature_dim": detector.feature_dim}
+
+
+def interpolation_folder(config: RunConfig, share: float) -> str:
+    """The folder below features/ for a share of the trained weights; "" is that of the detector in use."""
+    assert config.detector is not None
+    if share == config.detector.interpolation:
+        return ""
+    return f"interpolation/{share:g}" if share else "no_training"
 
 
 def _write_snapshots(work: Workspace, out: Path, outliers: np.ndarray) -> None:
@@ -83,6 +104,7 @@ def _write_snapshots(work: Workspace, out: Path, outliers: np.ndarray) -> None:
         encoder = load_backbone(work)
         if epoch:
             load_epoch(encoder, work.folder / "detector", epoch)
+            encoder = interpolated(load_backbone(work), encoder, config.interpolation)
         features = kept_features(encoder, pictures, work.config.device)
         stack[f"epoch_{epoch:03d}"] = features.astype(np.float16)
     write_arrays(out / "snapshots.safetensors", stack)

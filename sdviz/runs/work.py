@@ -85,28 +85,33 @@ def execute(
 
 
 class _RunLog(logging.Handler):
-    """Writes the package's warnings to a run's log."""
+    """Writes what the package says to a run's log."""
 
     def __init__(self, run: Run) -> None:
-        super().__init__(logging.WARNING)
+        super().__init__(logging.INFO)
         self.run = run
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.run.log(f"warning: {record.getMessage()}")
+        is_warning = record.levelno >= logging.WARNING
+        self.run.log(f"warning: {record.getMessage()}" if is_warning else record.getMessage())
 
 
 @contextmanager
-def _log_warnings(run: Run) -> Iterator[None]:
-    """Writes the package's warnings to the run's log and to stderr."""
+def _logged(run: Run) -> Iterator[None]:
+    """Writes what the package says to the run's log, and its warnings to stderr."""
     stderr = logging.StreamHandler()
+    stderr.setLevel(logging.WARNING)
     stderr.setFormatter(logging.Formatter("warning: %(message)s"))
     handlers = (_RunLog(run), stderr)
     logger = logging.getLogger(__package__.partition(".")[0])
+    level = logger.level
+    logger.setLevel(logging.INFO)
     for one in handlers:
         logger.addHandler(one)
     try:
         yield
     finally:
+        logger.setLevel(level)
         for one in handlers:
             logger.removeHandler(one)
 
@@ -151,7 +156,7 @@ class _Recorder:
             self.run.log(f"process {self.status.pid} begins on {', '.join(self.status.devices)}")
             _end_last_line(self.run.path / "stats.jsonl")
             work = Workspace(self.run.path, self.config, self._on_progress, self.stop.is_set)
-            with _log_warnings(self.run):
+            with _logged(self.run):
                 complete = run_stages(work, self._on_stage, until)
             self._update(state="done" if complete else "cancelled", eta_sec=None)
             self.run.log(self.status.state)

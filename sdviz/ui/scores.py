@@ -9,6 +9,7 @@ from sdviz.analysis import Evidence, MissingPart, PictureLibrary
 from sdviz.analysis.provenance import provenance
 from sdviz.analysis.rescoring import SetScores, stored_scores
 from sdviz.evaluation import OODReference
+from sdviz.evaluation.sets import outlier_log_odds
 from sdviz.ui.cache.evidence import id_reference, needs_search, set_scores, start_search
 from sdviz.ui.library import BundleView
 from sdviz.ui.session import ScoreChoice, score_settings, threshold
@@ -38,7 +39,9 @@ class ScoredSets(BundleView):
         return provenance(self.bundle, k=s.k, alpha=f"{s.alpha:g}", features=s.features)
 
     def column(self, name: str, mode: str) -> np.ndarray:
-        """Returns a set's scores, float64 (N,). `mode`: "both", "distance" or "votes"."""
+        """Returns a set's scores, float64 (N,). `mode`: "both", "distance", "votes" or "g_bin"."""
+        if mode == "g_bin":
+            return outlier_log_odds(self.evidence.sets[name].heads["g_bin"])
         return np.asarray(getattr(self.scores[name], "total" if mode == "both" else mode), np.float64)
 
 

@@ -36,8 +36,13 @@ ROLES = {
 }
 # of a number with two decimals, a half rounded either way
 ROUNDED = 0.005 + 1e-9
-MODES = {"both": "total", "distance": "distance", "votes": "votes"}
-MODE_TITLES = {"both": "distance + α · votes", "distance": "distance only", "votes": "votes only"}
+MODES = {"both": "total", "distance": "distance", "votes": "votes", "g_bin": "g_bin"}
+MODE_TITLES = {
+    "both": "distance + α · votes",
+    "distance": "distance only",
+    "votes": "votes only",
+    "g_bin": "g_bin alone",
+}
 Open = Callable[..., AppTest]
 Full = Callable[..., Path]
 Read = Callable[[AppTest], list[dict[str, Any]]]
@@ -45,8 +50,9 @@ Files = dict[str, Callable[[], str]]
 
 
 def columns_of(folder: Path, mode: str = "both") -> dict[str, np.ndarray]:
-    """The scores of every set, as scores.parquet has them."""
+    """The scores of every set, as scores.parquet has them; of g_bin the log-odds of an outlier."""
     table = pd.read_parquet(folder / "scores.parquet")
+    table["g_bin"] = [float(outlier) - float(known) for known, outlier in table["g_bin"]]
     return {str(name): part[MODES[mode]].to_numpy() for name, part in table.groupby("set", sort=False)}
 
 
@@ -161,7 +167,7 @@ def check_metrics(table: list[list[tuple[str, str]]], expected: dict[str, dict[s
             continue
         name = row[0][0] or name
         found.setdefault(name, {})[row[1][0]] = [cell[0] for cell in row[3:]]
-    modes = {"both": "both", "distance": "distance only", "votes": "votes only"}
+    modes = MODE_TITLES | {"both": "both"}
     sets = {one: by for one, by in found.items() if not one.startswith("mean")}
     assert list(sets) == list(expected)
     for one, by in expected.items():
@@ -250,7 +256,7 @@ def test_metrics_under_other_settings(full_bundle: Full, open_page: Open) -> Non
     # 1. another alpha: distance and votes are those that were measured
     at = open_page(RESULTS, {"alpha": "0.3", "results_view": "Metrics"})
     assert "computed now for these settings" in texts(at)
-    by = {mode: columns_of(folder, mode) for mode in ("distance", "votes")}
+    by = {mode: columns_of(folder, mode) for mode in ("distance", "votes", "g_bin")}
     both = {name: by["distance"][name] + 0.3 * by["votes"][name] for name in by["votes"]}
     expected = {
         name: {mode: measures(one["test"], one[name]) for mode, one in {"both": both, **by}.items()}
@@ -481,7 +487,51 @@ def test_controls_stand_next_to_the_method(full_bundle: Full, open_page: Open, f
             assert float(row[2][0]) == pytest.approx(own - d, abs=ROUNDED)
             assert row[2][1] == f"{d:+.2f} ({d - 0.5:+.2f} to {d + 0.5:+.2f})"
     rows = csv_of(files, "sdviz-controls.csv")
-    assert len(rows) == 12 and rows["difference"].tolist() == pytest.approx(np.repeat([1, 2, 3, -2], 3))
+    assert len(rows) == 16 and rows["difference"].tolist() == pytest.approx(np.repeat([1, 2, 3, -2], 4))
+
+
+def test_the_score_between_no_training_and_training(full_bundle: Full, open_page: Open, files: Files) -> None:
+    folder = full_bundle(blend=BLEND)
+    assert "Between no training" not in texts(open_page(RESULTS, {"results_view": "Controls"}))
+    shifts = {"0": 0.02, "0.5": 0.03, "1": 0.0}
+
+    def put_curve(manifest: dict[str, Any], report: dict[str, Any]) -> None:
+        manifest["config"]["detector"]["interpolation"] = 0.5
+        for share, shift in shifts.items():
+            results = {name: dict(one["modes"]["both"]) for name, one in report["results"].items()}
+            means = {role: dict(modes["both"]) for role, modes in report["means"].items()}
+            for one in (*results.values(), *means.values()):
+                one["auroc"] -= shift
+            report["interpolation"][share] = {"results": results, "means": means}
+
+    change_papers(folder, put_curve)
+    report = report_of(folder)
+    at = open_page(RESULTS, {"results_view": "Controls"})
+    assert not at.exception
+    lines = traces(at)
+    assert list(lines)[:3] == ["near-OOD", "far-OOD, mean of 2 sets", "validation"]
+    for name, role in (("near-OOD", "near"), ("far-OOD, mean of 2 sets", "far")):
+        assert values(lines[name], "x").tolist() == [0, 0.5, 1]
+        mean = report["means"][role]["both"]["auroc"]
+        expected = [100 * (mean - shift) for shift in shifts.values()]
+        assert values(lines[name], "y").tolist() == pytest.approx(expected)
+    # the mark: at the share of this bundle's detector
+    spec = json.loads(at.get("plotly_chart")[0].proto.spec)
+    assert [one["x0"] for one in spec["layout"]["shapes"]] == [0.5]
+    (table,) = tables(at)
+    assert [cell[0] for cell in table[0]] == ["set", "a = 0", "a = 0.5", "a = 1"]
+    for row, name in zip(table[1:], SETS, strict=True):
+        found = report["results"][name]["modes"]["both"]
+        low, high = found["auroc_interval"]
+        for cell, shift in zip(row[1:], shifts.values(), strict=True):
+            assert float(cell[0]) == pytest.approx(100 * (found["auroc"] - shift), abs=ROUNDED)
+            assert cell[1] == f"{100 * low:.2f} to {100 * high:.2f}"
+    rows = csv_of(files, "sdviz-between-no-training-and-the-trained-weights.csv")
+    assert len(rows) == 12 and rows["share of the trained weights"].tolist() == [0, 0.5, 1] * 4
+    page = show(at, "Report")
+    assert not page.exception
+    (name,) = [one for one in files if one.startswith("sdviz-report-")]
+    assert "<h2>Between no training and the trained weights</h2>" in files[name]()
 
 
 def test_the_map_over_k_and_alpha_is_of_the_validation_set(

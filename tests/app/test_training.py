@@ -113,6 +113,25 @@ def test_without_runs_the_page_offers_a_new_one_and_teaches(open_app: Open) -> N
     assert "It takes two runs to compare" in text_of(compare)
 
 
+def test_collapse_of_the_features_is_seen_beside_the_loss(open_app: Open) -> None:
+    run = finish(make_run("done"))
+    with (run.path / "stats.jsonl").open("a") as stream:
+        for step, *values in ((0, 19.9, 0.63, 0.7), (50, 12.0, 0.6, 0.65), (100, 6.7, 0.5, 0.52)):
+            quality = dict(zip(("effective_rank", "knn_accuracy", "knn_class_accuracy"), values, strict=True))
+            for of in ({"stage": "detector"}, {"stage": "controls", "training": "noise"}):
+                line = of | {"step": step, "total": 100}
+                stream.write(json.dumps(line | quality) + "\n" + json.dumps(line | {"loss": 2.0}) + "\n")
+    at = open_app(TRAINING)
+    charts = [json.loads(one.proto.spec) for one in at.get("plotly_chart")]
+    found = {one["layout"]["title"]["text"]: one["data"] for one in charts}
+    assert "Controls, noise: loss 2.0000" in found
+    assert not any(one.startswith("Controls, noise: effective") for one in found)
+    (accuracy,) = [data for title, data in found.items() if title == "Detector: 20-NN accuracy 0.5000 / 0.5200"]
+    assert [one["name"] for one in accuracy] == ["of clusters", "of classes"]
+    assert "Detector: effective rank 6.7000" in found and "Detector: loss 2.0000" in found
+    assert any("the features collapse" in one.value for one in at.caption)
+
+
 def test_each_training_of_a_stage_has_its_own_curve(open_app: Open) -> None:
     run = finish(make_run("done"))
     with (run.path / "stats.jsonl").open("a") as stream:

@@ -19,6 +19,7 @@ from ...nn.device import fast_autocast, resolve_device
 from ...nn.encoder import Encoder
 from ...nn.inference import prepare_for_inference
 from ...nn.unet import build_noise_predictor, n_parameters
+from ..detector import MAX_WATCHED
 from ..outliers import kinds_needed, outlier_recipe
 from ..shared.sets import ood_split
 from ..stages import stage_names
@@ -107,9 +108,13 @@ def _detector_costs(config: RunConfig, detector: DetectorConfig, speed: _Speed, 
     sec_each = 2 * min(recipe.num_inference_steps, recipe.start_timestep) * unet.forward_sec
     made = n_sources * config.outliers.per_image * len(kinds_needed(config))
     # 3. the detector, its features, and the controls
-    epoch_sec = 2 * n_sources * speed.train_sec
+    pass_sec = 2 * n_sources * speed.forward_sec
+    epoch_sec = 2 * n_sources * speed.train_sec + min(n_sources, MAX_WATCHED) * speed.forward_sec
+    epoch_sec += pass_sec if detector.distillation else 0
+    training_sec = detector.epochs * epoch_sec + (pass_sec if detector.head_epochs else 0)
     n_trained = sum(control != "no_training" for control in config.evaluation.controls)
-    n_features = (2 + n_trained) * n_scored + (detector.epochs + 1) * detector.snapshot_ids
+    n_between = len({*config.evaluation.interpolation} - {0.0, detector.interpolation})
+    n_features = (2 + n_trained + n_between) * n_scored + (detector.epochs + 1) * detector.snapshot_ids
     n_weights = n_parameters(Detector(speed.network, _n_clusters(config)))
     # 4. the other methods
     methods = [one.build() for one in config.evaluation.baselines]
@@ -124,10 +129,10 @@ def _detector_costs(config: RunConfig, detector: DetectorConfig, speed: _Speed, 
         "outliers": (made * sec_each, made * pixels),
         "sd_test": (n_sd_test * sec_each, n_sd_test * pixels),
         "detector": (
-            detector.epochs * epoch_sec,
+            training_sec,
             4 * n_weights * (1 + (detector.epochs if detector.snapshot_ids else 0)),
         ),
-        "controls": (n_trained * detector.epochs * epoch_sec, 4 * n_trained * n_weights),
+        "controls": (n_trained * training_sec, 4 * n_trained * n_weights),
         "features": (n_features * speed.forward_sec, 2 * n_features * speed.network.feature_dim),
         "baselines": (baselines_sec, 8 * n_asked * len(methods)),
     }

@@ -10,6 +10,7 @@ from sdviz.analysis.curves import (
     NEAR_THRESHOLDS,
     Histogram,
     Scale,
+    has_g_bin,
     histogram,
     precision_recall_curve,
     roc_curve,
@@ -227,7 +228,8 @@ def precision_recall_chart(state: ScoredSets, mode: str, positive: str) -> Chart
 def _choices(state: ScoredSets, label: str, options: list[str], key: str, name: str) -> tuple[str, str]:
     """Widgets for the score's mode and one of the options, side by side; their keys begin with `key`."""
     has_votes = any(bool(one.votes.any()) for one in state.scores.values())
-    titles = {mode: title for mode, title in MODE_TITLES.items() if has_votes or mode != "votes"}
+    shown = {"votes": has_votes, "g_bin": has_g_bin(state.evidence)}
+    titles = {mode: title for mode, title in MODE_TITLES.items() if shown.get(mode, True)}
     left, right = st.columns([1.12, 1])
     with left:
         mode = choose_key("Score by", titles, f"{key}_mode")

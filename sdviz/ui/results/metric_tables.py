@@ -103,7 +103,8 @@ def metrics_caption(results: Results) -> str:
         f"All in %, {source}; below AUROC stands its 95 % bootstrap interval over images "
         f"({results.n_bootstrap:,} resamples). The two FPR95 differ: the first is the share of OOD that is "
         "accepted where 95 % of ID are, the second the share of ID that is flagged where 95 % of OOD are. "
-        "Means count every set the same. Settings may be chosen on the validation set only."
+        "Means count every set the same. *g_bin alone* is the head that was trained to tell outliers from ID; "
+        "Eq. 6 does not use it. Settings may be chosen on the validation set only."
     )
 
 

@@ -10,6 +10,7 @@ from sdviz.ui.cache.evidence import open_evidence
 from sdviz.ui.missing import show_missing_part
 from sdviz.ui.results.compare import show_compare
 from sdviz.ui.results.curves import show_histogram, show_precision_recall, show_roc
+from sdviz.ui.results.interpolation import show_interpolation
 from sdviz.ui.results.maps import show_k_alpha, show_recipe_map
 from sdviz.ui.results.methods import show_methods
 from sdviz.ui.results.metric_tables import show_controls, show_metrics
@@ -58,6 +59,8 @@ def show_results(bundle: Bundle) -> None:
             _OF_SCORES[view](scored_sets(evidence, library, NO_DETECTOR))
         elif view in _OF_EVIDENCE:
             _OF_EVIDENCE[view](evidence)
+            if view == CONTROLS:
+                show_interpolation(evidence)
         else:
             _OF_BUNDLES[view](bundle)
     except MissingPart as error:

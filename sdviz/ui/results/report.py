@@ -18,7 +18,7 @@ from sdviz.ui.assets import read_asset, style
 from sdviz.ui.charts import Chart
 from sdviz.ui.charts.files import chart_file
 from sdviz.ui.pictures import data_uri
-from sdviz.ui.results import curves, methods, metric_tables
+from sdviz.ui.results import curves, interpolation, methods, metric_tables
 from sdviz.ui.results.html_tables import Row, TableCell, table_html, table_style
 from sdviz.ui.results.maps import k_alpha_chart, map_caption
 from sdviz.ui.results.paper import about_family, paper_html
@@ -127,7 +127,7 @@ def _at_threshold(state: ScoredSets) -> list[list[object]]:
 
 
 def _of_the_report(evidence: Evidence, lines: Mapping[str, str]) -> list[str]:
-    """The parts from report.json: controls, other methods, clusters, Frechet distances."""
+    """The parts from report.json: controls, interpolation, other methods, clusters, Frechet distances."""
     try:
         report = evidence.report
     except MissingPart as error:
@@ -142,6 +142,13 @@ def _of_the_report(evidence: Evidence, lines: Mapping[str, str]) -> list[str]:
         for mode in ("both", "distance"):
             table = metric_tables.controls_html(evidence, mode)
             parts.append(f"<p><b>By {html.escape(MODE_TITLES[mode])}</b></p>{table}")
+    if report.interpolation and report.results:
+        chart = interpolation.interpolation_chart(report, interpolation.own_share(evidence))
+        parts += [
+            f"<h2>{interpolation.TITLE}</h2>",
+            _figure(chart, lines, interpolation.interpolation_caption(report)),
+            interpolation.interpolation_html(report),
+        ]
     if report.baselines and "baselines.parquet" in evidence.bundle.parts:
         parts += [
             "<h2>Other methods</h2>",

@@ -16,7 +16,12 @@ from sdviz.ui.widgets import download
 
 # header and rows
 Table = tuple[Sequence[str], Sequence[Sequence[object]]]
-MODE_TITLES = {"both": "distance + α · votes", "distance": "distance only", "votes": "votes only"}
+MODE_TITLES = {
+    "both": "distance + α · votes",
+    "distance": "distance only",
+    "votes": "votes only",
+    "g_bin": "g_bin alone",
+}
 # resamples for intervals where report.json has none
 BOOTSTRAP = 200
 NO_DETECTOR = "this bundle has no detector: it scores nothing"

@@ -1,6 +1,7 @@
 """The state of a run, read from its files every few seconds: stages, curves, outliers, log."""
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import streamlit as st
@@ -14,7 +15,7 @@ from sdviz.runs.status import duration
 from sdviz.ui.charts.parts import Line
 from sdviz.ui.components.picture_grid import Cell, picture_grid
 from sdviz.ui.components.stage_strip import stage_strip, stage_title
-from sdviz.ui.pictures import NEUTRAL_COLOUR, OUTLIER_COLOUR, data_uri
+from sdviz.ui.pictures import ID_COLOUR, NEUTRAL_COLOUR, OUTLIER_COLOUR, data_uri
 from sdviz.ui.text import plain
 from sdviz.ui.training.losses import A_ROW, show_curves, training_title
 from sdviz.ui.training.state import status_of
@@ -27,6 +28,17 @@ MEASURES = (
     ("cluster_accuracy", "Cluster accuracy", "share of images, ground truth only measures it"),
     ("validation_auroc", "Validation AUROC", "1 is perfect, 0.5 is chance"),
 )
+# what shows on the way whether the features collapse: (title, its lines by their keys in stats.jsonl)
+FEATURE_QUALITY = (
+    ("effective rank", {"effective_rank": ""}),
+    ("20-NN accuracy", {"knn_accuracy": "of clusters", "knn_class_accuracy": "of classes"}),
+)
+QUALITY_CAPTION = (
+    "The effective rank counts the directions that the features of up to 2,000 ID images use. The 20-NN "
+    "accuracy is the share of them with the most frequent label among their 20 nearest. If both fall, the "
+    "features collapse."
+)
+LINE_COLOURS = (NEUTRAL_COLOUR, ID_COLOUR)
 
 
 def show_live(run: Run) -> None:
@@ -83,25 +95,42 @@ def _stages(run: Run, config: RunConfig, status: Status) -> None:
 def _curves(stats: list[dict[str, Any]], name: str) -> None:
     """Shows the loss of each training as a curve, and other measures as a curve and a number."""
     charts: dict[str, tuple[str, list[Line]]] = {}
+    rows: list[dict[str, tuple[str, list[Line]]]] = []
 
-    def add(title: str, stage: str, key: str, training: str = "") -> None:
-        steps, values = curve(stats, stage, key, training)
-        if len(steps) > 1:
-            line = Line("", steps, values, NEUTRAL_COLOUR)
-            charts[f"curve {name} {title}"] = (f"{title} {values[-1]:.4f}", [line])
+    def drawn(title: str, stage: str, keys: Mapping[str, str], training: str = "") -> dict[str, Any]:
+        """The chart of some measurements with two values at least, by its widget key; {} if there is none."""
+        lines, last = [], []
+        for (key, line_name), colour in zip(keys.items(), LINE_COLOURS, strict=False):
+            steps, values = curve(stats, stage, key, training)
+            if len(steps) > 1:
+                lines.append(Line(line_name, steps, values, colour))
+                last.append(f"{values[-1]:.4f}")
+        return {f"curve {name} {title}": (f"{title} {' / '.join(last)}", lines)} if lines else {}
 
     for stage, training in trainings(stats):
-        add(f"{training_title(stage, training)}: loss", stage, "loss", training)
+        title = training_title(stage, training)
+        loss = drawn(f"{title}: loss", stage, {"loss": ""}, training)
+        beside: dict[str, Any] = {}
+        if not training:
+            for what, keys in FEATURE_QUALITY:
+                beside |= drawn(f"{title}: {what}", stage, keys)
+        if beside:
+            rows.append(loss | beside)
+        else:
+            charts |= loss
     numbers: list[tuple[str, str, float]] = []
     for key, title, meaning in MEASURES:
         for stage in dict.fromkeys(line["stage"] for line in stats if key in line):
-            add(title, stage, key)
+            charts |= drawn(title, stage, {key: ""})
         value = latest(stats, key)
         if value is not None:
             numbers.append((title, meaning, value))
-    if not charts and not numbers:
+    if not charts and not rows and not numbers:
         st.caption("The losses show up here with the first training.")
-    show_curves(charts, height=190)
+    for one in (charts, *rows):
+        show_curves(one, height=190)
+    if rows:
+        st.caption(QUALITY_CAPTION)
     if not numbers:
         return
     for column, (title, meaning, value) in zip(st.columns(A_ROW), numbers, strict=False):

@@ -71,6 +71,10 @@ ROOT = Path(__file__).resolve().parents[3]
             "--set evaluation: folder:pets has two roles among near, far and validation",
         ),
         (["evaluation.controls=[noise, right_label, noise]"], "--set evaluation: controls names noise twice"),
+        (["evaluation.interpolation=[0, 0.5, 0.5]"], "--set evaluation: interpolation names 0.5 twice"),
+        (["evaluation.interpolation=[0, 1.5]"], "--set evaluation.interpolation.1: must be less than or equal"),
+        (["encoder={}", "detector.jpeg_both_sides=true"], "detector.jpeg_both_sides needs outliers.jpeg"),
+        (["detector={batch_size: 2, bin_loss: neighbours}"], "batch_size 2: bin_loss neighbours needs"),
         (
             ["outliers.guidance_interval=[2, 1]"],
             "--set outliers: guidance_interval [2.0, 1.0] is not [low, high] with 0 <= low <= high",

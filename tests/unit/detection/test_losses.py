@@ -2,10 +2,16 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from sdviz.detection.losses import detector_loss
+from sdviz.detection.losses import (
+    NEIGHBOUR_TEMPERATURE,
+    detector_loss,
+    distillation_loss,
+    neighbour_loss,
+)
 from sdviz.nn.detector import Detector
 from sdviz.nn.encoder import Encoder
 
@@ -65,3 +71,41 @@ def test_all_heads_and_the_encoder_get_gradients(one_thread: None) -> None:
     detector_loss(out.g_bin, out.g_in, out.g_out, IS_OUTLIER, LABELS, 0.3).backward()
     for name, p in detector.named_parameters():
         assert p.grad is not None and p.grad.abs().sum() > 0, name
+
+
+def test_the_neighbour_loss_is_its_sum_in_numpy() -> None:
+    features = torch.randn(7, 5, generator=torch.Generator().manual_seed(0))
+    side = np.array([0, 1, 1, 0, 1, 0, 0])
+    z = features.double().numpy()
+    z /= np.linalg.norm(z, axis=1, keepdims=True)
+    e = np.exp(z @ z.T / NEIGHBOUR_TEMPERATURE)
+    np.fill_diagonal(e, 0)
+    own = np.where(side[:, None] == side, e, 0).sum(1)
+    expected = -np.log(own / e.sum(1)).mean()
+    assert float(neighbour_loss(features, torch.tensor(side == 1))) == pytest.approx(expected, rel=1e-5)
+    # of a direction only, whatever the length
+    assert float(neighbour_loss(3 * features, torch.tensor(side == 1))) == pytest.approx(expected, rel=1e-5)
+
+
+def test_sides_in_several_places_lose_nothing_and_mixed_ones_do() -> None:
+    # four corners: no plane through them parts ID at (1, 0) and (-1, 0) from outliers at (0, 1) and (0, -1)
+    corners = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]]).repeat(3, 1)
+    side = torch.tensor([False, False, True, True]).repeat(3)
+    mixed = torch.arange(12) // 4 % 2 == 1
+    assert float(neighbour_loss(corners, side)) < 1e-3 < 0.5 < float(neighbour_loss(corners, mixed))
+
+
+def test_an_image_alone_on_its_side_neither_counts_nor_spoils_the_gradient() -> None:
+    features = torch.randn(3, 4, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    alone = neighbour_loss(features, torch.tensor([False, True, True]))
+    alone.backward()
+    assert alone.item() > 0 and features.grad is not None and torch.isfinite(features.grad).all()
+    nobody = neighbour_loss(features[:2], torch.tensor([False, True]))
+    assert nobody.item() == 0
+    nobody.backward()
+
+
+def test_distillation_is_the_mean_squared_length() -> None:
+    features, start = torch.tensor([[1.0, 2.0], [0.0, 0.0]]), torch.tensor([[0.0, 0.0], [3.0, 4.0]])
+    assert float(distillation_loss(features, start)) == (5 + 25) / 2
+    assert float(distillation_loss(start, start)) == 0

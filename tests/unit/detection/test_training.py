@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from sklearn.linear_model import LogisticRegression
 
 from sdviz.config.nodes import DetectorConfig, OptimizerConfig, ViewsConfig
 from sdviz.detection import training
@@ -212,6 +213,106 @@ def test_both_sides_are_augmented(one_thread: None) -> None:
 
 
 # --------------------------------------------------------------------------------------------------
+# What keeps it near its start
+# --------------------------------------------------------------------------------------------------
+
+
+def moved(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> set[str]:
+    return {name for name in after if not torch.equal(before[name], after[name])}
+
+
+def test_frozen_batch_norms_keep_their_statistics_and_the_rest_learns(images: Images) -> None:
+    for frozen in (False, True):
+        detector = make_detector()
+        before = weights(detector)
+        config = TINY.model_copy(update={"frozen_batch_norm": frozen})
+        train_detector(detector, *images.all, config, Execution("cpu"))
+        changed = moved(before, weights(detector))
+        statistics = {name for name in before if "running" in name}
+        assert statistics and changed & statistics == (set() if frozen else statistics)
+        assert {"encoder.body.0.0.weight", "encoder.body.0.1.weight", "g_bin.weight"} <= changed
+
+
+def test_heads_are_trained_alone_first_on_features_of_plain_images(one_thread: None) -> None:
+    images = draw(96, 96)
+    start = make_detector()
+    # the rate of what follows is so low that it changes nothing to speak of
+    update = {
+        "batch_size": 32,
+        "head_epochs": 60,
+        "head_learning_rate": 0.1,
+        "epochs": 1,
+        "frozen_blocks": len(start.encoder.blocks),
+        "optimizer": OptimizerConfig(learning_rate=1e-12),
+    }
+    detector = make_detector()
+    reports: list[LoopReport] = []
+    config = TINY.model_copy(update=update)
+    assert train_detector(detector, *images.all, config, Execution("cpu", on_report=reports.append))
+    assert reports[-1].total_steps == 6  # the epochs of the heads are not among the steps
+    assert_same(weights(start.encoder), weights(detector.encoder))
+    inside, outside = (detector_outputs(detector, x, "cpu") for x in (images.id_images, images.outlier_images))
+    # scikit-learn's linear classifiers of the fixed features say what can be reached
+    both = np.concatenate([inside.features, outside.features])
+    is_outlier = np.arange(len(both)) >= len(inside.features)
+    sides = np.concatenate([inside.g_bin, outside.g_bin]).argmax(1)
+    for features, truth, ours in (
+        (inside.features, images.id_labels, inside.g_in.argmax(1)),
+        (outside.features, images.outlier_labels, outside.g_out.argmax(1)),
+        (both, is_outlier, sides),
+    ):
+        judge = LogisticRegression(C=1e3, max_iter=5000).fit(features, truth)
+        assert (ours == truth).mean() > judge.score(features, truth) - 0.1 > 0.6
+
+
+def test_distillation_holds_the_features_of_both_sides(images: Images) -> None:
+    start = make_detector(zero_heads=False)
+    gone: dict[float, list[float]] = {}
+    for weight in (0.0, 10.0):
+        detector = make_detector(zero_heads=False)
+        sgd = OptimizerConfig(name="sgd", learning_rate=1e-2)
+        update = {"distillation": weight, "optimizer": sgd, "frozen_batch_norm": True, "epochs": 10}
+        train_detector(detector, *images.all, TINY.model_copy(update=update), Execution("cpu"))
+        gone[weight] = [
+            float(((detector_outputs(detector, x, "cpu")[0] - detector_outputs(start, x, "cpu")[0]) ** 2).sum())
+            for x in (images.id_images, images.outlier_images)
+        ]
+    assert all(held < 0.3 * free for held, free in zip(gone[10.0], gone[0.0], strict=True)), gone
+
+
+def test_with_neighbours_g_bin_learns_and_leaves_the_features_alone(one_thread: None) -> None:
+    images = draw(96, 96)
+    update = {"bin_loss": "neighbours", "epochs": 12, "batch_size": 32, "outlier_weight": 0.0}
+    config = TINY.model_copy(update=update | {"optimizer": OptimizerConfig(learning_rate=5e-3)})
+    detector = make_detector()
+    train_detector(detector, *images.all, config, Execution("cpu"))
+    test = draw(40, 40, seed=1)
+    inside, outside = (detector_outputs(detector, x, "cpu") for x in (test.id_images, test.outlier_images))
+    assert auroc(*(x.g_bin[:, 1] - x.g_bin[:, 0] for x in (inside, outside))) > 0.95
+    # the weights of f do not depend on what g_bin starts from
+    other = make_detector()
+    with torch.no_grad():
+        other.g_bin.weight.fill_(3.0)
+    train_detector(other, *images.all, config, Execution("cpu"))
+    assert_same(weights(detector.encoder), weights(other.encoder))
+    assert not torch.equal(detector.g_bin.weight, other.g_bin.weight)
+
+
+def test_after_each_epoch_it_is_asked_and_goes_on_as_if_it_were_not(images: Images) -> None:
+    plain, watched = make_detector(), make_detector()
+    asked: list[int] = []
+
+    def after_epoch(epoch: int) -> None:
+        asked.append(epoch)
+        detector_outputs(watched, images.id_images, "cpu")
+
+    train_detector(plain, *images.all, TINY, Execution("cpu"))
+    train_detector(watched, *images.all, TINY, Execution("cpu"), after_epoch=after_epoch)
+    assert asked == [1, 2, 3]
+    assert_same(weights(plain), weights(watched))
+
+
+# --------------------------------------------------------------------------------------------------
 # Snapshots, stopping, resuming
 # --------------------------------------------------------------------------------------------------
 
@@ -248,9 +349,23 @@ def test_of_frozen_blocks_nothing_is_kept(images: Images, tmp_path: Path) -> Non
     assert_same(epochs_of(tmp_path)[3], weights(make_detector().encoder))
 
 
-@pytest.mark.parametrize("n_steps", [0, 1, 3, 4, 5, 8, 11])
-def test_stopped_and_resumed_is_undisturbed(images: Images, tmp_path: Path, n_steps: int) -> None:
-    config = TINY.model_copy(update={"reconstructed_id": 0.5, "views": ViewsConfig()})
+KEPT_NEAR = {
+    "head_epochs": 2,
+    "frozen_batch_norm": True,
+    "distillation": 0.1,
+    "bin_loss": "neighbours",
+    "optimizer": OptimizerConfig(name="sgd", learning_rate=1e-2, max_grad_norm=0.1),
+}
+
+
+@pytest.mark.parametrize(
+    ("n_steps", "more_settings"),
+    [*((n, {}) for n in (0, 1, 3, 4, 5, 8, 11)), *((n, KEPT_NEAR) for n in (3, 8, 9, 13))],
+)
+def test_stopped_and_resumed_is_undisturbed(
+    images: Images, tmp_path: Path, n_steps: int, more_settings: dict[str, object]
+) -> None:
+    config = TINY.model_copy(update={"reconstructed_id": 0.5, "views": ViewsConfig()} | more_settings)
     rebuilt = images.id_images[::-1].copy()
 
     def train(detector: Detector, folder: Path, state: Path | None, **more: object) -> bool:
@@ -261,7 +376,8 @@ def test_stopped_and_resumed_is_undisturbed(images: Images, tmp_path: Path, n_st
     assert train(undisturbed, tmp_path / "whole", None)
     state = tmp_path / "state.pt"
     assert not train(make_detector(), tmp_path / "parts", state, should_stop=stop_after(n_steps))
-    assert state.is_file()
+    # of the heads alone, 8 steps, nothing is kept
+    assert state.is_file() == (not more_settings or n_steps >= 8)
     resumed = make_detector()
     assert train(resumed, tmp_path / "parts", state)
     assert_same(weights(undisturbed), weights(resumed))

@@ -21,6 +21,7 @@ from sdviz.evaluation import (
     control_report,
     frechet_distances,
     id_accuracy,
+    interpolation_report,
     make_report,
     read_report,
 )
@@ -48,6 +49,7 @@ def full_report(evaluation: Callable[..., Evaluation]) -> Callable[..., dict[str
             "id_accuracy": id_accuracy(np.eye(3)[classes], classes, classes),
             "clusters": cluster_report(classes, classes, 3, "scan"),
             "frechet": {"FD (small)": frechet_distances(*x, np.arange(30))},
+            "interpolation": {"0": interpolation_report(plain), "1": interpolation_report(method)},
             "baselines": {"knn": baseline_report(method, knn, 20, 0)},
         }
         controls = {"no_training": control_report(method, plain, 20, 0)}

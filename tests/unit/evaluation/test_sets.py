@@ -10,7 +10,14 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from sdviz.config.tree import ScoreConfig
-from sdviz.evaluation import Evaluation, FeatureSet, compare_auroc, control_report, evaluate
+from sdviz.evaluation import (
+    Evaluation,
+    FeatureSet,
+    compare_auroc,
+    control_report,
+    evaluate,
+    interpolation_report,
+)
 from sdviz.evaluation.sets import SCORES_SCHEMA
 
 RAW = ScoreConfig(k=2, alpha=0.5, normalize=False)
@@ -105,6 +112,34 @@ def test_threshold_and_fpr_speak_of_the_same_images(evaluation: Callable[..., Ev
             assert result["modes"][mode]["fpr95_id_recall"] == pytest.approx(missed)
 
 
+def test_g_bin_alone_is_the_log_odds_of_an_outlier(evaluation: Callable[..., Evaluation]) -> None:
+    found, other = evaluation(), evaluation(0.6)
+    columns = {}
+    for name in ("test", "near-a"):
+        logits = np.array(rows_of(found.scores, name)["g_bin"], np.float64)
+        columns[name] = logits[:, 1] - logits[:, 0]
+    truth = np.repeat([0, 1], [60, 40])
+    measured = found.report["results"]["near-a"]["modes"]["g_bin"]
+    assert measured["auroc"] == pytest.approx(roc_auc_score(truth, np.concatenate([*columns.values()])))
+    assert (columns["test"] <= found.report["thresholds"]["g_bin"]).mean() >= 0.95
+    assert found.report["means"]["near"]["g_bin"]["n_sets"] == 2
+    # the same logits in both
+    assert compare_auroc(found.scores, other.scores, "near-a", "g_bin", 20, 0) == {
+        "auroc": 0.0,
+        "interval": [0.0, 0.0],
+    }
+    assert "g_bin" not in evaluation(heads=False).report["results"]["near-a"]["modes"]
+
+
+def test_a_point_of_the_interpolation_is_the_whole_score(evaluation: Callable[..., Evaluation]) -> None:
+    found = evaluation()
+    point = interpolation_report(found)
+    assert point["results"].keys() == found.report["results"].keys()
+    for name, one in point["results"].items():
+        assert one == found.report["results"][name]["modes"]["both"]
+    assert point["means"]["near"] == found.report["means"]["near"]["both"]
+
+
 def test_means_count_every_set_the_same(evaluation: Callable[..., Evaluation]) -> None:
     report = evaluation().report
     near = [report["results"][name]["modes"]["both"] for name in ("near-a", "near-b")]
@@ -126,7 +161,7 @@ def test_the_interval_holds_the_value_and_is_drawn_from_the_seed(evaluation: Cal
 def test_without_outliers_there_are_no_votes(evaluation: Callable[..., Evaluation]) -> None:
     found = evaluation(outliers=False)
     assert found.report["bank"]["ratio"] == 0
-    assert set(found.report["thresholds"]) == {"distance", "both"}
+    assert set(found.report["thresholds"]) == {"distance", "both", "g_bin"}
     modes = found.report["results"]["near-a"]["modes"]
     assert modes["both"] == modes["distance"]
     assert found.scores["total"].to_pylist() == found.scores["distance"].to_pylist()
@@ -231,7 +266,7 @@ def test_what_cannot_be_compared_is_named(evaluation: Callable[..., Evaluation])
     fewer = scores.slice(1)
     with pytest.raises(ValueError, match="ID images: the two tables hold other images"):
         compare_auroc(scores, fewer, "near-a", "both", 10, 0)
-    with pytest.raises(ValueError, match="mode 'total' is not one of distance, votes, both"):
+    with pytest.raises(ValueError, match="mode 'total' is not one of distance, votes, both, g_bin"):
         compare_auroc(scores, scores, "near-a", "total", 10, 0)
     with pytest.raises(ValueError, match="no image of set near-z"):
         compare_auroc(scores, scores, "near-z", "both", 10, 0)
@@ -244,7 +279,7 @@ def test_a_control_carries_its_differences(evaluation: Callable[..., Evaluation]
     tree = control_report(method, plain, 50, 0)
     assert tree["results"] == plain.report["results"]
     assert set(tree["differences"]) == {"near-a", "near-b", "far-a", "val-a"}
-    assert set(tree["differences"]["near-a"]) == {"distance", "both"}
+    assert set(tree["differences"]["near-a"]) == {"distance", "both", "g_bin"}
     assert tree["differences"]["far-a"]["both"] == compare_auroc(
         method.scores, plain.scores, "far-a", "both", 50, 0
     )

@@ -17,10 +17,12 @@ from sdviz.evaluation import (
     control_report,
     frechet_distances,
     id_accuracy,
+    interpolation_report,
     make_report,
     results_table,
 )
 from sdviz.evaluation.report import parse_report
+from sdviz.evaluation.tables import MODE_NAMES
 
 COMMAND = "python -m sdviz report runs/a runs/b --out docs/results.md"
 
@@ -33,6 +35,7 @@ def report(evaluation: Callable[..., Evaluation]) -> Callable[..., Report]:
         method, plain = evaluation(1.0 + seed / 10), evaluation(0.6, outliers=False)
         x = np.random.default_rng(seed).normal(size=(4, 30, 3))
         classes = np.arange(30) % 3
+        curve = {"0": interpolation_report(plain), "0.5": interpolation_report(method)}
         tree = make_report(
             method.report,
             {"no_training": control_report(method, plain, 20, 0)},
@@ -43,6 +46,7 @@ def report(evaluation: Callable[..., Evaluation]) -> Callable[..., Report]:
             id_accuracy=id_accuracy(np.eye(3)[classes], classes, np.full(30, -1)),
             clusters=cluster_report(classes, classes, 3, "scan"),
             frechet={"FD (small)": frechet_distances(*x)},
+            interpolation=curve,
         )
         change(tree)
         return parse_report(json.dumps(tree), "test")
@@ -77,8 +81,8 @@ def test_mean_and_spread_over_seeds(report: Callable[..., Report]) -> None:
 
     # 1. every set and mode, the control beside it
     rows = {(r["set"], r["role"], r["score by"]): r for r in found["AUROC, %"]}
-    assert len(rows) == len(found["AUROC, %"]) == 3 * (4 + 1)  # 4 sets and the mean of the two near ones
-    for mode, name in (("distance", "distance only"), ("votes", "votes only"), ("both", "both")):
+    assert len(rows) == len(found["AUROC, %"]) == 4 * (4 + 1)  # 4 sets and the mean of the two near ones
+    for mode, name in MODE_NAMES.items():
         row = rows["near-a", "near", name]
         assert row["images"] == "40"
         assert row["SD outliers"] == mean_spread([r.results["near-a"].modes[mode].auroc for r in reports])
@@ -88,6 +92,12 @@ def test_mean_and_spread_over_seeds(report: Callable[..., Report]) -> None:
         same = plain[0]
         assert row["no detector training"] == (f"{100 * same.auroc:.2f} ± 0.00" if same is not None else "-")
     assert rows["near-a", "near", "votes only"]["no detector training"] == "-"
+    curve = {r["set"]: r for r in found["Between no training and the trained weights, AUROC, %"]}
+    assert list(curve) == ["near-a", "near-b", "**mean**", "far-a", "val-a"]
+    for name, of in (("near-a", lambda p: p.results["near-a"]), ("**mean**", lambda p: p.means["near"])):
+        for share in ("0", "0.5"):
+            expected = [of(r.interpolation[share]).auroc for r in reports]
+            assert curve[name][f"a = {share}"] == mean_spread(expected)
 
     # 2. the other measures
     (far,) = (r for r in found["All measures, by both terms of Eq. 6, %"] if r["set"] == "far-a")

@@ -55,3 +55,14 @@ def test_outputs_are_float32_arrays_whatever_the_batch(
         np.testing.assert_allclose(a, np.concatenate(b), atol=1e-6)
     np.testing.assert_allclose(whole.features, encode(detector.encoder, images, "cpu"), atol=1e-6)
     assert not detector.training
+
+
+def test_frozen_batch_norms_stay_in_eval_mode_and_all_else_is_trained(detector: Detector) -> None:
+    norms = [one for one in detector.encoder.modules() if isinstance(one, torch.nn.BatchNorm2d)]
+    assert len(norms) > 2
+    for frozen in (True, False):
+        detector.frozen_batch_norm = frozen
+        assert detector.train() is detector
+        assert {one.training for one in norms} == {not frozen}
+        assert detector.encoder.training and detector.g_in.training
+    assert not any(one.training for one in detector.eval().modules())

@@ -23,6 +23,7 @@ from sdviz.nn.loop import (
     read_state,
     run_steps,
     save_state,
+    train_networks,
 )
 from sdviz.nn.randomness import step_generator
 from tests.full_disk import largest_file
@@ -344,3 +345,15 @@ def test_optimizers_are_what_their_configuration_says() -> None:
         assert type(sgd) is torch.optim.SGD
         assert (sgd.defaults["lr"], sgd.defaults["weight_decay"]) == (0.4, 1e-4)
         assert (sgd.defaults["momentum"], sgd.defaults["nesterov"]) == (momentum, momentum > 0)
+
+
+@pytest.mark.parametrize("limit", [None, 0.5, 100.0])
+def test_long_gradients_are_shortened_and_keep_their_direction(limit: float | None) -> None:
+    network = nn.Linear(2, 1, bias=False)
+    nn.init.zeros_(network.weight)
+    config = OptimizerConfig(name="sgd", learning_rate=1.0, momentum=0.0, weight_decay=0.0, max_grad_norm=limit)
+    training = TrainingConfig(total_steps=1, optimizer=config)
+    x = torch.tensor([3.0, 4.0])  # the gradient of the one weight row, of length 5
+    train_networks("thing", {"n": network}, lambda step: network(x).sum(), training, 1, Execution("cpu"))
+    length = 5.0 if limit is None else min(5.0, limit)
+    np.testing.assert_allclose(-network.weight.detach().numpy(), [[0.6 * length, 0.8 * length]], rtol=1e-5)

@@ -32,6 +32,7 @@ EVERYTHING = ViewsConfig(
     colour_field=0.5,
     noise=0.1,
     grey_share=0.3,
+    blur_share=0.5,
 )
 
 
@@ -294,6 +295,32 @@ def test_noise_has_the_deviation_that_is_asked_for() -> None:
     assert abs(float((added[:, :, :, 1:] * added[:, :, :, :-1]).mean())) < 1e-4
 
 
+def test_blur_is_a_gaussian_of_a_deviation_up_to_the_largest() -> None:
+    # one bright pixel spreads to a Gaussian, whose second moment is its variance
+    x = torch.zeros(200, 3, 31, 31)
+    x[:, :, 15, 15] = 1
+    y = views(x, blur_share=0.6, max_blur_px=2.0)
+    torch.testing.assert_close(y.sum((2, 3)), torch.ones(200, 3), rtol=0, atol=1e-4)
+    at = torch.arange(31.0) - 15
+    across, along = ((y.sum(axis) * at.square()).sum(2)[:, 0] for axis in (2, 3))
+    torch.testing.assert_close(across, along, rtol=0, atol=1e-4)
+    is_blurred = across > 1e-4
+    assert float(is_blurred.float().mean()) == pytest.approx(0.6, abs=0.1)
+    sigma = across[is_blurred].sqrt()
+    # uniform in 0..2; below a third of a pixel, the grid swallows a Gaussian
+    assert float(sigma.max()) < 2.0 and float((sigma > 1).float().mean()) == pytest.approx(0.5, abs=0.12)
+    # against the closed form, pixel by pixel
+    row = int(across.argmax())
+    weights = torch.exp(-at.square() / (2 * across[row]))
+    weights /= weights.sum()
+    torch.testing.assert_close(y[row, 0], weights[:, None] * weights[None, :], rtol=0, atol=2e-3)
+
+
+def test_blur_keeps_a_flat_picture_and_small_ones_are_no_fault() -> None:
+    flat = torch.full((20, 3, 4, 4), 0.3)
+    torch.testing.assert_close(views(flat, blur_share=1.0, max_blur_px=3.0), flat, rtol=0, atol=1e-5)
+
+
 # --- configuration ----------------------------------------------------------------------------------
 
 
@@ -312,6 +339,8 @@ def test_noise_has_the_deviation_that_is_asked_for() -> None:
         ({"colour_matrix_share": 1.1}, "colour_matrix_share"),
         ({"colour_field": -0.1}, "colour_field"),
         ({"noise": -0.1}, "noise"),
+        ({"blur_share": 1.1}, "blur_share"),
+        ({"max_blur_px": 0.0}, "max_blur_px"),
         ({"gray_share": 0.1}, "gray_share"),
     ],
 )

@@ -16,24 +16,27 @@ from sdviz.config.reading import load_config
 from sdviz.files import leftovers
 from sdviz.pipeline import Progress
 from sdviz.runs import Run, RunError, Status
-from sdviz.runs.work import _log_warnings
+from sdviz.runs.work import _logged
 from tests.stages import everything_in
 from tests.tiny_runs import write_tiny_config
 
 
-def test_warnings_stand_in_the_log_of_the_run_and_on_stderr(
+def test_what_the_package_says_stands_in_the_log_of_the_run_and_warnings_on_stderr(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("SDVIZ_RUNS", str(tmp_path / "runs"))
     run = runs.create(load_config(write_tiny_config(tmp_path / "config")))
     logger = logging.getLogger("sdviz.pipeline.outliers")
-    with _log_warnings(run):
+    with _logged(run):
         logger.warning("the detector can learn %s", "that")
-        logger.info("nobody asked")
+        logger.info("epoch 1 of 2")
+        logger.debug("nobody asked")
     logger.warning("after the run")
-    log = (run.path / "log.txt").read_text()
-    assert log.endswith("warning: the detector can learn that\n") and "nobody" not in log
-    assert "warning: the detector can learn that\n" in capsys.readouterr().err
+    # each after "2000-01-01 00:00:00 "
+    log = [line[20:] for line in (run.path / "log.txt").read_text().splitlines()]
+    assert log[-2:] == ["warning: the detector can learn that", "epoch 1 of 2"]
+    said = capsys.readouterr().err
+    assert "warning: the detector can learn that\n" in said and "epoch" not in said
 
 
 def test_what_a_killed_process_left_half_written_does_not_stop_the_next(

@@ -51,12 +51,26 @@ def test_seconds_are_images_by_steps(planned: Callable[..., dict[str, StageEstim
     assert seconds["pseudo_labels"] == pytest.approx(0.1 * (2 * 40 * 24 + 2 * 36 + 2 * 40 * 24))
     # 36 images, under wrong and right labels, in 2 steps of 2 passes
     assert seconds["outliers"] == pytest.approx(0.1 * 36 * 2 * 2 * 2)
-    # 3 epochs of images and outliers; one control is trained, too
-    assert seconds["detector"] == seconds["controls"] == pytest.approx(0.1 * 3 * 2 * 36)
-    # images, outliers, 18 test images and two OOD sets of 8, by the backbone, the detector and the control; and
-    # 24 images before training and after each epoch
+    # 3 epochs of images and outliers, and a look at the images after each; one control is trained, too
+    assert seconds["detector"] == seconds["controls"] == pytest.approx(0.1 * 3 * (2 + 1) * 36)
+    # images, outliers, 18 test images and two OOD sets of 8, by backbone, detector, the control and three
+    # networks between backbone and detector; and 24 images before training and after each epoch
     scored = 2 * 36 + 18 + 8 + 8
-    assert seconds["features"] == pytest.approx(0.1 * (3 * scored + 4 * 24))
+    assert seconds["features"] == pytest.approx(0.1 * (6 * scored + 4 * 24))
+
+
+def test_what_keeps_a_detector_near_its_start_has_its_time(
+    planned: Callable[..., dict[str, StageEstimate]],
+) -> None:
+    near = planned("detector.distillation=1", "detector.head_epochs=9", "data.holdout=0.5")
+    # the starting network looks at each batch, and once at all images for the heads
+    assert near["detector"].seconds == pytest.approx(0.1 * (3 * (2 + 1 + 2) + 2) * 36)
+    only = "evaluation.controls=[no_training]"
+    seconds = {
+        share: planned(only, f"detector.interpolation={share}", "evaluation.interpolation=[0, 0.5]")["features"]
+        for share in (0.5, 1.0)
+    }
+    assert seconds[0.5].seconds < seconds[1.0].seconds
 
 
 def test_bytes_are_weights_pictures_and_features(
@@ -72,7 +86,7 @@ def test_bytes_are_weights_pictures_and_features(
     assert found["outliers"].bytes == 10 * 3 * 2 * PIXELS
     # by detector, backbone and the trained controls of the default, in float16; and the snapshots
     scored, n_controls = 2 * 10 + 18 + 8 + 8, 2
-    assert found["features"].bytes == 2 * 16 * ((2 + n_controls) * scored + 4 * 24)
+    assert found["features"].bytes == 2 * 16 * ((2 + n_controls + 3) * scored + 4 * 24)
 
 
 def test_a_limit_of_time_caps_the_diffusion(planned: Callable[..., dict[str, StageEstimate]]) -> None:
