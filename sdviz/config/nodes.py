@@ -302,7 +302,9 @@ class DetectorConfig(Node):
         description="what teaches f the sides: g_bin, or near features of one side; g_bin then leaves f alone",
     )
     zero_heads: bool = Field(True, description="the three heads start at 0")
-    views: ViewsConfig = MILD_VIEWS
+    views: ViewsConfig | None = Field(
+        MILD_VIEWS, description="None: plain images, and what frozen blocks make of them is computed once"
+    )
     reconstructed_id: float = Field(
         0.0, ge=0, le=1, description="share of ID images replaced by their reconstructions"
     )

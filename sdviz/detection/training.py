@@ -17,7 +17,7 @@ from ..files import replacing
 from ..nn.detector import Detector
 from ..nn.device import fast_autocast
 from ..nn.encoder import Encoder
-from ..nn.feature_cache import kept_features
+from ..nn.feature_cache import has_small_activations, kept_activations, kept_features
 from ..nn.loop import Execution, TrainingStateError, train_networks
 from ..nn.pixels import channels_first, scale
 from ..nn.randomness import step_generator
@@ -67,8 +67,8 @@ def train_detector(
     # 1. set up; all draws are made on the CPU, so that every device sees the same batches
     where = execution.where
     start = {name: tensor.cpu().clone() for name, tensor in detector.encoder.state_dict().items()}
-    teacher = copy.deepcopy(detector.encoder).to(where).eval() if config.distillation else None
     detector.encoder.freeze(config.frozen_blocks)
+    teacher = copy.deepcopy(detector.encoder).to(where).eval() if config.distillation else None
     detector.frozen_batch_norm = config.frozen_batch_norm
     y_in, y_out = torch.tensor(id_labels).to(where), torch.tensor(outlier_labels).to(where)
 
@@ -76,7 +76,14 @@ def train_detector(
         rebuilt = rows_of(reconstructions) if reconstructions is not None else None
         return _Batches(rows_of(id_images), rows_of(outlier_images), rebuilt, y_in, y_out, config)
 
-    batches = batches_of(lambda images: channels_first(images, where))
+    # plain images are the same in each step: what frozen blocks make of them is computed once
+    from_activations = config.views is None and has_small_activations(detector.encoder, id_images)
+    if from_activations:
+        batches = batches_of(
+            lambda images: torch.tensor(kept_activations(detector.encoder, images, where)).to(where)
+        )
+    else:
+        batches = batches_of(lambda images: channels_first(images, where))
     steps_per_epoch = epoch_steps(len(id_images), config)
 
     # 2. the heads alone, on fixed features; a resumed training has them in its state
@@ -89,12 +96,18 @@ def train_detector(
             return False  # nothing is saved, because a state means that the heads are done
 
     def loss_at(step: int) -> torch.Tensor:
-        # 3. the loss over views of both sides
+        # 3. the loss over both sides
         generator = step_generator(config.seed, step, "detector")
         images, is_outlier, labels = batches.at(step, generator)
-        x = random_views(scale(images), config.views, generator)
+        x = images if from_activations else scale(images)
+        if config.views is not None:
+            x = random_views(x, config.views, generator)
+
+        def features(encoder: Encoder) -> torch.Tensor:
+            return encoder.features_of(x) if from_activations else encoder(x)
+
         with fast_autocast(where):
-            out = detector(x)
+            out = detector.heads(features(detector.encoder))
             near = config.bin_loss == "neighbours"
             g_bin = detector.g_bin(out.features.detach()) if near else out.g_bin
         heads = (g_bin.float(), out.g_in.float(), out.g_out.float())
@@ -103,7 +116,7 @@ def train_detector(
             loss = loss + neighbour_loss(out.features, is_outlier)
         if teacher is not None:
             with torch.no_grad(), fast_autocast(where):
-                before = teacher(x)
+                before = features(teacher)
             loss = loss + config.distillation * distillation_loss(out.features, before)
         return loss
 

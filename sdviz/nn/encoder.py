@@ -109,13 +109,18 @@ class Encoder(nn.Module):
                 if isinstance(token, nn.Parameter):
                     token.requires_grad_(False)
 
-    def activations(self, x: torch.Tensor) -> torch.Tensor:
-        """What the first block that is not frozen takes, of images as in `forward`; some blocks must be frozen.
+    @property
+    def frozen(self) -> list[nn.Module]:
+        """The blocks that are frozen."""
+        return self._frozen
 
-        EncoderError if all blocks are frozen.
-        """
+    def activations(self, x: torch.Tensor) -> torch.Tensor:
+        """What the frozen blocks make of images as in `forward`: the features, if all blocks are frozen."""
+        first = self._first_trained
+        if first is None:
+            return self(x)
         taken: list[torch.Tensor] = []
-        hook = self._first_trained.register_forward_pre_hook(lambda block, given: taken.append(given[0]))
+        hook = first.register_forward_pre_hook(lambda block, given: taken.append(given[0]))
         try:
             self(x)
         finally:
@@ -127,32 +132,29 @@ class Encoder(nn.Module):
 
         EncoderError for a network that needs the image itself, such as a vision transformer.
         """
-        skipped = {block: block.forward for block in self._frozen}
-        hook = self._first_trained.register_forward_pre_hook(lambda block, given: (activations, *given[1:]))
+        first = self._first_trained
+        if first is None:
+            return activations
+        hook = first.register_forward_pre_hook(lambda block, given: (activations, *given[1:]))
         try:
-            for block in skipped:
+            for block in self._frozen:
                 block.forward = lambda x, *rest: x
             return self.body(activations.new_zeros(1, 3, 8, 8))
         except (RuntimeError, ValueError, AssertionError) as error:
-            raise EncoderError(f"{self.config['arch']} cannot start at block {len(skipped)}") from error
+            raise EncoderError(f"{self.config['arch']} cannot start at block {len(self._frozen)}") from error
         finally:
             hook.remove()
-            for block in skipped:
-                del block.forward
+            for block in self._frozen:
+                block.__dict__.pop("forward", None)
 
     @property
-    def n_frozen(self) -> int:
-        """How many blocks are frozen."""
-        return len(self._frozen)
-
-    @property
-    def _first_trained(self) -> nn.Module:
+    def _first_trained(self) -> nn.Module | None:
+        """The first block that is not frozen; None if all are."""
         left = self.blocks[len(self._frozen) :]
         if not left:
-            raise EncoderError(f"all blocks of {self.config['arch']} are frozen")
-        first = left[0]
+            return None
         # the last block with its tail is a list, which has no input
-        return first[0] if isinstance(first, nn.ModuleList) else first
+        return left[0][0] if isinstance(left[0], nn.ModuleList) else left[0]
 
     def train(self, mode: bool = True) -> Encoder:
         """As `nn.Module.train`; frozen blocks stay in eval mode."""

@@ -5,22 +5,27 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from ..files import replacing
-from .batches import encode, in_batches, predict
+from .batches import encode, in_batches, predict, slices
 from .classifier import Classifier, ScanClassifier
 from .device import resolve_device
 from .encoder import Encoder
 from .fastest import cache_folder
-from .pixels import scale
+from .pixels import channels_first, scale
+from .weights import EncoderError
 
 # images whose features are one file; the first N of a set are found again under another limit
 SHARD = 500
 # when the files are more than this, the ones that were not read for the longest time go
 MAX_BYTES = 4 * 2**30
+# numbers that frozen blocks give for an image; where there are more, they are computed again each time
+MAX_ACTIVATION = 8192
 
 
 def kept_features(encoder: Encoder, images: np.ndarray, device: str | torch.device = "auto") -> np.ndarray:
@@ -31,17 +36,45 @@ def kept_features(encoder: Encoder, images: np.ndarray, device: str | torch.devi
     """
     if len(images) == 0:
         return np.zeros((0, encoder.feature_dim), np.float32)
-    return _kept(network_hash(encoder), lambda some: encode(encoder, some, device), images)
+    return _kept(network_hash(encoder), lambda some: fresh_features(encoder, some, device), images)
+
+
+def fresh_features(encoder: Encoder, images: np.ndarray, device: str | torch.device) -> np.ndarray:
+    """As `kept_features`, but not kept, for weights that change; the activations of frozen blocks are."""
+    if len(encoder.frozen) == len(encoder.blocks) or not has_small_activations(encoder, images):
+        return encode(encoder, images, device)
+    activations, parts = kept_activations(encoder, images, device), []
+    with torch.no_grad():
+        for rows in slices(len(images), 256):
+            some = torch.tensor(activations[rows]).to(resolve_device(device))
+            parts.append(encoder.features_of(some).float().cpu())
+    return torch.cat(parts).numpy()
+
+
+def has_small_activations(encoder: Encoder, images: np.ndarray) -> bool:
+    """Whether blocks are frozen, and what they make of an image of (N,H,W,3) is small enough to be kept."""
+    if not encoder.frozen:
+        return False
+    network = encoder.to("cpu").eval()
+    try:
+        with torch.no_grad():
+            one = network.activations(scale(channels_first(images[:1], torch.device("cpu"))))
+            network.features_of(one)
+    except EncoderError:
+        return False
+    return one.numel() <= MAX_ACTIVATION
 
 
 def kept_activations(encoder: Encoder, images: np.ndarray, device: str | torch.device) -> np.ndarray:
-    """As `kept_features`, the inputs of the first block that is not frozen: float32 (N,...), N at least 1."""
+    """What an encoder's frozen blocks make of images, float32 (N,...); read from disk where known."""
+    if len(encoder.frozen) == len(encoder.blocks):
+        return kept_features(encoder, images, device)
     network = encoder.to(resolve_device(device)).eval()
 
     def compute(some: np.ndarray) -> np.ndarray:
         return in_batches(lambda pixels: [network.activations(scale(pixels))], some, device, 128)[0]
 
-    return _kept(f"{network_hash(encoder)}-{encoder.n_frozen}", compute, images)
+    return _kept(_hash(encoder.config, *encoder.frozen), compute, images)
 
 
 def _kept(name: str, compute: Callable[[np.ndarray], np.ndarray], images: np.ndarray) -> np.ndarray:
@@ -68,9 +101,14 @@ def kept_predictions(
 
 def network_hash(encoder: Encoder) -> str:
     """What tells encoders apart: architecture, input size and weights."""
-    digest = hashlib.sha256(json.dumps(encoder.config, sort_keys=True).encode())
-    for name, tensor in encoder.state_dict().items():
-        digest.update(name.encode() + tensor.cpu().numpy().tobytes())
+    return _hash(encoder.config, encoder)
+
+
+def _hash(config: dict[str, Any], *parts: nn.Module) -> str:
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    for part in parts:
+        for name, tensor in part.state_dict().items():
+            digest.update(name.encode() + tensor.cpu().numpy().tobytes())
     return digest.hexdigest()[:32]
 
 

@@ -19,10 +19,9 @@ from ..config.tree import RunConfig
 from ..detection.feature_quality import effective_rank, knn_accuracy
 from ..detection.interpolation import interpolated
 from ..detection.training import epoch_steps, train_detector
-from ..nn.batches import encode
 from ..nn.detector import Detector
 from ..nn.encoder import Encoder
-from ..nn.feature_cache import kept_features
+from ..nn.feature_cache import fresh_features, kept_features
 from . import backbone, outliers
 from .backbone import load_backbone
 from .outliers import outlier_labels, read_outliers
@@ -104,7 +103,7 @@ def train(
         log.info("%s, epoch %d of %d: %s", training or stage, epoch, config.epochs, found)
 
     def after_epoch(epoch: int) -> None:
-        watch(epoch, encode(detector.encoder, watched.images, work.config.device))
+        watch(epoch, fresh_features(detector.encoder, watched.images, work.config.device))
 
     if not state_path.exists():
         watch(0, kept_features(detector.encoder, watched.images, work.config.device))
@@ -142,6 +141,7 @@ def load_detector(work: Workspace, folder: str = "detector", share: float | None
     detector.load_state_dict(load_file(work.folder / folder / "detector.safetensors"))
     share = work.config.detector.interpolation if share is None else share
     detector.encoder = interpolated(start, detector.encoder, share)
+    detector.encoder.freeze(work.config.detector.frozen_blocks)
     return detector.eval()
 
 

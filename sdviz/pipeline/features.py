@@ -105,6 +105,7 @@ def _write_snapshots(work: Workspace, out: Path, outliers: np.ndarray) -> None:
         if epoch:
             load_epoch(encoder, work.folder / "detector", epoch)
             encoder = interpolated(load_backbone(work), encoder, config.interpolation)
+            encoder.freeze(config.frozen_blocks)
         features = kept_features(encoder, pictures, work.config.device)
         stack[f"epoch_{epoch:03d}"] = features.astype(np.float16)
     write_arrays(out / "snapshots.safetensors", stack)

@@ -93,6 +93,34 @@ def stop_after(n_steps: int):  # noqa: ANN201
 # --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("frozen", [0, 2, 4])
+def test_plain_images_start_from_what_the_frozen_blocks_make_of_them(
+    images: Images, frozen: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SDVIZ_CACHE", str(tmp_path))
+    more = {"frozen_blocks": frozen, "distillation": 0.1, "epochs": 2}
+    looked = 0
+
+    def count(module: torch.nn.Module, given: object) -> None:
+        nonlocal looked
+        looked += 1
+
+    found = []
+    # views that change nothing are computed anew in each step
+    for views in (STILL, None):
+        detector, looked = make_detector(), 0
+        hook = detector.encoder.register_forward_pre_hook(count)
+        config = TINY.model_copy(update=more | {"views": views})
+        assert train_detector(detector, *images.all, config, Execution("cpu"))
+        hook.remove()
+        found.append((weights(detector), looked))
+    (expected, of_views), (plain, of_plain) = found
+    for name, value in expected.items():
+        torch.testing.assert_close(plain[name], value, rtol=1e-3, atol=1e-4)
+    # the network sees each image once, and one to measure; or in each step, where nothing is frozen
+    assert of_plain == (of_views if frozen == 0 else 3)
+
+
 def test_all_three_heads_learn(one_thread: None) -> None:
     images = draw(96, 96)
     better = OptimizerConfig(learning_rate=5e-3)

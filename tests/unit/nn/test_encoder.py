@@ -226,11 +226,14 @@ def test_features_from_the_activations_before_the_first_trained_block(arch: str,
     assert encoder.eval()(x).shape == (4, encoder.feature_dim)
 
 
-def test_no_activations_of_a_network_that_is_all_frozen_or_needs_the_image() -> None:
-    encoder = Encoder("small", 4)
+def test_activations_are_the_features_where_all_blocks_are_frozen() -> None:
+    encoder = Encoder("small", 4).eval()
     encoder.freeze(4)
-    with pytest.raises(EncoderError, match="all blocks of small are frozen"):
-        encoder.activations(pictures())
+    kept = encoder.activations(pictures())
+    assert torch.equal(kept, encoder(pictures())) and encoder.features_of(kept) is kept
+
+
+def test_a_transformer_cannot_start_from_activations() -> None:
     transformer = Encoder(VIT, input_px=32)
     transformer.freeze(5)
     before = transformer(pictures())

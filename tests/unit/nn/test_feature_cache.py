@@ -10,7 +10,14 @@ from sdviz.nn import feature_cache
 from sdviz.nn.batches import encode, predict
 from sdviz.nn.classifier import Projection, ScanClassifier, SmallClassifier
 from sdviz.nn.encoder import Encoder
-from sdviz.nn.feature_cache import kept_activations, kept_features, kept_predictions, network_hash
+from sdviz.nn.feature_cache import (
+    fresh_features,
+    has_small_activations,
+    kept_activations,
+    kept_features,
+    kept_predictions,
+    network_hash,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -47,18 +54,41 @@ def test_features_are_computed_once(tiny_images: Callable[..., np.ndarray]) -> N
     np.testing.assert_allclose(first, encode(make_encoder(), images, "cpu"), rtol=1e-5, atol=1e-6)
 
 
-def test_activations_are_computed_once_for_each_block(tiny_images: Callable[..., np.ndarray]) -> None:
+def test_activations_of_frozen_blocks_are_computed_once(tiny_images: Callable[..., np.ndarray]) -> None:
     images = tiny_images(25)
     encoder = make_encoder()
+    assert not has_small_activations(encoder, images)
     encoder.freeze(2)
-    first = kept_activations(encoder, images, "cpu")
-    assert encoder.seen == 25 and len(first) == 25
-    assert np.array_equal(kept_activations(encoder, images[:20], "cpu"), first[:20]) and encoder.seen == 25
+    assert has_small_activations(encoder, images)
+    encoder.seen = 0
+    kept = kept_activations(encoder, images, "cpu")
+    assert encoder.seen == 25 and len(kept) == 25
+    assert np.array_equal(kept_activations(encoder, images[:20], "cpu"), kept[:20]) and encoder.seen == 25
+    # other weights after the frozen blocks: other features, from the same activations
+    expected = encode(make_encoder(), images, "cpu")
+    np.testing.assert_allclose(fresh_features(encoder, images, "cpu"), expected, rtol=1e-4, atol=1e-5)
     with torch.no_grad():
-        features = encoder.features_of(torch.tensor(first)).numpy()
-    np.testing.assert_allclose(features, kept_features(make_encoder(), images, "cpu"), rtol=1e-4, atol=1e-5)
+        next(encoder.blocks[-1].parameters()).mul_(2)
+    before = encoder.seen
+    other = fresh_features(encoder, images, "cpu")
+    assert encoder.seen == before + 1  # the one image that tells how large activations are
+    assert not np.allclose(other, expected, atol=1e-3)
+    np.testing.assert_allclose(other, encode(encoder, images, "cpu"), rtol=1e-4, atol=1e-5)
+    # of another block, and of all
     encoder.freeze(3)
-    assert kept_activations(encoder, images, "cpu").shape != first.shape
+    assert kept_activations(encoder, images, "cpu").shape != kept.shape
+    encoder.freeze(4)
+    assert np.array_equal(kept_activations(encoder, images, "cpu"), kept_features(encoder, images, "cpu"))
+
+
+def test_large_activations_are_not_kept(
+    tiny_images: Callable[..., np.ndarray], monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    monkeypatch.setattr(feature_cache, "MAX_ACTIVATION", 3)
+    encoder = make_encoder()
+    encoder.freeze(2)
+    found = fresh_features(encoder, tiny_images(5), "cpu")
+    assert np.array_equal(found, encode(encoder, tiny_images(5), "cpu")) and not folder.exists()
 
 
 def test_predictions_from_kept_features(tiny_images: Callable[..., np.ndarray]) -> None:
