@@ -102,12 +102,8 @@ def train_detector(
         x = images if from_activations else scale(images)
         if config.views is not None:
             x = random_views(x, config.views, generator)
-
-        def features(encoder: Encoder) -> torch.Tensor:
-            return encoder.features_of(x) if from_activations else encoder(x)
-
         with fast_autocast(where):
-            out = detector.heads(features(detector.encoder))
+            out = detector.heads(detector.encoder.features_of(x)) if from_activations else detector(x)
             near = config.bin_loss == "neighbours"
             g_bin = detector.g_bin(out.features.detach()) if near else out.g_bin
         heads = (g_bin.float(), out.g_in.float(), out.g_out.float())
@@ -116,7 +112,7 @@ def train_detector(
             loss = loss + neighbour_loss(out.features, is_outlier)
         if teacher is not None:
             with torch.no_grad(), fast_autocast(where):
-                before = features(teacher)
+                before = teacher.features_of(x) if from_activations else teacher(x)
             loss = loss + config.distillation * distillation_loss(out.features, before)
         return loss
 

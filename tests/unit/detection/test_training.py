@@ -3,6 +3,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,6 +99,8 @@ def test_plain_images_start_from_what_the_frozen_blocks_make_of_them(
     images: Images, frozen: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("SDVIZ_CACHE", str(tmp_path))
+    # in bfloat16 the frozen blocks would round otherwise than where they are computed once
+    monkeypatch.setattr(training, "fast_autocast", lambda where: nullcontext())
     more = {"frozen_blocks": frozen, "distillation": 0.1, "epochs": 2}
     looked = 0
 
