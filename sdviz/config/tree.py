@@ -183,6 +183,9 @@ def _repeated(names: Sequence[str]) -> list[str]:
     return [name for name in names if names.count(name) > 1]
 
 
+Control = Literal["no_training", "no_outliers", "right_label", "noise", "right_label_as_id", "lambda_zero"]
+
+
 class EvaluationConfig(Node):
     """The sets and methods of the evaluation. Choose settings by `validation` only."""
 
@@ -196,7 +199,7 @@ class EvaluationConfig(Node):
     baselines: tuple[AnyBaseline, ...] = Field((), description="methods: names, or a method with settings")
     score: ScoreConfig = ScoreConfig()
     limit: int | None = Field(None, ge=1, description="images of each set; None takes all")
-    controls: tuple[Literal["no_training", "right_label", "noise", "right_label_as_id", "lambda_zero"], ...] = (
+    controls: tuple[Control, ...] = (
         "no_training",
         "right_label",
         "noise",

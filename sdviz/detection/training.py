@@ -39,15 +39,16 @@ def train_detector(
 ) -> bool:
     """Trains a detector in place; resumes from the state if it exists.
 
-    Every batch is half ID images and half outliers. An epoch shows every ID image once, in an order fixed by
-    (seed, epoch); outliers are reshuffled in the same way each time all have been shown. With `head_epochs` the
-    heads are trained alone first, on fixed features of plain images (LP-FT, Kumar et al. 2022).
+    Every batch is half ID images and half outliers, or that half of ID images alone if there are no outliers. An
+    epoch shows every ID image once, in an order fixed by (seed, epoch); outliers are reshuffled in the same way
+    each time all have been shown. With `head_epochs` the heads are trained alone first, on fixed features of
+    plain images (LP-FT, Kumar et al. 2022).
 
     Args:
         detector: The network to start from; in eval mode on the CPU afterwards.
         id_images: uint8 (N,H,W,3).
         id_labels: int64 (N,), y~.
-        outlier_images: uint8 (M,H,W,3).
+        outlier_images: uint8 (M,H,W,3), M 0 or more.
         outlier_labels: int64 (M,), y~ of the sources.
         reconstructions: uint8 (N,H,W,3), shown instead of their ID images with probability
             `config.reconstructed_id`; needed if that is above 0.
@@ -58,7 +59,7 @@ def train_detector(
         False if training was stopped.
 
     Raises:
-        ValueError: No images on a side, columns that do not fit, labels outside 0..C-1, or reconstructions
+        ValueError: No ID images, columns that do not fit, labels outside 0..C-1, or reconstructions
             that are missing.
         EncoderError: More frozen blocks than there are.
         TrainingDiverged, TrainingStateError, OSError: As `run_steps`.
@@ -74,7 +75,9 @@ def train_detector(
 
     def batches_of(rows_of: Callable[[np.ndarray], torch.Tensor]) -> _Batches:
         rebuilt = rows_of(reconstructions) if reconstructions is not None else None
-        return _Batches(rows_of(id_images), rows_of(outlier_images), rebuilt, y_in, y_out, config)
+        inside = rows_of(id_images)
+        outside = rows_of(outlier_images) if len(outlier_images) else inside[:0]
+        return _Batches(inside, outside, rebuilt, y_in, y_out, config)
 
     # plain images are the same in each step: what frozen blocks make of them is computed once
     from_activations = config.views is None and has_small_activations(detector.encoder, id_images)
@@ -176,13 +179,14 @@ class _Batches:
         first, last = (epoch * n + n * (turn + i) // steps for i in (0, 1))
         half = last - first
         rows = _shuffled_rows(n, first, half, seed, "ID").to(where)
-        others = _shuffled_rows(len(self.outside), first, half, seed, "outliers").to(where)
+        n_others = half if len(self.outside) else 0
+        others = _shuffled_rows(len(self.outside), first, n_others, seed, "outliers").to(where)
         inside = self.inside[rows]
         if self.rebuilt is not None and self.config.reconstructed_id:
             draws = torch.rand(half, *[1] * (inside.ndim - 1), generator=generator)
             inside = torch.where((draws < self.config.reconstructed_id).to(where), self.rebuilt[rows], inside)
         labels = torch.cat([self.id_labels[rows], self.outlier_labels[others]])
-        is_outlier = torch.arange(2 * half, device=where) >= half
+        is_outlier = torch.arange(half + n_others, device=where) >= half
         return torch.cat([inside, self.outside[others]]), is_outlier, labels
 
 
@@ -220,7 +224,7 @@ def _save_changes(start: dict[str, torch.Tensor], encoder: Encoder, path: Path) 
 
 def _shuffled_rows(n: int, first: int, size: int, seed: int, side: str) -> torch.Tensor:
     """Entries `first` to `first + size` of an endless list of shuffles of n rows, int64 (size,)."""
-    parts: list[torch.Tensor] = []
+    parts = [torch.empty(0, dtype=torch.int64)]
     while size > 0:
         turn, place = divmod(first, n)
         order = torch.randperm(n, generator=step_generator(seed, turn, f"detector's order of {side}"))
@@ -240,13 +244,15 @@ def _check(
 ) -> None:
     n_clusters = detector.g_in.out_features
     for name, images, labels in (("ID", id_images, id_labels), ("outlier", outlier_images, outlier_labels)):
-        if images.dtype != np.uint8 or images.ndim != 4 or len(images) == 0:
+        least = 1 if name == "ID" else 0
+        if images.dtype != np.uint8 or images.ndim != 4 or len(images) < least:
             raise ValueError(
-                f"{name} images must be uint8 (N,H,W,3) with N at least 1, not {images.dtype} {images.shape}"
+                f"{name} images must be uint8 (N,H,W,3) with N at least {least},"
+                f" not {images.dtype} {images.shape}"
             )
         if labels.shape != (len(images),):
             raise ValueError(f"{name} labels have shape {labels.shape} for {len(images)} images")
-        if labels.min() < 0 or labels.max() >= n_clusters:
+        if len(labels) and (labels.min() < 0 or labels.max() >= n_clusters):
             raise ValueError(f"{name} labels must lie in 0..{n_clusters - 1}")
     if outlier_images.shape[1:] != id_images.shape[1:]:
         raise ValueError(

@@ -12,6 +12,7 @@ CONTROL_NAMES = {
     "noise": "noise alone",
     "right_label_as_id": "right label as ID",
     "lambda_zero": "λ = 0",
+    "no_outliers": "no outliers",
 }
 METRIC_NAMES = {
     "auroc": "AUROC",

@@ -23,6 +23,7 @@ CHANGES: dict[str, dict[str, float]] = {
     "right_label_as_id": {"reconstructed_id": 0.5},
     "lambda_zero": {"outlier_weight": 0.0},
     "noise": {},
+    "no_outliers": {"reconstructed_id": 0.0},
 }
 
 
@@ -36,7 +37,7 @@ def make(work: Workspace) -> Metrics | None:
 
     right_label: the outliers are images denoised under their right label; noise: they are noised images;
     right_label_as_id: half of the ID images are replaced by such denoised images; lambda_zero: lambda of Eq. 4
-    is 0. Control no_training trains nothing.
+    is 0; no_outliers: as many steps on ID images alone. Control no_training trains nothing.
     """
     config, n = work.config.detector, len(work.sources)
     assert config is not None
@@ -60,7 +61,9 @@ def trained_controls(config: RunConfig) -> list[str]:
 
 
 def outliers_of(work: Workspace, control: str) -> np.ndarray:
-    """The outliers that a control is trained with, uint8 (M,H,W,3)."""
+    """The outliers that a control is trained with, uint8 (M,H,W,3), M 0 without any."""
+    if control == "no_outliers":
+        return work.sources.images[:0]
     if control == "right_label":
         return read_outliers(work, "right")[: len(work.sources)]
     return noised_images(work) if control == "noise" else read_outliers(work, "wrong")

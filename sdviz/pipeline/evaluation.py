@@ -125,8 +125,16 @@ def _measure(work: Workspace, sets: list[NamedSet], folder: Path) -> Evaluation:
         heads = {head: found[f"{one.key}.{head}"] for head in HEADS} if f"{one.key}.g_bin" in found else None
         scored.append(FeatureSet(one.key, one.role, images.split, queries, images.ids, images.labels, heads))
     id_features, outliers = (banks[f"{bank}_features"].astype(np.float32) for bank in ("id", "outlier"))
-    ids, device = work.sources.ids, work.config.device
-    return evaluate(id_features, ids, outliers, scored, config.score, config.bootstrap, config.seed, device)
+    return evaluate(
+        id_features,
+        work.sources.ids,
+        outliers if len(outliers) else None,
+        scored,
+        config.score,
+        config.bootstrap,
+        config.seed,
+        work.config.device,
+    )
 
 
 def _seeds(config: RunConfig) -> dict[str, int]:

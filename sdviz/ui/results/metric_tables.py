@@ -132,6 +132,7 @@ _WHAT_IS = {
     "noise": "images with noise of the same σ in the place of outliers",
     "right_label_as_id": "half of the ID images shown as the U-Net rebuilds them under the right label",
     "lambda_zero": "outliers teach g_bin only, not the heads for clusters (λ = 0)",
+    "no_outliers": "trained as long, on ID images alone",
 }
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def test_noised_images_have_the_outliers_noise_and_no_denoising(scored_run: Path
 def test_controls_change_one_thing_of_the_recipe(
     copied: Workspace, scored_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kinds = "[right_label_as_id, lambda_zero]"
+    kinds = "[right_label_as_id, lambda_zero, no_outliers]"
     work = work_in(copied.folder, scored_run.parent / "tiny.yaml", f"evaluation.controls={kinds}")
     seen = []
 
@@ -51,17 +52,24 @@ def test_controls_change_one_thing_of_the_recipe(
 
     own = work.config.detector
     assert own is not None and own.reconstructed_id == 0.3 and own.outlier_weight > 0
-    for args, changed in zip(seen, ({"reconstructed_id": 0.5}, {"outlier_weight": 0.0}), strict=True):
+    changes = {"reconstructed_id": 0.5}, {"outlier_weight": 0.0}, {"reconstructed_id": 0.0}
+    for args, changed in zip(seen, changes, strict=True):
         _, images, _, outliers, _, config, _, rebuilt, *_ = args
         assert config == own.model_copy(update=changed)
         np.testing.assert_array_equal(images, work.sources.images)
+        if args is seen[2]:  # ID images alone
+            assert len(outliers) == 0 and rebuilt is None
+            continue
         np.testing.assert_array_equal(outliers, read_outliers(work, "wrong"))
         np.testing.assert_array_equal(rebuilt, read_outliers(work, "right")[: len(images)])
     report = json.loads((work.folder / "evaluation" / "report.json").read_text())
-    assert set(report["controls"]) == {"right_label_as_id", "lambda_zero"}
+    assert set(report["controls"]) == {"right_label_as_id", "lambda_zero", "no_outliers"}
+    alone = report["controls"]["no_outliers"]
+    assert alone["bank"]["n_outliers"] == 0
+    assert all("votes" not in one["modes"] for one in alone["results"].values())
     banks = [
-        load_file(work.folder / where / "features.safetensors")["id_features"]
-        for where in ("features", "features/right_label_as_id", "features/lambda_zero")
+        load_file(work.folder / "features" / where / "features.safetensors")["id_features"]
+        for where in ("", "right_label_as_id", "lambda_zero", "no_outliers")
     ]
-    for i, j in ((0, 1), (0, 2), (1, 2)):
+    for i, j in combinations(range(4), 2):
         assert not np.array_equal(banks[i], banks[j])
