@@ -39,9 +39,9 @@ def train_detector(
 ) -> bool:
     """Trains a detector in place; resumes from the state if it exists.
 
-    Every batch is half ID images and half outliers, or that half of ID images alone if there are no outliers. An
-    epoch shows every ID image once, in an order fixed by (seed, epoch); outliers are reshuffled in the same way
-    each time all have been shown. With `head_epochs` the heads are trained alone first, on fixed features of
+    Every batch is half ID images and half outliers, or that half of ID images alone if there are no outliers.
+    An epoch shows every ID image once, in an order fixed by (seed, epoch); outliers are reshuffled in the same
+    way each time all have been shown. With `head_epochs` the heads are trained alone first, on fixed features of
     plain images (LP-FT, Kumar et al. 2022).
 
     Args:
