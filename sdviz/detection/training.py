@@ -41,8 +41,8 @@ def train_detector(
 
     Every batch is half ID images and half outliers, or that half of ID images alone if there are no outliers.
     An epoch shows every ID image once, in an order fixed by (seed, epoch); outliers are reshuffled in the same
-    way each time all have been shown. With `head_epochs` the heads are trained alone first, on fixed features of
-    plain images (LP-FT, Kumar et al. 2022).
+    way each time all have been shown. With `head_epochs` the heads are trained alone first, on fixed features
+    of plain images (LP-FT, Kumar et al. 2022).
 
     Args:
         detector: The network to start from; in eval mode on the CPU afterwards.
