@@ -93,6 +93,11 @@ def make(work: Workspace) -> Metrics | None:
         clusters=cluster_report(labels, work.images.labels, n_clusters, work.config.labels.source),
         frechet=_frechet(work, test),
         baselines={one.key: baseline_report(method, one, config.bootstrap, config.seed) for one in others},
+        overlap={
+            "on_overlap": work.config.data.on_overlap,
+            "copies": work.copies,
+            "sets": {one.key: dict(one.overlap) for one in sets if one.overlap},
+        },
     )
     write_table(method.scores, out / "scores.parquet")
     if others:
