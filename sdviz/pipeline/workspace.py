@@ -70,10 +70,7 @@ class Workspace:
 
         `data.on_overlap` decides about those with the pixels of a training image.
         """
-        test = self._train_and_test[1] if self.config.data.on_overlap == "keep" else self.unseen_test
-        if test is not None and not len(test):
-            raise DataError(f"{test.name} ({test.split}): every image is among the training images, too")
-        return test
+        return self._train_and_test[1] if self.config.data.on_overlap == "keep" else self.unseen_test
 
     @property
     def unseen_test(self) -> ImageSet | None:

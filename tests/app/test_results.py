@@ -280,8 +280,8 @@ def test_images_in_two_sets_are_told_of(full_bundle: Full, open_page: Open) -> N
     overlap = {"on_overlap": "drop", "copies": 0, "sets": {"digits": {"train": 1200, "test": 3}}}
     change_papers(folder, lambda manifest, report: report.update(overlap=overlap))
     assert (
-        "Images that are in two sets, pixel by pixel, were left out of the first: 1,200 of digits in train, 3 of"
-        " digits in test."
+        "Images that are in two sets, pixel by pixel, were left out of the first: 1,200 of digits in train,"
+        " 3 of digits in test."
     ) in texts(open_page(RESULTS, {"results_view": "Metrics"}))
 
 

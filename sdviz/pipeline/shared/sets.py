@@ -48,6 +48,8 @@ def real_sets(work: Workspace) -> Iterator[NamedSet]:
     """
     e, test = work.config.evaluation, work.test
     assert test is not None  # a run with a detector has test images
+    if not len(test):
+        raise DataError(f"{test.name}: every image of split {test.split} is in train, too")
     n_seen = int(work.seen_test_rows.sum())
     known: dict[str, Collection[str]] = {"train": work.training_pictures, "test": contents_of(test)}
     if e.limit is not None and e.limit < len(test):

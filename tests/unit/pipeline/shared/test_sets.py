@@ -12,6 +12,7 @@ from sdviz.data import DataError, ImageSet
 from sdviz.evaluation import read_report
 from sdviz.pipeline import Workspace, run_stages
 from sdviz.pipeline.shared import sets
+from sdviz.pipeline.shared.labels import labelled_test
 from sdviz.pipeline.shared.sets import (
     class_rows,
     evaluation_sets,
@@ -21,7 +22,7 @@ from sdviz.pipeline.shared.sets import (
     without_absent_sets,
 )
 from tests.stages import work_in
-from tests.tiny_runs import write_tiny_detector_config
+from tests.tiny_runs import write_splits, write_tiny_detector_config
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -123,7 +124,7 @@ def test_pictures_of_other_sets_are_left_out_and_counted(tmp_path: Path) -> None
     assert n + sum(few.values()) == 3
 
 
-def test_a_set_that_is_nothing_but_copies_is_refused(tmp_path: Path) -> None:
+def test_a_set_that_is_nothing_but_copies_is_refused(tmp_path: Path, data_root: Path) -> None:
     path = write_tiny_detector_config(tmp_path)
     shutil.copytree(tmp_path / "validation", tmp_path / "again")
     work = work_in(tmp_path / "run", path, f"evaluation.near=['folder:{tmp_path}/again']")
@@ -131,6 +132,13 @@ def test_a_set_that_is_nothing_but_copies_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError) as error:
         list(evaluation_sets(work))
     assert str(error.value) == expected
+    pictures = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), np.uint8)
+    write_splits(data_root, "pets", {"train": pictures, "test": pictures[2:4]})
+    with pytest.raises(DataError, match="^pets: every image of split test is in train, too$"):
+        list(evaluation_sets(work_in(tmp_path / "run", path, "data.id=pets")))
+    # nothing is measured without a detector
+    without = work_in(tmp_path / "run", path, "data.id=pets", "detector=null")
+    assert without.test is not None and len(without.test) == 0 and labelled_test(without) is None
 
 
 def test_sets_inside_others() -> None:
