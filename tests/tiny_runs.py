@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image
 
 COLOURS = {"blue": (40, 60, 200), "green": (50, 180, 70), "red": (210, 50, 60)}
@@ -56,16 +59,34 @@ bundle: {{outlier_pictures: 10}}
 
 
 def write_pictures(
-    folder: Path, n_each: int = 8, colours: dict[str, tuple[int, int, int]] = COLOURS, size_px: int = 8
+    folder: Path,
+    n_each: int = 8,
+    colours: dict[str, tuple[int, int, int]] = COLOURS,
+    size_px: int = 8,
+    seed: int = 0,
 ) -> Path:
     """Square PNGs in one sub-folder for each colour."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     for name, colour in colours.items():
         (folder / name).mkdir(parents=True)
         for i in range(n_each):
             pixels = np.clip(np.array(colour) + rng.integers(-30, 31, (size_px, size_px, 3)), 0, 255)
             Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{i}.png")
     return folder
+
+
+def write_splits(root: Path, name: str, splits: dict[str, np.ndarray]) -> None:
+    """A set of the data root with named splits: uint8 (N,H,W,3) each, of classes a, b, a, b, ..."""
+    for split, images in splits.items():
+        cells = []
+        for image in images:
+            out = BytesIO()
+            Image.fromarray(image).save(out, "PNG")
+            cells.append({"bytes": out.getvalue(), "path": None})
+        kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+        table = pa.table({"image": pa.array(cells, kind), "label": [i % 2 for i in range(len(images))]})
+        table = table.replace_schema_metadata({"class_names": '["a", "b"]'})
+        pq.write_table(table, root / f"{name}_{split}.parquet")
 
 
 def write_tiny_config(
@@ -96,7 +117,7 @@ def write_tiny_detector_config(
     """The pictures, OOD pictures of other colours, and a configuration with every stage, under `folder`."""
     pictures = write_pictures(folder / "pictures", n_each)
     near = write_pictures(folder / "near", 4, OTHER_COLOURS)
-    validation = write_pictures(folder / "validation", 4, OTHER_COLOURS)
+    validation = write_pictures(folder / "validation", 4, OTHER_COLOURS, seed=1)
     text = TINY.format(
         folder=pictures, clusterer_steps=1, diffusion_steps=diffusion_steps, save_every_sec=save_every_sec
     )

@@ -49,7 +49,14 @@ class DataConfig(Node):
     limit: int | None = Field(None, ge=1, description="images to train on; None takes all")
     size_px: int = Field(32, ge=1)
     on_error: Literal["raise", "skip"] = Field("raise", description="if a picture cannot be read")
-    holdout: float = Field(0.1, gt=0, lt=1, description="share kept for testing, if there is no test split")
+    holdout: float = Field(
+        0.1, gt=0, lt=1, description="share of different pictures kept for testing, if there is no test split"
+    )
+    on_overlap: Literal["drop", "refuse", "keep"] = Field(
+        "drop",
+        description="what becomes of a test image that equals a training image, and of an OOD image that equals"
+        " one of these or a validation image: it is left out, the run is refused, or it is kept",
+    )
 
 
 # sources of labels that cluster images

@@ -188,6 +188,20 @@ class Bootstrap(Node):
     seed: int = Field(description="their seed")
 
 
+class Overlap(Node):
+    """Images with the pixels of another image, at the run's size."""
+
+    on_overlap: Literal["drop", "refuse", "keep"] = Field(
+        description="the setting `data.on_overlap`: by keep, these images were scored, too; else left out"
+    )
+    copies: int = Field(ge=0, description="ID images that equal another ID image on the same side")
+    sets: dict[str, dict[str, int]] = _by(
+        "set",
+        "other",
+        description="images of a set that equal one of another: of train, test, or a validation set",
+    )
+
+
 class Report(Measured):
     """All of report.json."""
 
@@ -211,6 +225,9 @@ class Report(Measured):
     frechet: dict[str, Frechet] = _by(
         "distance", description='"FD (encoder name)"; "FID" on Inception features where weights were given'
     )
+    overlap: Overlap | None = Field(
+        None, description="images that are in two sets, pixel by pixel; null if they were not counted"
+    )
     bootstrap: Bootstrap = Field(description="how the intervals were computed")
     seeds: dict[str, int] = _by("stage", description="the seed of each stage; run is the run's own")
     versions: dict[str, str] = _by("package", description="software")
@@ -230,6 +247,7 @@ def make_report(
     frechet: Mapping[str, Mapping[str, Any]] | None = None,
     baselines: Mapping[str, Mapping[str, Any]] | None = None,
     interpolation: Mapping[str, Mapping[str, Any]] | None = None,
+    overlap: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Builds and checks the tree of report.json.
 
@@ -243,6 +261,7 @@ def make_report(
         frechet: By name, of `frechet_distances`.
         baselines: By method, of `baseline_report`.
         interpolation: By share of the trained weights, of `interpolation_report`.
+        overlap: The tree `Overlap`.
 
     Raises:
         ReportError: A value is missing, unknown, of a wrong type, or not finite.
@@ -257,6 +276,7 @@ def make_report(
         "baselines": dict(baselines or {}),
         "interpolation": dict(interpolation or {}),
         "frechet": dict(frechet or {}),
+        "overlap": overlap,
         "bootstrap": {"n": bootstrap, "seed": bootstrap_seed},
         "seeds": dict(seeds),
         "versions": {"sdviz": __version__, "python": platform.python_version(), **packages},

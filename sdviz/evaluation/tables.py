@@ -60,6 +60,7 @@ def results_table(reports: Sequence[Report], command: str) -> str:
         + f". Eq. 6 with k = {first.score.k}, alpha = {first.score.alpha:g},"
         + f" features {'of unit length' if first.score.normalize else 'as they are'}.",
     ]
+    parts += filter(None, [overlap_line(first)])
     if first.results:
         parts += ["## AUROC, %", markdown_table(*_auroc_rows(reports))]
         parts += ["## All measures, by both terms of Eq. 6, %", markdown_table(*_metric_rows(reports))]
@@ -83,6 +84,16 @@ def results_table(reports: Sequence[Report], command: str) -> str:
     if first.frechet:
         parts += ["## Frechet distances", markdown_table(*_frechet_rows(reports))]
     return "\n\n".join(parts) + "\n"
+
+
+def overlap_line(report: Report) -> str:
+    """Says which images are in two sets; "" if none are, or if they were not counted."""
+    o = report.overlap
+    if o is None or not o.sets:
+        return ""
+    equal = [f"{n:,} of {key} in {other}" for key, of in o.sets.items() for other, n in of.items()]
+    what = "kept" if o.on_overlap == "keep" else "left out of the first"
+    return f"Images that are in two sets, pixel by pixel, were {what}: {', '.join(equal)}."
 
 
 def _check_together(reports: Sequence[Report]) -> list[str]:

@@ -143,7 +143,7 @@ def _original_order(work: Workspace) -> dict[str, Path]:
     files = files_under(data.data_root()).get(name, {})
     for images in (work.images, work.test):
         file = files.get(images.split) if images is not None else None
-        if file is None or images is None or "/tv-" in str(images.ids[0]):
+        if file is None or images is None or any("/tv-" in one for one in images.ids[:1].tolist()):
             continue
         try:
             tables.append(same_images_table(file, name, images.split))

@@ -103,6 +103,11 @@ def make(work: Workspace) -> Metrics | None:
         frechet=_frechet(work, test),
         interpolation=curve,
         baselines={one.key: baseline_report(method, one, config.bootstrap, config.seed) for one in others},
+        overlap={
+            "on_overlap": work.config.data.on_overlap,
+            "copies": work.copies,
+            "sets": {one.key: dict(one.overlap) for one in sets if one.overlap},
+        },
     )
     write_table(method.scores, out / "scores.parquet")
     if others:

@@ -50,7 +50,7 @@ def make(work: Workspace) -> Metrics | None:
     """
     images, source = work.images, work.config.labels.source
     confidence = np.ones(len(images), np.float32)
-    metrics: Metrics = {"images": len(images)}
+    metrics: Metrics = {"images": len(images), "image_copies": work.copies}
     if source in GIVEN:
         labels, names = given_labels(work)
     else:

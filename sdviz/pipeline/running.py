@@ -11,7 +11,7 @@ from typing import Any
 
 from ..config.tree import RunConfig
 from ..files import write_atomically
-from .planning.preflight import check_run, jpeg_warning
+from .planning.preflight import check_overlap, check_run, jpeg_warning
 from .stages import STAGES, config_hash, stage_names
 from .workspace import PipelineError, Workspace, from_main, is_main_process
 
@@ -50,9 +50,11 @@ def run_stages(
             if main and not checked:
                 to_do = names[names.index(name) :]
                 check_run(work.config, to_do, len(work.images))
-                warning = jpeg_warning(work.config, work.images) if "outliers" in to_do else None
-                if warning is not None:
-                    log.warning(warning)
+                warnings = check_overlap(work) if any(STAGES[one].reads_sets for one in to_do) else []
+                if "outliers" in to_do and (warning := jpeg_warning(work.config, work.images)) is not None:
+                    warnings.append(warning)
+                for line in warnings:
+                    log.warning(line)
                 checked = True
             metrics = STAGES[name].make(work) if main or STAGES[name].is_shared else None
             if main and metrics is not None:

@@ -47,7 +47,8 @@ def sd_test_sources(work: Workspace) -> ImageSet:
 def depends_on(config: RunConfig) -> Settings:
     """Settings of outliers, the clusterer, and the choice of held-out images."""
     wanted = config.evaluation.model_dump(mode="json", include={"sd_test", "seed"})
-    return outliers.settings(config) | clusterer.depends_on(config) | {"sd_test": wanted}
+    own = {"sd_test": wanted, "on_overlap": config.data.on_overlap}
+    return outliers.settings(config) | clusterer.depends_on(config) | own
 
 
 def make(work: Workspace) -> Metrics | None:

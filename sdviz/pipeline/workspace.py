@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from ..diffusion.schedule import NoiseSchedule
 from ..files import replacing
 from ..nn.device import leave_group_at_exit, resolve_device
 from ..nn.loop import Execution, LoopReport
+from ..nn.randomness import content_ids
 
 Metrics = dict[str, Any]
 Settings = dict[str, Any]
@@ -66,8 +66,38 @@ class Workspace:
 
     @property
     def test(self) -> ImageSet | None:
-        """ID images that nothing is trained on; None if nothing needs them and the set has none."""
-        return self._train_and_test[1]
+        """ID images that nothing is trained on; None if nothing needs them and the set has none.
+
+        `data.on_overlap` decides about those with the pixels of a training image.
+        """
+        return self._train_and_test[1] if self.config.data.on_overlap == "keep" else self.unseen_test
+
+    @property
+    def unseen_test(self) -> ImageSet | None:
+        """The test images without those that have the pixels of a training image."""
+        test = self._train_and_test[1]
+        return test.take(~self.seen_test_rows) if test is not None and self.seen_test_rows.any() else test
+
+    @cached_property
+    def seen_test_rows(self) -> np.ndarray:
+        """Which test images have the pixels of a training image: bool (M,)."""
+        return np.array([one in self.training_pictures for one in self._contents[1].tolist()], bool)
+
+    @cached_property
+    def training_pictures(self) -> frozenset[str]:
+        """The content ids of the training images."""
+        return frozenset(self._contents[0].tolist())
+
+    @property
+    def copies(self) -> int:
+        """How many training images, and how many test images, have the pixels of another one of them."""
+        return sum(len(ids) - len(set(ids.tolist())) for ids in self._contents)
+
+    @cached_property
+    def _contents(self) -> tuple[np.ndarray, np.ndarray]:
+        """The content ids of training and test images, str (N,) and (M,)."""
+        images, test = self._train_and_test
+        return content_ids(images.images), content_ids(test.images if test is not None else images.images[:0])
 
     @cached_property
     def source_rows(self) -> np.ndarray:
@@ -93,12 +123,10 @@ class Workspace:
             return images, data.load(d.id, split, on_error=d.on_error, size_px=d.size_px)
         if self.config.detector is None:
             return images, None
-        # by a hash of the id, so that a new picture moves no other picture between the two
-        digests = [hashlib.sha256(f"holdout {one}".encode()).digest() for one in images.ids]
-        held = np.array([int.from_bytes(one[:4], "big") for one in digests]) < d.holdout * 2**32
-        if not held.any() or held.all():
+        held = held_out(content_ids(images.images), d.holdout)
+        if not held.any():
             raise DataError(
-                f"{images.name}: {len(images)} images are too few to hold out {d.holdout:g} of them for testing"
+                f"{images.name}: all {len(images)} images are equal: none can be held out for testing"
             )
         return images.take(~held), images.take(held)
 
@@ -154,6 +182,21 @@ def test_split(config: DataConfig) -> str | None:
     return "test" if "test" in present and trained_on != "test" else None
 
 
+def held_out(contents: np.ndarray, share: float) -> np.ndarray:
+    """Draws about this share of the pictures: bool (N,), copies of a picture all True or all False.
+
+    Whether a picture is drawn depends on its pixels alone, so that no name, order or new picture moves another
+    one; except that of two or more pictures at least one is drawn, and one is not.
+
+    Args:
+        contents: str (N,), of `content_ids`.
+    """
+    pictures = sorted(set(contents.tolist()))  # hashes are hex: their order is that of their numbers
+    n_drawn = sum(int(one[:8], 16) < share * 2**32 for one in pictures)
+    drawn = set(pictures[: min(max(n_drawn, 1), len(pictures) - 1)])
+    return np.array([one in drawn for one in contents.tolist()])
+
+
 def is_main_process() -> bool:
     """Whether this is the only process, or the first of an `accelerate launch`."""
     return os.environ.get("RANK", "0") == "0"
@@ -190,6 +233,7 @@ def branches(config: RunConfig, *names: str) -> Settings:
 def training_images(config: RunConfig) -> Settings:
     """The settings that decide which images a run trains on."""
     tree = branches(config, "data", "seed")
+    del tree["data"]["on_overlap"]
     try:
         # without a detector and a test split, all images are trained on
         if config.detector is None and test_split(config.data) is None:

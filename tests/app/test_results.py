@@ -280,6 +280,17 @@ def test_metrics_under_other_settings(full_bundle: Full, open_page: Open) -> Non
     assert (link(at, "k"), link(at, "alpha"), link(at, "unit")) == ("", "", "")
 
 
+def test_images_in_two_sets_are_told_of(full_bundle: Full, open_page: Open) -> None:
+    folder = full_bundle(blend=BLEND)
+    assert "pixel by pixel" not in texts(open_page(RESULTS, {"results_view": "Metrics"}))
+    overlap = {"on_overlap": "drop", "copies": 0, "sets": {"digits": {"train": 1200, "test": 3}}}
+    change_papers(folder, lambda manifest, report: report.update(overlap=overlap))
+    assert (
+        "Images that are in two sets, pixel by pixel, were left out of the first: 1,200 of digits in train,"
+        " 3 of digits in test."
+    ) in texts(open_page(RESULTS, {"results_view": "Metrics"}))
+
+
 # --- histogram and curves -------------------------------------------------------------------------
 
 

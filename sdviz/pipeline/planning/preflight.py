@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection
 from pathlib import Path
 
@@ -10,14 +11,17 @@ import torch
 from ... import data
 from ...config.nodes import EncoderConfig
 from ...config.tree import RunConfig
-from ...data import ImageSet
+from ...data import DataError, ImageSet
 from ...evaluation import InceptionError, check_inception
+from ...files import write_atomically
 from ...nn.encoder import Encoder
 from ...nn.weights import EncoderError, weights_file
+from ...text import tree_hash
+from ..shared import sets
 from ..shared.labels import read_label_table
-from ..shared.sets import check_sets
+from ..shared.sets import check_sets, real_sets
 from ..stages import STAGES
-from ..workspace import PipelineError
+from ..workspace import PipelineError, Workspace, training_images
 
 
 def check_run(config: RunConfig, stages: Collection[str], n_images: int) -> None:
@@ -47,6 +51,35 @@ def check_run(config: RunConfig, stages: Collection[str], n_images: int) -> None
             check_inception(weights)
         except InceptionError as error:
             raise PipelineError(f"evaluation.inception_weights: {error}") from error
+
+
+def check_overlap(work: Workspace) -> list[str]:
+    """Counts images with the pixels of another one, within the ID images and between sets: one line for each.
+
+    What was counted stands in overlap.json in the run's folder; a resumed run counts nothing again.
+
+    Raises:
+        DataError: There are some between sets, and `data.on_overlap` is refuse.
+    """
+    file, policy = work.folder / "overlap.json", work.config.data.on_overlap
+    wanted = tree_hash(training_images(work.config) | sets.depends_on(work.config))
+    if file.is_file() and json.loads(file.read_text("utf-8"))["config_sha256"] == wanted:
+        return []
+    if work.config.detector is not None:
+        found = {one.key: dict(one.overlap) for one in real_sets(work) if one.overlap}
+    else:
+        n_seen = int(work.seen_test_rows.sum())
+        found = {"test": {"train": n_seen}} if n_seen else {}
+    equal = [
+        f"images of {key} that are in {other}, too: {n}" for key, of in found.items() for other, n in of.items()
+    ]
+    if equal and policy == "refuse":
+        raise DataError(f"data.on_overlap=refuse: {'; '.join(equal)}")
+    tree = {"config_sha256": wanted, "copies": work.copies, "on_overlap": policy, "sets": found}
+    write_atomically(file, json.dumps(tree, indent=1) + "\n")
+    what = "kept" if policy == "keep" else "left out"
+    lines = [f"images of {work.images.name} that are copies of others, pixel by pixel: {work.copies}"]
+    return lines * bool(work.copies) + [f"{one}, {what} (data.on_overlap)" for one in equal]
 
 
 def some_images(config: RunConfig) -> ImageSet:

@@ -118,8 +118,8 @@ def read_cluster_names(work: Workspace) -> tuple[str, ...]:
 
 
 def labelled_test(work: Workspace) -> ImageSet | None:
-    """The test images; None unless they are labelled with the training set's classes."""
-    test = work.test
+    """The test images not trained on; None unless they are labelled with the training set's classes."""
+    test = work.unseen_test
     if test is None or test.class_names != work.images.class_names or not (test.labels >= 0).any():
         return None
     return test

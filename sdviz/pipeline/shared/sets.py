@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import permutations
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -11,6 +13,7 @@ import numpy as np
 from ... import data
 from ...config.tree import RunConfig
 from ...data import DataError, ImageSet, MissingDataError
+from ...nn.randomness import content_ids
 from .. import sd_test
 from ..sd_test import SD_TEST, read_sd_test
 from ..workspace import Settings, Workspace, absolute_source
@@ -25,26 +28,64 @@ class NamedSet:
     key: str  # in files and reports: "test", or the OOD set as the configuration names it
     role: Role  # "sd": SD outliers of held-out ID images
     images: ImageSet
+    # how many images equal one of another set: of "train", "test", or a validation set by its name;
+    # `images` is without them, unless `data.on_overlap` is keep
+    overlap: Mapping[str, int]
 
 
 def evaluation_sets(work: Workspace) -> Iterator[NamedSet]:
-    """The ID test images, then every OOD set that the configuration names."""
+    """The ID test images, every OOD set that the configuration names, and SD outliers of test images."""
+    yield from real_sets(work)
+    if work.config.evaluation.sd_test is not None:
+        yield NamedSet(SD_TEST, "sd", read_sd_test(work), {})
+
+
+def real_sets(work: Workspace) -> Iterator[NamedSet]:
+    """The sets of `evaluation_sets` that no stage makes.
+
+    Raises:
+        DataError: A set that cannot be read, or has no image that is its own.
+    """
     e, test = work.config.evaluation, work.test
     assert test is not None  # a run with a detector has test images
+    if not len(test):
+        raise DataError(f"{test.name}: every image of split {test.split} is in train, too")
+    n_seen = int(work.seen_test_rows.sum())
+    known: dict[str, Collection[str]] = {"train": work.training_pictures, "test": contents_of(test)}
     if e.limit is not None and e.limit < len(test):
         test = test.take(data.permutation(len(test), e.seed)[: e.limit])
-    yield NamedSet("test", "id", test)
-    roles: dict[Role, tuple[str, ...]] = {"near": e.near, "far": e.far, "validation": e.validation}
-    for role, name in ((role, name) for role, names in roles.items() for name in names):
-        classes = e.classes.get(name)
-        images = load_ood_set(work.config, name, e.limit if classes is None else None)
-        if classes is not None:
-            images = of_classes(images, classes)
-            if e.limit is not None and e.limit < len(images):
-                images = images.take(data.permutation(len(images), e.seed)[: e.limit])
-        yield NamedSet(name, role, images)
-    if e.sd_test is not None:
-        yield NamedSet(SD_TEST, "sd", read_sd_test(work))
+    yield NamedSet("test", "id", test, {"train": n_seen} if n_seen else {})
+    # validation sets are read first: what settings are chosen on is no test
+    chosen_on = [_own_images(work, "validation", name, known) for name in e.validation]
+    known |= {one.key: contents_of(one.images) for one in chosen_on}
+    yield from (_own_images(work, "near", name, known) for name in e.near)
+    yield from (_own_images(work, "far", name, known) for name in e.far)
+    yield from chosen_on
+
+
+def contents_of(images: ImageSet) -> frozenset[str]:
+    """The content ids of a set."""
+    return frozenset(content_ids(images.images).tolist())
+
+
+def _own_images(work: Workspace, role: Role, name: str, known: Mapping[str, Collection[str]]) -> NamedSet:
+    """An OOD set, without the images that are in a known set, too."""
+    e = work.config.evaluation
+    classes = e.classes.get(name)
+    images = load_ood_set(work.config, name, e.limit if classes is None else None)
+    if classes is not None:
+        images = of_classes(images, classes)
+        if e.limit is not None and e.limit < len(images):
+            images = images.take(data.permutation(len(images), e.seed)[: e.limit])
+    found = content_ids(images.images).tolist()
+    counts = {key: sum(one in contents for one in found) for key, contents in known.items()}
+    overlap = {key: n for key, n in counts.items() if n}
+    if overlap and work.config.data.on_overlap != "keep":
+        is_own = np.array([not any(one in contents for contents in known.values()) for one in found])
+        if not is_own.any():
+            raise DataError(f"evaluation: every image of {name} is in {' or '.join(overlap)}, too")
+        images = images.take(is_own)
+    return NamedSet(name, role, images, overlap)
 
 
 def of_classes(images: ImageSet, names: Collection[str]) -> ImageSet:
@@ -107,12 +148,27 @@ def check_sets(config: RunConfig) -> None:
         for key in ((source, None), (source, images.split)):
             if key in seen:
                 raise DataError(f"evaluation: {name} and {seen[key]} are the same images, and have two roles")
+        for (other, _), other_name in seen.items():
+            for (inner, path), (outer, around) in permutations(((name, source), (other_name, other))):
+                if is_inside(path, around):
+                    raise DataError(f"evaluation: {inner} lies inside {outer}: its images would have two roles")
         seen[key] = name
         class_rows(images, e.classes.get(name, ()))
+
+
+def is_inside(inner: str, outer: str) -> bool:
+    """Whether a set's path lies inside that of another of the same kind, as folder:a/b inside folder:a."""
+    kind = next((one for one in data.OWN_KINDS if inner.startswith(one) and outer.startswith(one)), None)
+    if kind is None:
+        return False
+    return Path(inner.removeprefix(kind)).resolve().is_relative_to(Path(outer.removeprefix(kind)).resolve())
 
 
 def depends_on(config: RunConfig) -> Settings:
     """The settings that decide which images `evaluation_sets` yields."""
     named = {"near", "far", "validation", "classes", "sd_test", "limit", "seed"}
-    own: Settings = {"sets": config.evaluation.model_dump(mode="json", include=named)}
+    own: Settings = {
+        "sets": config.evaluation.model_dump(mode="json", include=named),
+        "on_overlap": config.data.on_overlap,
+    }
     return own if config.evaluation.sd_test is None else own | sd_test.depends_on(config)

@@ -8,9 +8,10 @@ import streamlit as st
 
 from sdviz.analysis import Evidence
 from sdviz.analysis.curves import MODES, Results
+from sdviz.analysis.tables import or_none
 from sdviz.evaluation import Report
 from sdviz.evaluation.report import MeanMetrics, ModeMetrics
-from sdviz.evaluation.tables import CONTROL_NAMES, METRIC_NAMES, MODE_NAMES
+from sdviz.evaluation.tables import CONTROL_NAMES, METRIC_NAMES, MODE_NAMES, overlap_line
 from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.charts.parts import Heat
 from sdviz.ui.results.html_tables import (
@@ -92,8 +93,10 @@ def metrics_html(results: Results, colours: Mapping[str, str]) -> str:
     return table_html(header, rows, text=2)
 
 
-def metrics_caption(results: Results) -> str:
-    """The caption of the table of metrics: their source, and how its columns differ."""
+def metrics_caption(results: Results, evidence: Evidence) -> str:
+    """The caption of the table of metrics: their source, how its columns differ, and what is in two sets."""
+    report = or_none(lambda: evidence.report)
+    overlap = "" if report is None else overlap_line(report)
     source = (
         "from report.json, measured when the bundle was made"
         if results.from_report
@@ -104,8 +107,8 @@ def metrics_caption(results: Results) -> str:
         f"({results.n_bootstrap:,} resamples). The two FPR95 differ: the first is the share of OOD that is "
         "accepted where 95 % of ID are, the second the share of ID that is flagged where 95 % of OOD are. "
         "Means count every set the same. *g_bin alone* is the head that was trained to tell outliers from ID; "
-        "Eq. 6 does not use it. Settings may be chosen on the validation set only."
-    )
+        f"Eq. 6 does not use it. Settings may be chosen on the validation set only. {overlap}"
+    ).rstrip()
 
 
 def show_metrics(state: ScoredSets) -> None:
@@ -122,7 +125,7 @@ def show_metrics(state: ScoredSets) -> None:
             title, about = "mean AUROC", f"The mean of {n} sets, each counting the same."
         column.metric(f"{title}, {short_role(role)}", f"{100 * modes['both'].auroc:.2f} %", help=about)
     show_table(metrics_html(results, state.colours))
-    caption, table = metrics_caption(results), metrics_table(results)
+    caption, table = metrics_caption(results, state.evidence), metrics_table(results)
     caption_with_table(caption, "Metrics", table, state.provenance, key="results_metrics_csv")
 
 

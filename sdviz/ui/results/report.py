@@ -79,7 +79,7 @@ def report_html(state: ScoredSets, with_map: bool) -> str:
         "A higher score is more OOD; ID images are the held-out ones.</p>",
         f'<div class="origins">{_table((), list(lines.items()), text=2)}</div>',
         "<h2>Metrics</h2>",
-        _about(metric_tables.metrics_caption(results)),
+        _about(metric_tables.metrics_caption(results, evidence)),
         metric_tables.metrics_html(results, state.colours),
         "<h2>At the threshold</h2>",
         _table(["set", "images", "called OOD", "share called OOD, %", "that is"], _at_threshold(state)),

@@ -50,6 +50,7 @@ def full_report(evaluation: Callable[..., Evaluation]) -> Callable[..., dict[str
             "clusters": cluster_report(classes, classes, 3, "scan"),
             "frechet": {"FD (small)": frechet_distances(*x, np.arange(30))},
             "interpolation": {"0": interpolation_report(plain), "1": interpolation_report(method)},
+            "overlap": {"on_overlap": "drop", "copies": 2, "sets": {"near-a": {"train": 3, "test": 1}}},
             "baselines": {"knn": baseline_report(method, knn, 20, 0)},
         }
         controls = {"no_training": control_report(method, plain, 20, 0)}

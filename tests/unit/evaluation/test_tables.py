@@ -22,7 +22,7 @@ from sdviz.evaluation import (
     results_table,
 )
 from sdviz.evaluation.report import parse_report
-from sdviz.evaluation.tables import MODE_NAMES
+from sdviz.evaluation.tables import MODE_NAMES, overlap_line
 
 COMMAND = "python -m sdviz report runs/a runs/b --out docs/results.md"
 
@@ -137,6 +137,23 @@ def test_one_run_has_intervals_and_no_spread(report: Callable[..., Report]) -> N
         == f"{100 * metrics.auroc:.2f} ({100 * low:.2f} to {100 * high:.2f})"
     )
     assert found["The method's AUROC minus a control's, points"][0]["difference"].startswith("+")
+
+
+def test_images_in_two_sets_are_told_of(report: Callable[..., Report]) -> None:
+    sets = {"near-a": {"train": 1234, "val-a": 5}, "test": {"train": 1}}
+
+    def line(policy: str, sets: dict[str, dict[str, int]]) -> str:
+        overlap = {"on_overlap": policy, "copies": 7, "sets": sets}
+        one = report(0, lambda tree: tree.update(overlap=overlap))
+        assert overlap_line(one) in results_table([one], COMMAND)
+        return overlap_line(one)
+
+    counts = "1,234 of near-a in train, 5 of near-a in val-a, 1 of test in train"
+    begin = "Images that are in two sets, pixel by pixel, were"
+    assert line("drop", sets) == f"{begin} left out of the first: {counts}."
+    assert line("keep", sets) == f"{begin} kept: {counts}."
+    assert line("drop", {}) == overlap_line(report()) == ""
+    assert "pixel by pixel" not in results_table([report()], COMMAND)
 
 
 def test_runs_that_differ_in_one_seed_are_named_by_it(report: Callable[..., Report]) -> None:

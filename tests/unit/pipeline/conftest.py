@@ -60,9 +60,13 @@ EXTRAS = (
 
 @pytest.fixture(scope="session")
 def compared(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """A run with a backbone, few sources, SD outliers of held-out images and every method beside it."""
+    """A run with a backbone, few sources, SD outliers of held-out images and every method beside it.
+
+    Its OOD set has a picture of the ID set, too.
+    """
     folder = tmp_path_factory.mktemp("compared")
     path = write_tiny_detector_config(folder)
+    shutil.copy(folder / "pictures" / "red" / "0.png", folder / "near" / "pink" / "copy.png")
     near = load_config(path).evaluation.near[0].removeprefix("folder:")
     taught = write_pictures(folder / "taught", 6, OTHER_COLOURS)
     overrides = [one % (taught if "backbone" in one else near) if "%s" in one else one for one in EXTRAS]

@@ -40,6 +40,23 @@ def test_every_method_has_scores_and_figures_that_agree(compared: Workspace) -> 
             assert result.auroc == pytest.approx(expected, abs=1e-12), (key, name)
 
 
+def test_no_stage_sees_a_picture_of_another_set(compared: Workspace) -> None:
+    (near,) = compared.config.evaluation.near
+    side = "train" if "folder/pictures/red/0.png" in " ".join(compared.images.ids) else "test"
+    overlap = read_report(compared.folder / "bundle" / "report.json").overlap
+    assert overlap is not None and overlap.sets == {near: {side: 1}}
+    assert (overlap.on_overlap, overlap.copies) == ("drop", 0)
+    scores = pq.read_table(compared.folder / "bundle" / "scores.parquet").to_pandas()
+    ids = scores[scores["set"] == near]["id"]
+    assert len(ids) == 4 and not ids.str.contains("copy").any()
+    others = [load_file(path) for path in (compared.folder / "baselines").glob("*.safetensors")]
+    others.append(load_file(compared.folder / "features" / "ood_features.safetensors"))
+    assert {len(one[near]) for one in others if near in one} == {4}
+    assert "copy" not in str(
+        pq.read_table(compared.folder / "features" / "snapshots.parquet")["id"].to_pylist()
+    )
+
+
 def test_the_report_says_what_the_scores_say(scored_run: Path) -> None:
     report = json.loads((scored_run / "bundle" / "report.json").read_text())
     scores = pq.read_table(scored_run / "bundle" / "scores.parquet")

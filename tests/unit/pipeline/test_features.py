@@ -29,7 +29,7 @@ def test_an_ood_set_that_is_compressed_otherwise_than_id_images(
     for share in (0.0, 1.0, None):
         labels, ids = np.full(2, -1), np.array(["a", "b"])
         other = ImageSet("svhn", "test", plain, labels, ids, (), share)
-        _warn_of_other_compression(ours, NamedSet("svhn", "far", other))
+        _warn_of_other_compression(ours, NamedSet("svhn", "far", other, {}))
     (record,) = [one for one in caplog.records if one.name.startswith("sdviz")]
     assert "svhn did not go through JPEG: what tells them apart may be compression" in record.getMessage()
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from sdviz.config.tree import RunConfig
 from sdviz.data import DataError
 from sdviz.nn.weights import EncoderError
 from sdviz.pipeline import PipelineError, Workspace, estimate, run_stages
-from sdviz.pipeline.planning.preflight import check_run, jpeg_warning, some_images
+from sdviz.pipeline.planning.preflight import check_overlap, check_run, jpeg_warning, some_images
 from tests.tiny_runs import write_tiny_detector_config
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -108,6 +110,56 @@ def test_one_set_by_two_names_is_refused(
     )
     said = refusals(config, tmp_path / "digits")
     assert said == {"evaluation: digits:test and digits are the same images, and have two roles"}
+
+
+@pytest.mark.parametrize(
+    ("inner", "outer"),
+    [
+        ("data.id=folder:{0}/pictures", "evaluation.near=['folder:{0}/pictures/red']"),
+        ("data.id=folder:{0}/pictures/red", "evaluation.near=['folder:{0}/pictures']"),
+        ("data.id=folder:{0}/link", "evaluation.near=['folder:{0}/pictures/red']"),
+        ("evaluation.validation=['folder:{0}/near/pink']", "evaluation.far=[]"),
+    ],
+)
+def test_a_set_inside_another_is_refused(tmp_path: Path, config_path: Path, inner: str, outer: str) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "pictures")
+    config = load_config(config_path, [one.format(tmp_path) for one in (inner, outer)])
+    (said,) = refusals(config, tmp_path / "run")
+    assert re.fullmatch(r"evaluation: folder:\S+ lies inside folder:\S+: its images would have two roles", said)
+
+
+def test_equal_images_are_counted_before_anything_is_trained(
+    tmp_path: Path, config_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def work(*overrides: str) -> Workspace:
+        config = load_config(config_path, overrides)
+        return Workspace(tmp_path / "run", config, lambda progress: None, lambda: bool(caplog.records))
+
+    (tmp_path / "run").mkdir()
+    one = sorted((tmp_path / "pictures" / "red").iterdir())[0]
+    one.with_name("again.png").write_bytes(one.read_bytes())
+    side = "train" if f"folder/pictures/red/{one.name}" in " ".join(work().images.ids) else "test"
+    for i in range(2):
+        (tmp_path / "near" / "pink" / f"copy{i}.png").write_bytes(one.read_bytes())
+
+    equal = f"images of folder:{tmp_path}/near that are in {side}, too: 2"
+    with pytest.raises(DataError) as error:
+        run_stages(work("data.on_overlap=refuse"))
+    assert str(error.value) == f"data.on_overlap=refuse: {equal}"
+    assert not list((tmp_path / "run").rglob("*.safetensors"))
+    for policy, what in (("drop", "left out"), ("keep", "kept")):
+        caplog.clear()
+        assert not run_stages(work(f"data.on_overlap={policy}"))
+        assert [record.getMessage() for record in caplog.records] == [
+            f"images of folder:{tmp_path}/pictures that are copies of others, pixel by pixel: 1",
+            f"{equal}, {what} (data.on_overlap)",
+        ]
+        counted = json.loads((tmp_path / "run" / "overlap.json").read_text())
+        assert counted["sets"] == {f"folder:{tmp_path}/near": {side: 2}} and counted["copies"] == 1
+        # once for a run
+        assert check_overlap(work(f"data.on_overlap={policy}")) == []
+    # without a detector there is nothing to measure
+    assert len(check_overlap(work("detector=null"))) == 1
 
 
 @pytest.mark.parametrize("source", ["file", "ground_truth"])

@@ -1,18 +1,28 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from sdviz.config.reading import load_config
 from sdviz.data import DataError, ImageSet
 from sdviz.evaluation import read_report
 from sdviz.pipeline import Workspace, run_stages
 from sdviz.pipeline.shared import sets
-from sdviz.pipeline.shared.sets import class_rows, evaluation_sets, of_classes, ood_split, without_absent_sets
+from sdviz.pipeline.shared.labels import labelled_test
+from sdviz.pipeline.shared.sets import (
+    class_rows,
+    evaluation_sets,
+    is_inside,
+    of_classes,
+    ood_split,
+    without_absent_sets,
+)
 from tests.stages import work_in
-from tests.tiny_runs import write_tiny_detector_config
+from tests.tiny_runs import write_splits, write_tiny_detector_config
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -79,6 +89,65 @@ def test_an_ood_set_of_several_splits_is_its_test_split() -> None:
     assert ood_split("folder:/a/b") == ("folder:/a/b", None)
 
 
+def with_copies(tmp_path: Path) -> Path:
+    """The tiny configuration; near has copies of 2 training pictures, 1 held-out and 3 of validation."""
+    path = write_tiny_detector_config(tmp_path)
+    work = work_in(tmp_path / "run", path, "data.holdout=0.3")
+    assert work.test is not None
+    twins = [*work.images.images[:2], *work.test.images[:1]]
+    other = [np.asarray(Image.open(png)) for png in sorted((tmp_path / "validation").rglob("*.png"))[:3]]
+    for i, picture in enumerate([*twins, *other]):
+        Image.fromarray(picture).save(tmp_path / "near" / "pink" / f"copy{i}.png")
+    # one training picture in validation, under two names
+    for i in range(2):
+        Image.fromarray(work.images.images[4]).save(tmp_path / "validation" / "pink" / f"copy{i}.png")
+    return path
+
+
+def test_pictures_of_other_sets_are_left_out_and_counted(tmp_path: Path) -> None:
+    path = with_copies(tmp_path)
+
+    def found(*overrides: str) -> dict[str, tuple[int, dict[str, int]]]:
+        work = work_in(tmp_path / "run", path, "data.holdout=0.3", *overrides)
+        return {one.role: (len(one.images), dict(one.overlap)) for one in evaluation_sets(work)}
+
+    validation = f"folder:{tmp_path}/validation"
+    counts = {"train": 2, "test": 1, validation: 3}
+    dropped, kept = found(), found("data.on_overlap=keep")
+    assert dropped["near"] == (8, counts) and kept["near"] == (14, counts)
+    assert dropped["validation"] == (8, {"train": 2}) and kept["validation"] == (10, {"train": 2})
+    assert dropped["id"] == kept["id"] and dropped["id"][1] == {}
+    # without a validation set there is nothing to choose on
+    assert found("evaluation.validation=[]")["near"] == (11, {"train": 2, "test": 1})
+    # only the images that are taken count
+    n, few = found("evaluation.limit=3")["near"]
+    assert n + sum(few.values()) == 3
+
+
+def test_a_set_that_is_nothing_but_copies_is_refused(tmp_path: Path, data_root: Path) -> None:
+    path = write_tiny_detector_config(tmp_path)
+    shutil.copytree(tmp_path / "validation", tmp_path / "again")
+    work = work_in(tmp_path / "run", path, f"evaluation.near=['folder:{tmp_path}/again']")
+    expected = f"evaluation: every image of folder:{tmp_path}/again is in folder:{tmp_path}/validation, too"
+    with pytest.raises(DataError) as error:
+        list(evaluation_sets(work))
+    assert str(error.value) == expected
+    pictures = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), np.uint8)
+    write_splits(data_root, "pets", {"train": pictures, "test": pictures[2:4]})
+    with pytest.raises(DataError, match="^pets: every image of split test is in train, too$"):
+        list(evaluation_sets(work_in(tmp_path / "run", path, "data.id=pets")))
+    # nothing is measured without a detector
+    without = work_in(tmp_path / "run", path, "data.id=pets", "detector=null")
+    assert without.test is not None and len(without.test) == 0 and labelled_test(without) is None
+
+
+def test_sets_inside_others() -> None:
+    assert is_inside("folder:/a/b", "folder:/a") and is_inside("folder:/a/b/../c/d", "folder:/a/c")
+    assert not is_inside("folder:/a", "folder:/a/b") and not is_inside("folder:/ab", "folder:/a")
+    # a Parquet file is no picture of the folder that it is in
+    assert not is_inside("parquet:/a/b.parquet", "folder:/a") and not is_inside("cifar10", "cifar100")
+
+
 def test_a_limit_takes_the_same_images_and_the_roles_come_in_order(scored_run: Path) -> None:
     path = scored_run.parent / "tiny.yaml"
     everything = {one.key: one for one in evaluation_sets(work_in(scored_run, path))}
@@ -110,7 +179,7 @@ def test_the_settings_of_sets_are_those_that_choose_images(scored_run: Path) -> 
     def settings(*overrides: str) -> object:
         return sets.depends_on(load_config(path, overrides))
 
-    for one in ("evaluation.limit=3", "evaluation.seed=1", "evaluation.near=[]"):
+    for one in ("evaluation.limit=3", "evaluation.seed=1", "evaluation.near=[]", "data.on_overlap=keep"):
         assert settings(one) != settings()
     for one in ("evaluation.bootstrap=9", "evaluation.score.k=5", "seed=1"):
         assert settings(one) == settings()
