@@ -55,7 +55,7 @@ ROOT = Path(__file__).resolve().parents[3]
         (["encoder.pretraining.split=train"], "mine.yaml: encoder.pretraining.data: is missing"),
         (
             ["evaluation.controls=[nothing]"],
-            "--set evaluation.controls.0: must be 'no_training', 'right_label'",
+            "--set evaluation.controls.0: must be 'no_training', 'no_outliers'",
         ),
         (["evaluation.near=digits"], '--set evaluation.near: expected a list, got "digits"'),
         (
