@@ -76,27 +76,22 @@ def rows(data_name: str, quick: bool) -> dict[str, tuple[str, Tree, Tree]]:
     own = {"arch": "small", "width": 48, "simclr": simclr}
     taught = student(steps, data_name)
     plain = {"source": "scan", "self_label": None}
-    # at the default rate of 0.1 the heads on lite2's features, which are much alike, find 3 clusters only
-    scan, of_heads = (
-        plain | {"scan": SHORT},
-        plain | {"scan": SHORT | {"total_steps": 0, "head_learning_rate": 1e-2}},
-    )
+    scan = plain | {"scan": SHORT}
+    # at the default rate of 0.1 heads on lite2's features, which are much alike, find 3 clusters only
+    slow = SHORT | {"head_learning_rate": 1e-2}
+    near = {"neighbours_by": LITE2}
     temi = {"heads": 4, "total_steps": 1000, "optimizer": {"learning_rate": 5e-4}}
     return {
         "kmeans": ("k-means on lite2", FIXED, {"source": "kmeans"}),
         "turtle": ("TURTLE on lite2", FIXED, {"source": "turtle"}),
-        "heads": ("SCAN's heads alone on lite2", FIXED, of_heads),
+        "heads": ("SCAN's heads alone on lite2", FIXED, plain | {"scan": slow | {"total_steps": 0}}),
         "student-kmeans": ("k-means on the student", taught, {"source": "kmeans"}),
         "student-turtle": ("TURTLE on the student", taught, {"source": "turtle"}),
-        "student-scan": (
-            "SCAN from the student, lite2's neighbours",
-            taught,
-            plain | {"scan": SHORT | {"neighbours_by": LITE2}},
-        ),
+        "student-scan": ("SCAN from the student, lite2's neighbours", taught, plain | {"scan": slow | near}),
         "student-self": (
             "the same with self-labels",
             taught,
-            {"source": "scan", "scan": SHORT | {"neighbours_by": LITE2}, "self_label": SELF},
+            {"source": "scan", "scan": slow | near, "self_label": SELF},
         ),
         "both": ("TURTLE on lite2 and the student", taught, {"source": "turtle", "spaces": [LITE2]}),
         "temi": ("TEMI on lite2", FIXED, {"source": "temi", "temi": temi}),
@@ -104,7 +99,7 @@ def rows(data_name: str, quick: bool) -> dict[str, tuple[str, Tree, Tree]]:
         "scan-lite2": (
             "the same with lite2's neighbours",
             own,
-            plain | {"scan": SHORT | {"neighbours_by": LITE2}},
+            plain | {"scan": SHORT | near},
         ),
     }
 
