@@ -214,7 +214,7 @@ def _with_labels(bundle: Bundle, pool: ImageSet, rows: np.ndarray) -> list[Sourc
         with DEVICE_LOCK:
             labels, confidence = source_labels(bundle, chosen)
         notes = ["" if np.isnan(c) else f"{c:.0%} sure" for c in confidence]
-    masked = data.has_masks(pool.name)
+    masked = data.has_masks(pool.name, bundle.manifest.image_size)
     role, colour = (GENERATED, NEUTRAL_COLOUR) if generated else _role(pool.name, bundle.manifest)
     before = "generated: " if generated else ""
     titles = ["" if own else before + pool.label_name(int(r)) for r in rows]
