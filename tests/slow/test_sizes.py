@@ -114,7 +114,7 @@ def test_a_folder_of_larger_pictures_goes_through_all_stages_and_pages(
         assert len(list(csv.DictReader(stream))) == 8
 
     # 3. the pages show them at a multiple of their size, and of 128 px or more
-    shown = {page: grid_sizes(page) for page in ("1_Outlier_lab", "4_Sample_votes", "5_Failures")}
+    shown = {page: grid_sizes(page) for page in ("", "1_Outlier_lab", "4_Sample_votes", "5_Failures")}
     assert all(shown.values()), shown
     for side, on_screen in sum(shown.values(), []):
         assert side == size_px and on_screen % side == 0
@@ -123,9 +123,10 @@ def test_a_folder_of_larger_pictures_goes_through_all_stages_and_pages(
 
 
 def grid_sizes(page: str) -> list[tuple[int, int]]:
-    """Of each grid of pictures on a page: the side of its pictures, and their size on the screen."""
+    """Of each grid of pictures on a page, "" for Home: the pictures' own side and their size on the screen."""
     at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=patience(300))
-    at.switch_page(f"pages/{page}.py")
+    if page:
+        at.switch_page(f"pages/{page}.py")
     at.run()
     assert not at.exception, at.exception
     sent = [json.loads(element.proto.json) for element in at.get("bidi_component")]

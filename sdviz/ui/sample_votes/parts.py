@@ -37,10 +37,8 @@ def show_verdict(view: SampleView, now: SetsNow) -> None:
     """Shows the picture, the terms of its score by Eq. 6, and what the score means."""
     st.html(style(__name__))
     row = st.container(horizontal=True, gap="medium")
-    left, right = (
-        row.container(width=crisp_px(BIG_PX, view.bundle.manifest.image_size) + 22),
-        row.container(width="stretch"),
-    )
+    px = crisp_px(BIG_PX, view.bundle.manifest.image_size)
+    left, right = row.container(width=px + 22), row.container(width="stretch")
     with left:
         _picture(view)
     with right:
