@@ -2,15 +2,17 @@
 
     python bench/sizes.py [--sizes 32 64 128] [--rounds 3] [--steps 3] [--json FILE]
 
-The networks are `small` with random weights. Every measurement is a process of its own: it does the work once,
-then times single steps and takes their median. Memory is the highest resident set of these steps above that of
-the process with its networks and pictures. The sizes take turns; the table has the median over the rounds, and
-each round's ratio to the first size.
+The networks are `small` with random weights. Every measurement is a process of its own with one thread: it does
+the work once, then takes the median of single steps. The time is the processor's, which other work on the
+machine changes less than the clock's. Memory is the highest resident set of all steps above that of the process
+with its networks and pictures; it needs Linux. The sizes take turns; the table has the median over the rounds,
+and that of each round's ratio to the first size.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import statistics
 import sys
@@ -33,7 +35,6 @@ from sdviz.diffusion.schedule import NoiseSchedule
 from sdviz.diffusion.training import train_noise_predictor
 from sdviz.nn.batches import encode
 from sdviz.nn.detector import Detector
-from sdviz.nn.device import device_name
 from sdviz.nn.encoder import Encoder
 from sdviz.nn.fastest import processor
 from sdviz.nn.inference import prepare_for_inference
@@ -108,14 +109,16 @@ WORKS: dict[str, Callable[[int], Steps]] = {
 
 
 def probe(work: str, size_px: int, n_steps: int) -> None:
-    """Prints, as JSON, the median seconds of a step and the bytes that the steps took."""
+    """Prints, as JSON, the median processor seconds of a step and the bytes that the steps took."""
+    torch.set_num_threads(1)
     torch.manual_seed(0)
     steps, marks = WORKS[work](size_px), list[float]()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)  # what the choice of a form has left
     idle = process_memory("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak
 
     def is_over() -> bool:
-        marks.append(time.perf_counter())
+        marks.append(time.process_time())
         return len(marks) == n_steps + 2  # the first step is not timed
 
     steps(is_over)
@@ -144,7 +147,7 @@ def main() -> None:
         return
 
     print(
-        f"{processor()}, {device_name(torch.device('cpu'))}, torch {torch.__version__}{load_average()};"
+        f"{processor()}, one thread, torch {torch.__version__}{load_average()};"
         f" {args.rounds} rounds of {args.steps} steps.\n",
         flush=True,
     )
