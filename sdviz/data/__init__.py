@@ -83,7 +83,7 @@ def load(
         on_error: For a picture that cannot be decoded: "raise", or "skip" it with a warning. A skipped picture
             counts towards `limit`.
         size_px: Height and width. Pictures of another size are cut to their centre square and resized
-            (bicubic). Drawn sets and digits exist in 32 px only.
+            (bicubic); so are drawn sets and digits, which are made at 32 px.
 
     Returns:
         The set. Arrays that are shared with other callers are read-only.
@@ -99,9 +99,6 @@ def load(
     if on_error not in ("raise", "skip"):
         raise DataError(f'on_error must be "raise" or "skip", not {on_error!r}')
 
-    for source in sources_of(name):
-        if source.size_px not in (None, size_px):
-            raise DataError(f"{name} has images of {source.size_px} px and no other size, not {size_px}")
     source, split = _source_and_split(name, split)
     return source.load(name, split, lambda n: chosen_rows(n, limit, seed), size_px, on_error, pictures=True)
 
@@ -137,15 +134,15 @@ def all_splits(name: str) -> tuple[str, ...]:
 
 
 def masks(ids: np.ndarray) -> np.ndarray:
-    """Object masks of drawn images by id: bool (N,H,W). Raises DataError for an id without a mask."""
+    """Object masks of drawn images by id: bool (N,32,32). Raises DataError for an id without a mask."""
     ids = np.asarray(ids, dtype=str)
-    (source,) = (one for one in SOURCES if one.has_masks)
+    (source,) = (one for one in SOURCES if one.mask_px)
     return source.masks(ids)
 
 
-def has_masks(name: str) -> bool:
-    """Whether `masks` knows the ids of this set."""
-    return any(source.has_masks for source in sources_of(name))
+def has_masks(name: str, size_px: int) -> bool:
+    """Whether `masks` knows the ids of this set and has masks of that size."""
+    return any(source.mask_px == size_px for source in sources_of(name))
 
 
 def download(name: str, root: Path | None = None) -> Path:

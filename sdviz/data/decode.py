@@ -87,6 +87,16 @@ def to_square(image: Image.Image, size_px: int) -> np.ndarray:
     return np.array(image)
 
 
+def resized(images: np.ndarray, size_px: int) -> np.ndarray:
+    """Gives square pictures, uint8 (N,H,H,3), another size as `decode_image` does."""
+    if images.shape[1] == size_px:
+        return images
+    stack = np.empty((len(images), size_px, size_px, 3), np.uint8)
+    for row, image in enumerate(images):
+        stack[row] = to_square(Image.fromarray(image), size_px)
+    return stack
+
+
 def _grey_levels(image: Image.Image, size_px: int) -> np.ndarray:
     """Converts a one-channel square of more than 8 bits to uint8 (size_px,size_px,3)."""
     is_float = image.mode == "F"

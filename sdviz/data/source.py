@@ -34,8 +34,7 @@ class Source(ABC):
     kinds: tuple[str, ...] = ()
     on_form: Mapping[str, tuple[str, str]] = {}  # kind -> its title in a form, and an example of a path
     downloads: Mapping[str, int] = {}  # sets that `download` can fetch -> bytes
-    size_px: int | None = None  # the only height and width of its images; None if they are resized
-    has_masks: bool = False  # whether `masks` knows its ids
+    mask_px: int | None = None  # height and width of its object masks; None if it has none
     shades: Mapping[str, int] = {}  # sets with a fixed colour -> its place among the shades of their role
 
     def names(self) -> tuple[str, ...]:

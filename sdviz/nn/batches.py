@@ -21,6 +21,11 @@ def slices(n: int, size: int, on_progress: Callable[[float], None] | None = None
             on_progress(last / n)
 
 
+def rows_within(batch_size: int, size_px: int) -> int:
+    """How many images of that side have the pixels of `batch_size` images of 32 px; never more, at least 1."""
+    return max(1, batch_size * 32**2 // max(size_px, 32) ** 2)
+
+
 @torch.no_grad()
 def in_batches(
     function: Callable[[torch.Tensor], Sequence[torch.Tensor]],
@@ -31,11 +36,11 @@ def in_batches(
     """Calls a function on batches of images, uint8 (N,H,W,3), and joins the results.
 
     The function takes uint8 (n,3,H,W) on the device and returns tensors of n rows. The joined arrays have N
-    rows; floats become float32.
+    rows; floats become float32. Of images above 32 px it gets fewer than `batch_size`, with as many pixels.
     """
     where = resolve_device(device)
     parts = []
-    for some in slices(len(images), batch_size):
+    for some in slices(len(images), rows_within(batch_size, images.shape[1])):
         columns = function(channels_last(images[some], where))
         parts.append([one.float().cpu() if one.is_floating_point() else one.cpu() for one in columns])
     return [torch.cat(column).numpy() for column in zip(*parts, strict=True)]

@@ -56,7 +56,7 @@ def first_examples(bundle: Bundle) -> list[OutlierRequest]:
     """Picks the first test image of each of the first clusters. Raises DataError: the set is not here."""
     m = bundle.manifest
     for limit in EXAMPLES_AMONG:
-        images = load_to_show(m.dataset, limit)
+        images = load_to_show(bundle, m.dataset, limit)
         labels = images.labels
         if _uses_clusterer(bundle):
             labels = clusters_of(bundle, images.images)

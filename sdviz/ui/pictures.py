@@ -20,8 +20,8 @@ NEUTRAL_COLOUR = "#8A94A0"
 # from dark blue over teal to yellow, each lighter than the last, so that it works in grey too
 _HEAT_STOPS = np.array([[18, 16, 52], [30, 70, 130], [24, 132, 130], [110, 190, 90], [253, 231, 60]], float)
 HEAT_MAX = 0.5
-# how much pictures are enlarged in a contact sheet
-SHEET_FACTOR = 4
+# size of a picture in a contact sheet, raised to a multiple of its own side
+SHEET_PX = 128
 
 
 def png_bytes(image: np.ndarray) -> bytes:
@@ -34,6 +34,17 @@ def png_bytes(image: np.ndarray) -> bytes:
 def data_uri(image: np.ndarray) -> str:
     """Returns an image, uint8 (H,W,3), as a `data:` address; the page enlarges it without blur."""
     return "data:image/png;base64," + base64.b64encode(png_bytes(image)).decode("ascii")
+
+
+def side_of(uri: str) -> int:
+    """The width in pixels of a picture of `data_uri`."""
+    # a PNG has it in bytes 16 to 19, which are among the first 32 letters
+    return int.from_bytes(base64.b64decode(uri.partition(",")[2][:32])[16:20])
+
+
+def crisp_px(size_px: int, side: int) -> int:
+    """The smallest multiple of a picture's own side from `size_px` on: all its pixels are equally large."""
+    return -(-size_px // side) * side
 
 
 def difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -65,7 +76,8 @@ def contact_sheet(rows: list[tuple[str, np.ndarray]], captions: list[str], foote
         uint8 (height,width,3), dark text on white.
     """
     n, height, width = rows[0][1].shape[:3]
-    cell_w, cell_h, gap, left = width * SHEET_FACTOR, height * SHEET_FACTOR, 8, 118
+    factor = crisp_px(SHEET_PX, width) // width
+    cell_w, cell_h, gap, left = width * factor, height * factor, 8, 118
     font = ImageFont.load_default(13)
     footer_lines = _wrap(footer, max(40, (left + n * (cell_w + gap)) // 7))
     total_w = left + n * (cell_w + gap) + gap
@@ -78,7 +90,7 @@ def contact_sheet(rows: list[tuple[str, np.ndarray]], captions: list[str], foote
     for name, images in rows:
         draw.text((gap, y + cell_h // 2 - 8), name, fill="#1B2430", font=font)
         for i, image in enumerate(images):
-            sheet.paste(Image.fromarray(enlarge(image, SHEET_FACTOR)), (left + i * (cell_w + gap), y))
+            sheet.paste(Image.fromarray(enlarge(image, factor)), (left + i * (cell_w + gap), y))
         y += cell_h + gap
     for i, lines in enumerate(caption_lines):
         for j, line in enumerate(lines):

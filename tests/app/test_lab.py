@@ -19,6 +19,7 @@ from streamlit.testing.v1 import AppTest
 from sdviz import data
 from sdviz.bundle import MANIFEST, Bundle
 from sdviz.ui.cache.outliers import made_count
+from tests.tiny_runs import write_pictures
 
 LAB = "pages/1_Outlier_lab.py"
 Open = Callable[..., AppTest]
@@ -61,6 +62,18 @@ def test_the_grid_holds_what_the_bundle_makes(shipped: Shipped, open_app: Open, 
     assert picture(heat).shape == (32, 32, 3)
     assert heat["text"] == "S 100, σ 0.34, w 2"
     assert "DDIM, 2 calls" in heat["small"]
+
+
+def test_a_bundle_of_a_folder_begins_with_it(
+    shipped: Shipped, open_app: Open, component_data: Read, tmp_path: Path
+) -> None:
+    folder = write_pictures(tmp_path / "pets", 4, size_px=40)
+    shipped(dataset=f"folder:{folder}")
+    at = open_app(LAB)
+    assert at.selectbox(key="data").value == f"folder:{folder}"
+    assert "folder/pets/" in main_grid(component_data(at))["cells"][0]["alt"]
+    folder.rename(tmp_path / "elsewhere")
+    assert f"folder:{folder}" not in open_app(LAB).selectbox(key="data").options
 
 
 def test_moving_s_changes_picture_and_caption_and_going_back_costs_nothing(

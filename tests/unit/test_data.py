@@ -112,13 +112,23 @@ def test_unknown_names_list_the_nearest(data_root: Path, add: Callable[[str], No
         ({"limit": 0}, "limit must be at least 1, not 0"),
         ({"limit": -3}, "limit must be at least 1, not -3"),
         ({"size_px": 0}, "size_px must be at least 1"),
-        ({"size_px": 64}, "shapes has images of 32 px and no other size, not 64"),
         ({"on_error": "ignore"}, 'on_error must be "raise" or "skip"'),
     ],
 )
 def test_options_out_of_range(options: dict[str, Any], message: str) -> None:
     with pytest.raises(data.DataError, match=message):
         data.load("shapes", **options)
+
+
+@pytest.mark.parametrize("name", ["shapes", "digits"])
+def test_drawn_sets_come_in_any_size_and_are_found_in_it(name: str) -> None:
+    small, large = (data.load(name, "test", limit=3, size_px=px) for px in (32, 64))
+    assert large.images.shape == (3, 64, 64, 3) and large.ids.tolist() == small.ids.tolist()
+    # the same pictures: their means over 2x2 pixels are close
+    halved = large.images.reshape(3, 32, 2, 32, 2, 3).mean((2, 4))
+    assert np.abs(halved - small.images).mean() < 3
+    found = data.look_up(large.ids[::-1], size_px=64)
+    assert found.found.all() and np.array_equal(found.images[::-1], large.images)
 
 
 @pytest.mark.parametrize("name", ["folder:", "parquet:"])

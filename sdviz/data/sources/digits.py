@@ -5,6 +5,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from ..decode import resized
 from ..imageset import ImageSet, OnError
 from ..source import Choose, Source, row_ids
 
@@ -45,7 +46,6 @@ class Digits(Source):
 
     order = 1
     built_in = ("digits",)
-    size_px = SIZE_PX
     shades: Mapping[str, int] = {"digits": 4}
 
     def splits(self, name: str) -> tuple[str, ...]:
@@ -57,7 +57,9 @@ class Digits(Source):
         images, labels = _images_and_labels()
         rows = choose(N_IMAGES)
         ids = row_ids(self.id_prefix(name, split), rows)
-        return ImageSet(name, split, images[rows], labels[rows], ids, tuple("0123456789"), 0.0)
+        return ImageSet(
+            name, split, resized(images[rows], size_px), labels[rows], ids, tuple("0123456789"), 0.0
+        )
 
     def count(self, name: str, split: str) -> int:
         return N_IMAGES

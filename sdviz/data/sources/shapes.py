@@ -11,6 +11,7 @@ from functools import lru_cache, reduce
 
 import numpy as np
 
+from ..decode import resized
 from ..imageset import DataError, ImageSet, OnError, hash_numbers
 from ..source import Choose, Source, no_pictures, row_ids
 
@@ -304,8 +305,7 @@ class Shapes(Source):
 
     order = 0
     built_in = tuple(SIZES)
-    size_px = SIZE_PX
-    has_masks = True
+    mask_px = SIZE_PX
     shades: Mapping[str, int] = {"shapes-novel": 0, "shapes-novel-val": 0, "shapes-empty": 0}
 
     def splits(self, name: str) -> tuple[str, ...]:
@@ -322,6 +322,8 @@ class Shapes(Source):
             images, labels = _draw_all(name, split)
         else:
             images, labels = _draw_rows(name, split, rows)
+        if pictures:
+            images = resized(images, size_px)
         ids = row_ids(self.id_prefix(name, split), rows)
         return ImageSet(name, split, images, labels, ids, tuple(_OBJECTS[name]), 0.0)
 

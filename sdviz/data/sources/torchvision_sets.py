@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 
 from ...text import one_line
-from ..decode import to_square
+from ..decode import resized
 from ..imageset import DataError, ImageSet, OnError
 from ..source import Choose, Source, data_root, row_ids
 
@@ -28,7 +27,6 @@ _FILES: dict[str, dict[str, tuple[str, ...]]] = {
     "cifar100": {"train": _CIFAR100, "test": _CIFAR100},
     "svhn": {split: (f"{split}_32x32.mat",) for split in ("train", "test", "extra")},
 }
-_SIZE_PX = 32
 
 
 def _checked(name: str, split: str) -> CIFAR10 | SVHN:
@@ -86,9 +84,7 @@ class TorchvisionSets(Source):
             data, targets = dataset.data, dataset.targets
             class_names = tuple(dataset.classes)
         rows = choose(len(data))
-        images = np.ascontiguousarray(data[rows])
-        if size_px != _SIZE_PX and len(images):
-            images = np.stack([to_square(Image.fromarray(image), size_px) for image in images])
+        images = resized(np.ascontiguousarray(data[rows]), size_px)
         ids = row_ids(self.id_prefix(name, split), rows)
         return ImageSet(name, split, images, np.asarray(targets, np.int64)[rows], ids, class_names, 0.0)
 

@@ -15,6 +15,7 @@ from ...data import DataError, ImageSet
 from ...evaluation import InceptionError, check_inception
 from ...files import write_atomically
 from ...nn.encoder import Encoder
+from ...nn.unet import build_noise_predictor
 from ...nn.weights import EncoderError, weights_file
 from ...text import tree_hash
 from ..shared import sets
@@ -34,6 +35,8 @@ def check_run(config: RunConfig, stages: Collection[str], n_images: int) -> None
         check_sets(config)
     if "pseudo_labels" in stages and config.labels.path is not None:
         read_label_table(Path(config.labels.path).expanduser())
+    if "diffusion" in stages:
+        _check_unet(config)
     d = config.detector
     if config.encoder is not None and {"encoder", "detector"} & set(stages):
         frozen = d.frozen_blocks if d is not None and d.backbone is None else None
@@ -102,6 +105,14 @@ def jpeg_warning(config: RunConfig, images: ImageSet) -> str | None:
         f"{images.name} went through JPEG and outliers.jpeg is not set: the detector can learn 'no JPEG'"
         " instead of semantics"
     )
+
+
+def _check_unet(config: RunConfig) -> None:
+    try:
+        with torch.device("meta"):
+            build_noise_predictor(config.diffusion.unet, config.labels.n_clusters or 2, config.data.size_px)
+    except ValueError as error:
+        raise PipelineError(f"diffusion.unet at data.size_px {config.data.size_px}: {error}") from error
 
 
 def _check_encoder(

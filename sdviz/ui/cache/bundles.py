@@ -5,6 +5,7 @@ from pathlib import Path
 from sdviz import data
 from sdviz.bundle import MANIFEST, Bundle
 from sdviz.data import ImageSet
+from sdviz.nn.batches import rows_within
 from sdviz.ui.cache.kept import kept, note_use
 
 
@@ -21,12 +22,17 @@ def _open_bundle(path: str, changed_ns: int) -> Bundle:
     return Bundle.load(path, lazy=True)
 
 
-def load_to_show(name: str, limit: int) -> ImageSet:
-    """Loads the first images of the test split, which no network was trained on, or of the only split."""
-    return load_images(name, "test" if "test" in data.splits(name) else None, limit)
+def load_to_show(bundle: Bundle, name: str, limit: int) -> ImageSet:
+    """Loads the first images of a set in the bundle's size: of the test split, or of the only split.
+
+    No network was trained on a test split. Of pictures above 32 px, fewer are loaded, with as many pixels.
+    """
+    size_px = bundle.manifest.image_size
+    split = "test" if "test" in data.splits(name) else None
+    return load_images(name, split, rows_within(limit, size_px), size_px)
 
 
 @kept("images")
-def load_images(name: str, split: str | None, limit: int | None = None) -> ImageSet:
+def load_images(name: str, split: str | None, limit: int, size_px: int) -> ImageSet:
     """Loads an image set. Raises DataError as `data.load`."""
-    return data.load(name, split, limit=limit)
+    return data.load(name, split, limit=limit, size_px=size_px)

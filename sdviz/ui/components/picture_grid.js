@@ -51,7 +51,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
     }
     const room = wrap.clientWidth - 8 - (headed ? data.head_px + GAP : 0);
     const fits = px => Math.max(1, Math.floor((room + GAP) / (px + 4 + GAP)));
-    while (data.shrink && px > 64 && fits(px) < data.columns) px -= 32;
+    while (data.shrink && px > Math.max(64, data.side) && fits(px) < data.columns) px -= data.side;
     const bands = Math.ceil(data.columns / fits(px)), width = Math.ceil(data.columns / bands);
     if (drawn === px + ' ' + width) return;
     drawn = px + ' ' + width;

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sdviz.ui.assets import component
+from sdviz.ui.pictures import crisp_px, side_of
 
 
 @dataclass(frozen=True)
@@ -44,20 +45,22 @@ def picture_grid(
 
     Args:
         cells: Row by row.
-        size_px: Size of a picture on the screen; crisp if a multiple of its own size.
+        size_px: Size of a picture on the screen, raised to a multiple of its own side.
         row_names: At the left of each row.
         column_names: Above each column.
         head_px: Width of the row names.
-        shrink: In a narrow window, first make the pictures smaller, 32 px at a time.
+        shrink: In a narrow window, first make the pictures smaller, to a lower multiple of their side.
         on_click: Called before the rerun that a click makes; the id is in `st.session_state[key].clicked`.
 
     Returns:
         The id of the cell clicked just now, else None.
     """
+    side = next((side_of(cell.src) for cell in cells if cell.src), 32)
     data: dict[str, Any] = {
         "cells": [asdict(c) for c in cells],
         "columns": columns,
-        "size_px": size_px,
+        "size_px": crisp_px(size_px, side),
+        "side": side,
         "row_names": [asdict(w) for w in row_names or []],
         "column_names": [asdict(w) for w in column_names or []],
         "head_px": head_px,

@@ -245,7 +245,7 @@ function build(parent) {
     ask();
     if (i < 0) return;
     const ink = tile.getContext('2d');
-    ink.clearRect(0, 0, 32, 32);
+    ink.clearRect(0, 0, tile.width, tile.height);
     const sheet = window.sdvizSheets?.get(s.sheets.name + '/' + Math.floor(i / s.sheets.each));
     const k = i % s.sheets.each, lacking = s.lacking.has(i);
     const drawn = sheet && !lacking;

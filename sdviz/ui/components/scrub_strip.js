@@ -47,10 +47,10 @@ export default function ({ data, parentElement, setTriggerValue }) {
     if (e.key === 'Enter') choose();
   };
   parentElement.append(root);
-  // all panels side by side, at a multiple of 32 px
+  // all panels side by side, at a multiple of the pictures' own side
   const fit = () => {
-    let px = 192;
-    while (px > 64 && pictures.length * (px + 4 + 14) - 14 > root.clientWidth) px -= 32;
+    let px = Math.ceil(192 / data.side) * data.side;
+    while (px > Math.max(64, data.side) && pictures.length * (px + 4 + 14) - 14 > root.clientWidth) px -= data.side;
     pictures.forEach(img => { img.style.width = img.style.height = px + 'px'; });
   };
   fit();

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 from sdviz.ui.assets import component
+from sdviz.ui.pictures import side_of
 
 
 @dataclass(frozen=True)
@@ -31,5 +32,6 @@ def scrub_strip(
         "frames": [asdict(frame) for frame in frames],
         "panels": [{"name": name, "colour": colour} for name, colour in panels],
         "at": at,
+        "side": side_of(frames[0].pictures[0]),
     }
     component(__name__)(key=key, data=data, on_chosen_change=on_choose)

@@ -1,5 +1,7 @@
 """For a bundle whose own set is not on this machine: how to get it, and images from noise instead."""
 
+from pathlib import Path
+
 import streamlit as st
 
 from sdviz import data
@@ -23,6 +25,12 @@ _AWAITED = "lab_awaited_set"
 def offers_from_noise(bundle: Bundle) -> bool:
     """Tells whether the lab offers images from noise instead of the bundle's own set."""
     return not data.splits_here(bundle.manifest.dataset) and knows_whole_schedule(bundle)
+
+
+def own_files(bundle: Bundle) -> list[str]:
+    """The bundle's own set if it is a folder or file on this machine; else empty."""
+    kind, _, path = bundle.manifest.dataset.partition(":")
+    return [bundle.manifest.dataset] if f"{kind}:" in data.OWN_KINDS and Path(path).exists() else []
 
 
 def say_where_own_set_is(bundle: Bundle) -> None:

@@ -21,6 +21,7 @@ from sdviz.ui.components.picture_grid import Cell, picture_grid
 from sdviz.ui.lab.own_set import (
     FROM_NOISE,
     offers_from_noise,
+    own_files,
     say_where_own_set_is,
     show_pool_from_noise,
     take_awaited_set,
@@ -69,7 +70,7 @@ def choose_sources(bundle: Bundle) -> list[SourceImage]:
     """Draws the widgets that choose images; returns the images, which may be none."""
     say_where_own_set_is(bundle)
     columns = st.columns([2.1, 2.0, 1.9, 1.5, 1.5], vertical_alignment="bottom")
-    names = data.names()
+    names = (*own_files(bundle), *data.names())
     sets = [*names, *([FROM_NOISE] if offers_from_noise(bundle) else [])]
     own = bundle.manifest.dataset if bundle.manifest.dataset in names else FROM_NOISE
     take_awaited_set(sets, own)
@@ -93,16 +94,10 @@ def choose_sources(bundle: Bundle) -> list[SourceImage]:
         pool = replace(made, class_names=usual_names(bundle))
     else:
         try:
-            pool = load_to_show(name, POOL_LIMIT)
+            pool = load_to_show(bundle, name, POOL_LIMIT)
         except DataError as error:
             st.error(str(error))
             return []
-    if pool.images.shape[1] != bundle.manifest.image_size:
-        st.error(
-            f"{name} has images of {pool.images.shape[1]} px,"
-            f" this bundle works at {bundle.manifest.image_size} px"
-        )
-        return []
     wanted, count, draw = _which_images(columns, pool.class_names, picked=bool(_asked(pool)))
     with columns[4]:
         picked = _pick_by_hand(pool, wanted)
@@ -144,7 +139,7 @@ def _which_images(
 
 def first_sources(bundle: Bundle) -> list[SourceImage]:
     """Returns the images of the bundle's own set shown at first. Raises DataError: the set is not here."""
-    pool = load_to_show(bundle.manifest.dataset, POOL_LIMIT)
+    pool = load_to_show(bundle, bundle.manifest.dataset, POOL_LIMIT)
     return _with_labels(bundle, pool, permutation(len(pool), 0)[:USUAL_COUNT])
 
 
@@ -214,7 +209,7 @@ def _with_labels(bundle: Bundle, pool: ImageSet, rows: np.ndarray) -> list[Sourc
         with DEVICE_LOCK:
             labels, confidence = source_labels(bundle, chosen)
         notes = ["" if np.isnan(c) else f"{c:.0%} sure" for c in confidence]
-    masked = data.has_masks(pool.name)
+    masked = data.has_masks(pool.name, bundle.manifest.image_size)
     role, colour = (GENERATED, NEUTRAL_COLOUR) if generated else _role(pool.name, bundle.manifest)
     before = "generated: " if generated else ""
     titles = ["" if own else before + pool.label_name(int(r)) for r in rows]

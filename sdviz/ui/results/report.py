@@ -29,7 +29,6 @@ from sdviz.ui.text import counted
 from sdviz.ui.widgets import download
 
 WORST = 12
-PICTURE_PX = 96
 
 
 def show_report(state: ScoredSets) -> None:

@@ -18,7 +18,7 @@ from sdviz.ui.cluster_names import cluster_before
 from sdviz.ui.components.picture_grid import Cell, Label, picture_grid
 from sdviz.ui.missing import missing_lines, say_missing
 from sdviz.ui.page import EMBEDDINGS, open_page
-from sdviz.ui.pictures import ID_COLOUR, OUTLIER_COLOUR, TRAIN_COLOUR, data_uri
+from sdviz.ui.pictures import ID_COLOUR, OUTLIER_COLOUR, TRAIN_COLOUR, crisp_px, data_uri
 from sdviz.ui.sample_votes.state import PAGE, SampleView, group_colour, group_titles, is_own, map_of, source_of
 from sdviz.ui.scores import SetsNow
 from sdviz.ui.session import has_own_threshold, opener, set_shared
@@ -37,7 +37,8 @@ def show_verdict(view: SampleView, now: SetsNow) -> None:
     """Shows the picture, the terms of its score by Eq. 6, and what the score means."""
     st.html(style(__name__))
     row = st.container(horizontal=True, gap="medium")
-    left, right = row.container(width=BIG_PX + 22), row.container(width="stretch")
+    px = crisp_px(BIG_PX, view.bundle.manifest.image_size)
+    left, right = row.container(width=px + 22), row.container(width="stretch")
     with left:
         _picture(view)
     with right:

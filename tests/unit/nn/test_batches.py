@@ -42,6 +42,19 @@ def test_columns_stay_in_order(tiny_images: Callable[..., np.ndarray]) -> None:
     assert (rows == images[:, 0, 0, 0]).all() and rows.dtype == np.uint8
 
 
+def test_a_batch_of_large_images_has_as_many_pixels() -> None:
+    for size_px, expected in ((16, [8, 3]), (32, [8, 3]), (64, [2, 2, 2, 2, 2, 1]), (128, [1] * 11)):
+        seen: list[int] = []
+
+        def note(x: torch.Tensor, seen: list[int] = seen) -> list[torch.Tensor]:
+            seen.append(len(x))
+            return [x[:, 0, 0, 0]]
+
+        images = np.zeros((11, size_px, size_px, 3), np.uint8)
+        assert len(in_batches(note, images, "cpu", 8)[0]) == 11
+        assert seen == expected
+
+
 def test_slices_cover_all_rows_and_report_after_each() -> None:
     seen: list[float] = []
     found = []

@@ -41,6 +41,29 @@ def test_small_is_the_unet_for_cpus() -> None:
     assert (config["dropout"], config["norm_num_groups"], network.pixel_unshuffle) == (0, 32, 2)
 
 
+@pytest.mark.parametrize("size_px", [64, 128])
+def test_small_takes_larger_pictures_with_the_same_weights(size_px: int) -> None:
+    small, large = build_without_weights(UNetConfig()), build_without_weights(UNetConfig(), size=size_px)
+    shapes = [{name: w.shape for name, w in one.state_dict().items()} for one in (small, large)]
+    assert shapes[0] == shapes[1]
+    assert large.unet.config["sample_size"] == size_px // 2
+    x = torch.empty(2, 3, size_px, size_px, device="meta")
+    t = torch.zeros(2, dtype=torch.int64, device="meta")
+    assert large(x, t, t).shape == x.shape
+
+
+@pytest.mark.parametrize("size_px", [64, 128])
+def test_larger_pictures_are_predicted_and_heed_the_class(
+    tiny_network: Callable[..., NoisePredictor], size_px: int
+) -> None:
+    network = tiny_network(UNetConfig(channels=(8, 8, 8)), size=size_px)
+    x = torch.randn(1, 3, size_px, size_px)
+    with torch.no_grad():
+        first, other = (network(x, torch.tensor([500]), torch.tensor([c])) for c in (0, 1))
+    assert first.shape == x.shape and first.isfinite().all()
+    assert (first - other).abs().max() > 1e-3
+
+
 @pytest.mark.parametrize("arch", ["small", "ddpm"])
 @pytest.mark.parametrize("n_classes", [1, 3, 10])
 def test_the_class_embedding_has_a_row_more_for_the_null_token(arch: str, n_classes: int) -> None:

@@ -27,6 +27,12 @@ def test_enlarge_repeats_pixels() -> None:
     assert (big[:3, 3:] == image[0, 1]).all()
 
 
+def test_a_contact_sheet_enlarges_large_pictures_less() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), dtype=np.uint8)
+    sheet = contact_sheet([("a", image)], ["x"], "made by a test")
+    assert np.array_equal(sheet[8:136:2, 118:246:2], image[0])
+
+
 def test_contact_sheet_holds_every_picture_unscaled_but_by_whole_pixels() -> None:
     images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
     sheet = contact_sheet([("a", images), ("b", images[::-1])], ["x", "y", "z"], "made by a test")

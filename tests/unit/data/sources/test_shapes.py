@@ -127,4 +127,5 @@ def test_masks_of_what_has_none(one: str) -> None:
 
 
 def test_has_masks() -> None:
-    assert data.has_masks("shapes") and data.has_masks("shapes-empty") and not data.has_masks("digits")
+    assert data.has_masks("shapes", 32) and data.has_masks("shapes-empty", 32)
+    assert not data.has_masks("digits", 32) and not data.has_masks("shapes", 64)

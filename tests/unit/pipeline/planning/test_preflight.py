@@ -55,6 +55,10 @@ def refusals(config: RunConfig, folder: Path) -> set[str]:
             "{0}/none.csv: not a table with columns id and label",
         ),
         (["evaluation.near=['folder:{0}/nowhere']"], "folder:{0}/nowhere: no such folder"),
+        (
+            ["data.size_px=9"],
+            "diffusion.unet at data.size_px 9: image size 9 px is not a multiple of 2, as this U-Net needs",
+        ),
     ],
 )
 def test_what_would_fail_hours_in_is_refused_at_once(

@@ -48,7 +48,6 @@ def test_a_class_that_a_set_has_not_is_found_first(compared: Workspace, tmp_path
     [
         ("evaluation.near=['folder:{0}/nowhere']", "no such folder"),
         ("evaluation.validation=[no-such-set]", "no data set 'no-such-set'"),
-        ("evaluation.far=[digits]", "digits has images of 32 px and no other size, not 8"),
         ("data.test_split=val", "val"),
     ],
 )
