@@ -56,8 +56,8 @@ class Run:
     def stats(self) -> list[dict[str, Any]]:
         """The lines of stats.jsonl: stage, step, total, measurements, and the training if it has a name.
 
-        Skips unfinished lines of killed processes. Where a resumed run repeated steps, the later lines count; two
-        lines of one step with different measurements both count.
+        Skips unfinished lines of killed processes. Where a resumed run repeated steps, the later lines count; lines
+        of one step with different measurements all count.
         """
         file = self.path / "stats.jsonl"
         lines: list[dict[str, Any]] = []
@@ -173,8 +173,8 @@ def delete(run: Run) -> None:
         raise RunError(f"{doomed} could not be removed: {error.strerror or error}") from error
 
 
-def _part(line: dict[str, Any]) -> tuple[str, int | None]:
-    return line["stage"], line.get("total")
+def _part(line: dict[str, Any]) -> tuple[str, str | None, int | None]:
+    return line["stage"], line.get("training"), line.get("total")
 
 
 def _is_run(path: Path) -> bool:
