@@ -56,8 +56,8 @@ class Run:
     def stats(self) -> list[dict[str, Any]]:
         """The lines of stats.jsonl: stage, step, total, measurements, and the training if it has a name.
 
-        Skips unfinished lines of killed processes. Where a resumed run repeated steps, the later lines count; lines
-        of one step with different measurements all count.
+        Skips unfinished lines of killed processes. Where a resumed run repeated steps, the later lines count;
+        lines of one step with different measurements all count.
         """
         file = self.path / "stats.jsonl"
         lines: list[dict[str, Any]] = []
