@@ -120,11 +120,12 @@ def feature_quality(features: np.ndarray, clusters: np.ndarray, classes: np.ndar
 
     Args:
         clusters: int64 (N,), y~.
-        classes: int64 (N,), -1 for unknown; without known ones, there is no accuracy of classes.
+        classes: int64 (N,), -1 for unknown; without known ones that differ from the clusters, there is no
+            accuracy of classes.
     """
     found = {"effective_rank": effective_rank(features), "knn_accuracy": knn_accuracy(features, clusters)}
     known = classes >= 0
-    if known.sum() > 1:
+    if known.sum() > 1 and not np.array_equal(clusters, classes):
         found["knn_class_accuracy"] = knn_accuracy(features[known], classes[known])
     return found
 

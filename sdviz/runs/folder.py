@@ -56,7 +56,8 @@ class Run:
     def stats(self) -> list[dict[str, Any]]:
         """The lines of stats.jsonl: stage, step, total, measurements, and the training if it has a name.
 
-        Skips unfinished lines of killed processes. Where a resumed run repeated steps, the later lines count.
+        Skips unfinished lines of killed processes. Where a resumed run repeated steps, the later lines count;
+        lines of one step with different measurements all count.
         """
         file = self.path / "stats.jsonl"
         lines: list[dict[str, Any]] = []
@@ -67,9 +68,12 @@ class Run:
             except (ValueError, TypeError, KeyError, AttributeError):
                 continue
             # a last measurement with another total does not count as a repeated step
+            beside = []
             while lines and _part(lines[-1]) == part and lines[-1]["step"] >= step:
-                lines.pop()
-            lines.append(line)
+                last = lines.pop()
+                if last["step"] == step and last.keys() != line.keys():
+                    beside.append(last)
+            lines += [*beside[::-1], line]
         return lines
 
     def log(self, text: str) -> None:
@@ -169,8 +173,8 @@ def delete(run: Run) -> None:
         raise RunError(f"{doomed} could not be removed: {error.strerror or error}") from error
 
 
-def _part(line: dict[str, Any]) -> tuple[str, int | None]:
-    return line["stage"], line.get("total")
+def _part(line: dict[str, Any]) -> tuple[str, str | None, int | None]:
+    return line["stage"], line.get("training"), line.get("total")
 
 
 def _is_run(path: Path) -> bool:

@@ -368,7 +368,7 @@ def test_roc_and_precision_recall_are_scikit_learns(full_bundle: Full, open_page
                 assert values(dot, "y").tolist() == [pytest.approx(100 * (ood > t).mean())]
             else:
                 assert f"{name} at the threshold" not in lines
-    rows = csv_of(files, "sdviz-roc-votes-only.csv")
+    rows = csv_of(files, "sdviz-roc-g-bin-alone.csv")
     line = rows[rows["series"].str.startswith("digits")]
     assert np.allclose(line.iloc[:, 1], values(traces(at)[line["series"].iloc[0]], "x"))
 

@@ -84,4 +84,4 @@ def show_interpolation(evidence: Evidence) -> None:
     show_chart(chart, lines, key="results_interpolation", caption=interpolation_caption(report))
     show_table(interpolation_html(report))
     caption, table = "AUROC in %, from report.json.", interpolation_table(report)
-    caption_with_table(caption, TITLE, table, lines, key="results_interpolation_csv")
+    caption_with_table(caption, TITLE, table, lines, key="results_interpolation_table_csv")

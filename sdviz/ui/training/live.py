@@ -35,8 +35,8 @@ FEATURE_QUALITY = (
 )
 QUALITY_CAPTION = (
     "The effective rank counts the directions that the features of up to 2,000 ID images use. The 20-NN "
-    "accuracy is the share of them with the most frequent label among their 20 nearest. If both fall, the "
-    "features collapse."
+    "accuracy is the share of them with the most frequent label among their 20 nearest: of clusters (grey) "
+    "and, where they are known, of classes (blue). If both fall, the features collapse."
 )
 LINE_COLOURS = (NEUTRAL_COLOUR, ID_COLOUR)
 

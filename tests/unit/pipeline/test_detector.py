@@ -81,10 +81,11 @@ def test_the_features_are_looked_at_before_training_and_after_each_epoch(
         )
 
 
-def test_without_known_classes_there_is_no_accuracy_of_classes() -> None:
+def test_without_classes_beside_the_clusters_there_is_no_accuracy_of_classes() -> None:
     features = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
     clusters, classes = np.arange(12) % 2, np.full(12, -1)
     assert set(feature_quality(features, clusters, classes)) == {"effective_rank", "knn_accuracy"}
+    assert set(feature_quality(features, clusters, clusters)) == {"effective_rank", "knn_accuracy"}
     classes[:5] = 1
     assert feature_quality(features, clusters, classes)["knn_class_accuracy"] == 1.0
 

@@ -103,6 +103,15 @@ def test_stats_skip_a_cut_line_and_steps_done_twice(root: Path, config_path: Pat
     end = json.dumps({"stage": "diffusion", "step": 1, "total": 1, "cluster_accuracy": 0.9})
     (run.path / "stats.jsonl").write_text(text + end + "\n")
     assert len(run.stats()) == 5
+    # measurements of other kinds at one step stand beside each other, until they are repeated, too
+    rank, loss = ({"stage": "c", "step": 52, "total": 52, key: 2} for key in ("rank", "loss"))
+    early = [line | {"step": 39} for line in (rank, loss)]
+    # so do trainings of one stage that count the same steps
+    named = [loss | {"training": name, "step": 20} for name in ("noise", "right_label")]
+    with (run.path / "stats.jsonl").open("a") as stream:
+        stream.writelines(json.dumps(line) + "\n" for line in (*early, rank, loss, rank, loss, *named))
+    of_c = [line for line in run.stats() if line["stage"] == "c"]
+    assert of_c == [*early, rank, loss, *named]
 
 
 def test_delete_takes_the_folder_and_nothing_else(three: list[Run], root: Path) -> None:
