@@ -12,7 +12,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from ..config.nodes import Node, ViewsConfig
+from ..config.nodes import MILD_VIEWS, Node, ViewsConfig
 from ..nn.encoder import Encoder
 
 Need: TypeAlias = Literal["features", "images", "logits", "labels", "encoder", "outliers"]
@@ -48,13 +48,16 @@ class Reference:
         labels: int64 (N,), clusters 0..C-1.
         encoder: The network that gave `known.features`; a method that trains it takes a copy.
         outliers: uint8 (M,H,W,3), made by a generator.
+        views: Of the run, which the encoder learned from.
+        detector_views: Of our detector's training.
     """
 
     known: Images
     labels: np.ndarray | None = None
     encoder: Encoder | None = None
     outliers: np.ndarray | None = None
-    views: ViewsConfig | None = None
+    views: ViewsConfig = ViewsConfig()
+    detector_views: ViewsConfig = MILD_VIEWS
     seed: int = 0
     device: str = "auto"
 

@@ -146,8 +146,32 @@ class BaselineConfig(Node):
 
     @property
     def key(self) -> str:
-        """Its name in tables and files: the method's, with @encoder if it uses the encoder."""
-        return self.method if self.network == "backbone" else f"{self.method}@{self.network}"
+        """Its name in tables and files: as `dn2`, `dn2+unit` or `dn2@encoder`."""
+        return self.key_with("unit" if self._other_length == "unit length" else self._other_length)
+
+    def key_with(self, terms: str) -> str:
+        """The method's name with its terms, if any, and its network, if that is the encoder."""
+        name = f"{self.method}+{terms}" if terms else self.method
+        return name if self.network == "backbone" else f"{name}@{self.network}"
+
+    @property
+    def title(self) -> str:
+        """Its name for readers."""
+        return self.title_with(self._other_length)
+
+    def title_with(self, terms: str) -> str:
+        """As `key_with`, for readers."""
+        network = "" if self.network == "backbone" else f"on the {self.network}"
+        return ", ".join(filter(None, [BASELINES[self.method].title, terms, network]))
+
+    @property
+    def _other_length(self) -> str:
+        """How features are measured, if not as the method's authors do."""
+        normalize = BASELINES[self.method].Settings.model_fields.get("normalize")
+        own = getattr(self, "normalize", None)
+        if normalize is None or own == normalize.default:
+            return ""
+        return "unit length" if own else "raw"
 
     def build(self) -> Baseline:
         """The method with these settings, not fitted yet."""

@@ -128,7 +128,7 @@ class BaselineResult(Node):
     """The results of another method on the same images; it has one score only."""
 
     title: str = Field(description="its name for readers")
-    settings: dict[str, str | int | float] = _by(
+    settings: dict[str, str | bool | int | float] = _by(
         "setting", description="what the configuration sets; other settings have the method's defaults"
     )
     results: dict[str, ModeMetrics] = _by("set", description="each OOD set against the held-out ID images")

@@ -85,12 +85,11 @@ def baseline_scores(work: Workspace) -> list[BaselineScores]:
     """The scores of all methods, in the configuration's order, with the settings that are not defaults."""
     found = []
     for one in work.config.evaluation.baselines:
-        title = one.build().title if one.network == "backbone" else f"{one.build().title}, on the {one.network}"
         settings = {"network": one.network} | one.model_dump(
             mode="json", exclude_defaults=True, exclude={"method"}
         )
         scores = load_arrays(work.folder / "baselines" / f"{one.key}.safetensors")
-        found.append(BaselineScores(one.key, title, settings, scores))
+        found.append(BaselineScores(one.key, one.title, settings, scores))
     return found
 
 
@@ -102,6 +101,7 @@ def _fit_and_score(
     work: Workspace, inputs: _Inputs, config: BaselineConfig, out: Path, on_progress: OnProgress
 ) -> dict[str, np.ndarray]:
     """Scores of each set, float64 (N,)."""
+    assert work.config.detector is not None
     method = config.build()
     encoder = inputs.networks[config.network] if {"features", "encoder"} & set(method.needs) else None
     outliers, begin = None, 0.0
@@ -116,7 +116,8 @@ def _fit_and_score(
         encoder=encoder,
         outliers=outliers,
         views=work.config.views,
-        seed=work.config.detector.seed if work.config.detector is not None else 0,
+        detector_views=work.config.detector.views,
+        seed=work.config.detector.seed,
         device=work.config.device,
     )
     method.fit(reference, lambda share: on_progress(begin + (0.95 - begin) * share))

@@ -27,7 +27,6 @@ class Rot(Trained):
     base_optimizer = ADAMW
 
     class Settings(Trained.Settings):
-        epochs: float = Field(5.0, gt=0, description="over the ID images")
         learning_rate: float = Field(1e-3, gt=0, description="of AdamW")
         batch_size: int = Field(32, ge=2, description="images a step, each in all four turns")
 
