@@ -58,6 +58,7 @@ class Trained(Baseline):
 
     base_optimizer: ClassVar[OptimizerConfig]
     augment: ClassVar[bool] = True
+    search: ClassVar = {"frozen_blocks": (0, -2, -1), "views": ("run", "detector")}
 
     _encoder: Encoder
     _views: ViewsConfig
@@ -123,6 +124,8 @@ class FineTuned(Trained, NearestSquares):
 
     class Settings(Trained.Settings, NearestSquares.Settings):
         """The settings that all of these methods have."""
+
+    search: ClassVar = Trained.search | {"k": (2, 10, 50), "normalize": (False, True)}
 
     @abstractmethod
     def _objective(self, known: np.ndarray, reference: Reference) -> tuple[dict[str, nn.Module], Loss]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Self, TypeAlias
 
@@ -71,6 +71,7 @@ class Baseline(ABC):
         needs: The fields of `Reference` and `Images` that it uses; it scores the first.
         training_passes: How often the network sees each ID image in an epoch; 0 without training.
         scoring_passes: How often the network sees each image that is scored.
+        search: By setting, the values that `evaluation.tuning` tries; frozen_blocks below 0: from the last.
     """
 
     class Settings(Node):
@@ -84,6 +85,7 @@ class Baseline(ABC):
     needs: ClassVar[tuple[Need, ...]]
     training_passes: ClassVar[int] = 0
     scoring_passes: ClassVar[int] = 1
+    search: ClassVar[Mapping[str, Sequence[object]]] = {}
     settings: Any
 
     # of one image or feature in `fit`; None before

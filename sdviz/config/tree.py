@@ -206,6 +206,20 @@ def _repeated(names: Sequence[str]) -> list[str]:
     return [name for name in names if names.count(name) > 1]
 
 
+class TuningConfig(Node):
+    """Every method, ours included, is tried with the same number of settings; the best are a further row."""
+
+    trials: int = Field(4, ge=1, le=8, description="of each method; the first has its own settings")
+    criterion: Literal["validation", "left_out"] = Field(
+        "validation",
+        description="what the trials tell from held-out ID images: the validation sets, or, for networks that"
+        " were taught those, two clusters that the trial was not fitted on",
+    )
+    left_out_pairs: int = Field(2, ge=1, description="how often two clusters are left out, for left_out")
+    holdout: float = Field(0.2, gt=0, lt=1, description="share of the ID images that trials are measured on")
+    seed: Seed = 0
+
+
 class EvaluationConfig(Node):
     """The sets and methods of the evaluation. Choose settings by `validation` only."""
 
@@ -217,6 +231,7 @@ class EvaluationConfig(Node):
     )
     sd_test: SDTestConfig | None = Field(None, description="SD outliers of held-out ID images as an OOD set")
     baselines: tuple[AnyBaseline, ...] = Field((), description="methods: names, or a method with settings")
+    tuning: TuningConfig | None = Field(None, description="trials for every method; None makes none")
     score: ScoreConfig = ScoreConfig()
     limit: int | None = Field(None, ge=1, description="images of each set; None takes all")
     controls: tuple[Literal["no_training", "right_label", "noise", "right_label_as_id", "lambda_zero"], ...] = (
@@ -241,6 +256,8 @@ class EvaluationConfig(Node):
                 raise ValueError(f"classes: {name} is not among near, far and validation")
         for key in _repeated([one.key for one in self.baselines]):
             raise ValueError(f"baselines names {key} twice")
+        if self.tuning is not None and self.tuning.criterion == "validation" and not self.validation:
+            raise ValueError("tuning: criterion validation needs a set in validation")
         for name in _repeated(self.controls):
             raise ValueError(f"controls names {name} twice")
         return self

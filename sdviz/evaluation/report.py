@@ -124,12 +124,38 @@ class Control(Measured):
     )
 
 
+class Trial(Node):
+    """Settings that were tried, and how well they did on the images that settings are chosen on."""
+
+    settings: dict[str, str | bool | int | float] = _by("setting", description="what was tried")
+    value: float | None = Field(
+        description="mean AUROC by `tuning.criterion`, 0..1; null if the training diverged"
+    )
+
+
+class Tuning(Node):
+    """How settings were chosen, for every method and ours alike. No image of a test set was read."""
+
+    trials: int = Field(ge=1, description="the most that any method had; the first has its own settings")
+    criterion: Literal["validation", "left_out"] = Field(
+        description="validation: held-out ID images against the validation sets; left_out: against held-out"
+        " images of two clusters that the trial was not fitted on"
+    )
+    left_out_pairs: int = Field(ge=1, description="how often two clusters were left out, for left_out")
+    holdout: float = Field(description="share of the ID images that trials were measured on, not fitted on")
+    seed: int = Field(description="of the trials and of the held-out images")
+
+
 class BaselineResult(Node):
     """The results of another method on the same images; it has one score only."""
 
     title: str = Field(description="its name for readers")
     settings: dict[str, str | bool | int | float] = _by(
-        "setting", description="what the configuration sets; other settings have the method's defaults"
+        "setting",
+        description="what configuration or trials set; other settings are the method's own",
+    )
+    trials: tuple[Trial, ...] = Field(
+        (), description="of a tuned method, in order; `settings` are those of the best"
     )
     results: dict[str, ModeMetrics] = _by("set", description="each OOD set against the held-out ID images")
     means: dict[str, MeanMetrics] = _by("role", description="means over the sets of a role")
@@ -191,8 +217,12 @@ class Report(Measured):
         " removed",
     )
     baselines: dict[str, BaselineResult] = _by(
-        "method", default={}, description="other methods on the same images, clusters and networks"
+        "method",
+        default={},
+        description="other methods on the same images, clusters and networks; +tuned has the settings of the"
+        " best trial, ours+tuned is our own method",
     )
+    tuning: Tuning | None = Field(None, description="how those settings were chosen; null without trials")
     frechet: dict[str, Frechet] = _by(
         "distance", description='"FD (encoder name)"; "FID" on Inception features where weights were given'
     )
@@ -214,6 +244,7 @@ def make_report(
     clusters: Mapping[str, Any] | None = None,
     frechet: Mapping[str, Mapping[str, Any]] | None = None,
     baselines: Mapping[str, Mapping[str, Any]] | None = None,
+    tuning: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Builds and checks the tree of report.json.
 
@@ -226,6 +257,7 @@ def make_report(
         clusters: Of `cluster_report`.
         frechet: By name, of `frechet_distances`.
         baselines: By method, of `baseline_report`.
+        tuning: The tree `Tuning`.
 
     Raises:
         ReportError: A value is missing, unknown, of a wrong type, or not finite.
@@ -238,6 +270,7 @@ def make_report(
         "clusters": clusters,
         "controls": dict(controls),
         "baselines": dict(baselines or {}),
+        "tuning": tuning,
         "frechet": dict(frechet or {}),
         "bootstrap": {"n": bootstrap, "seed": bootstrap_seed},
         "seeds": dict(seeds),

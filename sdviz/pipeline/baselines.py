@@ -6,14 +6,13 @@ Reads the backbone, the encoder, the clusterer and the sets; writes baselines/<k
 from __future__ import annotations
 
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
 
-from ..baselines import Baseline, Images, Reference
+from ..baselines import BASELINES, Baseline, Images, Reference
 from ..baselines.interface import OnProgress
 from ..config.tree import BaselineConfig, RunConfig
 from ..data import ImageSet
@@ -42,7 +41,7 @@ from .workspace import Metrics, Progress, Settings, Stage, Workspace, has_detect
 _AT_ONCE = 512
 
 
-class _Stopped(Exception):
+class Stopped(Exception):
     """The run was asked to stop while a method was at work."""
 
 
@@ -59,7 +58,7 @@ def make(work: Workspace) -> Metrics | None:
     """
     out = work.stage_folder("baselines")
     wanted = work.config.evaluation.baselines
-    inputs = _Inputs(work)
+    inputs = Inputs(work)
     for i, one in enumerate(wanted):
         path = out / f"{one.key}.safetensors"
         if path.is_file():
@@ -69,12 +68,12 @@ def make(work: Workspace) -> Metrics | None:
 
         def report_or_stop(share: float, done: int = i) -> None:
             if work.should_stop():
-                raise _Stopped
+                raise Stopped
             _report(work, (done + share) / len(wanted))
 
         try:
-            scores = _fit_and_score(work, inputs, one, out, report_or_stop)
-        except _Stopped:
+            scores = _fit_and_score(inputs, one, report_or_stop)
+        except Stopped:
             return None
         write_arrays(path, scores)
         _report(work, (i + 1) / len(wanted))
@@ -85,46 +84,30 @@ def baseline_scores(work: Workspace) -> list[BaselineScores]:
     """The scores of all methods, in the configuration's order, with the settings that are not defaults."""
     found = []
     for one in work.config.evaluation.baselines:
-        settings = {"network": one.network} | one.model_dump(
-            mode="json", exclude_defaults=True, exclude={"method"}
-        )
         scores = load_arrays(work.folder / "baselines" / f"{one.key}.safetensors")
-        found.append(BaselineScores(one.key, one.title, settings, scores))
+        found.append(BaselineScores(one.key, one.title, own_settings(one), scores))
     return found
+
+
+def own_settings(one: BaselineConfig) -> dict[str, object]:
+    """The settings of a method that are not its defaults, and its network."""
+    return {"network": one.network} | one.model_dump(mode="json", exclude_defaults=True, exclude={"method"})
 
 
 def _report(work: Workspace, share: float) -> None:
     work.on_progress(Progress("baselines", round(1000 * share), 1000, share, None, {}))
 
 
-def _fit_and_score(
-    work: Workspace, inputs: _Inputs, config: BaselineConfig, out: Path, on_progress: OnProgress
-) -> dict[str, np.ndarray]:
+def _fit_and_score(inputs: Inputs, one: BaselineConfig, on_progress: OnProgress) -> dict[str, np.ndarray]:
     """Scores of each set, float64 (N,)."""
-    assert work.config.detector is not None
-    method = config.build()
-    encoder = inputs.networks[config.network] if {"features", "encoder"} & set(method.needs) else None
-    outliers, begin = None, 0.0
-    if "outliers" in method.needs:
-        begin = 0.5
-        outliers = _early_outliers(
-            work, method.settings.generator_steps, out, lambda share: on_progress(begin * share)
-        )
-    reference = Reference(
-        inputs.images(work.sources, "sources", method, config),
-        labels=source_labels(work),
-        encoder=encoder,
-        outliers=outliers,
-        views=work.config.views,
-        detector_views=work.config.detector.views,
-        seed=work.config.detector.seed,
-        device=work.config.device,
-    )
+    method = one.build()
+    begin = 0.5 if "outliers" in method.needs else 0.0
+    reference = inputs.reference(one, lambda share: on_progress(begin * share))
     method.fit(reference, lambda share: on_progress(begin + (0.95 - begin) * share))
-    return {one.key: method.score(inputs.images(one.images, one.key, method, config)) for one in inputs.sets}
+    return inputs.scores(method, one)
 
 
-class _Inputs:
+class Inputs:
     """The images for all methods; features and logits are computed once."""
 
     def __init__(self, work: Workspace) -> None:
@@ -133,17 +116,42 @@ class _Inputs:
 
     @cached_property
     def sets(self) -> list[NamedSet]:
+        """The held-out ID images, then every OOD set."""
         return list(evaluation_sets(self._work))
 
     @cached_property
     def networks(self) -> dict[str, Encoder]:
+        """The networks that methods use or train."""
         return {"backbone": load_backbone(self._work), "encoder": load_encoder(self._work)}
 
-    def images(self, images: ImageSet, key: str, method: Baseline, config: BaselineConfig) -> Images:
+    def reference(self, one: BaselineConfig, on_progress: OnProgress) -> Reference:
+        """What a method is fitted to, of `work.sources`; for outliers, a generator may be trained first."""
+        work, method = self._work, one.build()
+        assert work.config.detector is not None
+        outliers = None
+        if "outliers" in method.needs:
+            outliers = _early_outliers(work, method.settings.generator_steps, on_progress)
+        return Reference(
+            self.images(work.sources, "sources", one),
+            labels=source_labels(work),
+            encoder=self.networks[one.network] if {"features", "encoder"} & set(method.needs) else None,
+            outliers=outliers,
+            views=work.config.views,
+            detector_views=work.config.detector.views,
+            seed=work.config.detector.seed,
+            device=work.config.device,
+        )
+
+    def images(self, images: ImageSet, key: str, one: BaselineConfig) -> Images:
         """The images of the set `key`, with the features and logits that a method needs."""
-        features = self._output(images, key, config.network) if "features" in method.needs else None
-        logits = self._output(images, key, "clusterer") if "logits" in method.needs else None
+        needs = BASELINES[one.method].needs
+        features = self._output(images, key, one.network) if "features" in needs else None
+        logits = self._output(images, key, "clusterer") if "logits" in needs else None
         return Images(features, images.images, logits, images.ids)
+
+    def scores(self, method: Baseline, one: BaselineConfig) -> dict[str, np.ndarray]:
+        """The scores of every set by a fitted method, float64 (N,)."""
+        return {named.key: method.score(self.images(named.images, named.key, one)) for named in self.sets}
 
     def _output(self, images: ImageSet, key: str, network: str) -> np.ndarray:
         if (key, network) not in self._outputs:
@@ -168,12 +176,13 @@ def early_recipe(config: RunConfig) -> Recipe:
     return Recipe(config.max_train_timestep, 0.0, own.num_inference_steps, own.solver, own.eta, None, own.seed)
 
 
-def _early_outliers(work: Workspace, steps: int, out: Path, on_progress: OnProgress) -> np.ndarray:
+def _early_outliers(work: Workspace, steps: int, on_progress: OnProgress) -> np.ndarray:
     """Makes one image from each of `work.sources` under its right label: uint8 (N,H,W,3).
 
     The generator is our own U-Net, trained as in stage `diffusion` but for only `steps` steps. The images are
     kept in fakes.safetensors.
     """
+    out = work.stage_folder("baselines")
     kept = out / "fakes.safetensors"
     try:
         return load_arrays(kept)["images"]
@@ -194,7 +203,7 @@ def _early_outliers(work: Workspace, steps: int, out: Path, on_progress: OnProgr
         unet, images, labels, work.schedule, config, Execution(device, state_path, report, stop)
     )
     if not complete:
-        raise _Stopped
+        raise Stopped
     where = resolve_device(device)
     add_phase_means(work, network)
     prepared = prepare_for_inference(network.eval().requires_grad_(False), where)

@@ -1,6 +1,6 @@
 """Stage `evaluation`: scores every image and writes the report.
 
-Reads features/, baselines/ and the clusterer; writes scores.parquet, report.json (see
+Reads features/, baselines/, tuning/ and the clusterer; writes scores.parquet, report.json (see
 docs/report.md) and, with other methods, baselines.parquet.
 """
 
@@ -41,6 +41,7 @@ from .clusterer import load_clusterer
 from .outliers import read_outliers
 from .shared.labels import read_cluster_names, read_labels
 from .shared.sets import NamedSet, evaluation_sets
+from .tuning import OURS, tuned_scores
 from .workspace import (
     Metrics,
     Progress,
@@ -75,7 +76,10 @@ def make(work: Workspace) -> Metrics | None:
         work.on_progress(Progress("evaluation", i + 1, len(config.controls) + 1, done, None, {}))
 
     # 2. the other methods
-    others = baseline_scores(work)
+    tuned = tuned_scores(work)
+    others = [tuned[OURS]] if tuned else []
+    for one in baseline_scores(work):
+        others += [one, tuned[one.key]] if one.key in tuned else [one]
 
     # 3. the report: clusters, heads, distances of distributions
     labels, n_clusters = read_labels(work), len(read_cluster_names(work))
@@ -93,6 +97,7 @@ def make(work: Workspace) -> Metrics | None:
         clusters=cluster_report(labels, work.images.labels, n_clusters, work.config.labels.source),
         frechet=_frechet(work, test),
         baselines={one.key: baseline_report(method, one, config.bootstrap, config.seed) for one in others},
+        tuning=config.tuning.model_dump(mode="json") if config.tuning is not None else None,
     )
     write_table(method.scores, out / "scores.parquet")
     if others:

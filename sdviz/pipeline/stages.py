@@ -19,6 +19,7 @@ from . import (
     outliers,
     pseudo_labels,
     sd_test,
+    tuning,
 )
 
 _IN_ORDER = (
@@ -33,6 +34,7 @@ _IN_ORDER = (
     controls,
     features,
     baselines,
+    tuning,
     evaluation,
     bundle,
 )

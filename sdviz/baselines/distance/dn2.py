@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 
 from ..interface import OnProgress, Reference
@@ -15,6 +17,7 @@ class DN2(NearestSquares):
     """
 
     key, title, needs = "dn2", "DN2", ("features",)
+    search: ClassVar = {"k": (1, 2, 5, 10, 20, 50), "normalize": (False, True)}
 
     def _fit(self, known: np.ndarray, reference: Reference, on_progress: OnProgress | None) -> None:
         """Keeps the features."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -19,6 +19,7 @@ class KNN(Distances):
     """
 
     key, title, needs = "knn", "kNN", ("features",)
+    search: ClassVar = {"k": (1, 5, 10, 20, 50, 100), "normalize": (False, True)}
 
     class Settings(Distances.Settings):
         k: Annotated[

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 
 from ..interface import BaselineError, OnProgress, Reference
@@ -17,6 +19,7 @@ class SSD(Distances):
     """
 
     key, title, needs = "ssd", "SSD (Mahalanobis)", ("features",)
+    search: ClassVar = {"normalize": (False, True)}
 
     class Settings(Distances.Settings):
         normalize: Normalize = True

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import torch
 from pydantic import Field
@@ -26,6 +28,10 @@ class FakeIt(FineTuned):
     key, title, needs = "fake_it", "Fake-it", ("images", "encoder", "outliers")
     training_passes = 2
     base_optimizer = SGD
+    search: ClassVar = FineTuned.search | {
+        "learning_rate": (1e-3, 3e-3, 1e-2),
+        "views": ("flip", "detector", "run"),
+    }
     # views are made of both sides at once, below
     augment = False
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import torch
 from pydantic import Field
@@ -27,6 +29,7 @@ class MSCL(FineTuned):
     key, title, needs = "mscl", "MSCL", ("images", "encoder")
     training_passes = 2
     base_optimizer = SGD
+    search: ClassVar = FineTuned.search | {"learning_rate": (1e-5, 3e-5, 1e-4)}
     augment = False
 
     class Settings(FineTuned.Settings):

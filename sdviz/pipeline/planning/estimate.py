@@ -120,6 +120,12 @@ def _detector_costs(config: RunConfig, detector: DetectorConfig, speed: _Speed, 
             baselines_sec += (
                 learned * unet.train_sec + n_sources * recipe.num_inference_steps * unet.forward_sec
             )
+    # 5. trials, and a training with the best
+    tuning, tuning_sec, n_tuned = config.evaluation.tuning, 0.0, 1 + sum(bool(one.search) for one in methods)
+    if tuning is not None:
+        n_fits = tuning.trials * (tuning.left_out_pairs if tuning.criterion == "left_out" else 1) + 1
+        trained = [_baseline_images(one, n_sources, n_asked) for one in methods if one.training_passes]
+        tuning_sec = n_fits * (detector.epochs * epoch_sec + sum(trained) * speed.train_sec)
     return {
         "outliers": (made * sec_each, made * pixels),
         "sd_test": (n_sd_test * sec_each, n_sd_test * pixels),
@@ -130,6 +136,7 @@ def _detector_costs(config: RunConfig, detector: DetectorConfig, speed: _Speed, 
         "controls": (n_trained * detector.epochs * epoch_sec, 4 * n_trained * n_weights),
         "features": (n_features * speed.forward_sec, 2 * n_features * speed.network.feature_dim),
         "baselines": (baselines_sec, 8 * n_asked * len(methods)),
+        "tuning": (tuning_sec, 8 * n_asked * n_tuned),
     }
 
 

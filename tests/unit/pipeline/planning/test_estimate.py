@@ -87,6 +87,17 @@ def test_other_methods_cost_their_passes(planned: Callable[..., dict[str, StageE
     assert found["baselines"].bytes == 8 * asked * 2 and one.bytes == 8 * asked
 
 
+def test_trials_cost_a_training_each(planned: Callable[..., dict[str, StageEstimate]]) -> None:
+    found = planned(
+        "evaluation.tuning={trials: 3}", "evaluation.baselines=[dn2, {method: rot, epochs: 2}, msp]"
+    )
+    trained = 3 * 2 * 36 + 4 * 2 * 36 + 4 * (36 + 20) / 3  # the detector, and rot with its scores
+    assert found["tuning"].seconds == pytest.approx(0.1 * (3 + 1) * trained, rel=1e-3)
+    assert found["tuning"].bytes == 8 * 20 * 3
+    twice = "evaluation.tuning={trials: 3, criterion: left_out, left_out_pairs: 2}"
+    assert planned(twice)["tuning"].seconds == pytest.approx(0.1 * (3 * 2 + 1) * 3 * 2 * 36)
+
+
 def test_a_run_without_a_detector_makes_no_outliers(tmp_path: Path) -> None:
     found = {one.stage: one for one in estimate(load_config(write_tiny_config(tmp_path)))}
     assert list(found) == ["pseudo_labels", "clusterer", "diffusion", "bundle"]
