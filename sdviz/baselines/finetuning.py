@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -62,6 +62,23 @@ class Trained(Baseline):
 
     _encoder: Encoder
     _views: ViewsConfig
+    _networks: nn.ModuleDict
+    _given: Mapping[str, torch.Tensor] | None = None
+
+    def fit(
+        self,
+        reference: Reference,
+        on_progress: OnProgress | None = None,
+        weights: Mapping[str, torch.Tensor] | None = None,
+    ) -> Self:
+        """As `Baseline.fit`; with the `weights` of an earlier fit to the same reference nothing is trained."""
+        self._given = weights
+        return super().fit(reference, on_progress)
+
+    @property
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The weights of encoder and heads after `fit`."""
+        return {name: tensor.cpu().contiguous() for name, tensor in self._networks.state_dict().items()}
 
     @property
     def optimizer(self) -> OptimizerConfig:
@@ -89,13 +106,18 @@ class Trained(Baseline):
         reference: Reference,
         on_progress: OnProgress | None,
     ) -> None:
-        """Trains the encoder and its heads in place, then puts them on the CPU and in eval mode.
+        """Trains the encoder and its heads in place, or takes their weights; then they are in eval mode.
 
         Args:
             heads: By name; with the encoder, all parameters with `requires_grad` are trained.
             images: uint8 (N,H,W,3); each step draws a batch of different ones.
             batch_loss: Called under autocast where the device has bfloat16.
         """
+        self._networks = nn.ModuleDict({"encoder": self._encoder, **heads})
+        if self._given is not None:
+            self._networks.load_state_dict(self._given)
+            self._networks.eval()
+            return
         where = resolve_device(reference.device)
         pixels = channels_first(images, where)
         batch = min(self.settings.batch_size, len(pixels))
@@ -115,7 +137,7 @@ class Trained(Baseline):
             if on_progress is not None:
                 on_progress(step / total_steps)
 
-        networks = {"encoder": self._encoder, **heads}
+        networks = dict(self._networks.items())
         train_networks(self.key, networks, loss_at, config, batch, Execution(reference.device), after_step)
 
 

@@ -1,23 +1,27 @@
-"""Stage `baselines`: fits other methods on the run's images and networks, and scores every set by them.
+"""Stage `baselines`: trains those of the other methods that train, on the run's images and networks.
 
-Reads the backbone, the encoder, the clusterer and the sets; writes baselines/<key>.safetensors for each method.
+Reads the backbone, the encoder and pseudo_labels/; writes baselines/<key>.safetensors for each. It reads no set
+that is scored: stage `baseline_scores` does.
 """
 
 from __future__ import annotations
 
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
+from safetensors.torch import load_file, save_file
 
 from ..baselines import BASELINES, Baseline, Images, Reference
+from ..baselines.finetuning import Trained
 from ..baselines.interface import OnProgress
 from ..config.tree import BaselineConfig, RunConfig
 from ..data import ImageSet
 from ..diffusion.training import train_noise_predictor
-from ..evaluation import BaselineScores
+from ..files import replacing
 from ..nn.batches import encode, slices
 from ..nn.device import resolve_device
 from ..nn.encoder import Encoder
@@ -32,7 +36,6 @@ from .clusterer import load_clusterer
 from .diffusion import add_phase_means
 from .encoder import load_encoder
 from .outliers import outlier_recipe
-from .shared import sets
 from .shared.labels import read_cluster_names, read_labels, source_labels
 from .shared.sets import NamedSet, evaluation_sets
 from .shared.shards import reencode
@@ -46,47 +49,33 @@ class Stopped(Exception):
 
 
 def depends_on(config: RunConfig) -> Settings:
-    """The backbone, the encoder, the clusterer, the sets, and the list of methods."""
+    """The backbone, the encoder, the clusterer, and the list of methods."""
     networks = detector.depends_on(config) | encoder.depends_on(config) | clusterer.depends_on(config)
-    return networks | sets.depends_on(config) | config.evaluation.model_dump(mode="json", include={"baselines"})
+    return networks | config.evaluation.model_dump(mode="json", include={"baselines"})
 
 
 def make(work: Workspace) -> Metrics | None:
-    """Fits every method of `evaluation.baselines` on `work.sources` and scores all sets by it.
-
-    A method's file has one float64 array (N,) per set; a method that has its file already is skipped.
-    """
-    out = work.stage_folder("baselines")
-    wanted = work.config.evaluation.baselines
-    inputs = Inputs(work)
+    """Fits every method of `evaluation.baselines` that trains; one that has its file already is skipped."""
+    work.stage_folder("baselines")
+    wanted, inputs = trained_methods(work.config), Inputs(work)
     for i, one in enumerate(wanted):
-        path = out / f"{one.key}.safetensors"
-        if path.is_file():
+        if weights_file(work, one).is_file():
             continue
-        if work.should_stop():
-            return None
-
-        def report_or_stop(share: float, done: int = i) -> None:
-            if work.should_stop():
-                raise Stopped
-            _report(work, (done + share) / len(wanted))
-
         try:
-            scores = _fit_and_score(inputs, one, report_or_stop)
+            fitted(inputs, one, weights_file(work, one), report_or_stop(work, "baselines", i, len(wanted)))
         except Stopped:
             return None
-        write_arrays(path, scores)
-        _report(work, (i + 1) / len(wanted))
     return {"baselines": len(wanted)}
 
 
-def baseline_scores(work: Workspace) -> list[BaselineScores]:
-    """The scores of all methods, in the configuration's order, with the settings that are not defaults."""
-    found = []
-    for one in work.config.evaluation.baselines:
-        scores = load_arrays(work.folder / "baselines" / f"{one.key}.safetensors")
-        found.append(BaselineScores(one.key, one.title, own_settings(one), scores))
-    return found
+def trained_methods(config: RunConfig) -> list[BaselineConfig]:
+    """The methods that train a network."""
+    return [one for one in config.evaluation.baselines if issubclass(BASELINES[one.method], Trained)]
+
+
+def weights_file(work: Workspace, one: BaselineConfig) -> Path:
+    """The file with the weights of a method that trains."""
+    return work.folder / "baselines" / f"{one.key}.safetensors"
 
 
 def own_settings(one: BaselineConfig) -> dict[str, object]:
@@ -94,39 +83,54 @@ def own_settings(one: BaselineConfig) -> dict[str, object]:
     return {"network": one.network} | one.model_dump(mode="json", exclude_defaults=True, exclude={"method"})
 
 
-def _report(work: Workspace, share: float) -> None:
-    work.on_progress(Progress("baselines", round(1000 * share), 1000, share, None, {}))
+def report_or_stop(work: Workspace, stage: str, i: int, n: int) -> OnProgress:
+    """Reports how far part i of n is, 0..1; raises `Stopped` if the run was asked to stop."""
+
+    def report(share: float) -> None:
+        if work.should_stop():
+            raise Stopped
+        share = (i + share) / n
+        work.on_progress(Progress(stage, round(1000 * share), 1000, share, None, {}))
+
+    return report
 
 
-def _fit_and_score(inputs: Inputs, one: BaselineConfig, on_progress: OnProgress) -> dict[str, np.ndarray]:
-    """Scores of each set, float64 (N,)."""
+def fitted(inputs: Inputs, one: BaselineConfig, file: Path, on_progress: OnProgress) -> Baseline:
+    """A method fitted to all of `work.sources`; one that trains takes its weights from `file`, or makes it."""
+    on_progress(0.0)
     method = one.build()
     begin = 0.5 if "outliers" in method.needs else 0.0
     reference = inputs.reference(one, lambda share: on_progress(begin * share))
-    method.fit(reference, lambda share: on_progress(begin + (0.95 - begin) * share))
-    return inputs.scores(method, one)
+    if not isinstance(method, Trained):
+        return method.fit(reference)
+    if file.is_file():
+        return method.fit(reference, weights=load_file(file))
+    method.fit(reference, lambda share: on_progress(begin + (1 - begin) * share))
+    with replacing(file) as partial:
+        save_file(method.weights, partial)
+    return method
 
 
 class Inputs:
     """The images for all methods; features and logits are computed once."""
 
     def __init__(self, work: Workspace) -> None:
-        self._work = work
+        self.work = work
         self._outputs: dict[tuple[str, str], np.ndarray] = {}
 
     @cached_property
     def sets(self) -> list[NamedSet]:
         """The held-out ID images, then every OOD set."""
-        return list(evaluation_sets(self._work))
+        return list(evaluation_sets(self.work))
 
     @cached_property
     def networks(self) -> dict[str, Encoder]:
         """The networks that methods use or train."""
-        return {"backbone": load_backbone(self._work), "encoder": load_encoder(self._work)}
+        return {"backbone": load_backbone(self.work), "encoder": load_encoder(self.work)}
 
     def reference(self, one: BaselineConfig, on_progress: OnProgress) -> Reference:
         """What a method is fitted to, of `work.sources`; for outliers, a generator may be trained first."""
-        work, method = self._work, one.build()
+        work, method = self.work, one.build()
         assert work.config.detector is not None
         outliers = None
         if "outliers" in method.needs:
@@ -155,9 +159,9 @@ class Inputs:
 
     def _output(self, images: ImageSet, key: str, network: str) -> np.ndarray:
         if (key, network) not in self._outputs:
-            pixels, device = images.images, self._work.config.device
+            pixels, device = images.images, self.work.config.device
             if network == "clusterer":
-                found = encode(load_clusterer(self._work), pixels, device)
+                found = encode(load_clusterer(self.work), pixels, device)
             else:
                 found = kept_features(self.networks[network], pixels, device)
             self._outputs[key, network] = found
@@ -222,5 +226,5 @@ STAGE = Stage(
     make,
     depends_on,
     title="Baselines",
-    is_wanted=lambda config: has_detector(config) and bool(config.evaluation.baselines),
+    is_wanted=lambda config: has_detector(config) and bool(trained_methods(config)),
 )

@@ -1,6 +1,6 @@
 """Stage `evaluation`: scores every image and writes the report.
 
-Reads features/, baselines/, tuning/ and the clusterer; writes scores.parquet, report.json (see
+Reads features/, baseline_scores/ and the clusterer; writes scores.parquet, report.json (see
 docs/report.md) and, with other methods, baselines.parquet.
 """
 
@@ -34,14 +34,12 @@ from ..evaluation.sets import HEADS
 from ..files import write_atomically
 from ..nn.batches import predict
 from ..text import tree_hash
-from . import baselines
+from . import baseline_scores
 from .backbone import backbone_config
-from .baselines import baseline_scores
 from .clusterer import load_clusterer
 from .outliers import read_outliers
 from .shared.labels import read_cluster_names, read_labels
 from .shared.sets import NamedSet, evaluation_sets
-from .tuning import OURS, tuned_scores
 from .workspace import (
     Metrics,
     Progress,
@@ -55,8 +53,8 @@ from .workspace import (
 
 
 def depends_on(config: RunConfig) -> Settings:
-    """The settings of stage `baselines`, and `evaluation`."""
-    return baselines.depends_on(config) | branches(config, "evaluation")
+    """The settings of stage `baseline_scores`, and `evaluation`."""
+    return baseline_scores.depends_on(config) | branches(config, "evaluation")
 
 
 def make(work: Workspace) -> Metrics | None:
@@ -76,10 +74,7 @@ def make(work: Workspace) -> Metrics | None:
         work.on_progress(Progress("evaluation", i + 1, len(config.controls) + 1, done, None, {}))
 
     # 2. the other methods
-    tuned = tuned_scores(work)
-    others = [tuned[OURS]] if tuned else []
-    for one in baseline_scores(work):
-        others += [one, tuned[one.key]] if one.key in tuned else [one]
+    others = baseline_scores.read_scores(work)
 
     # 3. the report: clusters, heads, distances of distributions
     labels, n_clusters = read_labels(work), len(read_cluster_names(work))

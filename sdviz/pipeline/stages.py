@@ -7,6 +7,7 @@ from ..files import FORMAT_VERSION
 from ..text import tree_hash
 from . import (
     backbone,
+    baseline_scores,
     baselines,
     bundle,
     clusterer,
@@ -35,6 +36,7 @@ _IN_ORDER = (
     features,
     baselines,
     tuning,
+    baseline_scores,
     evaluation,
     bundle,
 )

@@ -1,8 +1,8 @@
-"""Stage `tuning`: tries as many settings for ours as for every other method, and scores all sets with the best.
+"""Stage `tuning`: tries as many settings for ours as for every other method, and trains with the best.
 
-Reads what stage `baselines` reads, outliers/ and features/; writes tuning/<key>.json (the trials) and
-tuning/<key>.safetensors (the scores). Trials are compared on ID images that they were not fitted on, and on the
-validation sets or on left-out clusters: no image of a test set is read.
+Reads what stage `baselines` reads, outliers/ and the validation sets; writes tuning/<key>.json, the trials, and
+tuning/<key>.safetensors, the network, where the best settings are not the method's own. Trials are compared on
+ID images that they were not fitted on, and on the validation sets or left-out clusters: never on a test set.
 """
 
 from __future__ import annotations
@@ -18,28 +18,32 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import torch
-from safetensors.numpy import load_file as load_arrays
+from safetensors.torch import load_file
 
-from ..baselines import BASELINES, Images, Reference
+from ..baselines import BASELINES, Images
+from ..baselines.finetuning import Trained
+from ..baselines.interface import OnProgress
 from ..config.nodes import DetectorConfig
 from ..config.tree import BaselineConfig, RunConfig
 from ..detection.metrics import auroc
 from ..detection.score import SDScore
 from ..detection.training import train_detector
-from ..evaluation import BaselineScores
 from ..evaluation.report import Trial
 from ..evaluation.tuning import Setting, Split, best_trial, draw_trials, left_out_splits, validation_split
 from ..files import write_atomically
-from ..nn.batches import encode
 from ..nn.detector import Detector
+from ..nn.encoder import Encoder
+from ..nn.feature_cache import kept_features
 from ..nn.loop import Execution, TrainingDiverged
 from . import baselines
 from .backbone import load_backbone
-from .baselines import Inputs, Stopped, own_settings
+from .baselines import Inputs, Stopped, fitted, own_settings, report_or_stop, weights_file
+from .detector import load_detector
 from .outliers import kinds_needed, outlier_labels, read_outliers
+from .shared import sets
 from .shared.labels import source_labels
 from .shared.sets import NamedSet
-from .workspace import Metrics, Progress, Settings, Stage, Workspace, has_detector, write_arrays
+from .workspace import Metrics, Settings, Stage, Workspace, has_detector, write_network
 
 OURS = "ours+tuned"
 # the values to try for ours: of Eq. 6, and of the detector's training
@@ -52,82 +56,66 @@ FROZEN_BLOCKS = (0, -2, -1)
 RATE_FACTORS = (0.1, 0.3, 1.0)
 RECONSTRUCTED_ID = (0.0, 0.5)
 
-OnShare = Callable[[float], None]
-
 
 def depends_on(config: RunConfig) -> Settings:
-    """Methods, networks and sets, the outliers, the score, and `evaluation.tuning`."""
-    own = config.evaluation.model_dump(mode="json", include={"tuning", "score"})
-    return baselines.depends_on(config) | own | {"kinds": kinds_needed(config)}
+    """Methods, networks, outliers, the score, `evaluation.tuning`, and the validation sets."""
+    e = config.evaluation
+    own = e.model_dump(mode="json", include={"tuning", "score"})
+    classes = {name: e.classes[name] for name in e.validation if name in e.classes}
+    no_test = {"near": (), "far": (), "sd_test": None, "classes": classes}
+    validation = config.model_copy(update={"evaluation": e.model_copy(update=no_test)})
+    return baselines.depends_on(config) | sets.depends_on(validation) | own | {"kinds": kinds_needed(config)}
 
 
 def make(work: Workspace) -> Metrics | None:
     """Tunes ours, and every method that has something to choose; a stop keeps the trials that are done."""
-    out = work.stage_folder("tuning")
-    tuned = _tuned(work)
+    work.stage_folder("tuning")
+    tuned = tuned_methods(work, Inputs(work))
     for i, one in enumerate(tuned):
-
-        def report_or_stop(share: float, done: int = i) -> None:
-            if work.should_stop():
-                raise Stopped
-            share = (done + share) / len(tuned)
-            work.on_progress(Progress("tuning", round(1000 * share), 1000, share, None, {}))
-
-        scores = out / f"{one.key}.safetensors"
-        if scores.is_file():
-            continue
+        on_progress = report_or_stop(work, "tuning", i, len(tuned))
         try:
-            report_or_stop(0.0)
-            trials = _make_trials(work, one, lambda share: report_or_stop(0.8 * share))
-            best = trials[best_trial(trials)].settings
-            write_arrays(scores, one.final_scores(best, lambda share: report_or_stop(0.8 + 0.2 * share)))
+            on_progress(0.0)
+            _make_trials(work, one, lambda share, on=on_progress: on(0.8 * share))
+            one.train(lambda share, on=on_progress: on(0.8 + 0.2 * share))
         except Stopped:
             return None
     return {"tuned": len(tuned)}
 
 
-def tuned_scores(work: Workspace) -> dict[str, BaselineScores]:
-    """The tuned methods, by the key of the method as its authors have it; ours by `OURS`."""
-    found = {}
-    for one in _tuned(work) if work.config.evaluation.tuning is not None else ():
-        trials = _read_trials(work, one)
-        settings = dict(one.own) | trials[best_trial(trials)].settings
-        scores = load_arrays(work.folder / "tuning" / f"{one.key}.safetensors")
-        found[one.of] = BaselineScores(one.key, one.title, settings, scores, tuple(trials))
-    return found
+def tuned_methods(work: Workspace, inputs: Inputs) -> list[Tuned]:
+    """Ours, and each method that has something to choose, once for each network; none without trials."""
+    if work.config.evaluation.tuning is None:
+        return []
+    found: dict[str, Tuned] = {OURS: _OursTuned(work, inputs)}
+    for config in work.config.evaluation.baselines:
+        if BASELINES[config.method].search:
+            one = _MethodTuned(work, inputs, config)
+            found.setdefault(one.key, one)
+    return list(found.values())
 
 
-def _make_trials(work: Workspace, one: _Tuned, on_share: OnShare) -> list[Trial]:
+def _make_trials(work: Workspace, one: Tuned, on_progress: OnProgress) -> None:
     """Makes the trials that are missing, and keeps each."""
-    done, splits, n = _read_trials(work, one), _splits(work), len(one.trials)
-    # only these sets: all choices are made before a test set is scored
-    sets = [named for named in one.inputs.sets if named.role == "validation"]
+    done, splits, n = one.made(), _splits(work), len(one.trials)
+    validation = [named for named in one.inputs.sets if named.role == "validation"]
     for i in range(len(done), n):
         values = []
         try:
             for j, split in enumerate(splits):
 
                 def part(share: float, before: float = i + j / len(splits)) -> None:
-                    on_share((before + share / len(splits)) / n)
+                    on_progress((before + share / len(splits)) / n)
 
-                inside, *outside = one.trial_scores(one.trials[i], split, sets, part)
+                inside, *outside = one.trial_scores(one.trials[i], split, validation, part)
                 values += [auroc(inside, other) for other in outside]
             value = float(np.mean(values))
         except TrainingDiverged:
+            if i == 0:  # the method's own settings
+                raise
             value = None
         done.append(Trial(settings=one.trials[i], value=value))
-        write_atomically(_path(work, one), json.dumps([trial.model_dump() for trial in done], indent=1) + "\n")
-        on_share((i + 1) / n)
-    return done
-
-
-def _read_trials(work: Workspace, one: _Tuned) -> list[Trial]:
-    path = _path(work, one)
-    return [Trial(**kept) for kept in json.loads(path.read_text("utf-8"))] if path.is_file() else []
-
-
-def _path(work: Workspace, one: _Tuned) -> Path:
-    return work.folder / "tuning" / f"{one.key}.json"
+        write_atomically(one.trials_file, json.dumps([trial.model_dump() for trial in done], indent=1) + "\n")
+        on_progress((i + 1) / n)
 
 
 def _splits(work: Workspace) -> list[Split]:
@@ -142,7 +130,7 @@ def _splits(work: Workspace) -> list[Split]:
 # --- what is tuned ----------------------------------------------------------------------------------------
 
 
-class _Tuned(ABC):
+class Tuned(ABC):
     """One method to tune.
 
     Attributes:
@@ -169,33 +157,47 @@ class _Tuned(ABC):
         space = {name: [one for one in values if name != "k" or one < n_fit] for name, values in space.items()}
         return draw_trials(space, own, tuning.trials, tuning.seed)
 
+    @property
+    def trials_file(self) -> Path:
+        """The trials that are made."""
+        return self.work.folder / "tuning" / f"{self.key}.json"
+
+    @property
+    def weights_file(self) -> Path:
+        """The networks that were trained with the best settings."""
+        return self.work.folder / "tuning" / f"{self.key}.safetensors"
+
+    def made(self) -> list[Trial]:
+        """The trials that are made, in order."""
+        if not self.trials_file.is_file():
+            return []
+        return [Trial(**kept) for kept in json.loads(self.trials_file.read_text("utf-8"))]
+
+    def best(self) -> Setting:
+        """The settings of the best trial."""
+        made = self.made()
+        return made[best_trial(made)].settings
+
     @abstractmethod
     def _space_and_own(self) -> tuple[Mapping[str, Sequence[Any]], Mapping[str, Any]]:
         """The values to try of each setting, and the method's own."""
 
     @abstractmethod
     def trial_scores(
-        self, setting: Setting, split: Split, sets: Sequence[NamedSet], on_share: OnShare
+        self, setting: Setting, split: Split, sets: Sequence[NamedSet], on_progress: OnProgress
     ) -> list[np.ndarray]:
         """Fitted on a split: the scores of `inside`, then of `outside` or, without one, of each of the sets."""
 
     @abstractmethod
-    def final_scores(self, setting: Setting, on_share: OnShare) -> dict[str, np.ndarray]:
-        """Fitted on all of `work.sources`: the scores of every set, float64 (N,)."""
+    def train(self, on_progress: OnProgress) -> None:
+        """Trains on all of `work.sources` with the best settings, if there is something to train; keeps it."""
+
+    @abstractmethod
+    def scores(self, on_progress: OnProgress) -> dict[str, np.ndarray]:
+        """Fitted on all of `work.sources` with the best settings: the scores of every set, float64 (N,)."""
 
 
-def _tuned(work: Workspace) -> list[_Tuned]:
-    """Ours, and each method that has something to choose, once for each network."""
-    inputs = Inputs(work)
-    found: dict[str, _Tuned] = {OURS: _OursTuned(work, inputs)}
-    for config in work.config.evaluation.baselines:
-        if BASELINES[config.method].search:
-            one = _MethodTuned(work, inputs, config)
-            found.setdefault(one.key, one)
-    return list(found.values())
-
-
-class _MethodTuned(_Tuned):
+class _MethodTuned(Tuned):
     """A method of `evaluation.baselines`."""
 
     def __init__(self, work: Workspace, inputs: Inputs, config: BaselineConfig) -> None:
@@ -211,13 +213,14 @@ class _MethodTuned(_Tuned):
         return space, self.config.model_dump()
 
     def trial_scores(
-        self, setting: Setting, split: Split, sets: Sequence[NamedSet], on_share: OnShare
+        self, setting: Setting, split: Split, sets: Sequence[NamedSet], on_progress: OnProgress
     ) -> list[np.ndarray]:
-        whole = self._reference(on_share)
+        # outliers of an early generator were made and kept by stage `baselines`
+        whole = self.inputs.reference(self.config, lambda share: on_progress(0.0))
         outliers = None if whole.outliers is None else whole.outliers[split.fit]
         known = _rows(whole.known, split.fit)
         reference = replace(whole, known=known, labels=split.labels, outliers=outliers)
-        method = self._with(setting).build().fit(reference, on_share)
+        method = self._with(setting).build().fit(reference, on_progress)
         asked = [_rows(whole.known, split.inside)]
         if split.outside is not None:
             asked.append(_rows(whole.known, split.outside))
@@ -225,21 +228,20 @@ class _MethodTuned(_Tuned):
             asked += [self.inputs.images(one.images, one.key, self.config) for one in sets]
         return [method.score(one) for one in asked]
 
-    def final_scores(self, setting: Setting, on_share: OnShare) -> dict[str, np.ndarray]:
-        if setting == self.trials[0]:
-            return load_arrays(self.work.folder / "baselines" / f"{self.of}.safetensors")
-        method = self._with(setting).build().fit(self._reference(on_share), on_share)
-        return self.inputs.scores(method, self.config)
+    def train(self, on_progress: OnProgress) -> None:
+        if issubclass(BASELINES[self.config.method], Trained) and self.best() != self.trials[0]:
+            fitted(self.inputs, self._with(self.best()), self.weights_file, on_progress)
+
+    def scores(self, on_progress: OnProgress) -> dict[str, np.ndarray]:
+        best = self.best()
+        file = weights_file(self.work, self.config) if best == self.trials[0] else self.weights_file
+        return self.inputs.scores(fitted(self.inputs, self._with(best), file, on_progress), self.config)
 
     def _with(self, setting: Setting) -> BaselineConfig:
         return self.config.model_copy(update=setting)
 
-    def _reference(self, on_share: OnShare) -> Reference:
-        # outliers of an early generator were made and kept by stage `baselines`
-        return self.inputs.reference(self.config, lambda share: on_share(0.0))
 
-
-class _OursTuned(_Tuned):
+class _OursTuned(Tuned):
     """Our own method: the detector's training, and Eq. 6."""
 
     of = key = OURS
@@ -264,7 +266,7 @@ class _OursTuned(_Tuned):
         return space, own | {"learning_rate": rate}
 
     def trial_scores(
-        self, setting: Setting, split: Split, sets: Sequence[NamedSet], on_share: OnShare
+        self, setting: Setting, split: Split, sets: Sequence[NamedSet], on_progress: OnProgress
     ) -> list[np.ndarray]:
         images = self.work.sources.images
         asked = [images[split.inside]]
@@ -278,32 +280,35 @@ class _OursTuned(_Tuned):
         label_of[split.fit] = split.labels
         outlier_labels = label_of[np.arange(len(targets)) % len(images)]
         outliers = np.flatnonzero((outlier_labels >= 0) & np.isin(targets, y[split.fit]))
-        score = self._trained(setting, split.fit, split.labels, outliers, outlier_labels[outliers], on_share)
-        return [score(one, None) for one in asked]
+        kept = outlier_labels[outliers]
+        encoder = self._trained(setting, split.fit, split.labels, outliers, kept, on_progress)
+        score = self._score(setting, encoder, split.fit, outliers)
+        return [score(one) for one in asked]
 
-    def final_scores(self, setting: Setting, on_share: OnShare) -> dict[str, np.ndarray]:
-        work, sets = self.work, self.inputs.sets
-        if self._detector_with(setting) == self._detector_with(self.trials[0]):
-            # the detector is the run's own; only Eq. 6 may differ
-            banks = load_arrays(work.folder / "features" / "features.safetensors")
-            found = load_arrays(work.folder / "features" / "ood_features.safetensors")
-            known, outliers = (banks[f"{bank}_features"].astype(np.float32) for bank in ("id", "outlier"))
-            eq_6 = self._eq_6(setting).fit(known, outliers, work.sources.ids, device=work.config.device)
-            return {
-                one.key: eq_6.score(found[one.key].astype(np.float32), one.images.ids).total for one in sets
-            }
-        y, y_out = source_labels(work), outlier_labels(work)
-        score = self._trained(setting, np.arange(len(y)), y, np.arange(len(y_out)), y_out, on_share)
-        return {one.key: score(one.images.images, one.images.ids) for one in sets}
+    def train(self, on_progress: OnProgress) -> None:
+        best = self.best()
+        if self._detector_with(best) != self._detector and not self.weights_file.is_file():
+            y, y_out = source_labels(self.work), outlier_labels(self.work)
+            encoder = self._trained(best, np.arange(len(y)), y, np.arange(len(y_out)), y_out, on_progress)
+            write_network(encoder, self.weights_file)
+
+    def scores(self, on_progress: OnProgress) -> dict[str, np.ndarray]:
+        on_progress(0.0)
+        work, best = self.work, self.best()
+        if self._detector_with(best) == self._detector:
+            encoder = load_detector(work).encoder
+        else:
+            encoder = load_backbone(work)
+            encoder.load_state_dict(load_file(self.weights_file))
+        rows, outliers = np.arange(len(work.sources)), np.arange(len(outlier_labels(work)))
+        score = self._score(best, encoder, rows, outliers)
+        return {one.key: score(one.images.images, one.images.ids) for one in self.inputs.sets}
 
     def _detector_with(self, setting: Setting) -> DetectorConfig:
         c = self._detector
         update = {key: value for key, value in setting.items() if key in DetectorConfig.model_fields}
         optimizer = c.optimizer.model_copy(update={"learning_rate": setting["learning_rate"]})
         return c.model_copy(update=update | {"optimizer": optimizer})
-
-    def _eq_6(self, setting: Setting) -> SDScore:
-        return SDScore(**{key: setting[key] for key in SCORE_SEARCH})
 
     def _trained(
         self,
@@ -312,23 +317,38 @@ class _OursTuned(_Tuned):
         labels: np.ndarray,
         outlier_rows: np.ndarray,
         outlier_labels: np.ndarray,
-        on_share: OnShare,
-    ) -> Callable[[np.ndarray, np.ndarray | None], np.ndarray]:
-        """Trains a detector on some ID images and some outliers; returns its score of (images, ids)."""
+        on_progress: OnProgress,
+    ) -> Encoder:
+        """Trains a detector on some of `work.sources` and some of their outliers; returns its f."""
         work, config = self.work, self._detector_with(setting)
-        device, known = work.config.device, work.sources.take(rows)
-        outliers = read_outliers(work, "wrong")[outlier_rows]
         rebuilt = read_outliers(work, "right")[rows] if config.reconstructed_id else None
         torch.manual_seed(config.seed)
         detector = Detector(load_backbone(work), int(labels.max()) + 1, config.zero_heads)
-        execution = Execution(device, None, lambda r: on_share(r.progress), work.should_stop)
-        pictures = known.images, labels, outliers, outlier_labels
+        execution = Execution(work.config.device, None, lambda r: on_progress(r.progress), work.should_stop)
+        outliers = read_outliers(work, "wrong")[outlier_rows]
+        pictures = work.sources.images[rows], labels, outliers, outlier_labels
         if not train_detector(detector, *pictures, config, execution, rebuilt):
             raise Stopped
-        encoder = detector.encoder
-        banks = encode(encoder, known.images, device), encode(encoder, outliers, device)
-        eq_6 = self._eq_6(setting).fit(*banks, known.ids, device=device)
-        return lambda images, ids: eq_6.score(encode(encoder, images, device), ids).total
+        return detector.encoder
+
+    def _score(
+        self, setting: Setting, encoder: Encoder, rows: np.ndarray, outlier_rows: np.ndarray
+    ) -> Callable[..., np.ndarray]:
+        """Eq. 6 over some of `work.sources` and of their outliers, as a function of images and their ids."""
+        device, known = self.work.config.device, self.work.sources.take(rows)
+
+        def features(images: np.ndarray) -> np.ndarray:
+            # rounded as stage `features` keeps them, so that equal settings have equal scores
+            return kept_features(encoder, images, device).astype(np.float16).astype(np.float32)
+
+        eq_6 = SDScore(**{key: setting[key] for key in SCORE_SEARCH})
+        outliers = read_outliers(self.work, "wrong")[outlier_rows]
+        eq_6.fit(features(known.images), features(outliers), known.ids, device=device)
+
+        def score(images: np.ndarray, ids: np.ndarray | None = None) -> np.ndarray:
+            return eq_6.score(features(images), ids).total
+
+        return score
 
 
 # --- rows and values --------------------------------------------------------------------------------------

@@ -56,6 +56,27 @@ def test_a_trained_methods_score_is_scikit_learns_on_its_own_features(
     assert np.allclose(got, (distances**2).sum(1), rtol=1e-4)
 
 
+@pytest.mark.parametrize("method", TRAINED, ids=lambda one: one.key)
+def test_weights_that_were_kept_stand_for_the_training(
+    method: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference = shapes_reference()
+    images = Images(images=data.load("shapes", "test", limit=6).images)
+    want = method.fit(reference).score(images)
+    kept = {name: tensor.clone() for name, tensor in method.weights.items()}
+    assert all(name.split(".")[0] in ("encoder", "head") for name in kept)
+
+    def refuse(*args: object) -> None:
+        raise AssertionError("it was trained again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sdviz.baselines.finetuning.train_networks", refuse)
+        again = type(method)(**method.settings.model_dump())
+        assert np.array_equal(again.fit(reference, weights=kept).score(images), want)
+    # the next fit trains
+    assert np.array_equal(again.fit(reference).score(images), want)
+
+
 @pytest.mark.parametrize("key", ["multiclass_ad", "mscl", "fake_it", "rot"])
 def test_frozen_blocks_keep_weights_and_statistics(key: str) -> None:
     reference = shapes_reference()
