@@ -75,8 +75,8 @@ def make(work: Workspace) -> Metrics | None:
         on_progress = report_or_stop(work, "tuning", i, len(tuned))
         try:
             on_progress(0.0)
-            _make_trials(work, one, lambda share, on=on_progress: on(0.8 * share))
-            one.train(lambda share, on=on_progress: on(0.8 + 0.2 * share))
+            _make_trials(work, one, _part(on_progress, 0.0, 0.8))
+            one.train(_part(on_progress, 0.8, 1.0))
         except Stopped:
             return None
     return {"tuned": len(tuned)}
@@ -102,10 +102,8 @@ def _make_trials(work: Workspace, one: Tuned, on_progress: OnProgress) -> None:
         values = []
         try:
             for j, split in enumerate(splits):
-
-                def part(share: float, before: float = i + j / len(splits)) -> None:
-                    on_progress((before + share / len(splits)) / n)
-
+                first = i * len(splits) + j
+                part = _part(on_progress, first / (n * len(splits)), (first + 1) / (n * len(splits)))
                 inside, *outside = one.trial_scores(one.trials[i], split, validation, part)
                 values += [auroc(inside, other) for other in outside]
             value = float(np.mean(values))
@@ -116,6 +114,11 @@ def _make_trials(work: Workspace, one: Tuned, on_progress: OnProgress) -> None:
         done.append(Trial(settings=one.trials[i], value=value))
         write_atomically(one.trials_file, json.dumps([trial.model_dump() for trial in done], indent=1) + "\n")
         on_progress((i + 1) / n)
+
+
+def _part(on_progress: OnProgress, begin: float, end: float) -> OnProgress:
+    """Reports the shares of a part of the work, which goes from `begin` to `end`."""
+    return lambda share: on_progress(begin + (end - begin) * share)
 
 
 def _splits(work: Workspace) -> list[Split]:
