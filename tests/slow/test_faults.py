@@ -42,7 +42,7 @@ WORK: dict[str, tuple[Any, str, int]] = {
     # not the network: what it said before is on disk
     "features": (features, "kept_features", 2),
     "controls": (Detector, "forward", 4),
-    "baselines": (Encoder, "forward", 4),
+    "baselines": (Encoder, "forward", 2),
     "tuning": (Encoder, "forward", 4),
     "baseline_scores": (baselines, "kept_features", 2),
     "evaluation": (SDScore, "score", 2),
