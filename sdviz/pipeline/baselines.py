@@ -184,10 +184,10 @@ def _early_outliers(work: Workspace, steps: int, on_progress: OnProgress) -> np.
     """Makes one image from each of `work.sources` under its right label: uint8 (N,H,W,3).
 
     The generator is our own U-Net, trained as in stage `diffusion` but for only `steps` steps. The images are
-    kept in fakes.safetensors.
+    kept in fakes-<steps>.safetensors.
     """
     out = work.stage_folder("baselines")
-    kept = out / "fakes.safetensors"
+    kept = out / f"fakes-{steps}.safetensors"
     try:
         return load_arrays(kept)["images"]
     except (OSError, SafetensorError, KeyError):
@@ -198,7 +198,7 @@ def _early_outliers(work: Workspace, steps: int, on_progress: OnProgress) -> np.
     config = work.config.diffusion.model_copy(update=shorter)
     torch.manual_seed(config.seed)
     unet = build_noise_predictor(config.unet, n_clusters, work.config.data.size_px)
-    state_path = out / "generator.state.pt"
+    state_path = out / f"generator-{steps}.state.pt"
 
     def report(r: LoopReport) -> None:
         on_progress(0.7 * r.progress)

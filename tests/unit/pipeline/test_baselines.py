@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from sdviz.config.nodes import ConfigError
 from sdviz.config.reading import load_config
 from sdviz.config.tree import EvaluationConfig, TuningConfig
 from sdviz.pipeline import PipelineError, Workspace, config_hash, read_labels, run_stages, stage_names
+from sdviz.pipeline.baselines import Inputs
 from tests.tiny_runs import write_tiny_detector_config
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -121,6 +123,22 @@ def test_a_methods_settings_reach_it() -> None:
     method = asked.baselines[0].build()
     assert method.key == "multiclass_ad"
     assert (method.settings.k, method.settings.epochs) == (7, 3)
+
+
+def test_a_generator_of_other_steps_makes_its_own_outliers(compared: Workspace, tmp_path: Path) -> None:
+    shutil.copytree(compared.folder, tmp_path / "run")
+    inputs = Inputs(replace(compared, folder=tmp_path / "run"))
+    (four,) = [one for one in compared.config.evaluation.baselines if one.method == "fake_it"]
+    made = [
+        inputs.reference(four.model_copy(update={"generator_steps": steps}), lambda share: None).outliers
+        for steps in (4, 9)
+    ]
+    kept = [
+        load_file(tmp_path / "run" / "baselines" / f"fakes-{steps}.safetensors")["images"] for steps in (4, 9)
+    ]
+    for i in range(2):
+        np.testing.assert_array_equal(made[i], kept[i])
+    assert not np.array_equal(*kept)
 
 
 def test_too_few_images_for_a_method_are_one_line(compared: Workspace, tmp_path: Path) -> None:
