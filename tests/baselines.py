@@ -28,8 +28,14 @@ ROWS = torch.tensor([5, 0, 17, 11, 23, 8])
 VIEWS = ViewsConfig(area=(1.0, 1.0), max_shift=0.0, jitter_share=0.0, grey_share=0.0)
 
 
-def fit(key: str, known: np.ndarray = KNOWN, **images: np.ndarray) -> Baseline:
-    return BASELINES[key]().fit(Reference(Images(features=known, **images)))
+def fit(
+    key: str,
+    known: np.ndarray = KNOWN,
+    logits: np.ndarray | None = None,
+    ids: np.ndarray | None = None,
+    **settings: object,
+) -> Baseline:
+    return BASELINES[key](**settings).fit(Reference(Images(features=known, logits=logits, ids=ids)))
 
 
 def shapes_reference(n: int = 96, seed: int = 0) -> Reference:
@@ -39,14 +45,16 @@ def shapes_reference(n: int = 96, seed: int = 0) -> Reference:
     encoder = Encoder("small", 4)
     noise = np.random.default_rng(1).integers(0, 256, (n, 32, 32, 3), dtype=np.uint8)
     views = ViewsConfig(area=(0.8, 1.0))
-    return Reference(Images(images=some.images, ids=some.ids), some.labels, encoder, noise, views, seed, "cpu")
+    known = Images(images=some.images, ids=some.ids)
+    return Reference(known, some.labels, encoder, noise, views, seed=seed, device="cpu")
 
 
 def noise_reference(labels: np.ndarray | None = None, outliers: np.ndarray | None = None) -> Reference:
     """24 images of noise of 8 px."""
     torch.manual_seed(3)
     images = np.random.default_rng(0).integers(0, 256, (N_IMAGES, 8, 8, 3), np.uint8)
-    return Reference(Images(images=images), labels, Encoder("small", 4), outliers, VIEWS, 0, "cpu")
+    known = Images(images=images)
+    return Reference(known, labels, Encoder("small", 4), outliers, VIEWS, device="cpu")
 
 
 @dataclass

@@ -27,6 +27,7 @@ NO_MATTER = (
     "controls",
     "bootstrap",
     "baselines",
+    "tuning",
     "sd_test",
 )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -13,7 +13,6 @@ from pydantic import Field
 from torch import nn
 
 from ..config.nodes import OptimizerConfig, TrainingConfig, ViewsConfig
-from ..detection.knn import unit_length
 from ..nn.batches import encode
 from ..nn.device import fast_autocast, resolve_device
 from ..nn.encoder import Encoder
@@ -21,30 +20,65 @@ from ..nn.loop import Execution, train_networks
 from ..nn.pixels import channels_first, scale
 from ..nn.randomness import step_generator
 from ..nn.views import random_views
-from .interface import Baseline, OnProgress, Reference
-from .neighbours import check_neighbours, nearest_squares
+from .interface import Baseline, BaselineError, OnProgress, Reference
+from .neighbours import NearestSquares, check_neighbours
 
 # (rows of the images, views of them in [-1,1], the generator of the step) -> the loss
 Loss = Callable[[torch.Tensor, torch.Tensor, torch.Generator], torch.Tensor]
 
 SGD = OptimizerConfig(name="sgd", weight_decay=5e-5)
 ADAMW = OptimizerConfig(name="adamw", warmup_steps=20)
+# only mirrored, half of the time
+FLIP = ViewsConfig(area=(1.0, 1.0), max_shift=0.0, jitter_share=0.0, grey_share=0.0)
+
+Epochs = Annotated[float, Field(gt=0, description="over the ID images")]
+FrozenBlocks = Annotated[int, Field(ge=0, description="first blocks of the encoder that are not trained")]
+Views = Annotated[
+    Literal["run", "detector", "flip"],
+    Field(description="random views of images: the run's, the detector's, or only mirrored"),
+]
 
 
 class Trained(Baseline):
     """A method that trains a copy of the encoder.
 
-    It has `epochs`, `learning_rate` and `batch_size` among its settings.
+    Its settings have `learning_rate` and `batch_size`, too.
 
     Attributes:
         base_optimizer: The optimizer; its learning rate comes from the settings.
         augment: Whether the loss gets random views of the images, or the images themselves.
     """
 
+    class Settings(Baseline.Settings):
+        """What our detector can choose, each of these methods can."""
+
+        epochs: Epochs = 5.0
+        frozen_blocks: FrozenBlocks = 0
+        views: Views = "run"
+
     base_optimizer: ClassVar[OptimizerConfig]
     augment: ClassVar[bool] = True
+    search: ClassVar = {"frozen_blocks": (0, -2, -1), "views": ("run", "detector")}
 
     _encoder: Encoder
+    _views: ViewsConfig | None
+    _networks: nn.ModuleDict
+    _given: Mapping[str, torch.Tensor] | None = None
+
+    def fit(
+        self,
+        reference: Reference,
+        on_progress: OnProgress | None = None,
+        weights: Mapping[str, torch.Tensor] | None = None,
+    ) -> Self:
+        """As `Baseline.fit`; with the `weights` of an earlier fit to the same reference nothing is trained."""
+        self._given = weights
+        return super().fit(reference, on_progress)
+
+    @property
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The weights of encoder and heads after `fit`."""
+        return {name: tensor.cpu().contiguous() for name, tensor in self._networks.state_dict().items()}
 
     @property
     def optimizer(self) -> OptimizerConfig:
@@ -52,12 +86,17 @@ class Trained(Baseline):
         return self.base_optimizer.model_copy(update={"learning_rate": self.settings.learning_rate})
 
     def _start(self, reference: Reference) -> None:
-        """Seeds the first weights of heads and copies the encoder, with all of its weights trainable."""
+        """Seeds the first weights of heads, copies the encoder, freezes its blocks, chooses the views."""
         torch.manual_seed(reference.seed)
         assert reference.encoder is not None
         self._encoder = copy.deepcopy(reference.encoder).to("cpu")
-        self._encoder.freeze(0)
+        n_blocks, n_frozen = len(self._encoder.blocks), self.settings.frozen_blocks
+        if n_frozen > n_blocks:
+            raise BaselineError(f"{self.key}: frozen_blocks {n_frozen}: the encoder has {n_blocks} blocks")
         self._encoder.requires_grad_(True)
+        self._encoder.freeze(n_frozen)
+        views = {"run": reference.views, "detector": reference.detector_views, "flip": FLIP}
+        self._views = views[self.settings.views]
 
     def _train(
         self,
@@ -67,16 +106,20 @@ class Trained(Baseline):
         reference: Reference,
         on_progress: OnProgress | None,
     ) -> None:
-        """Trains the encoder and its heads in place, then puts them on the CPU and in eval mode.
+        """Trains the encoder and its heads in place, or takes their weights; then they are in eval mode.
 
         Args:
             heads: By name; with the encoder, all parameters with `requires_grad` are trained.
             images: uint8 (N,H,W,3); each step draws a batch of different ones.
             batch_loss: Called under autocast where the device has bfloat16.
         """
+        self._networks = nn.ModuleDict({"encoder": self._encoder, **heads})
+        if self._given is not None:
+            self._networks.load_state_dict(self._given)
+            self._networks.eval()
+            return
         where = resolve_device(reference.device)
         pixels = channels_first(images, where)
-        views = reference.views or ViewsConfig()
         batch = min(self.settings.batch_size, len(pixels))
         total_steps = max(1, round(self.settings.epochs * len(pixels) / batch))
         config = TrainingConfig(total_steps=total_steps, optimizer=self.optimizer)
@@ -86,7 +129,7 @@ class Trained(Baseline):
             rows = torch.randperm(len(pixels), generator=generator)[:batch].to(where)
             x = scale(pixels[rows])
             if self.augment:
-                x = random_views(x, views, generator)
+                x = random_views(x, self._views, generator)
             with fast_autocast(where):
                 return batch_loss(rows, x, generator)
 
@@ -94,24 +137,17 @@ class Trained(Baseline):
             if on_progress is not None:
                 on_progress(step / total_steps)
 
-        networks = {"encoder": self._encoder, **heads}
+        networks = dict(self._networks.items())
         train_networks(self.key, networks, loss_at, config, batch, Execution(reference.device), after_step)
 
 
-class FineTuned(Trained):
-    """Trains a copy of the encoder; the score is the sum of squared distances to the k nearest ID features.
+class FineTuned(Trained, NearestSquares):
+    """Trains a copy of the encoder; the score is the sum of squared distances to the k nearest ID features."""
 
-    Attributes:
-        unit_features: Whether features are brought to length 1 first.
-    """
-
-    unit_features: ClassVar[bool] = False
-
-    class Settings(Trained.Settings):
+    class Settings(Trained.Settings, NearestSquares.Settings):
         """The settings that all of these methods have."""
 
-        k: int = Field(2, ge=1, description="neighbours that count")
-        epochs: float = Field(5.0, gt=0, description="over the ID images")
+    search: ClassVar = Trained.search | {"k": (2, 10, 50), "normalize": (False, True)}
 
     @abstractmethod
     def _objective(self, known: np.ndarray, reference: Reference) -> tuple[dict[str, nn.Module], Loss]:
@@ -123,15 +159,9 @@ class FineTuned(Trained):
         self._start(reference)
         heads, batch_loss = self._objective(known, reference)
         self._train(heads, known, batch_loss, reference, on_progress)
-        self._ids, self._device = reference.known.ids, reference.device
-        self._known = self._features(known, self._device)
-
-    def _features(self, images: np.ndarray, device: str) -> np.ndarray:
-        """Features float32 (N,D) of images uint8 (N,H,W,3)."""
-        features = encode(self._encoder, images, device)
-        return unit_length(features) if self.unit_features else features
+        self._device = reference.device
+        self._keep(encode(self._encoder, known, self._device), reference.known.ids)
 
     def _score(self, queries: np.ndarray, ids: np.ndarray | None) -> np.ndarray:
         """Sums of squared distances, float64 (N,)."""
-        features = self._features(queries, self._device)
-        return nearest_squares(self.key, self._known, features, self.settings.k, self._ids, ids).sum(1)
+        return self._sums(encode(self._encoder, queries, self._device), ids)

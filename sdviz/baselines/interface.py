@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Self, TypeAlias
 
@@ -12,7 +12,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from ..config.nodes import Node, ViewsConfig
+from ..config.nodes import MILD_VIEWS, Node, ViewsConfig
 from ..nn.encoder import Encoder
 
 Need: TypeAlias = Literal["features", "images", "logits", "labels", "encoder", "outliers"]
@@ -48,13 +48,16 @@ class Reference:
         labels: int64 (N,), clusters 0..C-1.
         encoder: The network that gave `known.features`; a method that trains it takes a copy.
         outliers: uint8 (M,H,W,3), made by a generator.
+        views: Of the run, which the encoder learned from.
+        detector_views: Of our detector's training; None for plain images.
     """
 
     known: Images
     labels: np.ndarray | None = None
     encoder: Encoder | None = None
     outliers: np.ndarray | None = None
-    views: ViewsConfig | None = None
+    views: ViewsConfig = ViewsConfig()
+    detector_views: ViewsConfig | None = MILD_VIEWS
     seed: int = 0
     device: str = "auto"
 
@@ -68,6 +71,7 @@ class Baseline(ABC):
         needs: The fields of `Reference` and `Images` that it uses; it scores the first.
         training_passes: How often the network sees each ID image in an epoch; 0 without training.
         scoring_passes: How often the network sees each image that is scored.
+        search: By setting, the values that `evaluation.tuning` tries; frozen_blocks below 0: from the last.
     """
 
     class Settings(Node):
@@ -81,6 +85,7 @@ class Baseline(ABC):
     needs: ClassVar[tuple[Need, ...]]
     training_passes: ClassVar[int] = 0
     scoring_passes: ClassVar[int] = 1
+    search: ClassVar[Mapping[str, Sequence[object]]] = {}
     settings: Any
 
     # of one image or feature in `fit`; None before

@@ -154,8 +154,32 @@ class BaselineConfig(Node):
 
     @property
     def key(self) -> str:
-        """Its name in tables and files: the method's, with @encoder if it uses the encoder."""
-        return self.method if self.network == "backbone" else f"{self.method}@{self.network}"
+        """Its name in tables and files: as `dn2`, `dn2+unit` or `dn2@encoder`."""
+        return self.key_with("unit" if self._other_length == "unit length" else self._other_length)
+
+    def key_with(self, terms: str) -> str:
+        """The method's name with its terms, if any, and its network, if that is the encoder."""
+        name = f"{self.method}+{terms}" if terms else self.method
+        return name if self.network == "backbone" else f"{name}@{self.network}"
+
+    @property
+    def title(self) -> str:
+        """Its name for readers."""
+        return self.title_with(self._other_length)
+
+    def title_with(self, terms: str) -> str:
+        """As `key_with`, for readers."""
+        network = "" if self.network == "backbone" else f"on the {self.network}"
+        return ", ".join(filter(None, [BASELINES[self.method].title, terms, network]))
+
+    @property
+    def _other_length(self) -> str:
+        """How features are measured, if not as the method's authors do."""
+        normalize = BASELINES[self.method].Settings.model_fields.get("normalize")
+        own = getattr(self, "normalize", None)
+        if normalize is None or own == normalize.default:
+            return ""
+        return "unit length" if own else "raw"
 
     def build(self) -> Baseline:
         """The method with these settings, not fitted yet."""
@@ -193,6 +217,20 @@ def _repeated(names: Sequence[str]) -> list[str]:
 Control = Literal["no_training", "no_outliers", "right_label", "noise", "right_label_as_id", "lambda_zero"]
 
 
+class TuningConfig(Node):
+    """Every method, ours included, is tried with the same number of settings; the best are a further row."""
+
+    trials: int = Field(4, ge=1, le=8, description="of each method; the first has its own settings")
+    criterion: Literal["validation", "left_out"] = Field(
+        "validation",
+        description="what the trials tell from held-out ID images: the validation sets, or, for networks that"
+        " were taught those, two clusters that the trial was not fitted on",
+    )
+    left_out_pairs: int = Field(2, ge=1, description="how often two clusters are left out, for left_out")
+    holdout: float = Field(0.2, gt=0, lt=1, description="share of the ID images that trials are measured on")
+    seed: Seed = 0
+
+
 class EvaluationConfig(Node):
     """The sets and methods of the evaluation. Choose settings by `validation` only."""
 
@@ -204,6 +242,7 @@ class EvaluationConfig(Node):
     )
     sd_test: SDTestConfig | None = Field(None, description="SD outliers of held-out ID images as an OOD set")
     baselines: tuple[AnyBaseline, ...] = Field((), description="methods: names, or a method with settings")
+    tuning: TuningConfig | None = Field(None, description="trials for every method; None makes none")
     score: ScoreConfig = ScoreConfig()
     limit: int | None = Field(None, ge=1, description="images of each set; None takes all")
     controls: tuple[Control, ...] = (
@@ -233,6 +272,8 @@ class EvaluationConfig(Node):
                 raise ValueError(f"classes: {name} is not among near, far and validation")
         for key in _repeated([one.key for one in self.baselines]):
             raise ValueError(f"baselines names {key} twice")
+        if self.tuning is not None and self.tuning.criterion == "validation" and not self.validation:
+            raise ValueError("tuning: criterion validation needs a set in validation")
         for name in _repeated(self.controls):
             raise ValueError(f"controls names {name} twice")
         for share in _repeated([f"{share:g}" for share in self.interpolation]):

@@ -102,9 +102,7 @@ def train_detector(
         # 3. the loss over both sides
         generator = step_generator(config.seed, step, "detector")
         images, is_outlier, labels = batches.at(step, generator)
-        x = images if from_activations else scale(images)
-        if config.views is not None:
-            x = random_views(x, config.views, generator)
+        x = images if from_activations else random_views(scale(images), config.views, generator)
         with fast_autocast(where):
             out = detector.heads(detector.encoder.features_of(x)) if from_activations else detector(x)
             near = config.bin_loss == "neighbours"

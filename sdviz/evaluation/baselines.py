@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from .report import BaselineResult
+from .report import BaselineResult, Trial
 from .sets import Evaluation, mean_over_sets, measure
 
 
@@ -19,6 +19,7 @@ class BaselineScores:
     title: str  # its name for readers
     settings: Mapping[str, Any]  # from the configuration
     scores: Mapping[str, np.ndarray]  # by set, float64 (N,), higher is more OOD
+    trials: tuple[Trial, ...] = ()  # that the settings were chosen from
 
 
 def baseline_table(method: Evaluation, baselines: Sequence[BaselineScores]) -> pa.Table:
@@ -63,7 +64,9 @@ def baseline_report(method: Evaluation, one: BaselineScores, bootstrap: int, see
     }
     roles = {name: r["role"] for name, r in report["results"].items()}
     means = mean_over_sets(results, roles)
-    found = BaselineResult(title=one.title, settings=dict(one.settings), results=results, means=means)
+    found = BaselineResult(
+        title=one.title, settings=dict(one.settings), trials=one.trials, results=results, means=means
+    )
     return found.model_dump(mode="json")
 
 

@@ -126,12 +126,38 @@ class Control(Measured):
     )
 
 
+class Trial(Node):
+    """Settings that were tried, and how well they did on the images that settings are chosen on."""
+
+    settings: dict[str, str | bool | int | float] = _by("setting", description="what was tried")
+    value: float | None = Field(
+        description="mean AUROC by `tuning.criterion`, 0..1; null if the training diverged"
+    )
+
+
+class Tuning(Node):
+    """How settings were chosen, for every method and ours alike. No image of a test set was read."""
+
+    trials: int = Field(ge=1, description="the most that any method had; the first has its own settings")
+    criterion: Literal["validation", "left_out"] = Field(
+        description="validation: held-out ID images against the validation sets; left_out: against held-out"
+        " images of two clusters that the trial was not fitted on"
+    )
+    left_out_pairs: int = Field(ge=1, description="how often two clusters were left out, for left_out")
+    holdout: float = Field(description="share of the ID images that trials were measured on, not fitted on")
+    seed: int = Field(description="of the trials and of the held-out images")
+
+
 class BaselineResult(Node):
     """The results of another method on the same images; it has one score only."""
 
     title: str = Field(description="its name for readers")
-    settings: dict[str, str | int | float] = _by(
-        "setting", description="what the configuration sets; other settings have the method's defaults"
+    settings: dict[str, str | bool | int | float] = _by(
+        "setting",
+        description="what configuration or trials set; other settings are the method's own",
+    )
+    trials: tuple[Trial, ...] = Field(
+        (), description="of a tuned method, in order; `settings` are those of the best"
     )
     results: dict[str, ModeMetrics] = _by("set", description="each OOD set against the held-out ID images")
     means: dict[str, MeanMetrics] = _by("role", description="means over the sets of a role")
@@ -214,7 +240,10 @@ class Report(Measured):
         " removed",
     )
     baselines: dict[str, BaselineResult] = _by(
-        "method", default={}, description="other methods on the same images, clusters and networks"
+        "method",
+        default={},
+        description="other methods on the same images, clusters and networks; +tuned has the settings of the"
+        " best trial, ours+tuned is our own method",
     )
     interpolation: dict[str, Interpolated] = _by(
         "share",
@@ -222,6 +251,7 @@ class Report(Measured):
         description="both terms of Eq. 6 with an encoder between the one before training (share 0) and the"
         " trained one (share 1)",
     )
+    tuning: Tuning | None = Field(None, description="how those settings were chosen; null without trials")
     frechet: dict[str, Frechet] = _by(
         "distance", description='"FD (encoder name)"; "FID" on Inception features where weights were given'
     )
@@ -248,6 +278,7 @@ def make_report(
     baselines: Mapping[str, Mapping[str, Any]] | None = None,
     interpolation: Mapping[str, Mapping[str, Any]] | None = None,
     overlap: Mapping[str, Any] | None = None,
+    tuning: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Builds and checks the tree of report.json.
 
@@ -262,6 +293,7 @@ def make_report(
         baselines: By method, of `baseline_report`.
         interpolation: By share of the trained weights, of `interpolation_report`.
         overlap: The tree `Overlap`.
+        tuning: The tree `Tuning`.
 
     Raises:
         ReportError: A value is missing, unknown, of a wrong type, or not finite.
@@ -275,6 +307,7 @@ def make_report(
         "controls": dict(controls),
         "baselines": dict(baselines or {}),
         "interpolation": dict(interpolation or {}),
+        "tuning": tuning,
         "frechet": dict(frechet or {}),
         "overlap": overlap,
         "bootstrap": {"n": bootstrap, "seed": bootstrap_seed},

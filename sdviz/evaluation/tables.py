@@ -125,7 +125,9 @@ _MUST_AGREE: dict[str, Callable[[Report], object]] = {
     "score settings": lambda r: r.score.model_dump(),
     "OOD sets": _layout,
     "controls": lambda r: list(r.controls),
-    "other methods": lambda r: {key: one.settings for key, one in r.baselines.items()},
+    # a tuned method chooses anew in each run
+    "other methods": lambda r: {key: [] if one.trials else one.settings for key, one in r.baselines.items()},
+    "trials": lambda r: r.tuning and r.tuning.model_dump(exclude={"seed"}),
     "controls' OOD sets": lambda r: {name: _layout(one) for name, one in r.controls.items()},
     "interpolation": lambda r: list(r.interpolation),
     "Frechet distances": lambda r: list(r.frechet),

@@ -12,8 +12,8 @@ from ..config.nodes import ViewsConfig
 FIELD_CELLS = 4
 
 
-def random_views(x: torch.Tensor, config: ViewsConfig, generator: torch.Generator) -> torch.Tensor:
-    """Makes one random view of each image.
+def random_views(x: torch.Tensor, config: ViewsConfig | None, generator: torch.Generator) -> torch.Tensor:
+    """Makes one random view of each image; None leaves images as they are.
 
     A view depends on the generator, the image's row and the number of rows, not on the other images.
 
@@ -21,6 +21,8 @@ def random_views(x: torch.Tensor, config: ViewsConfig, generator: torch.Generato
         x: float32 (N,3,H,W) in [-1,1].
         generator: On the CPU; the work is done on the device of `x`.
     """
+    if config is None:
+        return x
     n, where = len(x), x.device
 
     def uniform(*shape: int) -> torch.Tensor:

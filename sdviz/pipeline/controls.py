@@ -14,6 +14,7 @@ from ..nn.randomness import image_noise
 from . import detector
 from .detector import train
 from .outliers import outlier_recipe, read_outliers
+from .shared.shards import reencode
 from .workspace import Metrics, Settings, Stage, Workspace, has_detector
 
 # what each control changes in `detector`
@@ -70,7 +71,10 @@ def outliers_of(work: Workspace, control: str) -> np.ndarray:
 
 
 def noised_images(work: Workspace) -> np.ndarray:
-    """x_S of every image in `work.sources`, uint8 (N,H,W,3): the outliers' noise without denoising."""
+    """x_S of every image in `work.sources`, uint8 (N,H,W,3): the outliers' noise without denoising.
+
+    They go through JPEG as all generated pictures do.
+    """
     recipe = outlier_recipe(work.config)
     images = work.sources
     made = np.empty_like(images.images)
@@ -78,7 +82,7 @@ def noised_images(work: Workspace) -> np.ndarray:
         x_0 = to_tensor(images.images[rows])
         noise = image_noise(images.ids[rows].tolist(), tuple(x_0.shape[1:]), recipe.seed, "start")
         made[rows] = to_images(work.schedule.add_noise(x_0, noise, recipe.start_timestep))
-    return made
+    return reencode(made, work.config.outliers.jpeg)
 
 
 STAGE = Stage(

@@ -1,6 +1,6 @@
 """Stage `evaluation`: scores every image and writes the report.
 
-Reads features/, baselines/ and the clusterer; writes scores.parquet, report.json (see
+Reads features/, baseline_scores/ and the clusterer; writes scores.parquet, report.json (see
 docs/report.md) and, with other methods, baselines.parquet.
 """
 
@@ -35,9 +35,8 @@ from ..evaluation.sets import HEADS
 from ..files import write_atomically
 from ..nn.feature_cache import kept_predictions
 from ..text import tree_hash
-from . import baselines, features
+from . import baseline_scores, features
 from .backbone import backbone_config
-from .baselines import baseline_scores
 from .clusterer import load_clusterer
 from .features import interpolation_folder
 from .outliers import read_outliers
@@ -56,8 +55,8 @@ from .workspace import (
 
 
 def depends_on(config: RunConfig) -> Settings:
-    """The settings of stages `features` and `baselines`, and `evaluation`."""
-    return features.depends_on(config) | baselines.depends_on(config) | branches(config, "evaluation")
+    """The settings of stages `features` and `baseline_scores`, and `evaluation`."""
+    return features.depends_on(config) | baseline_scores.depends_on(config) | branches(config, "evaluation")
 
 
 def make(work: Workspace) -> Metrics | None:
@@ -77,7 +76,7 @@ def make(work: Workspace) -> Metrics | None:
         work.on_progress(Progress("evaluation", i + 1, len(config.controls) + 1, done, None, {}))
 
     # 2. the other methods, and weights between those before and after training
-    others = baseline_scores(work)
+    others = baseline_scores.read_scores(work)
     curve = {}
     for share in config.interpolation:
         if work.should_stop():
@@ -108,6 +107,7 @@ def make(work: Workspace) -> Metrics | None:
             "copies": work.copies,
             "sets": {one.key: dict(one.overlap) for one in sets if one.overlap},
         },
+        tuning=config.tuning.model_dump(mode="json") if config.tuning is not None else None,
     )
     write_table(method.scores, out / "scores.parquet")
     if others:

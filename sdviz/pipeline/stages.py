@@ -7,6 +7,7 @@ from ..files import FORMAT_VERSION
 from ..text import tree_hash
 from . import (
     backbone,
+    baseline_scores,
     baselines,
     bundle,
     clusterer,
@@ -19,6 +20,7 @@ from . import (
     outliers,
     pseudo_labels,
     sd_test,
+    tuning,
 )
 
 _IN_ORDER = (
@@ -33,6 +35,8 @@ _IN_ORDER = (
     controls,
     features,
     baselines,
+    tuning,
+    baseline_scores,
     evaluation,
     bundle,
 )

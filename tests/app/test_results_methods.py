@@ -15,7 +15,9 @@ from sklearn.metrics import roc_auc_score
 from streamlit.testing.v1 import AppTest
 
 from sdviz.bundle import Bundle
+from sdviz.config.tree import TuningConfig
 from sdviz.evaluation import BaselineScores, Evaluation, baseline_report, baseline_table
+from sdviz.evaluation.report import Trial
 from tests.tiny_bundle import with_parts
 
 RESULTS = "pages/6_Results.py"
@@ -23,7 +25,14 @@ BLEND = 0.7
 Open = Callable[..., AppTest]
 Full = Callable[..., Path]
 Files = dict[str, Callable[[], str]]
-METHODS = {"knn": "kNN", "msp": "MSP", "dn2": "DN2", "rot": "Rot", "png_size": "PNG size"}
+METHODS = {
+    "knn": "kNN",
+    "knn+tuned": "kNN, tuned",
+    "msp": "MSP",
+    "dn2": "DN2",
+    "rot": "Rot",
+    "png_size": "PNG size",
+}
 
 
 def put_methods(folder: Path, aside: Path) -> pd.DataFrame:
@@ -37,8 +46,13 @@ def put_methods(folder: Path, aside: Path) -> pd.DataFrame:
     for i, (key, title) in enumerate(METHODS.items()):
         rng = np.random.default_rng(i)
         columns = {n: rng.normal(0.3 * i * (n != "test"), 1, int((names == n).sum())) for n in np.unique(names)}
-        others.append(BaselineScores(key, title, {"k": 3} if key == "knn" else {}, columns))
+        settings = {"k": 3} if key.startswith("knn") else {}
+        trials = (
+            (Trial(settings={"k": 50}, value=0.6), Trial(settings={"k": 3}, value=0.7)) if "+" in key else ()
+        )
+        others.append(BaselineScores(key, title, settings, columns, trials))
     report["baselines"] = {one.key: baseline_report(ours, one, 20, 0) for one in others}
+    report["tuning"] = TuningConfig(trials=2).model_dump(mode="json")
     parts["report.json"].write_text(json.dumps(report))
     table = baseline_table(ours, others)
     parts["baselines.parquet"] = aside / "baselines.parquet"
@@ -82,6 +96,11 @@ def test_methods_stand_next_to_ours(full_bundle: Full, open_page: Open, files: F
         assert float(row[near].removeprefix("▲ ")) == pytest.approx(
             auroc(table, key, "shapes-novel"), abs=0.0051
         )
+    # below a name, what is not as its authors have it
+    text = next(one.proto.body for one in at.get("html") if "resulttable" in one.proto.body)
+    assert "kNN<small>k = 3</small>" in text and "kNN, tuned<small>k = 3, best of 2 trials</small>" in text
+    assert "MSP</td>" in text
+    assert any("up to 2 settings on the validation sets" in one.value for one in at.caption)
     # a wide table scrolls in a box of its own, and a mark stays beside its number
     body = next(one.proto.body for one in at.get("html") if "▲" in one.proto.body)
     assert body.count('<div class="resultbox"') == body.count("<table") == 1
@@ -110,7 +129,8 @@ def test_methods_stand_next_to_ours(full_bundle: Full, open_page: Open, files: F
     text = next(make() for name, make in files.items() if name == "sdviz-other-methods.csv")
     lines = [line for line in text.splitlines() if not line.startswith("#")]
     assert len(lines) == 1 + (1 + len(METHODS)) * 4
-    assert lines[0].startswith("method,set,role,AUROC")
+    assert lines[0].startswith("method,set,role,AUROC") and lines[0].endswith(",settings")
+    assert sum('"k = 3, best of 2 trials"' in line for line in lines) == 4
 
 
 def test_the_report_file_has_them(full_bundle: Full, open_page: Open, files: Files, tmp_path: Path) -> None:
@@ -123,4 +143,4 @@ def test_the_report_file_has_them(full_bundle: Full, open_page: Open, files: Fil
     best = sorted(METHODS, key=lambda key: -auroc(table, key, "shapes-novel"))
     for i, key in enumerate(best):
         assert (f"{METHODS[key]}: AUROC {auroc(table, key, 'shapes-novel'):.2f} %" in page) == (i < 4)
-        assert f"</i>{METHODS[key]}</td>" in page
+        assert f"</i>{METHODS[key]}<" in page

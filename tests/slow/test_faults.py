@@ -23,7 +23,7 @@ from sdviz.files import leftovers
 from sdviz.nn.detector import Detector
 from sdviz.nn.encoder import Encoder
 from sdviz.nn.unet import NoisePredictor
-from sdviz.pipeline import STAGES, evaluation, features, stage_names
+from sdviz.pipeline import STAGES, baselines, evaluation, features, stage_names
 from sdviz.runs import Run
 from tests.full_disk import largest_file
 from tests.tiny_runs import OTHER_COLOURS, write_pictures, write_tiny_detector_config
@@ -42,7 +42,9 @@ WORK: dict[str, tuple[Any, str, int]] = {
     # not the network: what it said before is on disk
     "features": (features, "kept_features", 2),
     "controls": (Detector, "forward", 4),
-    "baselines": (Encoder, "forward", 4),
+    "baselines": (Encoder, "forward", 2),
+    "tuning": (Encoder, "forward", 4),
+    "baseline_scores": (baselines, "kept_features", 2),
     "evaluation": (SDScore, "score", 2),
     "bundle": (saving, "save_weights", 2),
 }
@@ -55,6 +57,7 @@ MORE = (
     " pretraining: {data: 'folder:%s', total_steps: 6, batch_size: 8}}",
     "evaluation.sd_test={start_timestep: 80, guidance_scale: 3}",
     "evaluation.baselines=[{method: dn2, k: 1}, {method: multiclass_ad, epochs: 2, k: 1}, png_size]",
+    "evaluation.tuning={trials: 2}",
 )
 
 

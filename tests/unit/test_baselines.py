@@ -15,13 +15,16 @@ def test_docstrings_name_the_source(key: str) -> None:
     assert key == "png_size" or any(str(year) in text for year in [*range(2015, 2026), 1948])
 
 
+TRAINED = {"epochs": 5, "frozen_blocks": 0, "views": "run"}
 DEFAULTS: dict[str, dict[str, object]] = {
     "dn2": {"k": 2, "normalize": False},
-    "knn": {"k": 50},
-    "multiclass_ad": {"k": 2, "epochs": 5, "batch_size": 128},
-    "mscl": {"k": 2, "temperature": 0.25, "epochs": 5, "batch_size": 64, "frozen_blocks": 1},
-    "fake_it": {"k": 2, "epochs": 5, "batch_size": 64, "generator_steps": 300},
-    "rot": {"epochs": 5, "batch_size": 32},
+    "knn": {"k": 50, "normalize": True},
+    "ssd": {"normalize": True},
+    "multiclass_ad": TRAINED | {"k": 2, "normalize": False, "batch_size": 128},
+    "mscl": TRAINED | {"k": 2, "normalize": True, "temperature": 0.25, "batch_size": 64, "frozen_blocks": 1},
+    "fake_it": TRAINED
+    | {"k": 2, "normalize": False, "batch_size": 64, "views": "flip", "generator_steps": 300},
+    "rot": TRAINED | {"batch_size": 32},
 }
 OPTIMIZERS = {
     "multiclass_ad": ("adamw", 1e-3, 1e-4, 20),

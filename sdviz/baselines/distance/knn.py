@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Annotated, ClassVar
+
 import numpy as np
 from pydantic import Field
 
-from ...detection.knn import unit_length
-from ..interface import Baseline, OnProgress, Reference
-from ..neighbours import nearest_squares
+from ..interface import OnProgress, Reference
+from ..neighbours import Distances, Normalize, nearest_squares
 
 
-class KNN(Baseline):
+class KNN(Distances):
     """The distance to the k-th nearest ID feature, all features of length 1.
 
     Sun et al. 2022, "Out-of-Distribution Detection with Deep Nearest Neighbors": r_k(z) = |z - z_(k)| with
@@ -18,20 +19,22 @@ class KNN(Baseline):
     """
 
     key, title, needs = "knn", "kNN", ("features",)
+    search: ClassVar = {"k": (1, 5, 10, 20, 50, 100), "normalize": (False, True)}
 
-    class Settings(Baseline.Settings):
-        k: int = Field(50, ge=1, description="which neighbour; with fewer ID images the last there is")
+    class Settings(Distances.Settings):
+        k: Annotated[
+            int, Field(ge=1, description="which neighbour; with fewer ID images the last there is")
+        ] = 50
+        normalize: Normalize = True
 
     settings: Settings
 
     def _fit(self, known: np.ndarray, reference: Reference, on_progress: OnProgress | None) -> None:
-        """Keeps the features at length 1."""
-        self._features = unit_length(known)
-        self._ids = reference.known.ids
+        """Keeps the features."""
+        self._known, self._ids = self._measured(known), reference.known.ids
 
     def _score(self, queries: np.ndarray, ids: np.ndarray | None) -> np.ndarray:
         """Distances, float64 (N,)."""
-        k = min(self.settings.k, max(1, len(self._features) - 1))
-        return np.sqrt(
-            nearest_squares(self.key, self._features, unit_length(queries), k, self._ids, ids)[:, -1]
-        )
+        k = min(self.settings.k, max(1, len(self._known) - 1))
+        squares = nearest_squares(self.key, self._known, self._measured(queries), k, self._ids, ids)
+        return np.sqrt(squares[:, -1])

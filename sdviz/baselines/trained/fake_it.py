@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import torch
 from pydantic import Field
@@ -9,8 +11,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from ...nn.pixels import channels_first, scale
-from ...nn.views import random_flip
-from ..finetuning import SGD, FineTuned, Loss
+from ...nn.views import random_views
+from ..finetuning import SGD, FineTuned, Loss, Views
 from ..interface import Reference
 
 
@@ -26,12 +28,17 @@ class FakeIt(FineTuned):
     key, title, needs = "fake_it", "Fake-it", ("images", "encoder", "outliers")
     training_passes = 2
     base_optimizer = SGD
-    # only the outliers are augmented, by a random flip: crops or colours would give them away
+    search: ClassVar = FineTuned.search | {
+        "learning_rate": (1e-3, 3e-3, 1e-2),
+        "views": ("flip", "detector", "run"),
+    }
+    # views are made of both sides at once, below
     augment = False
 
     class Settings(FineTuned.Settings):
         learning_rate: float = Field(1e-2, gt=0, description="of SGD; 4e-4 in the paper, for a pre-trained ViT")
         batch_size: int = Field(64, ge=2, description="ID images a step, with as many outliers")
+        views: Views = "flip"
         generator_steps: int = Field(
             300, ge=1, description="training steps of the U-Net that makes the outliers"
         )
@@ -45,9 +52,8 @@ class FakeIt(FineTuned):
 
         def loss(rows: torch.Tensor, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
             drawn = torch.randint(len(pool), (len(x),), generator=generator)
-            other = scale(pool[drawn]).to(x.device)
-            other = random_flip(other, torch.rand(len(x), generator=generator))
-            logits = head(self._encoder(torch.cat([x, other])))
+            both = torch.cat([x, scale(pool[drawn]).to(x.device)])
+            logits = head(self._encoder(random_views(both, self._views, generator)))
             is_fake = (torch.arange(2 * len(x), device=x.device) >= len(x)).long()
             return F.cross_entropy(logits.float(), is_fake)
 

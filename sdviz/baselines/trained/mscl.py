@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import torch
 from pydantic import Field
 from torch import nn
 from torch.nn import functional as F
 
-from ...config.nodes import ViewsConfig
+from ...detection.knn import unit_length
+from ...nn.batches import encode
 from ...nn.losses import nt_xent
 from ...nn.views import random_views
-from ..finetuning import SGD, FineTuned, Loss
+from ..finetuning import SGD, FineTuned, FrozenBlocks, Loss
 from ..interface import BaselineError, Reference
+from ..neighbours import Normalize
 
 
 class MSCL(FineTuned):
@@ -25,26 +29,25 @@ class MSCL(FineTuned):
     key, title, needs = "mscl", "MSCL", ("images", "encoder")
     training_passes = 2
     base_optimizer = SGD
+    search: ClassVar = FineTuned.search | {"learning_rate": (1e-5, 3e-5, 1e-4)}
     augment = False
-    unit_features = True
 
     class Settings(FineTuned.Settings):
         temperature: float = Field(0.25, gt=0, description="tau")
         learning_rate: float = Field(1e-4, gt=0, description="of SGD")
         batch_size: int = Field(64, ge=2, description="images a step, each in two views")
-        frozen_blocks: int = Field(1, ge=0, description="first blocks of the encoder that are not trained")
+        frozen_blocks: FrozenBlocks = 1
+        normalize: Normalize = True
 
     def _objective(self, known: np.ndarray, reference: Reference) -> tuple[dict[str, nn.Module], Loss]:
-        self._encoder.freeze(min(self.settings.frozen_blocks, len(self._encoder.blocks)))
         if not any(one.requires_grad for one in self._encoder.parameters()):
             raise BaselineError(
                 f"{self.key}: frozen_blocks {self.settings.frozen_blocks} leaves nothing to train"
             )
-        centre = torch.tensor(self._features(known, reference.device).mean(0))
-        views = reference.views or ViewsConfig()
+        centre = torch.tensor(unit_length(encode(self._encoder, known, reference.device)).mean(0))
 
         def loss(rows: torch.Tensor, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-            both = torch.cat([random_views(x, views, generator), random_views(x, views, generator)])
+            both = torch.cat([random_views(x, self._views, generator) for _ in range(2)])
             features = self._encoder(both).float()
             return mean_shifted_loss(features, centre.to(x.device), self.settings.temperature)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import torch
 from pydantic import Field
@@ -22,6 +24,7 @@ class MulticlassAD(FineTuned):
     key, title, needs = "multiclass_ad", "Multi-class AD", ("images", "labels", "encoder")
     training_passes = 1
     base_optimizer = ADAMW
+    search: ClassVar = FineTuned.search | {"learning_rate": (1e-4, 3e-4, 1e-3)}
 
     class Settings(FineTuned.Settings):
         learning_rate: float = Field(1e-3, gt=0, description="of AdamW")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import torch
 from pydantic import Field
@@ -25,9 +27,9 @@ class Rot(Trained):
     key, title, needs = "rot", "Rot", ("images", "encoder")
     training_passes, scoring_passes = 4, 4
     base_optimizer = ADAMW
+    search: ClassVar = Trained.search | {"learning_rate": (1e-4, 3e-4, 1e-3)}
 
     class Settings(Trained.Settings):
-        epochs: float = Field(5.0, gt=0, description="over the ID images")
         learning_rate: float = Field(1e-3, gt=0, description="of AdamW")
         batch_size: int = Field(32, ge=2, description="images a step, each in all four turns")
 

@@ -118,13 +118,24 @@ def _detector_costs(config: RunConfig, detector: DetectorConfig, speed: _Speed, 
     n_weights = n_parameters(Detector(speed.network, _n_clusters(config)))
     # 4. the other methods
     methods = [one.build() for one in config.evaluation.baselines]
-    baselines_sec = sum(_baseline_images(one, n_sources, n_asked) for one in methods) * speed.train_sec
+    baselines_sec = sum(_trained_images(one, n_sources) for one in methods) * speed.train_sec
     for method in methods:
         if "outliers" in method.needs:
             learned = method.settings.generator_steps * config.diffusion.batch_size
             baselines_sec += (
                 learned * unet.train_sec + n_sources * recipe.num_inference_steps * unet.forward_sec
             )
+    # 5. trials, and a training with the best; then the scores of each row of the tables
+    tuning, tuning_sec, n_rows = config.evaluation.tuning, 0.0, len(methods)
+    n_trained_methods = sum(one.training_passes > 0 for one in methods)
+    scoring_passes = sum(one.scoring_passes for one in methods)
+    if tuning is not None:
+        n_fits = tuning.trials * (tuning.left_out_pairs if tuning.criterion == "left_out" else 1) + 1
+        trained = sum(_trained_images(one, n_sources) for one in methods)
+        tuning_sec = n_fits * (detector.epochs * epoch_sec + trained * speed.train_sec)
+        n_rows += 1 + sum(bool(one.search) for one in methods)
+        scoring_passes += 1 + sum(one.scoring_passes for one in methods if one.search)
+    scoring_sec = scoring_passes * (n_sources + n_asked) * speed.forward_sec
     return {
         "outliers": (made * sec_each, made * pixels),
         "sd_test": (n_sd_test * sec_each, n_sd_test * pixels),
@@ -134,7 +145,9 @@ def _detector_costs(config: RunConfig, detector: DetectorConfig, speed: _Speed, 
         ),
         "controls": (n_trained * training_sec, 4 * n_trained * n_weights),
         "features": (n_features * speed.forward_sec, 2 * n_features * speed.network.feature_dim),
-        "baselines": (baselines_sec, 8 * n_asked * len(methods)),
+        "baselines": (baselines_sec, 4 * n_weights * n_trained_methods),
+        "tuning": (tuning_sec, 4 * n_weights * (1 + n_trained_methods)),
+        "baseline_scores": (scoring_sec, 8 * n_asked * n_rows),
     }
 
 
@@ -164,10 +177,9 @@ def _training_sec(config: EncoderConfig, train_sec: float) -> float:
     return sum(_seen(one) * (2 if one is config.simclr else 1) for one in config.trainings) * train_sec
 
 
-def _baseline_images(method: Baseline, n_fit: int, n_asked: int) -> float:
-    """A method's cost in trained images; scoring an image costs a third of training it."""
-    trained = method.training_passes * method.settings.epochs * n_fit if method.training_passes else 0.0
-    return float(trained + method.scoring_passes * (n_fit + n_asked) / 3)
+def _trained_images(method: Baseline, n_fit: int) -> float:
+    """How many images a method is trained on, counted as often as it sees them."""
+    return float(method.training_passes * method.settings.epochs * n_fit) if method.training_passes else 0.0
 
 
 def _train_step(network: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> None:

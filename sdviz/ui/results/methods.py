@@ -1,6 +1,7 @@
 """Results: other methods and ours on the same images."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import streamlit as st
@@ -9,7 +10,7 @@ from sdviz.analysis import Evidence
 from sdviz.analysis.curves import roc_curve
 from sdviz.analysis.methods import Method, methods_of
 from sdviz.baselines import BASELINES
-from sdviz.evaluation.report import ModeMetrics, Report
+from sdviz.evaluation.report import BaselineResult, ModeMetrics, Report
 from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.charts.parts import Dash, Line
 from sdviz.ui.links import put_in_link, take_from_link
@@ -40,13 +41,39 @@ DASHES: tuple[Dash | None, ...] = (None, "dash", "dot", "dashdot")
 def methods_table(evidence: Evidence) -> Table:
     """A row for each method and set, ours first, in %. Raises MissingPart: no report, or no other methods."""
     rows: list[list[object]] = []
-    for title, results in _systems(evidence):
+    words = ["", *(settings_text(one.result) for one in methods_of(evidence))]
+    for (title, results), settings in zip(_systems(evidence), words, strict=True):
         for name, m in results.items():
             interval = m.auroc_interval or (None, None)
             values = shares(m.auroc, *interval, m.fpr95_id_recall, m.fpr95_ood_recall)
-            rows.append([title, name, ROLE_NAMES[evidence.report.results[name].role], *values])
+            rows.append([title, name, ROLE_NAMES[evidence.report.results[name].role], *values, settings])
     fprs = ("FPR95 at 95 % ID recall", "FPR95 at 95 % OOD recall")
-    return ["method", "set", "role", "AUROC", "from", "to", *fprs], rows
+    return ["method", "set", "role", "AUROC", "from", "to", *fprs, "settings"], rows
+
+
+_VIEWS = {"run": "the run's views", "detector": "the detector's views", "flip": "mirrored only"}
+_IN_WORDS: dict[str, Callable[[Any], str]] = {
+    "k": lambda k: f"k = {k}",
+    "alpha": lambda alpha: f"α = {alpha:g}",
+    "normalize": lambda yes: "unit length" if yes else "raw features",
+    "frozen_blocks": lambda n: f"{n} {'block' if n == 1 else 'blocks'} frozen" if n else "no block frozen",
+    "learning_rate": lambda rate: f"learning rate {rate:g}",
+    "views": lambda name: _VIEWS[name],
+    "reconstructed_id": lambda share: f"{100 * share:g} % rebuilt ID images",
+    "epochs": lambda n: f"{n:g} epochs",
+}
+
+
+def settings_text(result: BaselineResult) -> str:
+    """A method's settings that are not its authors', in words, and of how many trials they are the best."""
+    words = [
+        _IN_WORDS[name](value) if name in _IN_WORDS else f"{name.replace('_', ' ')} {value}"
+        for name, value in result.settings.items()
+        if name != "network"
+    ]
+    if result.trials:
+        words.append(f"best of {len(result.trials)} trials")
+    return ", ".join(words)
 
 
 def _systems(evidence: Evidence) -> list[tuple[str, dict[str, ModeMetrics]]]:
@@ -69,6 +96,7 @@ def methods_html(evidence: Evidence) -> str:
         if len(names) > 1:
             header.append(TableCell("mean", short_role(role)))
             columns.append((role, ""))
+    settings = ["", *(settings_text(one.result) for one in methods_of(evidence))]
     values = [
         [one[name].auroc if name else mean[role] for role, name in columns]
         for (_, one), mean in zip(systems, means, strict=True)
@@ -77,7 +105,7 @@ def methods_html(evidence: Evidence) -> str:
     rows = []
     for i, (title, one) in enumerate(systems):
         colour, dash = line_of(i)
-        cells: list[TableCell | str] = [TableCell(title, colour=colour, line=dash or "solid")]
+        cells: list[TableCell | str] = [TableCell(title, settings[i], colour, dash or "solid")]
         for j, (_, name) in enumerate(columns):
             interval = between(one[name].auroc_interval) if name else ""
             mark = "▲ " if best[j] == i else ""
@@ -135,11 +163,19 @@ def methods_caption(evidence: Evidence) -> str:
 
 def methods_table_caption(report: Report) -> str:
     """The caption of the table."""
-    return (
+    text = (
         f"AUROC in %, from report.json with the bundle's own k = {report.score.k}, α = {report.score.alpha:g}; "
         "below it the 95 % bootstrap interval over images. ▲ is the highest of a column: where intervals "
         "overlap, these images do not tell the methods apart."
     )
+    if report.tuning is not None:
+        asked = report.tuning
+        on = {"validation": "the validation sets", "left_out": "clusters that were left out for it"}
+        text += (
+            f" Every method, ours too, was tried with up to {asked.trials} settings on {on[asked.criterion]}, "
+            "one seed each; a row says “tuned” if it has the best of them. No test set took part in the choice."
+        )
+    return text
 
 
 def show_methods(evidence: Evidence) -> None:

@@ -22,6 +22,7 @@ N = 12
 OF_IMAGES = [key for key, one in BASELINES.items() if one.needs[0] == "images"]
 TRAINED = [key for key, one in BASELINES.items() if one.training_passes]
 WITH_K = [key for key, one in BASELINES.items() if "k" in one.Settings.model_fields]
+WITH_LENGTH = [key for key, one in BASELINES.items() if "normalize" in one.Settings.model_fields]
 WITHOUT_NEIGHBOURS = {"ssd", "msp", "energy", "entropy", "rot", "png_size", "input_complexity"}
 every = pytest.mark.parametrize("key", BASELINES)
 
@@ -209,6 +210,7 @@ def test_more_neighbours_than_images_are_refused_before_any_training(key: str) -
         *(("epochs", value) for value in (0, -1, float("nan"), float("inf"), True, "5", None)),
         *(("learning_rate", value) for value in (0, -1e-3, float("nan"), "fast")),
         *(("batch_size", value) for value in (0, -1, 1, 2.5, 64.0, True, None)),
+        *(("frozen_blocks", value) for value in (-1, 1.0, True, None)),
     ],
 )
 def test_a_recipe_that_cannot_be_is_refused(key: str, name: str, value: object) -> None:
@@ -223,23 +225,25 @@ def test_a_setting_that_a_method_has_not_is_refused(key: str) -> None:
         method(key, colour="red")
 
 
-def test_dn2_may_take_features_of_unit_length() -> None:
-    def unit(images: Images) -> Images:
-        assert images.features is not None
-        return Images(features=images.features / np.linalg.norm(images.features, axis=1, keepdims=True))
-
-    known, queries = some(N), some(5, 1)
-    got = method("dn2", k=2, normalize=True).fit(Reference(Images(known.features))).score(queries)
-    want = method("dn2", k=2).fit(Reference(unit(known))).score(unit(queries))
-    np.testing.assert_allclose(got, want, rtol=1e-5)
-    with pytest.raises(BaselineError, match="^dn2: normalize must be a valid boolean, not 'yes'$"):
-        method("dn2", normalize="yes")
+@pytest.mark.parametrize("value", ["yes", 1, None])
+@pytest.mark.parametrize("key", WITH_LENGTH)
+def test_every_method_with_distances_has_one_switch_for_their_length(key: str, value: object) -> None:
+    with pytest.raises(BaselineError, match=f"^{key}: normalize must be a valid boolean, not {value!r}$"):
+        method(key, normalize=value)
 
 
-@pytest.mark.parametrize(("name", "value"), [("temperature", 0), ("frozen_blocks", -1), ("frozen_blocks", 1.0)])
-def test_settings_of_mscl_alone(name: str, value: float) -> None:
-    with pytest.raises(BaselineError, match=f"mscl: {name} must be"):
-        method("mscl", **{name: value})
+def test_the_switch_stands_where_distances_are_measured() -> None:
+    assert set(WITH_LENGTH) == {"dn2", "knn", "ssd", "multiclass_ad", "mscl", "fake_it"}
+
+
+@pytest.mark.parametrize("key", TRAINED)
+def test_more_frozen_blocks_than_there_are_is_one_line(key: str) -> None:
+    not_fitted(method(key, frozen_blocks=5), reference(), f"^{key}: frozen_blocks 5: the encoder has 4 blocks$")
+
+
+def test_a_temperature_is_above_0() -> None:
+    with pytest.raises(BaselineError, match="mscl: temperature must be a number above 0, not 0"):
+        method("mscl", temperature=0)
 
 
 @pytest.mark.parametrize(
@@ -271,5 +275,5 @@ def test_what_is_missing_is_named() -> None:
         fit("dn2", np.full((3, 2), np.nan, np.float32))
     with pytest.raises(BaselineError, match="logits"):
         fit("msp", logits=LOGITS).score(Images(features=QUERIES))
-    with pytest.raises(BaselineError, match="frozen_blocks 9 leaves nothing"):
-        MSCL(frozen_blocks=9).fit(shapes_reference())
+    with pytest.raises(BaselineError, match="frozen_blocks 4 leaves nothing"):
+        MSCL(frozen_blocks=4).fit(shapes_reference())

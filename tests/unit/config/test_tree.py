@@ -135,6 +135,17 @@ def test_methods_are_names_or_names_with_settings(shapes_yaml: Path) -> None:
     assert found[3]["batch_size"] == 32
 
 
+def test_a_method_as_its_authors_have_it_and_at_another_length_are_two_rows(shapes_yaml: Path) -> None:
+    methods = "dn2, {method: dn2, normalize: true, network: encoder}, knn, {method: knn, normalize: false}"
+    config = load_config(shapes_yaml, [f"evaluation.baselines=[{methods}]"])
+    assert {one.key: one.title for one in config.evaluation.baselines} == {
+        "dn2": "DN2",
+        "dn2+unit@encoder": "DN2, unit length, on the encoder",
+        "knn": "kNN",
+        "knn+raw": "kNN, raw",
+    }
+
+
 @pytest.mark.parametrize(
     ("methods", "expected"),
     [

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from pydantic import BaseModel
 
+from sdviz.config.tree import TuningConfig
 from sdviz.evaluation import (
     BaselineScores,
     Evaluation,
@@ -25,7 +26,7 @@ from sdviz.evaluation import (
     make_report,
     read_report,
 )
-from sdviz.evaluation.report import Report
+from sdviz.evaluation.report import Report, Trial
 
 DOC = Path(__file__).resolve().parents[3] / "docs" / "report.md"
 
@@ -40,7 +41,9 @@ def full_report(evaluation: Callable[..., Evaluation]) -> Callable[..., dict[str
         x = rng.normal(size=(4, 30, 3))
         classes = rng.integers(0, 3, 30)
         sizes = {one["values"]: one["counts"] for one in method.scores["set"].value_counts().to_pylist()}
-        knn = BaselineScores("knn", "kNN", {"k": 5}, {name: rng.normal(size=n) for name, n in sizes.items()})
+        scores = {name: rng.normal(size=n) for name, n in sizes.items()}
+        trials = (Trial(settings={"k": 5, "normalize": True}, value=0.7), Trial(settings={"k": 9}, value=None))
+        knn = BaselineScores("knn+tuned", "kNN, tuned", {"k": 5}, scores, trials)
         settings: dict[str, Any] = {
             "bootstrap": 20,
             "bootstrap_seed": 0,
@@ -51,7 +54,8 @@ def full_report(evaluation: Callable[..., Evaluation]) -> Callable[..., dict[str
             "frechet": {"FD (small)": frechet_distances(*x, np.arange(30))},
             "interpolation": {"0": interpolation_report(plain), "1": interpolation_report(method)},
             "overlap": {"on_overlap": "drop", "copies": 2, "sets": {"near-a": {"train": 3, "test": 1}}},
-            "baselines": {"knn": baseline_report(method, knn, 20, 0)},
+            "baselines": {"knn+tuned": baseline_report(method, knn, 20, 0)},
+            "tuning": TuningConfig().model_dump(mode="json"),
         }
         controls = {"no_training": control_report(method, plain, 20, 0)}
         return make_report(method.report, controls, **(settings | changes))
@@ -67,6 +71,8 @@ def paths(tree: object, names: dict[str, list[str]], path: str = "") -> set[str]
             own = names.get(re.sub(r"<[^>]*>", "*", path))
             here = f"{path}.{own[0] if own else key}".lstrip(".")
             found |= {here} | paths(value, names, here)
+    for one in tree if isinstance(tree, list) else ():
+        found |= paths(one, names, path)
     return found
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sdviz.config.tree import TuningConfig
 from sdviz.evaluation import (
     BaselineScores,
     Evaluation,
@@ -21,7 +22,7 @@ from sdviz.evaluation import (
     make_report,
     results_table,
 )
-from sdviz.evaluation.report import parse_report
+from sdviz.evaluation.report import Trial, Tuning, parse_report
 from sdviz.evaluation.tables import MODE_NAMES, overlap_line
 
 COMMAND = "python -m sdviz report runs/a runs/b --out docs/results.md"
@@ -218,7 +219,10 @@ def test_other_methods_have_a_line_each(evaluation: Callable[..., Evaluation]) -
         names = np.array(method.scores["set"].to_pylist())
         rng = np.random.default_rng(seed)
         scores = {one: rng.normal(size=int((names == one).sum())) for one in np.unique(names)}
-        baselines = {"knn": baseline_report(method, BaselineScores("knn", "kNN", {"k": 3}, scores), 0, 0)}
+        trials = tuple(Trial(settings={"k": k}, value=k / 10) for k in (3, 5 + seed))
+        tuned = BaselineScores("knn+tuned", "kNN, tuned", trials[1].settings, scores, trials)
+        others = [BaselineScores("knn", "kNN", {"k": 3}, scores), tuned]
+        baselines = {one.key: baseline_report(method, one, 0, 0) for one in others}
         tree = make_report(
             method.report,
             {},
@@ -227,6 +231,7 @@ def test_other_methods_have_a_line_each(evaluation: Callable[..., Evaluation]) -
             seeds={"run": seed},
             config_sha256="0" * 64,
             baselines=baselines,
+            tuning=TuningConfig(trials=2, seed=seed).model_dump(mode="json"),
         )
         reports.append(parse_report(json.dumps(tree), "here"))
     text = results_table(reports, "this")
@@ -238,3 +243,6 @@ def test_other_methods_have_a_line_each(evaluation: Callable[..., Evaluation]) -
     one_k, other = reports[0], reports[1].model_copy(update={"baselines": {}})
     with pytest.raises(ReportError, match="differ in their other methods"):
         results_table([one_k, other], "this")
+    fewer = TuningConfig(trials=1).model_dump(mode="json")
+    with pytest.raises(ReportError, match="differ in their trials"):
+        results_table([one_k, reports[1].model_copy(update={"tuning": Tuning(**fewer)})], "this")

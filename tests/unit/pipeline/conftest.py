@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,13 @@ from PIL import Image
 from sdviz.config.reading import load_config
 from sdviz.pipeline import Workspace, run_stages
 from tests.stages import work_in
-from tests.tiny_runs import OTHER_COLOURS, write_pictures, write_tiny_config, write_tiny_detector_config
+from tests.tiny_runs import (
+    COLOURS,
+    OTHER_COLOURS,
+    write_pictures,
+    write_tiny_config,
+    write_tiny_detector_config,
+)
 
 
 @pytest.fixture
@@ -79,3 +86,51 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     finally:
         torch.set_num_threads(before)
     return work
+
+
+# one epoch, and k that 40 images allow
+TUNED_METHODS = (
+    "{method: dn2, k: 1}, {method: dn2, k: 2, network: encoder}, {method: ssd, normalize: false},"
+    " {method: multiclass_ad, epochs: 1}, {method: fake_it, epochs: 1, generator_steps: 2}, msp"
+)
+
+
+@pytest.fixture(scope="session")
+def tuned(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A complete run on five classes, tuned on left-out ones."""
+    folder = tmp_path_factory.mktemp("tuned")
+    path = write_tiny_detector_config(folder, diffusion_steps=4, steps=4, epochs=1)
+    near = write_pictures(folder / "other-near", 4, {"black": (20, 20, 20)})
+    pictures = write_pictures(
+        folder / "five", 10, COLOURS | {"grey": (120, 120, 120), "white": (220, 220, 220)}
+    )
+    overrides = [
+        f"data.id=folder:{pictures}",
+        "labels={source: ground_truth}",
+        f"evaluation.near=['folder:{near}']",
+    ]
+    overrides += [
+        "evaluation.tuning={trials: 3, criterion: left_out, holdout: 0.4}",
+        f"evaluation.baselines=[{TUNED_METHODS}]",
+    ]
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        work = work_in(folder / "run", path, *overrides)
+        assert run_stages(work)
+    finally:
+        torch.set_num_threads(before)
+    return work
+
+
+@pytest.fixture
+def untuned(tuned: Workspace, tmp_path: Path) -> Workspace:
+    """The same run before its trials, which will be on the validation set."""
+    folder = tmp_path / "run"
+    left = shutil.ignore_patterns("tuning*", "baseline_scores*")
+    shutil.copytree(tuned.folder, folder, ignore=left)
+    own = tuned.config.evaluation.tuning
+    assert own is not None
+    other = {"tuning": own.model_copy(update={"criterion": "validation"})}
+    evaluation = tuned.config.evaluation.model_copy(update=other)
+    return replace(tuned, folder=folder, config=tuned.config.model_copy(update={"evaluation": evaluation}))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,15 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file
 
-from sdviz.baselines import Images, Reference
-from sdviz.baselines.distance.knn import KNN
 from sdviz.config.nodes import ConfigError
 from sdviz.config.reading import load_config
-from sdviz.config.tree import EvaluationConfig
-from sdviz.nn.batches import encode
+from sdviz.config.tree import EvaluationConfig, TuningConfig
 from sdviz.pipeline import PipelineError, Workspace, config_hash, read_labels, run_stages, stage_names
-from sdviz.pipeline.backbone import load_backbone
-from sdviz.pipeline.shared.sets import evaluation_sets
+from sdviz.pipeline.baselines import Inputs
 from tests.tiny_runs import write_tiny_detector_config
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -46,20 +43,10 @@ def report_of(work: Workspace) -> Path:
     return work.folder / "bundle" / "report.json"
 
 
-def test_a_column_is_what_the_method_says_alone(compared: Workspace) -> None:
-    encoder = load_backbone(compared)
-    bank = Images(encode(encoder, compared.sources.images, "cpu"), ids=compared.sources.ids)
-    method = KNN(k=3).fit(Reference(bank))
-    table = pq.read_table(compared.folder / "bundle" / "baselines.parquet").to_pandas()
-    for one in evaluation_sets(compared):
-        expected = method.score(Images(encode(encoder, one.images.images, "cpu"), ids=one.images.ids))
-        np.testing.assert_allclose(table[table["set"] == one.key]["knn"], expected, atol=1e-6)
-
-
 def test_a_stop_keeps_the_methods_that_are_done(compared: Workspace, tmp_path: Path) -> None:
     shutil.copytree(compared.folder, tmp_path / "run")
     again = tmp_path / "run"
-    for one in ("baselines", "evaluation", "bundle"):
+    for one in ("baselines", "baseline_scores", "evaluation", "bundle"):
         (again / f"{one}.done.json").unlink()
     kept = {p.name: p.read_bytes() for p in (again / "baselines").glob("*.safetensors")}
     done = "mscl.safetensors"
@@ -71,7 +58,7 @@ def test_a_stop_keeps_the_methods_that_are_done(compared: Workspace, tmp_path: P
 
     assert not run_stages(Workspace(again, compared.config, lambda progress: None, stop))
     assert not (again / "baselines" / done).exists()
-    # asked to stop while a method's scores are saved, it keeps them and ends there
+    # asked to stop while a method's weights are saved, it keeps them and ends there
     saved, later = again / "baselines" / done, again / "baselines" / "rot.safetensors"
     later.unlink()
     assert not run_stages(Workspace(again, compared.config, lambda progress: None, saved.exists))
@@ -83,7 +70,7 @@ def test_a_stop_keeps_the_methods_that_are_done(compared: Workspace, tmp_path: P
 
 def test_stages_stand_only_where_they_are_asked_for(compared: Workspace, tmp_path: Path) -> None:
     plain = load_config(write_tiny_detector_config(tmp_path))
-    added = {"backbone", "sd_test", "baselines"}
+    added = {"backbone", "sd_test", "baselines", "baseline_scores"}
     assert not added & set(stage_names(plain))
     assert added <= set(stage_names(compared.config))
 
@@ -101,6 +88,18 @@ def test_what_was_added_leaves_the_hashes_of_other_stages(compared: Workspace) -
     assert config_hash(compared.config.model_copy(update={"detector": other}), "outliers") == config_hash(
         compared.config, "outliers"
     )
+
+
+def test_one_more_set_trains_no_method_again(compared: Workspace) -> None:
+    def hashes(**change: object) -> dict[str, str]:
+        evaluation = compared.config.evaluation.model_copy(update={"tuning": TuningConfig(), **change})
+        config = compared.config.model_copy(update={"evaluation": evaluation})
+        return {stage: config_hash(config, stage) for stage in ("baselines", "tuning", "baseline_scores")}
+
+    before, more, other = hashes(), hashes(far=("digits",)), hashes(validation=("digits",))
+    assert [before[stage] == more[stage] for stage in before] == [True, True, False]
+    # trials are on the validation sets
+    assert [before[stage] == other[stage] for stage in before] == [True, False, False]
 
 
 @pytest.mark.parametrize(
@@ -126,11 +125,27 @@ def test_a_methods_settings_reach_it() -> None:
     assert (method.settings.k, method.settings.epochs) == (7, 3)
 
 
+def test_a_generator_of_other_steps_makes_its_own_outliers(compared: Workspace, tmp_path: Path) -> None:
+    shutil.copytree(compared.folder, tmp_path / "run")
+    inputs = Inputs(replace(compared, folder=tmp_path / "run"))
+    (four,) = [one for one in compared.config.evaluation.baselines if one.method == "fake_it"]
+    made = [
+        inputs.reference(four.model_copy(update={"generator_steps": steps}), lambda share: None).outliers
+        for steps in (4, 9)
+    ]
+    kept = [
+        load_file(tmp_path / "run" / "baselines" / f"fakes-{steps}.safetensors")["images"] for steps in (4, 9)
+    ]
+    for i in range(2):
+        np.testing.assert_array_equal(made[i], kept[i])
+    assert not np.array_equal(*kept)
+
+
 def test_too_few_images_for_a_method_are_one_line(compared: Workspace, tmp_path: Path) -> None:
     shutil.copytree(compared.folder, tmp_path / "run")
-    for one in ("baselines", "evaluation", "bundle"):
+    for one in ("baselines", "baseline_scores", "evaluation", "bundle"):
         (tmp_path / "run" / f"{one}.done.json").unlink()
-    shutil.rmtree(tmp_path / "run" / "baselines")
+    shutil.rmtree(tmp_path / "run" / "baseline_scores")
     asked = compared.config.evaluation.baselines[0].model_copy(update={"k": 50})
     evaluation = compared.config.evaluation.model_copy(update={"baselines": (asked,)})
     config = compared.config.model_copy(update={"evaluation": evaluation})

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from itertools import combinations
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.numpy import load_file
 
 from sdviz.detection.training import train_detector
@@ -30,6 +32,16 @@ def test_noised_images_have_the_outliers_noise_and_no_denoising(scored_run: Path
     x_0 = torch.tensor(work.images.images).permute(0, 3, 1, 2) / 127.5 - 1
     x_t = work.schedule.add_noise(x_0, noise, 50).clamp(-1, 1).permute(0, 2, 3, 1)
     assert np.abs((x_t.numpy() + 1) * 127.5 - noised).max() <= 0.51
+
+
+def test_noised_images_go_through_jpeg_as_outliers_do(scored_run: Path) -> None:
+    path = scored_run.parent / "tiny.yaml"
+    plain = noised_images(work_in(scored_run, path))
+    jpeg = noised_images(work_in(scored_run, path, "outliers.jpeg={quality: 60, subsampling: '4:4:4'}"))
+    for before, after in zip(plain, jpeg, strict=True):
+        stream = io.BytesIO()
+        Image.fromarray(before).save(stream, "JPEG", quality=60, subsampling=0)
+        np.testing.assert_array_equal(after, np.asarray(Image.open(stream)))
 
 
 def test_controls_change_one_thing_of_the_recipe(

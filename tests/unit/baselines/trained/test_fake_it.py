@@ -9,8 +9,11 @@ from torch import nn
 from sdviz import data
 from sdviz.baselines import Images
 from sdviz.baselines.trained.fake_it import FakeIt
+from sdviz.config.nodes import ViewsConfig
+from sdviz.nn.views import random_views
 from tests.baselines import (
     ROWS,
+    as_tensor,
     cross_entropy,
     logits_of,
     loss_of,
@@ -53,3 +56,24 @@ def test_fake_it_tells_id_from_outliers(monkeypatch: pytest.MonkeyPatch) -> None
     want = cross_entropy(logits_of(training, seen), truth)
     assert abs(want - cross_entropy(logits_of(training, seen), 1 - truth)) > 0.1
     assert loss_of(training, images) == pytest.approx(want, rel=1e-4)
+
+
+def test_both_sides_are_mirrored_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[torch.Tensor] = []
+
+    def watched(x: torch.Tensor, config: ViewsConfig, generator: torch.Generator) -> torch.Tensor:
+        seen.append(random_views(x, config, generator))
+        return seen[-1]
+
+    monkeypatch.setattr("sdviz.baselines.trained.fake_it.random_views", watched)
+    rng = np.random.default_rng(2)
+    one, fake = (rng.integers(0, 256, (1, 8, 8, 3), np.uint8) for _ in range(2))
+    training = training_of(monkeypatch, FakeIt(), noise_reference(outliers=fake))
+    for seed in range(8):
+        loss_of(training, np.repeat(one, 6, axis=0), seed)
+    shown = torch.stack(seen)  # (8, 12, 3, 8, 8)
+    for side, image in ((shown[:, :6], one), (shown[:, 6:], fake)):
+        plain = as_tensor(image)[0]
+        mirrored = [(side - x).abs().amax((2, 3, 4)) < 1e-4 for x in (plain, plain.flip(-1))]
+        assert (mirrored[0] ^ mirrored[1]).all()
+        assert 8 < int(mirrored[1].sum()) < 40

@@ -94,11 +94,27 @@ def test_a_limit_of_time_caps_the_diffusion(planned: Callable[..., dict[str, Sta
 
 
 def test_other_methods_cost_their_passes(planned: Callable[..., dict[str, StageEstimate]]) -> None:
+    # without a method that trains there is no such stage
     found = planned("evaluation.baselines=[dn2, msp]")
+    assert "baselines" not in found
     one, three = (planned(f"evaluation.baselines=[{{method: rot, epochs: {n}}}]")["baselines"] for n in (1, 3))
-    assert found["baselines"].seconds < one.seconds < three.seconds
+    # four turns of 36 images an epoch
+    assert (one.seconds, three.seconds) == pytest.approx((0.1 * 4 * 36, 0.1 * 3 * 4 * 36))
     asked = 4 + 8 + 8  # a tenth of 36 is held out
-    assert found["baselines"].bytes == 8 * asked * 2 and one.bytes == 8 * asked
+    assert found["baseline_scores"].bytes == 8 * asked * 2
+    assert found["baseline_scores"].seconds == pytest.approx(0.1 * 2 * (36 + asked), abs=0.1)
+
+
+def test_trials_cost_a_training_each(planned: Callable[..., dict[str, StageEstimate]]) -> None:
+    found = planned(
+        "evaluation.tuning={trials: 3}", "evaluation.baselines=[dn2, {method: rot, epochs: 2}, msp]"
+    )
+    trained = 3 * 2 * 36 + 4 * 2 * 36  # the detector and rot
+    assert found["tuning"].seconds == pytest.approx(0.1 * (3 + 1) * trained)
+    # three methods, and ours, dn2 and rot as tuned
+    assert found["baseline_scores"].bytes == 8 * 20 * 6
+    twice = "evaluation.tuning={trials: 3, criterion: left_out, left_out_pairs: 2}"
+    assert planned(twice)["tuning"].seconds == pytest.approx(0.1 * (3 * 2 + 1) * 3 * 2 * 36)
 
 
 def test_a_run_without_a_detector_makes_no_outliers(tmp_path: Path) -> None:

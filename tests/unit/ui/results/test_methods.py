@@ -1,9 +1,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
+from sdviz.baselines import BASELINES
+from sdviz.evaluation.report import BaselineResult, Trial
+from sdviz.pipeline.tuning import SCORE_SEARCH
 from sdviz.ui.pictures import NEUTRAL_COLOUR
-from sdviz.ui.results.methods import COLOURS, line_of
+from sdviz.ui.results.methods import COLOURS, line_of, settings_text
 from sdviz.ui.theme import DARK_BACKGROUND, LIGHT_BACKGROUND, role_colours
 
 
@@ -30,3 +34,34 @@ def test_methods_have_lines_of_their_own_in_no_sets_colour() -> None:
             assert (high + 0.05) / (low + 0.05) >= 3, (colour, ground)
     # ours and twelve others: no two lines are alike
     assert len({line_of(row) for row in range(13)}) == 13
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"network": "encoder"}, ""),
+        ({"network": "backbone", "k": 10, "normalize": True}, "k = 10, unit length"),
+        (
+            {"alpha": 0.03, "reconstructed_id": 0.5, "normalize": False},
+            "α = 0.03, 50 % rebuilt ID images, raw features",
+        ),
+        ({"frozen_blocks": 1, "views": "flip", "epochs": 3.0}, "1 block frozen, mirrored only, 3 epochs"),
+        ({"frozen_blocks": 0, "learning_rate": 3e-4}, "no block frozen, learning rate 0.0003"),
+        ({"generator_steps": 200}, "generator steps 200"),
+    ],
+)
+def test_settings_are_words(settings: dict[str, str | int | float], words: str) -> None:
+    plain = BaselineResult(title="A", settings=settings, results={}, means={})
+    assert settings_text(plain) == words
+    tried = (Trial(settings={"k": 2}, value=0.5), Trial(settings={"k": 5}, value=None))
+    tuned = plain.model_copy(update={"trials": tried})
+    assert settings_text(tuned) == (f"{words}, " if words else "") + "best of 2 trials"
+
+
+def test_every_value_that_is_tried_has_words() -> None:
+    spaces = [SCORE_SEARCH, *(one.search for one in BASELINES.values())]
+    for name, value in (
+        (name, value) for space in spaces for name, values in space.items() for value in values
+    ):
+        text = settings_text(BaselineResult(title="A", settings={name: value}, results={}, means={}))
+        assert text and "_" not in text
