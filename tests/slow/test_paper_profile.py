@@ -35,8 +35,8 @@ def test_the_papers_profile_runs_from_a_local_weights_file_to_its_end(
         "data.size_px=32",
         "data.holdout=0.3",
         "encoder.width=4",
-        # more than one: SCAN finds two clusters only where the features differ
-        "encoder.simclr.total_steps=30",
+        # enough: SCAN finds two clusters only where the features differ
+        "encoder.simclr.total_steps=100",
         "encoder.simclr.batch_size=16",
         f"detector.backbone.weights={weights}",
         "labels.n_clusters=2",
