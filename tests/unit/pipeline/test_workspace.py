@@ -117,13 +117,13 @@ def test_test_images_that_are_trained_on_are_left_out(tmp_path: Path, data_root:
 def test_what_becomes_of_equal_pictures_changes_no_training(tmp_path: Path) -> None:
     path = write_tiny_detector_config(tmp_path)
     backbone = f"detector.backbone={{width: 4, simclr: null, pretraining: {{data: 'folder:{tmp_path}/near'}}}}"
-    more = [backbone, "evaluation.sd_test={}", "evaluation.baselines=[dn2]"]
+    more = [backbone, "evaluation.sd_test={}", "evaluation.baselines=[dn2, rot]"]
 
     def changed(*overrides: str) -> list[str]:
         before, after = load_config(path, more), load_config(path, [*more, *overrides])
         return [s for s in stage_names(before) if config_hash(before, s) != config_hash(after, s)]
 
-    scored = ["features", "baselines", "evaluation", "bundle"]
+    scored = ["features", "baseline_scores", "evaluation", "bundle"]
     assert changed("data.on_overlap=keep") == ["sd_test", *scored]
     for one in ("evaluation.far=[svhn]", "evaluation.limit=5", "evaluation.classes={}", "evaluation.near=[]"):
         assert changed(one) in ([], scored)

@@ -109,12 +109,14 @@ def test_trials_cost_a_training_each(planned: Callable[..., dict[str, StageEstim
     found = planned(
         "evaluation.tuning={trials: 3}", "evaluation.baselines=[dn2, {method: rot, epochs: 2}, msp]"
     )
-    trained = 3 * 2 * 36 + 4 * 2 * 36  # the detector and rot
+    # three epochs of the detector over images and outliers, each watched on the images; and rot
+    detector = 3 * (2 * 36 + 36)
+    trained = detector + 4 * 2 * 36
     assert found["tuning"].seconds == pytest.approx(0.1 * (3 + 1) * trained)
     # three methods, and ours, dn2 and rot as tuned
     assert found["baseline_scores"].bytes == 8 * 20 * 6
     twice = "evaluation.tuning={trials: 3, criterion: left_out, left_out_pairs: 2}"
-    assert planned(twice)["tuning"].seconds == pytest.approx(0.1 * (3 * 2 + 1) * 3 * 2 * 36)
+    assert planned(twice)["tuning"].seconds == pytest.approx(0.1 * (3 * 2 + 1) * detector)
 
 
 def test_a_run_without_a_detector_makes_no_outliers(tmp_path: Path) -> None:
