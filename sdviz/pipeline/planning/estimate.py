@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -17,6 +18,7 @@ from ...config.tree import CLUSTERINGS, RunConfig
 from ...nn.detector import Detector
 from ...nn.device import fast_autocast, resolve_device
 from ...nn.encoder import Encoder
+from ...nn.feature_cache import has_small_activations
 from ...nn.inference import prepare_for_inference
 from ...nn.unet import build_noise_predictor, n_parameters
 from ..detector import MAX_WATCHED
@@ -84,7 +86,8 @@ def estimate(config: RunConfig) -> list[StageEstimate]:
                 backbone = _encoder_speed(config.detector.backbone, x)
                 sec = _training_sec(config.detector.backbone, backbone.train_sec)
                 costs["backbone"] = sec, backbone.bytes
-            costs |= _detector_costs(config, config.detector, backbone, unet, n)
+            trained = _trained_part(backbone, config.detector.frozen_blocks, x)
+            costs |= _detector_costs(config, config.detector, backbone, trained, unet, n)
     # 3. the bundle, with the U-Net in float16
     kept = ("encoder", "pseudo_labels", "detector", "features")
     costs["bundle"] = 1.0, sum(costs[key][1] for key in kept if key in costs) + unet.bytes / 2
@@ -92,8 +95,13 @@ def estimate(config: RunConfig) -> list[StageEstimate]:
     return [StageEstimate(name, round(sec, 1), int(size)) for name, sec, size in found]
 
 
-def _detector_costs(config: RunConfig, detector: DetectorConfig, speed: _Speed, unet: _Speed, n: int) -> Costs:
-    """The costs of the stages that only a run with a detector has, without `backbone`."""
+def _detector_costs(
+    config: RunConfig, detector: DetectorConfig, speed: _Speed, trained: _Speed, unet: _Speed, n: int
+) -> Costs:
+    """The costs of the stages that only a run with a detector has, without `backbone`.
+
+    `speed` is that of the whole starting network, `trained` that of `_trained_part`.
+    """
     assert isinstance(speed.network, Encoder)
     # 1. how many images
     n_sources, n_test = min(n, config.outliers.limit or n), _n_test(config, n)
@@ -108,13 +116,17 @@ def _detector_costs(config: RunConfig, detector: DetectorConfig, speed: _Speed, 
     sec_each = 2 * min(recipe.num_inference_steps, recipe.start_timestep) * unet.forward_sec
     made = n_sources * config.outliers.per_image * len(kinds_needed(config))
     # 3. the detector, its features, and the controls
-    pass_sec = 2 * n_sources * speed.forward_sec
-    epoch_sec = 2 * n_sources * speed.train_sec + min(n_sources, MAX_WATCHED) * speed.forward_sec
-    epoch_sec += pass_sec if detector.distillation else 0
+    pass_sec, in_steps = 2 * n_sources * speed.forward_sec, trained if detector.views is None else speed
+    epoch_sec = 2 * n_sources * in_steps.train_sec + min(n_sources, MAX_WATCHED) * trained.forward_sec
+    epoch_sec += 2 * n_sources * in_steps.forward_sec if detector.distillation else 0
     training_sec = detector.epochs * epoch_sec + (pass_sec if detector.head_epochs else 0)
+    training_sec += pass_sec if in_steps is not speed else 0
     n_trained = sum(control != "no_training" for control in config.evaluation.controls)
     n_between = len({*config.evaluation.interpolation} - {0.0, detector.interpolation})
-    n_features = (2 + n_trained + n_between) * n_scored + (detector.epochs + 1) * detector.snapshot_ids
+    n_of_trained = (1 + n_trained + n_between) * n_scored + (detector.epochs + 1) * detector.snapshot_ids
+    n_features = n_scored + n_of_trained
+    n_of_all = n_scored * (1 if trained is speed else 2)
+    features_sec = n_of_all * speed.forward_sec + n_of_trained * trained.forward_sec
     n_weights = n_parameters(Detector(speed.network, _n_clusters(config)))
     # 4. the other methods
     methods = [one.build() for one in config.evaluation.baselines]
@@ -131,8 +143,8 @@ def _detector_costs(config: RunConfig, detector: DetectorConfig, speed: _Speed, 
     scoring_passes = sum(one.scoring_passes for one in methods)
     if tuning is not None:
         n_fits = tuning.trials * (tuning.left_out_pairs if tuning.criterion == "left_out" else 1) + 1
-        trained = sum(_trained_images(one, n_sources) for one in methods)
-        tuning_sec = n_fits * (detector.epochs * epoch_sec + trained * speed.train_sec)
+        n_methods = sum(_trained_images(one, n_sources) for one in methods)
+        tuning_sec = n_fits * (detector.epochs * epoch_sec + n_methods * speed.train_sec)
         n_rows += 1 + sum(bool(one.search) for one in methods)
         scoring_passes += 1 + sum(one.scoring_passes for one in methods if one.search)
     scoring_sec = scoring_passes * (n_sources + n_asked) * speed.forward_sec
@@ -144,7 +156,7 @@ def _detector_costs(config: RunConfig, detector: DetectorConfig, speed: _Speed, 
             4 * n_weights * (1 + (detector.epochs if detector.snapshot_ids else 0)),
         ),
         "controls": (n_trained * training_sec, 4 * n_trained * n_weights),
-        "features": (n_features * speed.forward_sec, 2 * n_features * speed.network.feature_dim),
+        "features": (features_sec, 2 * n_features * speed.network.feature_dim),
         "baselines": (baselines_sec, 4 * n_weights * n_trained_methods),
         "tuning": (tuning_sec, 4 * n_weights * (1 + n_trained_methods)),
         "baseline_scores": (scoring_sec, 8 * n_asked * n_rows),
@@ -167,6 +179,21 @@ def _encoder_speed(config: EncoderConfig, x: torch.Tensor) -> _Speed:
     train_sec = _per_image(lambda: _train_step(encoder, x), x.device)
     with torch.no_grad():
         return _Speed(encoder, train_sec, _per_image(lambda: encoder(x), x.device))
+
+
+def _trained_part(speed: _Speed, frozen_blocks: int, x: torch.Tensor) -> _Speed:
+    """The speed of the blocks that are trained, if what frozen ones make of an image is kept; else `speed`."""
+    encoder = speed.network
+    assert isinstance(encoder, Encoder)
+    encoder.freeze(frozen_blocks)
+    one = np.zeros((1, *x.shape[2:], 3), np.uint8)
+    if not has_small_activations(encoder, one) or frozen_blocks == len(encoder.blocks):
+        return speed
+    with torch.no_grad():
+        activations = encoder.to(x.device).activations(x)
+    train_sec = _per_image(lambda: _train_step(encoder.features_of, activations), x.device)
+    with torch.no_grad():
+        return _Speed(encoder, train_sec, _per_image(lambda: encoder.features_of(activations), x.device))
 
 
 def _n_clusters(config: RunConfig) -> int:

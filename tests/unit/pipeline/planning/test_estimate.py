@@ -73,6 +73,18 @@ def test_what_keeps_a_detector_near_its_start_has_its_time(
     assert seconds[0.5].seconds < seconds[1.0].seconds
 
 
+def test_what_frozen_blocks_make_is_computed_once(
+    planned: Callable[..., dict[str, StageEstimate]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frozen = "detector.frozen_blocks=2", "data.holdout=0.5"
+    whole, plain = planned(*frozen), planned(*frozen, "detector.views=null")
+    # a step costs the same by this clock; and once, all images and outliers go through the frozen blocks
+    assert plain["detector"].seconds - whole["detector"].seconds == pytest.approx(0.1 * 2 * 36)
+    # by the backbone, and for the blocks that are trained
+    more = whole["features"].seconds - planned("data.holdout=0.5")["features"].seconds
+    assert more == pytest.approx(0.1 * (2 * 36 + 18 + 8 + 8))
+
+
 def test_bytes_are_weights_pictures_and_features(
     planned: Callable[..., dict[str, StageEstimate]], tmp_path: Path
 ) -> None:
