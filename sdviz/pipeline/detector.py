@@ -136,14 +136,21 @@ def load_detector(work: Workspace, folder: str = "detector", share: float | None
     Args:
         share: Of the trained weights in the encoder's; None takes `detector.interpolation`.
     """
-    assert work.config.detector is not None
-    start = load_backbone(work)
-    detector = Detector(Encoder(**start.config), len(read_cluster_names(work)))
+    config = work.config.detector
+    assert config is not None
+    detector = Detector(Encoder(**load_backbone(work).config), len(read_cluster_names(work)))
     detector.load_state_dict(load_file(work.folder / folder / "detector.safetensors"))
-    share = work.config.detector.interpolation if share is None else share
-    detector.encoder = interpolated(start, detector.encoder, share)
-    detector.encoder.freeze(work.config.detector.frozen_blocks)
+    if share is not None:
+        config = config.model_copy(update={"interpolation": share})
+    detector.encoder = scoring_encoder(work, detector.encoder, config)
     return detector.eval()
+
+
+def scoring_encoder(work: Workspace, trained: Encoder, config: DetectorConfig) -> Encoder:
+    """The encoder with the share of the trained weights that scores; its frozen blocks are frozen."""
+    encoder = interpolated(load_backbone(work), trained, config.interpolation)
+    encoder.freeze(config.frozen_blocks)
+    return encoder
 
 
 STAGE = Stage(

@@ -38,11 +38,12 @@ from ..nn.loop import Execution, TrainingDiverged
 from . import baselines
 from .backbone import load_backbone
 from .baselines import Inputs, Stopped, fitted, own_settings, report_or_stop, weights_file
-from .detector import load_detector
+from .detector import load_detector, scoring_encoder
 from .outliers import kinds_needed, outlier_labels, read_outliers
 from .shared import sets
 from .shared.labels import source_labels
 from .shared.sets import NamedSet
+from .shared.shards import reencode
 from .workspace import Metrics, Settings, Stage, Workspace, has_detector, write_network
 
 OURS = "ours+tuned"
@@ -64,7 +65,10 @@ def depends_on(config: RunConfig) -> Settings:
     classes = {name: e.classes[name] for name in e.validation if name in e.classes}
     no_test = {"near": (), "far": (), "sd_test": None, "classes": classes}
     validation = config.model_copy(update={"evaluation": e.model_copy(update=no_test)})
-    return baselines.depends_on(config) | sets.depends_on(validation) | own | {"kinds": kinds_needed(config)}
+    own |= {"kinds": kinds_needed(config)}
+    if config.detector is not None:  # which its training does not depend on
+        own["interpolation"] = config.detector.interpolation
+    return baselines.depends_on(config) | sets.depends_on(validation) | own
 
 
 def make(work: Workspace) -> Metrics | None:
@@ -303,6 +307,7 @@ class _OursTuned(Tuned):
         else:
             encoder = load_backbone(work)
             encoder.load_state_dict(load_file(self.weights_file))
+            encoder.freeze(self._detector_with(best).frozen_blocks)
         rows, outliers = np.arange(len(work.sources)), np.arange(len(outlier_labels(work)))
         score = self._score(best, encoder, rows, outliers)
         return {one.key: score(one.images.images, one.images.ids) for one in self.inputs.sets}
@@ -329,10 +334,13 @@ class _OursTuned(Tuned):
         detector = Detector(load_backbone(work), int(labels.max()) + 1, config.zero_heads)
         execution = Execution(work.config.device, None, lambda r: on_progress(r.progress), work.should_stop)
         outliers = read_outliers(work, "wrong")[outlier_rows]
-        pictures = work.sources.images[rows], labels, outliers, outlier_labels
+        images = work.sources.images[rows]
+        if config.jpeg_both_sides:
+            images = reencode(images, work.config.outliers.jpeg)
+        pictures = images, labels, outliers, outlier_labels
         if not train_detector(detector, *pictures, config, execution, rebuilt):
             raise Stopped
-        return detector.encoder
+        return scoring_encoder(work, detector.encoder, config)
 
     def _score(
         self, setting: Setting, encoder: Encoder, rows: np.ndarray, outlier_rows: np.ndarray
