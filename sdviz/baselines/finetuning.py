@@ -13,9 +13,9 @@ from pydantic import Field
 from torch import nn
 
 from ..config.nodes import OptimizerConfig, TrainingConfig, ViewsConfig
-from ..nn.batches import encode
 from ..nn.device import fast_autocast, resolve_device
 from ..nn.encoder import Encoder
+from ..nn.feature_cache import fresh_features
 from ..nn.loop import Execution, train_networks
 from ..nn.pixels import channels_first, scale
 from ..nn.randomness import step_generator
@@ -58,7 +58,7 @@ class Trained(Baseline):
 
     base_optimizer: ClassVar[OptimizerConfig]
     augment: ClassVar[bool] = True
-    search: ClassVar = {"frozen_blocks": (0, -2, -1), "views": ("run", "detector")}
+    search: ClassVar = {"views": ("run", "detector")}
 
     _encoder: Encoder
     _views: ViewsConfig | None
@@ -160,8 +160,8 @@ class FineTuned(Trained, NearestSquares):
         heads, batch_loss = self._objective(known, reference)
         self._train(heads, known, batch_loss, reference, on_progress)
         self._device = reference.device
-        self._keep(encode(self._encoder, known, self._device), reference.known.ids)
+        self._keep(fresh_features(self._encoder, known, self._device), reference.known.ids)
 
     def _score(self, queries: np.ndarray, ids: np.ndarray | None) -> np.ndarray:
         """Sums of squared distances, float64 (N,)."""
-        return self._sums(encode(self._encoder, queries, self._device), ids)
+        return self._sums(fresh_features(self._encoder, queries, self._device), ids)

@@ -71,7 +71,7 @@ class Baseline(ABC):
         needs: The fields of `Reference` and `Images` that it uses; it scores the first.
         training_passes: How often the network sees each ID image in an epoch; 0 without training.
         scoring_passes: How often the network sees each image that is scored.
-        search: By setting, the values that `evaluation.tuning` tries; frozen_blocks below 0: from the last.
+        search: By setting, the values that `evaluation.tuning` tries.
     """
 
     class Settings(Node):

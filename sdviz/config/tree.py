@@ -228,6 +228,12 @@ class TuningConfig(Node):
     )
     left_out_pairs: int = Field(2, ge=1, description="how often two clusters are left out, for left_out")
     holdout: float = Field(0.2, gt=0, lt=1, description="share of the ID images that trials are measured on")
+    frozen_blocks: tuple[int, ...] = Field(
+        (0, -2, -1),
+        min_length=1,
+        description="tried for every method that trains, ours too: how many of its network's first blocks are"
+        " not trained; below 0 from the last block",
+    )
     seed: Seed = 0
 
 

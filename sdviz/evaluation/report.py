@@ -145,6 +145,10 @@ class Tuning(Node):
     )
     left_out_pairs: int = Field(ge=1, description="how often two clusters were left out, for left_out")
     holdout: float = Field(description="share of the ID images that trials were measured on, not fitted on")
+    frozen_blocks: tuple[int, ...] = Field(
+        description="numbers of first blocks that are not trained, tried for every method that trains; below 0"
+        " from the last"
+    )
     seed: int = Field(description="of the trials and of the held-out images")
 
 

@@ -53,7 +53,6 @@ SCORE_SEARCH: dict[str, tuple[Any, ...]] = {
     "alpha": (0.0, 0.003, 0.01, 0.03, 0.1, 0.3),
     "normalize": (True, False),
 }
-FROZEN_BLOCKS = (0, -2, -1)
 RATE_FACTORS = (0.1, 0.3, 1.0)
 RECONSTRUCTED_ID = (0.0, 0.5)
 
@@ -185,6 +184,12 @@ class Tuned(ABC):
         made = self.made()
         return made[best_trial(made)].settings
 
+    def _frozen_blocks(self, network: Encoder) -> list[int]:
+        """The numbers of frozen blocks to try for a network."""
+        tuning, n_blocks = self.work.config.evaluation.tuning, len(network.blocks)
+        assert tuning is not None
+        return sorted({max(0, n_blocks + one) if one < 0 else one for one in tuning.frozen_blocks})
+
     @abstractmethod
     def _space_and_own(self) -> tuple[Mapping[str, Sequence[Any]], Mapping[str, Any]]:
         """The values to try of each setting, and the method's own."""
@@ -214,9 +219,8 @@ class _MethodTuned(Tuned):
 
     def _space_and_own(self) -> tuple[Mapping[str, Sequence[Any]], Mapping[str, Any]]:
         space: dict[str, Any] = dict(BASELINES[self.config.method].search)
-        if "frozen_blocks" in space:
-            n_blocks = len(self.inputs.networks[self.config.network].blocks)
-            space["frozen_blocks"] = _from_the_end(space["frozen_blocks"], n_blocks)
+        if issubclass(BASELINES[self.config.method], Trained):
+            space["frozen_blocks"] = self._frozen_blocks(self.inputs.networks[self.config.network])
         return space, self.config.model_dump()
 
     def trial_scores(
@@ -264,7 +268,7 @@ class _OursTuned(Tuned):
         rate = self._detector.optimizer.learning_rate
         space: dict[str, Any] = {
             **SCORE_SEARCH,
-            "frozen_blocks": _from_the_end(FROZEN_BLOCKS, len(load_backbone(self.work).blocks)),
+            "frozen_blocks": self._frozen_blocks(load_backbone(self.work)),
             "learning_rate": [factor * rate for factor in RATE_FACTORS],
         }
         if "right" in kinds_needed(self.work.config):  # there are pictures to rebuild ID images by
@@ -375,11 +379,6 @@ def _target_labels(work: Workspace) -> np.ndarray:
     """The wrong label of each outlier, int64 (M,)."""
     table = pq.read_table(work.folder / "outliers" / "outliers.parquet", columns=["target_label"])
     return table["target_label"].to_numpy()
-
-
-def _from_the_end(values: Sequence[int], n_blocks: int) -> list[int]:
-    """Numbers of blocks; one below 0 counts from the last block."""
-    return sorted({max(0, n_blocks + one) if one < 0 else one for one in values})
 
 
 STAGE = Stage(

@@ -243,6 +243,6 @@ def test_other_methods_have_a_line_each(evaluation: Callable[..., Evaluation]) -
     one_k, other = reports[0], reports[1].model_copy(update={"baselines": {}})
     with pytest.raises(ReportError, match="differ in their other methods"):
         results_table([one_k, other], "this")
-    fewer = TuningConfig(trials=1).model_dump(mode="json")
+    fewer = TuningConfig(trials=1).model_dump()
     with pytest.raises(ReportError, match="differ in their trials"):
         results_table([one_k, reports[1].model_copy(update={"tuning": Tuning(**fewer)})], "this")
