@@ -120,7 +120,8 @@ def _read_or_make(file: Path, compute: Callable[[np.ndarray], np.ndarray], image
             return kept
     except (OSError, ValueError, EOFError, TypeError):  # missing, cut or damaged: it is made again
         pass
-    features = compute(images)
+    # in the order in which they are read later: convolutions round by the layout in memory
+    features = np.ascontiguousarray(compute(images))
     if not np.isfinite(features).all():
         return features  # for the caller to refuse; another attempt may succeed
     try:

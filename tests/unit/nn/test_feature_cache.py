@@ -63,6 +63,8 @@ def test_activations_of_frozen_blocks_are_computed_once(tiny_images: Callable[..
     encoder.seen = 0
     kept = kept_activations(encoder, images, "cpu")
     assert encoder.seen == 25 and len(kept) == 25
+    # computed or read, the layout in memory is one, because convolutions round by it
+    assert kept.flags.c_contiguous and kept_activations(encoder, images, "cpu").strides == kept.strides
     assert np.array_equal(kept_activations(encoder, images[:20], "cpu"), kept[:20]) and encoder.seen == 25
     # other weights after the frozen blocks: other features, from the same activations
     expected = encode(make_encoder(), images, "cpu")
