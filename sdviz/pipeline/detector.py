@@ -22,6 +22,7 @@ from ..detection.training import epoch_steps, train_detector
 from ..nn.detector import Detector
 from ..nn.encoder import Encoder
 from ..nn.feature_cache import fresh_features, kept_features
+from ..nn.loop import TrainingDiverged
 from . import backbone, outliers
 from .backbone import load_backbone
 from .outliers import outlier_labels, read_outliers
@@ -96,6 +97,11 @@ def train(
     watched = work.sources.take(rows)
 
     def watch(epoch: int, features: np.ndarray) -> None:
+        if not np.isfinite(features).all():
+            raise TrainingDiverged(
+                f"the detector's features became NaN or infinite in epoch {epoch} of {config.epochs}:"
+                f" try a learning rate below {config.optimizer.learning_rate:g}"
+            )
         values = feature_quality(features, labels[rows], watched.labels)
         step, total = epoch * steps, config.epochs * steps
         work.on_progress(Progress(stage, step, total, step / total, None, values, training))
