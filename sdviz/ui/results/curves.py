@@ -230,10 +230,8 @@ def _choices(state: ScoredSets, label: str, options: list[str], key: str, name: 
     has_votes = any(bool(one.votes.any()) for one in state.scores.values())
     shown = {"votes": has_votes, "g_bin": has_g_bin(state.evidence)}
     titles = {mode: title for mode, title in MODE_TITLES.items() if shown.get(mode, True)}
-    left, right = st.columns([1.12, 1])
-    with left:
+    with st.container(horizontal=True):  # one below the other in a narrow window
         mode = choose_key("Score by", titles, f"{key}_mode")
-    with right:
         return mode, choose_one(label, options, f"{key}_{name}")
 
 
