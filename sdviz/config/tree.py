@@ -348,6 +348,9 @@ class RunConfig(Node):
             raise ValueError(f"labels.source {self.labels.source} needs an encoder: add encoder: {{}}")
         if self.detector is not None and self.detector.jpeg_both_sides and self.outliers.jpeg is None:
             raise ValueError("detector.jpeg_both_sides needs outliers.jpeg, the encoding of the other side")
+        tuning, n_clusters = self.evaluation.tuning, self.labels.n_clusters
+        if tuning is not None and tuning.criterion == "left_out" and n_clusters is not None and n_clusters < 4:
+            raise ValueError(f"evaluation.tuning: criterion left_out needs 4 clusters, not {n_clusters}")
         if self.encoder is None and self.detector is not None:
             raise ValueError("detector needs an encoder: add encoder: {}")
         for name in self.evaluation.ood_sets:

@@ -29,6 +29,10 @@ ROOT = Path(__file__).resolve().parents[3]
             "mine.yaml: labels.source kmeans needs an encoder: add encoder: {}",
         ),
         (["detector={}"], "mine.yaml: detector needs an encoder: add encoder: {}"),
+        (
+            ["encoder={}", "labels={source: kmeans, n_clusters: 3}", "evaluation.tuning={criterion: left_out}"],
+            "mine.yaml: evaluation.tuning: criterion left_out needs 4 clusters, not 3",
+        ),
         (["encoder={}", "detector.batch_size=7"], "--set detector: batch_size 7 has no halves"),
         (
             ["evaluation.near=[digits]", "evaluation.far=[digits]"],
