@@ -128,7 +128,8 @@ def test_trials_cost_a_training_each(planned: Callable[..., dict[str, StageEstim
     # three methods, and ours, dn2 and rot as tuned
     assert found["baseline_scores"].bytes == 8 * 20 * 6
     twice = "evaluation.tuning={trials: 3, criterion: left_out, left_out_pairs: 2}"
-    assert planned(twice, "labels.n_clusters=4")["tuning"].seconds == pytest.approx(0.1 * (3 * 2 + 1) * detector)
+    found = planned(twice, "labels.n_clusters=4")
+    assert found["tuning"].seconds == pytest.approx(0.1 * (3 * 2 + 1) * detector)
 
 
 def test_a_run_without_a_detector_makes_no_outliers(tmp_path: Path) -> None:
