@@ -15,6 +15,21 @@ from tests.tiny_runs import OTHER_COLOURS, write_pictures, write_tiny_detector_c
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
+def goes_on_to_the_same_weights(tmp_path: Path, config: Path, settings: str, first_part: str) -> None:
+    """A first training and SimCLR after it, stopped and resumed in either, against both undisturbed."""
+    whole = work_in(tmp_path / "whole", config, settings)
+    assert encoder.make(whole) is not None
+    expected = everything_in(whole.folder / "encoder")
+    for after in (3, 4, 20):
+        asked = iter([False] * after)
+        part = work_in(tmp_path / "parts", config, settings, stop=lambda asked=asked: next(asked, True))
+        assert encoder.make(part) is None
+    assert encoder.make(work_in(tmp_path / "parts", config, settings)) is not None
+    parts = everything_in(tmp_path / "parts" / "encoder")
+    for name in (first_part, "projection.safetensors", "encoder.safetensors"):
+        assert parts[name] == expected[name], name
+
+
 def test_pretraining_on_labels_of_another_set(tmp_path: Path) -> None:
     config = write_tiny_detector_config(tmp_path)
     other = write_pictures(tmp_path / "other", 8, {"a": (250, 250, 250), "b": (10, 10, 10)} | OTHER_COLOURS)
@@ -27,18 +42,7 @@ def test_pretraining_on_labels_of_another_set(tmp_path: Path) -> None:
     assert all(
         (first[k] == v).all() for k, v in load_file(plain.folder / "encoder" / "pretrained.safetensors").items()
     )
-    # SimCLR goes on from there, stopped and resumed in either part
-    whole = work_in(tmp_path / "whole", config, settings)
-    assert encoder.make(whole) is not None
-    expected = everything_in(whole.folder / "encoder")
-    for after in (3, 4, 20):
-        asked = iter([False] * after)
-        part = work_in(tmp_path / "parts", config, settings, stop=lambda asked=asked: next(asked, True))
-        assert encoder.make(part) is None
-    assert encoder.make(work_in(tmp_path / "parts", config, settings)) is not None
-    parts = everything_in(tmp_path / "parts" / "encoder")
-    for name in ("pretrained.safetensors", "projection.safetensors", "encoder.safetensors"):
-        assert parts[name] == expected[name], name
+    goes_on_to_the_same_weights(tmp_path, config, settings, "pretrained.safetensors")
     nobody = settings.replace("[1, 3]", "[7, 9]")
     with pytest.raises(DataError, match=r"no image with a label in 7\.\.9 to pre-train on"):
         encoder.make(work_in(tmp_path / "nobody", config, nobody))
@@ -63,15 +67,4 @@ def test_distillation_from_another_network_stopped_and_resumed(tmp_path: Path) -
         assert encoder.make(work) is not None
         second = load_file(work.folder / "encoder" / "encoder.safetensors")
         assert any((second[name] != value).any() for name, value in first.items())
-    # SimCLR goes on from there, stopped and resumed in either part
-    whole = work_in(tmp_path / "whole", config, settings)
-    assert encoder.make(whole) is not None
-    expected = everything_in(whole.folder / "encoder")
-    for after in (3, 4, 20):
-        asked = iter([False] * after)
-        part = work_in(tmp_path / "parts", config, settings, stop=lambda asked=asked: next(asked, True))
-        assert encoder.make(part) is None
-    assert encoder.make(work_in(tmp_path / "parts", config, settings)) is not None
-    parts = everything_in(tmp_path / "parts" / "encoder")
-    for name in ("distilled.safetensors", "projection.safetensors", "encoder.safetensors"):
-        assert parts[name] == expected[name], name
+    goes_on_to_the_same_weights(tmp_path, config, settings, "distilled.safetensors")
