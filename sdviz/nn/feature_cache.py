@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 from torch import nn
 
 from ..files import replacing
@@ -18,9 +20,10 @@ from .device import resolve_device
 from .encoder import Encoder
 from .fastest import cache_folder
 from .pixels import channels_first, scale
+from .randomness import content_ids
 from .weights import EncoderError
 
-# images whose features are one file; the first N of a set are found again under another limit
+# images whose features are one file
 SHARD = 500
 # when the files are more than this, the ones that were not read for the longest time go
 MAX_BYTES = 4 * 2**30
@@ -31,8 +34,8 @@ MAX_ACTIVATION = 8192
 def kept_features(encoder: Encoder, images: np.ndarray, device: str | torch.device = "auto") -> np.ndarray:
     """Features float32 (N,D) of images uint8 (N,H,W,3); read from disk where known.
 
-    A file's name is made of the weights, the size that images are resized to and the images' bytes. Where the
-    folder cannot be written, features are computed each time.
+    An image is known by its bytes, in whatever set it stands, and a network by its weights and the size that
+    images are resized to. Where the folder cannot be written, features are computed each time.
     """
     if len(images) == 0:
         return np.zeros((0, encoder.feature_dim), np.float32)
@@ -78,13 +81,24 @@ def kept_activations(encoder: Encoder, images: np.ndarray, device: str | torch.d
 
 
 def _kept(name: str, compute: Callable[[np.ndarray], np.ndarray], images: np.ndarray) -> np.ndarray:
-    folder = cache_folder() / "features" / name
-    parts = []
-    for first in range(0, len(images), SHARD):
-        shard = np.ascontiguousarray(images[first : first + SHARD])
-        digest = hashlib.sha256(repr(shard.shape).encode() + shard.tobytes()).hexdigest()[:32]
-        parts.append(_read_or_make(folder / f"{digest}.npy", compute, shard))
-    return np.concatenate(parts)
+    """A row for each image, found by its bytes in any file of the network's folder, or else computed."""
+    folder = cache_folder() / "features" / f"{name}-{images.shape[1]}x{images.shape[2]}"
+    ids = content_ids(images).tolist()
+    wanted = set(ids)
+    rows: dict[str, np.ndarray] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        if len(rows) == len(wanted):
+            break
+        rows |= _read(file, wanted)
+    missing = {one: i for i, one in enumerate(ids) if one not in rows}
+    for some in slices(len(missing), SHARD):
+        new = list(missing)[some]
+        # in the order in which they are read later: convolutions round by the layout in memory
+        made = np.ascontiguousarray(compute(images[[missing[one] for one in new]]))
+        rows |= zip(new, made, strict=True)
+        if np.isfinite(made).all():  # else for the caller to refuse; another attempt may succeed
+            _write(folder, new, made)
+    return np.stack([rows[one] for one in ids])
 
 
 def kept_predictions(
@@ -112,31 +126,34 @@ def _hash(config: dict[str, Any], *parts: nn.Module) -> str:
     return digest.hexdigest()[:32]
 
 
-def _read_or_make(file: Path, compute: Callable[[np.ndarray], np.ndarray], images: np.ndarray) -> np.ndarray:
+def _read(file: Path, wanted: set[str]) -> dict[str, np.ndarray]:
+    """The rows of a file that are wanted, by image; none of a file that is gone, cut or damaged."""
     try:
-        kept = np.load(file, allow_pickle=False)
-        if len(kept) == len(images) and kept.dtype == np.float32:
-            os.utime(file)
-            return kept
-    except (OSError, ValueError, EOFError, TypeError):  # missing, cut or damaged: it is made again
-        pass
-    # in the order in which they are read later: convolutions round by the layout in memory
-    features = np.ascontiguousarray(compute(images))
-    if not np.isfinite(features).all():
-        return features  # for the caller to refuse; another attempt may succeed
+        with safe_open(file, "numpy") as kept:
+            ids = kept.metadata()["ids"].split()
+            if wanted.isdisjoint(ids):
+                return {}
+            rows = kept.get_tensor("rows")
+        os.utime(file)
+    except (OSError, SafetensorError, KeyError, TypeError):
+        return {}
+    return {one: row for one, row in zip(ids, rows, strict=True) if one in wanted}
+
+
+def _write(folder: Path, ids: list[str], rows: np.ndarray) -> None:
+    text = " ".join(ids)
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(file) as partial:
-            np.save(partial, features)
-        _make_room(file.parents[1])
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.safetensors") as partial:
+            save_file({"rows": rows}, partial, {"ids": text})
+        _make_room(folder.parent)
     except OSError:
         pass
-    return features
 
 
 def _make_room(folder: Path) -> None:
     """Removes the files that were read longest ago, until the rest takes at most `MAX_BYTES`."""
-    files = [(path.stat().st_mtime, path.stat().st_size, path) for path in folder.rglob("*.npy")]
+    files = [(path.stat().st_mtime, path.stat().st_size, path) for path in folder.rglob("*.safetensors")]
     excess = sum(size for _, size, _ in files) - MAX_BYTES
     for _, size, path in sorted(files):
         if excess <= 0:

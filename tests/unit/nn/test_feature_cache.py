@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
 
 from sdviz.nn import feature_cache
 from sdviz.nn.batches import encode, predict
@@ -110,12 +111,18 @@ def test_predictions_from_kept_features(tiny_images: Callable[..., np.ndarray]) 
     assert (kept_predictions(plain, images, "cpu")[1] == predict(plain, images, "cpu")[1]).all()
 
 
-def test_more_of_the_same_set_costs_only_what_is_new(tiny_images: Callable[..., np.ndarray]) -> None:
+def test_an_image_is_known_in_any_set(tiny_images: Callable[..., np.ndarray]) -> None:
     images = tiny_images(40)
-    kept_features(make_encoder(), images[:20], "cpu")
+    first = kept_features(make_encoder(), images[:20], "cpu")
     encoder = make_encoder()
-    assert len(kept_features(encoder, images, "cpu")) == 40
-    assert encoder.seen == 20
+    some = images[[25, 3, 17, 30, 3, 25, 0]]
+    found = kept_features(encoder, some, "cpu")
+    assert encoder.seen == 2  # an image that stands twice is computed once
+    assert np.array_equal(found[[1, 2, 4, 6]], first[[3, 17, 3, 0]]) and np.array_equal(found[0], found[5])
+    assert len(kept_features(encoder, images, "cpu")) == 40 and encoder.seen == 20
+    # the same bytes in another shape are another image
+    kept_features(encoder, images.reshape(40, 16, -1, 3), "cpu")
+    assert encoder.seen == 60
 
 
 @pytest.mark.parametrize("other", [{"seed": 1}, {"input_px": 16}], ids=["weights", "input size"])
@@ -130,24 +137,24 @@ def test_another_network_has_features_of_its_own(
     assert network_hash(encoder) != network_hash(make_encoder())
 
 
-def test_one_changed_pixel_is_another_set(tiny_images: Callable[..., np.ndarray]) -> None:
+def test_one_changed_pixel_is_another_image(tiny_images: Callable[..., np.ndarray]) -> None:
     images = tiny_images(5)
     kept_features(make_encoder(), images, "cpu")
     images[3, 0, 0, 0] ^= 1
     encoder = make_encoder()
     kept_features(encoder, images, "cpu")
-    assert encoder.seen == 5
+    assert encoder.seen == 1
 
 
-@pytest.mark.parametrize("content", [b"", b"\x93NUMPY", None], ids=["empty", "cut", "another shape"])
+@pytest.mark.parametrize("content", [b"", b"\x93\0\0\0\0\0\0\0{", None], ids=["empty", "cut", "no ids"])
 def test_a_damaged_file_is_made_again(
     content: bytes | None, folder: Path, tiny_images: Callable[..., np.ndarray]
 ) -> None:
     images = tiny_images(5)
     first = kept_features(make_encoder(), images, "cpu")
-    (file,) = folder.rglob("*.npy")
+    (file,) = folder.rglob("*.safetensors")
     if content is None:
-        np.save(file, np.zeros((4, 16), np.float32))
+        save_file({"rows": first}, file)
     else:
         file.write_bytes(content)
     encoder = make_encoder()
@@ -167,18 +174,18 @@ def test_what_was_not_read_for_the_longest_time_goes_first(
 ) -> None:
     sets = [tiny_images(10, seed=seed) for seed in range(3)]
     for age, images in zip((300, 200), sets, strict=False):
-        before = set(folder.rglob("*.npy"))
+        before = set(folder.rglob("*.safetensors"))
         kept_features(make_encoder(), images, "cpu")
-        (new,) = set(folder.rglob("*.npy")) - before
+        (new,) = set(folder.rglob("*.safetensors")) - before
         stamp = new.stat().st_mtime - age
         os.utime(new, (stamp, stamp))
     kept_features(make_encoder(), sets[0], "cpu")  # read again, so now the second is the oldest
-    size = next(folder.rglob("*.npy")).stat().st_size
+    size = next(folder.rglob("*.safetensors")).stat().st_size
     monkeypatch.setattr(feature_cache, "MAX_BYTES", 2 * size)
     kept_features(make_encoder(), sets[2], "cpu")
     encoder = make_encoder()
     kept_features(encoder, sets[0], "cpu")
-    assert encoder.seen == 0 and len(list(folder.rglob("*.npy"))) == 2
+    assert encoder.seen == 0 and len(list(folder.rglob("*.safetensors"))) == 2
 
 
 def test_features_that_are_no_numbers_are_not_kept(
@@ -188,7 +195,7 @@ def test_features_that_are_no_numbers_are_not_kept(
     with monkeypatch.context() as patch:
         patch.setattr(Counting, "forward", lambda self, x: torch.full((len(x), 16), float("nan")))
         assert np.isnan(kept_features(encoder, images, "cpu")).all()
-    assert not list(folder.rglob("*.npy"))
+    assert not list(folder.rglob("*.safetensors"))
     assert np.isfinite(kept_features(encoder, images, "cpu")).all()
 
 
