@@ -57,6 +57,12 @@ class DiffusionConfig(Node):
         " posterior, not from the U-Net, whose normalisation hides it; without this, outliers show a fine grid",
     )
     p_uncond: float = Field(0.1, ge=0, le=1)
+    min_snr: float | None = Field(
+        None,
+        gt=0,
+        description="weighs each t by min(SNR, this) / SNR (Hang et al. 2023), so low noise counts less; None"
+        " weighs all t alike, as Eq. 1",
+    )
     batch_size: int = Field(64, ge=1)
     total_steps: int = Field(10_000, ge=1)
     time_limit_sec: float | None = Field(None, gt=0, description="end after this time, the cooldown included")

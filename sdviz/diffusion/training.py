@@ -92,6 +92,8 @@ def train_noise_predictor(
 ) -> tuple[NoisePredictor, bool]:
     """Minimises Eq. 1, || eps_theta(x_t, c) - eps ||^2, with c dropped to the null token by p_uncond.
 
+    With `config.min_snr` each t has a weight; the loss that is reported is weighted, too.
+
     All randomness of a step comes from (config.seed, step). Several processes share the batch that one would
     have had and average their gradients. On CUDA it computes in bfloat16 where the device does, channels last,
     and a long training in compiled kernels; compiling counts as training time.
@@ -133,6 +135,8 @@ def train_noise_predictor(
     pixels = channels_first(images, where)
     targets = torch.tensor(labels).to(where)
     a_bar = schedule.alphas_cumprod.to(torch.float32).to(where)
+    snr = a_bar / (1 - a_bar)
+    weights = torch.ones_like(snr) if config.min_snr is None else snr.clamp(max=config.min_snr) / snr
 
     def compile_if_long(first_step: int) -> None:
         if where.type in COMPILERS and config.total_steps - first_step >= COMPILE_FROM_STEPS:
@@ -159,7 +163,7 @@ def train_noise_predictor(
         a = a_bar[t][:, None, None, None]
         with accelerator.autocast():
             eps = network(a.sqrt() * x_0 + (1 - a).sqrt() * noise, t, condition)
-        loss = F.mse_loss(eps.float(), noise)
+        loss = (weights[t] * (eps.float() - noise).square().mean((1, 2, 3))).mean()
 
         # 3. step, then average
         for group in optimizer.param_groups:

@@ -115,23 +115,30 @@ class Recorder(NoisePredictor):
 # --- Eq. 1 ------------------------------------------------------------------------------------------
 
 
-def test_the_loss_is_eq_1(
-    train: Callable[..., tuple[NoisePredictor, bool]], tiny_network: Callable[..., NoisePredictor]
+@pytest.mark.parametrize("min_snr", [None, 5.0])
+def test_the_loss_is_eq_1_weighted(
+    min_snr: float | None,
+    train: Callable[..., tuple[NoisePredictor, bool]],
+    tiny_network: Callable[..., NoisePredictor],
 ) -> None:
     image = np.tile(np.linspace(0, 255, 8).astype(np.uint8)[:, None, None], (1, 1, 8, 3))
     recorder, reports = Recorder(tiny_network()), []
-    config = settings(total_steps=20, batch_size=16)
+    config = settings(total_steps=20, batch_size=16, min_snr=min_snr)
     train(recorder, config, images=image, labels=np.array([1]), on_report=reports.append)
     # there is one image and it is its own mirror image, so the noise in each x_t is known
-    losses = []
+    losses, weighted = [], []
     for x_t, t, _, eps in recorder.calls:
-        a = SCHEDULE.alphas_cumprod[t].float()[:, None, None, None]
-        noise = (x_t - a.sqrt() * to_tensor(image)) / (1 - a).sqrt()
-        losses.append(F.mse_loss(eps, noise).item())
+        a = SCHEDULE.alphas_cumprod[t].float()
+        each = a[:, None, None, None]
+        noise = (x_t - each.sqrt() * to_tensor(image)) / (1 - each).sqrt()
+        errors = F.mse_loss(eps, noise, reduction="none").mean((1, 2, 3))
+        losses.append(errors.mean().item())
+        weighted.append((errors * np.minimum(1, 5 * (1 - a) / a)).mean().item())
         assert noise.mean().abs() < 0.1
         assert noise.std().item() == pytest.approx(1, abs=0.1)
     assert [r.step for r in reports] == [20]
-    assert reports[0].loss == pytest.approx(np.mean(losses), rel=1e-3)
+    assert np.mean(weighted) < 0.95 * np.mean(losses)
+    assert reports[0].loss == pytest.approx(np.mean(weighted if min_snr else losses), rel=1e-3)
 
 
 def test_the_loss_falls(
