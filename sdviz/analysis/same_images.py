@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from .. import data
 from ..bundle import Bundle
-from ..data import DataError, Found, ImageSet
+from ..data import DataError, ImageSet, LookedUp
 from ..data.decode import through_jpeg
 
 SAME_IMAGES = "same_images.parquet"
@@ -30,7 +30,7 @@ def through_own_jpeg(bundle: Bundle, pictures: np.ndarray) -> np.ndarray:
 
 def find_images(
     bundle: Bundle, ids: np.ndarray | Sequence[str], sources: Iterable[str] = (), pictures: bool = True
-) -> Found:
+) -> LookedUp:
     """Finds images as `data.look_up` does, then in torchvision's files if the bundle has `same_images.parquet`.
 
     torchvision's images are lossless. If the bundle's outliers were JPEG-coded, these images are too; they are

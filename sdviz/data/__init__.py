@@ -22,8 +22,9 @@ from pathlib import Path
 import numpy as np
 
 from ..text import short_line
+from .found import Found
 from .imageset import DataError, ImageSet, MissingDataError, OnError, chosen_rows, permutation
-from .lookup import Found, look_up
+from .lookup import LookedUp, look_up
 from .source import Source, data_root
 from .sources import SOURCES, sources_of
 
@@ -34,6 +35,7 @@ __all__ = [
     "DataError",
     "Found",
     "ImageSet",
+    "LookedUp",
     "MissingDataError",
     "ON_FORM",
     "SHADES",

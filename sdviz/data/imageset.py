@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
+
+from .found import Found
 
 UNKNOWN_LABEL = -1
 _CLASSES_AT_MOST = 100_000
@@ -32,6 +34,7 @@ class ImageSet:
     ids: np.ndarray  # str (N,), the same on every machine and in every run
     class_names: tuple[str, ...]  # of the labels 0, 1, ...; empty if no label is known
     jpeg_share: float | None = None  # the share of JPEG among its files, 0..1; None if unknown, as for arrays
+    found: Found = field(default_factory=Found)  # what the source found beside the pictures
 
     def __post_init__(self) -> None:
         n = len(self.images)
@@ -49,8 +52,7 @@ class ImageSet:
 
     def take(self, rows: np.ndarray) -> ImageSet:
         """The same set with only `rows` (int indices or a bool mask), in that order."""
-        chosen = self.images[rows], self.labels[rows], self.ids[rows]
-        return ImageSet(self.name, self.split, *chosen, self.class_names, self.jpeg_share)
+        return replace(self, images=self.images[rows], labels=self.labels[rows], ids=self.ids[rows])
 
     def label_name(self, row: int) -> str:
         """The class name of one row, or "unlabelled"."""

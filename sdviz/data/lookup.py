@@ -12,7 +12,7 @@ from .sources import SOURCES, sources_of
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class LookedUp:
     """Images found by their ids."""
 
     images: np.ndarray  # uint8 (N,H,W,3), mid-grey where an image was not found
@@ -28,7 +28,7 @@ _Place: TypeAlias = tuple[str, str, Source]
 
 def look_up(
     ids: np.ndarray | Sequence[str], sources: Iterable[str] = (), size_px: int = 32, pictures: bool = True
-) -> Found:
+) -> LookedUp:
     """Finds images by their ids, which may repeat and come in any order.
 
     An image that is not on this machine, or has changed since it got its id, is not found.
@@ -76,7 +76,7 @@ def look_up(
             images[at] = some.images[rows]
         known = some.labels[rows] >= 0
         classes[at[known]] = np.array(some.class_names, dtype=object)[some.labels[rows[known]]]
-    return Found(images, found, labels, classes.astype(str), tuple(dict.fromkeys(missing)))
+    return LookedUp(images, found, labels, classes.astype(str), tuple(dict.fromkeys(missing)))
 
 
 def _places(head: str, own: list[tuple[str, Source]]) -> list[tuple[str, _Place | str]]:
