@@ -98,7 +98,7 @@ def fail(message: str, code: int) -> NoReturn:
 def load_images(source: str, limit: int | None, skip_bad: bool, size_px: int) -> ImageSet:
     """Loads the images of `Source`, with warnings on stderr; DataError if they cannot be read."""
     from .. import data
-    from ..pipeline import absolute_source
+    from ..data.roles import absolute_source
 
     name, split = data.parse_source(source)
     with warnings.catch_warnings(record=True) as caught:

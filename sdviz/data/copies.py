@@ -1,7 +1,7 @@
 """Finds pictures that repeat another one: exactly, by their pixels, or nearly, by a perceptual hash.
 
 The hash is pHash (Zauner 2010). Pictures of 32 px have the bits of imagehash's `phash`, in a fifth of its time.
-Pictures with at most `MOST_BITS` other bits are near copies if the correlation of their thumbnails agrees.
+Pictures with at most `MOST_BITS` other bits are near copies if their thumbnails correlate and have one colour.
 """
 
 from __future__ import annotations
@@ -17,16 +17,10 @@ from .decode import resized
 _HASHED_PX, _FREQUENCIES, _THUMBNAIL_PX = 32, 8, 8
 # A copy that is encoded, resized or brightened again is within both. Of the 1.2e9 pairs of CIFAR-10's training
 # pictures 496 are, and nearly all of these show one object twice.
-MOST_BITS, LEAST_CORRELATION = 6, 0.9
+MOST_BITS, LEAST_CORRELATION, MOST_SHIFT = 6, 0.9, 40  # the shift in grey levels, of the mean of a channel
 # grey levels; below it a thumbnail has no structure to compare
 _LEAST_DEVIATION = 1.0
 _HASHED_AT_ONCE, _QUERIES_AT_ONCE = 4096, 256
-
-
-def first_rows(images: np.ndarray) -> np.ndarray:
-    """The row of the first picture with the same pixels, int64 (N,): its own if it repeats none."""
-    first: dict[bytes, int] = {}
-    return np.array([first.setdefault(one, row) for row, one in enumerate(contents(images))], np.int64)
 
 
 def contents(images: np.ndarray) -> list[bytes]:
@@ -39,15 +33,23 @@ class Looks:
     """What is compared of pictures."""
 
     hashes: np.ndarray  # uint8 (N,8), 64 bits each
-    thumbnails: np.ndarray  # float32 (N,192), of length 1; zeros if there is no structure
+    colours: np.ndarray  # float32 (N,3), means of the channels
+    thumbnails: np.ndarray  # float32 (N,192) without them, of length 1; zeros if there is no structure
 
     def __len__(self) -> int:
         return len(self.hashes)
+
+    def near(self, row: int, others: Looks, rows: np.ndarray) -> np.ndarray:
+        """Those of some rows of others that look like one row of these."""
+        correlation = others.thumbnails[rows] @ self.thumbnails[row]
+        shift = np.abs(others.colours[rows] - self.colours[row]).max(1)
+        return rows[(correlation >= LEAST_CORRELATION) & (shift <= MOST_SHIFT)]
 
 
 def look_at(images: np.ndarray) -> Looks:
     """Hashes pictures, uint8 (N,H,H,3), and makes their thumbnails."""
     hashes = np.empty((len(images), _FREQUENCIES**2 // 8), np.uint8)
+    colours = np.empty((len(images), 3), np.float32)
     thumbnails = np.empty((len(images), 3 * _THUMBNAIL_PX**2), np.float32)
     # the rows of the DCT-II for the lowest frequencies
     angles = np.pi * np.outer(np.arange(_FREQUENCIES), np.arange(_HASHED_PX) + 0.5) / _HASHED_PX
@@ -64,11 +66,12 @@ def look_at(images: np.ndarray) -> Looks:
         edge = _HASHED_PX // _THUMBNAIL_PX
         blocks = pictures.reshape(len(pictures), _THUMBNAIL_PX, edge, _THUMBNAIL_PX, edge, 3)
         small = blocks.mean((2, 4), dtype=np.float32)
-        small = (small - small.mean((1, 2), keepdims=True)).reshape(len(pictures), -1)
+        colours[some] = small.mean((1, 2))
+        small = (small - colours[some, None, None]).reshape(len(pictures), -1)
         length = np.linalg.norm(small, axis=1, keepdims=True)
         is_flat = length < _LEAST_DEVIATION * np.sqrt(small.shape[1])
         thumbnails[some] = np.where(is_flat, 0, small / np.maximum(length, 1e-6))
-    return Looks(hashes, thumbnails)
+    return Looks(hashes, colours, thumbnails)
 
 
 def near_groups(looks: Looks) -> np.ndarray:
@@ -78,8 +81,7 @@ def near_groups(looks: Looks) -> np.ndarray:
     """
     first = np.arange(len(looks))
     for row, hits in _hits(looks, looks):
-        others = hits[first[hits] != first[row]]
-        others = others[looks.thumbnails[others] @ looks.thumbnails[row] >= LEAST_CORRELATION]
+        others = looks.near(row, looks, hits[first[hits] != first[row]])
         if len(others):
             together = np.unique(first[[row, *others]])
             first[np.isin(first, together)] = together[0]
@@ -90,9 +92,9 @@ def near_matches(looks: Looks, others: Looks) -> np.ndarray:
     """The row in `others` of the picture that each one is nearly a copy of, int64 (N,); -1 for none."""
     rows = np.full(len(looks), -1, np.int64)
     for row, hits in _hits(looks, others):
-        agreement = others.thumbnails[hits] @ looks.thumbnails[row]
-        if agreement.max() >= LEAST_CORRELATION:
-            rows[row] = hits[agreement.argmax()]
+        near = looks.near(row, others, hits)
+        if len(near):
+            rows[row] = near[(others.thumbnails[near] @ looks.thumbnails[row]).argmax()]
     return rows
 
 

@@ -2,7 +2,7 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -70,6 +70,10 @@ class Source(ABC):
     @abstractmethod
     def count(self, name: str, split: str) -> int:
         """The number of rows, without decoding. Raises as `load`."""
+
+    def files(self, name: str, split: str) -> Sequence[Path]:
+        """The files that a split is read from; () if none of them is a user's own."""
+        return ()
 
     def id_prefix(self, name: str, split: str) -> str:
         """The beginning of a set's ids, before the row."""

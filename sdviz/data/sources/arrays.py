@@ -129,6 +129,9 @@ class Arrays(Source):
         with _arrays(name) as arrays:
             return len(_images(name, arrays))
 
+    def files(self, name: str, split: str) -> list[Path]:
+        return [path_in(name)]
+
     def id_prefix(self, name: str, split: str) -> str:
         return f"{name.partition(':')[0]}/{path_in(name).stem}/"
 

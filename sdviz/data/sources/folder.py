@@ -89,6 +89,10 @@ class Folder(Source):
     def count(self, name: str, split: str) -> int:
         return len(_checked_files(path_in(name), name))
 
+    def files(self, name: str, split: str) -> list[Path]:
+        path = path_in(name)
+        return [path.joinpath(*parts) for parts in _checked_files(path, name)]
+
     def id_prefix(self, name: str, split: str) -> str:
         # not resolved, because the target of a link differs between machines
         return f"folder/{Path(os.path.abspath(path_in(name))).name}/"

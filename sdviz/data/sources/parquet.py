@@ -185,6 +185,9 @@ class ParquetFile(Source):
         with _opened(self.path(name, split), name) as file:
             return int(file.metadata.num_rows)
 
+    def files(self, name: str, split: str) -> list[Path]:
+        return [self.path(name, split)]
+
     def id_prefix(self, name: str, split: str) -> str:
         return f"parquet/{path_in(name).stem}/"
 

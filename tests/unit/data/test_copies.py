@@ -10,7 +10,9 @@ from PIL import Image, ImageEnhance
 from scipy.fft import dct
 
 from sdviz import data
-from sdviz.data.copies import contents, first_rows, look_at, near_groups, near_matches
+from sdviz.data.copies import contents, look_at, near_groups, near_matches
+
+RED_PINK_BLUE = ((180, 60, 60), (190, 90, 90), (60, 60, 180))
 
 
 def encoded_again(image: Image.Image) -> Image.Image:
@@ -35,15 +37,15 @@ def copied(images: np.ndarray, copyist: Callable[[Image.Image], Image.Image]) ->
     return np.stack([np.asarray(copyist(Image.fromarray(one))) for one in images])
 
 
-def test_equal_pictures_have_the_row_of_the_first_one() -> None:
+def test_contents_are_equal_where_all_pixels_are() -> None:
     images = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), np.uint8)
-    rows = np.array([2, 0, 2, 1, 2, 0])
-    assert first_rows(images[rows]).tolist() == [0, 1, 0, 3, 0, 1]
-    assert len(set(contents(images[rows]))) == 3
-    # one pixel is another picture
+    found = contents(images[[2, 0, 2, 1]])
+    assert found[0] == found[2] and len(set(found)) == 3
+    # views of other memory
+    assert contents(images[:, ::-1][:, ::-1]) == contents(images)
     images[1] = images[0]
     images[1, 7, 7, 2] ^= 1
-    assert first_rows(images[:2]).tolist() == [0, 1]
+    assert len(set(contents(images))) == 4
 
 
 def test_the_hash_is_phash() -> None:
@@ -86,6 +88,12 @@ def test_pictures_without_structure_are_no_near_copies() -> None:
     assert (
         near_groups(look_at(images[:0])).tolist() == near_matches(look_at(images[:0]), look_at(images)).tolist()
     )
+
+
+def test_another_colour_is_another_picture() -> None:
+    noise = np.random.default_rng(0).integers(-30, 31, (1, 32, 32, 3))
+    red, pink, blue = (np.clip(np.array(c) + noise, 0, 255).astype(np.uint8) for c in RED_PINK_BLUE)
+    assert near_groups(look_at(np.concatenate([red, pink, blue]))).tolist() == [0, 0, 2]
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from PIL import Image
 from sdviz.config.reading import load_config
 from sdviz.data import DataError
 from sdviz.nn.randomness import content_ids
-from sdviz.pipeline import Workspace, absolute_source, config_hash, stage_names
+from sdviz.pipeline import Workspace, config_hash, stage_names
 from sdviz.pipeline.workspace import held_out
 from tests.stages import work_in
 from tests.tiny_runs import write_pictures, write_splits, write_tiny_detector_config
@@ -128,11 +128,3 @@ def test_what_becomes_of_equal_pictures_changes_no_training(tmp_path: Path) -> N
     for one in ("evaluation.far=[svhn]", "evaluation.limit=5", "evaluation.classes={}", "evaluation.near=[]"):
         assert changed(one) in ([], scored)
     assert changed("evaluation.far=[svhn]") == changed("evaluation.limit=5") == scored
-
-
-def test_absolute_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert absolute_source("shapes") == "shapes"
-    assert absolute_source("folder:pets") == f"folder:{tmp_path}/pets"
-    assert absolute_source("parquet:/a/b.parquet") == "parquet:/a/b.parquet"
-    assert absolute_source("folder:") == "folder:"
