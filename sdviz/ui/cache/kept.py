@@ -105,6 +105,7 @@ KEPT = {
     ),
     # Training
     "estimates": Kept(64, "config data_root()"),  # the task that times a run
+    "checks": Kept(16, "config.data config.evaluation data_root()"),  # the task that checks the images of a run
 }
 
 

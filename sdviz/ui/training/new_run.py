@@ -20,6 +20,7 @@ from sdviz.ui.components.stage_strip import stage_title
 from sdviz.ui.page import ROOT
 from sdviz.ui.text import about, in_bytes, plain
 from sdviz.ui.training import actions
+from sdviz.ui.training.check import show_check
 from sdviz.ui.training.fields import Setting, limits, settings_of, value_of
 from sdviz.ui.training.state import RUN_KEY, VIEW_KEY, WATCH, attempt, status_of
 from sdviz.ui.widgets import IN_LINK
@@ -141,6 +142,8 @@ def _check_and_start(path: Path, overrides: list[str], found: list[Run], now: bo
         width="stretch",
     )
     with columns[1]:
+        if not refused:
+            show_check(config)
         estimate = start_estimate(config)
         is_done = estimate.wait(AT_ONCE_SEC)
         st.fragment(_say_how_long, run_every=None if is_done else POLL_SEC)(estimate, is_done)

@@ -101,7 +101,7 @@ def test_copies_and_different_pictures_of_cifar10(sdviz_data: Path) -> None:
     if not (sdviz_data / "cifar10_train.parquet").is_file():
         pytest.skip("no cifar10_train.parquet")
     whole = data.load("cifar10", "train")
-    # 1. 437 of 50,000 pictures repeat an earlier one; nearly all of them do show one object twice
+    # 1. 410 of 50,000 pictures repeat an earlier one; nearly all of them do show one object twice
     assert (near_groups(look_at(whole.images)) != np.arange(len(whole))).mean() < 0.01
     # 2. within a class, without these
     one = whole.take(whole.labels == 3)
