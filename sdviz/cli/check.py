@@ -51,7 +51,7 @@ def told(check: Check) -> list[str]:
     rows = {
         "pictures": f"{check.pictures:,}" + (f" of split {check.split}" if len(check.splits) > 1 else ""),
         "classes": _counts(check.classes) or "none",
-        "splits": _counts(check.splits),
+        "splits": _counts(check.splits) * (len(check.splits) > 1),
         "sizes": _counts(found.sizes),
         "modes": _counts(found.modes),
         "values": found.value_range,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ from ..text import one_line
 from . import roles
 from .copies import Looks, contents, look_at, near_groups, near_matches
 from .found import Found
-from .imageset import DataError, ImageSet
+from .imageset import DataError, ImageSet, OnError
 
 SHOWN = 24
 
@@ -84,16 +84,18 @@ def check_source(source: str, against: Sequence[str] = ()) -> Check:
     Args:
         against: Names of OOD sets.
     """
-    name, split = data.parse_source(source)
     refusals: list[str] = []
-    images = _load(name, split, refusals)
+    name, split = data.parse_source(source)
+    name = roles.absolute_source(name)
+    images = read(lambda on_error: data.load(name, split, on_error=on_error), refusals)
     if images is None:
         return Check(source, refusals=tuple(refusals))
-    test_split = roles.test_split(name, split)
-    test = None if test_split is None else _load(name, test_split, refusals)
+    test, test_split = None, roles.test_split(name, split)
+    if test_split is not None:
+        test = read(lambda on_error: data.load(name, test_split, on_error=on_error), refusals)
     known, others = {source: data.splits(name)}, dict[str, ImageSet]()
     for one in against:
-        other = _load(one, None, refusals, is_ood=True)
+        other = read(lambda on_error, one=one: _load_ood(one, on_error), refusals)
         if other is None:
             continue
         lines = [roles.clash(one, [other.split], first, splits) for first, splits in known.items()]
@@ -103,6 +105,34 @@ def check_source(source: str, against: Sequence[str] = ()) -> Check:
         others[one] = other
         known.setdefault(one, (other.split,))
     return check_images(images, others, test, refusals)
+
+
+def read(
+    load: Callable[[OnError], ImageSet], refusals: list[str], on_error: OnError = "raise"
+) -> ImageSet | None:
+    """Reads a set without the pictures that cannot be read; None if there is nothing to read.
+
+    Args:
+        load: Loads it, and gets what to do with such pictures.
+        refusals: Gets why a run would not take the set.
+        on_error: What a run does with such pictures.
+    """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            images = load("skip")
+        except DataError as error:
+            refusals.append(str(error))
+            return None
+    lines = [one_line(one.message).removesuffix("; left out") for one in caught]
+    if on_error == "raise":
+        refusals += [f"{line}; data.on_error=skip leaves them out" for line in lines]
+    return images
+
+
+def _load_ood(name: str, on_error: OnError) -> ImageSet:
+    source, split = roles.ood_split(name)
+    return data.load(roles.absolute_source(source), split, on_error=on_error)
 
 
 def check_images(
@@ -156,22 +186,6 @@ def check_images(
         images.name, images.split, len(images), classes, splits, found, exact, near, beside, tuple(lines),
         tuple(dict.fromkeys(refused)),
     )  # fmt: skip
-
-
-def _load(name: str, split: str | None, refusals: list[str], is_ood: bool = False) -> ImageSet | None:
-    """Loads a set without pictures that cannot be read; `refusals` get why a run would not take it."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        try:
-            if is_ood:
-                name, split = roles.ood_split(name)
-            images = data.load(roles.absolute_source(name), split, on_error="skip")
-        except DataError as error:
-            refusals.append(str(error))
-            return None
-    lines = [one_line(one.message).removesuffix("; left out") for one in caught]
-    refusals += [f"{line}; data.on_error=skip leaves them out" for line in lines]
-    return images
 
 
 def _repeats(images: ImageSet, rows: np.ndarray, of: ImageSet, of_rows: np.ndarray) -> Repeats:

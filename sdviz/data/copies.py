@@ -25,7 +25,7 @@ _HASHED_AT_ONCE, _QUERIES_AT_ONCE = 4096, 256
 
 def contents(images: np.ndarray) -> list[bytes]:
     """The SHA-256 of each picture's pixels, uint8 (N,H,W,3)."""
-    return [hashlib.sha256(np.ascontiguousarray(one)).digest() for one in images]
+    return [hashlib.sha256(one.tobytes()).digest() for one in images]
 
 
 @dataclass(frozen=True, eq=False)

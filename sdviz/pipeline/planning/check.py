@@ -10,26 +10,45 @@ import pyarrow as pa
 
 from ... import data
 from ...config.tree import RunConfig
-from ...data.check import Check, check_images
+from ...data import DataError, ImageSet
+from ...data.check import Check, check_images, read
+from ...data.imageset import OnError
 from ...files import write_atomically
-from ..shared.sets import load_asked_set
+from ..shared.sets import check_sets, load_asked_set
 from ..workspace import Workspace, test_split, write_table
 
 CHECK, COPIES = "check.json", "copies.parquet"
 
 
 def check_config(config: RunConfig, with_ood: bool = True) -> Check:
-    """Checks the training set, with its test split and the OOD sets.
-
-    Raises:
-        DataError: A set cannot be read.
-    """
+    """Checks the training set, with its test split and the OOD sets. What cannot be read is in the refusals."""
     d, e = config.data, config.evaluation
-    images = data.load(d.id, d.split, d.limit, config.seed, d.on_error, d.size_px)
-    split = test_split(d)
-    test = None if split is None else data.load(d.id, split, on_error=d.on_error, size_px=d.size_px)
-    names = e.ood_sets if with_ood and config.detector is not None else ()
-    return check_images(images, {name: load_asked_set(config, name) for name in names}, test)
+    refusals: list[str] = []
+    images = read(
+        lambda on_error: data.load(d.id, d.split, d.limit, config.seed, on_error, d.size_px),
+        refusals,
+        d.on_error,
+    )
+    if images is None:
+        return Check(d.id, refusals=tuple(refusals))
+    test, split = None, test_split(d)
+    if split is not None:
+        test = read(lambda on_error: data.load(d.id, split, None, 0, on_error, d.size_px), refusals, d.on_error)
+    others = {}
+    if with_ood and config.detector is not None:
+        try:
+            check_sets(config)
+        except DataError as error:
+            refusals.append(str(error))
+        for name in e.ood_sets:
+            other = read(lambda on_error, name=name: _load_ood(config, name, on_error), refusals, d.on_error)
+            others |= {name: other} if other is not None else {}
+    return check_images(images, others, test, refusals)
+
+
+def _load_ood(config: RunConfig, name: str, on_error: OnError) -> ImageSet:
+    settings = config.data.model_copy(update={"on_error": on_error})
+    return load_asked_set(config.model_copy(update={"data": settings}), name)
 
 
 def write_check(work: Workspace, with_ood: bool) -> None:

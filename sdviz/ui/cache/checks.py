@@ -8,15 +8,20 @@ from sdviz.ui.cache.kept import Store, store
 
 
 def start_check(config: RunConfig) -> Task[Check]:
-    """Reads the images of a run and finds copies, once for each choice of images; raises as the run would."""
+    """Reads the images of a run and finds copies, once for each choice of images until `forget_check`."""
     checks: Store[Task[Check]] = store("checks")
+    key = _key(config)
+    return checks.get(key) or checks.put(key, start("checks", lambda task: _check(config)))
+
+
+def forget_check(config: RunConfig) -> None:
+    """Makes the next `start_check` read the images again."""
+    store("checks").drop(_key(config))
+
+
+def _key(config: RunConfig) -> tuple[str, bool, str]:
     tree = config.model_dump_json(include={"data", "evaluation", "seed"})
-    key = (tree, config.detector is None, str(data.data_root()))
-    found = checks.get(key)
-    if found is not None and found.error is not None:
-        checks.drop(key)  # what was missing may be there now
-        found = None
-    return found or checks.put(key, start("checks", lambda task: _check(config)))
+    return tree, config.detector is None, str(data.data_root())
 
 
 def _check(config: RunConfig) -> Check:
