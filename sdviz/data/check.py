@@ -126,6 +126,8 @@ def read(
             return None
     lines = [one_line(one.message).removesuffix("; left out") for one in caught]
     if on_error == "raise":
+        if images.found.unreadable and not lines:
+            lines = [f"{images.name}: folders that cannot be read: {', '.join(images.found.unreadable[:5])}"]
         refusals += [f"{line}; data.on_error=skip leaves them out" for line in lines]
     return images
 
@@ -212,7 +214,8 @@ def _about_classes(images: ImageSet, classes: Mapping[str, int]) -> list[str]:
         lines.append("no picture has a class: labels must come from clusters or a file (labels.source)")
     elif n:
         lines.append(f"{n:,} of {len(images):,} pictures have no class")
-    if empty := [name for name, count in classes.items() if not count]:
+    empty = [name for name, count in classes.items() if not count]
+    if empty and not any(line.startswith("without a picture") for line in images.found.warnings):
         lines.append(f"without a picture: {', '.join(empty[:8])}{' and others' if len(empty) > 8 else ''}")
     if len(classes) == 1:
         lines.append("there is one class: labels must come from clusters or a file (labels.source)")

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from .. import data
+from .source import path_in
 from .sources import sources_of
 
 
@@ -61,7 +62,7 @@ def is_inside(inner: str, outer: str) -> bool:
     kind = next((one for one in data.OWN_KINDS if inner.startswith(one) and outer.startswith(one)), None)
     if kind is None:
         return False
-    return Path(inner.removeprefix(kind)).resolve().is_relative_to(Path(outer.removeprefix(kind)).resolve())
+    return path_in(inner).resolve().is_relative_to(path_in(outer).resolve())
 
 
 def _files(source: str, splits: Sequence[str]) -> set[tuple[int, int]]:
@@ -69,7 +70,7 @@ def _files(source: str, splits: Sequence[str]) -> set[tuple[int, int]]:
     found = set()
     for split in splits:
         reader = next(one for one in sources_of(source) if split in one.splits(source))
-        for path in reader.files(source, split):
+        for path in reader.paths(source, split):
             with suppress(OSError):  # a link to nothing
                 stat = path.stat()
                 found.add((stat.st_dev, stat.st_ino))

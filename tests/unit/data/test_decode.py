@@ -7,10 +7,17 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from sdviz.data.decode import DecodeError, ImageStack, decode_image, through_jpeg
-from sdviz.data.imageset import DataError
+from sdviz.data.decode import DecodeError, open_picture, through_jpeg
+from sdviz.data.formats import readable
+from sdviz.data.levels import Levels
 
 Encode = Callable[..., bytes]
+
+
+def decode_image(blob: bytes, size_px: int, **limits: int) -> np.ndarray:
+    """The picture as one that is a set of its own."""
+    picture = open_picture(blob, readable().names, **limits)
+    return picture.square(size_px, "crop", Levels(None, lambda: iter(())).take(picture.extremes))
 
 
 def difference(a: np.ndarray, b: np.ndarray) -> int:
@@ -146,27 +153,6 @@ def test_a_limit_of_the_side_is_told_before_decoding(encode: Encode) -> None:
     assert decode_image(file, 4, max_side_px=12).shape == (4, 4, 3)
     with pytest.raises(DecodeError, match="^is 12 x 9 px; at most 11 px a side$"):
         decode_image(file[:-20], 4, max_side_px=11)
-
-
-def test_a_stack_leaves_out_bad_pictures_or_refuses_all(encode: Encode) -> None:
-    def stack() -> ImageStack:
-        made = ImageStack(4, 8)
-        made.add(0, "a", encode(Image.new("RGB", (8, 8), (9, 9, 9)), "JPEG"))
-        made.add(1, "b\nc", b"text")
-        made.add(2, "d", encode(Image.new("RGB", (8, 8), (70, 80, 90))))
-        made.refuse("e", "holds no bytes")
-        return made
-
-    assert stack().jpeg_share == 0.5 and ImageStack(2, 8).jpeg_share == 0.0
-    with pytest.warns(UserWarning, match="set: 2 of 4 images cannot be used: b c is not a picture .* left out"):
-        images, rows = stack().finish("set", "skip")
-    assert rows.tolist() == [0, 2] and images.shape == (2, 8, 8, 3) and (images[1] == (70, 80, 90)).all()
-    with pytest.raises(DataError, match="2 of 4 images .*; e holds no bytes$"):
-        stack().finish("set", "raise")
-    none = ImageStack(1, 8)
-    none.add(0, "x", b"")
-    with pytest.raises(DataError, match="1 of 1 images cannot be used: x is empty"):
-        none.finish("set", "skip")
 
 
 def test_through_jpeg_is_pillows_own_round(picture: np.ndarray) -> None:

@@ -8,10 +8,11 @@ import pytest
 from PIL import Image
 
 from sdviz import data
-from sdviz.data.decode import FORMATS
+from sdviz.data.formats import UPLOADED
 from sdviz.data.uploads import from_uploads, prepare_upload
 
 Encode = Callable[..., bytes]
+FORMATS = [kind for kind in UPLOADED if kind not in ("HEIF", "JXL")]  # those that need a plugin
 
 
 @pytest.mark.parametrize(
@@ -23,6 +24,8 @@ Encode = Callable[..., bytes]
         (b"\x89PNG\r\n\x1a\n", "is not a picture"),
         ((20_000, 10, 8, 2, b""), "is 20000 x 10 px; at most 10000 px a side"),
         ((10, 10_001, 8, 2, b""), "is 10 x 10001 px; at most 10000 px a side"),
+        ((4097, 4097, 8, 2, b""), "is 4097 x 4097 px; at most 17 million pixels are read"),
+        (b"\xff\xd8\xff" + 101 * b"\xff\xda", "is not a picture"),
         ((60_000, 60_000, 8, 2, b""), "has too many pixels"),
         ((32, 32, 8, 2, b"\0\0\0"), "is cut short or damaged"),
     ],

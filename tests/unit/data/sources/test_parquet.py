@@ -149,14 +149,17 @@ STRUCT = pa.struct([("bytes", pa.binary())])
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (table(pixels=([1],), label=([1],)), "has no column img or image; it has pixels, label"),
-        (table(img=([b"x"],)), "column img must be struct{bytes, path}, not binary"),
-        (table(img=([{"path": "x"}],)), "column img must be struct"),
-        (table(img=([{"bytes": "x"}],)), "column img.bytes must be binary, not string"),
+        (
+            table(pixels=([1],), label=([1],)),
+            "has no column img or image, nor another of bytes; it has pixels, label",
+        ),
+        (table(img=(["x"],)), "column img must be bytes or struct{bytes, path}, not string"),
+        (table(img=([{"path": "x"}],)), "column img must be bytes or struct"),
+        (table(img=([{"bytes": "x"}],)), "column img must be bytes or struct"),
         (table(img=([], STRUCT)), "has no rows"),
         (
-            table(img=([{"bytes": b"x"}], STRUCT), label=(["cat"],)),
-            "column label must be whole numbers, not string",
+            table(img=([{"bytes": b"x"}], STRUCT), label=([[1, 2]],)),
+            "column label must be whole numbers, words or true and false, not list",
         ),
         (table(img=([{"bytes": b"x"}], STRUCT), label=([1.5],)), "label 1.5 in row 0 is not a whole number"),
         (table(img=([{"bytes": b"x"}], STRUCT), label=([-2],)), "label -2 in row 0"),
@@ -190,5 +193,6 @@ def test_no_parquet_at_all(data_root: Path, blobs: list[bytes | None]) -> None:
         assert "a.parquet" in str(caught.value) and "\n" not in str(caught.value)
     with pytest.raises(data.DataError, match="does not exist"):
         data.load(f"parquet:{data_root / 'none.parquet'}")
-    with pytest.raises(data.DataError, match="is not a file"):
+    (data_root / "a.parquet").unlink()
+    with pytest.raises(data.DataError, match="no .parquet files"):
         data.load(f"parquet:{data_root}")
