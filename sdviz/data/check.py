@@ -93,14 +93,12 @@ def check_source(source: str, against: Sequence[str] = ()) -> Check:
     test, test_split = None, roles.test_split(name, split)
     if test_split is not None:
         test = read(lambda on_error: data.load(name, test_split, on_error=on_error), refusals)
-    known, others = {source: data.splits(name)}, dict[str, ImageSet]()
+    known, others = {source: roles.own_splits(images)}, dict[str, ImageSet]()
     for one in against:
         other = read(lambda on_error, one=one: _load_ood(one, on_error), refusals)
         if other is None:
             continue
         lines = [roles.clash(one, [other.split], first, splits) for first, splits in known.items()]
-        if one in images.found.offered:
-            lines[0] = None  # a set beside the training pictures, in their folder
         refusals += filter(None, lines)
         others[one] = other
         known.setdefault(one, (other.split,))

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from .. import data
+from .imageset import ImageSet
 from .source import path_in
 from .sources import sources_of
 
@@ -34,6 +35,12 @@ def test_split(name: str, split: str | None) -> str | None:
     present = data.splits(name)
     trained_on = split or (present[0] if len(present) == 1 else "train")
     return "test" if "test" in present and trained_on != "test" else None
+
+
+def own_splits(images: ImageSet) -> list[str]:
+    """The splits of a set without those that it offers as sets of their own, such as defects."""
+    offered = {one.rpartition(":")[2] for one in images.found.offered}
+    return [one for one in data.splits(images.name) if one not in offered]
 
 
 def clash(name: str, splits: Sequence[str], other: str, other_splits: Sequence[str]) -> str | None:

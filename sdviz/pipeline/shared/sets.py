@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -137,13 +137,15 @@ def check_sets(config: RunConfig) -> None:
         data.load(d.id, d.test_split, limit=1, on_error=d.on_error, size_px=d.size_px)
     if config.detector is None:
         return
-    known = {d.id: data.splits(d.id)}
+    known: dict[str, Sequence[str]] = {d.id: data.splits(d.id)}
     for name in e.ood_sets:
         images = load_ood_set(config, name, 1)
         class_rows(images, e.classes.get(name, ()))
         for other, splits in known.items():
             line = roles.clash(name, [images.split], other, splits)
-            if line is not None and not (other == d.id and name in some_images(config).found.offered):
+            if line is not None and other == d.id:
+                line = roles.clash(name, [images.split], other, roles.own_splits(some_images(config)))
+            if line is not None:
                 raise DataError(f"evaluation: {line}")
         known[name] = (images.split,)
 

@@ -136,6 +136,25 @@ def test_a_test_split_is_compared_with_the_training_split(data_root: Path) -> No
     assert check_source("dogs:test").as_json()["pictures"] == 2
 
 
+def test_defects_are_no_part_of_the_product(tmp_path: Path) -> None:
+    images = drawn(20).images
+    for folder, rows in (
+        ("train/good", slice(0, 9)),
+        ("test/good", slice(9, 12)),
+        ("test/dent", slice(12, 16)),
+    ):
+        save(tmp_path / "product" / folder, images[rows])
+    save(tmp_path / "product" / "ground_truth" / "dent", images[16:])
+    name = f"folder:{tmp_path}/product"
+    found = check_source(name, [f"{name}:defects"])
+    assert (found.pictures, found.refusals) == (9, ())
+    assert found.as_json()["overlap"] == {f"{name}:defects": 0} and f"{name}:defects" in found.found.offered
+    assert check_source(name, [f"{name}/test/dent"]).refusals == ()
+    for inner in (f"{name}:test", f"{name}/test/good", f"{name}/train"):
+        (line,) = [one for one in check_source(name, [inner]).refusals if "two roles" in one]
+        assert line == f"{inner} lies inside {name}: its images would have two roles"
+
+
 def jpeg(picture: np.ndarray) -> BytesIO:
     stream = BytesIO()
     Image.fromarray(picture).save(stream, "JPEG", quality=85)
