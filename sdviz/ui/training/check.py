@@ -48,7 +48,8 @@ def _summary(check: Task[Check], was_done: bool) -> None:
         return
     n = sum(count > 0 for count in found.classes.values())
     parts = [f"{n or 'no'} class{'es' * (n != 1)}"]
-    parts += [f"{len(some):,} {title}" for title, some in _kinds(found).values()]
+    for title, some in _kinds(found).values():
+        parts.append(f"{len(some):,} {title.replace('copies', 'copy') if len(some) == 1 else title}")
     parts += [f"{count:,} {name} passed over" for name, count in found.found.passed_over.items()]
     st.markdown(f"**{counted(found.pictures, 'picture')}**: {plain(', '.join(parts))}.")
 
