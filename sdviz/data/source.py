@@ -178,7 +178,9 @@ def reading_of(what: str) -> Iterator[None]:
         raise
     except Exception as error:  # for altered bytes libraries raise anything, MemoryError and RecursionError too
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).strip()
-        raise DataError(f"{what}: {next(iter(reason.splitlines()), '') or type(error).__name__}") from error
+        first = next(iter(reason.splitlines()), "")
+        told = first if first and " object at 0x" not in first else type(error).__name__
+        raise DataError(f"{what}: {told}") from error
 
 
 def sample_order(n: int) -> np.ndarray:

@@ -88,7 +88,7 @@ def check_overlap(work: Workspace) -> list[str]:
 def some_images(config: RunConfig) -> ImageSet:
     """A few of the training images, chosen at random."""
     d = config.data
-    return data.load(d.id, d.split, min(d.limit or 64, 64), config.seed, d.on_error, d.size_px)
+    return data.load(d.id, d.split, min(d.limit or 64, 64), config.seed, d.on_error, **d.reading)
 
 
 def jpeg_warning(config: RunConfig, images: ImageSet) -> str | None:
@@ -145,4 +145,4 @@ def _check_encoder(
         others = [(p.data, p.split)] if p is not None else []
         others += map(data.parse_source, d.data) if d is not None else []
         for name, split in others:
-            data.load(name, split, limit=1, size_px=config.data.size_px)
+            data.load(name, split, limit=1, **config.data.reading)

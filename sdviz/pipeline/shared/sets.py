@@ -107,7 +107,8 @@ def class_rows(images: ImageSet, names: Collection[str]) -> list[int]:
 def load_ood_set(config: RunConfig, name: str, limit: int | None) -> ImageSet:
     """Loads an OOD set; see `ood_split` for its split."""
     source, split = ood_split(name)
-    return data.load(source, split, limit, config.evaluation.seed, config.data.on_error, config.data.size_px)
+    d = config.data
+    return data.load(source, split, limit, config.evaluation.seed, d.on_error, **d.reading)
 
 
 def ood_split(name: str) -> tuple[str, str | None]:
@@ -137,7 +138,7 @@ def check_sets(config: RunConfig) -> None:
     """Raises DataError for an OOD set that is absent, is the training set, or has two roles."""
     d, e = config.data, config.evaluation
     if d.test_split is not None:
-        data.load(d.id, d.test_split, limit=1, on_error=d.on_error, size_px=d.size_px)
+        data.load(d.id, d.test_split, limit=1, on_error=d.on_error, **d.reading)
     if config.detector is None:
         return
     seen: dict[tuple[str, str | None], str] = {(absolute_source(d.id), None): d.id}
