@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from glob import has_magic
 from pathlib import Path
 
 import numpy as np
@@ -139,7 +140,7 @@ def address(name: str) -> Address:
         if exists(path := _path(name, text)):
             return Address(path, None, options)
     head, _, tail = text.rpartition(":")
-    if tail and head and ("*" in head or exists(_path(name, head))):
+    if tail and head and (has_magic(head) or exists(_path(name, head))):
         return Address(_path(name, head), tail, options)
     return Address(path, None, options)
 

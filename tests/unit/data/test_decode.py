@@ -150,6 +150,14 @@ def test_the_first_frame_of_many(encode: Encode, kind: str) -> None:
     assert difference(out, np.full((32, 32, 3), (255, 0, 0))) <= 2
 
 
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_further_pictures_in_a_file_are_noticed(encode: Encode, kind: str) -> None:
+    frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "lime", "blue")]
+    many = encode(frames[0], kind, save_all=True, append_images=frames[1:])
+    assert open_picture(many, readable().names).has_more
+    assert not open_picture(encode(frames[0], kind), readable().names).has_more
+
+
 def test_a_limit_of_the_side_is_told_before_decoding(encode: Encode) -> None:
     file = encode(Image.new("RGB", (12, 9)))
     assert decode_image(file, 4, max_side_px=12).shape == (4, 4, 3)
