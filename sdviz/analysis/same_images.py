@@ -36,8 +36,7 @@ def find_images(
     torchvision's images are lossless. If the bundle's outliers were JPEG-coded, these images are too; they are
     then close to those of the Parquet file, not equal.
     """
-    size = bundle.manifest.image_size
-    found = data.look_up(ids, sources, size, pictures)
+    found = data.look_up(ids, sources, pictures=pictures, **bundle.manifest.reading)
     path = bundle.parts.get(SAME_IMAGES)
     names = np.asarray(ids, str)
     if found.found.all() or path is None:
@@ -50,7 +49,7 @@ def find_images(
             sets.setdefault((name, split), []).append(row)
     for (name, split), rows in sets.items():
         try:
-            whole = data.load(name, split, size_px=size)
+            whole = data.load(name, split, **bundle.manifest.reading)
         except DataError:
             continue
         if len(whole) and "/tv-" not in str(whole.ids[0]):

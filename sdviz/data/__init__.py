@@ -234,6 +234,5 @@ def _how_to_get(name: str, split: str | None) -> str:
     shown = short_line(name)
     return (
         f"no data set {shown!r}; nearest: {', '.join(near)}; or put {shown}.parquet in {data_root()}, or set"
-        f" SDVIZ_DATA to the folder that has it, or give a path"
-        f" ({', '.join(f'{prefix}PATH' for prefix in OWN_KINDS)})"
+        f" SDVIZ_DATA to the folder that has it, or give a path, as {OWN_KINDS[0]}PATH"
     )

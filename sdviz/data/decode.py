@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from io import BytesIO
 from typing import Literal, TypeAlias
@@ -19,6 +19,7 @@ MAX_PIXELS = 2**26
 # a progressive JPEG has about ten; decoding takes time for each, however small
 MAX_SCANS = 100
 _START_OF_SCAN = b"\xff\xda"
+_GIF_FRAME = b"\x21\xf9\x04"
 _JPEG_START = b"\xff\xd8\xff"
 _TIFF_STARTS = (b"II*\0", b"MM\0*")
 # Pillow's names of 16-bit colour, of which it keeps the high bytes: the other order of bytes gives the low ones
@@ -41,6 +42,7 @@ class Picture:
     is_float: bool = False
     white_is_zero: bool = False
     is_jpeg: bool = False
+    has_more: bool = False  # the file holds further pictures, as a stack of scans or an animation
 
     @cached_property
     def extremes(self) -> Extremes:
@@ -91,7 +93,7 @@ def open_picture(
     try:
         with Image.open(BytesIO(blob), formats=formats) as image:
             _refuse_too_much(image, blob, max_pixels, max_side_px)
-            found = _decoded(image, blob, formats)
+            found = replace(_decoded(image, blob, formats), has_more=_has_more(image, blob))
     except UnidentifiedImageError as error:
         if blob.startswith(_TIFF_STARTS):
             raise DecodeError("is a damaged TIFF, or of a kind that is not read") from error
@@ -179,6 +181,14 @@ def _refuse_too_much(image: ImageFile.ImageFile, blob: bytes, max_pixels: int, m
         strips = max((len(tags[one]) for one in (_TIFF_STRIPS, _TIFF_TILES) if one in tags), default=0)
         if scans > MAX_SCANS + strips:
             raise DecodeError(f"has {scans} scans; at most {MAX_SCANS} are read")
+
+
+def _has_more(image: ImageFile.ImageFile, blob: bytes) -> bool:
+    if image.format == "TIFF":
+        return bool(getattr(getattr(image, "tag_v2", None), "next", 0))
+    if image.format == "GIF":  # Pillow would decode the second frame to tell
+        return blob.count(_GIF_FRAME) > 1
+    return image.format in ("PNG", "WEBP") and bool(getattr(image, "is_animated", False))
 
 
 def _decoded(image: ImageFile.ImageFile, blob: bytes, formats: tuple[str, ...]) -> Picture:

@@ -51,7 +51,9 @@ def readable() -> Formats:
         for register in ("register_heif_opener", "register_avif_opener"):
             getattr(module, register, lambda: None)()
     suffixes = Image.registered_extensions()  # loads all of Pillow's own, too
-    names = tuple(sorted(set(Image.OPEN) - _NOT_READ))
+    others = sorted(set(Image.OPEN) - _NOT_READ - set(UPLOADED))
+    # in the order in which they are tried
+    names = (*(one for one in UPLOADED if one in Image.OPEN), *others)
     # MPO, several JPEGs in a file, is opened as JPEG
     return Formats(names, frozenset(one for one, name in suffixes.items() if name in (*names, "MPO")))
 

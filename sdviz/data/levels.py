@@ -66,11 +66,11 @@ def parse_range(text: str) -> ValueRange | None:
 def likely_range(kind: Kind, low: float, high: float) -> ValueRange:
     """The range that values from `low` to `high` most likely have; exactly these where none is likely."""
     slack = _SLACK if kind == "float" else 0.0
-    for top in (1, *_TOPS) if kind == "float" else _TOPS:
-        if low >= -slack * top and high <= top * (1 + slack):
-            return ValueRange(0, top)
-    if kind == "float" and low >= -1 - slack and high <= 1 + slack:
-        return ValueRange(-1, 1)
+    units = (ValueRange(0, 1), ValueRange(-1, 1)) if kind == "float" else ()
+    for taken in (*units, *(ValueRange(0, top) for top in _TOPS)):
+        over = slack * taken.high
+        if low >= taken.low - over and high <= taken.high + over:
+            return taken
     return ValueRange(low, high if high > low else low + 1)
 
 

@@ -110,7 +110,8 @@ def _places(head: str, own: list[tuple[str, Source]]) -> list[tuple[str, _Place 
         if name not in source.kinds:
             continue
         try:
-            splits = {source.id_prefix(path_name, one): one for one in source.splits(path_name)}
+            with reading_of(path_name):
+                splits = {source.id_prefix(path_name, one): one for one in source.splits(path_name)}
         except DataError as error:
             mine.append((head, str(error)))
             continue

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from glob import has_magic
 from pathlib import Path
 
 import numpy as np
@@ -143,7 +144,7 @@ def address(name: str) -> Address:
         if exists(path := _path(name, text)):
             return Address(path, None, options)
     head, _, tail = text.rpartition(":")
-    if tail and head and ("*" in head or exists(_path(name, head))):
+    if tail and head and (has_magic(head) or exists(_path(name, head))):
         return Address(_path(name, head), tail, options)
     return Address(path, None, options)
 
@@ -182,7 +183,9 @@ def reading_of(what: str) -> Iterator[None]:
         raise
     except Exception as error:  # for altered bytes libraries raise anything, MemoryError and RecursionError too
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).strip()
-        raise DataError(f"{what}: {next(iter(reason.splitlines()), '') or type(error).__name__}") from error
+        first = next(iter(reason.splitlines()), "")
+        told = first if first and " object at 0x" not in first else type(error).__name__
+        raise DataError(f"{what}: {told}") from error
 
 
 def sample_order(n: int) -> np.ndarray:

@@ -41,6 +41,7 @@ class ImageStack:
         self._jpeg = np.zeros(n, bool)
         self._sizes: Counter[str] = Counter()
         self._modes: Counter[str] = Counter()
+        self._several = 0
         self._reading = reading
         self._formats = readable().names
         self._levels = Levels(reading.value_range, sample)
@@ -61,6 +62,7 @@ class ImageStack:
         self._jpeg[position] = picture.is_jpeg
         self._sizes["{}x{}".format(*picture.stored_size)] += 1
         self._modes[picture.mode] += 1
+        self._several += picture.has_more
 
     def refuse(self, label: str, reason: str) -> None:
         """Notes a bad picture; `reason` completes a sentence that begins with `label`."""
@@ -98,6 +100,9 @@ class ImageStack:
 
     def found(self, beside: Found) -> Found:
         """What was in the pictures, with what the source found beside them."""
+        several = [f"{self._several} files hold several pictures: the first of each is read"] * bool(
+            self._several
+        )
         return Found(
             passed_over=beside.passed_over,
             unreadable=(*beside.unreadable, *self._bad_names),
@@ -106,7 +111,7 @@ class ImageStack:
             modes=dict(self._modes.most_common()),
             splits=beside.splits,
             offered=beside.offered,
-            warnings=(*beside.warnings, *self._levels.warnings()),
+            warnings=(*beside.warnings, *several, *self._levels.warnings()),
         )
 
 

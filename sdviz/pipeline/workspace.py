@@ -117,10 +117,10 @@ class Workspace:
     def _train_and_test(self) -> tuple[ImageSet, ImageSet | None]:
         """Training and test images; without a test split, a detector holds out a share of the images."""
         d = self.config.data
-        images = data.load(d.id, d.split, d.limit, self.config.seed, d.on_error, d.size_px)
+        images = data.load(d.id, d.split, d.limit, self.config.seed, d.on_error, **d.reading)
         split = test_split(d)
         if split is not None:
-            return images, data.load(d.id, split, on_error=d.on_error, size_px=d.size_px)
+            return images, data.load(d.id, split, on_error=d.on_error, **d.reading)
         if self.config.detector is None:
             return images, None
         held = held_out(content_ids(images.images), d.holdout)

@@ -71,7 +71,7 @@ def understand(tree: Tree, name: str) -> Layout:
     outside = [one for one in files if one not in kept]
     if outside:
         warnings.append(
-            f"{len(outside)} pictures lie outside of the splits, such as {_shown(outside[0])}: passed over"
+            f"{_pictures(len(outside))} outside of the splits, such as {_shown(outside[0])}: passed over"
         )
         made.passed_over.update(
             writable(one[len(base)]) if len(one) > len(base) + 1 else suffix_of(one[-1]) for one in outside
@@ -276,3 +276,7 @@ def _listed(names: Iterable[str]) -> str:
 
 def _shown(parts: Parts) -> str:
     return writable("/".join(parts))
+
+
+def _pictures(n: int) -> str:
+    return "1 picture lies" if n == 1 else f"{n} pictures lie"

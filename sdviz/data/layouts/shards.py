@@ -67,7 +67,7 @@ def siblings(path: Path) -> tuple[Path, ...]:
     if _SHARD.search(path.stem) is None:
         return ()
     own = split_within(_SHARD.sub("", path.stem))
-    beside = sorted(path.parent.glob(f"*{SUFFIX}"))
+    beside = sorted(path.parent.glob(f"[!._]*{SUFFIX}"))
     return tuple(one for one in beside if one != path and split_within(_SHARD.sub("", one.stem)) == own)
 
 

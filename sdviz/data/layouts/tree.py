@@ -18,7 +18,7 @@ _SYSTEM = frozenset(
     [
         "#recycle", "#snapshot", "~snapshot", "system volume information", "recycler", "recycled", "found.000",
         "__macosx", "network trash folder", "temporary items", "thevolumesettingsfolder", "lost+found",
-        "__pycache__", "captureone", "nksc_param", "adobe bridge cache", "[originals]", "zbthumbnail.info",
+        "__pycache__", "captureone", "nksc_param", "adobe bridge cache", "[originals]", "thmbnl",
     ]
 )  # fmt: skip
 _SYSTEM_STARTS = (".", "@", "$")

@@ -101,8 +101,8 @@ def _columns(path: Path, rows: list[list[str]], options: Mapping[str, str]) -> _
         others = [one for i, one in enumerate(head) if i not in at.values()]
         if at["label"] is None and others:
             note = (
-                f"no column {', '.join(_LABEL_COLUMNS[:3])}: pictures have no class; csv:PATH?label=COLUMN takes"
-                f" one of {', '.join(others)}"
+                f"no column {', '.join(_LABEL_COLUMNS[:3])}: pictures have no class; csv:PATH?label=COLUMN"
+                f" takes one of {', '.join(others)}"
             )
     short = next((row for row in rows if len(row) <= max(i for i in at.values() if i is not None)), None)
     if short is not None:
@@ -143,7 +143,8 @@ def _file_of(table: Path, inside: str, suffixes: frozenset[str]) -> Path | None:
 class Lists(Source):
     """`csv:PATH` and `tsv:PATH`: pictures in the order of the list.
 
-    An id is `csv/<list's stem>/<row>@<12 hex digits of the file's SHA-256>`.
+    An id is `csv/<list's stem>/<row>@<12 hex digits of the file's SHA-256>`; with splits it is
+    `csv/<list's stem>/<split>/<row in the split>@...`.
     """
 
     order = 13
@@ -163,8 +164,9 @@ class Lists(Source):
         all_labels = (
             np.full(len(table.paths), UNKNOWN_LABEL) if table.words is None else numbered(table.words, names)
         )
-        chosen = np.array(listed, np.int64)[choose(len(listed))]
-        ids = row_ids(self.id_prefix(name, split), chosen).astype(object)
+        rows = choose(len(listed))
+        chosen = np.array(listed, np.int64)[rows]
+        ids = row_ids(self.id_prefix(name, split), rows).astype(object)
         path, suffixes = path_in(name), readable().suffixes
 
         def blobs() -> Iterator[bytes]:
@@ -203,7 +205,8 @@ class Lists(Source):
         return [file for file in files if file is not None]
 
     def id_prefix(self, name: str, split: str) -> str:
-        return f"{name.partition(':')[0]}/{writable(path_in(name).stem)}/"
+        stem = f"{name.partition(':')[0]}/{writable(path_in(name).stem)}/"
+        return stem if split == WHOLE else f"{stem}{split}/"
 
     def name_of(self, path: Path) -> str | None:
         kind = path.suffix.lower().removeprefix(".")

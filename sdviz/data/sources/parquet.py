@@ -8,6 +8,7 @@ feature types under `huggingface`.
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from glob import has_magic
 from pathlib import Path
 
 import numpy as np
@@ -174,7 +175,7 @@ class ParquetFile(Source):
 
     def splits(self, name: str) -> tuple[str, ...]:
         path = path_in(name)
-        if not exists(path) and "*" not in str(path):
+        if not exists(path) and not has_magic(str(path)):
             return (WHOLE,)
         return only_asked(name, tuple(files_of(path)))
 

@@ -25,7 +25,7 @@ def check_config(config: RunConfig, with_ood: bool = True) -> Check:
     d, e = config.data, config.evaluation
     refusals: list[str] = []
     images = read(
-        lambda on_error: data.load(d.id, d.split, d.limit, config.seed, on_error, d.size_px),
+        lambda on_error: data.load(d.id, d.split, d.limit, config.seed, on_error, **d.reading),
         refusals,
         d.on_error,
     )
@@ -33,7 +33,9 @@ def check_config(config: RunConfig, with_ood: bool = True) -> Check:
         return Check(d.id, refusals=tuple(refusals))
     test, split = None, test_split(d)
     if split is not None:
-        test = read(lambda on_error: data.load(d.id, split, None, 0, on_error, d.size_px), refusals, d.on_error)
+        test = read(
+            lambda on_error: data.load(d.id, split, on_error=on_error, **d.reading), refusals, d.on_error
+        )
     others = {}
     if with_ood and config.detector is not None:
         try:

@@ -139,4 +139,4 @@ def _check_encoder(
         others = [(p.data, p.split)] if p is not None else []
         others += map(data.parse_source, d.data) if d is not None else []
         for name, split in others:
-            data.load(name, split, limit=1, size_px=config.data.size_px)
+            data.load(name, split, limit=1, **config.data.reading)

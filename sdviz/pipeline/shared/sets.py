@@ -112,7 +112,8 @@ def class_rows(images: ImageSet, names: Collection[str]) -> list[int]:
 def load_ood_set(config: RunConfig, name: str, limit: int | None) -> ImageSet:
     """Loads an OOD set; see `ood_split` for its split."""
     source, split = ood_split(name)
-    return data.load(source, split, limit, config.evaluation.seed, config.data.on_error, config.data.size_px)
+    d = config.data
+    return data.load(source, split, limit, config.evaluation.seed, d.on_error, **d.reading)
 
 
 def without_absent_sets(config: RunConfig) -> tuple[RunConfig, dict[str, str]]:
@@ -134,7 +135,7 @@ def check_sets(config: RunConfig) -> None:
     """Raises DataError for an OOD set that is absent, shares files with another set, or has two roles."""
     d, e = config.data, config.evaluation
     if d.test_split is not None:
-        data.load(d.id, d.test_split, limit=1, on_error=d.on_error, size_px=d.size_px)
+        data.load(d.id, d.test_split, limit=1, on_error=d.on_error, **d.reading)
     if config.detector is None:
         return
     known: dict[str, Sequence[str]] = {d.id: data.splits(d.id)}
@@ -153,7 +154,7 @@ def check_sets(config: RunConfig) -> None:
 def some_images(config: RunConfig) -> ImageSet:
     """A few of the training images, chosen at random."""
     d = config.data
-    return data.load(d.id, d.split, min(d.limit or 64, 64), config.seed, d.on_error, d.size_px)
+    return data.load(d.id, d.split, min(d.limit or 64, 64), config.seed, d.on_error, **d.reading)
 
 
 def depends_on(config: RunConfig) -> Settings:

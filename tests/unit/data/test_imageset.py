@@ -61,3 +61,8 @@ def test_what_a_source_found_stays_with_its_pictures() -> None:
     told = replace(make(), found=Found(passed_over={".heic": 8}, value_range="0..4095"))
     assert told.take(np.array([1])).found == told.found
     assert make().found == Found() and make().found.value_range == "0..255"
+
+
+def test_an_error_is_one_line_of_text_at_most_300_long() -> None:
+    error = DataError("x\ny\udce9\x00" + "z" * 1000)
+    assert str(error).startswith("x y%E9 zzz") and len(str(error)) <= 300

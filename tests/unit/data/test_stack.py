@@ -41,6 +41,14 @@ def test_a_stack_leaves_out_bad_pictures_or_refuses_all(encode: Encode) -> None:
         none.finish("set")
 
 
+def test_a_file_of_several_pictures_is_told(encode: Encode) -> None:
+    pages = [Image.fromarray(np.full((4, 4), level, np.uint8)) for level in (255, 0)]
+    stack = ImageStack(1, reading(), lambda: iter(()))
+    stack.add(0, "a", encode(pages[0], "TIFF", save_all=True, append_images=pages[1:]))
+    assert "1 files hold several pictures: the first of each is read" in stack.found(Found()).warnings
+    assert (stack.images == 255).all()
+
+
 def test_a_stack_tells_what_was_in_it(encode: Encode) -> None:
     deep = [encode(Image.fromarray(np.full((4, 6), level, np.uint16))) for level in (100, 3000)]
     stack = ImageStack(3, reading("skip"), lambda: extremes_of([b"text", *deep]))
