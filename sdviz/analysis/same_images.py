@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from .. import data
 from ..bundle import Bundle
-from ..data import DataError, Found, ImageSet
+from ..data import DataError, ImageSet, LookedUp
 from ..data.decode import through_jpeg
 
 SAME_IMAGES = "same_images.parquet"
@@ -30,14 +30,13 @@ def through_own_jpeg(bundle: Bundle, pictures: np.ndarray) -> np.ndarray:
 
 def find_images(
     bundle: Bundle, ids: np.ndarray | Sequence[str], sources: Iterable[str] = (), pictures: bool = True
-) -> Found:
+) -> LookedUp:
     """Finds images as `data.look_up` does, then in torchvision's files if the bundle has `same_images.parquet`.
 
     torchvision's images are lossless. If the bundle's outliers were JPEG-coded, these images are too; they are
     then close to those of the Parquet file, not equal.
     """
-    size = bundle.manifest.image_size
-    found = data.look_up(ids, sources, size, pictures)
+    found = data.look_up(ids, sources, pictures=pictures, **bundle.manifest.reading)
     path = bundle.parts.get(SAME_IMAGES)
     names = np.asarray(ids, str)
     if found.found.all() or path is None:
@@ -50,7 +49,7 @@ def find_images(
             sets.setdefault((name, split), []).append(row)
     for (name, split), rows in sets.items():
         try:
-            whole = data.load(name, split, size_px=size)
+            whole = data.load(name, split, **bundle.manifest.reading)
         except DataError:
             continue
         if len(whole) and "/tv-" not in str(whole.ids[0]):

@@ -84,6 +84,13 @@ class Manifest(BaseModel):
     versions: dict[str, str] = {}
     files: dict[str, str] = {}  # path in the folder -> SHA-256, of every other file
 
+    @property
+    def reading(self) -> dict[str, Any]:
+        """How its run read pictures, as arguments of `data.load`: size_px, value_range and fit."""
+        # a run from before these settings read pictures so, too
+        value_range, fit = self.setting("data", "range") or "auto", self.setting("data", "fit") or "crop"
+        return {"size_px": self.image_size, "value_range": value_range, "fit": fit}
+
     def setting(self, *keys: str) -> Any:  # noqa: ANN401
         """One value of the configuration, None if it is not there."""
         found: Any = self.config

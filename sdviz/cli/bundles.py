@@ -85,7 +85,7 @@ def generate(
         maker = Bundle.load(bundle, device)
         recipe = maker.recipe(start_timestep, guidance_scale, steps, solver, eta, span, seed)
         condition = _target(maker, target)
-        sources = load_images(images, limit, skip_bad, maker.manifest.image_size)
+        sources = load_images(images, limit, skip_bad, maker.manifest.reading)
     with counting_bar() as show:
 
         def on_progress(done: float, to_do: int) -> None:
@@ -166,7 +166,7 @@ def score(
     with checking():
         check_table_name(out)
         judge = Bundle.load(bundle, device)
-        sources = load_images(images, limit, skip_bad, judge.manifest.image_size)
+        sources = load_images(images, limit, skip_bad, judge.manifest.reading)
     with counting_bar() as show:
         try:
             n = len(sources)

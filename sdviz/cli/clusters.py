@@ -42,7 +42,7 @@ def clusters(
     if encoder is None or encoder.weights is None or encoder.trainings:
         raise Mistake("clusters needs a fixed encoder: set encoder.weights and encoder.simclr=null")
     with checking():
-        images = data.load(d.id, d.split, d.limit, settings.seed, d.on_error, d.size_px).images
+        images = data.load(d.id, d.split, d.limit, settings.seed, d.on_error, **d.reading).images
         features = kept_features(build_encoder(encoder).eval(), images, settings.device)
         numbers = sorted(set(number or [one for one in DEFAULT_NUMBERS if 4 * one <= len(images)]))
         found = []

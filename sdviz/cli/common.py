@@ -95,17 +95,22 @@ def fail(message: str, code: int) -> NoReturn:
     raise typer.Exit(code)
 
 
-def load_images(source: str, limit: int | None, skip_bad: bool, size_px: int) -> ImageSet:
-    """Loads the images of `Source`, with warnings on stderr; DataError if they cannot be read."""
+def load_images(source: str, limit: int | None, skip_bad: bool, reading: dict[str, Any]) -> ImageSet:
+    """Loads the images of `Source`, with warnings on stderr; DataError if they cannot be read.
+
+    `reading` is that of a bundle's manifest.
+    """
     from .. import data
-    from ..pipeline import absolute_source
+    from ..data.roles import absolute_source
 
     name, split = data.parse_source(source)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        images = data.load(absolute_source(name), split, limit, 0, "skip" if skip_bad else "raise", size_px)
-    for warning in caught:
-        typer.echo(f"warning: {one_line(warning.message)}", err=True)
+        images = data.load(
+            absolute_source(name), split, limit, on_error="skip" if skip_bad else "raise", **reading
+        )
+    for line in (*(one_line(warning.message) for warning in caught), *images.found.warnings):
+        typer.echo(f"warning: {line}", err=True)
     return images
 
 

@@ -11,10 +11,12 @@ from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-from pydantic import BeforeValidator, Field, create_model, model_validator
+from pydantic import BeforeValidator, Field, create_model, field_validator, model_validator
 
 from ..baselines import BASELINES, Baseline
 from ..data import OWN_KINDS
+from ..data.decode import Fit
+from ..data.levels import AUTO, parse_range
 from ..diffusion.samplers import SAMPLERS
 from ..outliers.recipe import RANGES, is_interval
 from .nodes import (
@@ -49,6 +51,14 @@ class DataConfig(Node):
     limit: int | None = Field(None, ge=1, description="images to train on; None takes all")
     size_px: int = Field(32, ge=1)
     on_error: Literal["raise", "skip"] = Field("raise", description="if a picture cannot be read")
+    range: str = Field(
+        AUTO,
+        description="the stored values of black and white, as 0..4095, of pictures of more than 8 bits or"
+        " floating point; auto takes it from the values, once for a set",
+    )
+    fit: Fit = Field(
+        "crop", description="of pictures that are not square: crop to the middle, pad with black, or stretch"
+    )
     holdout: float = Field(
         0.1, gt=0, lt=1, description="share of different pictures kept for testing, if there is no test split"
     )
@@ -57,6 +67,17 @@ class DataConfig(Node):
         description="what becomes of a test image that equals a training image, and of an OOD image that equals"
         " one of these or a validation image: it is left out, the run is refused, or it is kept",
     )
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """How pictures are read, as arguments of `data.load`."""
+        return {"size_px": self.size_px, "value_range": self.range, "fit": self.fit}
+
+    @field_validator("range")
+    @classmethod
+    def _range_is_one(cls, text: str) -> str:
+        parse_range(text)
+        return text
 
 
 # sources of labels that cluster images

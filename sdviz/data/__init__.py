@@ -10,7 +10,8 @@ Names:
     cifar10, cifar100, svhn: `<name>_<split>.parquet` under the data root, else torchvision's folders there.
     any other: `<name>_<split>.parquet` under the data root, with one of the splits train, val, validation,
         test and extra; or `<name>.parquet`, with the split "all". Built-in names come first.
-    parquet:PATH, folder:PATH, npz:PATH, npy:PATH: a file or folder anywhere, with one split.
+    folder:PATH, parquet:PATH, npz:PATH, npy:PATH, csv:PATH, tsv:PATH: a file or folder anywhere. A split may
+        stand in the name, as folder:PATH:test; columns of tables, too, as parquet:PATH?label=COLUMN.
 
 The data root is the environment variable SDVIZ_DATA, else `data/` under the working directory; it may change
 between calls. Each kind of image sets is one file in `sdviz.data.sources`.
@@ -18,14 +19,20 @@ between calls. Each kind of image sets is one file in `sdviz.data.sources`.
 
 import difflib
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
-from ..text import short_line
+from ..text import short_line, writable
+from .decode import Fit
+from .found import Found
 from .imageset import DataError, ImageSet, MissingDataError, OnError, chosen_rows, permutation
-from .lookup import Found, look_up
-from .source import Source, data_root
+from .layouts.split_names import meant
+from .levels import AUTO, parse_range
+from .lookup import LookedUp, look_up
+from .source import Source, data_root, reading_of
 from .sources import SOURCES, sources_of
+from .stack import Reading
 
 __all__ = [
     "BUILT_IN",
@@ -34,6 +41,7 @@ __all__ = [
     "DataError",
     "Found",
     "ImageSet",
+    "LookedUp",
     "MissingDataError",
     "ON_FORM",
     "SHADES",
@@ -52,6 +60,7 @@ __all__ = [
     "splits_here",
 ]
 
+_NAMED_AT_MOST = 12
 # sets that exist on every machine
 BUILT_IN = tuple(name for source in SOURCES for name in source.built_in)
 # beginnings of names with a path, such as "folder:"
@@ -71,22 +80,29 @@ def load(
     seed: int = 0,
     on_error: OnError = "raise",
     size_px: int = 32,
+    value_range: str = AUTO,
+    fit: Fit = "crop",
 ) -> ImageSet:
     """Loads a set.
 
     Args:
         name: See the module's docstring.
-        split: None takes the only split there is on this machine, else "train".
+        split: In any spelling, as Training for train. None takes the one in the name, or the only split there
+            is on this machine, else "train".
         limit: Takes the first rows of `permutation(n, seed)` and reads no others; this changes no image and no
             id. None takes all, in the set's own order.
         seed: Decides which images `limit` takes.
         on_error: For a picture that cannot be decoded: "raise", or "skip" it with a warning. A skipped picture
             counts towards `limit`.
-        size_px: Height and width. Pictures of another size are cut to their centre square and resized
-            (bicubic); so are drawn sets and digits, which are made at 32 px.
+        size_px: Height and width. Pictures of another size are resized (bicubic); so are drawn sets and digits,
+            which are made at 32 px.
+        value_range: The stored values of black and white, as "0..4095", for pictures of more than 8 bits and
+            floating point. "auto" takes it from the values, once for all splits of the set.
+        fit: Of pictures that are not square: "crop" cuts out the middle, "pad" frames them in black, "stretch"
+            changes their proportions.
 
     Returns:
-        The set. Arrays that are shared with other callers are read-only.
+        The set, with what was found beside it. Arrays that are shared with other callers are read-only.
 
     Raises:
         MissingDataError: The set is not on this machine; the message says how to get it.
@@ -99,14 +115,21 @@ def load(
     if on_error not in ("raise", "skip"):
         raise DataError(f'on_error must be "raise" or "skip", not {on_error!r}')
 
-    source, split = _source_and_split(name, split)
-    return source.load(name, split, lambda n: chosen_rows(n, limit, seed), size_px, on_error, pictures=True)
+    if fit not in get_args(Fit):
+        raise DataError(f"fit must be {', '.join(get_args(Fit))}, not {fit!r}")
+    name = writable(name)
+    reading = Reading(size_px, on_error, True, parse_range(value_range), fit)
+    with reading_of(name):
+        source, split = _source_and_split(name, split)
+        return source.load(name, split, lambda n: chosen_rows(n, limit, seed), reading)
 
 
 def count(name: str, split: str | None = None, limit: int | None = None) -> int:
     """Counts the images of `load`, including bad ones, without decoding. Raises as `load`."""
-    source, split = _source_and_split(name, split)
-    n = source.count(name, split)
+    name = writable(name)
+    with reading_of(name):
+        source, split = _source_and_split(name, split)
+        n = source.count(name, split)
     return n if limit is None else min(n, limit)
 
 
@@ -125,7 +148,9 @@ def splits(name: str) -> tuple[str, ...]:
 
 def splits_here(name: str) -> tuple[str, ...]:
     """The splits of a set on this machine; () if it is not here."""
-    return tuple(_present_splits(name))
+    name = writable(name)
+    with reading_of(name):
+        return tuple(_present_splits(name))
 
 
 def all_splits(name: str) -> tuple[str, ...]:
@@ -157,7 +182,7 @@ def download(name: str, root: Path | None = None) -> Path:
 
 
 def parse_source(text: str) -> tuple[str, str | None]:
-    """Splits `NAME:SPLIT`, such as "shapes:test", into name and split; a name with a path has no split."""
+    """Splits `NAME:SPLIT`, such as "shapes:test", into name and split; a name with a path keeps its own."""
     if text.startswith(OWN_KINDS):
         return text, None
     name, _, split = text.partition(":")
@@ -185,8 +210,8 @@ def _source_and_split(name: str, split: str | None) -> tuple[Source, str]:
         split = next(iter(present)) if len(present) == 1 else "train"
         if split not in present:
             raise DataError(f"{name} has the splits {', '.join(present)}: name one")
-    if split in present:
-        return present[split], split
+    if (found := meant(split, present)) is not None:
+        return present[found], found
     there = f"the split{'' if len(present) == 1 else 's'} {', '.join(present)}"
     if name in DOWNLOADS and split in all_splits(name):
         raise MissingDataError(f"{name} has only {there} here: {_ways(name, split)}")
@@ -205,10 +230,9 @@ def _how_to_get(name: str, split: str | None) -> str:
     if name in DOWNLOADS:
         return f"{name} is not on this machine: {_ways(name, split)}"
     known = sorted({*names(), *DOWNLOADS})
-    near = difflib.get_close_matches(name, known) or known
+    near = difflib.get_close_matches(short_line(name), known) or known[:_NAMED_AT_MOST]
     shown = short_line(name)
     return (
         f"no data set {shown!r}; nearest: {', '.join(near)}; or put {shown}.parquet in {data_root()}, or set"
-        f" SDVIZ_DATA to the folder that has it, or give a path"
-        f" ({', '.join(f'{prefix}PATH' for prefix in OWN_KINDS)})"
+        f" SDVIZ_DATA to the folder that has it, or give a path, as {OWN_KINDS[0]}PATH"
     )

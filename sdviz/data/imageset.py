@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
 
+from ..text import LineError, writable
+from .found import Found
+
 UNKNOWN_LABEL = -1
-_CLASSES_AT_MOST = 100_000
 OnError: TypeAlias = Literal["raise", "skip"]
 
 
-class DataError(ValueError):
+class DataError(LineError):
     """A data set that does not exist or cannot be read; the message is one line for the user."""
+
+    def __init__(self, message: object) -> None:
+        super().__init__(writable(str(message)))
 
 
 class MissingDataError(DataError):
@@ -32,6 +37,7 @@ class ImageSet:
     ids: np.ndarray  # str (N,), the same on every machine and in every run
     class_names: tuple[str, ...]  # of the labels 0, 1, ...; empty if no label is known
     jpeg_share: float | None = None  # the share of JPEG among its files, 0..1; None if unknown, as for arrays
+    found: Found = field(default_factory=Found)  # what the source found beside the pictures
 
     def __post_init__(self) -> None:
         n = len(self.images)
@@ -49,42 +55,12 @@ class ImageSet:
 
     def take(self, rows: np.ndarray) -> ImageSet:
         """The same set with only `rows` (int indices or a bool mask), in that order."""
-        chosen = self.images[rows], self.labels[rows], self.ids[rows]
-        return ImageSet(self.name, self.split, *chosen, self.class_names, self.jpeg_share)
+        return replace(self, images=self.images[rows], labels=self.labels[rows], ids=self.ids[rows])
 
     def label_name(self, row: int) -> str:
         """The class name of one row, or "unlabelled"."""
         label = int(self.labels[row])
         return self.class_names[label] if label >= 0 else "unlabelled"
-
-
-def checked_labels(
-    source: str, values: np.ndarray, names: tuple[str, ...] | None
-) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Checks labels from a file.
-
-    Args:
-        source: The file, for the message.
-        values: float64 (N,), N at least 1; NaN where unknown.
-        names: Class names; None takes the numbers as names.
-
-    Returns:
-        int64 (N,), -1 where unknown, and the names.
-
-    Raises:
-        DataError: A label that is not a whole number from -1 to the last class.
-    """
-    values = np.where(np.isnan(values), UNKNOWN_LABEL, values)
-    top = _CLASSES_AT_MOST if names is None else len(names)
-    wrong = np.flatnonzero((values != np.round(values)) | (values < UNKNOWN_LABEL) | (values >= top))
-    if len(wrong):
-        raise DataError(
-            f"{source}: label {values[wrong[0]]:g} in row {wrong[0]} is not a whole number in"
-            f" {UNKNOWN_LABEL}..{top - 1}"
-        )
-    if names is None:
-        names = tuple(str(i) for i in range(int(values.max()) + 1))
-    return values.astype(np.int64), names
 
 
 def short_hash(content: bytes) -> str:

@@ -1,18 +1,25 @@
 """The base class of the data sources in `sdviz.data.sources`."""
 
 import os
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from glob import has_magic
 from pathlib import Path
 
 import numpy as np
 
-from .imageset import DataError, ImageSet, OnError
+from ..text import writable
+from .imageset import DataError, ImageSet, permutation
+from .layouts.split_names import meant
+from .stack import Reading
 
 # number of images in a set -> rows to read, int64
 Choose = Callable[[int], np.ndarray]
 WHOLE = "all"  # the split of a set without named splits
+_OPTIONS = re.compile(r"(?s)(.*?)\?(\w+=.*)")
 
 
 def data_root() -> Path:
@@ -29,9 +36,10 @@ class Source(ABC):
 
     order: int = 100  # its place in lists of names; of two sources with the same split the smaller one is read
     built_in: tuple[str, ...] = ()  # sets that exist on every machine; no other source serves these names
-    # such as "folder" for folder:PATH. Such a set has one split; its ids end in "@" and a hash of the picture,
-    # since two files may have the same name.
+    # such as "folder" for folder:PATH, with the split in the name as folder:PATH:test. Its ids end in "@" and a
+    # hash of the picture, since two files may have the same name.
     kinds: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()  # such as "label", for PATH?label=COLUMN
     on_form: Mapping[str, tuple[str, str]] = {}  # kind -> its title in a form, and an example of a path
     downloads: Mapping[str, int] = {}  # sets that `download` can fetch -> bytes
     mask_px: int | None = None  # height and width of its object masks; None if it has none
@@ -41,27 +49,22 @@ class Source(ABC):
         """The sets that it finds under the data root."""
         return ()
 
+    @abstractmethod
     def splits(self, name: str) -> tuple[str, ...]:
-        """The splits on this machine, () if the set is not here. For a path, which is not opened: "all"."""
-        path_in(name)
-        return (WHOLE,)
+        """The splits on this machine, () if the set is not here; for a path that does not exist: "all"."""
 
     def all_splits(self, name: str) -> tuple[str, ...]:
         """All splits of a set in `downloads`, whether they are here or not."""
         raise NotImplementedError(name)
 
     @abstractmethod
-    def load(
-        self, name: str, split: str, choose: Choose, size_px: int, on_error: OnError, pictures: bool
-    ) -> ImageSet:
+    def load(self, name: str, split: str, choose: Choose, reading: Reading) -> ImageSet:
         """Reads the chosen rows of a set.
 
         Args:
             name: A set of this source.
             split: One of `splits(name)`.
             choose: Chooses the rows and their order.
-            on_error: For a picture that cannot be decoded.
-            pictures: If False, the images may be (N,0,0,3), and ids may lack their hash.
 
         Raises:
             DataError: The set cannot be read.
@@ -71,16 +74,19 @@ class Source(ABC):
     def count(self, name: str, split: str) -> int:
         """The number of rows, without decoding. Raises as `load`."""
 
+    def paths(self, name: str, split: str) -> Sequence[Path]:
+        """The files that a split is read from; () if none of them is a user's own."""
+        return ()
+
     def id_prefix(self, name: str, split: str) -> str:
         """The beginning of a set's ids, before the row."""
         return f"{name}/{split}/"
 
-    def find(self, name: str, split: str, ids: np.ndarray, size_px: int, pictures: bool) -> ImageSet:
+    def find(self, name: str, split: str, ids: np.ndarray, reading: Reading) -> ImageSet:
         """Finds images by their ids; the result may hold other images, too. Raises as `load`.
 
         Args:
-            ids: str (N,), each begins with `id_prefix`.
-            pictures: As in `load`; if False, the hash in an id is not checked.
+            ids: str (N,), each begins with `id_prefix`; without pictures, a hash in it is not checked.
         """
         prefix = self.id_prefix(name, split)
         numbers = {one.removeprefix(prefix).partition("@")[0] for one in ids.tolist()}
@@ -89,8 +95,8 @@ class Source(ABC):
         def choose(n: int) -> np.ndarray:
             return np.array(sorted(row for row in wanted if row < n), np.int64)
 
-        some = self.load(name, split, choose, size_px, "skip", pictures)
-        if pictures or not self.kinds:
+        some = self.load(name, split, choose, replace(reading, on_error="skip"))
+        if reading.pictures or not self.kinds:
             return some
         asked = {one.partition("@")[0]: one for one in ids.tolist()}
         return replace(some, ids=np.array([asked.get(one, one) for one in some.ids.tolist()], dtype=str))
@@ -113,12 +119,92 @@ class Source(ABC):
         return tuple(f"{kind}:" for kind in self.kinds)
 
 
+@dataclass(frozen=True)
+class Address:
+    """What a name with a path says."""
+
+    path: Path
+    split: str | None  # as in folder:PATH:test
+    options: Mapping[str, str]  # as in parquet:PATH?label=breed
+
+
+def address(name: str) -> Address:
+    """Reads a name such as folder:PATH, folder:PATH:SPLIT or parquet:PATH?label=COLUMN.
+
+    What exists as it stands is a path, whatever characters it has. DataError if there is no path.
+    """
+    kind, _, text = name.partition(":")
+    if not text:
+        raise DataError(f"{name} needs a path, as in {kind}:PATH")
+    if exists(path := _path(name, text)):
+        return Address(path, None, {})
+    options: dict[str, str] = {}
+    if (parts := _OPTIONS.fullmatch(text)) is not None:
+        text, options = parts[1], dict(one.partition("=")[::2] for one in parts[2].split("&"))
+        if exists(path := _path(name, text)):
+            return Address(path, None, options)
+    head, _, tail = text.rpartition(":")
+    if tail and head and (has_magic(head) or exists(_path(name, head))):
+        return Address(_path(name, head), tail, options)
+    return Address(path, None, options)
+
+
 def path_in(name: str) -> Path:
     """The path in a name such as folder:PATH; DataError if there is none."""
-    kind, _, path = name.partition(":")
-    if not path:
-        raise DataError(f"{name} needs a path, as in {kind}:PATH")
-    return Path(path).expanduser()
+    return address(name).path
+
+
+def exists(path: Path) -> bool:
+    """Whether a path leads anywhere; False, too, for what can be no path."""
+    return os.path.exists(path)
+
+
+def only_asked(name: str, present: tuple[str, ...]) -> tuple[str, ...]:
+    """The splits of a set with a path: all, or the one that its name asks for.
+
+    Raises:
+        DataError: It has no such split.
+    """
+    asked = address(name).split
+    if asked is None:
+        return present
+    split = meant(asked, present)
+    if split is None:
+        raise DataError(f"{name}: no split {asked!r}; it has {', '.join(present)}")
+    return (split,)
+
+
+@contextmanager
+def reading_of(what: str) -> Iterator[None]:
+    """Makes any error that a library raises over a damaged file a DataError that begins with `what`."""
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:  # for altered bytes libraries raise anything, MemoryError and RecursionError too
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).strip()
+        first = next(iter(reason.splitlines()), "")
+        told = first if first and " object at 0x" not in first else type(error).__name__
+        raise DataError(f"{what}: {told}") from error
+
+
+def sample_order(n: int) -> np.ndarray:
+    """The order in which a set's pictures are looked at for its value range: int64 (n,), whatever is loaded."""
+    return permutation(n, 0)
+
+
+def _path(name: str, text: str) -> Path:
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError as error:
+        raise DataError(f"{name}: no such user") from error
+    if exists(path) or writable(text) != text:
+        return path
+    # bytes that are no UTF-8, as `writable` shows them
+    raw = re.sub(
+        rb"%([89A-Fa-f][0-9A-Fa-f])", lambda found: bytes.fromhex(found[1].decode()), os.fsencode(path)
+    )
+    return other if exists(other := Path(os.fsdecode(raw))) else path
 
 
 def row_ids(prefix: str, rows: np.ndarray) -> np.ndarray:

@@ -232,6 +232,21 @@ class Overlap(Node):
     )
 
 
+class ImagesFound(Node):
+    """What was in the training set, as `python -m sdviz check --json` prints it."""
+
+    pictures: int = Field(ge=0, description="before any were held out, copies counted")
+    classes: dict[str, int] = _by("class", description="its pictures")
+    splits: dict[str, int] = _by("split", description="its pictures")
+    passed_over: dict[str, int] = _by("suffix or folder", description="files that are no pictures")
+    unreadable: tuple[str, ...] = Field(description="files and folders that could not be read")
+    exact_copies: int = Field(ge=0, description="pictures with the pixels of an earlier one")
+    near_copies: int = Field(ge=0, description="other pictures that look like an earlier one")
+    overlap: dict[str, int] = _by("set", description="pictures of an OOD set that are also among these")
+    value_range: str = Field(description="the values that became black and white")
+    warnings: tuple[str, ...] = Field(description="lines on what may be wrong with them")
+
+
 class Report(Measured):
     """All of report.json."""
 
@@ -262,6 +277,9 @@ class Report(Measured):
     overlap: Overlap | None = Field(
         None, description="images that are in two sets, pixel by pixel; null if they were not counted"
     )
+    images: ImagesFound | None = Field(
+        None, description="what was in the training set before the run; null if it was not checked"
+    )
     bootstrap: Bootstrap = Field(description="how the intervals were computed")
     seeds: dict[str, int] = _by("stage", description="the seed of each stage; run is the run's own")
     versions: dict[str, str] = _by("package", description="software")
@@ -282,6 +300,7 @@ def make_report(
     baselines: Mapping[str, Mapping[str, Any]] | None = None,
     interpolation: Mapping[str, Mapping[str, Any]] | None = None,
     overlap: Mapping[str, Any] | None = None,
+    images: Mapping[str, Any] | None = None,
     tuning: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Builds and checks the tree of report.json.
@@ -297,6 +316,7 @@ def make_report(
         baselines: By method, of `baseline_report`.
         interpolation: By share of the trained weights, of `interpolation_report`.
         overlap: The tree `Overlap`.
+        images: The tree `ImagesFound`.
         tuning: The tree `Tuning`.
 
     Raises:
@@ -314,6 +334,7 @@ def make_report(
         "tuning": tuning,
         "frechet": dict(frechet or {}),
         "overlap": overlap,
+        "images": images,
         "bootstrap": {"n": bootstrap, "seed": bootstrap_seed},
         "seeds": dict(seeds),
         "versions": {"sdviz": __version__, "python": platform.python_version(), **packages},

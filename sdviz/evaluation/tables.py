@@ -60,7 +60,7 @@ def results_table(reports: Sequence[Report], command: str) -> str:
         + f". Eq. 6 with k = {first.score.k}, alpha = {first.score.alpha:g},"
         + f" features {'of unit length' if first.score.normalize else 'as they are'}.",
     ]
-    parts += filter(None, [overlap_line(first)])
+    parts += filter(None, [overlap_line(first), images_line(first)])
     if first.results:
         parts += ["## AUROC, %", markdown_table(*_auroc_rows(reports))]
         parts += ["## All measures, by both terms of Eq. 6, %", markdown_table(*_metric_rows(reports))]
@@ -94,6 +94,21 @@ def overlap_line(report: Report) -> str:
     equal = [f"{n:,} of {key} in {other}" for key, of in o.sets.items() for other, n in of.items()]
     what = "kept" if o.on_overlap == "keep" else "left out of the first"
     return f"Images that are in two sets, pixel by pixel, were {what}: {', '.join(equal)}."
+
+
+def images_line(report: Report) -> str:
+    """Says what of the training set was left out, and how many pictures repeat others; "" for nothing."""
+    found = report.images
+    if found is None:
+        return ""
+    parts = []
+    if found.passed_over:
+        parts.append(f"passed over {', '.join(f'{n:,} {name}' for name, n in found.passed_over.items())}")
+    if found.unreadable:
+        parts.append(f"{len(found.unreadable):,} unreadable, left out")
+    copies = {"copies": found.exact_copies, "near copies of others": found.near_copies}
+    parts += [f"{n:,} {what}" for what, n in copies.items() if n]
+    return f"Of the training set: {'; '.join(parts)}." if parts else ""
 
 
 def _check_together(reports: Sequence[Report]) -> list[str]:

@@ -9,15 +9,16 @@ A run's folder holds a folder per stage, and beside it `<stage>.done.json` once 
 stage trains, its folder also holds state.pt or *.state.pt.
 """
 
+from ..data.roles import absolute_source
 from .any_images.archive import FORMATS, pack_folder
 from .any_images.generate_folder import Target, file_names, generate_folder
 from .planning.estimate import estimate
-from .planning.preflight import jpeg_warning, some_images
+from .planning.preflight import jpeg_warning
 from .running import adopt_stages, run_stages
 from .shared.labels import read_labels
-from .shared.sets import without_absent_sets
+from .shared.sets import some_images, without_absent_sets
 from .stages import STAGES, config_hash, stage_names
-from .workspace import PipelineError, Progress, Workspace, absolute_source, from_main, is_main_process
+from .workspace import PipelineError, Progress, Workspace, from_main, is_main_process
 
 __all__ = [
     "FORMATS",

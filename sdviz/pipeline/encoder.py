@@ -56,7 +56,7 @@ def train_encoder(work: Workspace, stage: str, config: EncoderConfig) -> Metrics
         encoder.load_state_dict(load_file(pretrained))
     elif config.pretraining is not None:
         p = config.pretraining
-        other = _labelled(data.load(p.data, p.split, size_px=work.config.data.size_px), p.labels)
+        other = _labelled(data.load(p.data, p.split, **work.config.data.reading), p.labels)
         execution = work.execution(stage, out / "pretraining.state.pt", total, training="pretraining")
         own_views = p.views or views
         if not train_supervised(encoder, other.images, other.labels, own_views, p, execution, config.seed):
@@ -89,8 +89,8 @@ def train_encoder(work: Workspace, stage: str, config: EncoderConfig) -> Metrics
 
 def _taught(work: Workspace, config: DistillationConfig) -> tuple[np.ndarray, np.ndarray]:
     """The images to learn a teacher's features from, uint8 (N,H,W,3), and its features (N,D)."""
-    px, teacher = work.config.data.size_px, build_encoder(config.teacher).eval()
-    sets = [data.load(*data.parse_source(one), limit=config.limit, size_px=px) for one in config.data]
+    how, teacher = work.config.data.reading, build_encoder(config.teacher).eval()
+    sets = [data.load(*data.parse_source(one), limit=config.limit, **how) for one in config.data]
     parts = [work.images.images, *(one.images for one in sets)]
     features = [kept_features(teacher, one, work.config.device) for one in parts]
     return np.concatenate(parts), np.concatenate(features)

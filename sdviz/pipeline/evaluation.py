@@ -40,6 +40,7 @@ from .backbone import backbone_config
 from .clusterer import load_clusterer
 from .features import interpolation_folder
 from .outliers import read_outliers
+from .planning.check import read_check
 from .shared.labels import read_cluster_names, read_labels
 from .shared.sets import NamedSet, evaluation_sets
 from .workspace import (
@@ -107,6 +108,7 @@ def make(work: Workspace) -> Metrics | None:
             "copies": work.copies,
             "sets": {one.key: dict(one.overlap) for one in sets if one.overlap},
         },
+        images=read_check(work.folder),
         tuning=config.tuning.model_dump(mode="json") if config.tuning is not None else None,
     )
     write_table(method.scores, out / "scores.parquet")

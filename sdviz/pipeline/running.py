@@ -11,6 +11,7 @@ from typing import Any
 
 from ..config.tree import RunConfig
 from ..files import write_atomically
+from .planning.check import write_check
 from .planning.preflight import check_overlap, check_run, jpeg_warning
 from .stages import STAGES, config_hash, stage_names
 from .workspace import PipelineError, Workspace, from_main, is_main_process
@@ -50,7 +51,9 @@ def run_stages(
             if main and not checked:
                 to_do = names[names.index(name) :]
                 check_run(work.config, to_do, len(work.images))
-                warnings = check_overlap(work) if any(STAGES[one].reads_sets for one in to_do) else []
+                reads_sets = any(STAGES[one].reads_sets for one in to_do)
+                write_check(work, reads_sets)
+                warnings = check_overlap(work) if reads_sets else []
                 if "outliers" in to_do and (warning := jpeg_warning(work.config, work.images)) is not None:
                     warnings.append(warning)
                 for line in warnings:

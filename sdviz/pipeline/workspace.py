@@ -20,7 +20,7 @@ from torch import nn
 
 from .. import data
 from ..config.tree import DataConfig, RunConfig
-from ..data import DataError, ImageSet
+from ..data import DataError, ImageSet, roles
 from ..diffusion.schedule import NoiseSchedule
 from ..files import replacing
 from ..nn.device import leave_group_at_exit, resolve_device
@@ -117,10 +117,10 @@ class Workspace:
     def _train_and_test(self) -> tuple[ImageSet, ImageSet | None]:
         """Training and test images; without a test split, a detector holds out a share of the images."""
         d = self.config.data
-        images = data.load(d.id, d.split, d.limit, self.config.seed, d.on_error, d.size_px)
+        images = data.load(d.id, d.split, d.limit, self.config.seed, d.on_error, **d.reading)
         split = test_split(d)
         if split is not None:
-            return images, data.load(d.id, split, on_error=d.on_error, size_px=d.size_px)
+            return images, data.load(d.id, split, on_error=d.on_error, **d.reading)
         if self.config.detector is None:
             return images, None
         held = held_out(content_ids(images.images), d.holdout)
@@ -175,11 +175,7 @@ class Stage:
 
 def test_split(config: DataConfig) -> str | None:
     """The split with the ID test images; None if the set has none."""
-    if config.test_split is not None:
-        return config.test_split
-    present = data.splits(config.id)
-    trained_on = config.split or (present[0] if len(present) == 1 else "train")
-    return "test" if "test" in present and trained_on != "test" else None
+    return config.test_split or roles.test_split(config.id, config.split)
 
 
 def held_out(contents: np.ndarray, share: float) -> np.ndarray:
@@ -209,15 +205,6 @@ def from_main(value: Shared, device: str) -> Shared:
     leave_group_at_exit()
     PartialState(cpu=resolve_device(device).type == "cpu")
     return broadcast_object_list([value])[0]
-
-
-def absolute_source(name: str) -> str:
-    """The name of a data set, with an absolute path in a name such as folder:pets."""
-    for kind in data.OWN_KINDS:
-        path = name.removeprefix(kind)
-        if path and path != name:
-            return kind + os.path.abspath(Path(path).expanduser())
-    return name
 
 
 def has_detector(config: RunConfig) -> bool:

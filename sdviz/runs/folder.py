@@ -106,7 +106,8 @@ def create(config: RunConfig) -> Run:
 
 def _make_folder(config: RunConfig) -> Path:
     from ..config.reading import to_yaml
-    from ..pipeline import absolute_source, config_hash
+    from ..data.roles import absolute_source
+    from ..pipeline import config_hash
 
     root = runs_root()
     # the run may be resumed from another directory

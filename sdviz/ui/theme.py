@@ -39,7 +39,7 @@ _SHADES = {
 }
 # a set whose id is easy to confuse with the outlier bank, so its title says more
 _SET_NAMES = {SD_TEST: ROLE_NAMES["sd"]}
-_OOD_ROLES = ("near", "far", "validation")
+OOD_ROLES = ("near", "far", "validation")
 # The first ten are visible on a white and on a nearly black page. Colour-blind people can tell them from the
 # colours of training images and near-OOD images. The others are from the palette of Okabe and Ito
 _CLUSTER_COLOURS = (
@@ -81,7 +81,7 @@ def set_roles(evidence: Evidence) -> dict[str, str]:
     """Returns the role of each set in the order of the configuration, scored or not."""
     config = evidence.bundle.manifest.config or {}
     evaluation = config.get("evaluation") or {}
-    named = {name: role for role in _OOD_ROLES for name in evaluation.get(role) or []}
+    named = {name: role for role in OOD_ROLES for name in evaluation.get(role) or []}
     scored = {name: one.role for name, one in (or_none(lambda: evidence.sets) or {}).items()}
     # the role that was measured counts, even if the configuration says another
     return {"test": "id"} | {name: scored.get(name, role) for name, role in named.items()} | scored

@@ -1,11 +1,16 @@
 """Uploaded pictures. They are kept when their page is left, where Streamlit empties the uploader."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 import streamlit as st
 from streamlit.runtime.uploaded_file_manager import UploadedFile
+
+from sdviz.bundle.manifest import Manifest
+from sdviz.data.decode import Fit
+from sdviz.data.uploads import from_uploads
+from sdviz.ui.cache.kept import kept
 
 TYPES = ["png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff"]
 NO_CLUSTERER_FOR_UPLOADS = "This bundle has no clusterer, so it cannot name the cluster of an upload."
@@ -53,3 +58,23 @@ def picture_uploader(
 ) -> list[UploadedFile]:
     """Draws the field for a person's own pictures."""
     return st.file_uploader(label, TYPES, accept_multiple_files=True, key=key, on_change=on_change)
+
+
+def prepared_uploads(
+    files: Iterable[UploadedFile], manifest: Manifest
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The pictures of uploaded files by id, read as the bundle's run read pictures, each file once.
+
+    Also gives one line for each file that cannot be used.
+    """
+    made = [_prepared(f.name, f.getvalue(), **manifest.reading) for f in files]
+    return {one: image for one, image, _ in made if image is not None}, [why for _, _, why in made if why]
+
+
+@kept("uploads")
+def _prepared(
+    name: str, file_bytes: bytes, size_px: int, value_range: str, fit: Fit
+) -> tuple[str, np.ndarray | None, str]:
+    """The id and picture of a file, or the reason why it is refused."""
+    made, refused = from_uploads([(name, file_bytes)], size_px, value_range, fit)
+    return (str(made.ids[0]), made.images[0], "") if len(made) else ("", None, refused[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -15,11 +16,12 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from PIL import Image
 from safetensors.numpy import save_file
 from streamlit import config as streamlit_config
 from streamlit.testing.v1 import AppTest
 
-from sdviz import runs
+from sdviz import data, runs
 from sdviz.config.reading import load_config
 from sdviz.runs import Run, RunError
 from sdviz.runs.status import identity, write_status
@@ -292,9 +294,10 @@ def test_a_wrong_key_is_one_line_and_nothing_starts(open_app: Open) -> None:
 
 
 def settle(at: AppTest) -> None:
-    """Asks again until the estimate is there, as the page in a browser does."""
+    """Asks again until estimate and check are there, as the page in a browser does."""
     for _ in range(int(patience(240))):
-        if not any(one.value.startswith("Timing a few images") for one in at.caption):
+        waiting = ("Timing a few images", "Reading the images")
+        if not any(one.value.startswith(waiting) for one in at.caption):
             return
         time.sleep(0.25)
         at.run()
@@ -308,6 +311,46 @@ def test_images_that_are_not_there_are_named_before_the_start(open_app: Open) ->
     settle(at)
     assert not at.exception
     assert any("/no/such/place" in error.value.replace("\\", "") for error in at.error)
+
+
+def test_what_is_in_the_images_is_shown_with_the_copies(
+    open_app: Open, component_data: Read, tmp_path: Path
+) -> None:
+    folder, ood = tmp_path / "pets", tmp_path / "ood"
+    images = data.load("shapes", "train", limit=9).images
+    for place, rows in ((folder / "cat", range(4)), (folder / "dog", range(4, 7)), (ood, (2, 7, 8))):
+        place.mkdir(parents=True)
+        for row in rows:
+            Image.fromarray(images[row]).save(place / f"{row}.png")
+    shutil.copy(folder / "cat" / "0.png", folder / "cat" / "again.png")
+    Image.fromarray(images[1]).save(folder / "cat" / "1.jpg", quality=90)
+    (folder / "notes.txt").write_text("x")
+
+    at = new_run(open_app)
+    at.selectbox(key="images shapes-tiny").set_value("a folder of pictures …").run()
+    at.text_area(key="more shapes-tiny").set_value(f"evaluation.far=['folder:{ood}']")
+    at.text_input(key="path shapes-tiny folder:").set_value(str(folder)).run()
+    settle(at)
+    expected = "**9 pictures**: 2 classes, 1 exact copy, 1 near copy, 1 also in ood, 1 .txt passed over."
+    assert expected in [one.value.replace("\\", "") for one in at.markdown]
+
+    def shown() -> list[str]:
+        (grid,) = [one for one in component_data(at) if one["row_names"][0]["text"] == "copy"]
+        return [one["alt"].rpartition("/")[2].partition("@")[0] for one in grid["cells"]]
+
+    assert sorted(shown()) == ["0.png", "again.png"]  # in the order of data.limit
+    kinds = at.segmented_control(key="copies")
+    for title, pair, about in (
+        ("near copies: 1", ["1.png", "1.jpg"], "stay where they are"),
+        ("also in ood: 1", ["2.png", "2.png"], "The run leaves them out of this set"),
+    ):
+        kinds.set_value(title).run()
+        assert sorted(shown()) == sorted(pair) and about in text_of(at)
+    # a picture that cannot be read would end the run
+    (folder / "dog" / "broken.png").write_bytes(b"x")
+    at.button(key="check_again").click().run()
+    settle(at)
+    assert any("dog/broken.png is not a picture" in one.value.replace("\\", "") for one in at.error)
 
 
 def test_every_profile_has_a_form(open_app: Open) -> None:

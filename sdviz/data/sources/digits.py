@@ -6,8 +6,9 @@ from functools import lru_cache
 import numpy as np
 
 from ..decode import resized
-from ..imageset import ImageSet, OnError
+from ..imageset import ImageSet
 from ..source import Choose, Source, row_ids
+from ..stack import Reading
 
 SPLIT = "test"
 N_IMAGES = 1797
@@ -51,14 +52,12 @@ class Digits(Source):
     def splits(self, name: str) -> tuple[str, ...]:
         return (SPLIT,)
 
-    def load(
-        self, name: str, split: str, choose: Choose, size_px: int, on_error: OnError, pictures: bool
-    ) -> ImageSet:
+    def load(self, name: str, split: str, choose: Choose, reading: Reading) -> ImageSet:
         images, labels = _images_and_labels()
         rows = choose(N_IMAGES)
         ids = row_ids(self.id_prefix(name, split), rows)
         return ImageSet(
-            name, split, resized(images[rows], size_px), labels[rows], ids, tuple("0123456789"), 0.0
+            name, split, resized(images[rows], reading.size_px), labels[rows], ids, tuple("0123456789"), 0.0
         )
 
     def count(self, name: str, split: str) -> int:

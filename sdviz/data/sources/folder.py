@@ -1,129 +1,191 @@
-"""A user's own folder of pictures: one sub-folder for each class, or flat."""
+"""A user's own folder of pictures, in any of the layouts that `sdviz.data.layouts.folders` knows."""
 
 import os
-from collections.abc import Mapping
+import stat
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from ..decode import SUFFIXES, DecodeError, ImageStack, decode_image
-from ..imageset import UNKNOWN_LABEL, DataError, ImageSet, OnError, short_hash
-from ..source import WHOLE, Choose, Source, path_in
+from ...text import writable
+from ..formats import readable, what_helps
+from ..found import Found
+from ..imageset import UNKNOWN_LABEL, DataError, ImageSet, short_hash
+from ..layouts.folders import Layout, understand
+from ..layouts.tree import Parts, Tree, walk
+from ..levels import Extremes
+from ..source import WHOLE, Choose, Source, address, exists, only_asked, path_in, reading_of, sample_order
+from ..stack import ImageStack, Reading, extremes_of
+
+_NAMED_AT_MOST = 5
 
 
-def _class_names(path: Path) -> tuple[str, ...]:
-    """The classes of a folder: the names of its sub-folders, sorted."""
-    return tuple(sorted(entry.name for entry in path.iterdir() if entry.is_dir() and not _hidden(entry.name)))
+class _Opened:
+    """A folder with what was found in it."""
 
+    def __init__(self, name: str) -> None:
+        """Raises DataError if there is no such folder, or no picture in it."""
+        where = address(name)
+        self.name, self.path = name, where.path
+        if where.options:
+            raise DataError(f"{name}: a folder has no options")
+        if not os.path.isdir(self.path):
+            raise DataError(f"{name}: {'is a file, not a folder' if exists(self.path) else 'no such folder'}")
+        self.suffixes = readable().suffixes
+        with reading_of(name):
+            self.tree: Tree = walk(self.path, self.suffixes)
+        self.layout: Layout = understand(self.tree, os.path.basename(os.path.abspath(self.path)))
+        if not any(self.layout.files.values()):
+            raise DataError(f"{name}: no pictures in this folder ({self._what_else()})")
 
-def _checked_files(path: Path, name: str) -> list[tuple[str, ...]]:
-    if not path.is_dir():
-        raise DataError(f"{name}: {'is a file, not a folder' if path.exists() else 'no such folder'}")
-    files = _picture_files(path)
-    if not files:
-        raise DataError(f"{name}: no pictures in this folder ({', '.join(sorted(SUFFIXES))})")
-    return files
+    def files(self, split: str) -> list[Parts]:
+        return self.layout.files[split]
 
+    def sample(self) -> Iterator[Extremes]:
+        """Looks at the files of all splits, in the order of `sample_order`."""
+        return extremes_of(self._blobs())
 
-def _picture_files(path: Path) -> list[tuple[str, ...]]:
-    """The path parts below `path` of every picture file, in an order that is the same on every system."""
-    found: list[tuple[str, ...]] = []
-    for folder, folders, files in os.walk(path, followlinks=True):
-        here = Path(folder).resolve()
-        # a link to a parent folder would never end
-        folders[:] = [
-            one for one in folders if not _hidden(one) and not here.is_relative_to((here / one).resolve())
+    def _blobs(self) -> Iterator[bytes]:
+        every = sorted({one for files in self.layout.files.values() for one in files})
+        for row in sample_order(len(every)).tolist():
+            try:
+                yield read_file(self.path.joinpath(*every[row]))
+            except OSError:  # is refused when its turn comes
+                continue
+
+    def found(self) -> Found:
+        """What there is beside the pictures."""
+        passed_over = self.tree.passed_over + self.layout.passed_over
+        helps = [
+            f"{n} {suffix}: {help}" for suffix, n in sorted(passed_over.items()) if (help := what_helps(suffix))
         ]
-        parts = Path(folder).relative_to(path).parts
-        found += [(*parts, one) for one in files if not _hidden(one) and Path(one).suffix.lower() in SUFFIXES]
-    return sorted(found)
+        unreadable = self.tree.unreadable
+        return Found(
+            passed_over=dict(passed_over.most_common()),
+            unreadable=tuple(unreadable),
+            splits={split: len(files) for split, files in self.layout.files.items()},
+            offered=tuple(f"folder:{writable(str(self.path))}:{one}" for one in self.layout.offered),
+            warnings=(*helps, *self.layout.warnings, *self.tree.warnings),
+        )
 
-
-def _hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
+    def _what_else(self) -> str:
+        other = self.tree.passed_over.most_common(_NAMED_AT_MOST)
+        if not other:
+            return ", ".join(sorted(self.suffixes & {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp"}))
+        return "passed over: " + "; ".join(
+            f"{n} {suffix}{f': {help}' if (help := what_helps(suffix)) else ''}" for suffix, n in other
+        )
 
 
 class Folder(Source):
-    """`folder:PATH`: pictures sorted by path, without hidden files and other file types.
+    """`folder:PATH`, or `folder:PATH:SPLIT`: pictures sorted by path.
 
     If a sub-folder has pictures, at any depth, the sub-folders are the classes, including empty ones, so that
     the labels of two folders agree; pictures outside of them are unlabelled. Else there are no labels.
 
     An id is `folder/<folder's name>/<path inside>@<12 hex digits of the file's SHA-256>`: two folders of one
-    name share an id only if path and picture agree.
+    name share an id only if path and picture agree. Bytes of a name that are no UTF-8 stand as %E9 in it.
     """
 
     order = 10
     kinds = ("folder",)
     on_form: Mapping[str, tuple[str, str]] = {"folder": ("a folder of pictures", "/home/me/pictures")}
 
-    def load(
-        self, name: str, split: str, choose: Choose, size_px: int, on_error: OnError, pictures: bool
-    ) -> ImageSet:
+    def splits(self, name: str) -> tuple[str, ...]:
         path = path_in(name)
-        files = _checked_files(path, name)
-        names = _class_names(path) if any(len(parts) > 1 for parts in files) else ()
-        label_of = {one: label for label, one in enumerate(names)}
+        if not os.path.isdir(path):
+            return (WHOLE,)
+        with reading_of(name):
+            tree = walk(path, readable().suffixes)
+        layout = understand(tree, os.path.basename(os.path.abspath(path)))
+        return only_asked(name, tuple(split for split, files in layout.files.items() if files) or (WHOLE,))
 
+    def load(self, name: str, split: str, choose: Choose, reading: Reading) -> ImageSet:
+        opened = _Opened(name)
+        beside = opened.found()
+        if opened.tree.unreadable and reading.on_error == "raise":
+            raise DataError(f"{name}: folders that cannot be read: {', '.join(opened.tree.unreadable)}")
+        files = opened.files(split)
         rows = choose(len(files))
-        stack = ImageStack(len(rows), size_px)
+        stack = ImageStack(len(rows), reading, opened.sample)
         labels = np.full(len(rows), UNKNOWN_LABEL, np.int64)
         ids: list[str] = []
         prefix = self.id_prefix(name, split)
         for position, row in enumerate(rows.tolist()):
-            inside = "/".join(files[row])
+            inside = writable("/".join(files[row]))
+            labels[position] = opened.layout.label_of.get(files[row], UNKNOWN_LABEL)
             try:
-                blob = path.joinpath(*files[row]).read_bytes()
+                blob = read_file(opened.path.joinpath(*files[row]))
             except OSError as error:
                 stack.refuse(inside, f"cannot be read: {error.strerror}")
                 ids.append("")
                 continue
             stack.add(position, inside, blob)
             ids.append(f"{prefix}{inside}@{short_hash(blob)}")
-            if len(files[row]) > 1:
-                labels[position] = label_of[files[row][0]]
-        images, good = stack.finish(name, on_error)
-        known = labels[good], np.array(ids, dtype=str)[good], names
-        return ImageSet(name, WHOLE, images, *known, stack.jpeg_share)
+        images, good = stack.finish(name)
+        known = labels[good], np.array(ids, dtype=str)[good], opened.layout.class_names[split]
+        return ImageSet(name, split, images, *known, stack.jpeg_share, stack.found(beside))
 
     def count(self, name: str, split: str) -> int:
-        return len(_checked_files(path_in(name), name))
+        return len(_Opened(name).files(split))
+
+    def paths(self, name: str, split: str) -> list[Path]:
+        opened = _Opened(name)
+        return [opened.path.joinpath(*parts) for parts in opened.files(split)]
 
     def id_prefix(self, name: str, split: str) -> str:
         # not resolved, because the target of a link differs between machines
-        return f"folder/{Path(os.path.abspath(path_in(name))).name}/"
+        return f"folder/{writable(os.path.basename(os.path.abspath(path_in(name))))}/"
 
-    def find(self, name: str, split: str, ids: np.ndarray, size_px: int, pictures: bool) -> ImageSet:
+    def find(self, name: str, split: str, ids: np.ndarray, reading: Reading) -> ImageSet:
         # opens only the files that the ids name, and leaves out changed ones
-        path = path_in(name)
-        if not path.is_dir():
-            raise DataError(f"{name}: no such folder")
-        class_names = _class_names(path)
-        label_of = {one: label for label, one in enumerate(class_names)}
-        edge = size_px if pictures else 0
-        images, labels, names = [], [], []
-        for one in dict.fromkeys(ids.tolist()):
+        opened = _Opened(name)
+        layout = opened.layout
+        place: dict[str, tuple[str, Parts]] = {}
+        for one, files in layout.files.items():
+            for parts in files:
+                place.setdefault(writable("/".join(parts)), (one, parts))
+        wanted = dict.fromkeys(ids.tolist())
+        known = [one for one in wanted if one.split("/", 2)[2].rpartition("@")[0] in place]
+        stack = ImageStack(len(known), reading, opened.sample)
+        # labels of several splits, whose classes may differ
+        names = tuple(dict.fromkeys(one for group in layout.class_names.values() for one in group))
+        labels = np.full(len(known), UNKNOWN_LABEL, np.int64)
+        kept = np.zeros(len(known), bool)
+        for position, one in enumerate(known):
             inside, _, digest = one.split("/", 2)[2].rpartition("@")
-            parts = inside.split("/")
-            if not inside or ".." in parts or os.path.isabs(inside):
-                continue
-            picture = np.empty((edge, edge, 3), np.uint8)
-            if pictures:
+            of, parts = place[inside]
+            if reading.pictures:
                 try:
-                    blob = path.joinpath(*parts).read_bytes()
-                    if not short_hash(blob).startswith(digest):
-                        continue
-                    picture = decode_image(blob, size_px)
-                except (OSError, DecodeError):
+                    blob = read_file(opened.path.joinpath(*parts))
+                except OSError:
                     continue
-            images.append(picture)
-            labels.append(label_of.get(parts[0], UNKNOWN_LABEL) if len(parts) > 1 else UNKNOWN_LABEL)
-            names.append(one)
-        stack = np.stack(images) if images else np.empty((0, edge, edge, 3), np.uint8)
-        return ImageSet(name, WHOLE, stack, np.array(labels, np.int64), np.array(names, dtype=str), class_names)
+                if not short_hash(blob).startswith(digest):
+                    continue
+                kept[position] = stack.add(position, inside, blob)
+            else:
+                kept[position] = True
+            if (label := layout.label_of.get(parts)) is not None:
+                labels[position] = names.index(layout.class_names[of][label])
+        return ImageSet(name, split, stack.images[kept], labels[kept], np.array(known, dtype=str)[kept], names)
+
+    def path_of(self, name: str, one: str) -> Path | None:
+        return path_in(name).joinpath(*one.split("/", 2)[2].rpartition("@")[0].split("/"))
 
     def name_of(self, path: Path) -> str | None:
-        return f"folder:{path}" if path.is_dir() and _picture_files(path) else None
+        return f"folder:{path}" if path.is_dir() and walk(path, readable().suffixes).files else None
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of a file; OSError, too, for what is no file, such as a pipe, which would never end."""
+    with open(path, "rb", opener=_open_at_once) as stream:
+        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            raise OSError(0, "is not a file")
+        return stream.read()
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 SOURCE = Folder()

@@ -3,14 +3,15 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from ..layouts.shards import NAMED_SPLITS, name_and_split
 from ..source import WHOLE, Source, data_root
-from .parquet import SPLITS, ParquetFile, has_images, name_and_split
+from .parquet import ParquetFile, has_images
 
 
 def files_under(root: Path) -> dict[str, dict[str, Path]]:
     """The Parquet files directly in `root`: name -> split -> path, names sorted, split train first."""
     found: dict[str, dict[str, Path]] = {}
-    order = [WHOLE, *SPLITS]
+    order = [WHOLE, *NAMED_SPLITS]
     files = [(*name_and_split(path), path) for path in root.glob("[!.]*.parquet") if path.is_file()]
     for name, split, path in sorted(files, key=lambda file: (file[0], order.index(file[1]))):
         found.setdefault(name, {})[split] = path
@@ -37,8 +38,8 @@ class NamedParquetFiles(ParquetFile):
     def name_of(self, path: Path) -> str | None:
         return None
 
-    def path(self, name: str, split: str) -> Path:
-        return files_under(data_root())[name][split]
+    def files(self, name: str) -> Mapping[str, tuple[Path, ...]]:
+        return {split: (path,) for split, path in files_under(data_root())[name].items()}
 
 
 SOURCE = NamedParquetFiles()

@@ -12,8 +12,9 @@ from functools import lru_cache, reduce
 import numpy as np
 
 from ..decode import resized
-from ..imageset import DataError, ImageSet, OnError, hash_numbers
+from ..imageset import DataError, ImageSet, hash_numbers
 from ..source import Choose, Source, no_pictures, row_ids
+from ..stack import Reading
 
 SIZE_PX = 32
 DRAW_SEED = 20261
@@ -311,19 +312,17 @@ class Shapes(Source):
     def splits(self, name: str) -> tuple[str, ...]:
         return tuple(SIZES[name])
 
-    def load(
-        self, name: str, split: str, choose: Choose, size_px: int, on_error: OnError, pictures: bool
-    ) -> ImageSet:
+    def load(self, name: str, split: str, choose: Choose, reading: Reading) -> ImageSet:
         n = SIZES[name][split]
         rows = choose(n)
-        if not pictures:
+        if not reading.pictures:
             images, labels = no_pictures(len(rows)), _labels(name, _Draws(name, split, rows))
         elif np.array_equal(rows, np.arange(n)):
             images, labels = _draw_all(name, split)
         else:
             images, labels = _draw_rows(name, split, rows)
-        if pictures:
-            images = resized(images, size_px)
+        if reading.pictures:
+            images = resized(images, reading.size_px)
         ids = row_ids(self.id_prefix(name, split), rows)
         return ImageSet(name, split, images, labels, ids, tuple(_OBJECTS[name]), 0.0)
 

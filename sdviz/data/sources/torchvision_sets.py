@@ -10,8 +10,9 @@ import numpy as np
 
 from ...text import one_line
 from ..decode import resized
-from ..imageset import DataError, ImageSet, OnError
+from ..imageset import DataError, ImageSet
 from ..source import Choose, Source, data_root, row_ids
+from ..stack import Reading
 
 if TYPE_CHECKING:
     from torchvision.datasets import CIFAR10, SVHN
@@ -73,9 +74,7 @@ class TorchvisionSets(Source):
     def all_splits(self, name: str) -> tuple[str, ...]:
         return tuple(_FILES[name])
 
-    def load(
-        self, name: str, split: str, choose: Choose, size_px: int, on_error: OnError, pictures: bool
-    ) -> ImageSet:
+    def load(self, name: str, split: str, choose: Choose, reading: Reading) -> ImageSet:
         dataset = _checked(name, split)
         if name == "svhn":
             data, targets = dataset.data.transpose(0, 2, 3, 1), dataset.labels
@@ -84,7 +83,7 @@ class TorchvisionSets(Source):
             data, targets = dataset.data, dataset.targets
             class_names = tuple(dataset.classes)
         rows = choose(len(data))
-        images = resized(np.ascontiguousarray(data[rows]), size_px)
+        images = resized(np.ascontiguousarray(data[rows]), reading.size_px)
         ids = row_ids(self.id_prefix(name, split), rows)
         return ImageSet(name, split, images, np.asarray(targets, np.int64)[rows], ids, class_names, 0.0)
 

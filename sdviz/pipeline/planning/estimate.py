@@ -15,6 +15,7 @@ from ... import data
 from ...baselines import Baseline
 from ...config.nodes import DetectorConfig, EncoderConfig, TrainingConfig
 from ...config.tree import CLUSTERINGS, RunConfig
+from ...data.roles import ood_split
 from ...nn.detector import Detector
 from ...nn.device import fast_autocast, resolve_device
 from ...nn.encoder import Encoder
@@ -23,7 +24,6 @@ from ...nn.inference import prepare_for_inference
 from ...nn.unet import build_noise_predictor, n_parameters
 from ..detector import MAX_WATCHED
 from ..outliers import kinds_needed, outlier_recipe
-from ..shared.sets import ood_split
 from ..stages import stage_names
 from .preflight import check_run
 

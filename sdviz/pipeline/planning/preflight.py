@@ -85,12 +85,6 @@ def check_overlap(work: Workspace) -> list[str]:
     return lines * bool(work.copies) + [f"{one}, {what} (data.on_overlap)" for one in equal]
 
 
-def some_images(config: RunConfig) -> ImageSet:
-    """A few of the training images, chosen at random."""
-    d = config.data
-    return data.load(d.id, d.split, min(d.limit or 64, 64), config.seed, d.on_error, d.size_px)
-
-
 def jpeg_warning(config: RunConfig, images: ImageSet) -> str | None:
     """One line if compression alone tells outliers from the training images; None if not, or if unknown."""
     share, is_set = images.jpeg_share, config.outliers.jpeg is not None
@@ -145,4 +139,4 @@ def _check_encoder(
         others = [(p.data, p.split)] if p is not None else []
         others += map(data.parse_source, d.data) if d is not None else []
         for name, split in others:
-            data.load(name, split, limit=1, size_px=config.data.size_px)
+            data.load(name, split, limit=1, **config.data.reading)

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import permutations
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from ... import data
 from ...config.tree import RunConfig
-from ...data import DataError, ImageSet, MissingDataError
+from ...data import DataError, ImageSet, MissingDataError, roles
+from ...data.roles import ood_split
 from ...nn.randomness import content_ids
 from .. import sd_test
 from ..sd_test import SD_TEST, read_sd_test
-from ..workspace import Settings, Workspace, absolute_source
+from ..workspace import Settings, Workspace
 
 Role = Literal["id", "near", "far", "validation", "sd"]
 
@@ -70,13 +69,7 @@ def contents_of(images: ImageSet) -> frozenset[str]:
 
 def _own_images(work: Workspace, role: Role, name: str, known: Mapping[str, Collection[str]]) -> NamedSet:
     """An OOD set, without the images that are in a known set, too."""
-    e = work.config.evaluation
-    classes = e.classes.get(name)
-    images = load_ood_set(work.config, name, e.limit if classes is None else None)
-    if classes is not None:
-        images = of_classes(images, classes)
-        if e.limit is not None and e.limit < len(images):
-            images = images.take(data.permutation(len(images), e.seed)[: e.limit])
+    images = load_asked_set(work.config, name)
     found = content_ids(images.images).tolist()
     counts = {key: sum(one in contents for one in found) for key, contents in known.items()}
     overlap = {key: n for key, n in counts.items() if n}
@@ -86,6 +79,18 @@ def _own_images(work: Workspace, role: Role, name: str, known: Mapping[str, Coll
             raise DataError(f"evaluation: every image of {name} is in {' or '.join(overlap)}, too")
         images = images.take(is_own)
     return NamedSet(name, role, images, overlap)
+
+
+def load_asked_set(config: RunConfig, name: str) -> ImageSet:
+    """Loads the images of an OOD set that the configuration asks for."""
+    e = config.evaluation
+    classes = e.classes.get(name)
+    images = load_ood_set(config, name, e.limit if classes is None else None)
+    if classes is not None:
+        images = of_classes(images, classes)
+        if e.limit is not None and e.limit < len(images):
+            images = images.take(data.permutation(len(images), e.seed)[: e.limit])
+    return images
 
 
 def of_classes(images: ImageSet, names: Collection[str]) -> ImageSet:
@@ -107,15 +112,8 @@ def class_rows(images: ImageSet, names: Collection[str]) -> list[int]:
 def load_ood_set(config: RunConfig, name: str, limit: int | None) -> ImageSet:
     """Loads an OOD set; see `ood_split` for its split."""
     source, split = ood_split(name)
-    return data.load(source, split, limit, config.evaluation.seed, config.data.on_error, config.data.size_px)
-
-
-def ood_split(name: str) -> tuple[str, str | None]:
-    """The data set and split that an OOD set's name means: test, if it names none of several splits."""
-    source, split = data.parse_source(name)
-    if split is None and len(splits := data.splits(source)) > 1 and "test" in splits:
-        split = "test"
-    return source, split
+    d = config.data
+    return data.load(source, split, limit, config.evaluation.seed, d.on_error, **d.reading)
 
 
 def without_absent_sets(config: RunConfig) -> tuple[RunConfig, dict[str, str]]:
@@ -134,34 +132,29 @@ def without_absent_sets(config: RunConfig) -> tuple[RunConfig, dict[str, str]]:
 
 
 def check_sets(config: RunConfig) -> None:
-    """Raises DataError for an OOD set that is absent, is the training set, or has two roles."""
+    """Raises DataError for an OOD set that is absent, shares files with another set, or has two roles."""
     d, e = config.data, config.evaluation
     if d.test_split is not None:
-        data.load(d.id, d.test_split, limit=1, on_error=d.on_error, size_px=d.size_px)
+        data.load(d.id, d.test_split, limit=1, on_error=d.on_error, **d.reading)
     if config.detector is None:
         return
-    seen: dict[tuple[str, str | None], str] = {(absolute_source(d.id), None): d.id}
+    known: dict[str, Sequence[str]] = {d.id: data.splits(d.id)}
     for name in e.ood_sets:
         images = load_ood_set(config, name, 1)
-        # two names may mean one set
-        source = absolute_source(data.parse_source(name)[0])
-        for key in ((source, None), (source, images.split)):
-            if key in seen:
-                raise DataError(f"evaluation: {name} and {seen[key]} are the same images, and have two roles")
-        for (other, _), other_name in seen.items():
-            for (inner, path), (outer, around) in permutations(((name, source), (other_name, other))):
-                if is_inside(path, around):
-                    raise DataError(f"evaluation: {inner} lies inside {outer}: its images would have two roles")
-        seen[key] = name
         class_rows(images, e.classes.get(name, ()))
+        for other, splits in known.items():
+            line = roles.clash(name, [images.split], other, splits)
+            if line is not None and other == d.id:
+                line = roles.clash(name, [images.split], other, roles.own_splits(some_images(config)))
+            if line is not None:
+                raise DataError(f"evaluation: {line}")
+        known[name] = (images.split,)
 
 
-def is_inside(inner: str, outer: str) -> bool:
-    """Whether a set's path lies inside that of another of the same kind, as folder:a/b inside folder:a."""
-    kind = next((one for one in data.OWN_KINDS if inner.startswith(one) and outer.startswith(one)), None)
-    if kind is None:
-        return False
-    return Path(inner.removeprefix(kind)).resolve().is_relative_to(Path(outer.removeprefix(kind)).resolve())
+def some_images(config: RunConfig) -> ImageSet:
+    """A few of the training images, chosen at random."""
+    d = config.data
+    return data.load(d.id, d.split, min(d.limit or 64, 64), config.seed, d.on_error, **d.reading)
 
 
 def depends_on(config: RunConfig) -> Settings:

@@ -47,6 +47,7 @@ LANES: dict[str, float | None] = {
     "images from noise": None,  # makes images for the lab where the bundle's own set is missing
     "layouts": None,  # computes t-SNE and UMAP
     "estimates": None,  # measures how long a new run will take
+    "checks": None,  # looks for copies in the images of a new run
     "downloads": 5.0,  # downloads data sets; it may wait for a silent server, and runs no C++ code
 }
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from sdviz import data
 from sdviz.bundle import MANIFEST, Bundle
 from sdviz.data import ImageSet
+from sdviz.data.decode import Fit
 from sdviz.nn.batches import rows_within
 from sdviz.ui.cache.kept import kept, note_use
 
@@ -29,10 +30,10 @@ def load_to_show(bundle: Bundle, name: str, limit: int) -> ImageSet:
     """
     size_px = bundle.manifest.image_size
     split = "test" if "test" in data.splits(name) else None
-    return load_images(name, split, rows_within(limit, size_px), size_px)
+    return load_images(name, split, rows_within(limit, size_px), **bundle.manifest.reading)
 
 
 @kept("images")
-def load_images(name: str, split: str | None, limit: int, size_px: int) -> ImageSet:
+def load_images(name: str, split: str | None, limit: int, size_px: int, value_range: str, fit: Fit) -> ImageSet:
     """Loads an image set. Raises DataError as `data.load`."""
-    return data.load(name, split, limit=limit, size_px=size_px)
+    return data.load(name, split, limit, size_px=size_px, value_range=value_range, fit=fit)

@@ -50,7 +50,9 @@ KEPT = {
     "icon": Kept(1, ""),
     "assets": Kept(64, "module ending"),  # the text of a script or a style
     "bundle": Kept(2, "path changed_ns", spinner="Opening the bundle ..."),
-    "images": Kept(8, "name split limit size_px data_root()", copied=True, spinner="Reading the images ..."),
+    "images": Kept(
+        8, "name split limit size_px value_range fit data_root()", copied=True, spinner="Reading the images ..."
+    ),
     "evidence": Kept(2, "bundle.hash bundle.path"),  # a bundle's tables and pictures, each read at first use
     "search": Kept(4, "evidence.bundle.hash normalize"),  # the task that finds neighbours of all scored images
     "outliers": Kept(20_000, "bundle.hash request trajectory"),
@@ -82,7 +84,9 @@ KEPT = {
     "neighbours": Kept(512, "evidence.bundle.hash settings.normalize features id_id outlier_id", copied=True),
     "detector outputs": Kept(256, "bundle.hash images", copied=True),  # features and logits of pictures
     "feature map": Kept(4, "evidence.bundle.hash normalize"),  # the plane through the features
-    "uploads": Kept(16, "name file_bytes size_px", copied=True),  # a picture, or why the file is none
+    "uploads": Kept(
+        64, "name file_bytes size_px value_range fit", copied=True
+    ),  # a picture, or why the file is none
     # Failures
     "facts": Kept(16, "view.bundle.hash name data_root()"),  # class and cluster of each image of a set
     "rows": Kept(2, "evidence.bundle.hash"),  # set and row of each scored image
@@ -105,6 +109,7 @@ KEPT = {
     ),
     # Training
     "estimates": Kept(64, "config data_root()"),  # the task that times a run
+    "checks": Kept(16, "config.data config.evaluation data_root()"),  # the task that checks the images of a run
 }
 
 

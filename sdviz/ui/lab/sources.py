@@ -12,7 +12,6 @@ from sdviz.bundle.from_noise import NAME
 from sdviz.bundle.labels import learned_labels, source_labels
 from sdviz.data import DataError, ImageSet
 from sdviz.data.imageset import permutation
-from sdviz.data.uploads import from_uploads
 from sdviz.outliers import OutlierRequest, Recipe
 from sdviz.ui.cache.background import DEVICE_LOCK
 from sdviz.ui.cache.bundles import load_to_show
@@ -29,7 +28,13 @@ from sdviz.ui.lab.own_set import (
 from sdviz.ui.links import set_link_value
 from sdviz.ui.pictures import FAR_OOD_COLOUR, ID_COLOUR, NEAR_OOD_COLOUR, NEUTRAL_COLOUR, data_uri
 from sdviz.ui.text import counted, plain
-from sdviz.ui.uploads import NO_CLUSTERER_FOR_UPLOADS, KeptUploads, kept_uploads, picture_uploader
+from sdviz.ui.uploads import (
+    NO_CLUSTERER_FOR_UPLOADS,
+    KeptUploads,
+    kept_uploads,
+    picture_uploader,
+    prepared_uploads,
+)
 
 UPLOAD = "your own upload"
 ANY_CLASS = "any class"
@@ -232,8 +237,8 @@ def _uploads(bundle: Bundle) -> list[SourceImage]:
     kept = kept_uploads(bundle.manifest.image_size)
     files = picture_uploader("uploader", on_change=kept.changed)
     used = files[:MAX_SOURCES]
-    chosen, refused = from_uploads([(f.name, f.getvalue()) for f in used], bundle.manifest.image_size)
-    kept.take(dict(zip(chosen.ids.tolist(), chosen.images, strict=True)))
+    chosen, refused = prepared_uploads(used, bundle.manifest)
+    kept.take(chosen)
     for line in refused:
         st.error(line, icon=":material/broken_image:")
     pictures = kept.all()

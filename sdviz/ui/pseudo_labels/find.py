@@ -4,7 +4,6 @@ import numpy as np
 import streamlit as st
 
 from sdviz.analysis.cluster_names import NamesError, rename
-from sdviz.data.uploads import from_uploads
 from sdviz.ui.cluster_names import cluster_before, names_file, usual_names
 from sdviz.ui.components.picture_grid import Cell, picture_grid
 from sdviz.ui.missing import why_not_found
@@ -15,7 +14,7 @@ from sdviz.ui.pseudo_labels.state import ClusterView
 from sdviz.ui.session import sample, set_shared
 from sdviz.ui.text import percent, plain
 from sdviz.ui.theme import cluster_colour
-from sdviz.ui.uploads import NO_CLUSTERER_FOR_UPLOADS, picture_uploader
+from sdviz.ui.uploads import NO_CLUSTERER_FOR_UPLOADS, picture_uploader, prepared_uploads
 
 MAX_UPLOADS = 8
 _PROBLEM = "pseudo_labels_problem"
@@ -114,15 +113,13 @@ def upload_field(clusters: ClusterView) -> None:
             return
         limits = f"Up to {MAX_UPLOADS} pictures; cropped to the middle square and resized."
         files = picture_uploader("pseudo_labels_upload", limits)
-        chosen, refused = from_uploads(
-            [(f.name, f.getvalue()) for f in files[:MAX_UPLOADS]], bundle.manifest.image_size
-        )
+        chosen, refused = prepared_uploads(files[:MAX_UPLOADS], bundle.manifest)
         for line in refused:
             st.error(plain(line), icon=":material/broken_image:")
         if len(files) > MAX_UPLOADS:
             st.caption(f"Only the first {MAX_UPLOADS} of {len(files)} files are used.")
         cells = []
-        for one, image in zip(chosen.ids.tolist(), chosen.images, strict=True):
+        for one, image in chosen.items():
             cluster, sure = cluster_of(bundle, image)
             name, alt = clusters.names[cluster], f"{one}, {clusters.title(cluster)}"
             cells.append(Cell(data_uri(image), alt, cluster_colour(cluster), name, f"{percent(sure)} sure"))

@@ -11,7 +11,7 @@ from sdviz.analysis.curves import MODES, Results
 from sdviz.analysis.tables import or_none
 from sdviz.evaluation import Report
 from sdviz.evaluation.report import MeanMetrics, ModeMetrics
-from sdviz.evaluation.tables import CONTROL_NAMES, METRIC_NAMES, MODE_NAMES, overlap_line
+from sdviz.evaluation.tables import CONTROL_NAMES, METRIC_NAMES, MODE_NAMES, images_line, overlap_line
 from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.charts.parts import Heat
 from sdviz.ui.results.html_tables import (
@@ -96,7 +96,7 @@ def metrics_html(results: Results, colours: Mapping[str, str]) -> str:
 def metrics_caption(results: Results, evidence: Evidence) -> str:
     """The caption of the table of metrics: their source, how its columns differ, and what is in two sets."""
     report = or_none(lambda: evidence.report)
-    overlap = "" if report is None else overlap_line(report)
+    left_out = "" if report is None else " ".join(filter(None, [overlap_line(report), images_line(report)]))
     source = (
         "from report.json, measured when the bundle was made"
         if results.from_report
@@ -107,7 +107,7 @@ def metrics_caption(results: Results, evidence: Evidence) -> str:
         f"({results.n_bootstrap:,} resamples). The two FPR95 differ: the first is the share of OOD that is "
         "accepted where 95 % of ID are, the second the share of ID that is flagged where 95 % of OOD are. "
         "Means count every set the same. *g_bin alone* is the head that was trained to tell outliers from ID; "
-        f"Eq. 6 does not use it. Settings may be chosen on the validation set only. {overlap}"
+        f"Eq. 6 does not use it. Settings may be chosen on the validation set only. {left_out}"
     ).rstrip()
 
 

@@ -20,8 +20,7 @@ from sdviz.analysis.votes import (
     sample_to_begin_with,
     scored_sets,
 )
-from sdviz.data.uploads import from_uploads
-from sdviz.ui.cache.kept import kept
+from sdviz.bundle import Manifest
 from sdviz.ui.components.picture_grid import Cell, picture_grid
 from sdviz.ui.library import BundleView
 from sdviz.ui.pictures import data_uri
@@ -29,7 +28,7 @@ from sdviz.ui.sample_votes.state import PAGE, group_colour, group_titles, is_own
 from sdviz.ui.scores import SetsNow
 from sdviz.ui.session import chosen_set, opener, sample
 from sdviz.ui.text import code_span, plain
-from sdviz.ui.uploads import KeptUploads, kept_uploads, picture_uploader
+from sdviz.ui.uploads import KeptUploads, kept_uploads, picture_uploader, prepared_uploads
 
 STRIP_SIZE, STRIP_PX = 13, 64
 GALLERY_SIZE = 60
@@ -94,12 +93,12 @@ def choose_sample(
     evidence: Evidence, library: PictureLibrary, now: SetsNow
 ) -> tuple[Sample | None, Mapping[str, np.ndarray]]:
     """Draws the widgets that choose an image; returns the image, if any, and the uploads by id."""
-    size_px = evidence.bundle.manifest.image_size
-    uploads = kept_uploads(size_px)
+    manifest = evidence.bundle.manifest
+    uploads = kept_uploads(manifest.image_size)
     pictures = uploads.all()
     chosen, note, is_another = _resolve(evidence, library, pictures, now)
     if chosen is None:
-        _upload(uploads, size_px)
+        _upload(uploads, manifest)
         return None, uploads.all()
     choice = _Choice(evidence, library, now, pictures, chosen)
     titles = group_titles(evidence)
@@ -133,7 +132,7 @@ def choose_sample(
         at = int(np.flatnonzero(ids == chosen.id)[0]) if chosen.id in ids else 0
         _ask_for_id(chosen)
         _gallery(choice, ids, totals, at)
-        _upload(uploads, size_px)
+        _upload(uploads, manifest)
         for name, icon, step in (("Previous", "chevron_left", -1), ("Next", "chevron_right", 1)):
             there = 0 <= at + step < len(ids)
             st.button(
@@ -224,19 +223,11 @@ def _gallery(choice: _Choice, ids: np.ndarray, totals: np.ndarray, at: int) -> N
         choice.show_thumbnails(ids[rows], totals[rows], f"{PAGE}_gallery")
 
 
-@kept("uploads")
-def _prepared(name: str, file_bytes: bytes, size_px: int) -> tuple[str, np.ndarray | None, str]:
-    """The id and picture of a file, or the reason why it is refused."""
-    made, refused = from_uploads([(name, file_bytes)], size_px)
-    return (str(made.ids[0]), made.images[0], "") if len(made) else ("", None, refused[0])
-
-
-def _upload(uploads: KeptUploads, size_px: int) -> None:
+def _upload(uploads: KeptUploads, manifest: Manifest) -> None:
     key = f"{PAGE}_uploader"
 
     def prepare() -> tuple[dict[str, np.ndarray], list[str]]:
-        made = [_prepared(f.name, f.getvalue(), size_px) for f in st.session_state.get(key) or []]
-        return {one: image for one, image, _ in made if image is not None}, [why for _, _, why in made if why]
+        return prepared_uploads(st.session_state.get(key) or [], manifest)
 
     def changed() -> None:
         uploads.changed()

@@ -15,11 +15,13 @@ from sdviz.config.tree import RunConfig
 from sdviz.runs import Run, Status
 from sdviz.runs.status import duration
 from sdviz.ui.cache.background import Task
+from sdviz.ui.cache.checks import start_check
 from sdviz.ui.cache.estimates import Estimate, start_estimate
 from sdviz.ui.components.stage_strip import stage_title
 from sdviz.ui.page import ROOT
 from sdviz.ui.text import about, in_bytes, plain
 from sdviz.ui.training import actions
+from sdviz.ui.training.check import show_copies, show_summary
 from sdviz.ui.training.fields import Setting, limits, settings_of, value_of
 from sdviz.ui.training.state import RUN_KEY, VIEW_KEY, WATCH, attempt, status_of
 from sdviz.ui.widgets import IN_LINK
@@ -141,11 +143,16 @@ def _check_and_start(path: Path, overrides: list[str], found: list[Run], now: bo
         width="stretch",
     )
     with columns[1]:
+        check = None if refused else start_check(config)
+        if check is not None:
+            show_summary(check)
         estimate = start_estimate(config)
         is_done = estimate.wait(AT_ONCE_SEC)
         st.fragment(_say_how_long, run_every=None if is_done else POLL_SEC)(estimate, is_done)
         if busy := _at_work(found):
             st.caption(f"At work now: {plain(', '.join(busy))}. A run on the same device waits for its turn.")
+    if check is not None:
+        show_copies(config, check, str(estimate.error or ""))
     return config
 
 

@@ -231,3 +231,11 @@ def test_defaults_that_nobody_could_use(folder: Path, change: dict[str, Any], me
     defaults = json.loads((folder / MANIFEST).read_text())["defaults"]
     edit_manifest(folder, defaults=defaults | change)
     assert refusal(folder).startswith(f"{folder / MANIFEST}: defaults: {message}")
+
+
+def test_pictures_are_read_as_the_run_read_them(folder: Path) -> None:
+    manifest, _ = read_manifest(folder)
+    plain = {"size_px": manifest.image_size, "value_range": "auto", "fit": "crop"}
+    assert manifest.reading == plain
+    told = manifest.model_copy(update={"config": {"data": {"range": "0..4095", "fit": "pad"}}})
+    assert told.reading == plain | {"value_range": "0..4095", "fit": "pad"}

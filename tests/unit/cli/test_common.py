@@ -13,6 +13,8 @@ from sdviz.cli.common import Mistake, checking, counting_bar, fail, load_images,
 from sdviz.config.nodes import ConfigError
 from sdviz.data import DataError
 
+SMALL = {"size_px": 8, "value_range": "auto", "fit": "crop"}
+
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[float], None]]:
@@ -74,15 +76,15 @@ def test_fail_is_one_line_on_stderr_and_a_code(capsys: pytest.CaptureFixture[str
 
 def test_images_are_loaded_with_warnings_as_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for i in range(3):
-        Image.new("RGB", (8, 8), (i, 0, 0)).save(tmp_path / f"{i}.png")
+        Image.new("RGB", (8, 8), (i * 100, 0, 0)).save(tmp_path / f"{i}.png")
     (tmp_path / "bad.png").write_bytes(b"text")
     with pytest.raises(DataError, match=r"bad\.png is not a picture"):
-        load_images(f"folder:{tmp_path}", None, False, 8)
-    found = load_images(f"folder:{tmp_path}", None, True, 8)
-    assert sorted(found.images[:, 0, 0, 0].tolist()) == [0, 1, 2]
+        load_images(f"folder:{tmp_path}", None, False, SMALL)
+    found = load_images(f"folder:{tmp_path}", None, True, SMALL)
+    assert sorted(found.images[:, 0, 0, 0].tolist()) == [0, 100, 200]
     said = capsys.readouterr().err
     assert said.startswith("warning: ") and said.count("\n") == 1 and "1 of 4 images cannot be used" in said
-    assert len(load_images("digits:test", 2, False, 32)) == 2
+    assert len(load_images("digits:test", 2, False, SMALL)) == 2
 
 
 def test_without_a_terminal_progress_is_a_line_every_ten_seconds(

@@ -197,3 +197,13 @@ def test_the_configuration_knows_the_solvers_and_defaults_of_a_bundle() -> None:
     for solver in SAMPLERS:
         DefaultsConfig.model_validate({"solver": solver})
     assert DefaultsConfig.model_json_schema()["properties"]["solver"]["enum"] == list(SAMPLERS)
+
+
+def test_range_and_fit_say_how_pictures_are_read(tmp_path: Path, message: Callable[..., str]) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("data: {id: 'folder:scans', range: 0..4095, fit: pad, size_px: 64}\n")
+    assert load_config(path).data.reading == {"size_px": 64, "value_range": "0..4095", "fit": "pad"}
+    plain = load_config(path, ["data.range=auto", "data.fit=crop"]).data
+    assert (plain.range, plain.fit) == ("auto", "crop")
+    assert "data.range" in message(path, "data.range=4095") and "LOW..HIGH" in message(path, "data.range=1..0")
+    assert "data.fit" in message(path, "data.fit=fill")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import struct
+import zlib
 from collections.abc import Callable
 from io import BytesIO
 
@@ -7,10 +9,17 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from sdviz.data.decode import DecodeError, ImageStack, decode_image, through_jpeg
-from sdviz.data.imageset import DataError
+from sdviz.data.decode import MAX_SCANS, DecodeError, of_array, open_picture, resized, through_jpeg, to_square
+from sdviz.data.formats import readable
+from sdviz.data.levels import Levels
 
 Encode = Callable[..., bytes]
+
+
+def decode_image(blob: bytes, size_px: int, **limits: int) -> np.ndarray:
+    """The picture as one that is a set of its own."""
+    picture = open_picture(blob, readable().names, **limits)
+    return picture.square(size_px, "crop", Levels(None, lambda: iter(())).take(picture.extremes))
 
 
 def difference(a: np.ndarray, b: np.ndarray) -> int:
@@ -141,32 +150,19 @@ def test_the_first_frame_of_many(encode: Encode, kind: str) -> None:
     assert difference(out, np.full((32, 32, 3), (255, 0, 0))) <= 2
 
 
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_further_pictures_in_a_file_are_noticed(encode: Encode, kind: str) -> None:
+    frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "lime", "blue")]
+    many = encode(frames[0], kind, save_all=True, append_images=frames[1:])
+    assert open_picture(many, readable().names).has_more
+    assert not open_picture(encode(frames[0], kind), readable().names).has_more
+
+
 def test_a_limit_of_the_side_is_told_before_decoding(encode: Encode) -> None:
     file = encode(Image.new("RGB", (12, 9)))
     assert decode_image(file, 4, max_side_px=12).shape == (4, 4, 3)
     with pytest.raises(DecodeError, match="^is 12 x 9 px; at most 11 px a side$"):
         decode_image(file[:-20], 4, max_side_px=11)
-
-
-def test_a_stack_leaves_out_bad_pictures_or_refuses_all(encode: Encode) -> None:
-    def stack() -> ImageStack:
-        made = ImageStack(4, 8)
-        made.add(0, "a", encode(Image.new("RGB", (8, 8), (9, 9, 9)), "JPEG"))
-        made.add(1, "b\nc", b"text")
-        made.add(2, "d", encode(Image.new("RGB", (8, 8), (70, 80, 90))))
-        made.refuse("e", "holds no bytes")
-        return made
-
-    assert stack().jpeg_share == 0.5 and ImageStack(2, 8).jpeg_share == 0.0
-    with pytest.warns(UserWarning, match="set: 2 of 4 images cannot be used: b c is not a picture .* left out"):
-        images, rows = stack().finish("set", "skip")
-    assert rows.tolist() == [0, 2] and images.shape == (2, 8, 8, 3) and (images[1] == (70, 80, 90)).all()
-    with pytest.raises(DataError, match="2 of 4 images .*; e holds no bytes$"):
-        stack().finish("set", "raise")
-    none = ImageStack(1, 8)
-    none.add(0, "x", b"")
-    with pytest.raises(DataError, match="1 of 1 images cannot be used: x is empty"):
-        none.finish("set", "skip")
 
 
 def test_through_jpeg_is_pillows_own_round(picture: np.ndarray) -> None:
@@ -178,3 +174,102 @@ def test_through_jpeg_is_pillows_own_round(picture: np.ndarray) -> None:
             Image.fromarray(image).save(stream, "JPEG", quality=quality, subsampling=subsampling)
             assert np.array_equal(again, np.asarray(Image.open(stream)))
     assert difference(made, images) < difference(through_jpeg(images, 30, "4:2:0"), images)
+
+
+def tiff16(values: np.ndarray, order: str, compression: str) -> bytes:
+    """A TIFF of 16-bit colour (H,W,3|4), which Pillow cannot write; compression "none" or "deflate"."""
+    height, width, bands = values.shape
+    body = values.astype(f"{order}u2").tobytes()
+    body = zlib.compress(body) if compression == "deflate" else body
+    start = 8 + 2 + 12 * (10 + (bands == 4)) + 4
+    tags = [
+        (256, 3, width), (257, 3, height), (258, 3, start), (259, 3, 8 if compression == "deflate" else 1),
+        (262, 3, 2), (273, 4, start + 2 * bands), (277, 3, bands), (278, 3, height), (279, 4, len(body)),
+        (284, 3, 1), *([(338, 3, 2)] if bands == 4 else []),
+    ]  # fmt: skip
+    out = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}IH", 8, len(tags))
+    for tag, kind, value in tags:
+        count, short = (bands, False) if tag == 258 else (1, kind == 3)
+        packed = struct.pack(f"{order}HH", value, 0) if short else struct.pack(f"{order}I", value)
+        out += struct.pack(f"{order}HHI", tag, kind, count) + packed
+    return out + struct.pack(f"{order}I", 0) + struct.pack(f"{order}{bands}H", *[16] * bands) + body
+
+
+@pytest.mark.parametrize("bands", [3, 4])
+@pytest.mark.parametrize("form", ["png", "<none", "<deflate", ">none", ">deflate"])
+def test_16_bit_colour_keeps_all_bits(png: Encode, bands: int, form: str) -> None:
+    values = np.random.default_rng(0).integers(0, 4096, (8, 8, bands))
+    if bands == 4:
+        values[..., 3] = 65535
+    if form == "png":
+        rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+        blob = png(8, 8, 16, 2 if bands == 3 else 6, rows)
+    else:
+        blob = tiff16(values, form[0], form[1:])
+    picture = open_picture(blob, readable().names)
+    assert picture.mode == ("RGB;16" if bands == 3 else "RGBA;16")
+    assert isinstance(picture.pixels, np.ndarray) and np.array_equal(picture.pixels, values[..., :3])
+    # 12 bits in 16
+    assert np.array_equal(decode_image(blob, 8), np.round(values[..., :3] / 4095 * 255))
+
+
+def test_16_bit_grey_with_alpha_is_laid_over_white(png: Encode) -> None:
+    values = np.zeros((4, 4, 2), ">u2")
+    values[..., 0] = 1000
+    values[:2, :, 1] = 65535
+    picture = open_picture(
+        png(4, 4, 16, 4, b"".join(b"\0" + row.tobytes() for row in values)), readable().names
+    )
+    assert picture.mode == "LA;16" and picture.extremes.high == 1000
+    out = decode_image(png(4, 4, 16, 4, b"".join(b"\0" + row.tobytes() for row in values)), 4)
+    assert (out[:2] == round(1000 / 1023 * 255)).all() and (out[2:] == 255).all()
+
+
+def test_12_bits_in_16_are_not_black(encode: Encode) -> None:
+    ramp = np.linspace(0, 4095, 1024).astype(np.uint16).reshape(32, 32)
+    out = decode_image(encode(Image.fromarray(ramp)), 32)
+    assert np.array_equal(out[..., 0], np.round(ramp / 4095 * 255)) and out.max() == 255
+
+
+def test_float_tiff_up_to_65535_is_not_white(encode: Encode) -> None:
+    ramp = np.linspace(0, 65535, 1024, dtype=np.float32).reshape(32, 32)
+    out = decode_image(encode(Image.fromarray(ramp), "TIFF"), 32)
+    assert np.array_equal(out[..., 1], np.round(ramp / 257))
+
+
+def test_pixels_and_scans_are_capped_before_decoding(png: Encode, encode: Encode) -> None:
+    with pytest.raises(DecodeError, match="^is 9000 x 9000 px; at most 67 million pixels are read$"):
+        decode_image(png(9000, 9000, 8, 2, b""), 4)
+    with pytest.raises(DecodeError, match="^is 9 x 12 px; at most 0 million pixels are read$"):
+        decode_image(png(9, 12, 8, 2, b""), 4, max_pixels=100)
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    file = encode(noise, "JPEG", progressive=True)
+    last = file.rindex(b"\xff\xda")
+    # the last scan again and again, as a decoder takes it
+    many = file[:last] + file[last:-2] * MAX_SCANS + b"\xff\xd9"
+    assert decode_image(file, 8).shape == (8, 8, 3)
+    with pytest.raises(DecodeError, match="has 1.. scans; at most 100 are read"):
+        decode_image(many, 8)
+
+
+def test_arrays_become_pictures() -> None:
+    grey = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    for array in (grey, grey[..., None], grey.astype(np.int32), grey.astype(np.float64)):
+        picture = of_array(array)
+        assert picture.extremes.high == 63 and picture.stored_size == (8, 8)
+        assert np.array_equal(
+            picture.square(8, "crop", Levels(None, lambda: iter(())).take(picture.extremes))[..., 2], grey
+        )
+    assert [of_array(one).mode for one in (grey, grey > 3, grey.astype(">u2"))] == ["L", "bool", "uint16"]
+    nan = np.full((2, 2), np.nan)
+    assert of_array(nan).extremes.low == 0.0
+
+
+def test_pad_and_stretch(picture: np.ndarray) -> None:
+    image = Image.fromarray(picture)
+    padded = to_square(image, 40, "pad")
+    assert np.array_equal(padded[8:32], picture) and not padded[:8].any() and not padded[32:].any()
+    expected = image.resize((40, 40), Image.Resampling.BICUBIC)
+    assert np.array_equal(to_square(image, 40, "stretch"), np.asarray(expected))
+    squares = np.stack([picture[:24, :24]] * 2)
+    assert resized(squares, 24) is squares and resized(squares, 12).shape == (2, 12, 12, 3)

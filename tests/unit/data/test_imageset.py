@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from sdviz.data.found import Found
 from sdviz.data.imageset import DataError, ImageSet, chosen_rows, permutation
 
 
@@ -52,3 +55,14 @@ def test_an_inconsistent_set_is_refused(field: str, value: np.ndarray, message: 
     fields = {**vars(make()), field: value}
     with pytest.raises(DataError, match=message):
         ImageSet(**fields)
+
+
+def test_what_a_source_found_stays_with_its_pictures() -> None:
+    told = replace(make(), found=Found(passed_over={".heic": 8}, value_range="0..4095"))
+    assert told.take(np.array([1])).found == told.found
+    assert make().found == Found() and make().found.value_range == "0..255"
+
+
+def test_an_error_is_one_line_of_text_at_most_300_long() -> None:
+    error = DataError("x\ny\udce9\x00" + "z" * 1000)
+    assert str(error).startswith("x y%E9 zzz") and len(str(error)) <= 300

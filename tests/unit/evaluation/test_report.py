@@ -54,6 +54,18 @@ def full_report(evaluation: Callable[..., Evaluation]) -> Callable[..., dict[str
             "frechet": {"FD (small)": frechet_distances(*x, np.arange(30))},
             "interpolation": {"0": interpolation_report(plain), "1": interpolation_report(method)},
             "overlap": {"on_overlap": "drop", "copies": 2, "sets": {"near-a": {"train": 3, "test": 1}}},
+            "images": {
+                "pictures": 9,
+                "classes": {"a": 9},
+                "splits": {"train": 9},
+                "passed_over": {".txt": 1},
+                "unreadable": ["a.png"],
+                "exact_copies": 1,
+                "near_copies": 2,
+                "overlap": {"near-a": 3},
+                "value_range": "0..255",
+                "warnings": ["one"],
+            },
             "baselines": {"knn+tuned": baseline_report(method, knn, 20, 0)},
             "tuning": TuningConfig().model_dump(mode="json"),
         }

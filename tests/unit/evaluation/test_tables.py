@@ -23,7 +23,7 @@ from sdviz.evaluation import (
     results_table,
 )
 from sdviz.evaluation.report import Trial, Tuning, parse_report
-from sdviz.evaluation.tables import MODE_NAMES, overlap_line
+from sdviz.evaluation.tables import MODE_NAMES, images_line, overlap_line
 
 COMMAND = "python -m sdviz report runs/a runs/b --out docs/results.md"
 
@@ -155,6 +155,24 @@ def test_images_in_two_sets_are_told_of(report: Callable[..., Report]) -> None:
     assert line("keep", sets) == f"{begin} kept: {counts}."
     assert line("drop", {}) == overlap_line(report()) == ""
     assert "pixel by pixel" not in results_table([report()], COMMAND)
+
+
+def test_what_was_left_out_of_the_training_set_is_told(report: Callable[..., Report]) -> None:
+    images: dict[str, Any] = dict.fromkeys(("classes", "splits", "overlap"), {})
+    images |= {"pictures": 9, "value_range": "0..255", "warnings": [], "exact_copies": 0, "near_copies": 0}
+    images |= {"passed_over": {}, "unreadable": []}
+
+    def line(**found: object) -> str:
+        one = report(0, lambda tree: tree.update(images=images | found))
+        assert images_line(one) in results_table([one], COMMAND)
+        return images_line(one)
+
+    assert line() == images_line(report()) == ""
+    assert "Of the training set" not in results_table([report()], COMMAND)
+    found = line(passed_over={".heic": 8, "@eaDir": 1200}, unreadable=["a.jpg", "b.jpg"], exact_copies=1234)
+    expected = "passed over 8 .heic, 1,200 @eaDir; 2 unreadable, left out; 1,234 copies."
+    assert found == f"Of the training set: {expected}"
+    assert line(near_copies=2) == "Of the training set: 2 near copies of others."
 
 
 def test_runs_that_differ_in_one_seed_are_named_by_it(report: Callable[..., Report]) -> None:

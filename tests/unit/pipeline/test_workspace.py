@@ -9,7 +9,8 @@ from PIL import Image
 from sdviz.config.reading import load_config
 from sdviz.data import DataError
 from sdviz.nn.randomness import content_ids
-from sdviz.pipeline import Workspace, absolute_source, config_hash, stage_names
+from sdviz.pipeline import Workspace, config_hash, stage_names
+from sdviz.pipeline.shared.sets import check_sets, load_ood_set
 from sdviz.pipeline.workspace import held_out
 from tests.stages import work_in
 from tests.tiny_runs import write_pictures, write_splits, write_tiny_detector_config
@@ -130,9 +131,30 @@ def test_what_becomes_of_equal_pictures_changes_no_training(tmp_path: Path) -> N
     assert changed("evaluation.far=[svhn]") == changed("evaluation.limit=5") == scored
 
 
-def test_absolute_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert absolute_source("shapes") == "shapes"
-    assert absolute_source("folder:pets") == f"folder:{tmp_path}/pets"
-    assert absolute_source("parquet:/a/b.parquet") == "parquet:/a/b.parquet"
-    assert absolute_source("folder:") == "folder:"
+def test_good_pictures_are_tested_on_and_defects_are_another_set(tmp_path: Path) -> None:
+    config = write_tiny_detector_config(tmp_path)
+    x = np.random.default_rng(0).integers(0, 256, (9, 8, 8, 3), np.uint8)
+    places = ["train/good"] * 4 + ["test/good"] * 2 + ["test/crack"] * 2 + ["ground_truth/crack"]
+    for i, place in enumerate(places):
+        (tmp_path / "bottle" / place).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(x[i]).save(tmp_path / "bottle" / place / f"{i}.png")
+    name = f"folder:{tmp_path}/bottle"
+    near = f"evaluation.near=['{name}:defects']"
+    work = work_in(tmp_path / "run", config, f"data.id={name}", near, "data.range=0..255", "data.size_px=8")
+    assert work.test is not None
+    assert np.array_equal(work.images.images, x[:4]) and np.array_equal(work.test.images, x[4:6])
+    check_sets(work.config)  # the defects are no part of what is trained on
+    assert np.array_equal(load_ood_set(work.config, f"{name}:defects", None).images, x[6:8])
+
+
+def test_pictures_are_fitted_as_the_configuration_says(tmp_path: Path) -> None:
+    config = write_tiny_detector_config(tmp_path)
+    (tmp_path / "wide").mkdir()
+    for i in range(4):
+        Image.new("RGB", (16, 8), (200, 10 * i, 0)).save(tmp_path / "wide" / f"{i}.png")
+    work = work_in(
+        tmp_path / "run", config, f"data.id=folder:{tmp_path}/wide", "data.fit=pad", "data.size_px=8"
+    )
+    assert not work.images.images[:, :2].any() and (work.images.images[:, 2:6, :, 0] == 200).all()
+    near = load_ood_set(work.config, f"folder:{tmp_path}/wide", None)
+    assert not near.images[:, :2].any()

@@ -164,3 +164,135 @@ def test_says_how_much_of_it_is_jpeg(pets: Path) -> None:
     assert whole.jpeg_share == pytest.approx(2 / 7)
     assert whole.take(np.array([0, 1])).jpeg_share == whole.jpeg_share
     assert data.load("shapes", limit=2).jpeg_share == data.load("digits", limit=2).jpeg_share == 0.0
+
+
+def test_a_split_is_taken_by_name(tmp_path: Path, encode: Encode) -> None:
+    splits = {"Train__cat__a": (200, 0, 1), "Train__dog__b": (0, 0, 2), "VALID__cat__c": (0, 0, 3)}
+    root = fill(tmp_path / "pets", encode, **splits, testing__dog__d=(0, 255, 4))
+    name = f"folder:{root}"
+    assert data.splits(name) == ("train", "val", "test") and data.count(name) == 2
+    train = data.load(name)
+    assert train.split == "train" and train.images[:, 0, 0, 2].tolist() == [1, 2]
+    assert train.class_names == ("cat", "dog") and train.labels.tolist() == [0, 1]
+    assert train.found.splits == {"train": 2, "val": 1, "test": 1}
+    for asked in (f"{name}:test", f"{name}:Testing"):
+        test = data.load(asked)
+        assert test.split == "test" and test.labels.tolist() == [1] and test.images[0, 0, 0, 2] == 4
+        assert test.class_names == ("cat", "dog") and data.splits(asked) == ("test",)
+    assert data.load(name, "validation").ids[0].startswith("folder/pets/VALID/cat/c.png@")
+    found = data.look_up([*test.ids, *train.ids], [name])
+    assert found.found.all() and found.images[:, 0, 0, 2].tolist() == [4, 1, 2]
+    assert found.class_names.tolist() == ["dog", "cat", "dog"]
+    with pytest.raises(data.DataError, match="no split 'none'; it has train, val, test"):
+        data.load(f"{name}:none")
+
+
+def test_defects_are_offered_as_another_set(tmp_path: Path, encode: Encode) -> None:
+    root = fill(
+        tmp_path / "bottle", encode, train__good__a=(1, 0, 0), test__good__b=(255, 0, 0),
+        test__crack__c=(3, 0, 0), test__hole__d=(4, 0, 0), ground_truth__crack__c_mask=(9, 9, 9),
+    )  # fmt: skip
+    train = data.load(f"folder:{root}")
+    assert train.images[:, 0, 0, 0].tolist() == [1] and train.class_names == ("good",)
+    assert train.found.passed_over == {"ground_truth": 1}
+    assert train.found.offered == tuple(
+        f"folder:{root}:{one}" for one in ("defects", "test/crack", "test/hole")
+    )
+    reds = [data.load(one).images[:, 0, 0, 0].tolist() for one in (f"folder:{root}:test", *train.found.offered)]
+    assert reds == [[255], [3, 4], [3], [4]]
+    defects = data.load(train.found.offered[0])
+    assert defects.labels.tolist() == [0, 1] and defects.class_names == ("crack", "hole")
+    found = data.look_up([*defects.ids, *train.ids], [f"folder:{root}"])
+    assert found.class_names.tolist() == ["crack", "hole", "good"]
+
+
+def test_what_is_passed_over_is_told(pets: Path) -> None:
+    for name in ("dog/x.heic", "dog/y.HEIC", "Thumbs.db", "cat/@eaDir/z.png/SYNOPHOTO_THUMB_M.jpg"):
+        (pets / name).parent.mkdir(parents=True, exist_ok=True)
+        (pets / name).write_bytes(b"x")
+    found = data.load(f"folder:{pets}").found
+    assert found.passed_over == {".heic": 2, ".db": 1, "@eaDir": 1}
+    assert found.warnings[0] == "2 .heic: no decoder; pip install pillow-heif"
+    assert found.sizes == {"40x24": 4} and found.modes == {"RGB": 4} and found.splits == {"all": 4}
+    assert found.value_range == "0..255" and found.unreadable == ()
+
+
+def test_a_folder_of_what_cannot_be_read_says_what_helps(tmp_path: Path) -> None:
+    (tmp_path / "a.heic").write_bytes(b"x")
+    with pytest.raises(data.DataError, match="no pictures .*passed over: 1 .heic: no decoder; pip install"):
+        data.load(f"folder:{tmp_path}")
+
+
+@pytest.mark.parametrize("suffix", [".jfif", ".jpe", ".JPG", ".avif", ".jp2", ".tga"])
+def test_every_suffix_of_pillow_is_read(tmp_path: Path, suffix: str) -> None:
+    Image.new("RGB", (32, 32), (250, 0, 0)).save(tmp_path / f"a{suffix}")
+    assert np.abs(data.load(f"folder:{tmp_path}").images[0, 9, 9].astype(int) - (250, 0, 0)).max() <= 6
+
+
+def test_names_in_any_bytes_give_ids_that_are_text(tmp_path: Path, encode: Encode) -> None:
+    home = tmp_path / os.fsdecode(b"caf\xe9")
+    inside = home / os.fsdecode(b"\xfft\xe9")
+    inside.mkdir(parents=True)
+    (inside / os.fsdecode(b"a\xe9.png")).write_bytes(encode(Image.new("RGB", (9, 9), "red")))
+    for name in (f"folder:{home}", f"folder:{tmp_path}/caf%E9"):
+        some = data.load(name)
+        assert some.ids[0].startswith("folder/caf%E9/%FFt%E9/a%E9.png@") and some.class_names == ("%FFt%E9",)
+        for text in (some.name, *some.ids, *some.class_names):
+            text.encode()
+        found = data.look_up(some.ids, [some.name])
+        assert found.found.all() and found.class_names.tolist() == ["%FFt%E9"]
+        assert data.load(some.name).ids.tolist() == some.ids.tolist()
+
+
+def test_two_folders_of_one_name_are_both_looked_in(tmp_path: Path, encode: Encode) -> None:
+    homes = [fill(tmp_path / top / "pets", encode, **{top: (i, i, i)}) for i, top in enumerate("xy")]
+    ids = [data.load(f"folder:{home}").ids[0] for home in homes]
+    found = data.look_up(ids, [f"folder:{home}" for home in homes])
+    assert found.found.all() and found.images[:, 0, 0, 0].tolist() == [0, 1]
+
+
+def test_what_is_no_file_is_refused_and_does_not_wait(pets: Path) -> None:
+    os.mkfifo(pets / "cat" / "pipe.png")
+    with pytest.raises(data.DataError, match=r"cat/pipe\.png cannot be read: is not a file"):
+        data.load(f"folder:{pets}")
+
+
+def deep(path: Path, *levels: int) -> Path:
+    path.mkdir()
+    for i, level in enumerate(levels):
+        Image.fromarray(np.full((32, 32), level, np.uint16)).save(path / f"{i}.png")
+    return path
+
+
+def test_one_range_for_all_splits_of_a_set(tmp_path: Path) -> None:
+    root = tmp_path / "scans"
+    root.mkdir()
+    deep(root / "train", 4000, 100)
+    deep(root / "test", 900, 0)
+    name = f"folder:{root}"
+    train, test = data.load(name), data.load(f"{name}:test")
+    assert train.found.value_range == test.found.value_range == "0..4095"
+    assert train.images[:, 0, 0, 0].tolist() == [249, 6] and test.images[:, 0, 0, 0].tolist() == [56, 0]
+    assert data.load(name, limit=1).images[0, 0, 0, 0] in (249, 6)
+    assert data.look_up(test.ids, [name]).images[:, 0, 0, 0].tolist() == [56, 0]
+    wide = data.load(name, value_range="0..65535")
+    assert wide.images[:, 0, 0, 0].tolist() == [16, 0] and wide.found.value_range == "0..65535"
+    assert "under an eighth of 0..65535" in wide.found.warnings[-1]
+    found = data.look_up(wide.ids, [name], value_range="0..65535")
+    assert np.array_equal(found.images, wide.images)
+
+
+def test_pictures_that_are_not_square(tmp_path: Path) -> None:
+    halves = np.zeros((16, 32, 3), np.uint8)
+    halves[:, :16, 0] = 200
+    halves[:, 16:, 1] = 200
+    Image.fromarray(halves).save(tmp_path / "a.png")
+    name = f"folder:{tmp_path}"
+    crop, pad, stretch = (data.load(name, size_px=16, fit=fit) for fit in ("crop", "pad", "stretch"))
+    assert np.array_equal(crop.images[0], halves[:, 8:24])
+    assert not pad.images[0, :4].any() and not pad.images[0, 12:].any()
+    assert pad.images[0, 4:12, 0].tolist() == [[200, 0, 0]] * 8 and pad.images[0, 8, 15].tolist() == [0, 200, 0]
+    assert stretch.images[0, :, 0].tolist() == [[200, 0, 0]] * 16
+    assert np.array_equal(data.look_up(pad.ids, [name], 16, fit="pad").images, pad.images)
+    with pytest.raises(data.DataError, match="fit must be crop, pad, stretch, not 'fill'"):
+        data.load(name, fit="fill")

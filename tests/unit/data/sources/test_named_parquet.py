@@ -33,7 +33,7 @@ def test_files_are_sorted_by_name_and_train_comes_first(root: Path) -> None:
 def test_a_set_has_pictures_a_path_and_ids_of_its_name(root: Path) -> None:
     assert SOURCE.names() == ("a", "cats", "pets")
     assert SOURCE.splits("a") == ("test",) and SOURCE.splits("dogs") == ()
-    assert SOURCE.path("pets", "test") == root / "pets_test.parquet"
+    assert SOURCE.files("pets")["test"] == (root / "pets_test.parquet",)
     assert SOURCE.id_prefix("pets", "test") == "pets/test/"
     assert SOURCE.count("cats", "all") == 1
     # a path is opened by the source of paths

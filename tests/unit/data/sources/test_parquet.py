@@ -149,14 +149,17 @@ STRUCT = pa.struct([("bytes", pa.binary())])
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (table(pixels=([1],), label=([1],)), "has no column img or image; it has pixels, label"),
-        (table(img=([b"x"],)), "column img must be struct{bytes, path}, not binary"),
-        (table(img=([{"path": "x"}],)), "column img must be struct"),
-        (table(img=([{"bytes": "x"}],)), "column img.bytes must be binary, not string"),
+        (
+            table(pixels=([1],), label=([1],)),
+            "has no column img or image, nor another of bytes; it has pixels, label",
+        ),
+        (table(img=(["x"],)), "column img must be bytes or struct{bytes, path}, not string"),
+        (table(img=([{"path": "x"}],)), "column img must be bytes or struct"),
+        (table(img=([{"bytes": "x"}],)), "column img must be bytes or struct"),
         (table(img=([], STRUCT)), "has no rows"),
         (
-            table(img=([{"bytes": b"x"}], STRUCT), label=(["cat"],)),
-            "column label must be whole numbers, not string",
+            table(img=([{"bytes": b"x"}], STRUCT), label=([[1, 2]],)),
+            "column label must be whole numbers, words or true and false, not list",
         ),
         (table(img=([{"bytes": b"x"}], STRUCT), label=([1.5],)), "label 1.5 in row 0 is not a whole number"),
         (table(img=([{"bytes": b"x"}], STRUCT), label=([-2],)), "label -2 in row 0"),
@@ -190,5 +193,104 @@ def test_no_parquet_at_all(data_root: Path, blobs: list[bytes | None]) -> None:
         assert "a.parquet" in str(caught.value) and "\n" not in str(caught.value)
     with pytest.raises(data.DataError, match="does not exist"):
         data.load(f"parquet:{data_root / 'none.parquet'}")
-    with pytest.raises(data.DataError, match="is not a file"):
+    (data_root / "a.parquet").unlink()
+    with pytest.raises(data.DataError, match="no .parquet files"):
         data.load(f"parquet:{data_root}")
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "expected"),
+    [
+        (["dog", "cat", None, "dog"], ("cat", "dog"), [1, 0, -1, 1]),
+        ([True, False, None, True], ("False", "True"), [1, 0, -1, 1]),
+        (pa.array(["y", "x", None, "y"]).dictionary_encode(), ("x", "y"), [1, 0, -1, 1]),
+        (pa.array([1, 0, None, 1]).dictionary_encode(), ("0", "1"), [1, 0, -1, 1]),
+        (["9", "10", "", "9"], ("9", "10"), [0, 1, -1, 0]),
+    ],
+)
+@pytest.mark.parametrize("column", ["label", "labels", "fine_label", "coarse_label"])
+def test_labels_of_any_kind(
+    tmp_path: Path,
+    blobs: list[bytes | None],
+    labels: Any,  # noqa: ANN401
+    names: tuple[str, ...],
+    expected: list[int],
+    column: str,
+) -> None:
+    name = f"parquet:{write(tmp_path / 'a.parquet', blobs[:4], labels, label=column)}"
+    found = data.load(name)
+    assert found.class_names == names and found.labels.tolist() == expected
+    looked = data.look_up(found.ids, [name])
+    assert looked.class_names.tolist() == [names[i] if i >= 0 else "" for i in expected]
+
+
+def test_a_label_of_another_name_and_plain_bytes(tmp_path: Path, blobs: list[bytes | None]) -> None:
+    columns = {"photo": pa.array(blobs, pa.binary()), "breed": ["b", "a"] * 6}
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    name = f"parquet:{tmp_path}/a.parquet"
+    plain, named = data.load(name), data.load(f"{name}?label=breed")
+    assert plain.images[:, 0, 0, 0].tolist() == list(range(N)) and plain.labels.tolist() == [-1] * N
+    assert plain.found.warnings[0].endswith("parquet:PATH?label=COLUMN takes one of breed")
+    assert named.class_names == ("a", "b") and named.labels.tolist() == [1, 0] * 6
+    assert named.ids.tolist() == plain.ids.tolist() and data.look_up(named.ids, [named.name]).found.all()
+    for option, message in (("label=x", "has no column x"), ("lable=breed", "no option lable")):
+        with pytest.raises(data.DataError, match=message):
+            data.load(f"{name}?{option}")
+
+
+def test_shards_are_one_set(tmp_path: Path, blobs: list[bytes | None]) -> None:
+    folder = tmp_path / "pets" / "data"
+    folder.mkdir(parents=True)
+    write(folder / "train-00000-of-00002.parquet", blobs[:3], ["cat", "dog", "cat"])
+    write(folder / "train-00001-of-00002.parquet", blobs[3:8], ["dog"] * 5)
+    write(folder / "validation-00000-of-00001.parquet", blobs[8:9], ["fox"])
+    write(folder / "test-00000-of-00001.parquet", blobs[9:], ["dog"] * 3)
+    name = f"parquet:{tmp_path}/pets"
+    assert data.splits(name) == ("train", "val", "test") and data.count(name) == 8
+    train = data.load(name)
+    assert train.images[:, 0, 0, 0].tolist() == list(range(8)) and train.split == "train"
+    # the classes of all splits
+    assert train.class_names == ("cat", "dog", "fox") and train.labels.tolist() == [0, 1, 0, 1, 1, 1, 1, 1]
+    test = data.load(f"{name}:test")
+    assert test.labels.tolist() == [1] * 3 and test.images[:, 0, 0, 0].tolist() == [9, 10, 11]
+    assert train.ids[4].startswith("parquet/pets/train/00004@")
+    assert train.found.splits == {"train": 8, "val": 1, "test": 3}
+    found = data.look_up([test.ids[1], train.ids[6]], [name])
+    assert found.images[:, 0, 0, 0].tolist() == [10, 6] and found.class_names.tolist() == ["dog", "dog"]
+    some = data.load(name, limit=4, seed=2)
+    assert some.ids.tolist() == train.ids[data.permutation(8, 2)[:4]].tolist()
+    assert data.load(f"parquet:{folder}/train-*.parquet").images[:, 0, 0, 0].tolist() == list(range(8))
+    one = data.load(f"parquet:{folder}/train-00000-of-00002.parquet")
+    assert len(one) == 3 and one.found.offered == (f"parquet:{folder}",)
+    write(folder / "test-00000-of-00001.parquet", blobs[9:], ["dog"] * 3, image="image")
+    write(folder / "train-00001-of-00002.parquet", blobs[3:8], ["dog"] * 5, image="image")
+    with pytest.raises(data.DataError, match="train-00001.* has other columns or classes than train-00000"):
+        data.load(name)
+
+
+def test_a_damaged_split_harms_no_other(data_root: Path, blobs: list[bytes | None]) -> None:
+    write(data_root / "pets_train.parquet", blobs, [0] * N)
+    (data_root / "pets_test.parquet").write_bytes(b"text")
+    found = data.load("pets", "train").found
+    assert found.splits == {"train": N} and found.warnings[0].startswith("split test: ")
+
+
+def test_words_agree_between_the_splits_of_a_named_set(data_root: Path, blobs: list[bytes | None]) -> None:
+    write(data_root / "pets_train.parquet", blobs[:2], ["cat", "dog"])
+    write(data_root / "pets_test.parquet", blobs[:1], ["dog"])
+    assert data.load("pets", "test").labels.tolist() == [1]
+
+
+def test_one_range_for_all_splits(data_root: Path, encode: Encode) -> None:
+    grey = {level: encode(Image.fromarray(np.full((8, 8), level, np.uint16))) for level in (4095, 1000)}
+    write(data_root / "scans_train.parquet", [grey[4095]], [0])
+    write(data_root / "scans_test.parquet", [grey[1000]], [0])
+    test = data.load("scans", "test", size_px=8)
+    assert test.images[0, 0, 0].tolist() == [62, 62, 62] and test.found.modes == {"I;16": 1}
+
+
+def test_a_picture_may_lie_beside_its_table(tmp_path: Path, blobs: list[bytes | None]) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "0.png").write_bytes(blobs[5] or b"")
+    write(tmp_path / "a.parquet", [None])
+    assert data.load(f"parquet:{tmp_path}/a.parquet").images[0, 0, 0, 0] == 5

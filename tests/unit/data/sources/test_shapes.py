@@ -9,6 +9,7 @@ from sdviz import data
 from sdviz.data import ImageSet
 from sdviz.data.source import row_ids
 from sdviz.data.sources import shapes
+from sdviz.data.stack import Reading
 
 # of the images, then the labels as little-endian int64: what is drawn must never change
 HASHES = {
@@ -31,7 +32,7 @@ N_CLASSES = {"shapes": 10, "shapes-novel": 6, "shapes-novel-val": 4, "shapes-emp
 
 def draw(name: str, split: str, rows: np.ndarray) -> ImageSet:
     """Some images of a set."""
-    return shapes.SOURCE.load(name, split, lambda n: rows, shapes.SIZE_PX, "raise", pictures=True)
+    return shapes.SOURCE.load(name, split, lambda n: rows, Reading(shapes.SIZE_PX, "raise", True, None, "crop"))
 
 
 @pytest.mark.parametrize(("name", "split"), HASHES)

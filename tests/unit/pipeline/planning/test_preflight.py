@@ -16,7 +16,8 @@ from sdviz.config.tree import RunConfig
 from sdviz.data import DataError
 from sdviz.nn.weights import EncoderError
 from sdviz.pipeline import PipelineError, Workspace, estimate, run_stages
-from sdviz.pipeline.planning.preflight import check_overlap, check_run, jpeg_warning, some_images
+from sdviz.pipeline.planning.preflight import check_overlap, check_run, jpeg_warning
+from sdviz.pipeline.shared.sets import some_images
 from tests.tiny_runs import write_tiny_detector_config
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -16,9 +16,7 @@ from sdviz.pipeline.shared.labels import labelled_test
 from sdviz.pipeline.shared.sets import (
     class_rows,
     evaluation_sets,
-    is_inside,
     of_classes,
-    ood_split,
     without_absent_sets,
 )
 from tests.stages import work_in
@@ -80,14 +78,6 @@ def test_classes_are_named_whole_or_by_their_first_word() -> None:
             class_rows(images, ["dog", unknown])
 
 
-@pytest.mark.usefixtures("data_root")
-def test_an_ood_set_of_several_splits_is_its_test_split() -> None:
-    assert ood_split("shapes") == ("shapes", "test")
-    assert ood_split("shapes:train") == ("shapes", "train")
-    assert ood_split("digits") == ("digits", None)
-    assert ood_split("folder:/a/b") == ("folder:/a/b", None)
-
-
 def with_copies(tmp_path: Path) -> Path:
     """The tiny configuration; near has copies of 2 training pictures, 1 held-out and 3 of validation."""
     path = write_tiny_detector_config(tmp_path)
@@ -138,13 +128,6 @@ def test_a_set_that_is_nothing_but_copies_is_refused(tmp_path: Path, data_root: 
     # nothing is measured without a detector
     without = work_in(tmp_path / "run", path, "data.id=pets", "detector=null")
     assert without.test is not None and len(without.test) == 0 and labelled_test(without) is None
-
-
-def test_sets_inside_others() -> None:
-    assert is_inside("folder:/a/b", "folder:/a") and is_inside("folder:/a/b/../c/d", "folder:/a/c")
-    assert not is_inside("folder:/a", "folder:/a/b") and not is_inside("folder:/ab", "folder:/a")
-    # a Parquet file is no picture of the folder that it is in
-    assert not is_inside("parquet:/a/b.parquet", "folder:/a") and not is_inside("cifar10", "cifar100")
 
 
 def test_a_limit_takes_the_same_images_and_the_roles_come_in_order(scored_run: Path) -> None:

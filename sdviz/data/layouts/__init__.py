@@ -1,0 +1,1 @@
+"""What folders, file names, columns and arrays of people's own sets mean."""
