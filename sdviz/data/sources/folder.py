@@ -122,6 +122,9 @@ class Folder(Source):
         stack = np.stack(images) if images else np.empty((0, edge, edge, 3), np.uint8)
         return ImageSet(name, WHOLE, stack, np.array(labels, np.int64), np.array(names, dtype=str), class_names)
 
+    def path_of(self, name: str, one: str) -> Path | None:
+        return path_in(name).joinpath(*one.split("/", 2)[2].rpartition("@")[0].split("/"))
+
     def name_of(self, path: Path) -> str | None:
         return f"folder:{path}" if path.is_dir() and _picture_files(path) else None
 

@@ -51,7 +51,8 @@ KEPT = {
     "assets": Kept(64, "module ending"),  # the text of a script or a style
     "bundle": Kept(2, "path changed_ns", spinner="Opening the bundle ..."),
     "images": Kept(8, "name split limit size_px data_root()", copied=True, spinner="Reading the images ..."),
-    "evidence": Kept(2, "bundle.hash bundle.path"),  # a bundle's tables and pictures, each read at first use
+    # a bundle's tables and pictures, each read at first use
+    "evidence": Kept(2, "bundle.hash bundle.path bundle.manifest.threshold"),
     "search": Kept(4, "evidence.bundle.hash normalize"),  # the task that finds neighbours of all scored images
     "outliers": Kept(20_000, "bundle.hash request trajectory"),
     # Home
