@@ -94,6 +94,8 @@ def read_given(path: Path) -> Given:
         raise ImportProblem(
             f"the file must be {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}, by the end of its name"
         )
+    if not path.is_file():
+        raise ImportProblem("no such file")
     try:
         given = read(path)
     except ImportProblem:

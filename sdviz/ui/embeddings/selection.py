@@ -16,7 +16,7 @@ from sdviz.table_files import csv_text
 from sdviz.ui.assets import style
 from sdviz.ui.components.picture_grid import Cell, picture_grid
 from sdviz.ui.components.scatter import Colouring
-from sdviz.ui.embeddings.colours import texts_of
+from sdviz.ui.embeddings.colours import score_of, texts_of
 from sdviz.ui.embeddings.state import PAGE, Known
 from sdviz.ui.missing import say_missing
 from sdviz.ui.pictures import data_uri, png_bytes
@@ -178,7 +178,8 @@ def points_csv(known: Known, layouts: Layouts, rows: np.ndarray, lines: Mapping[
     """Points as CSV: what is known of each, and its place in every epoch."""
     p, axes = known.points, "xyz"[: layouts.points.shape[2]]
     coordinates = [f"{axis} {name}" for name in p.frames for axis in axes]
-    header = ["id", "set", "cluster", "class", "S", "told", "score", "votes", "verdict", *coordinates]
+    header = ["id", "set", "cluster", "class", "S", "told", "score", "votes", "verdict"]
+    header += [*map(score_of, known.imported_scores), *coordinates]
     values: list[list[object]] = []
     for row in rows.tolist():
         votes = known.votes[row]
@@ -193,6 +194,7 @@ def points_csv(known: Known, layouts: Layouts, rows: np.ndarray, lines: Mapping[
                 known.scores[row],
                 None if np.isnan(votes) else int(votes),
                 str(known.verdicts[row]),
+                *(scores[row] for scores in known.imported_scores.values()),
                 *layouts.points[:, row].ravel().tolist(),
             ]
         )
