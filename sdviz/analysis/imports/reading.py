@@ -91,9 +91,7 @@ def read_given(path: Path) -> Given:
     readers = {".csv": _from_csv, ".parquet": _from_parquet, ".npz": _from_npz}
     read = readers.get(path.suffix.lower())
     if read is None:
-        raise ImportProblem(
-            f"the file must be {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}, by the end of its name"
-        )
+        raise ImportProblem(f"its name must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
     if not path.is_file():
         raise ImportProblem("no such file")
     try:

@@ -56,18 +56,14 @@ def test_what_is_no_import_is_one_line(cli: Cli, scores: Path, tmp_path: Path) -
     assert "give one of FILE, --list and --remove NAME" in one_line_error(cli())
     assert "give one of FILE" in one_line_error(cli(scores, "--list"))
     assert "no import 'x'" in one_line_error(cli("--remove", "x"))
-    assert one_line_error(cli(tmp_path / "none.csv")).endswith(
-        "none.csv: cannot be read: No such file or directory"
-    )
+    assert one_line_error(cli(tmp_path / "none.csv")) == f"{tmp_path / 'none.csv'}: no such file"
     scores.write_text(scores.read_text().replace("digits/test/", "digits/tset/"))
     assert re.search(r"theirs\.csv: line \d+: digits has no image 'digits/tset/", one_line_error(cli(scores)))
 
 
 def test_the_example_of_the_guide(cli: Cli, bundle: Path, tmp_path: Path) -> None:
-    (code,) = re.findall(r"```python\n(.*?# import-example.*?)```", GUIDE.read_text("utf-8"), re.DOTALL)
-    code = code.replace('"checkpoints/shapes"', repr(str(bundle))).replace(
-        "mine.csv", str(tmp_path / "mine.csv")
-    )
+    (code,) = re.findall(r"```python\n(.*?)```", GUIDE.read_text("utf-8"), re.DOTALL)
+    code = code.replace("checkpoints/shapes", str(bundle)).replace("mine.csv", str(tmp_path / "mine.csv"))
     exec(compile(code, str(GUIDE), "exec"), {})  # noqa: S102
     added = cli(tmp_path / "mine.csv")
     assert added.exit_code == 0, added.output
