@@ -157,9 +157,10 @@ def _from_parquet(path: Path) -> Given:
 
 def _from_npz(path: Path) -> Given:
     # never a pickle, which could run any code
-    with np.load(path, allow_pickle=False) as file:
-        if not isinstance(file, np.lib.npyio.NpzFile):
-            raise ImportProblem("is not an npz file")
+    opened = np.load(path, allow_pickle=False)
+    if not isinstance(opened, np.lib.npyio.NpzFile):
+        raise ImportProblem("is not an npz file")
+    with opened as file:
         _check_names(file.files)
         arrays: Mapping[str, np.ndarray] = {
             name: file[name] for name in ("id", "set", "score", "feature") if name in file.files
