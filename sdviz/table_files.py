@@ -24,7 +24,8 @@ from .files import replacing
 from .text import one_line
 
 _BOM = "\ufeff"
-_STARTS_FORMULA = "=+-@"
+_STARTS_FORMULA = ("=", "+", "-", "@")
+_COMMENTS = re.compile(r"(?:# [^\n]*(?:\n|$))*+")
 # where a spreadsheet begins a new cell in a line without quotes
 _NEW_CELL = re.compile(r"([,;]\s*)")
 # the first cell, and what stands between cells
@@ -89,7 +90,7 @@ def _would_run(text: str) -> bool:
     text = text.lstrip("'")
     # blanks, control characters and marks without a width
     seen = next((c for c in text if not c.isspace() and unicodedata.category(c) not in ("Cc", "Cf")), "")
-    return text[:1] in ("\t", "\r", "\n") or unicodedata.normalize("NFKC", seen)[:1] in tuple(_STARTS_FORMULA)
+    return text[:1] in ("\t", "\r", "\n") or unicodedata.normalize("NFKC", seen)[:1] in _STARTS_FORMULA
 
 
 @dataclass(frozen=True)
@@ -118,9 +119,9 @@ def read_csv(path: Path) -> CsvTable:
         OSError: The file cannot be read.
     """
     text = path.read_bytes().decode("utf-8-sig")
-    above = 0
-    while text.startswith("# "):
-        text, above = text.partition("\n")[2], above + 1
+    comments = _COMMENTS.match(text)
+    assert comments is not None
+    text, above = text[comments.end() :], comments[0].count("\n")
     after_first = _FIRST_CELL.match(text)
     assert after_first is not None
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=after_first[1] or ",", strict=True)

@@ -101,7 +101,7 @@ def _controls(
             list(views),
             f"{PAGE}_view",
             help="Through training: a few hundred images of each set, followed from epoch to epoch. After "
-            "training: as many as you like, once. Others: features that were imported.",
+            f"training: as many as you like, once.{' Others: features that were imported.' if spaces else ''}",
         )
         method = choose_one("Method", list(METHODS), f"{PAGE}_method")
         dims = 3 if choose_one("Dimensions", ["2-D", "3-D"], f"{PAGE}_dims") == "3-D" else 2
