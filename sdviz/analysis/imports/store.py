@@ -101,8 +101,10 @@ def add_import(
     if name.casefold() in taken | {OURS.casefold()}:
         raise ImportProblem(f"name {name!r} is that of a method here: choose another, as --name {name}-2")
     for file in import_files(evidence.bundle.hash):
-        if file.name.casefold() == name.casefold() and not replace:
-            raise ImportProblem(f"{file.name} is there already: give --replace, or another --name")
+        if file.name.casefold() == name.casefold():
+            if not replace:
+                raise ImportProblem(f"{file.name} is there already: give --replace, or another --name")
+            name = file.name
 
     # 2. rows, scores and metrics
     try:

@@ -161,7 +161,7 @@ def test_names_that_are_taken(evidence: Evidence, table: Table) -> None:
     add_import(evidence, path, "Mine")
     with pytest.raises(ImportProblem, match="Mine is there already: give --replace"):
         add_import(evidence, path, "mine")
-    add_import(evidence, path, "Mine", higher_is_id=True, replace=True)
+    add_import(evidence, path, "mine", higher_is_id=True, replace=True)
     assert [file.name for file in import_files(evidence.bundle.hash)] == ["Mine"]
     assert find_import(evidence.bundle.hash, "MINE").name == "Mine"
     with pytest.raises(ImportProblem, match="no import 'x' for this bundle; there is Mine"):
