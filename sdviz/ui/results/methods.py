@@ -185,7 +185,7 @@ def methods_caption(evidence: Evidence) -> str:
     drawn = ["ours"]
     text = "Every method saw the same images, and where it needs them the same clusters and networks."
     if len(first) > n:
-        text += " Those imported were scored elsewhere, on the same images."
+        text = "Every method saw the same images; those imported were scored elsewhere."
         drawn.append("those imported")
     if n:
         drawn.append(f"the {n} best of the others on {near_set(evidence.report)}")
