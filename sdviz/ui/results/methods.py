@@ -223,7 +223,7 @@ def show_methods(evidence: Evidence) -> None:
             "everything else from another one costs a part of its time:",
             "python -m sdviz run CONFIG --from RUN --set 'evaluation.baselines=[dn2, knn, ssd, msp]'",
         )
-        box.markdown("Scores that you have from elsewhere, of the same images, are shown here after:")
+        box.markdown("Scores of the same images from elsewhere come here by:")
         box.code(import_command(evidence), language="bash", wrap_lines=True)
         return
     lines = report_provenance(evidence)
@@ -253,7 +253,7 @@ def show_methods(evidence: Evidence) -> None:
     caption_with_table(
         caption, "Other methods", methods_table(evidence), lines, key="results_methods_table_csv"
     )
-    st.caption(f"To add scores of your own: `{import_command(evidence)}`")
+    st.caption(f"Imported rows are measured in the same way. To add one: `{import_command(evidence)}`")
 
 
 def import_command(evidence: Evidence) -> str:
