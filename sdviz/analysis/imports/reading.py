@@ -210,7 +210,7 @@ def _json_list(cell: str, place: str) -> np.ndarray:
     try:
         found = np.array(json.loads(cell), np.float32)
     except (ValueError, TypeError, RecursionError):
-        found = np.empty(())
+        found = np.empty((), np.float32)
     if found.ndim != 1:
         raise ImportProblem(f"{place}: the feature {_shown(cell[:60])} is not a JSON list of numbers")
     return found

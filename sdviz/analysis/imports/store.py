@@ -135,9 +135,11 @@ def add_import(
         columns["score"] = pa.array(np.concatenate(spread), from_pandas=True)
     if given.features is not None:
         columns["feature"] = pa.array(list(given.features[order]), pa.list_(pa.float32()))
-    file = _folder(evidence.bundle.hash) / f"{name}.parquet"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_parquet(pa.table(columns).replace_schema_metadata({_METADATA: json.dumps(about)}), file)
+    folder = _folder(evidence.bundle.hash)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_parquet(
+        pa.table(columns).replace_schema_metadata({_METADATA: json.dumps(about)}), folder / f"{name}.parquet"
+    )
     return find_import(evidence.bundle.hash, name)
 
 

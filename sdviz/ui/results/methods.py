@@ -140,7 +140,8 @@ def methods_chart(evidence: Evidence, name: str, methods: Sequence[Method]) -> C
     known, ood = (np.asarray(sets[one].total, np.float64) for one in (id_name, name))
     lines = [chance_line()]
     auroc = evidence.report.results[name].modes["both"].auroc
-    drawn = [(OURS, known, ood, auroc, (OUTLIER_COLOUR, None))]
+    ours: tuple[str, Dash | None] = (OUTLIER_COLOUR, None)
+    drawn = [(OURS, known, ood, auroc, ours)]
     for one in methods:
         if name in one.scores:
             area, style = one.result.results[name].auroc, line[one.title]
