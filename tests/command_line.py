@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 from typer.testing import Result
+
+from sdviz.table_files import read_csv
 
 
 def one_line_error(result: Result, code: int = 2) -> str:
@@ -20,5 +21,4 @@ def one_line_error(result: Result, code: int = 2) -> str:
 
 def manifest(folder: Path) -> list[dict[str, str]]:
     """The rows of the manifest that `generate` writes."""
-    with (folder / "manifest.csv").open(encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
+    return read_csv(folder / "manifest.csv").records()

@@ -17,6 +17,7 @@ class Method:
     title: str  # its name on pages
     result: BaselineResult  # from report.json
     scores: dict[str, np.ndarray]  # by set, float64 (N,), higher is more OOD
+    is_imported: bool = False  # it was scored elsewhere, and may lack some sets
 
 
 def methods_of(evidence: Evidence) -> tuple[Method, ...]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from ..evaluation.writing import csv_table
+from ..table_files import csv_text
 
 FILE = "notes.sqlite"
 VERDICTS = ("really OOD", "label wrong", "semantics kept", "nuisance lost")
@@ -157,31 +157,17 @@ def tallies(notes: Sequence[Note]) -> dict[str, int]:
 
 
 def notes_csv(notes: Sequence[Note], provenance: Mapping[str, str]) -> str:
-    """Writes notes as CSV with `COLUMNS`; provenance and tallies stand above, in lines that begin with #.
-
-    A cell that a spreadsheet would read as a formula gets an apostrophe in front.
-    """
+    """Writes notes as CSV with `COLUMNS`; provenance and tallies stand above, in lines that begin with #."""
     lines = dict(provenance) | {f"tally, {verdict}": str(count) for verdict, count in tallies(notes).items()}
     rows = []
     for note in notes:
         seen = note.seen
-        rows.append(
-            [
-                *map(_harmless, (note.id, seen.set, seen.label)),
-                "" if seen.score is None else seen.score,
-                "" if seen.threshold is None else seen.threshold,
-                _called(seen),
-                *map(_harmless, (note.verdict, note.text, note.time, seen.settings)),
-            ]
-        )
-    return csv_table(COLUMNS, rows, lines, quote_texts=True)
+        what = note.id, seen.set, seen.label, seen.score, seen.threshold, _called(seen)
+        rows.append([*what, note.verdict, note.text, note.time, seen.settings])
+    return csv_text(COLUMNS, rows, lines)
 
 
 def _called(seen: Seen) -> str:
     if seen.score is None or seen.threshold is None:
         return ""
     return "OOD" if seen.score > seen.threshold else "ID"
-
-
-def _harmless(text: str) -> str:
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text

@@ -1,6 +1,6 @@
 """The points of a layout of feature space: their images, labels and features."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,6 +26,7 @@ class Points:
     target_labels: np.ndarray  # int64 (N,), wrong label of an outlier, else -1
     scored_rows: np.ndarray  # int64 (N,), row in the scored set, else -1
     same_in: tuple[str, ...] = ()  # the epochs that the only frame stands for, if features never change
+    imported: str = ""  # the import whose features these are, "" for the detector's
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -82,6 +83,36 @@ def final_points(evidence: Evidence, sets: Sequence[str], n: int, normalize: boo
             one = evidence.sets[name]
             if one.features is not None:
                 sources[name] = one.ids, one.features
+    return _drawn(evidence, "after training", sources, n, normalize)
+
+
+def imported_points(
+    evidence: Evidence,
+    name: str,
+    features: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    sets: Sequence[str],
+    n: int,
+    normalize: bool,
+) -> Points:
+    """Draws points in the feature space of an import, as `final_points` does.
+
+    Args:
+        name: The import's.
+        features: Ids, str (N,), and features, float32 (N,D), of each set.
+        sets: Keys of `features`.
+    """
+    found = _drawn(evidence, name, {one: features[one] for one in sets}, n, normalize)
+    return replace(found, imported=name)
+
+
+def _drawn(
+    evidence: Evidence,
+    frame: str,
+    sources: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    n: int,
+    normalize: bool,
+) -> Points:
+    """Draws n of the ids and features of several sets."""
     shares = shared_out(n, [len(ids) for ids, _ in sources.values()])
     ids, names, features = [np.array([], str)], [np.array([], str)], list[np.ndarray]()
     for (name, (all_ids, all_features)), share in zip(sources.items(), shares, strict=True):
@@ -91,7 +122,7 @@ def final_points(evidence: Evidence, sets: Sequence[str], n: int, normalize: boo
         features.append(all_features[taken])
     stack = np.concatenate(features)[None] if features else np.empty((1, 0, 1))
     columns = np.concatenate(ids), np.concatenate(names)
-    return _described(evidence, ("after training",), scaled(stack, normalize), *columns)
+    return _described(evidence, (frame,), scaled(stack, normalize), *columns)
 
 
 def snapshot_points(evidence: Evidence, sets: Sequence[str], n: int, normalize: bool) -> Points:

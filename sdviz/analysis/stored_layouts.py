@@ -15,7 +15,8 @@ from ..projection import (
     read_layouts,
     write_layouts,
 )
-from .points import Points, available_sets, final_points, snapshot_points
+from .imports import ImportFile, read_features
+from .points import Points, available_sets, final_points, imported_points, snapshot_points
 from .tables import OUTLIERS, TRAIN, Evidence, MissingPart, or_none
 
 FOLDER = ".layouts"
@@ -31,9 +32,14 @@ class View:
     n: int  # the most points
     unit_length: bool  # whether features are scaled to length 1
     layout: LayoutSettings
+    imported: ImportFile | None = None  # whose features they are; None for the detector's
 
     def points(self, evidence: Evidence) -> Points:
         """The images and their features. Raises MissingPart: the bundle has none."""
+        if self.imported is not None:
+            features = read_features(self.imported)
+            name = self.imported.name
+            return imported_points(evidence, name, features, self.sets, self.n, self.unit_length)
         draw = snapshot_points if self.through else final_points
         return draw(evidence, self.sets, self.n, self.unit_length)
 

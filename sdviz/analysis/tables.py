@@ -11,9 +11,10 @@ import pyarrow.parquet as pq
 from safetensors.numpy import load_file
 
 from ..bundle import Banks, Bundle
+from ..bundle.threshold import reference_of
 from ..data import OWN_KINDS
 from ..detection.knn import unit_length
-from ..evaluation import OODReference, Report, ood_reference, read_report
+from ..evaluation import OODReference, Report, read_report
 from ..evaluation.sets import HEADS
 from ..outliers import Recipe
 
@@ -172,8 +173,8 @@ class Evidence:
 
     @cached_property
     def reference(self) -> OODReference:
-        """The held-out ID scores and the threshold at 95 % ID recall."""
-        return ood_reference(self.id_set.total)
+        """The held-out ID scores and the threshold that the bundle keeps."""
+        return reference_of(self.bundle, self.id_set.total)
 
     @cached_property
     def pseudo_labels(self) -> PseudoLabels:

@@ -60,7 +60,7 @@ class Bundle:
     Attributes:
         parts: Paths of tables and features by their names in `manifest.PARTS`; any may be absent.
         path: The folder that it was loaded from; None if it was made in memory.
-        hash: SHA-256 of bundle.json but its `metrics`, and so of all other files; "" in memory.
+        hash: SHA-256 of bundle.json but its `metrics` and `threshold`, and so of all other files; "" in memory.
         device: Where the networks compute.
     """
 

@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .. import __version__
 from ..files import FORMAT_VERSION, other_format
@@ -61,6 +61,22 @@ class ScoreDefaults(BaseModel):
     normalize: bool
 
 
+class Threshold(BaseModel):
+    """A threshold that was chosen for the bundle; one of the two is None."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # a score by the bundle's own k, alpha and normalisation
+    value: float | None = Field(ge=0, allow_inf_nan=False)
+    id_recall: float | None = Field(gt=0, le=100)  # the share of held-out ID images that pass, in %
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Threshold:
+        if (self.value is None) == (self.id_recall is None):
+            raise ValueError("must have a value or an id_recall")
+        return self
+
+
 class Manifest(BaseModel):
     """The content of bundle.json."""
 
@@ -79,6 +95,8 @@ class Manifest(BaseModel):
     clusterer: dict[str, Any] | None = None  # the argument of `build_classifier`
     encoder: dict[str, Any] | None = None  # the arguments of `Encoder`, also for the detector's f
     score: ScoreDefaults | None = None  # in a bundle with a detector
+    # None: at 95 % ID recall
+    threshold: Threshold | None = Field(None, exclude_if=lambda threshold: threshold is None)
     config: dict[str, Any] = {}  # of the run
     metrics: dict[str, Any] = {}  # measured in the run
     versions: dict[str, str] = {}
@@ -139,8 +157,8 @@ def read_manifest(path: Path) -> tuple[Manifest, str]:
 
 
 def _hash(tree: dict[str, Any]) -> str:
-    """SHA-256 of what a bundle is: of bundle.json without `metrics`, which say how fast it was made."""
-    kept = {key: value for key, value in tree.items() if key != "metrics"}
+    """SHA-256 of what a bundle is: of bundle.json without how fast it was made and the threshold in use."""
+    kept = {key: value for key, value in tree.items() if key not in ("metrics", "threshold")}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 

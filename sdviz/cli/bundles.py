@@ -146,6 +146,17 @@ def score(
     bundle: Annotated[Path, typer.Option(help="Folder of the bundle; it needs a detector.")],
     images: Source,
     out: Annotated[Path, typer.Option(help="The table to write: .csv or .parquet.")],
+    threshold: Annotated[
+        float | None,
+        typer.Option(metavar="T", help="Call scores above T OOD. Kept in the bundle; pages start with it."),
+    ] = None,
+    id_recall: Annotated[
+        float | None,
+        typer.Option(
+            metavar="PERCENT",
+            help="Instead of T: the share of held-out ID images that pass, as 90. Kept too; 95 at first.",
+        ),
+    ] = None,
     limit: Limit = None,
     device: Device = "auto",
     skip_bad: SkipBad = False,
@@ -153,19 +164,23 @@ def score(
 ) -> None:
     """Scores images by Eq. 6: how far each is out of distribution, and its nearest ID images.
 
-    The table has id, score, distance, votes, nearest_ids, percentile and flag.
+    The table has id, path, score, distance, votes, nearest_ids, quantile, threshold and verdict.
 
-    percentile: how many % of the held-out ID images have a lower score.
+    quantile: the share of held-out ID images with a lower score, 0..1.
 
-    flag: whether the score is above the threshold that accepts 95 % of those images.
+    verdict: OOD if the score is above the threshold, else ID.
     """
     from ..bundle import Bundle
+    from ..bundle.threshold import keep_threshold, make_threshold
     from ..pipeline import PipelineError
     from ..pipeline.any_images.scoring import check_table_name, score_images, write_scores
 
     with checking():
         check_table_name(out)
+        chosen = make_threshold(threshold, id_recall)
         judge = Bundle.load(bundle, device)
+        if chosen is not None:
+            judge.manifest = judge.manifest.model_copy(update={"threshold": chosen})
         sources = load_images(images, limit, skip_bad, judge.manifest.reading)
     with counting_bar() as show:
         try:
@@ -176,12 +191,23 @@ def score(
         except PipelineError as error:
             raise Mistake(str(error)) from error
     write_scores(table, out)
-    flagged = int(table["flag"].to_numpy().sum())
+    if chosen is not None:
+        try:
+            keep_threshold(judge)
+        except OSError as error:
+            typer.echo(f"warning: the threshold is not kept: {bundle}: {error.strerror}", err=True)
+    flagged, limit_used = table["verdict"].to_pylist().count("OOD"), table["threshold"][0].as_py()
     if json_:
-        figures = {"out": str(out), "images": len(table), "flagged": flagged, "bundle_sha256": judge.hash}
+        figures = {
+            "out": str(out),
+            "images": len(table),
+            "flagged": flagged,
+            "threshold": limit_used,
+            "bundle_sha256": judge.hash,
+        }
         typer.echo(json.dumps(figures))
     else:
-        typer.echo(f"{len(table)} images, {flagged} flagged as OOD: {out}")
+        typer.echo(f"{len(table)} images, {flagged} called OOD (score above {limit_used:.4g}): {out}")
 
 
 @app.command()

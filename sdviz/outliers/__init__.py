@@ -11,7 +11,7 @@ from .generate import (
     generate_outliers,
     generate_together,
 )
-from .recipe import Recipe, manifest_csv, manifest_row
+from .recipe import Recipe, manifest_csv, manifest_row, read_manifest
 from .targets import check_labels, draw_target_labels
 
 __all__ = [
@@ -29,4 +29,5 @@ __all__ = [
     "generate_together",
     "manifest_csv",
     "manifest_row",
+    "read_manifest",
 ]

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..diffusion.samplers import SAMPLERS
 from ..diffusion.schedule import NoiseSchedule
+from ..table_files import csv_text, read_csv
 
 # lowest and highest value, also in the configuration
 RANGES = {"guidance_scale": (-1, 20), "num_inference_steps": (1, 1000), "eta": (0, 1)}
@@ -87,7 +87,7 @@ def manifest_row(
     bundle_hash: str,
 ) -> dict[str, Any]:
     """One row of manifest.csv: an outlier's source (id, y~), its label c_r, and how it was made."""
-    low, high = recipe.guidance_interval or ("", "")
+    low, high = recipe.guidance_interval or (None, None)
     return {
         "source_id": source_id,
         "label": label,
@@ -107,10 +107,20 @@ def manifest_row(
     }
 
 
+_WHOLE = ("label", "target_label", "S", "steps", "seed")
+_REAL = ("sigma", "w", "guidance_sigma_lo", "guidance_sigma_hi", "eta")
+
+
 def manifest_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     """The text of manifest.csv: at least one row, with the columns of the first; other keys are left out."""
-    table = io.StringIO(newline="")
-    writer = csv.DictWriter(table, fieldnames=list(rows[0]), extrasaction="ignore")
-    writer.writeheader()
-    writer.writerows(rows)
-    return table.getvalue()
+    return csv_text(list(rows[0]), [[row.get(key) for key in rows[0]] for row in rows])
+
+
+def read_manifest(path: Path) -> list[dict[str, Any]]:
+    """The rows of a manifest.csv, with numbers as numbers. Raises ValueError or OSError: it cannot be read."""
+    rows: list[dict[str, Any]] = []
+    for row in read_csv(path).records():
+        numbers: dict[str, Any] = {key: int(row[key]) for key in _WHOLE if key in row}
+        numbers |= {key: float(row[key]) if row[key] else None for key in _REAL if key in row}
+        rows.append(row | numbers)
+    return rows

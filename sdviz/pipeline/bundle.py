@@ -19,13 +19,14 @@ from ..config.tree import RunConfig
 from ..data import DataError
 from ..data.sources.named_parquet import files_under
 from ..data.sources.parquet import same_images_table
+from ..table_files import write_parquet
 from .backbone import load_backbone
 from .clusterer import load_clusterer
 from .detector import load_detector
 from .diffusion import load_noise_predictor, phase_statistics
 from .outliers import read_outliers
 from .shared.labels import GIVEN, labels_path, read_cluster_names, read_labels
-from .workspace import Metrics, Settings, Stage, Workspace, write_table
+from .workspace import Metrics, Settings, Stage, Workspace
 
 SOURCES = {
     "ground_truth": "ground truth",
@@ -152,7 +153,7 @@ def _original_order(work: Workspace) -> dict[str, Path]:
     if not tables:
         return {}
     path = work.stage_folder("packed") / "same_images.parquet"
-    write_table(pa.concat_tables(tables), path)
+    write_parquet(pa.concat_tables(tables), path)
     return {"same_images.parquet": path}
 
 
@@ -167,7 +168,7 @@ def _write_feature_rows(work: Workspace, path: Path) -> None:
             "id": [*work.sources.ids.tolist(), *outliers],
         }
     )
-    write_table(table, path)
+    write_parquet(table, path)
 
 
 def _write_outliers_with_pictures(work: Workspace, path: Path) -> None:
@@ -177,7 +178,7 @@ def _write_outliers_with_pictures(work: Workspace, path: Path) -> None:
     kept = work.config.bundle.outlier_pictures
     n_kept = len(pictures) if kept is None else min(kept, len(pictures))
     blobs = [_png(pictures[i]) if i < n_kept else None for i in range(len(pictures))]
-    write_table(table.append_column("png", pa.array(blobs, pa.binary())), path)
+    write_parquet(table.append_column("png", pa.array(blobs, pa.binary())), path)
 
 
 def _png(image: np.ndarray) -> bytes:

@@ -34,6 +34,7 @@ from ..evaluation import (
 from ..evaluation.sets import HEADS
 from ..files import write_atomically
 from ..nn.feature_cache import kept_predictions
+from ..table_files import write_parquet
 from ..text import tree_hash
 from . import baseline_scores, features
 from .backbone import backbone_config
@@ -51,7 +52,6 @@ from .workspace import (
     Workspace,
     branches,
     has_detector,
-    write_table,
 )
 
 
@@ -111,9 +111,9 @@ def make(work: Workspace) -> Metrics | None:
         images=read_check(work.folder),
         tuning=config.tuning.model_dump(mode="json") if config.tuning is not None else None,
     )
-    write_table(method.scores, out / "scores.parquet")
+    write_parquet(method.scores, out / "scores.parquet")
     if others:
-        write_table(baseline_table(method, others), out / "baselines.parquet")
+        write_parquet(baseline_table(method, others), out / "baselines.parquet")
     write_atomically(out / "report.json", json.dumps(report, indent=1) + "\n")
     means = {role: tree["both"]["auroc"] for role, tree in report["means"].items()}
     if "validation" in means:

@@ -23,6 +23,7 @@ from ..evaluation.sets import HEADS
 from ..nn.detector import Detector
 from ..nn.encoder import Encoder
 from ..nn.feature_cache import kept_features
+from ..table_files import write_parquet
 from . import controls
 from .backbone import load_backbone
 from .controls import outliers_of, trained_controls
@@ -39,7 +40,6 @@ from .workspace import (
     Workspace,
     has_detector,
     write_arrays,
-    write_table,
 )
 
 log = logging.getLogger(__name__)
@@ -109,7 +109,7 @@ def _write_snapshots(work: Workspace, out: Path, outliers: np.ndarray) -> None:
         features = kept_features(encoder, pictures, work.config.device)
         stack[f"epoch_{epoch:03d}"] = features.astype(np.float16)
     write_arrays(out / "snapshots.safetensors", stack)
-    write_table(table, out / "snapshots.parquet")
+    write_parquet(table, out / "snapshots.parquet")
 
 
 def _snapshot_images(work: Workspace, outliers: np.ndarray, n: int) -> tuple[np.ndarray, pa.Table]:

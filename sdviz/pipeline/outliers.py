@@ -12,10 +12,11 @@ import pyarrow as pa
 
 from ..config.tree import RunConfig
 from ..outliers import Recipe, draw_target_labels
+from ..table_files import write_parquet
 from . import diffusion
 from .shared.labels import read_cluster_names, source_labels
 from .shared.shards import Plan, make_shards, read_shards
-from .workspace import Metrics, Settings, Stage, Workspace, branches, has_detector, is_main_process, write_table
+from .workspace import Metrics, Settings, Stage, Workspace, branches, has_detector, is_main_process
 
 Kind = Literal["wrong", "right"]  # which label the U-Net was given; also the name of the shards' folder
 # controls that need images denoised under their right label
@@ -114,7 +115,7 @@ def _write_table(work: Workspace) -> None:
             "seed": np.repeat(seeds, len(labels)),
         }
     )
-    write_table(table, work.folder / "outliers" / "outliers.parquet")
+    write_parquet(table, work.folder / "outliers" / "outliers.parquet")
 
 
 STAGE = Stage(

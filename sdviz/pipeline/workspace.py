@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from safetensors.numpy import save_file as save_arrays
@@ -228,12 +226,6 @@ def training_images(config: RunConfig) -> Settings:
     except DataError:  # the set is not on this machine: the stages are complete, or will say so themselves
         pass
     return tree
-
-
-def write_table(table: pa.Table, path: Path) -> None:
-    """Writes a table as Parquet, whole or not at all."""
-    with replacing(path) as partial:
-        pq.write_table(table, partial, compression="zstd")
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

@@ -12,7 +12,7 @@ from sdviz.evaluation import OODReference
 from sdviz.evaluation.sets import outlier_log_odds
 from sdviz.ui.cache.evidence import id_reference, needs_search, set_scores, start_search
 from sdviz.ui.library import BundleView
-from sdviz.ui.session import ScoreChoice, score_settings, threshold
+from sdviz.ui.session import ScoreChoice, has_own_threshold, score_settings, threshold
 
 # a wait too short to notice
 AT_ONCE_SEC = 0.1
@@ -24,7 +24,7 @@ class ScoredSets(BundleView):
 
     settings: ScoreChoice
     scores: dict[str, SetScores]  # Eq. 6 of each set
-    reference: OODReference  # the held-out ID scores in order, and the threshold at 95 % ID recall
+    reference: OODReference  # the held-out ID scores in order, and the threshold that pages start with
     threshold: float  # in use; a higher score is called OOD
 
     @property
@@ -51,7 +51,7 @@ def scored_sets(evidence: Evidence, library: PictureLibrary, why_not: str) -> Sc
     if settings is None:
         raise MissingPart(why_not)
     scores = set_scores(evidence, settings)
-    reference = id_reference(evidence, scores)
+    reference = id_reference(evidence, settings, scores)
     return ScoredSets(evidence, library, settings, scores, reference, threshold(reference.threshold))
 
 
@@ -62,7 +62,8 @@ class SetsNow:
     scores: dict[str, SetScores] | None  # Eq. 6 of each set; None during a search or after a problem
     problem: str  # why they cannot be known, else ""
     to_order_by: dict[str, SetScores]  # these scores, else the bundle's own, else none
-    threshold: float | None  # the person's, else the one at 95 % ID recall; None without scores
+    threshold: float | None  # the person's, else the one that pages start with; None without scores
+    threshold_means: str = ""  # as "that 95 % of held-out ID images pass"
 
 
 def sets_now(evidence: Evidence, settings: ScoreChoice) -> SetsNow:
@@ -76,6 +77,12 @@ def sets_now(evidence: Evidence, settings: ScoreChoice) -> SetsNow:
         if needs and not start_search(evidence, settings.normalize).wait(AT_ONCE_SEC):
             return SetsNow(None, "", own, None)
         scores = set_scores(evidence, settings)
-        return SetsNow(scores, "", scores, threshold(id_reference(evidence, scores).threshold))
+        reference = id_reference(evidence, settings, scores)
+        means = "that the bundle keeps"
+        if not has_own_threshold():
+            means = "that was set by hand"
+        elif reference.id_recall is not None:
+            means = f"that {reference.id_recall:g} % of held-out ID images pass"
+        return SetsNow(scores, "", scores, threshold(reference.threshold), means)
     except (MissingPart, ValueError) as error:
         return SetsNow(None, str(error), own, None)

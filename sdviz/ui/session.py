@@ -167,12 +167,12 @@ def score_settings(evidence: Evidence) -> ScoreChoice | None:
 
 
 def threshold(own: float) -> float:
-    """Returns the threshold set on a page, or without one `own`, which is the threshold at 95 % ID recall."""
+    """Returns the threshold set on a page, or without one `own`, the one that pages start with."""
     return _number("t", own)
 
 
 def has_own_threshold() -> bool:
-    """Tells whether the threshold is the one at 95 % ID recall."""
+    """Tells whether the threshold is the one that pages start with."""
     return not st.session_state.get("t", "")
 
 
@@ -188,7 +188,7 @@ def _changed(key: str, widget: str) -> None:
     value = st.session_state[widget]
     set_shared(key, (1 if value else 0) if key == "unit" else f"{value:g}")
     if not has_own_threshold():
-        st.toast("The threshold is back at 95 % ID recall: another score has another scale.")
+        st.toast("The threshold is back at its start: another score has another scale.")
     set_shared("t", None)
 
 

@@ -592,7 +592,7 @@ def test_the_zip_holds_the_pictures_and_their_manifest(shipped: Shipped) -> None
     )
     with zipfile.ZipFile(io.BytesIO(export_zip(state))) as archive:
         assert archive.testzip() is None
-        rows = list(csv.DictReader(io.StringIO(archive.read("manifest.csv").decode())))
+        rows = list(csv.DictReader(io.StringIO(archive.read("manifest.csv").decode("utf-8-sig"))))
         assert len(rows) == 6
         for row in rows:
             image = np.asarray(Image.open(io.BytesIO(archive.read(row["file"]))))

@@ -127,9 +127,9 @@ def test_methods_stand_next_to_ours(full_bundle: Full, open_page: Open, files: F
     assert at.multiselect(key="results_methods_drawn").value == ["MSP"]
     # the file has a row for each method and set
     text = next(make() for name, make in files.items() if name == "sdviz-other-methods.csv")
-    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    lines = [line for line in text.removeprefix("\ufeff").splitlines() if not line.startswith("#")]
     assert len(lines) == 1 + (1 + len(METHODS)) * 4
-    assert lines[0].startswith("method,set,role,AUROC") and lines[0].endswith(",settings")
+    assert lines[0].startswith('"method","set","role","AUROC"') and lines[0].endswith(',"settings"')
     assert sum('"k = 3, best of 2 trials"' in line for line in lines) == 4
 
 

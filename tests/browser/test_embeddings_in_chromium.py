@@ -64,7 +64,7 @@ def exported(page: Page) -> pd.DataFrame:
     with page.expect_download() as file:
         page.locator(".st-key-embeddings_chosen_csv button").click()
     text = Path(file.value.path()).read_text(encoding="utf-8")
-    assert text.startswith("# bundle: full\n# bundle hash: ")
+    assert text.startswith("\ufeff# bundle: full\n# bundle hash: ")
     return pd.read_csv(io.StringIO(text), comment="#")
 
 

@@ -77,7 +77,7 @@ def test_the_zip_opens_and_holds_what_is_shown(new_page: Open, tmp_path: Path) -
     download.value.save_as(path)
     with zipfile.ZipFile(path) as archive:
         assert archive.testzip() is None
-        rows = list(csv.DictReader(io.StringIO(archive.read("manifest.csv").decode())))
+        rows = list(csv.DictReader(io.StringIO(archive.read("manifest.csv").decode("utf-8-sig"))))
         kept = np.asarray(Image.open(io.BytesIO(archive.read("outlier/00.png"))))
     assert [r["role"] for r in rows] == ["outlier", "control"] * 2
     assert {r["S"] for r in rows} == {"100"}

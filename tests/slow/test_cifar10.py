@@ -56,7 +56,7 @@ def test_cifar10_end_to_end(sdviz_data: Path, tmp_path: Path, monkeypatch: pytes
     assert result.exit_code == 0, result.output
     answer = json.loads(result.stdout)
     assert (answer["there"], answer["made"]) == (0, 64)
-    with (out / "manifest.csv").open(encoding="utf-8", newline="") as stream:
+    with (out / "manifest.csv").open(encoding="utf-8-sig", newline="") as stream:
         lines = list(csv.DictReader(stream))
     assert len(lines) == len({line["file"] for line in lines}) == len(list(out.glob("*.png"))) == 64
     for line in lines:

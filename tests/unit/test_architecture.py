@@ -22,6 +22,7 @@ RANKS = {
     "sdviz": 0,  # the package itself: a version, and no import
     "sdviz.files": 0,
     "sdviz.registry": 0,
+    "sdviz.table_files": 1,
     "sdviz.text": 0,
     "sdviz.config.nodes": 1,
     "sdviz.data": 2,

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io
 import json
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image
 
 from ...bundle.manifest import sha256
 from ...files import replacing, write_atomically
+from ...outliers import read_manifest
+from ...table_files import write_parquet
 from ..workspace import PipelineError
 from .generate_folder import MANIFEST, RECIPE
 
@@ -41,10 +41,9 @@ def pack_folder(out: Path, form: Format, class_names: tuple[str, ...]) -> tuple[
         PipelineError: The manifest, or a PNG that it names, is missing.
     """
     try:
-        with (out / MANIFEST).open(encoding="utf-8", newline="") as stream:
-            rows = list(csv.DictReader(stream))
+        rows = read_manifest(out / MANIFEST)
         blobs = [(out / row["file"]).read_bytes() for row in rows]
-    except (OSError, KeyError) as error:
+    except (OSError, KeyError, ValueError) as error:
         raise PipelineError(f"{out} cannot be packed: {error}") from error
     packed: list[Path] = []
     for kind, pack in _PACKERS.items():
@@ -58,12 +57,12 @@ def pack_folder(out: Path, form: Format, class_names: tuple[str, ...]) -> tuple[
     return (*packed, out / CHECKSUMS)
 
 
-def _npz(path: Path, rows: list[dict[str, str]], blobs: list[bytes], class_names: tuple[str, ...]) -> None:
+def _npz(path: Path, rows: list[dict[str, Any]], blobs: list[bytes], class_names: tuple[str, ...]) -> None:
     images = [np.asarray(Image.open(io.BytesIO(blob), formats=["PNG"]).convert("RGB")) for blob in blobs]
     arrays = {
         "images": np.stack(images) if images else np.empty((0, 0, 0, 3), np.uint8),
-        "labels": np.array([int(row["label"]) for row in rows], np.int64),
-        "target_labels": np.array([int(row["target_label"]) for row in rows], np.int64),
+        "labels": np.array([row["label"] for row in rows], np.int64),
+        "target_labels": np.array([row["target_label"] for row in rows], np.int64),
         "source_ids": np.array([row["source_id"] for row in rows], dtype=str),
         "class_names": np.array(class_names, dtype=str),
     }
@@ -71,18 +70,17 @@ def _npz(path: Path, rows: list[dict[str, str]], blobs: list[bytes], class_names
         np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
 
 
-def _parquet(path: Path, rows: list[dict[str, str]], blobs: list[bytes], class_names: tuple[str, ...]) -> None:
+def _parquet(path: Path, rows: list[dict[str, Any]], blobs: list[bytes], class_names: tuple[str, ...]) -> None:
     pictures = [{"bytes": blob, "path": row["file"]} for row, blob in zip(rows, blobs, strict=True)]
     table = pa.table(
         {
             "image": pa.array(pictures, pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
-            "label": pa.array([int(row["label"]) for row in rows], pa.int64()),
-            "target_label": pa.array([int(row["target_label"]) for row in rows], pa.int64()),
+            "label": pa.array([row["label"] for row in rows], pa.int64()),
+            "target_label": pa.array([row["target_label"] for row in rows], pa.int64()),
             "source_id": pa.array([row["source_id"] for row in rows], pa.string()),
         }
     ).replace_schema_metadata({"class_names": json.dumps(class_names)})
-    with replacing(path) as partial:
-        pq.write_table(table, partial)
+    write_parquet(table, path)
 
 
 _PACKERS = {"npz": _npz, "parquet": _parquet}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io
 import json
@@ -22,7 +21,7 @@ from ...bundle.labels import source_labels
 from ...data import DataError, ImageSet
 from ...files import remove_leftovers, replacing, write_atomically
 from ...nn.batches import slices
-from ...outliers import Recipe, check_labels, draw_target_labels, manifest_csv, manifest_row
+from ...outliers import Recipe, check_labels, draw_target_labels, manifest_csv, manifest_row, read_manifest
 from ..workspace import PipelineError
 
 RECIPE = "recipe.json"
@@ -198,7 +197,9 @@ def _write_manifest(out: Path, rows: list[dict[str, Any]]) -> None:
     if path.is_file():
         files = {row["file"] for row in rows}
         present = {p.name for p in out.glob("*.png")}
-        with path.open(encoding="utf-8", newline="") as stream:
-            lines += [row for row in csv.DictReader(stream) if row.get("file") in present - files]
+        try:
+            lines += [row for row in read_manifest(path) if row.get("file") in present - files]
+        except ValueError as error:
+            raise PipelineError(f"{path} is damaged ({error}): name another folder") from error
     if lines:
         write_atomically(path, manifest_csv(lines))

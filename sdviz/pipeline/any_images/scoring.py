@@ -7,14 +7,16 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
 import pyarrow.parquet as pq
 
 from ...bundle import Bundle
+from ...bundle.threshold import reference_of
 from ...data import ImageSet
-from ...evaluation import OODReference, ood_reference, score_table
-from ...files import replacing
+from ...data.sources import sources_of
+from ...evaluation import OODReference, score_table
+from ...files import write_atomically
 from ...nn.batches import slices
+from ...table_files import csv_text, write_parquet
 from ..workspace import PipelineError
 
 IMAGES_AT_ONCE = 1024
@@ -26,7 +28,13 @@ def id_reference(bundle: Bundle) -> OODReference:
     if "scores.parquet" not in bundle.parts:
         raise PipelineError("this bundle has no scores.parquet: it was never measured, and knows no threshold")
     table = pq.read_table(bundle.parts["scores.parquet"], columns=["role", "total"])
-    return ood_reference(table.filter(pc.equal(table["role"], "id"))["total"].to_numpy())
+    return reference_of(bundle, table.filter(pc.equal(table["role"], "id"))["total"].to_numpy())
+
+
+def picture_paths(images: ImageSet) -> list[str]:
+    """The file of each image, "" for a set without a path."""
+    source = next(iter(sources_of(images.name)))
+    return [str(source.path_of(images.name, one) or "") for one in images.ids.tolist()]
 
 
 def score_images(
@@ -46,12 +54,12 @@ def score_images(
         scorer, bank_ids = bundle.scorer, bundle.banks().id_ids
     except ValueError as error:
         raise PipelineError(str(error)) from error
-    reference = id_reference(bundle)
+    reference, paths = id_reference(bundle), picture_paths(images)
     tables = []
     for some in slices(len(images), IMAGES_AT_ONCE, on_progress):
         ids = images.ids[some]
         scores = scorer.score(bundle.features(images.images[some]), ids=ids)
-        tables.append(score_table(ids, scores, bank_ids, reference))
+        tables.append(score_table(ids, paths[some], scores, bank_ids, reference))
     return pa.concat_tables(tables)
 
 
@@ -65,8 +73,8 @@ def write_scores(table: pa.Table, path: Path) -> None:
     """Writes a table of scores as CSV or Parquet, by the end of the name, whole or not at all."""
     check_table_name(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as partial:
-        if path.suffix.lower() == ".parquet":
-            pq.write_table(table, partial)
-        else:
-            pyarrow.csv.write_csv(table, partial)
+    if path.suffix.lower() == ".parquet":
+        write_parquet(table, path)
+    else:
+        columns = table.to_pydict()
+        write_atomically(path, csv_text([*columns], zip(*columns.values(), strict=True)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from pathlib import Path
@@ -12,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ...data import DataError, ImageSet
-from ..workspace import PipelineError, Workspace, write_table
+from ...table_files import read_csv, write_parquet
+from ..workspace import PipelineError, Workspace
 
 GIVEN = ("ground_truth", "file")  # values of labels.source without clustering
 
@@ -77,10 +77,10 @@ def read_label_table(path: Path) -> dict[str, tuple[str, str]]:
             rows = zip(columns["id"], columns["label"], strict=True)
             found = [(str(one), f"row {i}", label) for i, (one, label) in enumerate(rows, 1)]
         else:
-            with path.open(encoding="utf-8-sig", newline="") as stream:
-                reader = csv.DictReader(stream)
-                found = [(row["id"], f"line {reader.line_num}", row["label"]) for row in reader]
-    except (OSError, KeyError, ValueError, csv.Error) as error:
+            table = read_csv(path)
+            where = [f"line {line}" for line in table.lines]
+            found = [*zip(table.column("id"), where, table.column("label"), strict=True)]
+    except (OSError, KeyError, ValueError) as error:
         raise DataError(f"{path}: not a table with columns id and label") from error
     return {one: (where, "" if label is None else str(label).strip()) for one, where, label in found}
 
@@ -90,7 +90,7 @@ def write_labels(work: Workspace, labels: np.ndarray, confidence: np.ndarray, na
     table = pa.table({"id": work.images.ids.tolist(), "label": labels, "confidence": confidence})
     table = table.replace_schema_metadata({"cluster_names": json.dumps(names)})
     work.stage_folder("pseudo_labels")
-    write_table(table, labels_path(work))
+    write_parquet(table, labels_path(work))
 
 
 def labels_path(work: Workspace) -> Path:

@@ -7,7 +7,8 @@ import streamlit as st
 from sdviz.analysis import Evidence, PictureLibrary
 from sdviz.analysis.rescoring import Rescorer, SetScores, rescorer, stored_scores
 from sdviz.bundle import Bundle
-from sdviz.evaluation import OODReference, ood_reference
+from sdviz.bundle.threshold import reference_of
+from sdviz.evaluation import OODReference
 from sdviz.ui.cache.background import DEVICE_LOCK, Task, let_others_compute, start
 from sdviz.ui.cache.kept import kept
 from sdviz.ui.session import ScoreChoice
@@ -71,6 +72,6 @@ def find_rescorer(evidence: Evidence, normalize: bool) -> Rescorer:
     return search.result()
 
 
-def id_reference(evidence: Evidence, scores: Mapping[str, SetScores]) -> OODReference:
-    """Returns the held-out ID scores in order and the threshold at 95 % ID recall, from `scores`."""
-    return ood_reference(scores[evidence.id_set.name].total)
+def id_reference(evidence: Evidence, settings: ScoreChoice, scores: Mapping[str, SetScores]) -> OODReference:
+    """Returns the held-out ID scores in order and the threshold that pages start with, from `scores`."""
+    return reference_of(evidence.bundle, scores[evidence.id_set.name].total, settings.is_own)

@@ -53,7 +53,9 @@ KEPT = {
     "images": Kept(
         8, "name split limit size_px value_range fit data_root()", copied=True, spinner="Reading the images ..."
     ),
-    "evidence": Kept(2, "bundle.hash bundle.path"),  # a bundle's tables and pictures, each read at first use
+    # a bundle's tables and pictures, each read at first use
+    "evidence": Kept(2, "bundle.hash bundle.path bundle.manifest.threshold"),
+    "imports": Kept(4, "evidence.bundle.hash files"),  # others' scores
     "search": Kept(4, "evidence.bundle.hash normalize"),  # the task that finds neighbours of all scored images
     "outliers": Kept(20_000, "bundle.hash request trajectory"),
     # Home
@@ -70,7 +72,7 @@ KEPT = {
     "agreement": Kept(2, "bundle.hash sets_here()", copied=True),  # of clusters and known classes
     "cluster of an image": Kept(256, "bundle.hash image"),  # with its confidence
     # Embeddings
-    "points": Kept(4, "evidence.bundle.hash view.through view.sets view.n view.unit_length"),  # with features
+    "points": Kept(4, "evidence.bundle.hash view.through view.imported view.sets view.n view.unit_length"),
     "classes of points": Kept(8, "evidence.bundle.hash points.ids sets_here()", copied=True),
     "moving features": Kept(8, "evidence.bundle.hash"),  # whether the snapshots differ
     "PCA": Kept(4, "features dims", spinner="Laying out by PCA ..."),

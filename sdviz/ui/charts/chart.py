@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sdviz.evaluation.writing import csv_table
+from sdviz.table_files import csv_text
 from sdviz.ui.charts.parts import Bars, Dots, Heat, Line, Mark
 
 
@@ -32,13 +32,13 @@ class Chart:
         axes = [self.x_title or "x", self.y_title or "y"]
         is_heat = any(isinstance(part, Heat) for part in self.parts)
         header = [*axes, "value"] if is_heat else ["series", *axes]
-        return csv_table(header, [row for part in self.parts for row in _rows(part)], provenance, self.title)
+        return csv_text(header, [row for part in self.parts for row in _rows(part)], provenance, self.title)
 
 
 def _rows(part: Line | Bars | Dots | Heat) -> Iterator[tuple[object, object, object]]:
     if isinstance(part, Heat):
         for (row, column), value in np.ndenumerate(part.z):
-            yield part.x[column], part.y[row], "" if np.isnan(value) else repr(float(value))
+            yield part.x[column], part.y[row], float(value)
         return
     for x, y in zip(np.asarray(part.x).tolist(), np.asarray(part.y).tolist(), strict=True):
         yield part.name, x, y

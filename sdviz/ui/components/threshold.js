@@ -30,7 +30,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
   const input = make('input');
   input.type = 'number'; input.step = 'any';
   input.setAttribute('aria-label', 'Threshold');
-  const back = make('button', '', 'Back to 95 % ID recall');
+  const back = make('button', '', 'Back to ' + data.own_name);
   const says = make('span', 'says');
   says.setAttribute('aria-live', 'polite');
   const svg = draw('svg', { height: H, role: 'group' });
@@ -162,7 +162,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
       cells[i][1].textContent = (size - found).toLocaleString('en-US');
       cells[i][2].replaceChildren(make('b', '', percent(share)));
       if (!one.is_id) return;
-      says.textContent = (own ? 'At 95 % ID recall: ' : '') + percent(1 - share) + ' of ID images pass, '
+      says.textContent = (own ? 'At ' + data.own_name + ': ' : '') + percent(1 - share) + ' of ID images pass, '
         + percent(share) + ' are false alarms.';
     });
   };

@@ -21,6 +21,7 @@ def threshold_chart(
     *,
     threshold: float,
     own_threshold: float,
+    own_name: str,
     titles: Mapping[str, str],
     colours: Mapping[str, str],
     id_name: str,
@@ -36,18 +37,20 @@ def threshold_chart(
         drawn: Bins and counts.
         scores: By set, (N,); these are counted.
         threshold: Where the line is; higher scores are called OOD.
-        own_threshold: The one at 95 % ID recall.
+        own_threshold: The one to go back to.
+        own_name: What that is, as "95 % ID recall".
         id_name: The set of held-out ID images.
         shown: The sets with bars; all sets are counted.
         height: Bars as shares of their set, as counts, or as counts on a logarithmic axis.
         on_change: Called before the rerun of a drag, a key or an entry. `st.session_state[key].t` is the new
-            threshold; `.own` is true if the one at 95 % ID recall was asked for instead.
+            threshold; `.own` is true if `own_threshold` was asked for instead.
     """
     data: dict[str, Any] = {
         "edges": drawn.edges.tolist(),
         "is_log": drawn.is_log,
         "t": threshold,
         "own": own_threshold,
+        "own_name": own_name,
         "height": height,
         "x_title": x_title,
         "sets": [

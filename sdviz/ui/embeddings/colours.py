@@ -34,9 +34,17 @@ HELP = {
 }
 
 
+def score_of(name: str) -> str:
+    """The way to colour by the scores of an import."""
+    return f"score of {name}"
+
+
 def colour_points(known: Known, way: str) -> Colouring:
-    """Colours, groups and legend of all points, for one of `WAYS`."""
-    return _WAYS[way](known)
+    """Colours, groups and legend of all points, for one of `WAYS`, or `score_of` an import."""
+    if way in _WAYS:
+        return _WAYS[way](known)
+    scores = next(scores for name, scores in known.imported_scores.items() if score_of(name) == way)
+    return _by_number(way, way, scores, UNSCORED, False, "")
 
 
 def texts_of(known: Known) -> list[str]:
@@ -60,6 +68,8 @@ def texts_of(known: Known) -> list[str]:
             above = "" if limit is None else f", {'above' if scores[i] > limit else 'below'} {limit:.3g}"
             lines.append(f"score {scores[i]:.3g}{above}")
             lines.append(f"{int(votes[i])} of {k} votes: {verdicts[i]}")
+        theirs = known.imported_scores.items()
+        lines += [f"{score_of(name)} {values[i]:.3g}" for name, values in theirs if not np.isnan(values[i])]
         texts.append("\n".join([*lines, known.title_of(name), one]))
     return texts
 

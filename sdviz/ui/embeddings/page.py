@@ -4,19 +4,29 @@ import numpy as np
 import streamlit as st
 
 from sdviz.analysis import Evidence, MissingPart
+from sdviz.analysis.imports import ImportFile
 from sdviz.analysis.provenance import provenance
 from sdviz.analysis.stored_layouts import USUAL_POINTS, View, figure_3_sets, find_stored, usual_sets
 from sdviz.bundle import Bundle
 from sdviz.projection import Layouts, LayoutSettings, fewest_points
 from sdviz.ui.cache.background import GivenUp, Task
 from sdviz.ui.cache.evidence import open_evidence
+from sdviz.ui.cache.imports import imports_of
 from sdviz.ui.cache.layouts import LayoutJob
 from sdviz.ui.charts import Chart, offer_downloads
 from sdviz.ui.charts.parts import Dots
 from sdviz.ui.components.picture_sheets import TILES_A_SHEET, send_pictures
 from sdviz.ui.components.scatter import Colouring, PanelTitle, scatter
 from sdviz.ui.embeddings import hover_pictures
-from sdviz.ui.embeddings.colours import BY_SET, FIGURE_3, HELP, WAYS, colour_points, edges_of, texts_of
+from sdviz.ui.embeddings.colours import (
+    FIGURE_3,
+    HELP,
+    WAYS,
+    colour_points,
+    edges_of,
+    score_of,
+    texts_of,
+)
 from sdviz.ui.embeddings.selection import chosen_rows, points_csv, show_chosen, take_region
 from sdviz.ui.embeddings.state import (
     PAGE,
@@ -26,6 +36,7 @@ from sdviz.ui.embeddings.state import (
     layout_store,
     mark_sample,
     moves_through_training,
+    sets_in_order,
     sets_to_choose,
     titles_of,
 )
@@ -34,7 +45,7 @@ from sdviz.ui.missing import say_missing, show_missing_part
 from sdviz.ui.page import VOTES, open_page
 from sdviz.ui.session import set_shared
 from sdviz.ui.text import about
-from sdviz.ui.widgets import IN_LINK, choose_one
+from sdviz.ui.widgets import IN_LINK, choose_one, select_one
 
 SHOWS = "ID images, OOD sets and SD outliers as points in feature space, each with its picture"
 THROUGH, AFTER = "Through training", "After training"
@@ -53,11 +64,13 @@ def show_embeddings(bundle: Bundle) -> None:
     """Draws the page below its title."""
     evidence, library = open_evidence(bundle)
     views = {name: sets_to_choose(evidence, name == THROUGH) for name in (THROUGH, AFTER)}
+    spaces = {one.name: file for file, one in imports_of(evidence).items() if one.n_features}
+    views |= {one.name: sets_in_order(one.sets) for one in imports_of(evidence).values() if one.n_features}
     views = {name: sets for name, sets in views.items() if sets}
     if not views:
         show_missing_part("this bundle has no features: it has no detector, or was never measured", SHOWS)
         return
-    wish, way, panels = _controls(evidence, views)
+    wish, way, panels = _controls(evidence, views, spaces)
     if not wish.sets:
         st.info("Choose at least one set of images, above.")
         return
@@ -79,14 +92,16 @@ def show_embeddings(bundle: Bundle) -> None:
 # --- controls -------------------------------------------------------------------------------------
 
 
-def _controls(evidence: Evidence, views: dict[str, list[str]]) -> tuple[View, str, str]:
+def _controls(
+    evidence: Evidence, views: dict[str, list[str]], spaces: dict[str, ImportFile]
+) -> tuple[View, str, str]:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         view = choose_one(
             "Feature space",
             list(views),
             f"{PAGE}_view",
             help="Through training: a few hundred images of each set, followed from epoch to epoch. After "
-            "training: as many as you like, once.",
+            f"training: as many as you like, once.{' Others: features that were imported.' if spaces else ''}",
         )
         method = choose_one("Method", list(METHODS), f"{PAGE}_method")
         dims = 3 if choose_one("Dimensions", ["2-D", "3-D"], f"{PAGE}_dims") == "3-D" else 2
@@ -120,10 +135,11 @@ def _controls(evidence: Evidence, views: dict[str, list[str]]) -> tuple[View, st
             persist_state="session",
         )
         put_in_link(key, [one for one in choices if one in sets], usual)
-        way = st.selectbox(
+        theirs = [score_of(one.name) for one in imports_of(evidence).values() if one.scores]
+        way = select_one(
             "Colour by",
-            WAYS,
-            key=f"{PAGE}_colour",
+            [*WAYS, *theirs],
+            f"{PAGE}_colour",
             width=190,
             help="  \n".join(f"**{name}**: {text}" for name, text in HELP.items()),
             **IN_LINK,
@@ -159,7 +175,8 @@ def _controls(evidence: Evidence, views: dict[str, list[str]]) -> tuple[View, st
     layout = LayoutSettings(METHODS[method], dims, float(perplexity), int(n_neighbors), int(seed))
     # in the order of the list: the order of clicks does not change the layout
     in_order = tuple(one for one in choices if one in sets)
-    return View(view == THROUGH, in_order, int(n), bool(unit), layout), way or BY_SET, panels
+    found = View(view == THROUGH, in_order, int(n), bool(unit), layout, spaces.get(view))
+    return found, way, panels
 
 
 def _as_figure_3(view: str, sets: tuple[str, ...]) -> None:
@@ -285,10 +302,11 @@ def _caption(known: Known, wish: View, method: str, layouts: Layouts, shown: Col
         followed = (
             " Epochs have one seed and are turned to lie over each other, so that the eye can follow a point."
         )
+    where = f"of {p.imported}" if p.imported else "in the detector"
     columns[0].caption(
-        f"{len(p):,} images; each point is one, by its {p.features.shape[2]} features in "
-        f"the detector. {what}.{followed} Trustworthiness, 0 to 1: how many of the neighbours on the page are "
-        "neighbours in feature space."
+        f"{len(p):,} images; each point is one, by its {p.features.shape[2]} features {where}. "
+        f"{what}.{followed} Trustworthiness, 0 to 1: how many of the neighbours on the page are neighbours in "
+        "feature space."
     )
     with columns[1]:
         _save(known, wish, method, layouts, shown)
@@ -321,6 +339,7 @@ def _title(known: Known, method: str, shown: Colouring) -> str:
     frame = known.points.frames[-1].removesuffix(" (last)")
     when = frame if len(known.points.frames) == 1 else f"at {frame}"
     when = f"in {frame}" if known.points.same_in else when
+    when = f"of {frame}" if known.points.imported else when
     how = shown.name if shown.name == FIGURE_3 else f"by {shown.name}"
     return f"{TITLES[method]} of the features {when}, coloured {how}"
 
@@ -329,6 +348,7 @@ def _provenance(known: Known, wish: View, method: str) -> dict[str, str]:
     settings, layout = known.settings, wish.layout
     return provenance(
         known.bundle,
+        features=f"imported as {known.points.imported}" if known.points.imported else None,
         layout=f"{method}, {layout.dims}-D",
         perplexity=layout.perplexity if method == "tsne" else None,
         n_neighbors=layout.n_neighbors if method == "umap" else None,

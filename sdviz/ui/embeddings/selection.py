@@ -11,12 +11,12 @@ import pandas as pd
 import streamlit as st
 
 from sdviz.analysis.tables import OUTLIERS, TRAIN
-from sdviz.evaluation.writing import csv_table
 from sdviz.projection import Layouts, inside, project
+from sdviz.table_files import csv_text
 from sdviz.ui.assets import style
 from sdviz.ui.components.picture_grid import Cell, picture_grid
 from sdviz.ui.components.scatter import Colouring
-from sdviz.ui.embeddings.colours import texts_of
+from sdviz.ui.embeddings.colours import score_of, texts_of
 from sdviz.ui.embeddings.state import PAGE, Known
 from sdviz.ui.missing import say_missing
 from sdviz.ui.pictures import data_uri, png_bytes
@@ -178,25 +178,27 @@ def points_csv(known: Known, layouts: Layouts, rows: np.ndarray, lines: Mapping[
     """Points as CSV: what is known of each, and its place in every epoch."""
     p, axes = known.points, "xyz"[: layouts.points.shape[2]]
     coordinates = [f"{axis} {name}" for name in p.frames for axis in axes]
-    header = ["id", "set", "cluster", "class", "S", "told", "score", "votes", "verdict", *coordinates]
+    header = ["id", "set", "cluster", "class", "S", "told", "score", "votes", "verdict"]
+    header += [*map(score_of, known.imported_scores), *coordinates]
     values: list[list[object]] = []
     for row in rows.tolist():
-        score, votes = known.scores[row], known.votes[row]
+        votes = known.votes[row]
         values.append(
             [
                 str(p.ids[row]),
                 str(p.sets[row]),
                 known.cluster_name(int(p.clusters[row])),
                 str(known.classes[row]),
-                int(p.start_timesteps[row]) if p.start_timesteps[row] >= 0 else "",
+                int(p.start_timesteps[row]) if p.start_timesteps[row] >= 0 else None,
                 known.cluster_name(int(p.target_labels[row])),
-                "" if np.isnan(score) else float(score),
-                "" if np.isnan(votes) else int(votes),
+                known.scores[row],
+                None if np.isnan(votes) else int(votes),
                 str(known.verdicts[row]),
-                *[float(v) for v in layouts.points[:, row].ravel()],
+                *(scores[row] for scores in known.imported_scores.values()),
+                *layouts.points[:, row].ravel().tolist(),
             ]
         )
-    return csv_table(header, values, lines, quote_texts=True)
+    return csv_text(header, values, lines)
 
 
 def chosen_zip(known: Known, layouts: Layouts, rows: np.ndarray, lines: Mapping[str, str]) -> bytes:

@@ -1,5 +1,6 @@
 """What Embeddings shows: the points, what is known of each, and their layouts."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -8,12 +9,14 @@ import numpy as np
 
 from sdviz import runs
 from sdviz.analysis import Evidence, PictureLibrary
+from sdviz.analysis.imports import Imported
 from sdviz.analysis.points import Points, available_sets, moves
 from sdviz.analysis.rescoring import SetScores
 from sdviz.analysis.stored_layouts import View
 from sdviz.analysis.tables import OUTLIERS, TRAIN, or_none
 from sdviz.analysis.votes import find_sample
 from sdviz.projection import Layouts, LayoutSettings, compute_layouts
+from sdviz.ui.cache.imports import imports_of
 from sdviz.ui.cache.kept import kept
 from sdviz.ui.cache.layouts import LayoutStore
 from sdviz.ui.library import BundleView
@@ -36,6 +39,7 @@ class Known(BundleView):
     settings: ScoreChoice | None  # k, alpha and normalisation of the score; None without a detector
     now: SetsNow  # scores and threshold under them
     classes: np.ndarray  # str (N,), an image's own class, "" where it is unknown and for outliers
+    imports: tuple[Imported, ...]  # others' scores and features of the bundle's images
 
     @cached_property
     def titles(self) -> dict[str, str]:
@@ -63,6 +67,11 @@ class Known(BundleView):
     def votes(self) -> np.ndarray:
         """The votes for each point, outliers among its k nearest, float64 (N,), NaN without a score."""
         return self._column("votes")
+
+    @cached_property
+    def imported_scores(self) -> dict[str, np.ndarray]:
+        """The scores of each point by each import, float64 (N,), NaN for none; by the import's name."""
+        return {one.name: self.points.spread(one.scores) for one in self.imports if one.scores}
 
     @cached_property
     def verdicts(self) -> np.ndarray:
@@ -99,7 +108,8 @@ def known_of(evidence: Evidence, library: PictureLibrary, view: View) -> Known:
     settings = score_settings(evidence)
     now = sets_now(evidence, settings) if settings is not None else SetsNow(None, "no detector", {}, None)
     classes = _classes(points, evidence, library)
-    return Known(evidence, library, points, settings, now, classes)
+    imports = tuple(imports_of(evidence).values())
+    return Known(evidence, library, points, settings, now, classes, imports)
 
 
 def titles_of(evidence: Evidence) -> dict[str, str]:
@@ -111,6 +121,11 @@ def titles_of(evidence: Evidence) -> dict[str, str]:
 def moves_through_training(evidence: Evidence) -> bool:
     """Whether features change between the bundle's snapshots. Raises MissingPart: it has none."""
     return moves(evidence.snapshots[0])
+
+
+def sets_in_order(names: Iterable[str]) -> list[str]:
+    """The training images first, the outliers last."""
+    return sorted(names, key=lambda one: (one != TRAIN, one == OUTLIERS))
 
 
 def sets_to_choose(evidence: Evidence, through: bool) -> list[str]:
@@ -132,7 +147,7 @@ def mark_sample(known: Known, unit_length: bool) -> tuple[int, str]:
     if len(rows):
         return int(rows[0]), ""
     found = find_sample(known.evidence, one)
-    if found is None or found.features is None or not len(p):
+    if found is None or found.features is None or not len(p) or p.imported:
         return -1, ""
     features = found.features.astype(np.float32)
     if unit_length:

@@ -1,6 +1,8 @@
 """The source images of the lab: drawn at random, of a class, picked by hand, or uploaded."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from urllib.parse import unquote
 
 import numpy as np
 import streamlit as st
@@ -157,10 +159,20 @@ def _of_class(pool: ImageSet, wanted: str) -> np.ndarray:
 def _asked(pool: ImageSet) -> list[str]:
     """Returns the ids picked by hand from the address, and drops unknown ids from it."""
     known, asked = set(pool.ids.tolist()), st.query_params.get("pick", "")
-    there = [i for i in dict.fromkeys(asked.split(",")) if i in known][:MAX_SOURCES]
-    if ",".join(there) != asked:
-        set_link_value("pick", ",".join(there))
+    there = [i for i in dict.fromkeys(picked_ids(asked)) if i in known][:MAX_SOURCES]
+    if in_link(there) != asked:
+        set_link_value("pick", in_link(there))
     return there
+
+
+def in_link(ids: Sequence[str]) -> str:
+    """Returns ids as one value of a link, where "," stands between them."""
+    return ",".join(one.replace("%", "%25").replace(",", "%2C") for one in ids)
+
+
+def picked_ids(value: str) -> list[str]:
+    """Returns the ids in a value of `in_link`."""
+    return [unquote(one) for one in value.split(",")]
 
 
 def _back_to_the_draw() -> None:
@@ -174,9 +186,9 @@ def _pick_by_hand(pool: ImageSet, wanted: str) -> list[int]:
 
     def toggle() -> None:
         clicked = st.session_state["gallery"].clicked
-        now = [i for i in st.query_params.get("pick", "").split(",") if i in row_of]
+        now = [i for i in picked_ids(st.query_params.get("pick", "")) if i in row_of]
         now = [i for i in now if i != clicked] if clicked in now else [*now, clicked][-MAX_SOURCES:]
-        set_link_value("pick", ",".join(now))
+        set_link_value("pick", in_link(now))
 
     label = f"Picked: {len(asked)}" if asked else "Pick"
     with st.popover(label, icon=":material/grid_view:", width="stretch"):

@@ -84,6 +84,7 @@ def show_histogram(state: ScoredSets) -> None:
         scores,
         threshold=state.threshold,
         own_threshold=state.reference.threshold,
+        own_name=state.reference.name,
         titles=state.titles,
         colours=state.colours,
         id_name=state.id_name,
@@ -96,7 +97,7 @@ def show_histogram(state: ScoredSets) -> None:
     columns = st.columns([4, 1.3, 1.1], vertical_alignment="center")
     columns[0].caption(
         f"{HISTOGRAM_CAPTION} Drag the line, or use the arrow keys on it. "
-        f'"Around the threshold" ends at {NEAR_THRESHOLDS:g} times the threshold of 95 % ID recall.'
+        f'"Around the threshold" ends at {NEAR_THRESHOLDS:g} times the threshold that pages start with.'
     )
     with columns[1]:
         offer_table(

@@ -148,7 +148,7 @@ def _of_the_report(evidence: Evidence, lines: Mapping[str, str]) -> list[str]:
             _figure(chart, lines, interpolation.interpolation_caption(report)),
             interpolation.interpolation_html(report),
         ]
-    if report.baselines and "baselines.parquet" in evidence.bundle.parts:
+    if methods.shown_methods(evidence):
         parts += [
             "<h2>Other methods</h2>",
             _figure(

@@ -8,7 +8,7 @@ from sdviz.analysis import Evidence
 from sdviz.analysis.curves import Results, reported, results_of
 from sdviz.analysis.provenance import provenance
 from sdviz.analysis.tables import or_none
-from sdviz.evaluation.writing import csv_table
+from sdviz.table_files import csv_text
 from sdviz.ui.cache.kept import kept
 from sdviz.ui.charts import file_name
 from sdviz.ui.scores import ScoredSets
@@ -48,7 +48,7 @@ def report_provenance(evidence: Evidence) -> dict[str, str]:
 
 def offer_table(title: str, table: Table, lines: Mapping[str, str], *, key: str, label: str = "CSV") -> None:
     """A button that gives the table as CSV."""
-    download(label, lambda: csv_table(*table, lines, title), f"{file_name(title)}.csv", key=key)
+    download(label, lambda: csv_text(*table, lines, title), f"{file_name(title)}.csv", key=key)
 
 
 def caption_with_table(caption: str, title: str, table: Table, lines: Mapping[str, str], *, key: str) -> None:

@@ -21,7 +21,7 @@ from sdviz.ui.page import EMBEDDINGS, open_page
 from sdviz.ui.pictures import ID_COLOUR, OUTLIER_COLOUR, TRAIN_COLOUR, crisp_px, data_uri
 from sdviz.ui.sample_votes.state import PAGE, SampleView, group_colour, group_titles, is_own, map_of, source_of
 from sdviz.ui.scores import SetsNow
-from sdviz.ui.session import has_own_threshold, opener, set_shared
+from sdviz.ui.session import opener, set_shared
 from sdviz.ui.text import counted, ordinal, plain, short_of_all
 from sdviz.ui.theme import mark_colour
 
@@ -45,7 +45,7 @@ def show_verdict(view: SampleView, now: SetsNow) -> None:
         if view.parts is None:
             st.info(view.problem)
             return
-        _sentence(view, now.threshold, now.problem)
+        _sentence(view, now)
         _sum(view, now.threshold)
         if now.scores is not None:
             _shares_below(view, now.scores)
@@ -92,8 +92,9 @@ def outlier_text(view: SampleView, row: int) -> tuple[str, str]:
     return f"{was}, told {target}", how
 
 
-def _sentence(view: SampleView, limit: float | None, why: str) -> None:
+def _sentence(view: SampleView, now: SetsNow) -> None:
     assert view.parts is not None
+    limit, why = now.threshold, now.problem
     total, role = view.parts.total, view.sample.role
     if limit is None:
         st.markdown(f"### Score {total:.4f}")
@@ -112,7 +113,7 @@ def _sentence(view: SampleView, limit: float | None, why: str) -> None:
     side = (
         f"{total - limit:.4f} above" if is_flagged else f"{limit - total:.4f} below" if total < limit else "at"
     )
-    what = "that 95 % of held-out ID images pass" if has_own_threshold() else "that was set by hand"
+    what = now.threshold_means
     st.markdown(f"Its score of **{total:.4f}** is {side} the threshold of **{limit:.4f}** {what}.")
 
 

@@ -141,7 +141,7 @@ def test_the_csv_opens_and_says_what_was_kept(book: NoteBook) -> None:
     assert counts == {
         "really OOD": 0, "label wrong": 1, "semantics kept": 1, "nuisance lost": 0, "no verdict": 6,
     }  # fmt: skip
-    head = [line for line in text.splitlines() if line.startswith("# ")]
+    head = [line for line in text.removeprefix("\ufeff").splitlines() if line.startswith("# ")]
     assert head[:2] == ["# bundle: b", "# lines: two of them"]
     assert head[2:7] == [f"# tally, {name}: {count}" for name, count in counts.items()]
     rows = list(csv.reader(line for line in io.StringIO(text).readlines()[7:]))

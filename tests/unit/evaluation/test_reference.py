@@ -39,6 +39,14 @@ def test_more_ood_than_97_percent_of_id() -> None:
     reference = ood_reference(np.arange(100)[::-1])
     assert reference.percentile(np.array([97])).tolist() == [97.0]
     assert reference.threshold == 94
+    assert reference.name == "95 % ID recall"
+
+
+def test_a_threshold_of_ones_own() -> None:
+    by_recall, by_number = ood_reference(np.arange(100), 90), ood_reference(np.arange(100), threshold=42.5)
+    assert (by_recall.threshold, by_recall.name) == (89, "90 % ID recall")
+    assert (by_number.threshold, by_number.name) == (42.5, "the bundle's threshold")
+    assert by_number.flag(np.array([42.5, 42.6])).tolist() == [False, True]
 
 
 @pytest.mark.parametrize("bad", [np.array([]), np.array([1, np.nan]), np.array([np.inf]), np.zeros((2, 2))])
@@ -56,21 +64,23 @@ def test_a_table_of_scores_by_hand() -> None:
     )
     reference = ood_reference(np.arange(1, 21, dtype=float))  # 1..20: 19 is the threshold
     table = score_table(
-        np.array(["x", "y"]), scorer.score(np.array([[0.9], [6.0]])), bank_ids, reference
+        np.array(["x", "y"]), ["/a/x.png", ""], scorer.score(np.array([[0.9], [6.0]])), bank_ids, reference
     ).to_pydict()
     assert table["id"] == ["x", "y"]
-    assert table["nearest_ids"] == ["b a", "c b"]
+    assert table["nearest_ids"] == [["b", "a"], ["c", "b"]]
     assert table["votes"] == [0, 2]
     assert table["distance"] == pytest.approx([0.01 + 0.81, 16 + 25])
     assert table["score"] == pytest.approx([0.82, 42])
-    assert table["percentile"] == [0, 100]
-    assert table["flag"] == [False, True]
+    assert table["path"] == ["/a/x.png", ""]
+    assert table["quantile"] == [0, 1]
+    assert table["threshold"] == [19, 19]
+    assert table["verdict"] == ["ID", "OOD"]
 
 
 def test_a_table_of_scores_that_does_not_fit() -> None:
     bank_ids, reference = np.array(["a", "b", "c"]), ood_reference(np.arange(5))
     scores = SDScore(k=2, normalize=False).fit(np.array([[0.0], [1.0], [9.0]])).score(np.array([[8.0]]))
     with pytest.raises(ValueError, match="2 ids, 1 scores and 1 rows"):
-        score_table(np.array(["x", "y"]), scores, bank_ids, reference)
+        score_table(np.array(["x", "y"]), ["", ""], scores, bank_ids, reference)
     with pytest.raises(ValueError, match="outside the ID bank of 2 images"):
-        score_table(np.array(["x"]), scores, bank_ids[:2], reference)
+        score_table(np.array(["x"]), [""], scores, bank_ids[:2], reference)

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from sdviz.outliers import Recipe
+from sdviz.diffusion.schedule import NoiseSchedule
+from sdviz.outliers import Recipe, manifest_csv, manifest_row, read_manifest
 
 RECIPE = Recipe(200, 2.0, 5, "ddim")
 
@@ -65,3 +67,11 @@ def test_takes_settings_up_to_the_ends_of_their_ranges(good: dict[str, Any]) -> 
 def test_refuses_settings_out_of_range(bad: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(RECIPE, **bad).check(400)
+
+
+def test_a_manifest_is_read_as_it_was_written(tmp_path: Path) -> None:
+    schedule, names = NoiseSchedule.linear(1000), ("=cat", "dog, brown")
+    interval = dataclasses.replace(RECIPE, guidance_interval=(0.25, 0.5))
+    rows = [manifest_row(one, schedule, names, '@a "b"', 0, 1, "0" * 64) for one in (RECIPE, interval)]
+    (tmp_path / "manifest.csv").write_text(manifest_csv(rows), encoding="utf-8")
+    assert read_manifest(tmp_path / "manifest.csv") == rows

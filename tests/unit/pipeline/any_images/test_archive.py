@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import csv
 import hashlib
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from sdviz.bundle.labels import source_labels
 from sdviz.outliers import Recipe
 from sdviz.pipeline import PipelineError, generate_folder, pack_folder
 from sdviz.pipeline.any_images.archive import Format
+from sdviz.table_files import read_csv
 from tests.tiny_bundle import save_tiny_bundle
 
 RECIPE = Recipe(60, 1.0, 3, "dpmpp_2m", 0.0, None, 0)
@@ -85,8 +85,7 @@ def test_what_was_packed_before_holds_what_the_manifest_lists(
     archives = {path.name for path in out.glob("outliers.*")}
     assert archives == {path.name for path in packed} and f"outliers.{first}" in archives
     assert check(out) == {*(path.name for path in out.iterdir() if path.name[0] != ".")} - {"SHA256SUMS"}
-    with (out / "manifest.csv").open(newline="") as stream:
-        listed = [row["source_id"] for row in csv.DictReader(stream)]
+    listed = read_csv(out / "manifest.csv").column("source_id")
     assert sorted(listed) == sorted(more.ids.tolist())
     for path in packed:
         kind = path.suffix[1:]

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from sdviz.bundle import Bundle
 from sdviz.data import DataError, ImageSet
 from sdviz.files import leftovers
 from sdviz.pipeline import PipelineError, file_names, generate_folder
+from sdviz.table_files import read_csv
 from tests.tiny_runs import write_pictures
 
 CLASSES = ("disk", "ring", "square")
@@ -43,8 +43,7 @@ def pngs(folder: Path) -> dict[str, bytes]:
 
 
 def manifest(folder: Path) -> list[dict[str, str]]:
-    with (folder / "manifest.csv").open(encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
+    return read_csv(folder / "manifest.csv").records()
 
 
 def test_every_image_gets_a_png_and_a_line(
@@ -131,6 +130,7 @@ def test_more_images_extend_a_folder_and_fewer_drop_no_line(
     images, out = image_set(tiny_images(6)), tmp_path / "out"
     first = images.take(np.arange(4))
     generate_folder(saved, first, out, saved.recipe())
+    before = (out / "manifest.csv").read_text("utf-8-sig").splitlines()
     result = generate_folder(saved, images, out, saved.recipe())
     assert (result.there, result.made) == (4, 2)
     assert len(manifest(out)) == 6
@@ -138,6 +138,11 @@ def test_more_images_extend_a_folder_and_fewer_drop_no_line(
     assert (result.there, result.made) == (4, 0)
     assert sorted(line["file"] for line in manifest(out)) == sorted(pngs(out))
     assert len(manifest(out)) == 6
+    # the lines of earlier calls are as they were, with numbers as numbers
+    assert set(before) < set((out / "manifest.csv").read_text("utf-8-sig").splitlines())
+    (out / "manifest.csv").write_text("file\n1,2\n")
+    with pytest.raises(PipelineError, match=r"manifest.csv is damaged \(line 2: 2 cells under 1 names\)"):
+        generate_folder(saved, first, out, saved.recipe())
 
 
 def test_another_recipe_bundle_or_source_is_refused(

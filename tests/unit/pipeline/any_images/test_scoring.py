@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import shutil
@@ -10,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
@@ -20,10 +20,12 @@ from typer.testing import CliRunner, Result
 from sdviz import data
 from sdviz.bundle import Bundle, BundleError
 from sdviz.cli import app
+from sdviz.evaluation import id_recall_threshold, ood_reference
 from sdviz.pipeline import PipelineError
 from sdviz.pipeline.any_images.scoring import id_reference, score_images, write_scores
 from sdviz.projection import LayoutSettings, compute_layouts
 from sdviz.runs.status import Status, write_status
+from sdviz.table_files import read_csv
 
 
 @pytest.fixture
@@ -137,7 +139,7 @@ def test_a_training_image_is_not_its_own_neighbour(bundle: Bundle, scored_run: P
     images = data.load(f"folder:{scored_run.parent / 'pictures'}", size_px=8)
     trained = images.take(np.isin(images.ids, banks.id_ids))
     for row in score_images(bundle, trained).to_pylist():
-        assert row["id"] not in row["nearest_ids"].split()
+        assert row["id"] not in row["nearest_ids"]
         assert row["distance"] > 0
 
 
@@ -161,22 +163,80 @@ def test_scores_are_written_whole(bundle: Bundle, near: data.ImageSet, tmp_path:
 # --- commands -------------------------------------------------------------------------------------
 
 
+COLUMNS = ["id", "path", "score", "distance", "votes", "nearest_ids", "quantile", "threshold", "verdict"]
+
+
 def test_score_writes_a_table(cli: Callable[..., Result], scored_run: Path, tmp_path: Path) -> None:
     out = tmp_path / "scores.csv"
-    source = f"folder:{scored_run.parent / 'near'}"
-    common = ("score", "--bundle", scored_run / "bundle", "--images", source, "--out", out, "--device", "cpu")
-    result = cli(*common, "--json")
+    folder = scored_run.parent / "near"
+    common = ("score", "--bundle", scored_run / "bundle", "--images", f"folder:{folder}", "--device", "cpu")
+    result = cli(*common, "--out", out, "--json")
     assert result.exit_code == 0, result.output
-    with out.open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    told = json.loads(result.stdout)
-    assert (told["images"], told["flagged"]) == (8, sum(row["flag"] == "true" for row in rows))
-    assert list(rows[0]) == ["id", "score", "distance", "votes", "nearest_ids", "percentile", "flag"]
-    assert all(len(row["nearest_ids"].split()) == 3 for row in rows)
+    table = read_csv(out)
+    rows, told = table.records(), json.loads(result.stdout)
+    assert table.header == COLUMNS
+    assert (told["images"], told["flagged"]) == (8, sum(row["verdict"] == "OOD" for row in rows))
+    kept = pq.read_table(scored_run / "bundle" / "scores.parquet")
+    known = kept.filter(pc.equal(kept["role"], "id"))["total"].to_numpy()
+    assert told["threshold"] == ood_reference(known).threshold
     for row in rows:
+        assert len(json.loads(row["nearest_ids"])) == 3
         assert float(row["score"]) == pytest.approx(float(row["distance"]) + 0.3 * int(row["votes"]))
-    assert cli(*common, "--limit", 2).exit_code == 0
+        assert float(row["quantile"]) == (known < float(row["score"])).mean()
+        assert float(row["threshold"]) == told["threshold"]
+        assert (row["verdict"] == "OOD") == (float(row["score"]) > told["threshold"])
+        assert Path(row["path"]).is_file() and Path(row["path"]).is_relative_to(folder)
+    assert cli(*common, "--out", out, "--limit", 2).exit_code == 0
     assert len(out.read_text().splitlines()) == 3
+    # a set that is drawn has no files; lists stay lists
+    assert cli(*common[:3], "--images", "digits", "--limit", 2, "--out", tmp_path / "s.parquet").exit_code == 0
+    written = pq.read_table(tmp_path / "s.parquet")
+    assert written["path"].to_pylist() == ["", ""]
+    assert written.schema.field("nearest_ids").type.equals(pa.list_(pa.string()))
+
+
+def test_a_threshold_of_ones_own_is_kept_in_the_bundle(
+    cli: Callable[..., Result], scored_run: Path, tmp_path: Path
+) -> None:
+    folder, out = tmp_path / "bundle", tmp_path / "scores.csv"
+    shutil.copytree(scored_run / "bundle", folder)
+    before = Bundle.load(folder, "cpu", lazy=True)
+    common = ("score", "--bundle", folder, "--images", f"folder:{scored_run.parent / 'near'}", "--out", out)
+
+    def scored(*more: object) -> tuple[set[str], set[str]]:
+        result = cli(*common, *more)
+        assert result.exit_code == 0, result.output
+        table = read_csv(out)
+        return set(table.column("threshold")), set(table.column("verdict"))
+
+    assert scored("--threshold", 0) == ({"0.0"}, {"OOD"})
+    assert scored() == ({"0.0"}, {"OOD"})
+    kept = Bundle.load(folder, "cpu", lazy=True)
+    assert kept.hash == before.hash and id_reference(kept).threshold == 0
+    assert scored("--threshold", 1e6) == ({"1000000.0"}, {"ID"})
+    known = id_reference(before).id_scores
+    for said in (50, 0.5):
+        (threshold,), _ = scored("--id-recall", said)
+        assert float(threshold) == id_recall_threshold(known, 50)
+    (threshold,), _ = scored("--id-recall", 95)
+    assert float(threshold) == id_reference(before).threshold
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        (("--threshold", "nan"), "--threshold nan: a score is a number from 0 up"),
+        (("--threshold", -1), "--threshold -1: a score is"),
+        (("--id-recall", 0), "--id-recall 0: must be above 0, up to 100 %"),
+        (("--id-recall", 101), "--id-recall 101: must be"),
+        (("--id-recall", 95, "--threshold", 1), "give one"),
+    ],
+)
+def test_a_threshold_out_of_range_is_refused(
+    cli: Callable[..., Result], tmp_path: Path, said: tuple[object, ...], message: str
+) -> None:
+    common = ("score", "--bundle", tmp_path, "--images", "digits", "--out", tmp_path / "s.csv")
+    assert message in one_line_error(cli(*common, *said))
 
 
 def test_score_by_a_bundle_that_cannot(

@@ -18,6 +18,7 @@ def test_scores_come_sorted_and_in_full_precision(sent: dict[str, Any]) -> None:
         scores,
         threshold=0.25,
         own_threshold=0.25,
+        own_name="95 % ID recall",
         titles={"test": "test (ID)"},
         colours={"test": "#0072B2"},
         id_name="test",
@@ -27,6 +28,7 @@ def test_scores_come_sorted_and_in_full_precision(sent: dict[str, Any]) -> None:
         key="chart",
         on_change=print,
     )
+    assert sent["data"]["own_name"] == "95 % ID recall"
     one, other = sent["data"]["sets"]
     assert np.frombuffer(base64.b64decode(one["scores"]), "<f8").tolist() == [0.1, 0.2, 0.3]
     assert (one["title"], one["is_id"], one["drawn"]) == ("test (ID)", True, True)

@@ -100,7 +100,7 @@ def test_names_of_clusters_are_no_html_in_the_counts(known: Known) -> None:
 def test_the_export_has_every_selected_image(known: Known, layouts: Layouts) -> None:
     rows = np.flatnonzero(known.points.sets != "SD outliers")[::7]
     text = points_csv(known, layouts, rows, {"bundle hash": known.bundle.hash})
-    assert text.startswith(f"# bundle hash: {known.bundle.hash}\n")
+    assert text.startswith(f"\ufeff# bundle hash: {known.bundle.hash}\n")
     table = pd.read_csv(io.StringIO(text), comment="#")
     assert table["id"].tolist() == known.points.ids[rows].tolist()
     assert np.allclose(table[["x after training", "y after training"]], layouts.points[0, rows])

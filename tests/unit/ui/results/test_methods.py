@@ -3,12 +3,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from sdviz.analysis.methods import Method
 from sdviz.baselines import BASELINES
 from sdviz.evaluation.report import BaselineResult, Trial
 from sdviz.pipeline.tuning import SCORE_SEARCH
 from sdviz.ui.pictures import NEUTRAL_COLOUR
-from sdviz.ui.results.methods import COLOURS, line_of, settings_text
+from sdviz.ui.results.methods import COLOURS, IMPORTED_COLOUR, OUTLIER_COLOUR, lines_of, settings_text
 from sdviz.ui.theme import DARK_BACKGROUND, LIGHT_BACKGROUND, role_colours
+
+NOTHING = BaselineResult(title="A", settings={}, results={}, means={})
 
 
 def rgb(colour: str) -> np.ndarray:
@@ -27,13 +30,17 @@ def test_methods_have_lines_of_their_own_in_no_sets_colour() -> None:
     many = range(9)
     roles = {f"{role}{i}": role for role in ("id", "near", "far", "validation", "sd") for i in many}
     of_sets = {*role_colours(roles).values(), NEUTRAL_COLOUR}
-    for colour in COLOURS:
+    for colour in (*COLOURS, IMPORTED_COLOUR):
         assert min(np.linalg.norm(rgb(colour) - rgb(one)) for one in of_sets) > 30, colour
         for ground in (DARK_BACKGROUND, LIGHT_BACKGROUND):
             low, high = sorted((luminance(colour), luminance(ground)))
             assert (high + 0.05) / (low + 0.05) >= 3, (colour, ground)
-    # ours and twelve others: no two lines are alike
-    assert len({line_of(row) for row in range(13)}) == 13
+    # ours, twelve others and four imports: no two lines are alike, and imports do not change those of others
+    own = [Method(f"m{i}", f"m{i}", NOTHING, {}) for i in range(12)]
+    imports = [Method(f"i{i}", f"i{i}", NOTHING, {}, is_imported=True) for i in range(4)]
+    lines = lines_of([*imports, *own])
+    assert len({(OUTLIER_COLOUR, None), *lines}) == 17
+    assert lines[4:] == lines_of(own)
 
 
 @pytest.mark.parametrize(
@@ -48,6 +55,7 @@ def test_methods_have_lines_of_their_own_in_no_sets_colour() -> None:
         ({"frozen_blocks": 1, "views": "flip", "epochs": 3.0}, "1 block frozen, mirrored only, 3 epochs"),
         ({"frozen_blocks": 0, "learning_rate": 3e-4}, "no block frozen, learning rate 0.0003"),
         ({"generator_steps": 200}, "generator steps 200"),
+        ({"imported": "a.csv", "k": 3}, "imported from a.csv, k = 3"),
     ],
 )
 def test_settings_are_words(settings: dict[str, str | int | float], words: str) -> None:
