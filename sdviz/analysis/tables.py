@@ -16,6 +16,7 @@ from ..detection.knn import unit_length
 from ..evaluation import OODReference, Report, ood_reference, read_report
 from ..evaluation.sets import HEADS
 from ..outliers import Recipe
+from ..text import LineError
 
 T = TypeVar("T")
 
@@ -26,7 +27,7 @@ HOW_TO_MAKE = "python -m sdviz run configs/shapes-quick.yaml"
 TRAIN, OUTLIERS = "train", "SD outliers"
 
 
-class MissingPart(ValueError):
+class MissingPart(LineError):
     """A bundle lacks a part; the message names it in one line."""
 
 

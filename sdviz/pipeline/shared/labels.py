@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ...data import DataError, ImageSet
+from ...files import parse_json
+from ...text import message_line
 from ..workspace import PipelineError, Workspace, write_table
 
 GIVEN = ("ground_truth", "file")  # values of labels.source without clustering
@@ -44,7 +47,7 @@ def given_labels(work: Workspace) -> tuple[np.ndarray, tuple[str, ...]]:
 
 def _from_file(work: Workspace) -> tuple[np.ndarray, tuple[str, ...]]:
     """Reads labels by id from the user's table; class names are numbered in alphabetical order."""
-    path = Path(work.config.labels.path or "").expanduser()
+    path = Path(os.path.expanduser(work.config.labels.path or ""))
     known = read_label_table(path)
     ids = work.images.ids.tolist()
     missing = [one for one in ids if one not in known]
@@ -80,8 +83,8 @@ def read_label_table(path: Path) -> dict[str, tuple[str, str]]:
             with path.open(encoding="utf-8-sig", newline="") as stream:
                 reader = csv.DictReader(stream)
                 found = [(row["id"], f"line {reader.line_num}", row["label"]) for row in reader]
-    except (OSError, KeyError, ValueError, csv.Error) as error:
-        raise DataError(f"{path}: not a table with columns id and label") from error
+    except (OSError, KeyError, ValueError, TypeError, csv.Error, pa.ArrowException) as error:
+        raise DataError(f"{message_line(path)}: not a table with columns id and label") from error
     return {one: (where, "" if label is None else str(label).strip()) for one, where, label in found}
 
 
@@ -114,7 +117,7 @@ def source_labels(work: Workspace) -> np.ndarray:
 def read_cluster_names(work: Workspace) -> tuple[str, ...]:
     """A name for each cluster."""
     metadata = pq.read_schema(labels_path(work)).metadata or {}
-    return tuple(json.loads(metadata[b"cluster_names"]))
+    return tuple(parse_json(metadata[b"cluster_names"]))
 
 
 def labelled_test(work: Workspace) -> ImageSet | None:
