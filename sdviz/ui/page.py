@@ -15,6 +15,7 @@ from sdviz.ui.assets import read_asset, style
 from sdviz.ui.cache.bundles import open_bundle
 from sdviz.ui.cache.evidence import open_evidence
 from sdviz.ui.cache.kept import kept
+from sdviz.ui.guests import show_sign_in
 from sdviz.ui.links import not_taken, set_link_value
 from sdviz.ui.session import SHARED, drop_scores, drop_unknown, enter_page, has_score_values, refuse_shared
 from sdviz.ui.widgets import empty_state
@@ -85,6 +86,7 @@ def setup_page(title: str, idea: str, makes_outliers: bool = False) -> PageConte
             st.page_link(file, label=name, icon=icon)
         st.divider()
         bundle, problem = _choose_bundle(makes_outliers)
+        show_sign_in()
         st.html(f"<script>{read_asset(__name__, '.js')}</script>", unsafe_allow_javascript=True)
     enter_page(entered)
     st.title(title)

@@ -23,6 +23,7 @@ from sdviz import runs
 from sdviz.config.reading import load_config
 from sdviz.runs import Run, RunError
 from sdviz.runs.status import identity, write_status
+from sdviz.ui.guests import GuestError, refusal
 from sdviz.ui.training import actions
 from tests.patience import patience
 from tests.tiny_bundle import save_tiny_bundle
@@ -330,7 +331,7 @@ def refused_by_everything(run: Run) -> None:
         lambda: actions.stop(run.name),
         lambda: actions.delete(run.name),
     ):
-        with pytest.raises(RunError, match="can only be watched|Read-only"):
+        with pytest.raises(GuestError, match="can only watch|Read-only"):
             act()
     assert [one.name for one in runs.list_runs()] == [run.name]
     assert run.status() == before
@@ -362,17 +363,17 @@ def test_a_server_for_other_machines_launches_nothing_unless_allowed(
     open_app: Open, monkeypatch: pytest.MonkeyPatch, address: str | None
 ) -> None:
     run = finish(make_run("failed"))
-    assert actions.refusal() == ""
+    assert refusal() == ""
     before = streamlit_config.get_option("server.address")
     streamlit_config.set_option("server.address", address)
     try:
         refused_by_everything(run)
         assert not enabled(open_app(TRAINING)) & WORK
         monkeypatch.setenv("SDVIZ_ALLOW_REMOTE_RUNS", "1")
-        assert actions.refusal() == ""
+        assert refusal() == ""
         assert "resume" in enabled(open_app(TRAINING))
         monkeypatch.setenv("SDVIZ_READ_ONLY", "1")
-        assert "Read-only" in actions.refusal()
+        assert "Read-only" in refusal()
     finally:
         streamlit_config.set_option("server.address", before)
 

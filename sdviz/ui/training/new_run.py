@@ -10,13 +10,14 @@ import torch
 
 from sdviz import data
 from sdviz.config.nodes import ConfigError
-from sdviz.config.reading import load_config, to_yaml
+from sdviz.config.reading import MAX_TEXT, load_config, to_yaml
 from sdviz.config.tree import RunConfig
 from sdviz.runs import Run, Status
 from sdviz.runs.status import duration
 from sdviz.ui.cache.background import Task
 from sdviz.ui.cache.estimates import Estimate, start_estimate
 from sdviz.ui.components.stage_strip import stage_title
+from sdviz.ui.guests import may_name_paths
 from sdviz.ui.page import ROOT
 from sdviz.ui.text import about, in_bytes, plain
 from sdviz.ui.training import actions
@@ -93,14 +94,17 @@ def show_new_run(found: list[Run]) -> None:
                     value = _widget(name, setting, value_of(base, setting.key))
                 if value != value_of(base, setting.key):
                     overrides.append(f"{setting.key}={json.dumps(value)}")
+    more = ""
     with st.expander("Advanced: any other key of the configuration"):
-        more = st.text_area(
-            "One a line, as in detector.zero_heads=false",
-            key=f"more {name}",
-            persist_state="session",
-            height=100,
-            help="Every key is listed under Its configuration of any run.",
-        )
+        if may_name_paths():  # a value may be a path
+            more = st.text_area(
+                "One a line, as in detector.zero_heads=false",
+                key=f"more {name}",
+                persist_state="session",
+                height=100,
+                max_chars=MAX_TEXT,
+                help="Every key is listed under Its configuration of any run.",
+            )
         now = st.checkbox(
             "Start at once, even while another run is at work on the device",
             key="now",
@@ -121,7 +125,6 @@ def find_profiles() -> dict[str, Path]:
 
 
 def _check_and_start(path: Path, overrides: list[str], found: list[Run], now: bool) -> RunConfig | None:
-    refused = actions.refusal()
     try:
         config = load_config(path, overrides)
     except ConfigError as error:
@@ -134,8 +137,7 @@ def _check_and_start(path: Path, overrides: list[str], found: list[Run], now: bo
         icon=":material/play_arrow:",
         type="primary",
         key="start",
-        disabled=bool(refused),
-        help=refused or "Writes the configuration into a new folder and launches the process.",
+        help="Writes the configuration into a new folder and launches the process.",
         on_click=attempt,
         args=(_start_and_watch, config, now),
         width="stretch",
@@ -180,7 +182,7 @@ def _at_work(found: list[Run]) -> list[str]:
 
 def _images(profile: str, base: RunConfig) -> str:
     kind_of = {f"{title} …": kind for kind, (title, _) in data.ON_FORM.items()}
-    known = [*data.names(), *kind_of]
+    known = [*data.names(), *(kind_of if may_name_paths() else ())]
     options = list(dict.fromkeys([base.data.id, *known]))
     choice = st.selectbox(
         "Images",
