@@ -378,6 +378,24 @@ def test_a_server_for_other_machines_launches_nothing_unless_allowed(
         streamlit_config.set_option("server.address", before)
 
 
+def test_others_may_start_listed_sets_only_and_no_form_is_shown_where_nothing_starts(
+    open_app: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = new_run(open_app)
+    assert "more shapes-tiny" in [area.key for area in at.text_area]
+    assert any(option.endswith("…") for option in at.selectbox(key="images shapes-tiny").options)
+    before = streamlit_config.get_option("server.address")
+    streamlit_config.set_option("server.address", "0.0.0.0")
+    try:
+        assert not new_run(open_app).text_input and "start" not in enabled(new_run(open_app))
+        monkeypatch.setenv("SDVIZ_ALLOW_REMOTE_RUNS", "1")
+        at = new_run(open_app)
+        assert not at.text_area and "start" in enabled(at)
+        assert not any(option.endswith("…") for option in at.selectbox(key="images shapes-tiny").options)
+    finally:
+        streamlit_config.set_option("server.address", before)
+
+
 @pytest.mark.parametrize("name", ["../x", "..", "00009-link", "/etc", ""])
 def test_hostile_names_are_refused(name: str, tmp_path: Path) -> None:
     outside = tmp_path / "x"

@@ -148,7 +148,9 @@ def test_a_value_of_another_type_is_one_line(book: NoteBook, column: str, value:
         db.execute("DROP TABLE notes")
         db.execute("ALTER TABLE free RENAME TO notes")
         db.execute(f"UPDATE notes SET {column} = ?", (value,))
-    is_right = value is None or (type(value) is int) if column == "score" else isinstance(value, int | float | str)
+    is_right = (
+        value is None or (type(value) is int) if column == "score" else isinstance(value, int | float | str)
+    )
     try:
         (note,) = book.read("b").values()
     except NotesError as error:
