@@ -78,6 +78,7 @@ class Visit:
             proxy=None,
             legacy=True,
         )
+        self._wait_sec = patience(120)
         self._hash = ""
         self._query = ""
         self.widgets: dict[str, str] = {}  # widget id by its key, of all pages seen
@@ -121,7 +122,7 @@ class Visit:
     def _receive(self) -> None:
         """Takes messages until the script has ended."""
         while True:
-            message = ForwardMsg.FromString(self._socket.recv(timeout=patience(120)))
+            message = ForwardMsg.FromString(self._socket.recv(timeout=self._wait_sec))
             kind = message.WhichOneof("type")
             if kind == "new_session":
                 self._hash = message.new_session.page_script_hash
