@@ -74,13 +74,12 @@ ELSEWHERE = [
 @pytest.mark.parametrize("address", ["localhost", "0.0.0.0", None])
 def test_a_visit_is_local_by_its_address_its_name_and_without_a_proxy(
     monkeypatch: pytest.MonkeyPatch,
-    headers: dict[str, str],
-    peer: str | None,
+    visitor: tuple[dict[str, str], str | None],
     expected: bool,
     address: str | None,
 ) -> None:
     streamlit_config.set_option("server.address", address)
-    visit(monkeypatch, headers, peer)
+    visit(monkeypatch, *visitor)
     assert is_local() is expected
 
 
