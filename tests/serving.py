@@ -67,10 +67,19 @@ def serve(home: Path, settings: Mapping[str, str] | None = None, *options: str) 
 class Visit:
     """One session over the websocket. It may send the value of any widget, shown or not."""
 
-    def __init__(self, address: str, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(self, address: str, headers: Mapping[str, str] | None = None, name: str = "localhost") -> None:
+        """Connects.
+
+        Args:
+            address: Of the server.
+            headers: Further headers of the handshake.
+            name: What the visitor calls a server at localhost.
+        """
         url = address.replace("http://", "ws://") + "/_stcore/stream"
+        host, _, port = address.removeprefix("http://").rpartition(":")
         self._socket = connect(
-            url,
+            url.replace("localhost", name),
+            sock=socket.create_connection((host, int(port))),
             subprotocols=["streamlit"],  # type: ignore[list-item]
             additional_headers=headers or {},
             max_size=None,

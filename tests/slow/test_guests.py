@@ -215,6 +215,6 @@ def test_a_visit_from_another_address_of_the_machine_is_a_guest(home: Path) -> N
 def test_a_page_of_the_web_that_names_this_machine_is_a_guest(home: Path) -> None:
     with serve(home) as address:
         port = address.rpartition(":")[2]
-        with Visit(address, {"Host": f"evil.example:{port}", "Origin": f"http://evil.example:{port}"}) as visit:
+        with Visit(address, {"Origin": f"http://evil.example:{port}"}, "evil.example") as visit:
             visit.open("Training", training="New run", profile="shapes-tiny")
         assert "start" not in visit.widgets
