@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 # of bundles and runs; a folder of another version is refused in one line
 FORMAT_VERSION = 2
+# limits of JSON that is read: a report of many methods has some 100 kB and ten levels
+MAX_JSON_BYTES = 16_000_000
+MAX_DEPTH = 50
+MAX_WHOLE = 2**63
 
 
 @contextmanager
@@ -57,6 +63,43 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     """Writes a file whole or not at all; text is UTF-8."""
     with replacing(path) as partial:
         partial.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+
+
+def parse_json(text: str | bytes) -> Any:  # noqa: ANN401
+    """Parses JSON that others may have written.
+
+    Raises:
+        ValueError: No JSON, above `MAX_JSON_BYTES`, nested deeper than `MAX_DEPTH`, or with a whole number
+            beyond 64 bits.
+    """
+    if len(text) > MAX_JSON_BYTES:
+        raise ValueError(f"it has more than {MAX_JSON_BYTES:,} bytes")
+    try:
+        tree = json.loads(text, parse_int=_whole_number)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    level, depth = [tree], 0
+    while level := [value for node in level if isinstance(node, dict | list) for value in _values(node)]:
+        depth += 1
+        if depth > MAX_DEPTH:
+            raise ValueError("it is nested too deeply")
+    return tree
+
+
+def _values(node: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return node.values() if isinstance(node, dict) else node
+
+
+def _whole_number(digits: str) -> int:
+    if len(digits) > 20 or abs(int(digits)) >= MAX_WHOLE:
+        raise ValueError(f"a whole number of {len(digits)} digits")
+    return int(digits)
+
+
+def read_json(path: Path) -> Any:  # noqa: ANN401
+    """Reads a JSON file. Raises OSError: it cannot be read; ValueError: as `parse_json`."""
+    with path.open("rb") as stream:
+        return parse_json(stream.read(MAX_JSON_BYTES + 1))
 
 
 def other_format(what: Path, version: object, command: str) -> str:

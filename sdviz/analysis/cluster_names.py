@@ -5,15 +5,15 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from ..files import write_atomically
-from ..text import one_line
+from ..files import read_json, write_atomically
+from ..text import LineError, one_line
 
 FILE = "cluster_names.json"
 MAX_LENGTH = 40
 _WAIT_SEC = 5.0
 
 
-class NamesError(ValueError):
+class NamesError(LineError):
     """A name cannot be given; the message is one line."""
 
 
@@ -74,13 +74,11 @@ def rename(file: Path, bundle_hash: str, cluster: int, name: str, usual: tuple[s
 
 def _read(file: Path) -> dict[str, object]:
     try:
-        text = file.read_text("utf-8")
+        found = read_json(file)
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
-        raise NamesError(f"{file} cannot be read: {error}") from error
-    try:
-        found = json.loads(text)
+    except OSError as error:
+        raise NamesError(f"{file} cannot be read: {error.strerror or error}") from error
     except ValueError as error:
         raise NamesError(f"{file} is damaged: mend or delete it") from error
     if not isinstance(found, dict):

@@ -10,6 +10,7 @@ from ..evaluation.report import Measured, ModeMetrics, Report
 from ..evaluation.sets import COLUMN_OF_MODE
 from ..evaluation.tables import CONTROL_NAMES, FRECHET_NAMES, METRIC_NAMES, MODE_NAMES
 from ..evaluation.writing import Rows, markdown_table, spread_text
+from ..text import LineError
 from .paper_tables import PAPER_DATASET, SD_TEST, WHOLE, PaperTable, paper_tables
 from .records import NO_MATTER, RECIPE, BundleRecord, differing_keys
 
@@ -20,7 +21,7 @@ _USUAL = (100, 2.0)
 Metrics = dict[str, ModeMetrics]
 
 
-class PaperPageError(ValueError):
+class PaperPageError(LineError):
     """No page can be made of these runs; the message is one line."""
 
 

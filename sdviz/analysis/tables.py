@@ -1,22 +1,26 @@
 """The tables of a bundle, read on first use."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors.numpy import load_file
 
-from ..bundle import Banks, Bundle
+from ..bundle import Banks, Bundle, BundleError
+from ..bundle.parts import numbers, reading, texts
 from ..bundle.threshold import reference_of
 from ..data import OWN_KINDS
 from ..detection.knn import unit_length
 from ..evaluation import OODReference, Report, read_report
-from ..evaluation.sets import HEADS
+from ..evaluation.sets import HEADS, OOD_ROLES
 from ..outliers import Recipe
+from ..text import LineError
 
 T = TypeVar("T")
 
@@ -25,9 +29,10 @@ HOW_TO_MAKE = "python -m sdviz run configs/shapes-quick.yaml"
 
 # groups of images besides the scored sets: the two banks
 TRAIN, OUTLIERS = "train", "SD outliers"
+RECIPE_COLUMNS = ("start_timestep", "guidance_scale", "num_inference_steps", "eta", "seed", "sigma")
 
 
-class MissingPart(ValueError):
+class MissingPart(LineError):
     """A bundle lacks a part; the message names it in one line."""
 
 
@@ -37,11 +42,6 @@ def or_none(read: Callable[[], T]) -> T | None:
         return read()
     except MissingPart:
         return None
-
-
-def texts(column: pa.ChunkedArray) -> np.ndarray:
-    """A column of a table as str (N,)."""
-    return np.array(column.to_pylist(), dtype=str)
 
 
 def scaled(features: np.ndarray, normalize: bool) -> np.ndarray:
@@ -137,25 +137,27 @@ class Evidence:
     @cached_property
     def sets(self) -> dict[str, ScoredSet]:
         """The scored sets by name, the held-out ID images first."""
-        table = pq.read_table(self._part("scores.parquet", "it was never measured"))
         features = self.bundle.parts.get("ood_features.safetensors")
-        stored = {} if features is None else load_file(features)
         found: dict[str, ScoredSet] = {}
-        for name, part in by_set(table).items():
-            n = part.num_rows
-            f = stored.get(name)
-            heads = {h: stored[f"{name}.{h}"] for h in HEADS if len(stored.get(f"{name}.{h}", ())) == n}
-            found[name] = ScoredSet(
-                name,
-                part["role"][0].as_py(),
-                texts(part["id"]),
-                part["label"].to_numpy(),
-                part["distance"].to_numpy(),
-                part["votes"].to_numpy(),
-                part["total"].to_numpy(),
-                f.astype(np.float32) if f is not None and len(f) == n else None,
-                heads,
-            )
+        with self._part("scores.parquet", "it was never measured") as file:
+            stored = {} if features is None else load_file(features)
+            for name, part in by_set(pq.read_table(file)).items():
+                n, role = part.num_rows, str(part["role"][0])
+                if role not in ("id", *OOD_ROLES):
+                    raise ValueError(f"{role!r} is no role")
+                f = stored.get(name)
+                heads = {h: stored[f"{name}.{h}"] for h in HEADS if len(stored.get(f"{name}.{h}", ())) == n}
+                found[name] = ScoredSet(
+                    name,
+                    role,
+                    texts(part["id"]),
+                    numbers(part["label"], np.int64),
+                    numbers(part["distance"], np.float64),
+                    numbers(part["votes"], np.int64),
+                    numbers(part["total"], np.float64),
+                    f.astype(np.float32) if f is not None and len(f) == n else None,
+                    heads,
+                )
         return dict(sorted(found.items(), key=lambda item: item[1].role != "id"))
 
     @property
@@ -179,38 +181,44 @@ class Evidence:
     @cached_property
     def pseudo_labels(self) -> PseudoLabels:
         """The clusters of the training images."""
-        table = pq.read_table(self._part("pseudo_labels.parquet", "it does not know its training images"))
-        return PseudoLabels(
-            texts(table["id"]),
-            table["label"].to_numpy().astype(np.int64),
-            table["confidence"].to_numpy().astype(np.float32),
-        )
+        with self._part("pseudo_labels.parquet", "it does not know its training images") as file:
+            table = pq.read_table(file)
+            return PseudoLabels(
+                texts(table["id"]), numbers(table["label"], np.int64), numbers(table["confidence"], np.float32)
+            )
 
     @cached_property
     def outliers(self) -> OutlierTable:
         """How the outliers of the bank were made, in the bank's order."""
-        table = pq.read_table(self._part("outliers.parquet", "it does not know its outliers"))
-        return OutlierTable(
-            texts(table["id"]),
-            texts(table["source_id"]),
-            table["label"].to_numpy().astype(np.int64),
-            table["target_label"].to_numpy().astype(np.int64),
-            table,
-        )
+        with self._part("outliers.parquet", "it does not know its outliers") as file:
+            table = pq.read_table(file)
+            for name in RECIPE_COLUMNS:
+                numbers(table[name], np.float64)
+            texts(table["solver"])
+            return OutlierTable(
+                texts(table["id"]),
+                texts(table["source_id"]),
+                numbers(table["label"], np.int64),
+                numbers(table["target_label"], np.int64),
+                table,
+            )
 
     @cached_property
     def report(self) -> Report:
         """report.json."""
-        return read_report(self._part("report.json", "it was never measured"))
+        with self._part("report.json", "it was never measured") as file:
+            return read_report(file)
 
     @cached_property
     def snapshots(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Features float32 (epochs + 1, N, D) before training and after each epoch; role and id, str (N,)."""
-        path = self._part("snapshots.safetensors", "detector training left no snapshots in it")
-        table = pq.read_table(self._part("snapshots.parquet", "detector training left no snapshots in it"))
-        epochs = load_file(path)
-        stack = np.stack([epochs[key] for key in sorted(epochs)])
-        return stack.astype(np.float32), texts(table["role"]), texts(table["id"])
+        why = "detector training left no snapshots in it"
+        with self._part("snapshots.safetensors", why) as file, self._part("snapshots.parquet", why) as rows:
+            table, epochs = pq.read_table(rows), load_file(file)
+            stack = np.stack([epochs[key] for key in sorted(epochs)]).astype(np.float32)
+            if stack.ndim != 3 or stack.shape[1] != table.num_rows:
+                raise ValueError(f"{stack.shape} features of {table.num_rows} images")
+            return stack, texts(table["role"]), texts(table["id"])
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -221,8 +229,14 @@ class Evidence:
             named += setting("evaluation", role) or []
         return tuple(one for one in named if one.startswith(OWN_KINDS))
 
-    def _part(self, name: str, why: str) -> Any:  # noqa: ANN401 - a Path; pyarrow and safetensors take it
+    @contextmanager
+    def _part(self, name: str, why: str) -> Iterator[Path]:
+        """Yields the file of a part to read. Raises MissingPart: there is none, or it cannot be read."""
         path = self.bundle.parts.get(name)
         if path is None:
             raise MissingPart(f"this bundle has no {name}: {why}")
-        return path
+        try:
+            with reading(path):
+                yield path
+        except BundleError as error:
+            raise MissingPart(str(error)) from error

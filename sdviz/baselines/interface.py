@@ -14,12 +14,13 @@ from pydantic.fields import FieldInfo
 
 from ..config.nodes import MILD_VIEWS, Node, ViewsConfig
 from ..nn.encoder import Encoder
+from ..text import LineError
 
 Need: TypeAlias = Literal["features", "images", "logits", "labels", "encoder", "outliers"]
 OnProgress: TypeAlias = Callable[[float], None]
 
 
-class BaselineError(ValueError):
+class BaselineError(LineError):
     """Settings, images or a reference that a method cannot use; the message is one line."""
 
 

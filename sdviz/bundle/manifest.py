@@ -7,14 +7,14 @@ import json
 import platform
 from importlib import metadata
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from .. import __version__
-from ..files import FORMAT_VERSION, other_format
+from .. import __version__, files
 from ..nn.phase_means import PhaseStatistics
 from ..outliers import Recipe
+from ..text import MAX_LINE, LineError
 
 MANIFEST = "bundle.json"
 UNET_WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
@@ -36,7 +36,11 @@ PARTS = (
 PICKLE_SUFFIXES = {".bin", ".ckpt", ".joblib", ".npy", ".npz", ".pickle", ".pkl", ".pt", ".pth"}
 
 
-class BundleError(ValueError):
+# text that pages show in a line
+Line = Annotated[str, Field(max_length=MAX_LINE)]
+
+
+class BundleError(LineError):
     """A missing, incomplete, changed or foreign bundle; the message names the file."""
 
 
@@ -57,7 +61,7 @@ class ScoreDefaults(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     k: int = Field(ge=1)
-    alpha: float = Field(ge=0)
+    alpha: float = Field(ge=0, allow_inf_nan=False)
     normalize: bool
 
 
@@ -83,14 +87,14 @@ class Manifest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format_version: int
-    dataset: str  # that the networks were trained on: a name for `data.load`
-    n_clusters: int = Field(ge=1)
-    class_names: tuple[str, ...]
-    labels_from: str  # the origin of the training labels: "ground truth", "SCAN", ...
-    image_size: int = Field(ge=1)  # height and width in pixels
-    pixel_unshuffle: int = Field(ge=1)  # factor of the U-Net's pixel-unshuffle, 1 for none
+    dataset: Line  # that the networks were trained on: a name for `data.load`
+    n_clusters: int = Field(ge=1, le=100_000)
+    class_names: tuple[Line, ...]
+    labels_from: Line  # the origin of the training labels: "ground truth", "SCAN", ...
+    image_size: int = Field(ge=1, le=4096)  # height and width in pixels
+    pixel_unshuffle: int = Field(ge=1, le=64)  # factor of the U-Net's pixel-unshuffle, 1 for none
     phases: PhaseStatistics | None = None  # of the training images; None if the U-Net predicts means
-    max_train_timestep: int = Field(ge=1)  # the largest S that the U-Net was trained for
+    max_train_timestep: int = Field(ge=1, le=1_000_000)  # the largest S that the U-Net was trained for
     defaults: Defaults
     clusterer: dict[str, Any] | None = None  # the argument of `build_classifier`
     encoder: dict[str, Any] | None = None  # the arguments of `Encoder`, also for the detector's f
@@ -121,7 +125,7 @@ def make_manifest(**fields: Any) -> Manifest:  # noqa: ANN401
     """Makes a manifest with the current format and versions; `fields` are the other fields of `Manifest`."""
     versions = {package: metadata.version(package) for package in ("torch", "diffusers", "numpy")}
     versions |= {"sdviz": __version__, "python": platform.python_version()}
-    return Manifest(format_version=FORMAT_VERSION, versions=versions, **fields)
+    return Manifest(format_version=files.FORMAT_VERSION, versions=versions, **fields)
 
 
 def read_manifest(path: Path) -> tuple[Manifest, str]:
@@ -134,8 +138,8 @@ def read_manifest(path: Path) -> tuple[Manifest, str]:
     raw = file.read_bytes()
     tree = parse_json(file, raw)
     version = tree.get("format_version")
-    if version != FORMAT_VERSION:
-        raise BundleError(other_format(file, version, "python -m sdviz run CONFIG"))
+    if version != files.FORMAT_VERSION:
+        raise BundleError(files.other_format(file, version, "python -m sdviz run CONFIG"))
     try:
         manifest = Manifest.model_validate(tree)
     except ValidationError as error:
@@ -215,9 +219,9 @@ def check_replaceable(path: Path) -> None:
 def parse_json(file: Path, raw: bytes) -> dict[str, Any]:
     """Parses a JSON object; BundleError, which names the file, if it is not one."""
     try:
-        tree = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise BundleError(f"{file}: not valid JSON ({first_line(error)})") from error
+        tree = files.parse_json(raw)
+    except ValueError as error:
+        raise BundleError(f"{file}: not valid JSON ({error})") from error
     if not isinstance(tree, dict):
         raise BundleError(f"{file}: not a JSON object")
     return tree

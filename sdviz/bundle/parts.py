@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from safetensors import SafetensorError
@@ -27,6 +29,11 @@ if TYPE_CHECKING:
     from ..nn.unet import NoisePredictor
 
 Net = TypeVar("Net", bound=nn.Module)
+# what pyarrow, safetensors and numpy raise at files of another form
+_FOREIGN = (
+    *(OSError, ValueError, TypeError, KeyError, IndexError, OverflowError),
+    *(pa.ArrowException, SafetensorError),
+)
 
 
 def load_noise_predictor(path: Path, manifest: Manifest) -> NoisePredictor:
@@ -151,22 +158,60 @@ class Banks:
 
 
 def read_banks(parts: Mapping[str, Path]) -> Banks:
-    """Reads the banks of a bundle; ValueError if it has none."""
+    """Reads the banks of a bundle. Raises ValueError: it has none; BundleError: their files do not fit."""
     missing = [name for name in ("features.safetensors", "features.parquet") if name not in parts]
     if missing:
         raise ValueError(f"this bundle has no {missing[0]}: it scores nothing")
-    arrays = load_arrays(parts["features.safetensors"])
-    table = pq.read_table(parts["features.parquet"])
-    role, ids = np.array(table["role"].to_pylist(), str), np.array(table["id"].to_pylist(), str)
-    return Banks(
-        arrays["id_features"].astype(np.float32),
-        arrays["id_labels"],
-        ids[role == "id"],
-        arrays["outlier_features"].astype(np.float32),
-        arrays["outlier_labels"],
-        ids[role == "outlier"],
-        _outlier_sources(parts, ids[role == "outlier"]),
-    )
+    with reading(parts["features.safetensors"]) as file:
+        arrays = load_arrays(file)
+        table = pq.read_table(parts["features.parquet"])
+        role, ids = texts(table["role"]), texts(table["id"])
+        banks = Banks(
+            arrays["id_features"].astype(np.float32),
+            arrays["id_labels"].astype(np.int64),
+            ids[role == "id"],
+            arrays["outlier_features"].astype(np.float32),
+            arrays["outlier_labels"].astype(np.int64),
+            ids[role == "outlier"],
+            _outlier_sources(parts, ids[role == "outlier"]),
+        )
+        for features, labels, names in (
+            (banks.id_features, banks.id_labels, banks.id_ids),
+            (banks.outlier_features, banks.outlier_labels, banks.outlier_ids),
+        ):
+            if features.ndim != 2 or not len(features) == len(labels) == len(names):
+                raise ValueError(f"{features.shape} features, {len(labels)} labels, {len(names)} ids")
+            if not np.isfinite(features).all():
+                raise ValueError("a feature is not a finite number")
+    return banks
+
+
+@contextmanager
+def reading(file: Path) -> Iterator[Path]:
+    """Yields a table or features of a bundle to read; what libraries raise at others becomes a BundleError."""
+    try:
+        yield file
+    except BundleError:
+        raise
+    except _FOREIGN as error:
+        raise BundleError(f"{file} cannot be read: {str(error) or type(error).__name__}") from error
+
+
+def texts(column: pa.ChunkedArray) -> np.ndarray:
+    """A column as str (N,). Raises ValueError: it has gaps or other values."""
+    if column.null_count or not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        raise ValueError(f"text is expected, not {column.type} with {column.null_count} gaps")
+    return np.array(column.to_pylist(), dtype=str)
+
+
+def numbers(column: pa.ChunkedArray, kind: type[np.generic]) -> np.ndarray:
+    """A column as numbers of that kind, (N,). Raises ValueError: gaps, other values, NaN or infinite ones."""
+    if column.null_count:
+        raise ValueError(f"{column.null_count} numbers are missing")
+    found = column.cast(pa.from_numpy_dtype(kind)).to_numpy()
+    if found.dtype.kind == "f" and not np.isfinite(found).all():
+        raise ValueError("a number is not finite")
+    return found
 
 
 def _outlier_sources(parts: Mapping[str, Path], outlier_ids: np.ndarray) -> np.ndarray | None:

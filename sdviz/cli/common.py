@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
 import typer
 from typer.core import TyperGroup
 
-from ..text import one_line
+from ..text import message_line
 
 if TYPE_CHECKING:
     from ..data import ImageSet
@@ -44,7 +44,7 @@ class _OneLineGroup(TyperGroup):
             code = super().main(*args, **(extra | {"standalone_mode": False}))
         except _UsageError as error:
             message = error.format_message()  # type: ignore[attr-defined]
-            typer.echo(f"error: {one_line(message).rstrip('.')}; see --help", err=True)
+            typer.echo(f"error: {message_line(message).rstrip('.')}; see --help", err=True)
             code = EXIT_MISTAKE
         sys.exit(code or 0)
 
@@ -91,7 +91,7 @@ def checking() -> Iterator[None]:
 
 def fail(message: str, code: int) -> NoReturn:
     """Prints the message as one line on stderr and exits with the code."""
-    typer.echo(f"error: {one_line(message)}", err=True)
+    typer.echo(f"error: {message_line(message)}", err=True)
     raise typer.Exit(code)
 
 
@@ -109,7 +109,7 @@ def load_images(source: str, limit: int | None, skip_bad: bool, reading: dict[st
         images = data.load(
             absolute_source(name), split, limit, on_error="skip" if skip_bad else "raise", **reading
         )
-    for line in (*(one_line(warning.message) for warning in caught), *images.found.warnings):
+    for line in (*(message_line(warning.message) for warning in caught), *images.found.warnings):
         typer.echo(f"warning: {line}", err=True)
     return images
 

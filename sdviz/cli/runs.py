@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..files import write_atomically
+from ..text import message_line
 from .common import (
     EXIT_FAILED,
     EXIT_STOPPED,
@@ -208,7 +209,8 @@ def list_(
         left = f"{duration(eta)} left" if isinstance(eta, float) else str(row["error"] or "")
         if row["state"] == "queued":
             left = f"behind {', '.join(row['waits_for'])}"  # type: ignore[arg-type]
-        typer.echo(f"{row['name']:<40} {row['state']:<12} {row['stage']:<13} {steps:<14} {left}".rstrip())
+        name = message_line(row["name"])
+        typer.echo(f"{name:<40} {row['state']:<12} {row['stage']:<13} {steps:<14} {left}".rstrip())
 
 
 @app.command()

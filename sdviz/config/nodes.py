@@ -7,11 +7,13 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from ..text import LineError
+
 # numpy, torch and scikit-learn all accept these and somewhat larger ones
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
-class ConfigError(ValueError):
+class ConfigError(LineError):
     """A wrong configuration; the message is one line with the path of the key."""
 
 

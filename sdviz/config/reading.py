@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -14,14 +15,64 @@ import yaml
 from pydantic import ValidationError
 
 from ..baselines import BASELINES
+from ..files import MAX_WHOLE
 from .nodes import ConfigError, Node
 from .tree import RunConfig
 
+# a resolved configuration has 10 kB and five levels
+MAX_TEXT = 50_000
+MAX_DEPTH = 20
+MAX_KEY = 100
+
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, which also reads 8e-4 as a number, as YAML 1.2 does."""
+    """PyYAML's safe loader for a plain tree: no aliases, no tags but those of JSON's types, few levels.
+
+    It also reads 8e-4 as a number, as YAML 1.2 does, and a date as text.
+    """
+
+    depth = 0
+    yaml_implicit_resolvers = {
+        first: [one for one in rules if one[0] != "tag:yaml.org,2002:timestamp"]
+        for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    yaml_constructors = {
+        tag: make
+        for tag, make in yaml.SafeLoader.yaml_constructors.items()
+        if tag is None or tag.rpartition(":")[2] in ("null", "bool", "int", "float", "str", "seq", "map")
+    }
+
+    def compose_node(self, parent: Any, index: Any) -> Any:  # noqa: ANN401
+        """Refuses aliases and many levels before anything is built."""
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(
+                problem="aliases are not taken", problem_mark=self.peek_event().start_mark
+            )
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            mark = self.peek_event().start_mark
+            raise yaml.MarkedYAMLError(problem=f"more than {MAX_DEPTH} levels", problem_mark=mark)
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def construct_yaml_int(self, node: Any) -> int:  # noqa: ANN401
+        """Refuses numbers beyond 64 bits, which no setting takes."""
+        value = super().construct_yaml_int(node)
+        if abs(value) >= MAX_WHOLE:
+            raise ValueError("a whole number beyond 64 bits")
+        return value
+
+    def construct_yaml_str(self, node: Any) -> str:  # noqa: ANN401
+        """Refuses characters that no name and no path has."""
+        value = super().construct_yaml_str(node)
+        if any(unicodedata.category(c) in ("Cc", "Cs") and c not in "\t\n" for c in value):
+            raise ValueError(f"text with a control character: {value!r}")
+        return value
 
 
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+_Loader.add_constructor("tag:yaml.org,2002:str", _Loader.construct_yaml_str)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"),
@@ -39,11 +90,13 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """
     path = Path(path)
     try:
-        tree = yaml.load(path.read_bytes(), _Loader)
+        with path.open("rb") as stream:
+            text = stream.read(MAX_TEXT + 1)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not YAML: {_yaml_reason(error)}") from error
+    except ValueError as error:
+        raise ConfigError(f"{path}: no name of a file: {error}") from error
+    tree = _parse(text, f"{path}: ")
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: holds no keys")
     tree = {"profile": path.stem} | tree
@@ -86,12 +139,9 @@ def _override(tree: dict[str, Any], text: str) -> str:
     key, equals, value = text.partition("=")
     key = key.strip()
     parts = key.split(".")
-    if not equals or not all(parts):
+    if not equals or not all(parts) or len(parts) > MAX_DEPTH:
         raise ConfigError(f"--set {text}: must be KEY=VALUE, as in diffusion.batch_size=64")
-    try:
-        parsed = yaml.load(value, _Loader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {key}: not YAML: {_yaml_reason(error)}") from error
+    parsed = _parse(value, f"--set {key}: ")
     branch = tree
     for part in parts[:-1]:
         if not isinstance(branch.get(part), dict):
@@ -101,10 +151,22 @@ def _override(tree: dict[str, Any], text: str) -> str:
     return key
 
 
-def _yaml_reason(error: yaml.YAMLError) -> str:
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
-        return f"line {error.problem_mark.line + 1}: {error.problem}"
-    return str(error).splitlines()[0]
+def _parse(text: str | bytes, where: str) -> Any:  # noqa: ANN401
+    """Reads YAML; `where` begins the message of a ConfigError."""
+    if len(text) > MAX_TEXT:
+        raise ConfigError(f"{where}more than {MAX_TEXT:,} characters")
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.MarkedYAMLError as error:
+        line = "" if error.problem_mark is None else f"line {error.problem_mark.line + 1}: "
+        raise ConfigError(f"{where}not YAML: {line}{error.problem}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where}not YAML: {str(error).splitlines()[0]}") from error
+    # PyYAML's constructors raise others: at "!!bool x"; "!!int x", 0x_ or 5,000 digits; "\\UFFFFFFFF"
+    except KeyError as error:
+        raise ConfigError(f"{where}not YAML: {error} is neither true nor false") from error
+    except (ValueError, OverflowError) as error:
+        raise ConfigError(f"{where}not YAML: {error}") from error
 
 
 _EXPECTED = {
@@ -161,6 +223,8 @@ def _nearest_key(path: str) -> str:
 
     It keeps the positions of list entries, as in "evaluation.baselines.0.k".
     """
+    # the search takes time with the square of its length
+    path = path[:MAX_KEY]
     parts = path.split(".")
     nearest = _nearest_without_places(".".join(part for part in parts if not part.isdecimal()))
     for i, part in enumerate(parts):

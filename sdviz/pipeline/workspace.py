@@ -20,18 +20,30 @@ from .. import data
 from ..config.tree import DataConfig, RunConfig
 from ..data import DataError, ImageSet, roles
 from ..diffusion.schedule import NoiseSchedule
-from ..files import replacing
+from ..files import read_json, replacing
 from ..nn.device import leave_group_at_exit, resolve_device
 from ..nn.loop import Execution, LoopReport
 from ..nn.randomness import content_ids
+from ..text import LineError
 
 Metrics = dict[str, Any]
 Settings = dict[str, Any]
 Shared = TypeVar("Shared", bool, str)
 
 
-class PipelineError(ValueError):
+class PipelineError(LineError):
     """A run or folder that cannot be used as asked; the message is one line."""
+
+
+def read_object(file: Path, *keys: str) -> dict[str, Any]:
+    """Reads a JSON object of a run with at least these keys. Raises PipelineError: it is damaged."""
+    try:
+        tree = read_json(file)
+    except ValueError as error:
+        raise PipelineError(f"{file} is damaged: {error}") from error
+    if not isinstance(tree, dict) or not tree.keys() >= set(keys):
+        raise PipelineError(f"{file} is damaged: it lacks {', '.join(keys)}")
+    return tree
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from ..files import write_atomically
+from ..files import parse_json, write_atomically
 from .status import RunError, Status, read_status, write_status
 
 if TYPE_CHECKING:
@@ -63,8 +62,9 @@ class Run:
         lines: list[dict[str, Any]] = []
         for text in file.read_text("utf-8", errors="replace").splitlines() if file.is_file() else []:
             try:
-                line = json.loads(text)
+                line = parse_json(text)
                 part, step = _part(line), line["step"] + 0
+                hash(part)
             except (ValueError, TypeError, KeyError, AttributeError):
                 continue
             # a last measurement with another total does not count as a repeated step

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from ..files import parse_json, read_json
 from .folder import Run
 from .status import Status
 
@@ -74,8 +75,7 @@ def curve(
     points = [
         (line["step"], float(line[key]))
         for line in stats
-        if (line["stage"], line.get("training", "")) == (stage, training)
-        and isinstance(line.get(key), int | float)
+        if (line["stage"], line.get("training", "")) == (stage, training) and _is_number(line.get(key))
     ]
     every = max(1, -(-len(points) // MAX_POINTS))
     points = points[::-1][::every][::-1]
@@ -84,8 +84,12 @@ def curve(
 
 def latest(stats: list[dict[str, Any]], key: str) -> float | None:
     """The last value of a measurement; None if there is none."""
-    found = [line[key] for line in stats if isinstance(line.get(key), int | float)]
+    found = [line[key] for line in stats if _is_number(line.get(key))]
     return float(found[-1]) if found else None
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,8 @@ def outlier_sample(run: Run, n: int) -> OutlierSample | None:
             images, targets = arrays["images"][:n], arrays["target_labels"][:n]
         except (SafetensorError, OSError, KeyError):  # cut or foreign: try the next one
             continue
-        if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
+        fits = targets.shape == images.shape[:1] and targets.dtype.kind in "iu"
+        if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8 or not fits:
             continue
         rows = int(path.stem) + np.arange(len(images)) if path.stem.isdecimal() else np.zeros(0, int)
         names, labels = _labels(run)
@@ -123,9 +128,9 @@ def _labels(run: Run) -> tuple[tuple[str, ...], np.ndarray]:
     """The names of the clusters, and the label of each training image; empty if they do not exist."""
     try:
         table = pq.read_table(run.path / "pseudo_labels" / "pseudo_labels.parquet", columns=["label"])
-        names = tuple(json.loads((table.schema.metadata or {})[b"cluster_names"]))
-        return names, table["label"].to_numpy()
-    except (OSError, KeyError, ValueError, pa.ArrowException):
+        names = tuple(str(one) for one in parse_json((table.schema.metadata or {})[b"cluster_names"]))
+        return names, table["label"].to_numpy().astype(np.int64)
+    except (OSError, KeyError, TypeError, ValueError, pa.ArrowException):
         return (), np.zeros(0, np.int64)
 
 
@@ -143,8 +148,8 @@ def metrics(run: Run, config: RunConfig) -> dict[str, float | int]:
     found: dict[str, float | int] = {}
     for name in stage_names(config):
         try:
-            tree = json.loads((run.path / f"{name}.done.json").read_text("utf-8"))["metrics"]
-            found |= {key: value for key, value in tree.items() if type(value) in (int, float)}
+            tree = read_json(run.path / f"{name}.done.json")["metrics"]
+            found |= {key: value for key, value in tree.items() if _is_number(value)}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
     return found

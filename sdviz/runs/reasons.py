@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
+from ..text import message_line
+
 if TYPE_CHECKING:
     from ..config.tree import RunConfig
 
@@ -30,8 +32,8 @@ def reason(error: BaseException, stage: str, config: RunConfig) -> str:
         return "the state could not be written whole, as on a full disk: make room, then resume"
     # the package's own errors are written for users; others need their type
     if first_line and type(error).__module__.startswith("sdviz."):
-        return first_line
-    return f"{type(error).__name__}: {first_line}" if first_line else type(error).__name__
+        return message_line(first_line)
+    return message_line(f"{type(error).__name__}: {first_line}" if first_line else type(error).__name__)
 
 
 def _says(error: BaseException, numbers: tuple[int, ...], phrases: tuple[str, ...]) -> bool:

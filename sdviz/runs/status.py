@@ -7,22 +7,32 @@ import socket
 import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import psutil
-from pydantic import TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
-from ..files import FORMAT_VERSION, other_format, write_atomically
+from ..files import FORMAT_VERSION, other_format, read_json, write_atomically
+from ..text import LineError, message_line
 
 RunState = Literal["new", "queued", "running", "cancelled", "failed", "done", "killed"]
 
 
-class RunError(ValueError):
+class RunError(LineError):
     """A run that does not exist or cannot do what was asked; the message is one line."""
 
 
 class OlderFormatError(RunError):
     """A run of an older format, which cannot be read; the message says how to make it again."""
+
+
+# seconds that a page can show, and that fit a date
+Seconds = Annotated[float, Field(ge=0, lt=1e11, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0)]
+ProcessId = Annotated[int, Field(ge=1, lt=2**31)]
+# text of a file that others may have written
+Line = Annotated[str, AfterValidator(message_line)]
+ProcessId = Annotated[int, Field(ge=1, lt=2**31)]
 
 
 @dataclass(frozen=True)
@@ -33,22 +43,22 @@ class Status:
     # says "killed": `read_status` does, if the file says "queued" or "running" and the process is gone.
     state: RunState
     config_sha256: str  # of the configuration that the run was made with
-    stage: str = ""  # the last stage begun, "" before the first
-    step: int = 0  # in the stage
-    total: int = 0  # steps of the stage, 0 if it counts none
-    share: float = 0.0  # of the stage done, 0..1
-    eta_sec: float | None = None  # seconds to the stage's end; None if unknown
-    stage_sec: dict[str, float] = field(default_factory=dict)  # seconds spent in each stage, over all resumes
-    pid: int | None = None  # the process that writes this; None before the first
-    process_started: float | None = None  # when the process started; tells it from a later one with its number
-    host: str | None = None  # the machine of the process
+    stage: Line = ""  # the last stage begun, "" before the first
+    step: Count = 0  # in the stage
+    total: Count = 0  # steps of the stage, 0 if it counts none
+    share: Annotated[float, Field(ge=0, le=1)] = 0.0  # of the stage done, 0..1
+    eta_sec: Seconds | None = None  # seconds to the stage's end; None if unknown
+    stage_sec: dict[Line, Seconds] = field(default_factory=dict)  # spent in each stage, over all resumes
+    pid: ProcessId | None = None  # the process that writes this; None before the first
+    process_started: Seconds | None = None  # its start, which tells it from a later one of its number
+    host: Line | None = None  # the machine of the process
     boot: str | None = None  # which start of that machine; "" if the system does not tell
-    devices: tuple[str, ...] = ()  # such as "cpu" or "cuda:1"; two runs never share one
-    submitted: float | None = None  # when the run was asked for; the order of the queue
-    queue_place: int | None = None  # while queued: 1 for the next to start
-    waits_for: tuple[str, ...] = ()  # while queued: names of the runs before it
-    error: str | None = None
-    updated: float = field(default_factory=time.time)  # when this was written
+    devices: tuple[Line, ...] = ()  # such as "cpu" or "cuda:1"; two runs never share one
+    submitted: Seconds | None = None  # when the run was asked for; the order of the queue
+    queue_place: Count | None = None  # while queued: 1 for the next to start
+    waits_for: tuple[Line, ...] = ()  # while queued: names of the runs before it
+    error: Line | None = None
+    updated: Seconds = field(default_factory=time.time)  # when this was written
     format_version: int = FORMAT_VERSION
 
     @property
@@ -68,7 +78,7 @@ def read_status(path: Path) -> Status:
         RunError: It is missing, damaged or of a newer one.
     """
     try:
-        tree = json.loads(path.read_text("utf-8"))
+        tree = read_json(path)
         status = _CHECK.validate_python(tree)
     except FileNotFoundError as error:
         raise RunError(f"{path.parent} has no {path.name}: not a run") from error

@@ -62,7 +62,7 @@ def why_not_found(pictures: Pictures) -> str:
 def show_missing_part(error: MissingPart | str, what: str) -> None:
     """Shows the empty state for a missing part of the bundle; `what` ends "Here you would see ..."."""
     with st.container(border=True):
-        st.markdown(f"**{_sentence(str(error))}.**")
+        st.markdown(f"**{plain(_sentence(str(error)))}.**")
         st.markdown(
             f"Here you would see {what}. A run that goes through to its end leaves a bundle with everything. "
             "The small one takes minutes on two CPU cores; the page **Training** starts it as well:"

@@ -15,8 +15,10 @@ from sdviz.ui.assets import read_asset, style
 from sdviz.ui.cache.bundles import open_bundle
 from sdviz.ui.cache.evidence import open_evidence
 from sdviz.ui.cache.kept import kept
+from sdviz.ui.guests import show_sign_in
 from sdviz.ui.links import not_taken, set_link_value
 from sdviz.ui.session import SHARED, drop_scores, drop_unknown, enter_page, has_score_values, refuse_shared
+from sdviz.ui.text import code_span, plain
 from sdviz.ui.widgets import empty_state
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -85,6 +87,7 @@ def setup_page(title: str, idea: str, makes_outliers: bool = False) -> PageConte
             st.page_link(file, label=name, icon=icon)
         st.divider()
         bundle, problem = _choose_bundle(makes_outliers)
+        show_sign_in()
         st.html(f"<script>{read_asset(__name__, '.js')}</script>", unsafe_allow_javascript=True)
     enter_page(entered)
     st.title(title)
@@ -172,7 +175,7 @@ def _choose_bundle(makes_outliers: bool) -> tuple[Bundle | None, str]:
         return None, f"The bundle {name!r} cannot be opened: {error}"
     m = bundle.manifest
     st.caption(
-        f"{m.n_clusters} clusters of `{m.dataset}`, labels from {m.labels_from}. "
+        f"{m.n_clusters} clusters of {code_span(m.dataset)}, labels from {plain(m.labels_from)}. "
         f"S up to {m.max_train_timestep}. Runs on {bundle.device.type.upper()}. "
         f"Hash `{bundle.hash[:10]}`. sdviz {__version__}"
     )
@@ -182,7 +185,7 @@ def _choose_bundle(makes_outliers: bool) -> tuple[Bundle | None, str]:
 def show_missing_bundle(context: PageContext, what: str) -> None:
     """Shows the empty state of a page without a bundle; `what` ends "Here you would see ..."."""
     box = empty_state(
-        context.problem,
+        plain(context.problem),
         f"Here you would see {what}. That needs a *bundle*: a trained system in one folder. "
         "The shipped one lives in `checkpoints/shapes`. To train a small one yourself (minutes on two "
         "CPU cores; it can be stopped and resumed):",

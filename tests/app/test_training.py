@@ -25,6 +25,7 @@ from sdviz import data, runs
 from sdviz.config.reading import load_config
 from sdviz.runs import Run, RunError
 from sdviz.runs.status import identity, write_status
+from sdviz.ui.guests import GuestError, refusal
 from sdviz.ui.training import actions
 from tests.patience import patience
 from tests.tiny_bundle import save_tiny_bundle
@@ -373,7 +374,7 @@ def refused_by_everything(run: Run) -> None:
         lambda: actions.stop(run.name),
         lambda: actions.delete(run.name),
     ):
-        with pytest.raises(RunError, match="can only be watched|Read-only"):
+        with pytest.raises(GuestError, match="can only watch|Read-only"):
             act()
     assert [one.name for one in runs.list_runs()] == [run.name]
     assert run.status() == before
@@ -405,17 +406,35 @@ def test_a_server_for_other_machines_launches_nothing_unless_allowed(
     open_app: Open, monkeypatch: pytest.MonkeyPatch, address: str | None
 ) -> None:
     run = finish(make_run("failed"))
-    assert actions.refusal() == ""
+    assert refusal() == ""
     before = streamlit_config.get_option("server.address")
     streamlit_config.set_option("server.address", address)
     try:
         refused_by_everything(run)
         assert not enabled(open_app(TRAINING)) & WORK
         monkeypatch.setenv("SDVIZ_ALLOW_REMOTE_RUNS", "1")
-        assert actions.refusal() == ""
+        assert refusal() == ""
         assert "resume" in enabled(open_app(TRAINING))
         monkeypatch.setenv("SDVIZ_READ_ONLY", "1")
-        assert "Read-only" in actions.refusal()
+        assert "Read-only" in refusal()
+    finally:
+        streamlit_config.set_option("server.address", before)
+
+
+def test_others_may_start_listed_sets_only_and_no_form_is_shown_where_nothing_starts(
+    open_app: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = new_run(open_app)
+    assert "more shapes-tiny" in [area.key for area in at.text_area]
+    assert any(option.endswith("…") for option in at.selectbox(key="images shapes-tiny").options)
+    before = streamlit_config.get_option("server.address")
+    streamlit_config.set_option("server.address", "0.0.0.0")
+    try:
+        assert not new_run(open_app).text_input and "start" not in enabled(new_run(open_app))
+        monkeypatch.setenv("SDVIZ_ALLOW_REMOTE_RUNS", "1")
+        at = new_run(open_app)
+        assert not at.text_area and "start" in enabled(at)
+        assert not any(option.endswith("…") for option in at.selectbox(key="images shapes-tiny").options)
     finally:
         streamlit_config.set_option("server.address", before)
 

@@ -2,12 +2,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +10,7 @@ import pytest
 
 from tests.cut_bundle import save_cut_bundle
 from tests.patience import patience
+from tests.serving import serve
 from tests.tiny_bundle import save_tiny_bundle
 
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -159,38 +154,6 @@ def chromium() -> str:
 def app_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the server of these tests has its bundle and data; its output goes to log.txt there."""
     return tmp_path_factory.mktemp("app")
-
-
-@contextmanager
-def serve(home: Path) -> Iterator[str]:
-    """The real app with its bundles, runs and data in that folder; gives its address."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    environment = os.environ | {
-        "SDVIZ_CHECKPOINTS": str(home / "checkpoints"),
-        "SDVIZ_RUNS": str(home / "runs"),
-        "SDVIZ_DATA": str(home / "data"),
-    }
-    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.headless", "true"]
-    log = (home / "log.txt").open("w")
-    process = subprocess.Popen(
-        [*command, "--server.port", str(port)], cwd=ROOT, env=environment, stdout=log, stderr=log
-    )
-    address = f"http://localhost:{port}"
-    try:
-        for _ in range(int(patience(240))):
-            try:
-                urllib.request.urlopen(f"{address}/_stcore/health", timeout=2)
-                break
-            except (urllib.error.URLError, ConnectionError, TimeoutError):
-                assert process.poll() is None, (home / "log.txt").read_text()
-                time.sleep(0.5)
-        yield address
-    finally:
-        process.terminate()
-        process.wait(30)
-        log.close()
 
 
 @pytest.fixture(scope="session")

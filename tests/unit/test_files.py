@@ -1,11 +1,21 @@
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 
-from sdviz.files import leftovers, remove_leftovers, replacing, write_atomically
+from sdviz.files import (
+    MAX_DEPTH,
+    MAX_JSON_BYTES,
+    leftovers,
+    parse_json,
+    read_json,
+    remove_leftovers,
+    replacing,
+    write_atomically,
+)
 
 
 def test_text_and_bytes_take_the_place_of_what_was_there(tmp_path: Path) -> None:
@@ -46,3 +56,29 @@ def test_what_killed_writers_left_is_found_and_removed(tmp_path: Path) -> None:
     assert leftovers(tmp_path) == [kept]
     remove_leftovers(tmp_path)
     assert sorted(p.name for p in tmp_path.rglob("*")) == [".hidden", "a.partial", "a.partial.txt", "deep"]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("[" * 100_000, "nested too deeply"),
+        ("[" * (MAX_DEPTH + 2) + "]" * (MAX_DEPTH + 2), "nested too deeply"),
+        ('{"a":' * 900 + "1" + "}" * 900, "nested too deeply"),
+        ("9" * 5_000, "a whole number of 5000 digits"),
+        (str(2**63), "a whole number of 19 digits"),
+        ("{", "Expecting property name"),
+        (b"\xff\xfe\xff", "codec can't decode"),
+        (b" " * (MAX_JSON_BYTES + 1), "more than 16,000,000 bytes"),
+    ],
+)
+def test_hostile_json_is_a_value_error(text: str | bytes, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        parse_json(text)
+
+
+def test_json_within_the_limits_is_read_as_it_is(tmp_path: Path) -> None:
+    deep = "[" * MAX_DEPTH + "]" * MAX_DEPTH
+    assert parse_json(deep) == json.loads(deep)
+    tree = {"a": [1, -1.5, None, True, "ä", {"b": 1 - 2**63, "c": 2**63 - 1}], "d": "[" * 1_000}
+    (tmp_path / "a.json").write_text(json.dumps(tree), "utf-8")
+    assert read_json(tmp_path / "a.json") == tree

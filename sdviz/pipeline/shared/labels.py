@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -11,7 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ...data import DataError, ImageSet
+from ...files import parse_json
 from ...table_files import read_csv, write_parquet
+from ...text import message_line
 from ..workspace import PipelineError, Workspace
 
 GIVEN = ("ground_truth", "file")  # values of labels.source without clustering
@@ -44,7 +47,7 @@ def given_labels(work: Workspace) -> tuple[np.ndarray, tuple[str, ...]]:
 
 def _from_file(work: Workspace) -> tuple[np.ndarray, tuple[str, ...]]:
     """Reads labels by id from the user's table; class names are numbered in alphabetical order."""
-    path = Path(work.config.labels.path or "").expanduser()
+    path = Path(os.path.expanduser(work.config.labels.path or ""))
     known = read_label_table(path)
     ids = work.images.ids.tolist()
     missing = [one for one in ids if one not in known]
@@ -80,8 +83,8 @@ def read_label_table(path: Path) -> dict[str, tuple[str, str]]:
             table = read_csv(path)
             where = [f"line {line}" for line in table.lines]
             found = [*zip(table.column("id"), where, table.column("label"), strict=True)]
-    except (OSError, KeyError, ValueError) as error:
-        raise DataError(f"{path}: not a table with columns id and label") from error
+    except (OSError, KeyError, ValueError, TypeError, pa.ArrowException) as error:
+        raise DataError(f"{message_line(path)}: not a table with columns id and label") from error
     return {one: (where, "" if label is None else str(label).strip()) for one, where, label in found}
 
 
@@ -114,7 +117,7 @@ def source_labels(work: Workspace) -> np.ndarray:
 def read_cluster_names(work: Workspace) -> tuple[str, ...]:
     """A name for each cluster."""
     metadata = pq.read_schema(labels_path(work)).metadata or {}
-    return tuple(json.loads(metadata[b"cluster_names"]))
+    return tuple(parse_json(metadata[b"cluster_names"]))
 
 
 def labelled_test(work: Workspace) -> ImageSet | None:

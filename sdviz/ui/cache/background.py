@@ -1,7 +1,8 @@
 """Runs work in the background, in the lanes of `LANES`. Each lane does one task at a time.
 
-At the end of the program each running task is stopped at its next line of Python and waited for: a thread that
-is killed in torch's C++ code crashes the process ("terminate called without an active exception").
+At the end of the program each running task and each page that is being drawn is stopped at its next line of
+Python and waited for: a thread that is killed in torch's C++ code crashes the process ("terminate called
+without an active exception").
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ def let_others_compute() -> None:
 # A page that waits for a task asks at least this often
 _ASKS_EVERY_SEC = 10.0
 _STOP_AGAIN_SEC = 2.0
+# Streamlit's name of the threads in which pages run
+_PAGE_THREAD = "ScriptRunner.scriptThread"
 TRIM_EVERY_SEC = 5.0
 
 
@@ -57,7 +60,7 @@ class GivenUp(ValueError):
 
 
 class _Ending(SystemExit):
-    """Raised in a task when the program ends."""
+    """Raised in a task or a page when the program ends."""
 
 
 class Task(Generic[T]):
@@ -169,10 +172,13 @@ class _Thread:
         while self._thread.is_alive() and (seconds is None or time.monotonic() - started < seconds):
             if self._current is not None:
                 self._current._asked.set()
-                thread = ctypes.c_ulong(self._thread.ident or 0)
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(_Ending))
+                _raise_in(self._thread)
             # a library may catch the exception: the loop raises it again
             self._thread.join(_STOP_AGAIN_SEC if seconds is None else min(_STOP_AGAIN_SEC, seconds))
+
+
+def _raise_in(thread: threading.Thread) -> None:
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(_Ending))
 
 
 _threads: dict[str, _Thread] = {}
@@ -183,15 +189,26 @@ _is_ending = False
 @atexit.register
 def _end() -> None:
     global _is_ending
-    _is_ending = True
+    with _threads_lock:
+        _is_ending = True
     for thread in _threads.values():
         thread.end()
+    # Streamlit runs pages in daemon threads, also those of AppTest
+    for page in [one for one in threading.enumerate() if one.name == _PAGE_THREAD]:
+        while page.is_alive():
+            _raise_in(page)
+            page.join(_STOP_AGAIN_SEC)
 
 
 def start(lane: str, work: Callable[[Task[T]], T], bundle_hash: str | None = None) -> Task[T]:
-    """Puts work in a lane. With a bundle's hash it gives up when two other bundles have been opened."""
+    """Puts work in a lane. With a bundle's hash it gives up when two other bundles have been opened.
+
+    Once the program ends, nothing is begun: whoever asks is ended, too.
+    """
     task = Task(work, bundle_hash)
     with _threads_lock:
+        if _is_ending:
+            raise _Ending
         if lane not in _threads:
             _threads[lane] = _Thread(lane)
         _threads[lane].add(task)

@@ -10,7 +10,7 @@ from sdviz import data
 from sdviz.data import DataError
 from sdviz.ui.cache.background import Task, start
 from sdviz.ui.cache.kept import store
-from sdviz.ui.read_only import is_read_only
+from sdviz.ui.guests import check_may_write, refusal
 
 _ARCHIVES = (".gz", ".zip")
 POLL_SEC = 1.0
@@ -84,7 +84,7 @@ def _take_over(partial: Path, root: Path) -> None:
 
 def can_download(name: str) -> bool:
     """Tells whether a page may download that set."""
-    return name in data.DOWNLOADS and not is_read_only()
+    return name in data.DOWNLOADS and not refusal()
 
 
 def download_of(name: str) -> Download | None:
@@ -94,7 +94,8 @@ def download_of(name: str) -> Download | None:
 
 
 def start_download(name: str) -> Download:
-    """Starts the download of a set, unless it is running."""
+    """Starts the download of a set, unless it is running. Raises GuestError: not allowed."""
+    check_may_write()
     found = download_of(name)
     if found is None or found.is_done:
         store("downloads").drop(_key(name))

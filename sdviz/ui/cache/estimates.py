@@ -4,7 +4,8 @@ from typing import TypeAlias
 
 from sdviz import data
 from sdviz.config.tree import RunConfig
-from sdviz.ui.cache.background import DEVICE_LOCK, Task, start
+from sdviz.text import LineError
+from sdviz.ui.cache.background import Task, start
 from sdviz.ui.cache.kept import Store, store
 
 # (stage, seconds, bytes on the disk)
@@ -25,5 +26,8 @@ def start_estimate(config: RunConfig) -> Task[Estimate]:
 def _measure(config: RunConfig) -> Estimate:
     from sdviz.pipeline import estimate  # slow: it imports accelerate and more
 
-    with DEVICE_LOCK:
+    # without the device's lock: pages go on meanwhile
+    try:
         return [(part.stage, part.seconds, part.bytes) for part in estimate(config)]
+    except (OSError, RuntimeError, MemoryError, OverflowError) as error:  # as of networks too large to be made
+        raise LineError(error) from error

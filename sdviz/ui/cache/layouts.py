@@ -12,6 +12,7 @@ import numpy as np
 from sdviz.projection import SUFFIX, Layouts, LayoutSettings, compute_layouts, read_layouts, write_layouts
 from sdviz.ui.cache.background import GivenUp, Task, start
 from sdviz.ui.cache.kept import KEPT, Store
+from sdviz.ui.guests import refusal
 
 MAX_BYTES = 256_000_000
 # seconds for a point of t-SNE or UMAP, a guess until one is measured
@@ -50,7 +51,11 @@ class LayoutStore:
         return self._find(settings.key(features))
 
     def start(self, features: np.ndarray, settings: LayoutSettings) -> LayoutJob:
-        """Starts a job for layouts of features, float (F,N,D), or finds the one that runs."""
+        """Starts a job for layouts of features, float (F,N,D), or finds the one that runs.
+
+        What is made for a visit that may change nothing stays in memory.
+        """
+        to_disk = not refusal()
         key, n_points = settings.key(features), features.shape[0] * features.shape[1]
         kind = (settings.method, settings.dims)
 
@@ -66,7 +71,8 @@ class LayoutStore:
                 self._sec_per_point[kind] = (time.monotonic() - started) / n_points
                 self.computed += 1
                 self._kept.put(key, made)
-                self._write(key, made)
+                if to_disk:
+                    self._write(key, made)
                 return made
             finally:
                 with self._lock:

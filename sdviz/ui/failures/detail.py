@@ -12,6 +12,7 @@ from sdviz.analysis.votes import find_sample
 from sdviz.ui.cluster_names import cluster_before
 from sdviz.ui.components.picture_grid import Cell, Label, picture_grid
 from sdviz.ui.failures import state
+from sdviz.ui.guests import GuestError, author, check_may_write, refusal
 from sdviz.ui.missing import say_missing, why_not_found
 from sdviz.ui.page import VOTES, open_page
 from sdviz.ui.pictures import NEUTRAL_COLOUR, OUTLIER_COLOUR, TRAIN_COLOUR, data_uri
@@ -161,12 +162,13 @@ def _note(view: ScoredSets, one: str, seen: Seen) -> None:
     except NotesError as error:
         st.caption(f":material/lock: {plain(str(error))}")
         return
-    why = book.why_not()
+    why = refusal() or book.why_not()
 
-    def write(put: Callable[[str, str, str, Seen], None], key: str) -> None:
+    def write(put: Callable[[str, str, str, Seen, str], None], key: str) -> None:
         try:
-            put(bundle_hash, one, st.session_state[key] or "", seen)
-        except NotesError as error:
+            check_may_write()
+            put(bundle_hash, one, st.session_state[key] or "", seen, author())
+        except (NotesError, GuestError) as error:
             st.session_state[_PROBLEM] = str(error)
 
     problem = st.session_state.pop(_PROBLEM, "")
@@ -199,6 +201,7 @@ def _note(view: ScoredSets, one: str, seen: Seen) -> None:
     if problem or why:
         st.caption(f":material/lock: {plain(problem or why)}")
     elif kept:
-        st.caption(f"Kept {minute(kept.time)} UTC beside the runs.")
+        by = f", by {plain(kept.author)}" if kept.author else ""
+        st.caption(f"Kept {minute(kept.time)} UTC beside the runs{by}.")
     else:
         st.caption("A verdict or note is kept beside the runs, for everybody on this machine.")

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import astuple
 
 import numpy as np
 import pandas as pd
@@ -301,10 +302,7 @@ def _notes(view: ScoredSets) -> None:
     with columns[-1]:
         file = f"sdviz-notes-{view.bundle.hash[:10]}.csv"
         download("CSV", lambda: notes_csv(notes, lines), file, key="failures_export", width="stretch")
-    header = ("image", "set", "label", "score", "threshold", "verdict", "note", "time")
-    rows = [
-        (n.id, n.seen.set, n.seen.label, n.seen.score, n.seen.threshold, n.verdict, n.text, minute(n.time))
-        for n in notes
-    ]
+    header = ("image", "set", "label", "score", "threshold", "verdict", "note", "author", "time")
+    rows = [(n.id, *astuple(n.seen)[:4], n.verdict, n.text, n.author, minute(n.time)) for n in notes]
     with st.expander(f"All {len(notes):,}"):
         st.dataframe(pd.DataFrame(rows, columns=header), hide_index=True, key="failures_notes_table")

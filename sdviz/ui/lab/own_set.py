@@ -1,5 +1,6 @@
 """For a bundle whose own set is not on this machine: how to get it, and images from noise instead."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import streamlit as st
@@ -12,6 +13,7 @@ from sdviz.data import ImageSet
 from sdviz.ui.cache.background import DEVICE_LOCK, Task, start
 from sdviz.ui.cache.downloads import POLL_SEC, Download, can_download, download_of, start_download
 from sdviz.ui.cache.kept import kept
+from sdviz.ui.guests import GuestError
 from sdviz.ui.text import code_span
 
 FROM_NOISE = "made from noise by this network"
@@ -80,8 +82,9 @@ def take_awaited_set(sets: list[str], own: str) -> None:
 
 
 def _begin(name: str) -> None:
-    st.session_state[_AWAITED] = name
-    start_download(name)
+    with suppress(GuestError):  # of a page from before
+        start_download(name)
+        st.session_state[_AWAITED] = name
 
 
 def _await(work: Download | Task[ImageSet]) -> None:

@@ -103,7 +103,7 @@ def choose_sources(bundle: Bundle) -> list[SourceImage]:
         try:
             pool = load_to_show(bundle, name, POOL_LIMIT)
         except DataError as error:
-            st.error(str(error))
+            st.error(plain(str(error)))
             return []
     wanted, count, draw = _which_images(columns, pool.class_names, picked=bool(_asked(pool)))
     with columns[4]:
@@ -113,7 +113,7 @@ def choose_sources(bundle: Bundle) -> list[SourceImage]:
     else:
         eligible = _of_class(pool, wanted)
         if not len(eligible):
-            st.info(f"{name} has no image of the class {plain(wanted)} here: choose another class.")
+            st.info(f"{plain(name)} has no image of the class {plain(wanted)} here: choose another class.")
             return []
         rows = eligible[permutation(len(eligible), draw)[:count]]
     return _with_labels(bundle, pool, rows)
@@ -252,7 +252,7 @@ def _uploads(bundle: Bundle) -> list[SourceImage]:
     chosen, refused = prepared_uploads(used, bundle.manifest)
     kept.take(chosen)
     for line in refused:
-        st.error(line, icon=":material/broken_image:")
+        st.error(plain(line), icon=":material/broken_image:")
     pictures = kept.all()
     _say_how_many_are_used(kept, len(files), len(used) - len(refused), len(pictures))
     if not pictures:

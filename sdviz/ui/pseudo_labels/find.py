@@ -6,6 +6,7 @@ import streamlit as st
 from sdviz.analysis.cluster_names import NamesError, rename
 from sdviz.ui.cluster_names import cluster_before, names_file, usual_names
 from sdviz.ui.components.picture_grid import Cell, picture_grid
+from sdviz.ui.guests import GuestError, check_may_write, refusal
 from sdviz.ui.missing import why_not_found
 from sdviz.ui.outliers import cluster_of
 from sdviz.ui.page import VOTES, open_page
@@ -138,12 +139,14 @@ def rename_field(clusters: ClusterView, cluster: int) -> None:
         st.session_state[_PROBLEM] = ""
         text = str(st.session_state["pseudo_labels_name"]) if name is None else name
         try:
+            check_may_write()
             rename(names_file(), clusters.bundle.hash, cluster, text, usual)
-        except NamesError as error:
+        except (NamesError, GuestError) as error:
             st.session_state[_PROBLEM] = str(error)
 
-    with st.popover("Rename", icon=":material/edit:", width="content", disabled=cluster < 0):
-        if cluster < 0:
+    is_off = cluster < 0 or bool(refusal())
+    with st.popover("Rename", icon=":material/edit:", width="content", disabled=is_off, help=refusal() or None):
+        if is_off:
             return
         if not st.session_state.get(_PROBLEM):
             st.session_state["pseudo_labels_name"] = names[cluster]

@@ -40,7 +40,7 @@ def show_truth(clusters: ClusterView, classes: np.ndarray) -> None:
     a = found.agreement
     st.caption(
         "Nothing is chosen by these numbers: no cluster, image, setting or threshold. Clusters come from "
-        f"{bundle.manifest.labels_from}"
+        f"{plain(bundle.manifest.labels_from)}"
         + (
             ", so here they only repeat the classes that they were made of."
             if bundle.manifest.labels_from == "ground truth"

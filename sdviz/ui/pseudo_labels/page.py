@@ -128,7 +128,7 @@ def _summary(clusters: ClusterView) -> None:
     sure = float((clusters.labels.confidence >= 0.99).mean())
     st.caption(
         f"{n:,} training image{'s' * (n != 1)} in {counted(len(sizes), 'cluster')}, labels from "
-        f"{clusters.bundle.manifest.labels_from}: {sizes.min():,} to {sizes.max():,} images each. "
+        f"{plain(clusters.bundle.manifest.labels_from)}: {sizes.min():,} to {sizes.max():,} images each. "
         f"The clusterer is at least 99 % sure of {percent(sure)} of them."
     )
 

@@ -21,7 +21,7 @@ from sdviz.ui.results.html_tables import Row, show_table, table_html
 from sdviz.ui.results.records import all_records, many_lines
 from sdviz.ui.results.state import MODE_TITLES, NO_DETECTOR
 from sdviz.ui.session import ScoreChoice, score_settings, set_shared
-from sdviz.ui.text import counted
+from sdviz.ui.text import counted, plain
 from sdviz.ui.theme import ROLE_NAMES, set_name, set_titles
 from sdviz.ui.widgets import IN_LINK, empty_state, select_one
 
@@ -111,8 +111,8 @@ def show_k_alpha(evidence: Evidence) -> None:
         with columns[1]:
             names = [select_one("Test set", tests, "results_test_set", format_func=set_name)]
         st.warning(
-            f"**{set_name(names[0])} is a test set.** If you choose k or α by this map, its AUROC is no longer "
-            "a fair measure: it would be too good. Choose on the validation set, then look here once.",
+            f"**{plain(set_name(names[0]))} is a test set.** If you choose k or α by this map, its AUROC is "
+            "no longer a fair measure: it would be too good. Choose on the validation set, then look here.",
             icon=":material/warning:",
         )
     elif validation:

@@ -11,7 +11,7 @@ from sdviz.bundle import Bundle
 from sdviz.ui.results.html_tables import Row, TableCell, show_table, table_html
 from sdviz.ui.results.records import all_records, families, many_lines
 from sdviz.ui.results.state import Table, offer_table
-from sdviz.ui.text import counted
+from sdviz.ui.text import counted, plain
 from sdviz.ui.theme import set_name
 from sdviz.ui.widgets import select_one
 
@@ -125,7 +125,7 @@ def show_paper(bundle: Bundle) -> None:
         title = f"**{name}**, under their own names: AUROC in %, by the S and w of training"
         _show(name, title, others_table(others), others_html(others), lines, key="results_paper_others")
     for line in problems:
-        st.caption(f"Not read: {line}")
+        st.caption(f"Not read: {plain(line)}")
 
 
 def others_html(others: Others) -> str:

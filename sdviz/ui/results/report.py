@@ -25,7 +25,7 @@ from sdviz.ui.results.paper import about_family, paper_html
 from sdviz.ui.results.records import all_records, families
 from sdviz.ui.results.state import MODE_TITLES, find_results
 from sdviz.ui.scores import ScoredSets
-from sdviz.ui.text import counted
+from sdviz.ui.text import counted, plain
 from sdviz.ui.widgets import download
 
 WORST = 12
@@ -48,8 +48,8 @@ def show_report(state: ScoredSets) -> None:
     foreign = [name for name in state.scores if not _is_built_in(state.evidence, name)]
     if foreign:
         st.caption(
-            f"Pictures of {', '.join(foreign)} stay out of it: those sets come from files on this machine. "
-            "Their worst images stand there by id."
+            f"Pictures of {plain(', '.join(foreign))} stay out of it: those sets come from files on this "
+            "machine. Their worst images stand there by id."
         )
     name = bundle.path.name if bundle.path else "bundle"
     download(

@@ -145,7 +145,8 @@ def choose_sample(
             )
     if is_another:
         st.warning(
-            f"{note} **What follows is another image**, `{chosen.id}`.", icon=":material/image_not_supported:"
+            f"{note} **What follows is another image**, {code_span(chosen.id)}.",
+            icon=":material/image_not_supported:",
         )
     elif note:
         st.caption(note)
@@ -242,4 +243,4 @@ def _upload(uploads: KeptUploads, manifest: Manifest) -> None:
         now, refused = prepare()
         uploads.take(now)
         for line in refused:
-            st.error(line, icon=":material/broken_image:")
+            st.error(plain(line), icon=":material/broken_image:")

@@ -84,7 +84,7 @@ def _stages(run: Run, config: RunConfig, status: Status) -> None:
     if spent:
         parts.append(f"{duration(spent)} at work")
     if status.devices:
-        parts.append(f"on {', '.join(status.devices)}")
+        parts.append(f"on {plain(', '.join(status.devices))}")
     quiet = time.time() - status.updated
     if status.state == "running" and quiet > QUIET_SEC:
         parts.append(f"no sign of life for {duration(quiet)}")

@@ -10,7 +10,7 @@ import torch
 
 from sdviz import data
 from sdviz.config.nodes import ConfigError
-from sdviz.config.reading import load_config, to_yaml
+from sdviz.config.reading import MAX_TEXT, load_config, to_yaml
 from sdviz.config.tree import RunConfig
 from sdviz.runs import Run, Status
 from sdviz.runs.status import duration
@@ -18,6 +18,7 @@ from sdviz.ui.cache.background import Task
 from sdviz.ui.cache.checks import start_check
 from sdviz.ui.cache.estimates import Estimate, start_estimate
 from sdviz.ui.components.stage_strip import stage_title
+from sdviz.ui.guests import may_name_paths
 from sdviz.ui.page import ROOT
 from sdviz.ui.text import about, in_bytes, plain
 from sdviz.ui.training import actions
@@ -95,14 +96,17 @@ def show_new_run(found: list[Run]) -> None:
                     value = _widget(name, setting, value_of(base, setting.key))
                 if value != value_of(base, setting.key):
                     overrides.append(f"{setting.key}={json.dumps(value)}")
+    more = ""
     with st.expander("Advanced: any other key of the configuration"):
-        more = st.text_area(
-            "One a line, as in detector.zero_heads=false",
-            key=f"more {name}",
-            persist_state="session",
-            height=100,
-            help="Every key is listed under Its configuration of any run.",
-        )
+        if may_name_paths():  # a value may be a path
+            more = st.text_area(
+                "One a line, as in detector.zero_heads=false",
+                key=f"more {name}",
+                persist_state="session",
+                height=100,
+                max_chars=MAX_TEXT,
+                help="Every key is listed under Its configuration of any run.",
+            )
         now = st.checkbox(
             "Start at once, even while another run is at work on the device",
             key="now",
@@ -123,7 +127,6 @@ def find_profiles() -> dict[str, Path]:
 
 
 def _check_and_start(path: Path, overrides: list[str], found: list[Run], now: bool) -> RunConfig | None:
-    refused = actions.refusal()
     try:
         config = load_config(path, overrides)
     except ConfigError as error:
@@ -136,23 +139,20 @@ def _check_and_start(path: Path, overrides: list[str], found: list[Run], now: bo
         icon=":material/play_arrow:",
         type="primary",
         key="start",
-        disabled=bool(refused),
-        help=refused or "Writes the configuration into a new folder and launches the process.",
+        help="Writes the configuration into a new folder and launches the process.",
         on_click=attempt,
         args=(_start_and_watch, config, now),
         width="stretch",
     )
     with columns[1]:
-        check = None if refused else start_check(config)
-        if check is not None:
-            show_summary(check)
+        check = start_check(config)
+        show_summary(check)
         estimate = start_estimate(config)
         is_done = estimate.wait(AT_ONCE_SEC)
         st.fragment(_say_how_long, run_every=None if is_done else POLL_SEC)(estimate, is_done)
         if busy := _at_work(found):
             st.caption(f"At work now: {plain(', '.join(busy))}. A run on the same device waits for its turn.")
-    if check is not None:
-        show_copies(config, check, str(estimate.error or ""))
+    show_copies(config, check, str(estimate.error or ""))
     return config
 
 
@@ -187,7 +187,7 @@ def _at_work(found: list[Run]) -> list[str]:
 
 def _images(profile: str, base: RunConfig) -> str:
     kind_of = {f"{title} …": kind for kind, (title, _) in data.ON_FORM.items()}
-    known = [*data.names(), *kind_of]
+    known = [*data.names(), *(kind_of if may_name_paths() else ())]
     options = list(dict.fromkeys([base.data.id, *known]))
     choice = st.selectbox(
         "Images",

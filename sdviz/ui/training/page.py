@@ -4,7 +4,7 @@ import streamlit as st
 
 from sdviz import runs
 from sdviz.ui.assets import style
-from sdviz.ui.training.actions import refusal
+from sdviz.ui.guests import refusal
 from sdviz.ui.training.compare import show_compare
 from sdviz.ui.training.new_run import show_new_run
 from sdviz.ui.training.state import COMPARE, NEW, VIEW_KEY, VIEWS, WATCH, take_problem
@@ -29,7 +29,9 @@ def show_training() -> None:
         label_visibility="collapsed",
         **IN_LINK,
     )
-    if view == NEW:
+    if view == NEW and refusal():
+        st.caption("Here is the form of a new run, for those who may start one.")
+    elif view == NEW:
         show_new_run(found)
     elif view == COMPARE:
         show_compare(found)

@@ -6,6 +6,7 @@ import streamlit as st
 
 from sdviz.config.nodes import ConfigError
 from sdviz.runs import Run, RunError, Status
+from sdviz.ui.guests import GuestError
 from sdviz.ui.text import plain
 
 WATCH, NEW, COMPARE = VIEWS = ("Watch", "New run", "Compare")
@@ -22,7 +23,7 @@ def attempt(action: Callable[..., object], *args: object) -> None:
     """For `on_click`: calls an action. An error becomes one line at the top of the page."""
     try:
         action(*args)
-    except (RunError, ConfigError) as error:
+    except (RunError, ConfigError, GuestError) as error:
         st.session_state[_PROBLEM_KEY] = plain(str(error))
     except OSError as error:
         st.session_state[_PROBLEM_KEY] = plain(f"{error.filename or 'the disk'}: {error.strerror or error}")

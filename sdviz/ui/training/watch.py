@@ -6,6 +6,7 @@ from sdviz import runs
 from sdviz.bundle import MANIFEST
 from sdviz.runs import Run, Status
 from sdviz.runs.reading import folder_bytes
+from sdviz.ui.guests import refusal
 from sdviz.ui.page import LAB, choose_bundle, open_page
 from sdviz.ui.text import in_bytes, ordinal, plain
 from sdviz.ui.training import actions
@@ -74,12 +75,12 @@ def _caption(run: Run) -> str:
     if status.state == "queued":
         return f"queued, {ordinal(status.queue_place or 1)} in line"
     if status.state in ("failed", "cancelled", "killed") and status.stage:
-        return f"{status.state} in {status.stage}"
+        return f"{status.state} in {plain(status.stage)}"
     return status.state
 
 
 def _head(run: Run, status: Status) -> None:
-    refused = actions.refusal()
+    refused = refusal()
     st.markdown(f"### {ICONS[status.state]} {plain(run.name)}")
     columns = st.columns([1.25, 1.25, 1.6, 1.25, 1.5], vertical_alignment="center")
     columns[0].button(
@@ -129,13 +130,13 @@ def _say(status: Status) -> None:
             icon=":material/power_off:",
         )
     elif status.state == "cancelled":
-        where = f" in {status.stage}" if status.stage else " before its first stage"
+        where = f" in {plain(status.stage)}" if status.stage else " before its first stage"
         st.info(f"Stopped on request{where}. Resume goes on from there.", icon=":material/stop_circle:")
     elif is_starting(status):
         st.info("Its process is starting: a few seconds.", icon=":material/hourglass_top:")
     elif status.state == "queued":
         st.info(
-            f"Waits for {', '.join(status.devices)}, {ordinal(status.queue_place or 1)} in line, "
+            f"Waits for {plain(', '.join(status.devices))}, {ordinal(status.queue_place or 1)} in line, "
             f"behind {plain(', '.join(status.waits_for))}. It starts by itself.",
             icon=":material/hourglass_top:",
         )
@@ -144,7 +145,7 @@ def _say(status: Status) -> None:
 
 
 def _delete(run: Run, is_active: bool) -> None:
-    refused = actions.refusal()
+    refused = refusal()
     with st.popover(
         "Delete",
         icon=":material/delete:",

@@ -119,6 +119,70 @@ def test_a_damaged_file_or_place_is_one_line(book: NoteBook, tmp_path: Path) -> 
         nowhere.set_text("b", "x", "y", SEEN)
 
 
+@pytest.mark.parametrize(
+    "schema",
+    [
+        b"\xff\xfe\xff",  # no text at all
+        b"CREATE TABLE notes (a)",
+        b"CREATE TABLE other (a)",
+    ],
+)
+def test_a_damaged_schema_is_one_line(book: NoteBook, schema: bytes) -> None:
+    book.set_text("b", "x", "y", SEEN)
+    with closing(sqlite3.connect(book.file)) as db, db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        db.execute("PRAGMA writable_schema = ON")
+        db.execute("UPDATE sqlite_master SET sql = CAST(? AS TEXT) WHERE name = 'notes'", (schema,))
+    for act in (lambda: book.read("b"), lambda: book.set_text("b", "x", "z", SEEN)):
+        with pytest.raises(NotesError) as error:
+            act()
+        assert str(error.value).isprintable() and "notes.sqlite cannot be" in str(error.value)
+
+
+@pytest.mark.parametrize("value", [b"\xff", 3, float("inf"), "text", None])
+@pytest.mark.parametrize("column", ["note", "score", "time"])
+def test_a_value_of_another_type_is_one_line(book: NoteBook, column: str, value: object) -> None:
+    book.set_text("b", "x", "y", SEEN)
+    with closing(sqlite3.connect(book.file)) as db, db:
+        db.execute("CREATE TABLE free AS SELECT * FROM notes")  # without NOT NULL
+        db.execute("DROP TABLE notes")
+        db.execute("ALTER TABLE free RENAME TO notes")
+        db.execute(f"UPDATE notes SET {column} = ?", (value,))
+    is_right = (
+        value is None or (type(value) is int) if column == "score" else isinstance(value, int | float | str)
+    )
+    try:
+        (note,) = book.read("b").values()
+    except NotesError as error:
+        assert "cannot be read" in str(error)
+        return
+    assert is_right, note
+
+
+def test_a_schema_that_never_ends_is_given_up(book: NoteBook, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sdviz.analysis.notes._MOST_SEC", 0.2)
+    book.file.parent.mkdir()
+    with closing(sqlite3.connect(book.file)) as db, db:
+        db.execute(
+            "CREATE VIEW notes AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)"
+            " SELECT i AS id, 'b' AS bundle, '' AS time FROM n"
+        )
+    with pytest.raises(NotesError, match="cannot be read: interrupted"):
+        book.read("b")
+
+
+def test_a_note_says_who_wrote_it_and_an_unsigned_file_keeps_its_notes(book: NoteBook) -> None:
+    book.set_text("b", "x", "y", SEEN, "ada@example.org")
+    assert book.read("b")["x"].author == "ada@example.org"
+    with closing(sqlite3.connect(book.file)) as db, db:
+        db.execute("ALTER TABLE notes DROP COLUMN author")
+    assert (book.read("b")["x"].text, book.read("b")["x"].author) == ("y", "")
+    book.set_verdict("b", "x", "label wrong", SEEN, "bob")
+    note = book.read("b")["x"]
+    assert (note.text, note.verdict, note.author) == ("y", "label wrong", "bob")
+    assert "bob" in notes_csv([note], {})
+
+
 def test_the_csv_opens_and_says_what_was_kept(book: NoteBook) -> None:
     texts = ['# no comment, "quoted"', "line\nbreak", "=1+1", "+1", "-1", "@x", "\tx=1"]
     for i, text in enumerate(texts):

@@ -1,12 +1,18 @@
 from __future__ import annotations
 
+import re
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from sdviz.analysis import Evidence, MissingPart
 from sdviz.bundle import Bundle
 from sdviz.evaluation import ood_reference
+from tests.bundle_folders import sign
 from tests.tiny_bundle import save_tiny_bundle
 
 
@@ -35,3 +41,54 @@ def test_recipe_of_an_outlier(evidence: Evidence) -> None:
     recipe = evidence.outliers.recipe(0)
     assert (recipe.start_timestep, recipe.guidance_scale, recipe.num_inference_steps) == (100, 4.0, 5)
     assert evidence.outliers.sigma(0) == pytest.approx(0.339, abs=5e-4)
+
+
+Change = Callable[[pd.DataFrame], pd.DataFrame]
+
+
+@pytest.mark.parametrize(
+    ("part", "file", "change"),
+    [
+        ("sets", "scores.parquet", lambda t: t.drop(columns="votes")),
+        ("sets", "scores.parquet", lambda t: t.assign(total=np.nan)),
+        ("sets", "scores.parquet", lambda t: t.assign(total=[[1.0]] * len(t))),
+        ("sets", "scores.parquet", lambda t: t.assign(role="<b>")),
+        ("sets", "scores.parquet", lambda t: t.assign(id=None)),
+        ("sets", "scores.parquet", lambda t: t.assign(label=10.0**300)),
+        ("pseudo_labels", "pseudo_labels.parquet", lambda t: t.assign(confidence="sure")),
+        ("pseudo_labels", "pseudo_labels.parquet", lambda t: t.assign(id=range(len(t)))),
+        ("outliers", "outliers.parquet", lambda t: t.assign(seed=None)),
+        ("outliers", "outliers.parquet", lambda t: t.drop(columns="guidance_scale")),
+        ("banks", "features.parquet", lambda t: t.iloc[1:]),
+        ("snapshots", "snapshots.parquet", lambda t: t.iloc[1:]),
+    ],
+)
+def test_a_foreign_table_is_one_line_that_names_its_file(
+    whole: Path, tmp_path: Path, part: str, file: str, change: Change
+) -> None:
+    folder = Path(shutil.copytree(whole, tmp_path / "b"))
+    change(pd.read_parquet(folder / file)).to_parquet(folder / file, index=False)
+    sign(folder)
+    with pytest.raises(MissingPart, match=r"(parquet|safetensors) cannot be read: ") as error:
+        getattr(Evidence(Bundle.load(folder, "cpu", lazy=True)), part)
+    assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("file", "part"),
+    [
+        ("scores.parquet", "sets"),
+        ("report.json", "report"),
+        ("features.safetensors", "banks"),
+        ("snapshots.safetensors", "snapshots"),
+    ],
+)
+@pytest.mark.parametrize("content", [b"", b"PAR1" * 9, b"[" * 100_000, b"\xff" * 64])
+def test_a_spoilt_file_is_one_line(whole: Path, tmp_path: Path, file: str, part: str, content: bytes) -> None:
+    folder = Path(shutil.copytree(whole, tmp_path / "b"))
+    (folder / file).write_bytes(content)
+    sign(folder)
+    evidence = Evidence(Bundle.load(folder, "cpu", lazy=True))
+    with pytest.raises(MissingPart, match=re.escape(file)) as error:
+        getattr(evidence, part)
+    assert str(error.value).isprintable()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import pytest
 import yaml
 
 from sdviz.config.nodes import DiffusionConfig, EncoderConfig, UNetConfig
-from sdviz.config.reading import key_paths, load_config, to_yaml
+from sdviz.config.reading import MAX_TEXT, key_paths, load_config, to_yaml
+from sdviz.text import MAX_LINE
 
 
 def test_yaml_lists_whole_numbers_and_exponents_are_taken_for_what_they_mean(shapes_yaml: Path) -> None:
@@ -189,7 +191,9 @@ def test_a_wrong_override_is_named_with_its_path(
         ("seed: 1\n", "data: is missing"),
         ("data: {split: train}\n", "data.id: is missing"),
         ("data: !!python/object/apply:os.system [ls]\n", "not YAML: line 1: could not determine a constructor"),
-        ("data: &a {id: *a}\n", "not a plain tree of keys"),
+        ("data: &a {id: *a}\n", "not YAML: line 1: aliases are not taken"),
+        ("data: {id: x}\nviews: &v {}\ndetector: {views: *v}\n", "not YAML: line 3: aliases"),
+        ("data: {id: shapes}\n" + " " * MAX_TEXT, "more than 50,000 characters"),
         ("data: {id: shapes}\n1: 2\n", "1: unknown key"),
     ],
 )
@@ -199,6 +203,47 @@ def test_a_wrong_file_is_named_with_the_reason(
     path = tmp_path / "wrong.yaml"
     path.write_text(text)
     assert message(path).startswith(f"{path}: {expected}")
+
+
+ALIASES = "[&a0 [x,x,x,x,x,x,x,x,x]" + "".join(f",&a{i} [{','.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 9))
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        (f"evaluation.near={ALIASES}]", "aliases are not taken"),
+        ("data.limit=0x_", "not YAML"),
+        ("data.limit=!!int x", "not YAML"),
+        ("diffusion.random_flip=!!bool abc", "'abc' is neither true nor false"),
+        ("data.limit=!!float abc", "not YAML"),
+        ("data.limit=" + "9" * 5_000, "not YAML"),
+        ("data.limit=" + "9" * 30, "a whole number beyond 64 bits"),
+        ("data.limit=" + "1:" * 300 + "1.5", "not YAML"),
+        ("data.limit=1e999", "expected a whole number"),
+        ("evaluation.near=" + "[" * 5_000, "more than 20 levels"),
+        ("evaluation.near=" + "[" * 30 + "]" * 30, "more than 20 levels"),
+        ("evaluation.near=!!set {a}", "could not determine a constructor"),
+        ('data.id="folder:/a\\0b"', "text with a control character"),
+        ('data.id="\\ud800"', "text with a control character"),
+        ('data.id="\\UFFFFFFFF"', "not YAML"),
+        ("profile=%YAML " + "9" * 5_000, "not YAML"),
+        ("a." * 3_000 + "b=1", "must be KEY=VALUE"),
+        ("a" * 60_000 + "=1", "unknown key"),
+        ("profile=" + "x" * 60_000, "more than 50,000 characters"),
+    ],
+)
+def test_hostile_text_is_refused_at_once_in_one_short_line(
+    shapes_yaml: Path, override: str, expected: str, message: Callable[..., str]
+) -> None:
+    started = time.process_time()
+    said = message(shapes_yaml, override)
+    assert expected in said and len(said) <= MAX_LINE and said.isprintable()
+    assert time.process_time() - started < 5
+
+
+def test_a_date_is_text(shapes_yaml: Path) -> None:
+    assert load_config(shapes_yaml, ["profile=2026-13-45"]).profile == "2026-13-45"
+    assert load_config(shapes_yaml, ["profile=2026-01-02"]).profile == "2026-01-02"
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, message: Callable[..., str]) -> None:

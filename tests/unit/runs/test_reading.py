@@ -124,3 +124,35 @@ def test_the_size_of_a_folder_does_not_count_what_links_point_to(run: Run, tmp_p
     big.write_bytes(bytes(10**6))
     (run.path / "link").symlink_to(big)
     assert 0 < folder_bytes(run) < 10**5
+
+
+def test_hostile_lines_and_numbers_are_passed_over(run: Run) -> None:
+    good = {"stage": "a", "step": 1, "total": 3, "loss": 0.5}
+    lines = [
+        json.dumps(good),
+        "[" * 50_000,
+        json.dumps(good | {"stage": ["a"]}),
+        json.dumps(good | {"total": {}}),
+        '{"stage": "a", "step": ' + "9" * 400 + ', "total": 3}',
+        json.dumps(good | {"step": 2, "loss": float("nan"), "validation_auroc": True}),
+        json.dumps(good | {"step": 3, "loss": 0.25}),
+    ]
+    (run.path / "stats.jsonl").write_text("\n".join(lines))
+    stats = run.stats()
+    assert trainings(stats) == [("a", "")]
+    assert curve(stats, "a", "loss") == ([1, 3], [0.5, 0.25])
+    assert latest(stats, "validation_auroc") is None
+    for text in ("[" * 50_000, "[]", '{"metrics": 3}', '{"metrics": {"a": ' + "9" * 400 + "}}"):
+        (run.path / "diffusion.done.json").write_text(text)
+        assert metrics(run, run.config()) == {}
+    (run.path / "diffusion.done.json").write_text('{"metrics": {"a": 1e999, "b": 2}}')
+    assert metrics(run, run.config()) == {"b": 2}
+
+
+def test_a_sample_of_another_shape_is_passed_over(run: Run) -> None:
+    folder = run.path / "outliers" / "wrong"
+    folder.mkdir(parents=True)
+    images = np.zeros((4, 8, 8, 3), np.uint8)
+    for targets in (np.zeros(3, np.int64), np.zeros((4, 2), np.int64), np.full(4, np.nan)):
+        save_file({"images": images, "target_labels": targets}, folder / "0000000.safetensors")
+        assert outlier_sample(run, 4) is None

@@ -104,3 +104,36 @@ def test_a_status_of_a_later_version_can_be_read(root: Path, config_path: Path) 
     run = runs.create(load_config(config_path))
     change_status(run, colour="green")
     assert run.status().state == "new"
+
+
+HOSTILE = [
+    "[" * 100_000,
+    '{"a":' * 5_000,
+    "[]",
+    '"text"',
+    "9" * 5_000,
+    json.dumps({"state": "done", "config_sha256": "a", "format_version": 2, "eta_sec": 1e300}),
+    json.dumps({"state": "running", "config_sha256": "a", "format_version": 2, "pid": 2**62}),
+    json.dumps({"state": "done", "config_sha256": "a", "format_version": 2, "updated": float("nan")}),
+    json.dumps({"state": "done", "config_sha256": "a", "format_version": 2, "stage_sec": {"a": float("inf")}}),
+    json.dumps({"state": "done", "config_sha256": "a", "format_version": 2, "total": -1}),
+    json.dumps({"state": "done", "config_sha256": "a", "format_version": {"a": 1}}),
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+def test_a_hostile_status_is_one_line_and_hides_no_other_run(root: Path, config_path: Path, text: str) -> None:
+    good, bad = (runs.create(load_config(config_path)) for _ in range(2))
+    (bad.path / "status.json").write_text(text)
+    with pytest.raises(RunError, match="status.json is damaged"):
+        bad.status()
+    assert [one.name for one in runs.list_runs()] == [good.name, bad.name]
+    assert good.status().state == "new"
+
+
+def test_text_of_a_status_is_one_printable_line(root: Path, config_path: Path) -> None:
+    run = runs.create(load_config(config_path))
+    change_status(run, stage="a\nb\x1b[31m", error="x" * 5_000, devices=["cpu\x00"])
+    status = run.status()
+    assert (status.stage, status.devices) == ("a b [31m", ("cpu",))
+    assert status.error is not None and len(status.error) == 300

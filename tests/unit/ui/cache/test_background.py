@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -123,6 +124,49 @@ time.sleep(2)
 print("ended", flush=True)
 """)
     assert done.stdout == "ended\n" and done.returncode == 0, done.stderr
+
+
+def test_the_end_waits_for_a_lane_that_opens_another() -> None:
+    # the first lane's task is slow in one line of torch, and then asks for a lane that does not exist yet
+    done = run("""
+import torch
+
+def slow(task):
+    try:
+        x = torch.randn(3000, 3000)
+        for _ in range(3):
+            x = x @ x
+    finally:
+        start("layouts", lambda task: print("never begun", flush=True))
+
+LANES["test"] = LANES["other"] = None
+start("test", slow)
+start("other", lambda task: time.sleep(1.5))
+time.sleep(0.3)
+print("ended", flush=True)
+""")
+    assert done.stdout == "ended\n" and done.returncode == 0 and "changed size" not in done.stderr, done.stderr
+
+
+def test_the_end_waits_for_a_page_that_is_slow_in_torch(tmp_path: Path) -> None:
+    page = tmp_path / "page.py"
+    page.write_text(
+        "import torch\n"
+        "x = torch.randn(400, 400)\n"
+        "print('begun', flush=True)\n"
+        "while True:\n"
+        "    x = torch.nn.functional.softmax(x @ x, 1)\n"
+    )
+    done = run(f"""
+import threading, torch
+from streamlit.testing.v1 import AppTest
+
+test = AppTest.from_file({str(page)!r}, default_timeout=600)
+threading.Thread(target=test.run, daemon=True).start()
+time.sleep(3)
+print("ended", flush=True)
+""")
+    assert done.stdout == "begun\nended\n" and done.returncode == 0, done.stderr
 
 
 def test_the_end_waits_five_seconds_at_most_for_a_server_that_is_silent() -> None:
