@@ -55,7 +55,7 @@ def available_sets(evidence: Evidence, through_training: bool) -> list[str]:
         names = [OUTLIERS if one == _SNAPSHOT_OUTLIERS else one for one in dict.fromkeys(roles.tolist())]
         return sorted(names, key=lambda one: (one != TRAIN, one == OUTLIERS))
     banks = evidence.banks
-    sets = or_none(lambda: evidence.sets) or {}
+    sets = or_none(lambda: evidence.shown_sets) or {}
     scored = [name for name, one in sets.items() if one.features is not None and len(one)]
     return [TRAIN] * bool(len(banks.id_ids)) + scored + [OUTLIERS] * bool(len(banks.outlier_ids))
 
@@ -79,7 +79,7 @@ def final_points(evidence: Evidence, sets: Sequence[str], n: int, normalize: boo
         elif name == OUTLIERS:
             sources[name] = banks.outlier_ids, banks.outlier_features
         else:
-            one = evidence.sets[name]
+            one = evidence.shown_sets[name]
             if one.features is not None:
                 sources[name] = one.ids, one.features
     shares = shared_out(n, [len(ids) for ids, _ in sources.values()])
@@ -146,7 +146,7 @@ def _described(
     evidence: Evidence, frames: tuple[str, ...], features: np.ndarray, ids: np.ndarray, sets: np.ndarray
 ) -> Points:
     clusters, start, targets, rows = (np.full(len(ids), -1, np.int64) for _ in range(4))
-    banks, scored = or_none(lambda: evidence.banks), or_none(lambda: evidence.sets) or {}
+    banks, scored = or_none(lambda: evidence.banks), or_none(lambda: evidence.shown_sets) or {}
     for name in dict.fromkeys(sets.tolist()):
         here = np.flatnonzero(sets == name)
         if name == TRAIN:

@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 from safetensors.numpy import load_file
 
 from ..bundle import Banks, Bundle
-from ..data import OWN_KINDS
+from ..bundle.generated import FEATURES, GENERATED, GENERATED_OUTLIERS, TABLE, has_generated
+from ..data import BUILT_IN, OWN_KINDS, splits_here
 from ..detection.knn import unit_length
 from ..evaluation import OODReference, Report, ood_reference, read_report
 from ..evaluation.sets import HEADS
@@ -24,6 +25,11 @@ HOW_TO_MAKE = "python -m sdviz run configs/shapes-quick.yaml"
 
 # groups of images besides the scored sets: the two banks
 TRAIN, OUTLIERS = "train", "SD outliers"
+# the roles of images that are ID: held-out ones, and generated ones, which stand in for them
+ID_ROLES = ("id", GENERATED)
+HALVES = (GENERATED, GENERATED_OUTLIERS)
+# sets whose pictures every machine has
+WITH_PICTURES = (*HALVES, *BUILT_IN)
 
 
 class MissingPart(ValueError):
@@ -56,10 +62,10 @@ def by_set(table: pa.Table) -> dict[str, pa.Table]:
 
 @dataclass(frozen=True, eq=False)
 class ScoredSet:
-    """The held-out ID images or one OOD set, as scored when the bundle was made."""
+    """The held-out ID images, an OOD set, or generated images or outliers, scored when the bundle was made."""
 
     name: str  # "test" for the ID images, else the set's name
-    role: str  # "id", "near", "far" or "validation"
+    role: str  # "id", "near", "far", "validation", "sd" or "generated"
     ids: np.ndarray  # str (N,)
     labels: np.ndarray  # int64 (N,), known classes, -1 for unknown
     distance: np.ndarray  # float64 (N,), first term of Eq. 6
@@ -75,7 +81,7 @@ class ScoredSet:
 
 @dataclass(frozen=True, eq=False)
 class PseudoLabels:
-    """The clusters of the training images."""
+    """The clusters of the training images, or of the generated ones."""
 
     ids: np.ndarray  # str (N,)
     labels: np.ndarray  # int64 (N,), 0..C-1
@@ -137,7 +143,35 @@ class Evidence:
     def sets(self) -> dict[str, ScoredSet]:
         """The scored sets by name, the held-out ID images first."""
         table = pq.read_table(self._part("scores.parquet", "it was never measured"))
-        features = self.bundle.parts.get("ood_features.safetensors")
+        found = self._scored(table, "ood_features.safetensors")
+        return dict(sorted(found.items(), key=lambda item: item[1].role != "id"))
+
+    @cached_property
+    def shown_sets(self) -> dict[str, ScoredSet]:
+        """As `sets`, and after them the generated images and their outliers, if the bundle carries some."""
+        if not has_generated(self.bundle) or "total" not in self.generated.column_names:
+            return self.sets
+        return self.sets | self._scored(self.generated, FEATURES)
+
+    @property
+    def sets_at_hand(self) -> dict[str, ScoredSet]:
+        """The sets to show images of: `sets`, or if `stands_in` those whose pictures every machine has."""
+        if not self.stands_in:
+            return self.sets
+        return {name: one for name, one in self.shown_sets.items() if name in WITH_PICTURES}
+
+    @property
+    def stands_in(self) -> bool:
+        """Whether generated images stand in for the bundle's own set, which is not on this machine."""
+        return has_generated(self.bundle) and not splits_here(self.bundle.manifest.dataset)
+
+    @cached_property
+    def generated(self) -> pa.Table:
+        """The generated images and their outliers, see `sdviz.bundle.generated`."""
+        return pq.read_table(self._part(TABLE, "it carries no generated images"))
+
+    def _scored(self, table: pa.Table, features_part: str) -> dict[str, ScoredSet]:
+        features = self.bundle.parts.get(features_part)
         stored = {} if features is None else load_file(features)
         found: dict[str, ScoredSet] = {}
         for name, part in by_set(table).items():
@@ -148,14 +182,14 @@ class Evidence:
                 name,
                 part["role"][0].as_py(),
                 texts(part["id"]),
-                part["label"].to_numpy(),
+                part["label"].to_numpy() if "label" in part.column_names else np.full(n, -1),
                 part["distance"].to_numpy(),
                 part["votes"].to_numpy(),
                 part["total"].to_numpy(),
                 f.astype(np.float32) if f is not None and len(f) == n else None,
                 heads,
             )
-        return dict(sorted(found.items(), key=lambda item: item[1].role != "id"))
+        return found
 
     @property
     def id_set(self) -> ScoredSet:
@@ -182,6 +216,16 @@ class Evidence:
         return PseudoLabels(
             texts(table["id"]),
             table["label"].to_numpy().astype(np.int64),
+            table["confidence"].to_numpy().astype(np.float32),
+        )
+
+    @cached_property
+    def generated_labels(self) -> PseudoLabels:
+        """The clusters of the generated images."""
+        table = by_set(self.generated)[GENERATED]
+        return PseudoLabels(
+            texts(table["id"]),
+            table["cluster"].to_numpy().astype(np.int64),
             table["confidence"].to_numpy().astype(np.float32),
         )
 

@@ -18,12 +18,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from sdviz.bundle.from_noise import images_from_noise
 from streamlit.testing.v1 import AppTest
 
 from sdviz import data
 from sdviz.analysis.pictures import Way, way_to_get
 from sdviz.bundle import Bundle
-from sdviz.bundle.from_noise import images_from_noise
 from sdviz.ui.lab.own_set import FROM_NOISE
 from sdviz.ui.missing import missing_lines
 from tests.cut_bundle import change_table

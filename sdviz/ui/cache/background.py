@@ -44,7 +44,6 @@ LANES: dict[str, float | None] = {
     "next outliers": None,  # makes the pictures for the next step of a slider of the lab
     "search": None,  # finds the neighbours of all scored images
     "outliers of points": None,  # makes pictures of the hover card that no file keeps
-    "images from noise": None,  # makes images for the lab where the bundle's own set is missing
     "layouts": None,  # computes t-SNE and UMAP
     "estimates": None,  # measures how long a new run will take
     "downloads": 5.0,  # downloads data sets; it may wait for a silent server, and runs no C++ code

@@ -51,17 +51,17 @@ KEPT = {
     "assets": Kept(64, "module ending"),  # the text of a script or a style
     "bundle": Kept(2, "path changed_ns", spinner="Opening the bundle ..."),
     "images": Kept(8, "name split limit size_px data_root()", copied=True, spinner="Reading the images ..."),
+    "generated images": Kept(2, "bundle.hash", copied=True),
     "evidence": Kept(2, "bundle.hash bundle.path"),  # a bundle's tables and pictures, each read at first use
     "search": Kept(4, "evidence.bundle.hash normalize"),  # the task that finds neighbours of all scored images
     "outliers": Kept(20_000, "bundle.hash request trajectory"),
     # Home
-    "examples": Kept(4, "bundle.hash data_root()", copied=True),  # which images they are
-    "clusters of examples": Kept(4, "bundle.hash data_root()", copied=True),  # of their outliers
+    "examples": Kept(4, "bundle.hash data_root() sets_here()", copied=True),  # which images they are
+    "clusters of examples": Kept(4, "bundle.hash data_root() sets_here()", copied=True),  # of their outliers
     # Outlier lab
-    "images from noise": Kept(2, "bundle.hash"),  # the task that makes them
     "downloads": Kept(16, "name data_root()"),  # the last download of a data set
     # Pseudo-labels
-    "pseudo-labels": Kept(2, "evidence.bundle.hash"),  # the training images by cluster
+    "pseudo-labels": Kept(4, "evidence.bundle.hash generated"),  # training or generated images by cluster
     "known classes": Kept(
         2, "evidence.bundle.hash sets_here()", copied=True, spinner="Reading the known classes ..."
     ),

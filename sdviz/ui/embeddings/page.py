@@ -52,7 +52,9 @@ POLL_SEC = 0.5
 def show_embeddings(bundle: Bundle) -> None:
     """Draws the page below its title."""
     evidence, library = open_evidence(bundle)
-    views = {name: sets_to_choose(evidence, name == THROUGH) for name in (THROUGH, AFTER)}
+    # generated images were not followed through training
+    order = (AFTER, THROUGH) if evidence.stands_in else (THROUGH, AFTER)
+    views = {name: sets_to_choose(evidence, name == THROUGH) for name in order}
     views = {name: sets for name, sets in views.items() if sets}
     if not views:
         show_missing_part("this bundle has no features: it has no detector, or was never measured", SHOWS)

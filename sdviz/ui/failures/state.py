@@ -38,7 +38,7 @@ class Facts:
 @kept("facts")
 def facts_of(view: ScoredSets, name: str) -> Facts:
     """Classes and clusters of a scored set's images."""
-    one = view.evidence.sets[name]
+    one = view.evidence.shown_sets[name]
     if one.role == "sd":
         sources = view.library.classes_of_sources(one.ids)
         classes = np.array([f"outlier of {name}" if name else "" for name in sources.tolist()], dtype=str)
@@ -49,7 +49,9 @@ def facts_of(view: ScoredSets, name: str) -> Facts:
 
 @kept("rows")
 def _place_by_id(evidence: Evidence) -> dict[str, tuple[str, int]]:
-    return {i: (name, row) for name, one in evidence.sets.items() for row, i in enumerate(one.ids.tolist())}
+    return {
+        i: (name, row) for name, one in evidence.shown_sets.items() for row, i in enumerate(one.ids.tolist())
+    }
 
 
 def place_of(view: ScoredSets, one: str) -> tuple[str, int] | None:
@@ -68,7 +70,7 @@ class Nearest:
 
 @kept("nearest")
 def _nearest(view: ScoredSets, one: str, name: str, row: int) -> Nearest | None:
-    scored, own, normalize = view.evidence.sets[name], view.bundle.manifest.score, view.settings.normalize
+    scored, own, normalize = view.evidence.shown_sets[name], view.bundle.manifest.score, view.settings.normalize
     if scored.features is None or own is None:
         return None
     banks = view.evidence.banks
@@ -93,7 +95,7 @@ def nearest_of(view: ScoredSets, one: str) -> Nearest | None:
 def class_of(view: ScoredSets, one: str, of_picture: str) -> str:
     """The text under a picture: its own class; for an SD outlier in a scored set, the class of its source."""
     place = place_of(view, one)
-    if place is None or view.evidence.sets[place[0]].role != "sd":
+    if place is None or view.evidence.shown_sets[place[0]].role != "sd":
         return of_picture
     return str(facts_of(view, place[0]).classes[place[1]])
 

@@ -16,6 +16,7 @@ from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.charts.parts import Bars, Dots
 from sdviz.ui.cluster_names import cluster_before
 from sdviz.ui.components.picture_grid import Cell, Label, picture_grid
+from sdviz.ui.library import uri_of
 from sdviz.ui.missing import missing_lines, say_missing
 from sdviz.ui.page import EMBEDDINGS, open_page
 from sdviz.ui.pictures import ID_COLOUR, OUTLIER_COLOUR, TRAIN_COLOUR, crisp_px, data_uri
@@ -101,7 +102,9 @@ def _sentence(view: SampleView, limit: float | None, why: str) -> None:
             st.caption(f"No threshold to read it by: {why}.")
         return
     is_flagged = total > limit
-    if role == "id":
+    if role == "generated":
+        truth = f"{'though ' * is_flagged}made from noise to look like ID"
+    elif role == "id":
         truth = "a **false alarm**: it is ID" if is_flagged else "rightly: it is ID"
     elif role in ("near", "far", "validation", "sd"):
         truth = "rightly: it is OOD" if is_flagged else "a **miss**: it is OOD"
@@ -185,7 +188,7 @@ def show_neighbours(view: SampleView) -> None:
     st.markdown(f"##### The {k} nearest ID images make the distance part")
     cells = [
         Cell(
-            data_uri(shown.images[i]) if shown.found[i] else "",
+            uri_of(shown, i),
             f"{ordinal(i + 1)}: {banks.id_ids[row]}",
             TRAIN_COLOUR,
             view.names[int(banks.id_labels[row])],
