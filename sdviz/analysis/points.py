@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .tables import OUTLIERS, TRAIN, Evidence, or_none, scaled
+from .tables import HALVES, OUTLIERS, TRAIN, Evidence, or_none, scaled
 
 _SNAPSHOT_OUTLIERS = "outlier"
 _EPOCHS_SHOWN = 6
@@ -19,8 +19,8 @@ class Points:
     features: np.ndarray  # float32 (F,N,D)
     ids: np.ndarray  # str (N,)
     sets: np.ndarray  # str (N,), `TRAIN`, `OUTLIERS` or a scored set's name
-    # int64 (N,), pseudo-label of a training image or of an outlier's source, g_in's prediction for a scored
-    # image, -1 for unknown
+    # int64 (N,), pseudo-label of a training or generated image or of an outlier's source, g_in's prediction for
+    # another scored image, -1 for unknown
     clusters: np.ndarray
     start_timesteps: np.ndarray  # int64 (N,), S of an outlier, else -1
     target_labels: np.ndarray  # int64 (N,), wrong label of an outlier, else -1
@@ -166,7 +166,10 @@ def _described(
             one = scored[name]
             rows[here] = _by_id(ids[here], one.ids, np.arange(len(one)))
             found = here[rows[here] >= 0]
-            if "g_in" in one.heads and len(found):
+            if name in HALVES:
+                known = [evidence.generated_clusters[i] for i in ids[here].tolist()]
+                clusters[here], _, targets[here] = np.array(known).T
+            elif "g_in" in one.heads and len(found):
                 clusters[found] = one.heads["g_in"][rows[found]].argmax(1)
     return Points(frames, features, ids, sets, clusters, start, targets, rows)
 

@@ -45,13 +45,14 @@ def usual_sets(evidence: Evidence, names: list[str]) -> list[str]:
     Where generated images stand in, those of `Evidence.sets_at_hand`.
     """
     if evidence.stands_in and GENERATED in names:
-        return _on_every_machine(names)
+        return _stand_ins(evidence, names)
     roles = {name: one.role for name, one in (or_none(lambda: evidence.sets) or {}).items()}
     return [name for name in names if roles.get(name) != "validation" and name not in HALVES] or names
 
 
-def _on_every_machine(names: list[str]) -> list[str]:
-    return [name for name in names if name in WITH_PICTURES]
+def _stand_ins(evidence: Evidence, names: list[str]) -> list[str]:
+    sets = evidence.shown_sets
+    return [name for name in names if name in WITH_PICTURES and sets[name].role != "validation"]
 
 
 def figure_3_sets(evidence: Evidence, names: list[str]) -> list[str]:
@@ -78,7 +79,8 @@ def usual_views(evidence: Evidence) -> Iterator[View]:
         for method in ("tsne", "umap"):
             yield View(through, usual, USUAL_POINTS, unit, LayoutSettings(method))
             if GENERATED in names:
-                yield View(through, tuple(_on_every_machine(names)), USUAL_POINTS, unit, LayoutSettings(method))
+                stand_ins = tuple(_stand_ins(evidence, names))
+                yield View(through, stand_ins, USUAL_POINTS, unit, LayoutSettings(method))
         if of_figure not in ((), usual):
             yield View(through, of_figure, USUAL_POINTS, unit, LayoutSettings("tsne"))
 

@@ -158,7 +158,8 @@ class Evidence:
         """The sets to show images of: `sets`, or if `stands_in` those whose pictures every machine has."""
         if not self.stands_in:
             return self.sets
-        return {name: one for name, one in self.shown_sets.items() if name in WITH_PICTURES}
+        shown = self.shown_sets
+        return {name: shown[name] for name in WITH_PICTURES if name in shown}
 
     @property
     def stands_in(self) -> bool:
@@ -218,6 +219,12 @@ class Evidence:
             table["label"].to_numpy().astype(np.int64),
             table["confidence"].to_numpy().astype(np.float32),
         )
+
+    @cached_property
+    def generated_clusters(self) -> dict[str, tuple[int, int, int]]:
+        """Of each picture in `generated`, by its id: y~, the label it was made under, and c_r, else -1."""
+        columns = [self.generated[key].to_pylist() for key in ("cluster", "told", "target_label")]
+        return dict(zip(self.generated["id"].to_pylist(), zip(*columns, strict=True), strict=True))
 
     @cached_property
     def generated_labels(self) -> PseudoLabels:

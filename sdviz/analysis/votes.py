@@ -8,6 +8,7 @@ from scipy.special import softmax
 from sklearn.decomposition import PCA
 
 from ..bundle import Banks
+from ..bundle.generated import GENERATED
 from ..data.imageset import permutation
 from ..detection.score import Neighbourhood, SDScore
 from .rescoring import SetScores
@@ -112,7 +113,7 @@ def sample_to_begin_with(
     """Chooses the first image to show: the missed OOD image closest to the threshold, near-OOD if possible.
 
     If no OOD image is missed, it is the OOD image closest to the threshold; without OOD sets, the closest ID
-    image; without scores, the first training image.
+    image; without scores, the first training image. Where generated images stand in, it is one of them.
 
     Args:
         totals: By set, float (N,), for the settings in use.
@@ -122,7 +123,9 @@ def sample_to_begin_with(
         The image, and its description for "this is ...".
     """
     try:
-        own, sets = evidence.reference.threshold, evidence.sets_at_hand
+        own, sets = evidence.reference.threshold, evidence.sets
+        if evidence.stands_in:
+            sets = {name: one for name, one in evidence.shown_sets.items() if name == GENERATED} or sets
     except MissingPart:
         banks = banks_of(evidence)
         if banks is None or not len(banks.id_ids):
@@ -134,9 +137,9 @@ def sample_to_begin_with(
     missed = (total <= limit) & (s.role not in ID_ROLES)
     far_off = np.abs(total - limit)
     row = int(np.argmin(np.where(missed, far_off, np.inf) if missed.any() else far_off))
-    kind = "missed OOD" if missed.any() else "ID" if s.role in ID_ROLES else "OOD"
+    kind = {"id": "ID ", GENERATED: ""}.get(s.role, "missed OOD " if missed.any() else "OOD ")
     where = "the bundle's own threshold" if threshold is None else "the threshold"
-    return sample_at(evidence, s.name, row), f"the {kind} image of `{s.name}` closest to {where}"
+    return sample_at(evidence, s.name, row), f"the {kind}image of `{s.name}` closest to {where}"
 
 
 def shares_below(totals: Mapping[str, np.ndarray], total: float) -> dict[str, float]:

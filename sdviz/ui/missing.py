@@ -83,22 +83,20 @@ def say_where_own_set_is(bundle: Bundle) -> None:
         return
     line, way = f":material/hide_image: {code_span(name)} is not on this machine", way_to_get(name)
     if has_generated(bundle):
-        line += ". Images shown instead are **generated**: this bundle's U-Net made them from noise."
+        line += ": images shown are **generated** by the bundle's U-Net."
     else:
         line += f": {way}."
     help_text = f"{_sentence(way)}." if has_generated(bundle) else None
     if not can_download(name):
         st.caption(line, help=help_text)
         return
-    columns = st.columns([6, 1.3], vertical_alignment="center")
-    columns[0].caption(line, help=help_text)
     running = download_of(name)
-    with columns[1]:
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.caption(line, help=help_text, width="stretch")
         st.button(
             f"Download {name}",
             key="download_set",
             icon=":material/download:",
-            width="stretch",
             on_click=_begin,
             args=(name,),
             disabled=running is not None and not running.is_done,

@@ -84,7 +84,7 @@ KEPT = {
     "feature map": Kept(4, "evidence.bundle.hash normalize"),  # the plane through the features
     "uploads": Kept(16, "name file_bytes size_px", copied=True),  # a picture, or why the file is none
     # Failures
-    "facts": Kept(16, "view.bundle.hash name data_root()"),  # class and cluster of each image of a set
+    "facts": Kept(16, "view.bundle.hash name view.names data_root()"),  # classes and clusters of a set's images
     "rows": Kept(2, "evidence.bundle.hash"),  # set and row of each scored image
     "nearest": Kept(4096, "view.bundle.hash one view.settings.normalize"),  # the nearest training image
     "near-duplicates": Kept(12, "view.bundle.hash which view.settings.normalize"),  # pairs, nearest first

@@ -7,7 +7,7 @@ import streamlit as st
 
 from sdviz.analysis import MissingPart
 from sdviz.analysis.duplicates import Pairs, ood_pairs, outlier_pairs, source_pairs
-from sdviz.analysis.tables import ID_ROLES, OUTLIERS
+from sdviz.analysis.tables import OUTLIERS
 from sdviz.ui.cache.background import DEVICE_LOCK, let_others_compute
 from sdviz.ui.cache.kept import kept
 from sdviz.ui.components.picture_grid import Cell, Label, picture_grid
@@ -53,8 +53,7 @@ def _pairs(view: ScoredSets, which: str) -> Pairs:
 def show_pairs(view: ScoredSets) -> None:
     """Shows the choice of pairs, the nearest ones side by side, and one of them in detail."""
     sets = view.evidence.sets_at_hand
-    of_sets = sorted(sets, key=lambda name: sets[name].role in ID_ROLES)
-    options = [*[name for name in of_sets if name != view.id_name], *OUTLIER_KINDS, view.id_name]
+    options = [*[name for name in sets if name != view.id_name], *OUTLIER_KINDS, view.id_name]
     which = str(st.session_state.get(PAIRS, ""))
     which = which if which in options else options[0]
     st.session_state["failures_pairs"] = which

@@ -10,6 +10,7 @@ from sdviz import runs
 from sdviz.analysis import Evidence, MissingPart, Pictures
 from sdviz.analysis.failures import predicted_clusters
 from sdviz.analysis.notes import FILE, NoteBook
+from sdviz.bundle.generated import GENERATED_OUTLIERS
 from sdviz.ui.cache.background import DEVICE_LOCK
 from sdviz.ui.cache.evidence import find_rescorer
 from sdviz.ui.cache.kept import kept
@@ -30,7 +31,8 @@ def settings_text(settings: ScoreChoice) -> str:
 class Facts:
     """What is known of each image of a scored set."""
 
-    # str (N,), the image's own class, "" where unknown; for an SD outlier "outlier of" its source's class
+    # str (N,), the image's own class, "" where unknown; for an SD outlier "outlier of" its source's class, or
+    # its source's cluster if that is a generated image
     classes: np.ndarray
     clusters: np.ndarray  # int64 (N,), the cluster that the detector takes it for, -1 where unknown
 
@@ -39,7 +41,10 @@ class Facts:
 def facts_of(view: ScoredSets, name: str) -> Facts:
     """Classes and clusters of a scored set's images."""
     one = view.evidence.shown_sets[name]
-    if one.role == "sd":
+    if name == GENERATED_OUTLIERS:
+        known = [view.evidence.generated_clusters[i][0] for i in one.ids.tolist()]
+        classes = np.array([f"outlier of {view.names[c]}" for c in known], dtype=str)
+    elif one.role == "sd":
         sources = view.library.classes_of_sources(one.ids)
         classes = np.array([f"outlier of {name}" if name else "" for name in sources.tolist()], dtype=str)
     else:
@@ -97,6 +102,9 @@ def class_of(view: ScoredSets, one: str, of_picture: str) -> str:
     place = place_of(view, one)
     if place is None or view.evidence.shown_sets[place[0]].role != "sd":
         return of_picture
+    if place[0] == GENERATED_OUTLIERS:
+        was, _, target = view.evidence.generated_clusters[one]
+        return f"{view.names[was]}, told {view.names[target]}"
     return str(facts_of(view, place[0]).classes[place[1]])
 
 
