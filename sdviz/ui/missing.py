@@ -91,12 +91,14 @@ def say_where_own_set_is(bundle: Bundle) -> None:
         st.caption(line, help=help_text)
         return
     running = download_of(name)
-    with st.container(horizontal=True, vertical_alignment="center"):
-        st.caption(line, help=help_text, width="stretch")
+    columns = st.columns([3.4, 1.1], vertical_alignment="center")
+    columns[0].caption(line, help=help_text)
+    with columns[1]:
         st.button(
             f"Download {name}",
             key="download_set",
             icon=":material/download:",
+            width="stretch",
             on_click=_begin,
             args=(name,),
             disabled=running is not None and not running.is_done,

@@ -160,7 +160,7 @@ PAGES = [
     ("pages/3_Embeddings.py", {"embeddings_method": "PCA"}),
     ("pages/4_Sample_votes.py", {}),
     ("pages/5_Failures.py", {"f_show": "alarms", "t": "0.01"}),
-    ("pages/5_Failures.py", {"f_show": "missed", "t": "1000"}),
+    ("pages/5_Failures.py", {"f_show": "missed", "t": "20", "set": "generated-outliers"}),
     ("pages/5_Failures.py", {"f_show": "pairs"}),
     ("pages/6_Results.py", {}),
     ("pages/7_Training.py", {}),
