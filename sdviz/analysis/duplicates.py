@@ -30,7 +30,7 @@ def ood_pairs(
     evidence: Evidence, name: str, normalize: bool, on_progress: Callable[[float], None] | None = None
 ) -> Pairs:
     """Pairs each image of a set with the nearest other training image. Raises MissingPart: no features."""
-    one, banks = evidence.sets[name], evidence.banks
+    one, banks = evidence.shown_sets[name], evidence.banks
     if one.features is None:
         raise MissingPart(f"this bundle has no features of {name}: its neighbours are not known")
     return _nearest(one.features, one.ids, banks, one.ids, normalize, None, on_progress)

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..detection.score import SDScore
 from .rescoring import SetScores
-from .tables import Evidence, ScoredSet, or_none
+from .tables import ID_ROLES, Evidence, ScoredSet, or_none
 
 UNKNOWN = -1
 
@@ -59,7 +59,7 @@ class Rate:
 def is_wrong(one: ScoredSet, total: np.ndarray, threshold: float) -> np.ndarray:
     """Which images are misjudged, bool (N,). A score above the threshold means OOD."""
     flagged = total > threshold
-    return flagged if one.role == "id" else ~flagged
+    return flagged if one.role in ID_ROLES else ~flagged
 
 
 def find_failures(
@@ -74,7 +74,7 @@ def find_failures(
     """
     parts = []
     for name, one in sets.items():
-        if (one.role == "id") == false_alarms:
+        if (one.role in ID_ROLES) == false_alarms:
             total = scores[name].total
             rows = np.flatnonzero(is_wrong(one, total, threshold))
             parts.append((np.full(len(rows), name), rows, one.ids[rows], total[rows]))

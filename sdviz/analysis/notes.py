@@ -173,13 +173,13 @@ def _note(row: sqlite3.Row) -> Note:
     """The note in a row; ValueError for a value of another type."""
     texts = [row[key] for key in ("id", "verdict", "note", "time", "set_name", "label", "settings")]
     author = row["author"] if "author" in row.keys() else ""  # noqa: SIM118 - a Row has no `in`
-    numbers = [row["score"], row["threshold"]]
+    score, threshold = row["score"], row["threshold"]
     if not all(isinstance(one, str) for one in (*texts, author)):
         raise ValueError("a text is of another type")
-    if not all(one is None or (isinstance(one, float) and math.isfinite(one)) for one in numbers):
+    if not all(one is None or (isinstance(one, float) and math.isfinite(one)) for one in (score, threshold)):
         raise ValueError("a score is no number")
     one, verdict, text, when, group, label, settings = texts
-    return Note(one, verdict, text, when, Seen(group, label, *numbers, settings), author)
+    return Note(one, verdict, text, when, Seen(group, label, score, threshold, settings), author)
 
 
 def tallies(notes: Sequence[Note]) -> dict[str, int]:

@@ -1,6 +1,5 @@
 """Finds the picture of any id in a bundle's tables: images in their sets, outliers by making them again."""
 
-import io
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -10,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 from cachetools import LRUCache
-from PIL import Image
 
 from .. import data
+from ..bundle.generated import decode_png
 from ..outliers import Recipe
 from .same_images import find_images, through_own_jpeg
 from .tables import Evidence, or_none
@@ -98,13 +97,22 @@ class PictureLibrary:
         table = or_none(lambda: self._evidence.outliers)
         return {} if table is None else {name: row for row, name in enumerate(table.ids.tolist())}
 
+    @cached_property
+    def _generated(self) -> dict[str, bytes]:
+        """PNG files by id."""
+        table = or_none(lambda: self._evidence.generated)
+        if table is None:
+            return {}
+        return dict(zip(table["id"].to_pylist(), table["png"].to_pylist(), strict=True))
+
     def outlier_row(self, one: str) -> int | None:
         """The row of an outlier's id in the bank, None for any other id."""
         return self._outlier_rows.get(one)
 
     def _is_of_held_out(self, one: str) -> bool:
         recipe = self._held_out
-        return recipe is not None and one.endswith(f"~{recipe.seed}") and one not in self._outlier_rows
+        is_kept = one in self._outlier_rows or one in self._generated
+        return recipe is not None and one.endswith(f"~{recipe.seed}") and not is_kept
 
     def must_generate(self, one: str) -> bool:
         """Whether the picture is an outlier's that neither the bundle nor this library keeps."""
@@ -123,7 +131,8 @@ class PictureLibrary:
         names = [str(one) for one in ids]
         with self._lock:
             known = {one: self._kept[one] for one in names if one in self._kept}
-        rest = [one for one in dict.fromkeys(names) if one not in known]
+        new = {one: (decode_png(self._generated[one]), "") for one in names if one in self._generated}
+        rest = [one for one in dict.fromkeys(names) if one not in known and one not in new]
         outliers = [one for one in rest if one in self._outlier_rows]
         held_out = [one for one in rest if self._is_of_held_out(one)]
         made = {*outliers, *held_out}
@@ -131,7 +140,7 @@ class PictureLibrary:
         parts = [self._images(plain), self._outliers(outliers)]
         if self._held_out is not None and held_out:
             parts.append(self._make(np.array(held_out), _sources(held_out), self._held_out))
-        new = {one: shown for found, _, _ in parts for one, shown in found.items()}
+        new |= {one: shown for found, _, _ in parts for one, shown in found.items()}
         missing = dict.fromkeys(line for _, lines, _ in parts for line in lines)
         ways = _ways([one for _, _, lost in parts for one in lost]) if missing else []
         with self._lock:
@@ -179,8 +188,7 @@ class PictureLibrary:
             if blob is None:
                 again.setdefault(table.recipe(row), []).append(row)
                 continue
-            with Image.open(io.BytesIO(blob), formats=["PNG"]) as picture:
-                made[one] = np.asarray(picture.convert("RGB")), ""
+            made[one] = decode_png(blob), ""
         for recipe, rows in again.items():
             table = self._evidence.outliers
             labels = table.labels[rows], table.target_labels[rows]

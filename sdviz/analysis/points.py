@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .tables import OUTLIERS, TRAIN, Evidence, or_none, scaled
+from .tables import HALVES, OUTLIERS, TRAIN, Evidence, or_none, scaled
 
 _SNAPSHOT_OUTLIERS = "outlier"
 _EPOCHS_SHOWN = 6
@@ -19,8 +19,8 @@ class Points:
     features: np.ndarray  # float32 (F,N,D)
     ids: np.ndarray  # str (N,)
     sets: np.ndarray  # str (N,), `TRAIN`, `OUTLIERS` or a scored set's name
-    # int64 (N,), pseudo-label of a training image or of an outlier's source, g_in's prediction for a scored
-    # image, -1 for unknown
+    # int64 (N,), pseudo-label of a training or generated image or of an outlier's source, g_in's prediction for
+    # another scored image, -1 for unknown
     clusters: np.ndarray
     start_timesteps: np.ndarray  # int64 (N,), S of an outlier, else -1
     target_labels: np.ndarray  # int64 (N,), wrong label of an outlier, else -1
@@ -56,7 +56,7 @@ def available_sets(evidence: Evidence, through_training: bool) -> list[str]:
         names = [OUTLIERS if one == _SNAPSHOT_OUTLIERS else one for one in dict.fromkeys(roles.tolist())]
         return sorted(names, key=lambda one: (one != TRAIN, one == OUTLIERS))
     banks = evidence.banks
-    sets = or_none(lambda: evidence.sets) or {}
+    sets = or_none(lambda: evidence.shown_sets) or {}
     scored = [name for name, one in sets.items() if one.features is not None and len(one)]
     return [TRAIN] * bool(len(banks.id_ids)) + scored + [OUTLIERS] * bool(len(banks.outlier_ids))
 
@@ -80,7 +80,7 @@ def final_points(evidence: Evidence, sets: Sequence[str], n: int, normalize: boo
         elif name == OUTLIERS:
             sources[name] = banks.outlier_ids, banks.outlier_features
         else:
-            one = evidence.sets[name]
+            one = evidence.shown_sets[name]
             if one.features is not None:
                 sources[name] = one.ids, one.features
     return _drawn(evidence, "after training", sources, n, normalize)
@@ -177,7 +177,7 @@ def _described(
     evidence: Evidence, frames: tuple[str, ...], features: np.ndarray, ids: np.ndarray, sets: np.ndarray
 ) -> Points:
     clusters, start, targets, rows = (np.full(len(ids), -1, np.int64) for _ in range(4))
-    banks, scored = or_none(lambda: evidence.banks), or_none(lambda: evidence.sets) or {}
+    banks, scored = or_none(lambda: evidence.banks), or_none(lambda: evidence.shown_sets) or {}
     for name in dict.fromkeys(sets.tolist()):
         here = np.flatnonzero(sets == name)
         if name == TRAIN:
@@ -197,7 +197,10 @@ def _described(
             one = scored[name]
             rows[here] = _by_id(ids[here], one.ids, np.arange(len(one)))
             found = here[rows[here] >= 0]
-            if "g_in" in one.heads and len(found):
+            if name in HALVES:
+                known = [evidence.generated_clusters[i] for i in ids[here].tolist()]
+                clusters[here], _, targets[here] = np.array(known).T
+            elif "g_in" in one.heads and len(found):
                 clusters[found] = one.heads["g_in"][rows[found]].argmax(1)
     return Points(frames, features, ids, sets, clusters, start, targets, rows)
 

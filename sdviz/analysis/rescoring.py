@@ -61,7 +61,7 @@ def rescorer(
     Raises:
         MissingPart: The bundle has no banks, no scores or no features of a scored set.
     """
-    search, sets = index_over_banks(evidence, normalize), evidence.sets
+    search, sets = index_over_banks(evidence, normalize), evidence.shown_sets
     for name, one in sets.items():
         if one.features is None:
             raise MissingPart(
@@ -79,4 +79,4 @@ def rescorer(
 
 def stored_scores(evidence: Evidence) -> dict[str, SetScores]:
     """The scores that the bundle came with, by its own k, alpha and normalisation."""
-    return {name: SetScores(one.distance, one.votes, one.total) for name, one in evidence.sets.items()}
+    return {name: SetScores(one.distance, one.votes, one.total) for name, one in evidence.shown_sets.items()}

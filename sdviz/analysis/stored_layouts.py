@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..bundle.generated import GENERATED
 from ..projection import (
     SUFFIX,
     Layouts,
@@ -17,7 +18,7 @@ from ..projection import (
 )
 from .imports import ImportFile, read_features
 from .points import Points, available_sets, final_points, imported_points, snapshot_points
-from .tables import OUTLIERS, TRAIN, Evidence, MissingPart, or_none
+from .tables import HALVES, OUTLIERS, TRAIN, WITH_PICTURES, Evidence, MissingPart, or_none
 
 FOLDER = ".layouts"
 USUAL_POINTS = 2_000
@@ -45,9 +46,19 @@ class View:
 
 
 def usual_sets(evidence: Evidence, names: list[str]) -> list[str]:
-    """The sets without those for validation, which resemble the test sets."""
+    """The sets without those for validation, which resemble the test sets, and without generated images.
+
+    Where generated images stand in, those of `Evidence.sets_at_hand`.
+    """
+    if evidence.stands_in and GENERATED in names:
+        return _stand_ins(evidence, names)
     roles = {name: one.role for name, one in (or_none(lambda: evidence.sets) or {}).items()}
-    return [name for name in names if roles.get(name) != "validation"] or names
+    return [name for name in names if roles.get(name) != "validation" and name not in HALVES] or names
+
+
+def _stand_ins(evidence: Evidence, names: list[str]) -> list[str]:
+    sets = evidence.shown_sets
+    return [name for name in names if name in WITH_PICTURES and sets[name].role != "validation"]
 
 
 def figure_3_sets(evidence: Evidence, names: list[str]) -> list[str]:
@@ -58,7 +69,10 @@ def figure_3_sets(evidence: Evidence, names: list[str]) -> list[str]:
 
 
 def usual_views(evidence: Evidence) -> Iterator[View]:
-    """The first views of Embeddings: t-SNE and UMAP of each feature space, and t-SNE of Figure 3."""
+    """The first views of Embeddings: t-SNE and UMAP of each feature space, and t-SNE of Figure 3.
+
+    With generated images, also those where they stand in.
+    """
     own = evidence.bundle.manifest.score
     unit = own.normalize if own else True
     for through in (True, False):
@@ -70,6 +84,9 @@ def usual_views(evidence: Evidence) -> Iterator[View]:
         of_figure = tuple(figure_3_sets(evidence, names)) if through else ()
         for method in ("tsne", "umap"):
             yield View(through, usual, USUAL_POINTS, unit, LayoutSettings(method))
+            if GENERATED in names:
+                stand_ins = tuple(_stand_ins(evidence, names))
+                yield View(through, stand_ins, USUAL_POINTS, unit, LayoutSettings(method))
         if of_figure not in ((), usual):
             yield View(through, of_figure, USUAL_POINTS, unit, LayoutSettings("tsne"))
 

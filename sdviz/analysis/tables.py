@@ -13,9 +13,10 @@ import pyarrow.parquet as pq
 from safetensors.numpy import load_file
 
 from ..bundle import Banks, Bundle, BundleError
+from ..bundle.generated import FEATURES, GENERATED, GENERATED_OUTLIERS, TABLE, has_generated
 from ..bundle.parts import numbers, reading, texts
 from ..bundle.threshold import reference_of
-from ..data import OWN_KINDS
+from ..data import BUILT_IN, OWN_KINDS, splits_here
 from ..detection.knn import unit_length
 from ..evaluation import OODReference, Report, read_report
 from ..evaluation.sets import HEADS, OOD_ROLES
@@ -30,6 +31,11 @@ HOW_TO_MAKE = "python -m sdviz run configs/shapes-quick.yaml"
 # groups of images besides the scored sets: the two banks
 TRAIN, OUTLIERS = "train", "SD outliers"
 RECIPE_COLUMNS = ("start_timestep", "guidance_scale", "num_inference_steps", "eta", "seed", "sigma")
+# the roles of images that are ID: held-out ones, and generated ones, which stand in for them
+ID_ROLES = ("id", GENERATED)
+HALVES = (GENERATED, GENERATED_OUTLIERS)
+# sets whose pictures every machine has
+WITH_PICTURES = (*HALVES, *BUILT_IN)
 
 
 class MissingPart(LineError):
@@ -57,10 +63,10 @@ def by_set(table: pa.Table) -> dict[str, pa.Table]:
 
 @dataclass(frozen=True, eq=False)
 class ScoredSet:
-    """The held-out ID images or one OOD set, as scored when the bundle was made."""
+    """The held-out ID images, an OOD set, or generated images or outliers, scored when the bundle was made."""
 
     name: str  # "test" for the ID images, else the set's name
-    role: str  # "id", "near", "far" or "validation"
+    role: str  # "id", "near", "far", "validation", "sd" or "generated"
     ids: np.ndarray  # str (N,)
     labels: np.ndarray  # int64 (N,), known classes, -1 for unknown
     distance: np.ndarray  # float64 (N,), first term of Eq. 6
@@ -76,7 +82,7 @@ class ScoredSet:
 
 @dataclass(frozen=True, eq=False)
 class PseudoLabels:
-    """The clusters of the training images."""
+    """The clusters of the training images, or of the generated ones."""
 
     ids: np.ndarray  # str (N,)
     labels: np.ndarray  # int64 (N,), 0..C-1
@@ -137,13 +143,47 @@ class Evidence:
     @cached_property
     def sets(self) -> dict[str, ScoredSet]:
         """The scored sets by name, the held-out ID images first."""
-        features = self.bundle.parts.get("ood_features.safetensors")
+        found = self._scored("scores.parquet", "it was never measured", "ood_features.safetensors")
+        return dict(sorted(found.items(), key=lambda item: item[1].role != "id"))
+
+    @cached_property
+    def shown_sets(self) -> dict[str, ScoredSet]:
+        """As `sets`, and after them the generated images and their outliers, if the bundle carries some."""
+        if not has_generated(self.bundle) or "total" not in self.generated.column_names:
+            return self.sets
+        return self.sets | self._scored(TABLE, "", FEATURES)
+
+    @property
+    def sets_at_hand(self) -> dict[str, ScoredSet]:
+        """The sets to show images of: `sets`, or if `stands_in` those whose pictures every machine has."""
+        if not self.stands_in:
+            return self.sets
+        shown = self.shown_sets
+        return {name: shown[name] for name in WITH_PICTURES if name in shown}
+
+    @property
+    def stands_in(self) -> bool:
+        """Whether generated images stand in for the bundle's own set, which is not on this machine."""
+        return has_generated(self.bundle) and not splits_here(self.bundle.manifest.dataset)
+
+    @cached_property
+    def generated(self) -> pa.Table:
+        """The generated images and their outliers, see `sdviz.bundle.generated`."""
+        with self._part(TABLE, "it carries no generated images") as file:
+            table = pq.read_table(file)
+            for name in ("cluster", "told", "target_label", "confidence"):
+                numbers(table[name], np.float64)
+            texts(table["id"])
+            return table
+
+    def _scored(self, name: str, why: str, features_part: str) -> dict[str, ScoredSet]:
+        features = self.bundle.parts.get(features_part)
         found: dict[str, ScoredSet] = {}
-        with self._part("scores.parquet", "it was never measured") as file:
+        with self._part(name, why) as file:
             stored = {} if features is None else load_file(features)
             for name, part in by_set(pq.read_table(file)).items():
                 n, role = part.num_rows, str(part["role"][0])
-                if role not in ("id", *OOD_ROLES):
+                if role not in (*ID_ROLES, *OOD_ROLES):
                     raise ValueError(f"{role!r} is no role")
                 f = stored.get(name)
                 heads = {h: stored[f"{name}.{h}"] for h in HEADS if len(stored.get(f"{name}.{h}", ())) == n}
@@ -151,14 +191,14 @@ class Evidence:
                     name,
                     role,
                     texts(part["id"]),
-                    numbers(part["label"], np.int64),
+                    numbers(part["label"], np.int64) if "label" in part.column_names else np.full(n, -1),
                     numbers(part["distance"], np.float64),
                     numbers(part["votes"], np.int64),
                     numbers(part["total"], np.float64),
                     f.astype(np.float32) if f is not None and len(f) == n else None,
                     heads,
                 )
-        return dict(sorted(found.items(), key=lambda item: item[1].role != "id"))
+        return found
 
     @property
     def id_set(self) -> ScoredSet:
@@ -186,6 +226,22 @@ class Evidence:
             return PseudoLabels(
                 texts(table["id"]), numbers(table["label"], np.int64), numbers(table["confidence"], np.float32)
             )
+
+    @cached_property
+    def generated_clusters(self) -> dict[str, tuple[int, int, int]]:
+        """Of each picture in `generated`, by its id: y~, the label it was made under, and c_r, else -1."""
+        columns = [self.generated[key].to_pylist() for key in ("cluster", "told", "target_label")]
+        return dict(zip(self.generated["id"].to_pylist(), zip(*columns, strict=True), strict=True))
+
+    @cached_property
+    def generated_labels(self) -> PseudoLabels:
+        """The clusters of the generated images."""
+        table = by_set(self.generated)[GENERATED]
+        return PseudoLabels(
+            texts(table["id"]),
+            table["cluster"].to_numpy().astype(np.int64),
+            table["confidence"].to_numpy().astype(np.float32),
+        )
 
     @cached_property
     def outliers(self) -> OutlierTable:

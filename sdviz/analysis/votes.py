@@ -8,10 +8,11 @@ from scipy.special import softmax
 from sklearn.decomposition import PCA
 
 from ..bundle import Banks
+from ..bundle.generated import GENERATED
 from ..data.imageset import permutation
 from ..detection.score import Neighbourhood, SDScore
 from .rescoring import SetScores
-from .tables import OUTLIERS, TRAIN, Evidence, MissingPart, ScoredSet, or_none, scaled
+from .tables import ID_ROLES, OUTLIERS, TRAIN, Evidence, MissingPart, ScoredSet, or_none, scaled
 
 OTHER = ""  # the group of images that are in no set or bank
 WORST, BORDER, RANDOM = "worst first", "nearest to the threshold", "random"
@@ -34,7 +35,7 @@ class Sample:
 
 def scored_sets(evidence: Evidence) -> dict[str, ScoredSet]:
     """The scored sets by name; empty if the bundle was never measured."""
-    return or_none(lambda: evidence.sets) or {}
+    return or_none(lambda: evidence.shown_sets) or {}
 
 
 def banks_of(evidence: Evidence) -> Banks | None:
@@ -112,7 +113,7 @@ def sample_to_begin_with(
     """Chooses the first image to show: the missed OOD image closest to the threshold, near-OOD if possible.
 
     If no OOD image is missed, it is the OOD image closest to the threshold; without OOD sets, the closest ID
-    image; without scores, the first training image.
+    image; without scores, the first training image. Where generated images stand in, it is one of them.
 
     Args:
         totals: By set, float (N,), for the settings in use.
@@ -123,20 +124,22 @@ def sample_to_begin_with(
     """
     try:
         own, sets = evidence.reference.threshold, evidence.sets
+        if evidence.stands_in:
+            sets = {name: one for name, one in evidence.shown_sets.items() if name == GENERATED} or sets
     except MissingPart:
         banks = banks_of(evidence)
         if banks is None or not len(banks.id_ids):
             return None, ""
         return sample_at(evidence, TRAIN, 0), "the first training image"
-    roles = ("near", "far", "validation", "id")
-    s = min(sets.values(), key=lambda one: roles.index(one.role) if one.role in roles else len(roles))
+    roles = ("near", "far", "validation", "sd", *ID_ROLES)
+    s = min(sets.values(), key=lambda one: roles.index(one.role))
     total, limit = (s.total, own) if threshold is None else (totals[s.name], threshold)
-    missed = (total <= limit) & (s.role != "id")
+    missed = (total <= limit) & (s.role not in ID_ROLES)
     far_off = np.abs(total - limit)
     row = int(np.argmin(np.where(missed, far_off, np.inf) if missed.any() else far_off))
-    kind = "missed OOD" if missed.any() else "ID" if s.role == "id" else "OOD"
+    kind = {"id": "ID ", GENERATED: ""}.get(s.role, "missed OOD " if missed.any() else "OOD ")
     where = "the bundle's own threshold" if threshold is None else "the threshold"
-    return sample_at(evidence, s.name, row), f"the {kind} image of `{s.name}` closest to {where}"
+    return sample_at(evidence, s.name, row), f"the {kind}image of `{s.name}` closest to {where}"
 
 
 def shares_below(totals: Mapping[str, np.ndarray], total: float) -> dict[str, float]:

@@ -32,6 +32,8 @@ PARTS = (
     "baselines.parquet",
     "report.json",
     "same_images.parquet",
+    "generated.parquet",
+    "generated.safetensors",
 )
 PICKLE_SUFFIXES = {".bin", ".ckpt", ".joblib", ".npy", ".npz", ".pickle", ".pkl", ".pt", ".pth"}
 

@@ -322,6 +322,16 @@ class DefaultsConfig(Node):
     solver: Solver = "dpmpp_2m"
 
 
+class GeneratedConfig(Node):
+    """Images from noise that the bundle carries, for machines without the training images."""
+
+    n_images: int = Field(
+        0, ge=0, description="made evenly over the clusters, each with an SD outlier; 0 makes none"
+    )
+    num_inference_steps: int = Field(50, ge=1, description="DDIM steps from noise to an image")
+    guidance_scale: float = _recipe_field("guidance_scale", 1.0)
+
+
 class BundleConfig(Node):
     """The contents of the bundle besides networks and features."""
 
@@ -334,6 +344,7 @@ class BundleConfig(Node):
         "float32",
         description="of encoder, clusterer and detector; float16 halves their files. The U-Net is float16",
     )
+    generated: GeneratedConfig = GeneratedConfig()
 
 
 class RunConfig(Node):
@@ -365,6 +376,12 @@ class RunConfig(Node):
                     f"{branch}.start_timestep {start} is above {self.max_train_timestep},"
                     " the last timestep that diffusion trains"
                 )
+        if self.bundle.generated.n_images and self.max_train_timestep < self.diffusion.num_train_timesteps:
+            raise ValueError(
+                f"bundle.generated: a U-Net trained up to S = {self.max_train_timestep} of "
+                f"{self.diffusion.num_train_timesteps} makes no image from noise; "
+                "set diffusion.max_train_timestep=null"
+            )
         if self.encoder is None and self.labels.source in CLUSTERINGS:
             raise ValueError(f"labels.source {self.labels.source} needs an encoder: add encoder: {{}}")
         if self.detector is not None and self.detector.jpeg_both_sides and self.outliers.jpeg is None:

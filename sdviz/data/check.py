@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -95,13 +96,13 @@ def check_source(source: str, against: Sequence[str] = ()) -> Check:
         test = read(lambda on_error: data.load(name, test_split, on_error=on_error), refusals)
     known, others = {source: roles.own_splits(images)}, dict[str, ImageSet]()
     for one in against:
-        other = read(lambda on_error, one=one: _load_ood(one, on_error), refusals)
+        other = read(partial(_load_ood, one), refusals)
         if other is None:
             continue
         lines = [roles.clash(one, [other.split], first, splits) for first, splits in known.items()]
         refusals += filter(None, lines)
         others[one] = other
-        known.setdefault(one, (other.split,))
+        known.setdefault(one, [other.split])
     return check_images(images, others, test, refusals)
 
 

@@ -9,7 +9,6 @@ import torch
 from ..nn.randomness import image_noise
 from .guidance import GuidedNoise, NoisePrediction
 from .samplers import SAMPLERS
-from .sampling import Callback
 from .schedule import NoiseSchedule
 
 
@@ -23,7 +22,6 @@ def sample_from_noise(
     *,
     num_inference_steps: int,
     guidance_scale: float,
-    callback: Callback | None = None,
 ) -> torch.Tensor:
     """Samples x_0, float32 (N,3,H,W), from pure noise x_T under labels int64 (N,).
 
@@ -41,4 +39,4 @@ def sample_from_noise(
     # 2. DDIM down to x_0, guided by Eq. 3
     guided = GuidedNoise(model, class_labels, null_label, guidance_scale, schedule)
     timesteps = schedule.timesteps(len(schedule), num_inference_steps)
-    return SAMPLERS["ddim"](guided, x, timesteps, schedule, callback=callback)
+    return SAMPLERS["ddim"](guided, x, timesteps, schedule)

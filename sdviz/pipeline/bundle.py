@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from PIL import Image
 from torch import nn
 
 from .. import data
 from ..bundle import Bundle, Defaults, make_manifest
+from ..bundle.generated import FEATURES, TABLE, encode_pngs
 from ..bundle.manifest import ScoreDefaults
 from ..config.tree import RunConfig
 from ..data import DataError
@@ -64,6 +63,9 @@ def make(work: Workspace) -> Metrics:
     parts = {"pseudo_labels.parquet": labels_path(work)} | _original_order(work)
     if config.detector is not None:
         parts |= _parts_of_a_detector(work)
+    if config.bundle.generated.n_images:
+        written = (work.folder / "generated" / name for name in (TABLE, FEATURES))
+        parts |= {one.name: one for one in written if one.is_file()}
     clusterer = load_clusterer(work)
     encoder = load_backbone(work) if config.encoder is not None else None
     detector = load_detector(work) if config.detector is not None else None
@@ -177,14 +179,8 @@ def _write_outliers_with_pictures(work: Workspace, path: Path) -> None:
     pictures = read_outliers(work, "wrong")
     kept = work.config.bundle.outlier_pictures
     n_kept = len(pictures) if kept is None else min(kept, len(pictures))
-    blobs = [_png(pictures[i]) if i < n_kept else None for i in range(len(pictures))]
-    write_parquet(table.append_column("png", pa.array(blobs, pa.binary())), path)
-
-
-def _png(image: np.ndarray) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(image).save(stream, "PNG")
-    return stream.getvalue()
+    blobs = pa.concat_arrays([encode_pngs(pictures[:n_kept]), pa.nulls(len(pictures) - n_kept, pa.binary())])
+    write_parquet(table.append_column("png", blobs), path)
 
 
 STAGE = Stage(make, depends_on, title="Bundle")

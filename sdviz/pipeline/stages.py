@@ -17,6 +17,7 @@ from . import (
     encoder,
     evaluation,
     features,
+    generated,
     outliers,
     pseudo_labels,
     sd_test,
@@ -38,6 +39,7 @@ _IN_ORDER = (
     tuning,
     baseline_scores,
     evaluation,
+    generated,
     bundle,
 )
 # a stage is named after its module

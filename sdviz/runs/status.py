@@ -32,7 +32,6 @@ Count = Annotated[int, Field(ge=0)]
 ProcessId = Annotated[int, Field(ge=1, lt=2**31)]
 # text of a file that others may have written
 Line = Annotated[str, AfterValidator(message_line)]
-ProcessId = Annotated[int, Field(ge=1, lt=2**31)]
 
 
 @dataclass(frozen=True)

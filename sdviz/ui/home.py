@@ -5,12 +5,12 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from sdviz import data
-from sdviz.analysis.pictures import way_to_get
 from sdviz.bundle import Bundle
+from sdviz.bundle.generated import GENERATED
 from sdviz.data import MissingDataError
 from sdviz.nn.device import device_name
 from sdviz.outliers import OutlierRequest, draw_target_labels
-from sdviz.ui.cache.bundles import load_to_show
+from sdviz.ui.cache.bundles import load_to_show, set_to_show
 from sdviz.ui.cache.kept import kept
 from sdviz.ui.cache.outliers import make_outliers
 from sdviz.ui.cluster_names import usual_names
@@ -53,10 +53,9 @@ def _uses_clusterer(bundle: Bundle) -> bool:
 
 @kept("examples")
 def first_examples(bundle: Bundle) -> list[OutlierRequest]:
-    """Picks the first test image of each of the first clusters. Raises DataError: the set is not here."""
-    m = bundle.manifest
+    """Picks the first test or generated image of each of the first clusters. Raises DataError: none is here."""
     for limit in EXAMPLES_AMONG:
-        images = load_to_show(bundle, m.dataset, limit)
+        images = load_to_show(bundle, set_to_show(bundle), limit)
         labels = images.labels
         if _uses_clusterer(bundle):
             labels = clusters_of(bundle, images.images)
@@ -72,29 +71,22 @@ def first_examples(bundle: Bundle) -> list[OutlierRequest]:
     ]
 
 
-def _no_examples(bundle: Bundle, error: data.DataError) -> str:
-    name = bundle.manifest.dataset
-    if not isinstance(error, MissingDataError):
-        return f"No examples here: {plain(str(error))}."
-    way = way_to_get(name)
-    if name in data.DOWNLOADS:
-        files = " and ".join(f"`{name}_{split}.parquet`" for split in data.all_splits(name))
-        way += f"; or put {files} in `{data.data_root()}`"
-    return f"No examples here: `{name}` is not on this machine. {way[:1].upper()}{way[1:]}."
-
-
 def _examples(bundle: Bundle, above: DeltaGenerator) -> None:
     """Shows a few images with outliers made now, and in `above` a line about them."""
     try:
         requests = first_examples(bundle)
     except data.DataError as error:
         above.caption("Move S and w yourself, on other data sets or on your own pictures.")
-        st.info(_no_examples(bundle, error))
+        # a line at the top says where to get a missing set
+        if not isinstance(error, MissingDataError):
+            st.info(f"No examples here: {plain(str(error))}.")
         return
     if not requests:
         return
+    is_generated = set_to_show(bundle) == GENERATED
+    what = "generated" if is_generated else "test"
     above.caption(
-        f"The first test image of each of {_of_how_many(bundle)}, not picked for success. "
+        f"The first {what} image of each of {_of_how_many(bundle)}, not picked for success. "
         "Move S and w yourself, on these, on other data sets or on your own pictures."
     )
     place = st.empty()
@@ -103,8 +95,9 @@ def _examples(bundle: Bundle, above: DeltaGenerator) -> None:
     names, recipe = usual_names(bundle), bundle.recipe()
     sigma = bundle.schedule.sigma(recipe.start_timestep)
     was, targets = ([names[getattr(request, key)] for request in requests] for key in ("label", "target_label"))
+    first = "generated" if is_generated else "original"
     cells = [
-        Cell(data_uri(request.image), f"original: {name}", ID_COLOUR, name)
+        Cell(data_uri(request.image), f"{first}: {name}", NEUTRAL_COLOUR if is_generated else ID_COLOUR, name)
         for request, name in zip(requests, was, strict=True)
     ]
     cells += [Cell(data_uri(e.noised), "the same, noised", NEUTRAL_COLOUR) for e in made]
@@ -120,7 +113,7 @@ def _examples(bundle: Bundle, above: DeltaGenerator) -> None:
             key="examples",
             size_px=128,
             row_names=[
-                Label("original", "in-distribution"),
+                Label(first, "from noise" if is_generated else "in-distribution"),
                 Label(f"noised, S = {recipe.start_timestep}", f"σ {sigma:.2f}"),
                 Label("outlier", f"w = {recipe.guidance_scale:g}"),
             ],

@@ -8,7 +8,13 @@ from sdviz.analysis import Evidence, PictureLibrary, Pictures
 from sdviz.bundle import Bundle
 from sdviz.ui.cache.background import DEVICE_LOCK
 from sdviz.ui.cluster_names import current_names
+from sdviz.ui.pictures import data_uri
 from sdviz.ui.theme import set_colours, set_titles
+
+
+def uri_of(pictures: Pictures, row: int) -> str:
+    """Returns a picture as a `data:` address, "" for a missing one."""
+    return data_uri(pictures.images[row]) if pictures.found[row] else ""
 
 
 @dataclass(frozen=True, eq=False)

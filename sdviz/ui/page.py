@@ -17,6 +17,7 @@ from sdviz.ui.cache.evidence import open_evidence
 from sdviz.ui.cache.kept import kept
 from sdviz.ui.guests import show_sign_in
 from sdviz.ui.links import not_taken, set_link_value
+from sdviz.ui.missing import say_where_own_set_is
 from sdviz.ui.session import SHARED, drop_scores, drop_unknown, enter_page, has_score_values, refuse_shared
 from sdviz.ui.text import code_span, plain
 from sdviz.ui.widgets import empty_state
@@ -94,6 +95,7 @@ def setup_page(title: str, idea: str, makes_outliers: bool = False) -> PageConte
     st.markdown(idea)
     if bundle is not None:
         _say_what_was_dropped(bundle)
+        say_where_own_set_is(bundle)
     return PageContext(bundle, problem, entered)
 
 

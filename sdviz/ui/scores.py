@@ -41,7 +41,7 @@ class ScoredSets(BundleView):
     def column(self, name: str, mode: str) -> np.ndarray:
         """Returns a set's scores, float64 (N,). `mode`: "both", "distance", "votes" or "g_bin"."""
         if mode == "g_bin":
-            return outlier_log_odds(self.evidence.sets[name].heads["g_bin"])
+            return outlier_log_odds(self.evidence.shown_sets[name].heads["g_bin"])
         return np.asarray(getattr(self.scores[name], "total" if mode == "both" else mode), np.float64)
 
 

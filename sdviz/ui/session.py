@@ -112,7 +112,7 @@ def highest_threshold(evidence: Evidence) -> float:
     if not settings.normalize:
         try:
             parts = [evidence.banks.id_features, evidence.banks.outlier_features]
-            parts += [one.features for one in evidence.sets.values() if one.features is not None]
+            parts += [one.features for one in evidence.shown_sets.values() if one.features is not None]
         except MissingPart:
             return math.inf
         length = max(float(np.linalg.norm(one, axis=1).max()) for one in parts if len(one))
@@ -142,7 +142,7 @@ def sample() -> str:
 def chosen_set(evidence: Evidence) -> str:
     """Returns the scored set in use, "" for none or for one that this bundle lacks."""
     name = str(st.session_state.get("set", ""))
-    return name if name in (or_none(lambda: evidence.sets) or {}) else ""
+    return name if name in (or_none(lambda: evidence.shown_sets) or {}) else ""
 
 
 def max_k(evidence: Evidence) -> int:

@@ -7,6 +7,7 @@ import streamlit as st
 from sdviz.analysis import Evidence
 from sdviz.analysis.paper_tables import SD_TEST
 from sdviz.analysis.tables import OUTLIERS, TRAIN, or_none
+from sdviz.bundle.generated import GENERATED_OUTLIERS
 from sdviz.data import SHADES
 from sdviz.ui.pictures import (
     FAR_OOD_COLOUR,
@@ -27,6 +28,7 @@ ROLE_NAMES = {
     "far": "far-OOD",
     "validation": "validation",
     "sd": "SD outliers of test images",
+    "generated": "from noise",
     "outlier": "outlier",
 }
 _SHADES = {
@@ -38,7 +40,7 @@ _SHADES = {
     "sd": ("#6ED8B0", "#00634A"),  # near the outlier bank's green
 }
 # a set whose id is easy to confuse with the outlier bank, so its title says more
-_SET_NAMES = {SD_TEST: ROLE_NAMES["sd"]}
+_SET_NAMES = {SD_TEST: ROLE_NAMES["sd"], GENERATED_OUTLIERS: "SD outliers of generated images"}
 OOD_ROLES = ("near", "far", "validation")
 # The first ten are visible on a white and on a nearly black page. Colour-blind people can tell them from the
 # colours of training images and near-OOD images. The others are from the palette of Okabe and Ito
@@ -82,7 +84,7 @@ def set_roles(evidence: Evidence) -> dict[str, str]:
     config = evidence.bundle.manifest.config or {}
     evaluation = config.get("evaluation") or {}
     named = {name: role for role in OOD_ROLES for name in evaluation.get(role) or []}
-    scored = {name: one.role for name, one in (or_none(lambda: evidence.sets) or {}).items()}
+    scored = {name: one.role for name, one in (or_none(lambda: evidence.shown_sets) or {}).items()}
     # the role that was measured counts, even if the configuration says another
     return {"test": "id"} | {name: scored.get(name, role) for name, role in named.items()} | scored
 

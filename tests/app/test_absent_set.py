@@ -23,10 +23,10 @@ from streamlit.testing.v1 import AppTest
 from sdviz import data
 from sdviz.analysis.pictures import Way, way_to_get
 from sdviz.bundle import Bundle
-from sdviz.bundle.from_noise import images_from_noise
-from sdviz.ui.lab.own_set import FROM_NOISE
+from sdviz.bundle.generated import decode_png, generated_images
 from sdviz.ui.missing import missing_lines
 from tests.cut_bundle import change_table
+from tests.generated import carry_generated
 from tests.patience import patience
 
 LAB = "pages/1_Outlier_lab.py"
@@ -76,40 +76,43 @@ def write_set(root: Path, name: str, n: int = 12) -> np.ndarray:
     return images
 
 
-def test_images_from_noise_stand_in_and_are_marked(
+def line_on_top(at: AppTest) -> str:
+    """The line on the missing set, which is the same on every page."""
+    (line,) = [one.value for one in at.caption if "is not on this machine" in one.value and "`" in one.value]
+    return line
+
+
+def test_generated_images_stand_in_in_the_lab_and_are_marked(
     shipped: Shipped, open_page: Open, component_data: Read, files: dict[str, Callable[[], bytes]]
 ) -> None:
-    folder = shipped(max_s=1000, dataset="photos")
+    folder = shipped(dataset="photos")
+    carry_generated(folder, dataset="photos")
     at = open_page(LAB, {"view": "Download"})
-    until(at, lambda: bool(component_data(at)) and bool(at.metric))
-    assert at.selectbox(key="data").value == FROM_NOISE
-    assert "`photos` is not on this machine: put `photos.parquet` in" in texts(at)
-    assert "Until then its network makes images from noise alone" in texts(at)
+    assert at.selectbox(key="data").value == "generated"
+    assert line_on_top(at).endswith(
+        "`photos` is not on this machine: images shown are **generated** by the bundle's U-Net."
+    )
     assert not [b for b in at.button if b.key == "download_set"]
     grid = grid_of(at, component_data)
     assert (grid["columns"], len(grid["cells"])) == (6, 30)
-    # 1. they are what the network makes of noise, and nothing else
-    bundle = Bundle.load(folder, "cpu")
-    made = images_from_noise(bundle, 4)
-    row_of = {one: row for row, one in enumerate(made.ids.tolist())}
+    # 1. they are those of the bundle
+    carried = generated_images(Bundle.load(folder, "cpu"))
+    row_of = {one: row for row, one in enumerate(carried.ids.tolist())}
     for cell in grid["cells"][:6]:
-        row = row_of[cell["alt"].split(", ")[-1]]
-        assert np.abs(picture(cell).astype(int) - made.images[row].astype(int)).mean() < 1
+        assert np.array_equal(picture(cell), carried.images[row_of[cell["alt"].split(", ")[-1]]])
     # 2. marked as such above, beside and in what is taken away
     assert all(head["text"].startswith("generated: ") for head in grid["column_names"])
     assert all("taken for " in head["small"] and "sure" in head["small"] for head in grid["column_names"])
     assert grid["row_names"][0]["text"] == "generated" and "no real image" in grid["row_names"][0]["small"]
     assert all(cell["alt"].startswith("generated: ") for cell in grid["cells"][:6])
     assert not any("original" in cell["alt"] for cell in grid["cells"])
-    assert "generated the images from noise" in texts(at)
     with zipfile.ZipFile(io.BytesIO(files["sdviz-outliers.zip"]())) as archive:  # type: ignore[arg-type]
         assert "generated/00.png" in archive.namelist()
-        assert b"from-noise/" in archive.read("manifest.csv")
-    assert Image.open(io.BytesIO(files["sdviz-outliers.png"]())).size[0] > 0  # type: ignore[arg-type]
+        assert b"generated/toy/" in archive.read("manifest.csv")
     # 3. by class, by hand, in every view
     at.selectbox(key="class").select("cross").run()
     heads = grid_of(at, component_data)["column_names"]
-    assert [head["text"] for head in heads] == ["generated: cross"] * 4
+    assert [head["text"] for head in heads] == ["generated: cross"] * 3
     for view in ("Scrub S", "S x w sheet", "Trajectory"):
         at.segmented_control(key="view").set_value(view).run()
         assert not at.exception
@@ -122,53 +125,113 @@ def test_images_from_noise_stand_in_and_are_marked(
 def test_without_a_clusterer_they_are_taken_for_what_they_were_told(
     shipped: Shipped, open_page: Open, component_data: Read
 ) -> None:
-    shipped(max_s=1000, dataset="photos", clusterer=False)
+    carry_generated(shipped(dataset="photos", clusterer=False), dataset="photos")
     at = open_page(LAB)
-    until(at, lambda: any(d.get("row_names") for d in component_data(at)))
     for head in grid_of(at, component_data)["column_names"]:
         assert head["small"] == "taken for " + head["text"].removeprefix("generated: ")
     assert not at.error
 
 
-def test_a_network_of_a_part_of_the_schedule_says_why_none_is_there(
+def test_home_makes_outliers_of_generated_images(
+    shipped: Shipped, open_app: Open, component_data: Read
+) -> None:
+    carry_generated(shipped(dataset="photos", clusterer=False), dataset="photos")
+    at = open_app()
+    assert "The first generated image of each of" in texts(at) and not at.info
+    (grid,) = [d for d in component_data(at) if d.get("row_names")]
+    assert grid["row_names"][0] == {"text": "generated", "small": "from noise"}
+    assert all(cell["alt"].startswith("generated: ") for cell in grid["cells"][:6])
+
+
+@pytest.fixture
+def carrying(full_bundle: Callable[..., Path]) -> tuple[Path, pd.DataFrame]:
+    """A full bundle of a set that is not here, with generated images; its folder and their table."""
+    folder = full_bundle(sets=("digits", "shapes-empty"))
+    # no outlier has its picture in it, only its recipe
+    change_table(folder, "outliers.parquet", lambda t: t.assign(png=None))
+    change_table(folder, "scores.parquet", lambda t: t.assign(id=t["id"].str.replace("digits/", "cifar100/")))
+    return folder, carry_generated(folder)
+
+
+PAGES = [
+    ("pages/1_Outlier_lab.py", {}),
+    ("pages/2_Pseudo_labels.py", {}),
+    ("pages/2_Pseudo_labels.py", {"cluster": "1"}),
+    ("pages/3_Embeddings.py", {"embeddings_method": "PCA"}),
+    ("pages/4_Sample_votes.py", {}),
+    ("pages/5_Failures.py", {"f_show": "alarms", "t": "0.01"}),
+    ("pages/5_Failures.py", {"f_show": "missed", "t": "20", "set": "generated-outliers"}),
+    ("pages/5_Failures.py", {"f_show": "pairs"}),
+    ("pages/6_Results.py", {}),
+    ("pages/7_Training.py", {}),
+]
+
+
+@pytest.mark.parametrize(("page", "query"), PAGES)
+def test_every_page_opens_on_generated_images(
+    carrying: tuple[Path, pd.DataFrame],
+    open_page: Open,
+    component_data: Read,
+    page: str,
+    query: dict[str, str],
+) -> None:
+    _, table = carrying
+    at = open_page(page, query)
+    assert not at.error and not at.info
+    assert "`cifar10` is not on this machine: images shown are **generated**" in line_on_top(at)
+    said = texts(at) + " | ".join(one.value for one in at.markdown)
+    assert "python -m sdviz" not in said.replace("python -m sdviz run", "")
+    # every picture of a generated image is its own, and what has none is named in its place
+    png_of = dict(zip(table["id"], table["png"], strict=True))
+    cells = [cell for d in component_data(at) for cell in d.get("cells", []) if cell["src"] or cell["alt"]]
+    shown = [cell for cell in cells if cell["id"] in png_of]
+    if "lab" not in page and "Embeddings" not in page and "Results" not in page and "Training" not in page:
+        assert shown
+    for cell in shown:
+        if "pair" not in query.get("f_show", ""):
+            assert np.array_equal(picture(cell), decode_png(png_of[cell["id"]]))
+    for cell in cells:
+        assert cell["src"] or "cifar10" in cell["alt"]
+        assert not cell["src"] or np.unique(picture(cell)).size > 1
+
+
+def test_neighbours_that_are_not_here_are_named_with_their_distance(
+    carrying: tuple[Path, pd.DataFrame], open_page: Open, component_data: Read
+) -> None:
+    at = open_page("pages/4_Sample_votes.py", {"sample": str(carrying[1]["id"][0])})
+    near = [cell for d in component_data(at) for cell in d.get("cells", []) if cell["small"].startswith("d 0")]
+    assert len(near) >= 10
+    for cell in near:
+        assert cell["src"] == "" and "cifar10/train/" in cell["alt"]
+    lines = [one for one in at.caption if "Named without a picture" in one.value]
+    assert lines and all("cifar10 (train) is not on this machine" in one.value for one in lines)
+    assert "made from noise to look like ID" in " ".join(one.value for one in at.markdown)
+
+
+def test_a_bundle_that_carries_none_opens_the_lab_on_drawn_images(
     shipped: Shipped, open_page: Open, component_data: Read
 ) -> None:
-    shipped(max_s=200, dataset="photos")
+    shipped(dataset="photos")
     at = open_page(LAB)
-    assert FROM_NOISE not in at.selectbox(key="data").options
+    assert "generated" not in at.selectbox(key="data").options
     assert at.selectbox(key="data").value == "shapes"
-    assert "knows noise up to S = 200 of 1000 only and makes no image from noise alone" in texts(at)
+    assert "`photos` is not on this machine: put `photos.parquet` in" in line_on_top(at)
     assert grid_of(at, component_data)["row_names"][0]["text"] == "original"
     for name in (*data.BUILT_IN, "your own upload"):
         at.selectbox(key="data").select(name).run()
         assert not at.exception
 
 
-@pytest.mark.parametrize("max_s", [200, 1000])
 def test_where_the_set_is_there_it_is_shown_and_nothing_is_said(
-    shipped: Shipped, open_page: Open, component_data: Read, tmp_path: Path, max_s: int
+    shipped: Shipped, open_page: Open, component_data: Read, tmp_path: Path
 ) -> None:
     images = write_set(tmp_path / "sdviz_data", "photos")
-    shipped(max_s=max_s, dataset="photos")
-    at = open_page(LAB, {"data": "photos"})
-    assert at.selectbox(key="data").value == "photos"
-    assert FROM_NOISE not in at.selectbox(key="data").options
+    carry_generated(shipped(dataset="photos"), dataset="photos")
+    at = open_page(LAB)
+    assert at.selectbox(key="data").value == "photos" and "generated" in at.selectbox(key="data").options
     assert "not on this machine" not in texts(at)
     cell = grid_of(at, component_data)["cells"][0]
     assert np.array_equal(picture(cell), images[int(cell["alt"].rpartition("/")[2])])
-
-
-def test_a_set_that_comes_while_the_page_is_open_takes_the_place(
-    shipped: Shipped, open_page: Open, component_data: Read, tmp_path: Path
-) -> None:
-    shipped(max_s=1000, dataset="photos")
-    at = open_page(LAB)
-    until(at, lambda: any(d.get("row_names") for d in component_data(at)))
-    write_set(tmp_path / "sdviz_data", "photos")
-    at.run()
-    assert not at.exception
-    assert at.selectbox(key="data").value == "photos"
-    assert grid_of(at, component_data)["row_names"][0]["text"] == "original"
 
 
 def test_a_download_that_fails_is_one_line_and_leaves_nothing(
@@ -277,8 +340,9 @@ def test_every_page_opens_and_says_which_set_is_missing(
         until(at, lambda: missing.search(texts(at)) is not None)
     assert not at.error
     if "Results" not in page and query != {"f_show": "pairs"}:
-        assert "cifar10 (" in texts(at) and "is not on this machine" in texts(at)
-        assert "`python -m sdviz download cifar10` fetches it." in texts(at)
+        assert "Named without a picture: cifar10 (" in texts(at)
+        # the way to get it stands in tooltips
+        assert "python -m sdviz download" not in texts(at)
         assert sum("is not on this machine" in one.value for one in at.caption) <= 4
 
 
@@ -303,7 +367,7 @@ def test_each_missing_set_has_its_own_way_on_one_line(tmp_path: Path) -> None:
     ]
 
 
-def test_an_outlier_whose_source_is_missing_has_its_recipe_and_a_grey_place(
+def test_an_outlier_whose_source_is_missing_has_its_recipe_and_is_named(
     without_pictures: Path, open_page: Open
 ) -> None:
     one = pd.read_parquet(without_pictures / "outliers.parquet").iloc[0]
@@ -313,12 +377,9 @@ def test_an_outlier_whose_source_is_missing_has_its_recipe_and_a_grey_place(
 
 
 def test_home_opens_without_the_set(shipped: Shipped, open_app: Open) -> None:
-    shipped(max_s=1000, dataset="cifar10")
+    shipped(dataset="cifar10")
     at = open_app()
-    (info,) = [one.value for one in at.info]
-    assert info.startswith(
-        "No examples here: `cifar10` is not on this machine. `python -m sdviz download cifar10`"
-    )
-    assert "`cifar10_train.parquet` and `cifar10_test.parquet`" in info and info.endswith(".")
+    assert "`cifar10` is not on this machine: `python -m sdviz download cifar10`" in line_on_top(at)
+    assert not at.info
     # no line on pictures where there are none
     assert "The first test image of each" not in texts(at)

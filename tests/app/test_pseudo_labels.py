@@ -365,8 +365,9 @@ def test_images_that_are_not_on_this_machine(full_bundle: Full, open_page: Open,
         lambda table: table.assign(id=table["id"].str.replace("shapes/train/", "cifar10/train/")),
     )
     at = open_page(LABELS, {"truth": "1"})
-    assert "Grey stands in for pictures: cifar10 (train) is not on this machine: `python" in texts(at)
-    assert texts(at).count("`python -m sdviz download cifar10` fetches it.") == 1
+    (line,) = [one for one in at.caption if "Named without a picture" in one.value]
+    assert "cifar10 (train) is not on this machine." in line.value
+    assert "`python -m sdviz download cifar10` fetches it." in line.proto.help
     assert "No class of a training image is known on this machine" in texts(at)
     assert not at.metric
     (grid,) = [g for g in component_data(at) if g["row_names"]]

@@ -763,7 +763,7 @@ def test_few_sets_and_few_images(full_bundle: Full, open_page: Open, sets: tuple
 
 
 def test_images_that_are_not_on_this_machine(full_bundle: Full, open_page: Open, component_data: Read) -> None:
-    """Score and neighbours are unchanged; the picture is drawn grey, and a line says why."""
+    """Score and neighbours are unchanged; the picture is named, and a line says why."""
     folder = full_bundle(sets=("digits", "shapes-empty"), blend=BLEND)
     change_table(
         folder, "scores.parquet", lambda t: t.assign(id=t["id"].str.replace("digits/test/", "cifar10/test/"))
@@ -772,7 +772,7 @@ def test_images_that_are_not_on_this_machine(full_bundle: Full, open_page: Open,
     at = open_page(VOTES, {"sample": row["id"], "votes_make": "true"})
     assert sums(at)["score, Eq. 6"] == f"{row['total']:.4f}"
     assert grids(at, component_data)["picture"][0]["src"] == ""
-    assert "No picture: cifar10 (test) is not on this machine: `python -m sdviz download cifar10`" in texts(at)
+    assert "Named without a picture: cifar10 (test) is not on this machine." in texts(at)
     assert "That needs its picture, which is not on this machine." in texts(at)
     assert len(grids(at, component_data)["near_id"]) == 10
 

@@ -46,6 +46,7 @@ WORK: dict[str, tuple[Any, str, int]] = {
     "tuning": (Encoder, "forward", 4),
     "baseline_scores": (baselines, "kept_features", 2),
     "evaluation": (SDScore, "score", 2),
+    "generated": (NoisePredictor, "forward", 2),
     "bundle": (saving, "save_weights", 2),
 }
 # it asks no network that could answer NaN, but reads what others have answered
@@ -58,6 +59,8 @@ MORE = (
     "evaluation.sd_test={start_timestep: 80, guidance_scale: 3}",
     "evaluation.baselines=[{method: dn2, k: 1}, {method: multiclass_ad, epochs: 2, k: 1}, png_size]",
     "evaluation.tuning={trials: 2}",
+    "diffusion.max_train_timestep=null",
+    "bundle.generated={n_images: 4, num_inference_steps: 2}",
 )
 
 

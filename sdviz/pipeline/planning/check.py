@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from ...data import DataError, ImageSet
 from ...data.check import Check, check_images, read
 from ...data.imageset import OnError
 from ...files import write_atomically
+from ...table_files import write_parquet
 from ..shared.sets import check_sets, load_asked_set
-from ..workspace import Workspace, test_split, write_table
+from ..workspace import Workspace, test_split
 
 CHECK, COPIES = "check.json", "copies.parquet"
 
@@ -36,14 +38,14 @@ def check_config(config: RunConfig, with_ood: bool = True) -> Check:
         test = read(
             lambda on_error: data.load(d.id, split, on_error=on_error, **d.reading), refusals, d.on_error
         )
-    others = {}
+    others = dict[str, ImageSet]()
     if with_ood and config.detector is not None:
         try:
             check_sets(config)
         except DataError as error:
             refusals.append(str(error))
         for name in e.ood_sets:
-            other = read(lambda on_error, name=name: _load_ood(config, name, on_error), refusals, d.on_error)
+            other = read(partial(_load_ood, config, name), refusals, d.on_error)
             others |= {name: other} if other is not None else {}
     return check_images(images, others, test, refusals)
 
@@ -72,7 +74,7 @@ def write_check(work: Workspace, with_ood: bool) -> None:
         for one, of in zip(some.ids.tolist(), some.of.tolist(), strict=True)
     ]
     schema = pa.schema({key: pa.string() for key in ("set", "id", "of", "kind")})
-    write_table(pa.Table.from_pylist(rows, schema), work.folder / COPIES)
+    write_parquet(pa.Table.from_pylist(rows, schema), work.folder / COPIES)
     write_atomically(work.folder / CHECK, json.dumps(found.as_json(), indent=1) + "\n")
 
 

@@ -88,7 +88,11 @@ def estimate(config: RunConfig) -> list[StageEstimate]:
                 costs["backbone"] = sec, backbone.bytes
             trained = _trained_part(backbone, config.detector.frozen_blocks, x)
             costs |= _detector_costs(config, config.detector, backbone, trained, unet, n)
-    # 3. the bundle, with the U-Net in float16
+    # 3. images from noise with an outlier of each; then the bundle, with the U-Net in float16
+    generated, recipe = config.bundle.generated, outlier_recipe(config)
+    n_calls = generated.num_inference_steps + min(recipe.num_inference_steps, recipe.start_timestep)
+    made_bytes = 2 * generated.n_images * size**2 * 3
+    costs["generated"] = generated.n_images * 2 * n_calls * unet.forward_sec, made_bytes
     kept = ("encoder", "pseudo_labels", "detector", "features")
     costs["bundle"] = 1.0, sum(costs[key][1] for key in kept if key in costs) + unet.bytes / 2
     found = [(name, *costs.get(name, (1.0, 1 << 16))) for name in stage_names(config)]
@@ -164,11 +168,11 @@ def _detector_costs(
 
 
 def _unet_speed(config: RunConfig, x: torch.Tensor) -> _Speed:
-    """The speed of the U-Net; its forward pass is timed in its fastest form, and only if outliers are made."""
+    """The speed of the U-Net; its forward pass is timed in its fastest form, and only if it makes pictures."""
     unet = build_noise_predictor(config.diffusion.unet, _n_clusters(config), config.data.size_px).to(x.device)
     t = torch.zeros(PROBE_IMAGES, dtype=torch.int64, device=x.device)
     train_sec = _per_image(lambda: _train_step(lambda y: unet(y, t, t), x), x.device)
-    if config.detector is None:
+    if config.detector is None and not config.bundle.generated.n_images:
         return _Speed(unet, train_sec, 0.0)
     model = prepare_for_inference(unet, x.device)
     return _Speed(unet, train_sec, _per_image(lambda: model(x, t, t), x.device))

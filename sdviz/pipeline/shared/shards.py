@@ -51,7 +51,7 @@ def make_shards(work: Workspace, plans: list[Plan]) -> float | None:
     total = sum(plan.n_rows for plan in plans)
     missing = []
     if is_main_process():
-        missing = [i for i, (plan, first) in enumerate(shards) if not _is_whole(_path(plan.folder, first))]
+        missing = [i for i, (plan, first) in enumerate(shards) if not is_whole(shard_path(plan.folder, first))]
     missing = json.loads(from_main(json.dumps(missing), work.config.device))
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     made = 0
@@ -76,7 +76,7 @@ def make_shards(work: Workspace, plans: list[Plan]) -> float | None:
             pictures[here], targets[here] = batch.outliers, wanted
         pictures = reencode(pictures, work.config.outliers.jpeg)
         plan.folder.mkdir(parents=True, exist_ok=True)
-        write_arrays(_path(plan.folder, first), {"images": pictures, "target_labels": targets})
+        write_arrays(shard_path(plan.folder, first), {"images": pictures, "target_labels": targets})
         made += len(rows)
         if is_main_process():
             spent = time.monotonic() - started
@@ -94,7 +94,7 @@ def read_shards(folder: Path, n_rows: int, shard_size: int) -> np.ndarray:
     """The pictures of all shards in a plan's folder, uint8 (M,H,W,3)."""
     parts = []
     for first in range(0, n_rows, shard_size):
-        path = _path(folder, first)
+        path = shard_path(folder, first)
         if not path.is_file():
             raise PipelineError(f"{path} is missing: remove {folder.parent}.done.json and resume")
         parts.append(load_arrays(path)["images"])
@@ -106,12 +106,13 @@ def reencode(images: np.ndarray, jpeg: JpegConfig | None) -> np.ndarray:
     return images if jpeg is None else through_jpeg(images, jpeg.quality, jpeg.subsampling)
 
 
-def _path(folder: Path, first: int) -> Path:
+def shard_path(folder: Path, first: int) -> Path:
     """The file of the shard that begins with row `first`."""
     return folder / f"{first:07d}.safetensors"
 
 
-def _is_whole(path: Path) -> bool:
+def is_whole(path: Path) -> bool:
+    """Whether a shard was written to its end."""
     try:
         load_arrays(path)
     except (SafetensorError, OSError):

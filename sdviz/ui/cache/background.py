@@ -47,7 +47,6 @@ LANES: dict[str, float | None] = {
     "next outliers": None,  # makes the pictures for the next step of a slider of the lab
     "search": None,  # finds the neighbours of all scored images
     "outliers of points": None,  # makes pictures of the hover card that no file keeps
-    "images from noise": None,  # makes images for the lab where the bundle's own set is missing
     "layouts": None,  # computes t-SNE and UMAP
     "estimates": None,  # measures how long a new run will take
     "checks": None,  # looks for copies in the images of a new run

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from sdviz import data
 from sdviz.bundle import MANIFEST, Bundle
+from sdviz.bundle.generated import GENERATED, generated_images, has_generated
 from sdviz.data import ImageSet
 from sdviz.data.decode import Fit
 from sdviz.nn.batches import rows_within
@@ -28,9 +29,22 @@ def load_to_show(bundle: Bundle, name: str, limit: int) -> ImageSet:
 
     No network was trained on a test split. Of pictures above 32 px, fewer are loaded, with as many pixels.
     """
+    if name == GENERATED and has_generated(bundle):
+        return _load_generated(bundle)
     size_px = bundle.manifest.image_size
     split = "test" if "test" in data.splits(name) else None
     return load_images(name, split, rows_within(limit, size_px), **bundle.manifest.reading)
+
+
+def set_to_show(bundle: Bundle) -> str:
+    """Returns the name of the bundle's own set, or of its generated images if it is not on this machine."""
+    own = bundle.manifest.dataset
+    return GENERATED if has_generated(bundle) and not data.splits_here(own) else own
+
+
+@kept("generated images")
+def _load_generated(bundle: Bundle) -> ImageSet:
+    return generated_images(bundle)
 
 
 @kept("images")

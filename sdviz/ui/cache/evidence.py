@@ -56,7 +56,7 @@ def set_scores(evidence: Evidence, settings: ScoreChoice) -> dict[str, SetScores
         # distances and votes do not depend on alpha
         return {
             name: SetScores(one.distance, one.votes, one.distance + settings.alpha * one.votes)
-            for name, one in evidence.sets.items()
+            for name, one in evidence.shown_sets.items()
         }
     return find_rescorer(evidence, settings.normalize).scores(settings.k, settings.alpha)
 

@@ -53,19 +53,19 @@ KEPT = {
     "images": Kept(
         8, "name split limit size_px value_range fit data_root()", copied=True, spinner="Reading the images ..."
     ),
+    "generated images": Kept(2, "bundle.hash", copied=True),
     # a bundle's tables and pictures, each read at first use
     "evidence": Kept(2, "bundle.hash bundle.path bundle.manifest.threshold"),
     "imports": Kept(4, "evidence.bundle.hash files"),  # others' scores
     "search": Kept(4, "evidence.bundle.hash normalize"),  # the task that finds neighbours of all scored images
     "outliers": Kept(20_000, "bundle.hash request trajectory"),
     # Home
-    "examples": Kept(4, "bundle.hash data_root()", copied=True),  # which images they are
-    "clusters of examples": Kept(4, "bundle.hash data_root()", copied=True),  # of their outliers
+    "examples": Kept(4, "bundle.hash data_root() sets_here()", copied=True),  # which images they are
+    "clusters of examples": Kept(4, "bundle.hash data_root() sets_here()", copied=True),  # of their outliers
     # Outlier lab
-    "images from noise": Kept(2, "bundle.hash"),  # the task that makes them
     "downloads": Kept(16, "name data_root()"),  # the last download of a data set
     # Pseudo-labels
-    "pseudo-labels": Kept(2, "evidence.bundle.hash"),  # the training images by cluster
+    "pseudo-labels": Kept(4, "evidence.bundle.hash generated"),  # training or generated images by cluster
     "known classes": Kept(
         2, "evidence.bundle.hash sets_here()", copied=True, spinner="Reading the known classes ..."
     ),
@@ -90,7 +90,7 @@ KEPT = {
         64, "name file_bytes size_px value_range fit", copied=True
     ),  # a picture, or why the file is none
     # Failures
-    "facts": Kept(16, "view.bundle.hash name data_root()"),  # class and cluster of each image of a set
+    "facts": Kept(16, "view.bundle.hash name view.names data_root()"),  # classes and clusters of a set's images
     "rows": Kept(2, "evidence.bundle.hash"),  # set and row of each scored image
     "nearest": Kept(4096, "view.bundle.hash one view.settings.normalize"),  # the nearest training image
     "near-duplicates": Kept(12, "view.bundle.hash which view.settings.normalize"),  # pairs, nearest first

@@ -10,7 +10,8 @@ export default function ({ data, parentElement, setTriggerValue }) {
   const picture = (cell, px) => {
     const img = make(cell.src ? 'img' : 'div');
     img.style.width = img.style.height = px + 'px';
-    if (cell.src) { img.src = cell.src; img.alt = cell.alt; } else img.className = 'hole';
+    if (cell.src) { img.src = cell.src; img.alt = cell.alt; }
+    else { img.className = 'hole'; img.textContent = cell.alt; }
     const node = make(cell.id ? 'button' : 'div', 'cell' + (cell.chosen ? ' chosen' : ''), img);
     node.style.setProperty('--edge', cell.colour || '#8A94A0');
     node.style.setProperty('--wide', px + 4 + 'px');

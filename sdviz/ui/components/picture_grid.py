@@ -20,7 +20,7 @@ class Label:
 class Cell:
     """One picture of a grid."""
 
-    src: str  # `data:` address of the picture; "" is a grey place, or an empty one if `alt` is "" too
+    src: str  # `data:` address of the picture; with "" `alt` stands in its place
     alt: str  # for screen readers and as a tooltip
     colour: str  # of its border
     text: str = ""  # under the picture

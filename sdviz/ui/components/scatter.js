@@ -260,7 +260,7 @@ function build(parent) {
     tile.style.borderColor = `rgb(${s.edge.subarray(3 * i, 3 * i + 3).join(',')})`;
     const [first, ...rest] = s.texts[i].split('\n');
     about.replaceChildren(make('b', '', first), rest.join('\n')
-      + (drawn ? '' : lacking && !s.coming ? '\nits picture is not kept' : '\nits picture is still to come'));
+      + (drawn ? '' : lacking && !s.coming ? '\nits picture is not on this machine' : '\nits picture is still to come'));
     const high = 168, wide = 330;
     const left = px + 18 + wide > s.width ? Math.max(0, px - wide - 18) : px + 18;
     const top = stage.offsetTop + Math.max(0, Math.min(py + 14, s.height - high));

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 
 from sdviz.analysis.tables import OUTLIERS
+from sdviz.bundle.generated import GENERATED_OUTLIERS
 from sdviz.ui.components.scatter import Colouring, Group, Ramp
 from sdviz.ui.embeddings.state import ALARM, MISSED, RIGHT, UNSCORED, Known
 from sdviz.ui.pictures import NEUTRAL_COLOUR
@@ -55,7 +56,7 @@ def texts_of(known: Known) -> list[str]:
     texts = []
     for i, (one, name) in enumerate(zip(p.ids.tolist(), p.sets.tolist(), strict=True)):
         own, cluster = str(known.classes[i]), known.cluster_name(int(p.clusters[i]))
-        if name == OUTLIERS:
+        if name in (OUTLIERS, GENERATED_OUTLIERS):
             target = known.cluster_name(int(p.target_labels[i]))
             lines = [f"{cluster}, told {target}" if cluster and target else "SD outlier"]
             if p.start_timesteps[i] >= 0:

@@ -63,7 +63,9 @@ POLL_SEC = 0.5
 def show_embeddings(bundle: Bundle) -> None:
     """Draws the page below its title."""
     evidence, library = open_evidence(bundle)
-    views = {name: sets_to_choose(evidence, name == THROUGH) for name in (THROUGH, AFTER)}
+    # generated images were not followed through training
+    order = (AFTER, THROUGH) if evidence.stands_in else (THROUGH, AFTER)
+    views = {name: sets_to_choose(evidence, name == THROUGH) for name in order}
     spaces = {one.name: file for file, one in imports_of(evidence).items() if one.n_features}
     views |= {one.name: sets_in_order(one.sets) for one in imports_of(evidence).values() if one.n_features}
     views = {name: sets for name, sets in views.items() if sets}

@@ -18,8 +18,9 @@ from sdviz.ui.components.picture_grid import Cell, picture_grid
 from sdviz.ui.components.scatter import Colouring
 from sdviz.ui.embeddings.colours import score_of, texts_of
 from sdviz.ui.embeddings.state import PAGE, Known
+from sdviz.ui.library import uri_of
 from sdviz.ui.missing import say_missing
-from sdviz.ui.pictures import data_uri, png_bytes
+from sdviz.ui.pictures import png_bytes
 from sdviz.ui.text import counted
 from sdviz.ui.theme import set_roles
 from sdviz.ui.widgets import download
@@ -108,7 +109,7 @@ def _gallery(known: Known, rows: np.ndarray) -> str | None:
         first, *rest = texts[row].split("\n")
         cells.append(
             Cell(
-                data_uri(pictures.images[i]),
+                uri_of(pictures, i),
                 texts[row].replace("\n", ", "),
                 known.colour_of(str(p.sets[row])),
                 first,

@@ -13,7 +13,7 @@ from sdviz.analysis.imports import Imported
 from sdviz.analysis.points import Points, available_sets, moves
 from sdviz.analysis.rescoring import SetScores
 from sdviz.analysis.stored_layouts import View
-from sdviz.analysis.tables import OUTLIERS, TRAIN, or_none
+from sdviz.analysis.tables import ID_ROLES, OUTLIERS, TRAIN, or_none
 from sdviz.analysis.votes import find_sample
 from sdviz.projection import Layouts, LayoutSettings, compute_layouts
 from sdviz.ui.cache.imports import imports_of
@@ -81,7 +81,8 @@ class Known(BundleView):
         if limit is None:
             return found
         scored = ~np.isnan(self.scores)
-        is_id, flagged = self.points.sets == self.evidence.id_set.name, self.scores > limit
+        id_names = [name for name, one in self.evidence.shown_sets.items() if one.role in ID_ROLES]
+        is_id, flagged = np.isin(self.points.sets, id_names), self.scores > limit
         found[scored] = RIGHT
         found[scored & is_id & flagged] = ALARM
         found[scored & ~is_id & ~flagged] = MISSED

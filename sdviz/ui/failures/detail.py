@@ -8,14 +8,16 @@ import streamlit as st
 
 from sdviz.analysis import Pictures
 from sdviz.analysis.notes import VERDICTS, NotesError, Seen
+from sdviz.analysis.tables import ID_ROLES
 from sdviz.analysis.votes import find_sample
 from sdviz.ui.cluster_names import cluster_before
 from sdviz.ui.components.picture_grid import Cell, Label, picture_grid
 from sdviz.ui.failures import state
 from sdviz.ui.guests import GuestError, author, check_may_write, refusal
+from sdviz.ui.library import uri_of
 from sdviz.ui.missing import say_missing, why_not_found
 from sdviz.ui.page import VOTES, open_page
-from sdviz.ui.pictures import NEUTRAL_COLOUR, OUTLIER_COLOUR, TRAIN_COLOUR, data_uri
+from sdviz.ui.pictures import NEUTRAL_COLOUR, OUTLIER_COLOUR, TRAIN_COLOUR
 from sdviz.ui.scores import ScoredSets
 from sdviz.ui.session import sample, set_shared
 from sdviz.ui.text import code_span, minute, plain, short_of_all
@@ -81,7 +83,7 @@ def _image(view: ScoredSets, one: str) -> Seen | None:
         return None
     own_class = state.class_of(view, one, str(pictures.class_names[0]))
     colour = view.colours.get(place[0], NEUTRAL_COLOUR) if place else NEUTRAL_COLOUR
-    cells = [Cell(data_uri(pictures.images[0]), one, colour, own_class or "class unknown", one)]
+    cells = [Cell(uri_of(pictures, 0), one, colour, own_class or "class unknown", one)]
     heads = [Label("this image")]
     if near is not None:
         small = f"{near.id}, distance {near.distance:.3f}"
@@ -92,7 +94,7 @@ def _image(view: ScoredSets, one: str) -> Seen | None:
         st.info("This image is in none of the scored sets: it has no score at this threshold.")
         return Seen("", own_class)
     name, row = place
-    role = view.evidence.sets[name].role
+    role = view.evidence.shown_sets[name].role
     s = view.scores[name]
     total = float(s.total[row])
     _say_score(view, role, total)
@@ -108,7 +110,7 @@ def _image(view: ScoredSets, one: str) -> Seen | None:
 def _say_score(view: ScoredSets, role: str, total: float) -> None:
     above, percentile = total > view.threshold, float(view.reference.percentile(np.array([total]))[0])
     margin = abs(total - view.threshold)
-    if role == "id":
+    if role in ID_ROLES:
         verdict, icon = ("False alarm", "error") if above else ("Rightly called ID", "check_circle")
     else:
         verdict, icon = ("Rightly called OOD", "check_circle") if above else ("Missed OOD", "error")
@@ -128,7 +130,7 @@ def _outlier(view: ScoredSets, one: str, row: int) -> Seen:
     was, target = (view.cluster_name(int(column[row])) for column in (table.labels, table.target_labels))
     recipe = table.recipe(row)
     cells = [
-        Cell(data_uri(pictures.images[0]), one, OUTLIER_COLOUR, f"{was}, told {target}", one),
+        Cell(uri_of(pictures, 0), one, OUTLIER_COLOUR, f"{was}, told {target}", one),
         _training_cell(pictures, source, was, source),
     ]
     _grid(cells, [Label("this outlier"), Label("its source")], pictures)
@@ -145,7 +147,7 @@ def _training_cell(pictures: Pictures, one: str, cluster: str, small: str) -> Ce
     """The cell of a training image, the second of the pictures, with its cluster and class."""
     its_class = str(pictures.class_names[1])
     text, small = f"{cluster_before(cluster)}{cluster}", small + (f", is {its_class}" if its_class else "")
-    return Cell(data_uri(pictures.images[1]), one, TRAIN_COLOUR, text, small)
+    return Cell(uri_of(pictures, 1), one, TRAIN_COLOUR, text, small)
 
 
 def _grid(cells: list[Cell], heads: list[Label], pictures: Pictures) -> None:

@@ -13,9 +13,10 @@ from sdviz.ui.cache.kept import kept
 from sdviz.ui.components.picture_grid import Cell, Label, picture_grid
 from sdviz.ui.failures.detail import show_detail
 from sdviz.ui.failures.state import page_buttons, page_of, pictures_of
+from sdviz.ui.library import uri_of
 from sdviz.ui.links import set_link_value
 from sdviz.ui.missing import say_missing, show_missing_part
-from sdviz.ui.pictures import TRAIN_COLOUR, data_uri
+from sdviz.ui.pictures import TRAIN_COLOUR
 from sdviz.ui.scores import ScoredSets
 from sdviz.ui.session import opener, sample
 from sdviz.ui.text import percent
@@ -51,8 +52,8 @@ def _pairs(view: ScoredSets, which: str) -> Pairs:
 
 def show_pairs(view: ScoredSets) -> None:
     """Shows the choice of pairs, the nearest ones side by side, and one of them in detail."""
-    sets = view.evidence.sets
-    options = [*[name for name, one in sets.items() if one.role != "id"], *OUTLIER_KINDS, view.id_name]
+    sets = view.evidence.sets_at_hand
+    options = [*[name for name in sets if name != view.id_name], *OUTLIER_KINDS, view.id_name]
     which = str(st.session_state.get(PAIRS, ""))
     which = which if which in options else options[0]
     st.session_state["failures_pairs"] = which
@@ -118,7 +119,7 @@ def _grid(view: ScoredSets, which: str, pairs: Pairs) -> None:
     n = len(rows)
     top = [
         Cell(
-            data_uri(pictures.images[i]),
+            uri_of(pictures, i),
             one,
             colour,
             f"{pairs.distances[rows[i]]:.3f}",
@@ -129,10 +130,8 @@ def _grid(view: ScoredSets, which: str, pairs: Pairs) -> None:
         for i, one in enumerate(ids)
     ]
     below = [
-        Cell(data_uri(image), one, TRAIN_COLOUR, "", str(own_class), id=ids[i])
-        for i, (one, image, own_class) in enumerate(
-            zip(others, pictures.images[n:], pictures.class_names[n:], strict=True)
-        )
+        Cell(uri_of(pictures, n + i), one, TRAIN_COLOUR, "", str(pictures.class_names[n + i]), id=ids[i])
+        for i, one in enumerate(others)
     ]
     first = "outlier" if which in OUTLIER_KINDS else which
     second = "its source" if which == SOURCE else "nearest training image"

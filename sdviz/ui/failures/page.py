@@ -12,7 +12,9 @@ from sdviz.analysis import Evidence, MissingPart, PictureLibrary
 from sdviz.analysis.failures import Failures, find_failures, recall_of
 from sdviz.analysis.notes import NotesError, notes_csv, tallies
 from sdviz.analysis.provenance import provenance
+from sdviz.analysis.tables import ID_ROLES
 from sdviz.bundle import Bundle
+from sdviz.bundle.generated import GENERATED
 from sdviz.evaluation import id_recall_threshold
 from sdviz.ui.cache.evidence import open_evidence
 from sdviz.ui.components.picture_grid import Cell, picture_grid
@@ -20,9 +22,9 @@ from sdviz.ui.failures import state
 from sdviz.ui.failures.detail import show_detail
 from sdviz.ui.failures.near_duplicates import PAIRS, show_pairs
 from sdviz.ui.failures.rates import show_rates
+from sdviz.ui.library import uri_of
 from sdviz.ui.links import keep_link_values, restore_link_values, set_link_value
 from sdviz.ui.missing import say_missing, show_missing_part
-from sdviz.ui.pictures import data_uri
 from sdviz.ui.scores import ScoredSets, scored_sets
 from sdviz.ui.session import chosen_set, opener, sample, score_controls, set_shared
 from sdviz.ui.text import counted, minute, plain
@@ -59,8 +61,9 @@ def _page(evidence: Evidence, library: PictureLibrary) -> None:
     except MissingPart as error:
         show_missing_part(error, SHOWS)
         return
-    missed = find_failures(evidence.sets, view.scores, view.threshold, False)
-    alarms = find_failures(evidence.sets, view.scores, view.threshold, True)
+    sets = evidence.sets_at_hand
+    missed = find_failures(sets, view.scores, view.threshold, False)
+    alarms = find_failures(sets, view.scores, view.threshold, True)
     _threshold_row(view, missed, alarms)
     show = _choose_view(missed, alarms)
     if show == PAIRS_VIEW:
@@ -101,10 +104,12 @@ def _threshold_row(view: ScoredSets, missed: Failures, alarms: Failures) -> None
             help="Moves the threshold, here and on the other pages. 95 % is the usual one. More ID images that "
             "pass mean fewer false alarms and more missed OOD.",
         )
-    n_id = len(view.evidence.id_set)
+    n_id, n_generated = len(view.evidence.id_set), len(view.evidence.sets_at_hand.get(GENERATED, ()))
+    of_what = f"; of {n_generated:,} generated ones " if n_generated else ", "
     columns[1].markdown(
         f"Threshold **{view.threshold:.4g}**: a score above it is called OOD. {recall:.2f} % of {n_id:,} "
-        f"held-out ID images pass, **{counted(len(alarms), 'false alarm')}**. {_missed_of_what(view, missed)}"
+        f"held-out ID images pass{of_what}**{counted(len(alarms), 'false alarm')}**. "
+        f"{_missed_of_what(view, missed)}"
     )
     with columns[2], st.popover("Advanced", width="stretch"):
         score_controls(view.evidence, "failures")
@@ -114,7 +119,9 @@ def _threshold_row(view: ScoredSets, missed: Failures, alarms: Failures) -> None
 def _missed_of_what(view: ScoredSets, missed: Failures) -> str:
     """A sentence on how many OOD images are missed, in all and by kind of set."""
     n, wrong = dict.fromkeys(OOD_KINDS, 0), dict.fromkeys(OOD_KINDS, 0)
-    for name, one in view.evidence.ood_sets.items():
+    for name, one in view.evidence.sets_at_hand.items():
+        if one.role in ID_ROLES:
+            continue
         kind = one.role if one.role in OOD_KINDS else TESTED
         n[kind] += len(one)
         wrong[kind] += int((missed.sets == name).sum())
@@ -207,7 +214,8 @@ def _filter(label: str, link: str, every: str, options: list[str]) -> str:
 
 
 def _failures(view: ScoredSets, found: Failures, false_alarms: bool) -> None:
-    sets = [name for name, one in view.evidence.sets.items() if (one.role == "id") == false_alarms]
+    found_in = view.evidence.sets_at_hand.items()
+    sets = [name for name, one in found_in if (one.role in ID_ROLES) == false_alarms]
     if not sets:
         st.info("This bundle has no OOD set with scores: nothing can be missed.")
         return
@@ -225,12 +233,12 @@ def _failures(view: ScoredSets, found: Failures, false_alarms: bool) -> None:
 
 
 def _no_failures(view: ScoredSets, found: Failures, sets: Sequence[str], false_alarms: bool) -> None:
-    n, limit = sum(len(view.evidence.sets[name]) for name in sets), f"{view.threshold:.4g}"
+    n, limit = sum(len(view.evidence.shown_sets[name]) for name in sets), f"{view.threshold:.4g}"
     if len(found) and np.isin(found.sets, sets).any():
         st.info("No failure has this class and this cluster: clear one of the filters.")
         return
     if false_alarms:
-        why, which = f"No false alarm: all {n:,} held-out ID images checked score at or below {limit}.", "fewer"
+        why, which = f"No false alarm: all {n:,} ID images checked score at or below {limit}.", "fewer"
     else:
         why, which = f"Nothing missed: all {n:,} OOD images checked score above {limit}.", "more"
     st.success(f"{why} Let {which} ID images pass, with the slider above, to see which come next.")
@@ -253,7 +261,7 @@ def _grid(view: ScoredSets, shown: Failures) -> None:
         mark = f" ✎ {note.verdict or 'note'}" if note else ""
         cells.append(
             Cell(
-                data_uri(pictures.images[i]),
+                uri_of(pictures, i),
                 f"{one}, {own_class or 'class unknown'}, score {shown.scores[row]:.4g}",
                 view.colours[str(shown.sets[row])],
                 own_class or set_name(str(shown.sets[row])),
@@ -270,7 +278,7 @@ def _grid(view: ScoredSets, shown: Failures) -> None:
         f':color[■]{{foreground="{view.colours[name]}"}} {plain(view.titles.get(name, name))}'
         for name in dict.fromkeys(shown.sets[rows].tolist())
     )
-    has_sd = any(view.evidence.sets[name].role == "sd" for name in set(shown.sets[rows].tolist()))
+    has_sd = any(view.evidence.shown_sets[name].role == "sd" for name in set(shown.sets[rows].tolist()))
     made_of = ", of an SD outlier that of its source" if has_sd else ""
     st.caption(
         "Images on the wrong side of the threshold, the farthest from it first: the margin is how far. Under "

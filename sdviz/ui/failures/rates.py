@@ -41,7 +41,7 @@ def show_rates(view: ScoredSets, sets: Sequence[str], false_alarms: bool) -> Non
             groups = np.array([view.cluster_name(int(one), "unknown") for one in facts.clusters], dtype=str)
         else:
             groups = np.where(facts.classes == "", NO_CLASS, facts.classes)
-        found += rates(name, groups, is_wrong(view.evidence.sets[name], total, view.threshold))
+        found += rates(name, groups, is_wrong(view.evidence.shown_sets[name], total, view.threshold))
     found.sort(key=lambda rate: -rate.at_least)
     failing = [rate for rate in found if rate.wrong]
     if not failing:

@@ -10,6 +10,7 @@ from sdviz import runs
 from sdviz.analysis import Evidence, MissingPart, Pictures
 from sdviz.analysis.failures import predicted_clusters
 from sdviz.analysis.notes import FILE, NoteBook
+from sdviz.bundle.generated import GENERATED_OUTLIERS
 from sdviz.ui.cache.background import DEVICE_LOCK
 from sdviz.ui.cache.evidence import find_rescorer
 from sdviz.ui.cache.kept import kept
@@ -30,7 +31,8 @@ def settings_text(settings: ScoreChoice) -> str:
 class Facts:
     """What is known of each image of a scored set."""
 
-    # str (N,), the image's own class, "" where unknown; for an SD outlier "outlier of" its source's class
+    # str (N,), the image's own class, "" where unknown; for an SD outlier "outlier of" its source's class, or
+    # its source's cluster if that is a generated image
     classes: np.ndarray
     clusters: np.ndarray  # int64 (N,), the cluster that the detector takes it for, -1 where unknown
 
@@ -38,8 +40,11 @@ class Facts:
 @kept("facts")
 def facts_of(view: ScoredSets, name: str) -> Facts:
     """Classes and clusters of a scored set's images."""
-    one = view.evidence.sets[name]
-    if one.role == "sd":
+    one = view.evidence.shown_sets[name]
+    if name == GENERATED_OUTLIERS:
+        known = [view.evidence.generated_clusters[i][0] for i in one.ids.tolist()]
+        classes = np.array([f"outlier of {view.names[c]}" for c in known], dtype=str)
+    elif one.role == "sd":
         sources = view.library.classes_of_sources(one.ids)
         classes = np.array([f"outlier of {name}" if name else "" for name in sources.tolist()], dtype=str)
     else:
@@ -49,7 +54,9 @@ def facts_of(view: ScoredSets, name: str) -> Facts:
 
 @kept("rows")
 def _place_by_id(evidence: Evidence) -> dict[str, tuple[str, int]]:
-    return {i: (name, row) for name, one in evidence.sets.items() for row, i in enumerate(one.ids.tolist())}
+    return {
+        i: (name, row) for name, one in evidence.shown_sets.items() for row, i in enumerate(one.ids.tolist())
+    }
 
 
 def place_of(view: ScoredSets, one: str) -> tuple[str, int] | None:
@@ -68,7 +75,7 @@ class Nearest:
 
 @kept("nearest")
 def _nearest(view: ScoredSets, one: str, name: str, row: int) -> Nearest | None:
-    scored, own, normalize = view.evidence.sets[name], view.bundle.manifest.score, view.settings.normalize
+    scored, own, normalize = view.evidence.shown_sets[name], view.bundle.manifest.score, view.settings.normalize
     if scored.features is None or own is None:
         return None
     banks = view.evidence.banks
@@ -93,8 +100,11 @@ def nearest_of(view: ScoredSets, one: str) -> Nearest | None:
 def class_of(view: ScoredSets, one: str, of_picture: str) -> str:
     """The text under a picture: its own class; for an SD outlier in a scored set, the class of its source."""
     place = place_of(view, one)
-    if place is None or view.evidence.sets[place[0]].role != "sd":
+    if place is None or view.evidence.shown_sets[place[0]].role != "sd":
         return of_picture
+    if place[0] == GENERATED_OUTLIERS:
+        was, _, target = view.evidence.generated_clusters[one]
+        return f"{view.names[was]}, told {view.names[target]}"
     return str(facts_of(view, place[0]).classes[place[1]])
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from urllib.parse import unquote
 
 import numpy as np
@@ -10,24 +11,17 @@ from streamlit.delta_generator import DeltaGenerator
 
 from sdviz import data
 from sdviz.bundle import Bundle, Manifest
-from sdviz.bundle.from_noise import NAME
+from sdviz.bundle.generated import GENERATED, has_generated
 from sdviz.bundle.labels import learned_labels, source_labels
 from sdviz.data import DataError, ImageSet
 from sdviz.data.imageset import permutation
 from sdviz.outliers import OutlierRequest, Recipe
 from sdviz.ui.cache.background import DEVICE_LOCK
-from sdviz.ui.cache.bundles import load_to_show
+from sdviz.ui.cache.bundles import load_to_show, set_to_show
 from sdviz.ui.cluster_names import usual_names
 from sdviz.ui.components.picture_grid import Cell, picture_grid
-from sdviz.ui.lab.own_set import (
-    FROM_NOISE,
-    offers_from_noise,
-    own_files,
-    say_where_own_set_is,
-    show_pool_from_noise,
-    take_awaited_set,
-)
 from sdviz.ui.links import set_link_value
+from sdviz.ui.missing import AWAITED
 from sdviz.ui.pictures import FAR_OOD_COLOUR, ID_COLOUR, NEAR_OOD_COLOUR, NEUTRAL_COLOUR, data_uri
 from sdviz.ui.text import counted, plain
 from sdviz.ui.uploads import (
@@ -46,7 +40,7 @@ MAX_DRAW = 9_999
 # enough to draw from, and quick to decode
 POOL_LIMIT = 4_000
 GALLERY_SIZE = 60
-GENERATED = "by this network, from noise: no real image"
+NO_REAL_IMAGE = "by this network, from noise: no real image"
 
 
 @dataclass(frozen=True)
@@ -75,12 +69,11 @@ class SourceImage:
 
 def choose_sources(bundle: Bundle) -> list[SourceImage]:
     """Draws the widgets that choose images; returns the images, which may be none."""
-    say_where_own_set_is(bundle)
     columns = st.columns([2.1, 2.0, 1.9, 1.5, 1.5], vertical_alignment="bottom")
-    names = (*own_files(bundle), *data.names())
-    sets = [*names, *([FROM_NOISE] if offers_from_noise(bundle) else [])]
-    own = bundle.manifest.dataset if bundle.manifest.dataset in names else FROM_NOISE
-    take_awaited_set(sets, own)
+    sets = [*_own_files(bundle), *([GENERATED] if has_generated(bundle) else []), *data.names()]
+    own = set_to_show(bundle)
+    if st.session_state.get(AWAITED) in sets:  # a download is done
+        st.session_state["data"] = st.session_state.pop(AWAITED)
     with columns[0]:
         name = st.selectbox(
             "Images from",
@@ -92,19 +85,13 @@ def choose_sources(bundle: Bundle) -> list[SourceImage]:
         )
     if name == UPLOAD:
         return _uploads(bundle)
-    if name == FROM_NOISE:
-        made = show_pool_from_noise(bundle)
-        if made is None:
-            # a widget that is not drawn now would lose the value of a link
-            _which_images(columns, usual_names(bundle), picked=False)
-            return []
-        pool = replace(made, class_names=usual_names(bundle))
-    else:
-        try:
-            pool = load_to_show(bundle, name, POOL_LIMIT)
-        except DataError as error:
-            st.error(plain(str(error)))
-            return []
+    try:
+        pool = load_to_show(bundle, name, POOL_LIMIT)
+    except DataError as error:
+        st.error(plain(str(error)))
+        return []
+    if name == GENERATED:
+        pool = replace(pool, class_names=usual_names(bundle))
     wanted, count, draw = _which_images(columns, pool.class_names, picked=bool(_asked(pool)))
     with columns[4]:
         picked = _pick_by_hand(pool, wanted)
@@ -117,6 +104,12 @@ def choose_sources(bundle: Bundle) -> list[SourceImage]:
             return []
         rows = eligible[permutation(len(eligible), draw)[:count]]
     return _with_labels(bundle, pool, rows)
+
+
+def _own_files(bundle: Bundle) -> list[str]:
+    """The bundle's own set if it is a folder or file on this machine; else empty."""
+    kind, _, path = bundle.manifest.dataset.partition(":")
+    return [bundle.manifest.dataset] if f"{kind}:" in data.OWN_KINDS and Path(path).exists() else []
 
 
 def _which_images(
@@ -145,8 +138,8 @@ def _which_images(
 
 
 def first_sources(bundle: Bundle) -> list[SourceImage]:
-    """Returns the images of the bundle's own set shown at first. Raises DataError: the set is not here."""
-    pool = load_to_show(bundle, bundle.manifest.dataset, POOL_LIMIT)
+    """Returns the images shown at first. Raises DataError: neither the bundle's set nor a stand-in is here."""
+    pool = load_to_show(bundle, set_to_show(bundle), POOL_LIMIT)
     return _with_labels(bundle, pool, permutation(len(pool), 0)[:USUAL_COUNT])
 
 
@@ -193,12 +186,12 @@ def _pick_by_hand(pool: ImageSet, wanted: str) -> list[int]:
     label = f"Picked: {len(asked)}" if asked else "Pick"
     with st.popover(label, icon=":material/grid_view:", width="stretch"):
         shown = _of_class(pool, wanted)[:GALLERY_SIZE]
-        made = " All of them are generated: the network made them from noise." * (pool.name == NAME)
+        made = " All of them are generated: the network made them from noise." * (pool.name == GENERATED)
         st.caption(f"Click pictures, up to {MAX_SOURCES}. They stand in for the random draw.{made}")
         cells = [
             Cell(
                 data_uri(pool.images[r]),
-                f"{'generated: ' if pool.name == NAME else ''}{pool.label_name(r)}, {pool.ids[r]}",
+                f"{'generated: ' if pool.name == GENERATED else ''}{pool.label_name(r)}, {pool.ids[r]}",
                 ID_COLOUR if pool.ids[r] in asked else NEUTRAL_COLOUR,
                 id=str(pool.ids[r]),
                 chosen=bool(pool.ids[r] in asked),
@@ -215,7 +208,7 @@ def _pick_by_hand(pool: ImageSet, wanted: str) -> list[int]:
 def _with_labels(bundle: Bundle, pool: ImageSet, rows: np.ndarray) -> list[SourceImage]:
     """Returns sources with labels: the set's own if the bundle was trained on them, else predicted ones."""
     chosen = pool.take(rows)
-    generated, own = pool.name == NAME, learned_labels(bundle, pool)
+    generated, own = pool.name == GENERATED, learned_labels(bundle, pool)
     labels, notes = chosen.labels, [""] * len(rows)
     # without a clusterer a generated image keeps the label that it was made under
     is_labelled = generated and not bundle.has_clusterer
@@ -227,7 +220,7 @@ def _with_labels(bundle: Bundle, pool: ImageSet, rows: np.ndarray) -> list[Sourc
             labels, confidence = source_labels(bundle, chosen)
         notes = ["" if np.isnan(c) else f"{c:.0%} sure" for c in confidence]
     masked = data.has_masks(pool.name, bundle.manifest.image_size)
-    role, colour = (GENERATED, NEUTRAL_COLOUR) if generated else _role(pool.name, bundle.manifest)
+    role, colour = (NO_REAL_IMAGE, NEUTRAL_COLOUR) if generated else _role(pool.name, bundle.manifest)
     before = "generated: " if generated else ""
     titles = ["" if own else before + pool.label_name(int(r)) for r in rows]
     each = zip(chosen.ids.tolist(), chosen.images, labels.tolist(), notes, titles, strict=True)

@@ -7,6 +7,7 @@ from sdviz.analysis.cluster_names import NamesError, rename
 from sdviz.ui.cluster_names import cluster_before, names_file, usual_names
 from sdviz.ui.components.picture_grid import Cell, picture_grid
 from sdviz.ui.guests import GuestError, check_may_write, refusal
+from sdviz.ui.library import uri_of
 from sdviz.ui.missing import why_not_found
 from sdviz.ui.outliers import cluster_of
 from sdviz.ui.page import VOTES, open_page
@@ -42,7 +43,7 @@ def find_field(clusters: ClusterView) -> None:
         key=_FIND,
         placeholder=str(ids[0]) if len(ids) else "an id",
         on_change=find,
-        help="The id of any image that is on this machine, or the end of a training image's id.",
+        help=f"The id of any image that is on this machine, or the end of a {clusters.kind} image's id.",
         width=220,
     )
 
@@ -53,7 +54,7 @@ def _close() -> None:
 
 
 def _full_id(wanted: str, ids: np.ndarray) -> str:
-    """The first training id that ends in the text, else the text."""
+    """The first id that ends in the text, else the text."""
     ending = ids[np.char.endswith(ids, wanted)] if len(ids) else ids
     return wanted if wanted in ending or not len(ending) else str(ending[0])
 
@@ -74,7 +75,7 @@ def show_found(clusters: ClusterView) -> None:
             of = facts.sizes[cluster]
             says = (
                 f"{_bold_name(clusters.names[cluster])}, {percent(sure, 2)} sure: place "
-                f"{facts.rank[row] + 1:,} of {of:,} in its cluster, the surest first. A training image."
+                f"{facts.rank[row] + 1:,} of {of:,} in its cluster, the surest first. A {clusters.kind} image."
             )
         elif not pictures.found[0]:
             says = f"not found: {why_not_found(pictures)}"
@@ -85,7 +86,7 @@ def show_found(clusters: ClusterView) -> None:
             says = f"{_bold_name(clusters.names[cluster])}, {percent(sure, 2)} sure: the clusterer says so."
         columns = st.columns([1.5, 3.7, 2.6], vertical_alignment="center")
         with columns[0]:
-            cell = Cell(data_uri(pictures.images[0]) if pictures.found[0] else "", one, cluster_colour(cluster))
+            cell = Cell(uri_of(pictures, 0), one, cluster_colour(cluster))
             picture_grid([cell], 1, key="pseudo_labels_found", size_px=96)
         columns[1].markdown(f"{plain(one)}: {says}")
         with columns[2]:

@@ -12,9 +12,9 @@ from sdviz.ui.cache.evidence import open_evidence
 from sdviz.ui.cache.kept import kept
 from sdviz.ui.cluster_names import TRUTH, with_known_classes
 from sdviz.ui.components.picture_grid import Cell, Label, picture_grid
+from sdviz.ui.library import uri_of
 from sdviz.ui.links import keep_link_values, restore_link_values, set_link_value
 from sdviz.ui.missing import say_missing, show_missing_part
-from sdviz.ui.pictures import data_uri
 from sdviz.ui.pseudo_labels.charts import show_charts
 from sdviz.ui.pseudo_labels.find import find_field, rename_field, show_found, upload_field
 from sdviz.ui.pseudo_labels.known_classes import known_classes, show_truth
@@ -38,8 +38,8 @@ Found = tuple[PseudoLabels, ClusterFacts, dict[str, int]]
 
 
 @kept("pseudo-labels")
-def _found(evidence: Evidence) -> Found:
-    labels = evidence.pseudo_labels
+def _found(evidence: Evidence, generated: bool) -> Found:
+    labels = evidence.generated_labels if generated else evidence.pseudo_labels
     facts = cluster_facts(labels, evidence.bundle.n_clusters)
     return labels, facts, {one: row for row, one in enumerate(labels.ids.tolist())}
 
@@ -50,7 +50,7 @@ def show_pseudo_labels(bundle: Bundle, entered: bool) -> None:
         restore_link_values((CLUSTER, TRUTH))
     evidence, library = open_evidence(bundle)
     try:
-        found = _found(evidence)
+        found = _found(evidence, False)
     except (MissingPart, ValueError) as error:
         show_missing_part(str(error), SHOWS)
         return
@@ -61,15 +61,17 @@ def show_pseudo_labels(bundle: Bundle, entered: bool) -> None:
 def _page(evidence: Evidence, library: PictureLibrary, found: Found) -> None:
     keep_link_values((CLUSTER, TRUTH))
     # made in every run, since names may change
-    clusters = ClusterView(evidence, library, *found)
-    cluster, with_truth = _controls(clusters)
+    clusters = pictured = ClusterView(evidence, library, *found, generated=False)
+    if evidence.stands_in:
+        pictured = ClusterView(evidence, library, *_found(evidence, True), generated=True)
+    cluster, with_truth = _controls(pictured)
     _summary(clusters)
-    show_found(clusters)
+    show_found(pictured if sample() in pictured.row_of else clusters)
     classes = known_classes(evidence, clusters.labels.ids) if with_truth else None
     if cluster == ALL:
-        _overview(clusters)
+        _overview(pictured)
     else:
-        _one_cluster(clusters, cluster, classes)
+        _one_cluster(pictured, cluster, None if pictured.generated else classes)
     show_charts(clusters, cluster)
     if classes is not None:
         show_truth(clusters, classes)
@@ -154,7 +156,11 @@ def _overview(clusters: ClusterView) -> None:
     ]
     sizes, mean = clusters.facts.sizes, clusters.facts.mean_confidence
     heads = [
-        Label(names[c], f"{sizes[c]:,} images" + (f", {percent(mean[c])} sure on average" if sizes[c] else ""))
+        Label(
+            names[c],
+            f"{sizes[c]:,} {'generated' if clusters.generated else 'images'}"
+            + (f", {percent(mean[c])} sure on average" if sizes[c] else ""),
+        )
         for c in shown
     ]
     # above each picture, since a narrow window shows the columns in two blocks
@@ -180,7 +186,7 @@ def _overview(clusters: ClusterView) -> None:
 def _one_cluster(clusters: ClusterView, cluster: int, classes: np.ndarray | None) -> None:
     order = clusters.facts.order[cluster].tolist()
     if not order:
-        st.info(f"No training image is in {plain(clusters.title(cluster, 'the cluster '))}.")
+        st.info(f"No {clusters.kind} image is in {plain(clusters.title(cluster, 'the cluster '))}.")
         return
     half = min(OF_ONE, -(-len(order) // 2))
     parts = [("Surest", order[:half]), ("Least sure", order[half:][-OF_ONE:][::-1])]
@@ -204,11 +210,11 @@ def _one_cluster(clusters: ClusterView, cluster: int, classes: np.ndarray | None
 
 
 def _cell(clusters: ClusterView, pictures: Pictures, at: int, row: int, note: str = "") -> Cell:
-    """The cell of the training image in a row, whose picture is `pictures.images[at]`."""
+    """The cell of the image in a row, whose picture is `pictures.images[at]`."""
     one, cluster = str(clusters.labels.ids[row]), int(clusters.labels.labels[row])
     sure = percent(clusters.labels.confidence[row], 2)
     alt = f"{one}, {clusters.title(cluster)}, {sure} sure"
-    picture = data_uri(pictures.images[at])
+    picture = uri_of(pictures, at)
     return Cell(picture, alt, cluster_colour(cluster), sure, note, id=one, chosen=one == sample())
 
 

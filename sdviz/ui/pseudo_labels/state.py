@@ -1,4 +1,4 @@
-"""The clusters of the training images, as Pseudo-labels shows them."""
+"""The clusters of training or generated images, as Pseudo-labels shows them."""
 
 from dataclasses import dataclass
 
@@ -12,9 +12,15 @@ from sdviz.ui.library import BundleView
 class ClusterView(BundleView):
     """A bundle's clusters."""
 
-    labels: PseudoLabels  # of the training images
+    labels: PseudoLabels
     facts: ClusterFacts
-    row_of: dict[str, int]  # the row of each training image by its id
+    row_of: dict[str, int]  # the row of each image by its id
+    generated: bool  # these are the generated images, not the training images
+
+    @property
+    def kind(self) -> str:
+        """What the images are, as in "training image"."""
+        return "generated" if self.generated else "training"
 
     def title(self, cluster: int, word: str = "cluster ") -> str:
         """The name of a cluster in a sentence, with a word before it where it does not begin with "cluster"."""

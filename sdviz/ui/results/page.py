@@ -1,6 +1,7 @@
 """The page Results; only the chosen view is computed."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import streamlit as st
 
@@ -56,7 +57,9 @@ def show_results(bundle: Bundle) -> None:
         if view in _OF_SCORES:
             if view != REPORT:
                 score_controls(evidence, "results")
-            _OF_SCORES[view](scored_sets(evidence, library, NO_DETECTOR))
+            shown = scored_sets(evidence, library, NO_DETECTOR)
+            # generated images are not among those that the bundle was measured on
+            _OF_SCORES[view](replace(shown, scores={name: shown.scores[name] for name in evidence.sets}))
         elif view in _OF_EVIDENCE:
             _OF_EVIDENCE[view](evidence)
             if view == CONTROLS:

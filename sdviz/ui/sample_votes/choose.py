@@ -7,6 +7,7 @@ import numpy as np
 import streamlit as st
 
 from sdviz.analysis import Evidence, PictureLibrary
+from sdviz.analysis.tables import ID_ROLES
 from sdviz.analysis.votes import (
     BORDER,
     OTHER,
@@ -22,7 +23,7 @@ from sdviz.analysis.votes import (
 )
 from sdviz.bundle import Manifest
 from sdviz.ui.components.picture_grid import Cell, picture_grid
-from sdviz.ui.library import BundleView
+from sdviz.ui.library import BundleView, uri_of
 from sdviz.ui.pictures import data_uri
 from sdviz.ui.sample_votes.state import PAGE, group_colour, group_titles, is_own, open_sample, source_of
 from sdviz.ui.scores import SetsNow
@@ -60,7 +61,7 @@ class _Choice(BundleView):
             return ids[ordered(np.zeros(len(ids)), 0.0, True, RANDOM)], np.empty(0)
         # the median stands in for an unknown threshold
         border = float(np.median(scores.total)) if self.now.threshold is None else self.now.threshold
-        is_id = scored_sets(self.evidence)[group].role == "id"
+        is_id = scored_sets(self.evidence)[group].role in ID_ROLES
         rows = ordered(scores.total, border, is_id, order)
         return ids[rows], scores.total[rows]
 
@@ -68,11 +69,12 @@ class _Choice(BundleView):
         """Pictures with their scores; a click opens one."""
         names = [one for one in ids.tolist() if one not in self.pictures]
         shown = self.show_pictures(names)
-        images = dict(zip(names, shown.images, strict=True)) | dict(self.pictures)
+        sources = {one: uri_of(shown, row) for row, one in enumerate(names)}
+        sources |= {one: data_uri(image) for one, image in self.pictures.items()}
         colour = group_colour(self.evidence, self.chosen.group)
         texts = [f"{total:.3f}" for total in totals] or [""] * len(ids)
         cells = [
-            Cell(data_uri(images[one]), one, colour, text, id=one, chosen=one == self.chosen.id)
+            Cell(sources[one], one, colour, text, id=one, chosen=one == self.chosen.id)
             for one, text in zip(ids.tolist(), texts, strict=True)
         ]
         picture_grid(cells, len(cells), key=key, size_px=STRIP_PX, on_click=opener(key))

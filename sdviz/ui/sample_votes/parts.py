@@ -8,15 +8,17 @@ import streamlit as st
 from sdviz.analysis import MissingPart
 from sdviz.analysis.provenance import provenance
 from sdviz.analysis.rescoring import SetScores
-from sdviz.analysis.tables import OUTLIERS, TRAIN, or_none
+from sdviz.analysis.tables import HALVES, OUTLIERS, TRAIN, or_none
 from sdviz.analysis.votes import OTHER, probabilities, shares_below
+from sdviz.bundle.generated import GENERATED_OUTLIERS
 from sdviz.ui.assets import style
 from sdviz.ui.cache.evidence import SEARCHING, start_search
 from sdviz.ui.charts import Chart, show_chart
 from sdviz.ui.charts.parts import Bars, Dots
 from sdviz.ui.cluster_names import cluster_before
 from sdviz.ui.components.picture_grid import Cell, Label, picture_grid
-from sdviz.ui.missing import missing_lines, say_missing
+from sdviz.ui.library import uri_of
+from sdviz.ui.missing import say_missing
 from sdviz.ui.page import EMBEDDINGS, open_page
 from sdviz.ui.pictures import ID_COLOUR, OUTLIER_COLOUR, TRAIN_COLOUR, crisp_px, data_uri
 from sdviz.ui.sample_votes.state import PAGE, SampleView, group_colour, group_titles, is_own, map_of, source_of
@@ -63,8 +65,7 @@ def _picture(view: SampleView) -> None:
         title = "an image of your own" if is_own(s.id) else f"{source_of(s.id)}, no set of this bundle"
     st.caption("  \n".join([plain(title), *_about(view)]))
     if not view.has_picture:
-        reasons = missing_lines(view.missing, view.ways) or ["its set is not on this machine."]
-        st.caption(" ".join(["No picture:", *reasons]))
+        say_missing(view)
 
 
 def _about(view: SampleView) -> list[str]:
@@ -74,6 +75,12 @@ def _about(view: SampleView) -> list[str]:
     if s.group == TRAIN and view.banks is not None:
         name = view.names[int(view.banks.id_labels[s.row])]
         lines.append(cluster_before(name, "cluster: ") + plain(name))
+    if s.group in HALVES:
+        was, told, target = (plain(view.cluster_name(c)) for c in view.evidence.generated_clusters[s.id])
+        if s.group == GENERATED_OUTLIERS:
+            lines.append(f"{was}, told {target}")
+        else:
+            lines += [cluster_before(was, "cluster: ") + was, f"made under the label {told}"]
     if s.group == OUTLIERS:
         lines += [plain(text) for text in outlier_text(view, s.row) if text]
     return lines
@@ -102,7 +109,9 @@ def _sentence(view: SampleView, now: SetsNow) -> None:
             st.caption(f"No threshold to read it by: {why}.")
         return
     is_flagged = total > limit
-    if role == "id":
+    if role == "generated":
+        truth = f"{'though ' * is_flagged}made from noise to look like ID"
+    elif role == "id":
         truth = "a **false alarm**: it is ID" if is_flagged else "rightly: it is ID"
     elif role in ("near", "far", "validation", "sd"):
         truth = "rightly: it is OOD" if is_flagged else "a **miss**: it is OOD"
@@ -186,7 +195,7 @@ def show_neighbours(view: SampleView) -> None:
     st.markdown(f"##### The {k} nearest ID images make the distance part")
     cells = [
         Cell(
-            data_uri(shown.images[i]) if shown.found[i] else "",
+            uri_of(shown, i),
             f"{ordinal(i + 1)}: {banks.id_ids[row]}",
             TRAIN_COLOUR,
             view.names[int(banks.id_labels[row])],

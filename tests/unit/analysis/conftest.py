@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from sdviz.analysis import Evidence
@@ -13,6 +14,7 @@ from sdviz.analysis.records import BundleRecord, read_record
 from sdviz.bundle import Bundle
 from sdviz.bundle.manifest import MANIFEST, sha256
 from tests.cut_bundle import save_cut_bundle
+from tests.generated import carry_generated
 
 
 @pytest.fixture(scope="session")
@@ -24,6 +26,19 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def evidence(whole: Path) -> Evidence:
     return Evidence(Bundle.load(whole, "cpu"))
+
+
+@pytest.fixture(scope="session")
+def generated_folder(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame]:
+    """A copy of that bundle, of a set "toys" that no machine has, with generated images; and their table."""
+    folder = Path(shutil.copytree(whole, tmp_path_factory.mktemp("generated") / "b"))
+    return folder, carry_generated(folder, 20, "toys")
+
+
+@pytest.fixture
+def carrying(generated_folder: tuple[Path, pd.DataFrame]) -> tuple[Evidence, pd.DataFrame]:
+    """The evidence of that copy, and the table of its generated images."""
+    return Evidence(Bundle.load(generated_folder[0], "cpu")), generated_folder[1]
 
 
 @pytest.fixture

@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from sdviz.analysis import Evidence, PictureLibrary, pictures
 from sdviz.analysis.pictures import without_wordnet_id
 from sdviz.analysis.tables import OutlierTable
+from sdviz.bundle.generated import decode_pngs
 from sdviz.data.decode import through_jpeg
 
 
@@ -116,3 +118,14 @@ def test_what_is_not_here_says_how_to_get_it_once_a_split(evidence: Evidence, da
     # what no set is called, and what has no file under the data root, has no way
     for one in ("*a*/[b](c)/1", "shapes/train/99999999", "nothing", "folder/x/y.png@0"):
         assert library.show([one]).ways == ()
+
+
+def test_generated_images_and_their_outliers_come_from_the_bundle(
+    carrying: tuple[Evidence, pd.DataFrame],
+) -> None:
+    evidence, table = carrying
+    library, some = PictureLibrary(evidence), table.iloc[[3, 25]]
+    assert not any(map(library.must_generate, some["id"]))
+    shown = library.show(some["id"].tolist())
+    assert shown.found.all() and not shown.missing and shown.class_names.tolist() == ["", ""]
+    assert np.array_equal(shown.images, decode_pngs(some["png"].tolist()))

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from sdviz.analysis import Evidence, MissingPart
@@ -100,3 +101,12 @@ def test_a_bundle_without_features_has_no_points(tmp_path: Path) -> None:
     for through in (True, False):
         with pytest.raises(MissingPart):
             available_sets(bare, through)
+
+
+def test_generated_points_have_the_labels_of_their_table(carrying: tuple[Evidence, pd.DataFrame]) -> None:
+    evidence, table = carrying
+    points = final_points(evidence, ["generated", "generated-outliers"], 40, True)
+    assert points.ids.tolist() == table["id"].tolist()
+    assert points.clusters.tolist() == table["cluster"].tolist()
+    assert points.target_labels.tolist() == table["target_label"].tolist()
+    assert points.scored_rows.tolist() == [*range(20), *range(20)]

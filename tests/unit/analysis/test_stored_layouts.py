@@ -5,10 +5,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from sdviz.analysis import Evidence
-from sdviz.analysis.stored_layouts import FOLDER, View, file_of, find_stored, store_usual_layouts, usual_views
+from sdviz.analysis.points import available_sets
+from sdviz.analysis.stored_layouts import (
+    FOLDER,
+    View,
+    file_of,
+    find_stored,
+    store_usual_layouts,
+    usual_sets,
+    usual_views,
+)
 from sdviz.bundle import Bundle
 from sdviz.projection import Layouts, LayoutSettings, compute_layouts, write_layouts
 
@@ -114,3 +124,11 @@ def test_a_shipped_bundle_opens_with_its_stored_layouts(name: str) -> None:
     for view in views:
         points = view.points(shipped)
         assert find_stored(shipped, points, view.unit_length, view.layout) is not None, view
+
+
+def test_views_of_generated_images_are_stored_too(carrying: tuple[Evidence, pd.DataFrame]) -> None:
+    found = carrying[0]
+    stand_ins = ("shapes-novel", "shapes-empty", "digits", "generated", "generated-outliers")
+    views = [view for view in usual_views(found) if view.sets == stand_ins]
+    assert [(view.through, view.layout.method) for view in views] == [(False, "tsne"), (False, "umap")]
+    assert usual_sets(found, available_sets(found, False)) == list(stand_ins)

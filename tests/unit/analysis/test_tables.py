@@ -14,6 +14,7 @@ from sdviz.bundle import Bundle
 from sdviz.evaluation import ood_reference
 from tests.bundle_folders import sign
 from tests.tiny_bundle import save_tiny_bundle
+from tests.tiny_runs import write_splits
 
 
 def test_sets_come_id_first_and_fit_their_features(evidence: Evidence) -> None:
@@ -92,3 +93,35 @@ def test_a_spoilt_file_is_one_line(whole: Path, tmp_path: Path, file: str, part:
     with pytest.raises(MissingPart, match=re.escape(file)) as error:
         getattr(evidence, part)
     assert str(error.value).isprintable()
+
+
+def test_generated_images_are_shown_and_not_measured(
+    carrying: tuple[Evidence, pd.DataFrame], evidence: Evidence
+) -> None:
+    found, table = carrying
+    assert list(found.sets) == list(evidence.sets) == list(evidence.shown_sets)
+    assert list(found.shown_sets) == [*evidence.sets, "generated", "generated-outliers"]
+    assert found.reference.threshold == evidence.reference.threshold
+    for name, role in (("generated", "generated"), ("generated-outliers", "sd")):
+        one, rows = found.shown_sets[name], table[table["set"] == name]
+        assert one.role == role and one.ids.tolist() == rows["id"].tolist()
+        assert one.total.tolist() == rows["total"].tolist() and set(one.labels.tolist()) == {-1}
+        assert one.features is not None and one.heads["g_in"].shape == (20, 10)
+    own = table[table["set"] == "generated"]
+    assert found.generated_labels.labels.tolist() == own["cluster"].tolist()
+    assert np.allclose(found.generated_labels.confidence, own["confidence"])
+    last = table.iloc[-1]
+    assert found.generated_clusters[last["id"]] == (last["cluster"], last["told"], last["target_label"])
+
+
+def test_they_stand_in_only_where_the_bundles_own_set_is_missing(
+    carrying: tuple[Evidence, pd.DataFrame], evidence: Evidence, data_root: Path
+) -> None:
+    found = carrying[0]
+    assert found.stands_in and not evidence.stands_in
+    assert list(found.sets_at_hand) == [
+        "generated", "generated-outliers", "shapes-novel", "shapes-novel-val", "shapes-empty", "digits",
+    ]  # fmt: skip
+    assert list(evidence.sets_at_hand) == list(evidence.sets)
+    write_splits(data_root, "toys", {"test": np.zeros((2, 32, 32, 3), np.uint8)})
+    assert not found.stands_in and list(found.sets_at_hand) == list(found.sets)

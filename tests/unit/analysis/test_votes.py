@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from sdviz.analysis import Evidence, MissingPart
@@ -214,3 +215,15 @@ def test_pictures_made_from_an_image_have_neither_it_nor_its_outlier_as_neighbou
     assert own.id_distances.tolist() == [[2.5, 3.5], [0.5, 0.5]]
     assert own.outlier_distances.tolist() == [[1.5, 8.5], [1.5, 5.5]]
     assert search_both(search, queries, "a", "", 2).outlier_indices.tolist() == [[0, 2], [2, 0]]
+
+
+def test_where_generated_images_stand_in_one_of_them_comes_first(
+    carrying: tuple[Evidence, pd.DataFrame],
+) -> None:
+    evidence, table = carrying
+    totals = {name: one.total for name, one in evidence.shown_sets.items()}
+    found, what = sample_to_begin_with(evidence, totals, None)
+    own = table[table["set"] == "generated"]
+    nearest = (own["total"] - evidence.reference.threshold).abs().idxmin()
+    assert found is not None and found.id == own["id"][nearest] and found.role == "generated"
+    assert what == "the image of `generated` closest to the bundle's own threshold"

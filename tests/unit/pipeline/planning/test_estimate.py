@@ -137,3 +137,11 @@ def test_a_run_without_a_detector_makes_no_outliers(tmp_path: Path) -> None:
     assert list(found) == ["pseudo_labels", "clusterer", "diffusion", "bundle"]
     assert all(one.seconds >= 0 for one in found.values())
     assert found["bundle"].bytes == found["diffusion"].bytes // 2
+
+
+def test_generated_images_take_their_steps_and_those_of_their_outliers(
+    planned: Callable[..., dict[str, StageEstimate]],
+) -> None:
+    generated = "bundle.generated={n_images: 10, num_inference_steps: 7}"
+    found = planned("diffusion.max_train_timestep=null", generated)["generated"]
+    assert found.seconds == pytest.approx(0.1 * 10 * 2 * (7 + 2)) and found.bytes == 2 * 10 * PIXELS
