@@ -194,12 +194,15 @@ def _path(name: str, text: str) -> Path:
         path = Path(text).expanduser()
     except RuntimeError as error:
         raise DataError(f"{name}: no such user") from error
-    if exists(path) or writable(text) != text:
+    return unescaped(path) if writable(text) == text else path
+
+
+def unescaped(path: Path) -> Path:
+    """The file that a path means in which bytes that are no UTF-8 stand as %E9, as `writable` writes them."""
+    if exists(path):
         return path
-    # bytes that are no UTF-8, as `writable` shows them
-    raw = re.sub(
-        rb"%([89A-Fa-f][0-9A-Fa-f])", lambda found: bytes.fromhex(found[1].decode()), os.fsencode(path)
-    )
+    escaped = re.compile(rb"%([89A-Fa-f][0-9A-Fa-f])")
+    raw = escaped.sub(lambda found: bytes.fromhex(found[1].decode()), os.fsencode(path))
     return other if exists(other := Path(os.fsdecode(raw))) else path
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..text import short_line, writable
+from ..text import message_line, short_line, writable
 from .decode import DecodeError, Fit, Picture, open_picture
 from .formats import readable
 from .found import Found
@@ -111,7 +111,7 @@ class ImageStack:
             modes=dict(self._modes.most_common()),
             splits=beside.splits,
             offered=beside.offered,
-            warnings=(*beside.warnings, *several, *self._levels.warnings()),
+            warnings=tuple(message_line(writable(one)) for one in lines),
         )
 
 

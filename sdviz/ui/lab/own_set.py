@@ -1,7 +1,5 @@
 """For a bundle whose own set is not on this machine: how to get it, and images from noise instead."""
 
-from pathlib import Path
-
 import streamlit as st
 
 from sdviz import data
@@ -9,6 +7,7 @@ from sdviz.analysis.pictures import way_to_get
 from sdviz.bundle import Bundle
 from sdviz.bundle.from_noise import images_from_noise, knows_whole_schedule
 from sdviz.data import ImageSet
+from sdviz.data.source import exists, path_in
 from sdviz.ui.cache.background import DEVICE_LOCK, Task, start
 from sdviz.ui.cache.downloads import POLL_SEC, Download, can_download, download_of, start_download
 from sdviz.ui.cache.kept import kept
@@ -29,8 +28,8 @@ def offers_from_noise(bundle: Bundle) -> bool:
 
 def own_files(bundle: Bundle) -> list[str]:
     """The bundle's own set if it is a folder or file on this machine; else empty."""
-    kind, _, path = bundle.manifest.dataset.partition(":")
-    return [bundle.manifest.dataset] if f"{kind}:" in data.OWN_KINDS and Path(path).exists() else []
+    name = bundle.manifest.dataset
+    return [name] if name.startswith(data.OWN_KINDS) and exists(path_in(name)) else []
 
 
 def say_where_own_set_is(bundle: Bundle) -> None:
