@@ -175,7 +175,7 @@ def reading_of(what: str) -> Iterator[None]:
     """Makes any error that a library raises over a damaged file a DataError that begins with `what`."""
     try:
         yield
-    except DataError:
+    except (DataError, NameError):  # a name that is not there is our own fault
         raise
     except Exception as error:  # for altered bytes libraries raise anything, MemoryError and RecursionError too
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).strip()
