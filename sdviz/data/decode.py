@@ -12,6 +12,8 @@ import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from .levels import BYTE, Extremes, ValueRange, likely_range
+from .tiff import STARTS as TIFF_STARTS
+from .tiff import plain_tiff
 
 # how a picture becomes square: its middle is cut out, it is framed in black, or its sides are stretched
 Fit: TypeAlias = Literal["crop", "pad", "stretch"]
@@ -21,7 +23,6 @@ MAX_SCANS = 100
 _START_OF_SCAN = b"\xff\xda"
 _GIF_FRAME = b"\x21\xf9\x04"
 _JPEG_START = b"\xff\xd8\xff"
-_TIFF_STARTS = (b"II*\0", b"MM\0*")
 # Pillow's names of 16-bit colour, of which it keeps the high bytes: the other order of bytes gives the low ones
 _OTHER_ORDER = {"B": "L", "L": "B", "N": "B"}
 _TIFF_STRIPS, _TIFF_TILES, _TIFF_PHOTOMETRIC, _WHITE_IS_ZERO = 273, 324, 262, 0
@@ -95,9 +96,9 @@ def open_picture(
             _refuse_too_much(image, blob, max_pixels, max_side_px)
             found = replace(_decoded(image, blob, formats), has_more=_has_more(image, blob))
     except UnidentifiedImageError as error:
-        if blob.startswith(_TIFF_STARTS):
-            raise DecodeError("is a damaged TIFF, or of a kind that is not read") from error
-        raise DecodeError("is not a picture") from error
+        if not blob.startswith(TIFF_STARTS):
+            raise DecodeError("is not a picture") from error
+        found = _other_tiff(blob, max_pixels)
     except Image.DecompressionBombError as error:
         raise DecodeError("has too many pixels") from error
     except DecodeError:
@@ -105,6 +106,16 @@ def open_picture(
     except Exception as error:  # decoders, and those of plugins, raise anything for bytes that were altered
         raise DecodeError("is cut short or damaged") from error
     return found
+
+
+def _other_tiff(blob: bytes, max_pixels: int) -> Picture:
+    try:
+        numbers = plain_tiff(blob, max_pixels)
+    except Exception:  # as above
+        numbers = None
+    if numbers is None:
+        raise DecodeError("is a damaged TIFF, or of a kind that is not read")
+    return of_array(numbers)
 
 
 def of_array(array: np.ndarray) -> Picture:

@@ -66,11 +66,14 @@ def parse_range(text: str) -> ValueRange | None:
 def likely_range(kind: Kind, low: float, high: float) -> ValueRange:
     """The range that values from `low` to `high` most likely have; exactly these where none is likely."""
     slack = _SLACK if kind == "float" else 0.0
-    units = (ValueRange(0, 1), ValueRange(-1, 1)) if kind == "float" else ()
-    for taken in (*units, *(ValueRange(0, top) for top in _TOPS)):
-        over = slack * taken.high
-        if low >= taken.low - over and high <= taken.high + over:
-            return taken
+    if kind == "float" and high <= 1 + slack:
+        if low >= -slack * high:
+            return ValueRange(0, 1)
+        if low >= -1 - slack:
+            return ValueRange(-1, 1)
+    for top in _TOPS:
+        if low >= -slack * high and high <= top * (1 + slack):
+            return ValueRange(0, top)
     return ValueRange(low, high if high > low else low + 1)
 
 

@@ -183,7 +183,7 @@ def reading_of(what: str) -> Iterator[None]:
     """Makes any error that a library raises over a damaged file a DataError that begins with `what`."""
     try:
         yield
-    except DataError:
+    except (DataError, NameError):  # a name that is not there is our own fault
         raise
     except Exception as error:  # for altered bytes libraries raise anything, MemoryError and RecursionError too
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).strip()
@@ -202,12 +202,15 @@ def _path(name: str, text: str) -> Path:
         path = Path(text).expanduser()
     except RuntimeError as error:
         raise DataError(f"{name}: no such user") from error
-    if exists(path) or writable(text) != text:
+    return unescaped(path) if writable(text) == text else path
+
+
+def unescaped(path: Path) -> Path:
+    """The file that a path means in which bytes that are no UTF-8 stand as %E9, as `writable` writes them."""
+    if exists(path):
         return path
-    # bytes that are no UTF-8, as `writable` shows them
-    raw = re.sub(
-        rb"%([89A-Fa-f][0-9A-Fa-f])", lambda found: bytes.fromhex(found[1].decode()), os.fsencode(path)
-    )
+    escaped = re.compile(rb"%([89A-Fa-f][0-9A-Fa-f])")
+    raw = escaped.sub(lambda found: bytes.fromhex(found[1].decode()), os.fsencode(path))
     return other if exists(other := Path(os.fsdecode(raw))) else path
 
 

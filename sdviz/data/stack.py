@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..text import short_line, writable
+from ..text import message_line, short_line, writable
 from .decode import DecodeError, Fit, Picture, open_picture
 from .formats import readable
 from .found import Found
@@ -93,16 +93,14 @@ class ImageStack:
         )
         if self._reading.on_error == "raise" or not len(good):
             raise DataError(message)
-        warnings.warn(
-            f"{DataError(message)}; left out", stacklevel=4
-        )  # points at the caller of sdviz.data.load
+        # points at the caller of sdviz.data.load
+        warnings.warn(f"{DataError(message)}; left out", stacklevel=4)
         return self.images[good], good
 
     def found(self, beside: Found) -> Found:
         """What was in the pictures, with what the source found beside them."""
-        several = [f"{self._several} files hold several pictures: the first of each is read"] * bool(
-            self._several
-        )
+        several = f"{self._several} files hold several pictures: the first of each is read"
+        lines = [*beside.warnings, *([several] if self._several else []), *self._levels.warnings()]
         return Found(
             passed_over=beside.passed_over,
             unreadable=(*beside.unreadable, *self._bad_names),
@@ -111,7 +109,7 @@ class ImageStack:
             modes=dict(self._modes.most_common()),
             splits=beside.splits,
             offered=beside.offered,
-            warnings=(*beside.warnings, *several, *self._levels.warnings()),
+            warnings=tuple(message_line(writable(one)) for one in lines),
         )
 
 

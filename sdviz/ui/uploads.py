@@ -14,7 +14,7 @@ from sdviz.ui.cache.kept import kept
 
 TYPES = ["png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff"]
 NO_CLUSTERER_FOR_UPLOADS = "This bundle has no clusterer, so it cannot name the cluster of an upload."
-LIMITS = "Up to 10 MB and 10,000 px a side each; cropped to the middle square and resized."
+LIMITS = "Up to 10 MB and 16 million pixels each; made square and resized as the bundle's own pictures."
 
 
 @dataclass

@@ -14,7 +14,18 @@ from ..imageset import UNKNOWN_LABEL, DataError, ImageSet, short_hash
 from ..layouts.folders import Layout, understand
 from ..layouts.tree import Parts, Tree, walk
 from ..levels import Extremes
-from ..source import WHOLE, Choose, Source, address, exists, only_asked, path_in, reading_of, sample_order
+from ..source import (
+    WHOLE,
+    Choose,
+    Source,
+    address,
+    exists,
+    only_asked,
+    path_in,
+    reading_of,
+    sample_order,
+    unescaped,
+)
 from ..stack import ImageStack, Reading, extremes_of
 
 _NAMED_AT_MOST = 5
@@ -170,7 +181,7 @@ class Folder(Source):
         return ImageSet(name, split, stack.images[kept], labels[kept], np.array(known, dtype=str)[kept], names)
 
     def path_of(self, name: str, one: str) -> Path | None:
-        return path_in(name).joinpath(*one.split("/", 2)[2].rpartition("@")[0].split("/"))
+        return unescaped(path_in(name).joinpath(*one.split("/", 2)[2].rpartition("@")[0].split("/")))
 
     def name_of(self, path: Path) -> str | None:
         return f"folder:{path}" if path.is_dir() and walk(path, readable().suffixes).files else None

@@ -113,7 +113,7 @@ def _columns(path: Path, rows: list[list[str]], options: Mapping[str, str]) -> _
     return _List(
         [row[at["path"] or 0] for row in rows],
         None if label is None else [row[label] for row in rows],
-        [WHOLE if split is None else split_of(row[split]) or row[split] or WHOLE for row in rows],
+        [WHOLE if split is None else split_of(row[split]) or writable(row[split]) or WHOLE for row in rows],
         note,
     )
 

@@ -113,7 +113,7 @@ def upload_field(clusters: ClusterView) -> None:
         if not bundle.has_clusterer:
             st.caption(NO_CLUSTERER_FOR_UPLOADS)
             return
-        limits = f"Up to {MAX_UPLOADS} pictures; cropped to the middle square and resized."
+        limits = f"Up to {MAX_UPLOADS} pictures; made square and resized."
         files = picture_uploader("pseudo_labels_upload", limits)
         chosen, refused = prepared_uploads(files[:MAX_UPLOADS], bundle.manifest)
         for line in refused:

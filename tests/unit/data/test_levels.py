@@ -26,6 +26,9 @@ from sdviz.data.levels import BYTE, SAMPLE, Extremes, Kind, Levels, ValueRange, 
         ("float", 0, 4095, "0..4095"),
         ("float", 0, 65535, "0..65535"),
         ("float", -2.1, 2.6, "-2.1..2.6"),
+        ("float", -3, 257, "0..255"),
+        ("float", 0, 0, "0..1"),
+        ("float", -5, -2, "-5..-2"),
         ("float", 7, 7, "0..255"),
     ],
 )
@@ -65,7 +68,8 @@ def test_the_range_is_the_sets_whichever_picture_is_read() -> None:
     # a later picture beyond the pictures that were looked at clips, and is told
     levels = Levels(None, lambda: of(*[dark] * SAMPLE, bright))
     levels.take(bright)
-    assert [line[:42] for line in levels.warnings()] == ["1 pictures clip, with values outside 0..1"]
+    (line,) = levels.warnings()
+    assert line.startswith("1 pictures clip, with values outside 0..1023: values lie in 5..4000")
 
 
 def test_a_given_range_is_of_deeper_pictures() -> None:

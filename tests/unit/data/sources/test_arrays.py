@@ -224,5 +224,5 @@ def test_what_would_unpack_to_too_much_is_refused_before(
 ) -> None:
     monkeypatch.setattr("sdviz.data.sources.arrays._LARGEST_ARRAY", 20_000)
     np.savez_compressed(tmp_path / "own.npz", images=np.zeros((7, 32, 32, 3), np.uint8))
-    with pytest.raises(DataError, match="images has 21,632 bytes; .npy is read in place"):
+    with pytest.raises(DataError, match="images has 21,632 bytes; save it as .npy"):
         data.load(f"npz:{tmp_path}/own.npz")

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from sdviz import data
+from sdviz.data.sources.folder import SOURCE
 
 Encode = Callable[..., bytes]
 
@@ -241,6 +242,7 @@ def test_names_in_any_bytes_give_ids_that_are_text(tmp_path: Path, encode: Encod
             text.encode()
         found = data.look_up(some.ids, [some.name])
         assert found.found.all() and found.class_names.tolist() == ["%FFt%E9"]
+        assert SOURCE.path_of(some.name, some.ids[0]).is_file()
         assert data.load(some.name).ids.tolist() == some.ids.tolist()
 
 
