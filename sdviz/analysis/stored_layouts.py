@@ -82,11 +82,10 @@ def usual_views(evidence: Evidence) -> Iterator[View]:
             continue
         usual = tuple(usual_sets(evidence, names))
         of_figure = tuple(figure_3_sets(evidence, names)) if through else ()
+        shown = {usual, tuple(_stand_ins(evidence, names))} if GENERATED in names else {usual}
         for method in ("tsne", "umap"):
-            yield View(through, usual, USUAL_POINTS, unit, LayoutSettings(method))
-            if GENERATED in names:
-                stand_ins = tuple(_stand_ins(evidence, names))
-                yield View(through, stand_ins, USUAL_POINTS, unit, LayoutSettings(method))
+            for sets in sorted(shown):
+                yield View(through, sets, USUAL_POINTS, unit, LayoutSettings(method))
         if of_figure not in ((), usual):
             yield View(through, of_figure, USUAL_POINTS, unit, LayoutSettings("tsne"))
 

@@ -233,6 +233,6 @@ def _how_to_get(name: str, split: str | None) -> str:
     near = difflib.get_close_matches(short_line(name), known) or known[:_NAMED_AT_MOST]
     shown = short_line(name)
     return (
-        f"no data set {shown!r}; nearest: {', '.join(near)}; or put {shown}.parquet in {data_root()}, or set"
-        f" SDVIZ_DATA to the folder that has it, or give a path, as {OWN_KINDS[0]}PATH"
+        f"no data set {shown!r}; nearest: {', '.join(near)}; or put {shown}.parquet in {data_root()}, set"
+        f" SDVIZ_DATA to its folder, or give a path, as {OWN_KINDS[0]}PATH"
     )

@@ -58,8 +58,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from sdviz.data.imageset import ImageSet, OnError
+from sdviz.data.imageset import ImageSet
 from sdviz.data.source import Choose, Source, row_ids
+from sdviz.data.stack import Reading
 
 
 class Stripes(Source):
@@ -70,11 +71,9 @@ class Stripes(Source):
     def splits(self, name: str) -> tuple[str, ...]:
         return ("test",)
 
-    def load(
-        self, name: str, split: str, choose: Choose, size_px: int, on_error: OnError, pictures: bool
-    ) -> ImageSet:
-        rows = choose(3)
-        images = np.zeros((len(rows), size_px, size_px, 3), np.uint8)
+    def load(self, name: str, split: str, choose: Choose, reading: Reading) -> ImageSet:
+        rows, side = choose(3), reading.size_px
+        images = np.zeros((len(rows), side, side, 3), np.uint8)
         images[:, ::2] = 10 * rows[:, None, None, None]
         return ImageSet(name, split, images, rows % 2, row_ids(self.id_prefix(name, split), rows), ("a", "b"))
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from urllib.parse import unquote
 
 import numpy as np
@@ -15,6 +14,7 @@ from sdviz.bundle.generated import GENERATED, has_generated
 from sdviz.bundle.labels import learned_labels, source_labels
 from sdviz.data import DataError, ImageSet
 from sdviz.data.imageset import permutation
+from sdviz.data.source import exists, path_in
 from sdviz.outliers import OutlierRequest, Recipe
 from sdviz.ui.cache.background import DEVICE_LOCK
 from sdviz.ui.cache.bundles import load_to_show, set_to_show
@@ -108,8 +108,8 @@ def choose_sources(bundle: Bundle) -> list[SourceImage]:
 
 def _own_files(bundle: Bundle) -> list[str]:
     """The bundle's own set if it is a folder or file on this machine; else empty."""
-    kind, _, path = bundle.manifest.dataset.partition(":")
-    return [bundle.manifest.dataset] if f"{kind}:" in data.OWN_KINDS and Path(path).exists() else []
+    name = bundle.manifest.dataset
+    return [name] if name.startswith(data.OWN_KINDS) and exists(path_in(name)) else []
 
 
 def _which_images(

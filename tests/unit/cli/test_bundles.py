@@ -128,7 +128,7 @@ def test_every_option_reaches_the_manifest(generate: Callable[..., Result], tmp_
         ("--images shapes:all", "shapes has"),
         ("--images folder:/no/such", "folder:/no/such: no such folder"),
         ("--images folder:", "folder: needs a path, as in folder:PATH"),
-        ("--images parquet:/no/such", "parquet:/no/such"),
+        ("--images parquet:/no/such", "/no/such does not exist"),
         ("--images cifar10:test", "cifar10 is not on this machine: run `python -m sdviz download cifar10`"),
         ("--bundle /no/such", "/no/such is not a bundle: it has no bundle.json"),
     ],

@@ -194,5 +194,5 @@ def test_the_hash_covers_what_a_stage_depends_on(tmp_path: Path) -> None:
 def test_every_stage_is_registered_by_the_name_that_runs_know(scored_run: Path) -> None:
     config = load_config(scored_run.parent / "tiny.yaml")
     more = RunConfig.model_validate({"data": {"id": "shapes"}, "labels": {"source": "ground_truth"}})
-    asked_for = {"backbone", "sd_test", "baselines", "tuning", "baseline_scores"}
+    asked_for = {"backbone", "sd_test", "baselines", "tuning", "baseline_scores", "generated"}
     assert {*stage_names(config), *stage_names(more), *asked_for} == set(REGISTERED)

@@ -63,7 +63,7 @@ def test_out_of_memory_says_what_to_lower(error: BaseException, stage: str, help
             RuntimeError("[enforce fail] PytorchStreamWriter failed writing file data/3"),
             "the state could not be written whole, as on a full disk: make room, then resume",
         ),
-        (DataError("pets: no image\nat all"), "pets: no image"),
+        (DataError("pets: no image\nat all"), "pets: no image at all"),
         (ValueError("odd value"), "ValueError: odd value"),
         (KeyError("loss"), "KeyError: 'loss'"),
         (ZeroDivisionError(), "ZeroDivisionError"),

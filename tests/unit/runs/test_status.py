@@ -12,6 +12,7 @@ from sdviz import runs
 from sdviz.config.reading import load_config
 from sdviz.runs import Run, RunError
 from sdviz.runs.status import identity
+from sdviz.text import message_line
 
 
 def change_status(run: Run, **changed: object) -> None:
@@ -62,7 +63,7 @@ def test_a_run_of_an_older_format_is_refused_in_one_line(root: Path, config_path
     tree = json.loads(run.status_file.read_text())
     del tree["format_version"]
     run.status_file.write_text(json.dumps(tree))
-    line = (
+    line = message_line(
         f"{run.path}: made by an older sdviz (format 1, this one reads format 2); make it again with:"
         f" python -m sdviz run {run.path / 'config.yaml'}"
     )

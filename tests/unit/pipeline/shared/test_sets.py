@@ -74,7 +74,7 @@ def test_classes_are_named_whole_or_by_their_first_word() -> None:
     assert class_rows(images, ["n02", "dog"]) == [2, 1]
     assert of_classes(images, ["n02", "n01 cat"]).ids.tolist() == ["a", "b", "d"]
     for unknown in ("cat", "n0", ""):
-        told = f"evaluation.classes: pets has no class {unknown}".rstrip()
+        told = f"evaluation.classes: pets has no class {unknown}".strip()  # as every message of data
         with pytest.raises(DataError, match=f"^{told}$"):
             class_rows(images, ["dog", unknown])
 
