@@ -58,7 +58,8 @@ def trained(
 ) -> Encoder:
     """The encoder after training on clusters of ID images, without an outlier."""
     torch.manual_seed(config.seed)
-    detector = Detector(copy.deepcopy(start), int(labels.max()) + 1, config.zero_heads)
+    n_clusters = int(labels.max()) + 1
+    detector = Detector(copy.deepcopy(start), n_clusters, config.zero_heads, config.unit_features)
     none = images[:0], labels[:0]
     train_detector(detector, images, labels, *none, config, Execution(device))
     return detector.encoder

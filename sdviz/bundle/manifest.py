@@ -100,6 +100,7 @@ class Manifest(BaseModel):
     defaults: Defaults
     clusterer: dict[str, Any] | None = None  # the argument of `build_classifier`
     encoder: dict[str, Any] | None = None  # the arguments of `Encoder`, also for the detector's f
+    unit_features: bool = False  # what the detector's heads see
     score: ScoreDefaults | None = None  # in a bundle with a detector
     # None: at 95 % ID recall
     threshold: Threshold | None = Field(None, exclude_if=lambda threshold: threshold is None)

@@ -123,7 +123,8 @@ def load_detector(path: Path, manifest: Manifest) -> Detector | None:
     config = manifest.encoder
     if config is None or "detector.safetensors" not in manifest.files:
         return None
-    return _with_weights(path, "detector", manifest, lambda: Detector(Encoder(**config), manifest.n_clusters))
+    n, unit = manifest.n_clusters, manifest.unit_features
+    return _with_weights(path, "detector", manifest, lambda: Detector(Encoder(**config), n, unit_features=unit))
 
 
 def _with_weights(path: Path, name: str, manifest: Manifest, build: Callable[[], Net]) -> Net:

@@ -49,6 +49,7 @@ def write_folder(bundle: Bundle, folder: Path) -> None:
         "files": files,
         "clusterer": dict(bundle.clusterer.config) if bundle.clusterer is not None else None,
         "encoder": dict(encoder.config) if encoder is not None else None,
+        "unit_features": bundle.detector is not None and bundle.detector.unit_features,
     }
     manifest = bundle.manifest.model_copy(update=about)
     (folder / MANIFEST).write_text(json.dumps(manifest.model_dump(mode="json"), indent=1) + "\n")

@@ -310,6 +310,9 @@ class DetectorConfig(Node):
         description="what teaches f the sides: g_bin, or near features of one side; g_bin then leaves f alone",
     )
     zero_heads: bool = Field(True, description="the three heads start at 0")
+    unit_features: bool = Field(
+        False, description="the heads see features at one length, so that training moves their directions only"
+    )
     views: ViewsConfig | None = Field(
         MILD_VIEWS, description="None: plain images, and what frozen blocks make of them is computed once"
     )

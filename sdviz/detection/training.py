@@ -106,7 +106,7 @@ def train_detector(
         with fast_autocast(where):
             out = detector.heads(detector.encoder.features_of(x)) if from_activations else detector(x)
             near = config.bin_loss == "neighbours"
-            g_bin = detector.g_bin(out.features.detach()) if near else out.g_bin
+            g_bin = detector.heads(out.features.detach()).g_bin if near else out.g_bin
         heads = (g_bin.float(), out.g_in.float(), out.g_out.float())
         loss = detector_loss(*heads, is_outlier, labels, config.outlier_weight)
         if near:

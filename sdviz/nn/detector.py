@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from .batches import in_batches
+from .classifier import ScanClassifier
 from .device import resolve_device
 from .encoder import Encoder
 from .pixels import scale
@@ -34,13 +36,21 @@ class Detector(nn.Module):
     """f, g_bin, g_in and g_out.
 
     Attributes:
-        config: `Detector(Encoder(**config["encoder"]), config["n_clusters"])` builds the same network.
+        config: `Detector(Encoder(**encoder), n_clusters, unit_features=unit_features)` of its values builds the
+            same network.
         frozen_batch_norm: Whether the encoder's batch norms stay in eval mode while it is trained.
     """
 
-    def __init__(self, encoder: Encoder, n_clusters: int, zero_heads: bool = True) -> None:
+    def __init__(
+        self, encoder: Encoder, n_clusters: int, zero_heads: bool = True, unit_features: bool = False
+    ) -> None:
         super().__init__()
-        self.config: dict[str, Any] = {"encoder": encoder.config, "n_clusters": n_clusters}
+        self.config: dict[str, Any] = {
+            "encoder": encoder.config,
+            "n_clusters": n_clusters,
+            "unit_features": unit_features,
+        }
+        self.unit_features = unit_features
         self.encoder = encoder
         self.feature_dim = encoder.feature_dim
         self.frozen_batch_norm = False
@@ -66,8 +76,13 @@ class Detector(nn.Module):
         return self
 
     def heads(self, features: torch.Tensor) -> DetectorOutputs:
-        """The same features, float (N,D), with their logits."""
-        return DetectorOutputs(features, self.g_bin(features), self.g_in(features), self.g_out(features))
+        """The same features, float (N,D), with their logits.
+
+        With `unit_features` the heads see all features at one length: only directions can be learned, and
+        these are what distances of unit features compare.
+        """
+        x = ScanClassifier.LENGTH * F.normalize(features.float(), dim=1) if self.unit_features else features
+        return DetectorOutputs(features, self.g_bin(x), self.g_in(x), self.g_out(x))
 
 
 def detector_outputs(

@@ -86,7 +86,7 @@ def train(
     """
     labels, n_clusters = source_labels(work), len(read_cluster_names(work))
     torch.manual_seed(config.seed)
-    detector = Detector(load_backbone(work), n_clusters, config.zero_heads)
+    detector = Detector(load_backbone(work), n_clusters, config.zero_heads, config.unit_features)
     steps, state_path = epoch_steps(len(labels), config), out / "state.pt"
     execution = work.execution(stage, state_path, config.epochs * steps, training=training)
     images, y = work.sources.images, outlier_labels(work)[: len(outliers)]
@@ -144,7 +144,8 @@ def load_detector(work: Workspace, folder: str = "detector", share: float | None
     """
     config = work.config.detector
     assert config is not None
-    detector = Detector(Encoder(**load_backbone(work).config), len(read_cluster_names(work)))
+    encoder, n_clusters = Encoder(**load_backbone(work).config), len(read_cluster_names(work))
+    detector = Detector(encoder, n_clusters, unit_features=config.unit_features)
     detector.load_state_dict(load_file(work.folder / folder / "detector.safetensors"))
     if share is not None:
         config = config.model_copy(update={"interpolation": share})

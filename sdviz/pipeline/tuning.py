@@ -340,7 +340,8 @@ class _OursTuned(Tuned):
         work, config = self.work, self._detector_with(setting)
         rebuilt = read_outliers(work, "right")[rows] if config.reconstructed_id else None
         torch.manual_seed(config.seed)
-        detector = Detector(load_backbone(work), int(labels.max()) + 1, config.zero_heads)
+        n_clusters = int(labels.max()) + 1
+        detector = Detector(load_backbone(work), n_clusters, config.zero_heads, config.unit_features)
         execution = Execution(work.config.device, None, lambda r: on_progress(r.progress), work.should_stop)
         outliers = read_outliers(work, "wrong")[outlier_rows]
         images = work.sources.images[rows]

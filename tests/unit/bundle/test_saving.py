@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from diffusers import DDPMScheduler, UNet2DModel
 from safetensors.torch import load_file
@@ -14,6 +15,8 @@ from torch import nn
 from sdviz.bundle import MANIFEST, Bundle
 from sdviz.bundle.saving import save_weights, write_folder
 from sdviz.diffusion.schedule import NoiseSchedule
+from sdviz.nn.detector import Detector, detector_outputs
+from sdviz.nn.encoder import Encoder
 from tests.bundle_folders import WEIGHTS
 from tests.stages import everything_in
 
@@ -83,3 +86,19 @@ def test_the_manifest_lists_every_file_with_its_hash(tiny_bundle: MakeBundle, tm
     del files[MANIFEST]
     assert manifest["files"] == {name: hashlib.sha256(raw).hexdigest() for name, raw in files.items()}
     assert manifest["clusterer"] == dict(made.clusterer.config) and manifest["encoder"] is None  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("unit", [False, True])
+def test_a_detector_comes_back_with_what_its_heads_see(
+    tiny_bundle: MakeBundle, tiny_images: MakeImages, tmp_path: Path, unit: bool
+) -> None:
+    bundle = tiny_bundle()
+    detector = Detector(Encoder("small", 4), 3, zero_heads=False, unit_features=unit).eval()
+    Bundle(bundle.manifest, bundle.noise_predictor, bundle.schedule, clusterer=None, detector=detector).save(
+        tmp_path / "b"
+    )
+    again = Bundle.load(tmp_path / "b", "cpu").detector
+    assert again is not None and again.unit_features == unit
+    images = tiny_images(3)
+    for ours, theirs in zip(detector_outputs(again, images), detector_outputs(detector, images), strict=True):
+        np.testing.assert_array_equal(ours, theirs)

@@ -30,6 +30,23 @@ def test_features_and_three_heads(detector: Detector, tiny_images: Callable[...,
     assert not torch.equal(g_in, g_out)
 
 
+def test_unit_features_tell_heads_only_directions(tiny_images: Callable[..., np.ndarray]) -> None:
+    detector = Detector(Encoder("small", 4), 3, zero_heads=False, unit_features=True).eval()
+    features = torch.randn(5, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        short, long = detector.heads(features), detector.heads(3 * features)
+    assert torch.equal(long.features, 3 * features)
+    unit = 10 * features / features.norm(dim=1, keepdim=True)
+    for head, a, b in zip((detector.g_bin, detector.g_in, detector.g_out), short[1:], long[1:], strict=True):
+        torch.testing.assert_close(a, unit @ head.weight.T + head.bias)
+        torch.testing.assert_close(a, b)
+    again = Detector(Encoder(**detector.config["encoder"]), 3, unit_features=detector.config["unit_features"])
+    again.load_state_dict(detector.state_dict())
+    images = tiny_images(4)
+    for a, b in zip(detector_outputs(detector, images), detector_outputs(again.eval(), images), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_heads_begin_at_zero() -> None:
     heads = Detector(Encoder("small", 4), 3)
     for head in (heads.g_bin, heads.g_in, heads.g_out):
