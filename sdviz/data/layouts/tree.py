@@ -49,7 +49,7 @@ class Tree:
         """A line for each kind of pictures that may be missed."""
         kinds = {"hidden files": self.hidden, "links to folders that are read already": self.repeated}
         return [
-            f"{kind}, passed over: {len(some)}, such as {sorted(some)[0]}" for kind, some in kinds.items() if some
+            f"{kind}, passed over: {len(some)}, such as {min(some)}" for kind, some in kinds.items() if some
         ]
 
 

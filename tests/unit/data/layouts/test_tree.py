@@ -22,7 +22,8 @@ def touch(path: Path) -> Path:
     [
         "@eaDir", ".@__thumb", "@Recycle", "#recycle", "#snapshot", "$RECYCLE.BIN", "System Volume Information",
         "__MACOSX", ".Trashes", ".Spotlight-V100", ".fseventsd", ".thumbnails", "lost+found", ".Trash-1000",
-        ".picasaoriginals", "Thumbnails", "_thumbs", "RECYCLE.BIN", "FOUND.001", "TrashBox", "Catalog Previews.lrdata", "Photos Library.photoslibrary", ".ipynb_checkpoints",
+        ".picasaoriginals", "Thumbnails", "_thumbs", "RECYCLE.BIN", "FOUND.001", "TrashBox",
+        "Catalog Previews.lrdata", "Photos Library.photoslibrary", ".ipynb_checkpoints",
     ],
 )  # fmt: skip
 def test_a_system_folder_is_passed_over_and_all_its_files_counted(tmp_path: Path, name: str) -> None:
