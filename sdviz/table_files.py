@@ -119,9 +119,8 @@ def read_csv(path: Path) -> CsvTable:
         OSError: The file cannot be read.
     """
     text = path.read_bytes().decode("utf-8-sig")
-    comments = _COMMENTS.match(text)
-    assert comments is not None
-    text, above = text[comments.end() :], comments[0].count("\n")
+    whole, text = text, without_comments(text)
+    above = whole[: len(whole) - len(text)].count("\n")
     after_first = _FIRST_CELL.match(text)
     assert after_first is not None
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=after_first[1] or ",", strict=True)
@@ -140,6 +139,13 @@ def read_csv(path: Path) -> CsvTable:
         if len(row) != len(header):
             raise ValueError(f"line {line}: {len(row)} cells under {len(header)} names")
     return CsvTable(header, rows, lines)
+
+
+def without_comments(text: str) -> str:
+    """A CSV's text without the lines "# ..." above its header."""
+    comments = _COMMENTS.match(text)
+    assert comments is not None
+    return text[comments.end() :]
 
 
 def write_parquet(table: pa.Table, path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -16,8 +16,10 @@ from . import roles
 from .copies import Looks, contents, look_at, near_groups, near_matches
 from .found import Found
 from .imageset import DataError, ImageSet, OnError
+from .stack import LEFT_OUT
 
 SHOWN = 24
+NEIGHBOURS = 10  # of the score, by default
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +105,12 @@ def check_source(source: str, against: Sequence[str] = ()) -> Check:
         refusals += filter(None, lines)
         others[one] = other
         known.setdefault(one, [other.split])
-    return check_images(images, others, test, refusals)
+    found = check_images(images, others, test, refusals)
+    left = found.pictures - len(found.exact) - (test is None)
+    if 0 < left < NEIGHBOURS:
+        line = f"few pictures: evaluation.score.k, {NEIGHBOURS} neighbours by default, must be {left} or less"
+        found = replace(found, warnings=(*found.warnings, line))
+    return found
 
 
 def read(
@@ -123,7 +130,9 @@ def read(
         except DataError as error:
             refusals.append(str(error))
             return None
-    lines = [one_line(one.message).removesuffix("; left out") for one in caught]
+    # decoders warn of things that stop no run
+    told = [one_line(one.message) for one in caught]
+    lines = [one.removesuffix(LEFT_OUT) for one in told if one.endswith(LEFT_OUT)]
     if on_error == "raise":
         if images.found.unreadable and not lines:
             lines = [f"{images.name}: folders that cannot be read: {', '.join(images.found.unreadable[:5])}"]

@@ -28,6 +28,7 @@ _HELP: Mapping[str, str] = {
     **dict.fromkeys((".dcm", ".dicom"), "DICOM: export it as PNG of 16 bits"),
     **dict.fromkeys((".nii", ".mhd", ".mha", ".nrrd", ".czi", ".lif", ".svs", ".exr", ".hdr"), "no decoder"),
     **dict.fromkeys((".npy", ".npz", ".parquet"), "arrays and tables are opened by themselves, as {kind}:PATH"),
+    **dict.fromkeys((".csv", ".tsv"), "if it lists pictures, it is opened by itself, as {kind}:PATH"),
     **dict.fromkeys((".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"), "an archive: unpack it"),
 }
 

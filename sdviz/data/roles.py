@@ -56,7 +56,7 @@ def clash(name: str, splits: Sequence[str], other: str, other_splits: Sequence[s
         return None
     if own == others:
         return same
-    if own < others or is_inside(source, around):
+    if own < others or (is_inside(source, around) and not others < own):
         return f"{name} lies inside {other}: its images would have two roles"
     if others < own or is_inside(around, source):
         return f"{other} lies inside {name}: its images would have two roles"
@@ -71,13 +71,13 @@ def is_inside(inner: str, outer: str) -> bool:
     return path_in(inner).resolve().is_relative_to(path_in(outer).resolve())
 
 
-def _files(source: str, splits: Sequence[str]) -> set[tuple[int, int]]:
-    """Device and number of the files of a set, which are the same under all names of a file."""
+def _files(source: str, splits: Sequence[str]) -> set[tuple[int, int, str]]:
+    """Device and number of the files of a set, the same under all names of a file; and the split in a file."""
     found = set()
     for split in splits:
         reader = next(one for one in sources_of(source) if split in one.splits(source))
         for path in reader.paths(source, split):
             with suppress(OSError):  # a link to nothing
                 stat = path.stat()
-                found.add((stat.st_dev, stat.st_ino))
+                found.add((stat.st_dev, stat.st_ino, split if reader.one_file else ""))
     return found

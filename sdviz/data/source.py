@@ -42,6 +42,7 @@ class Source(ABC):
     options: tuple[str, ...] = ()  # such as "label", for PATH?label=COLUMN
     on_form: Mapping[str, tuple[str, str]] = {}  # kind -> its title in a form, and an example of a path
     downloads: Mapping[str, int] = {}  # sets that `download` can fetch -> bytes
+    one_file: bool = False  # whether a file has all splits of its set
     mask_px: int | None = None  # height and width of its object masks; None if it has none
     shades: Mapping[str, int] = {}  # sets with a fixed colour -> its place among the shades of their role
 

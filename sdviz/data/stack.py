@@ -14,6 +14,7 @@ from .found import Found
 from .imageset import DataError, OnError
 from .levels import Extremes, Levels, ValueRange
 
+LEFT_OUT = "; left out"  # ends the warning about pictures that are skipped
 _NAMED_AT_MOST = 5
 
 
@@ -94,7 +95,7 @@ class ImageStack:
         if self._reading.on_error == "raise" or not len(good):
             raise DataError(message)
         # points at the caller of sdviz.data.load
-        warnings.warn(f"{DataError(message)}; left out", stacklevel=4)
+        warnings.warn(f"{DataError(message)}{LEFT_OUT}", stacklevel=4)
         return self.images[good], good
 
     def found(self, beside: Found) -> Found:

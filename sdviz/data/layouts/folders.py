@@ -1,8 +1,10 @@
 """What the folders of a set mean: splits, classes, defects, masks, or nothing."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import TypeAlias
 
 from ...text import writable
@@ -16,6 +18,7 @@ _TRUTH = frozenset(["ground_truth", "groundtruth", "ground-truth", "ground truth
 _MASKS = frozenset(
     ["masks", "mask", "gt", "annotations", "annotation", "labels", "segmentation", "segmentations"]
 )
+_MASK_STEM = re.compile(r"(.+)[-_. ](?:mask|gt)(?:_?\d+)?", re.IGNORECASE | re.DOTALL)
 # folders that hold the pictures and name no class
 _WRAPPERS = frozenset(
     [
@@ -58,8 +61,11 @@ def understand(tree: Tree, name: str) -> Layout:
     good pictures alone, "defects" all others, and each defect is a split of its own, too.
     """
     files, folders, masks = _without_masks(tree)
+    files, beside = _without_masks_beside(files)
     children = _Children(files, folders)
     warnings: list[str] = []
+    if beside:
+        warnings.append(f"masks beside their pictures, passed over: {len(beside)}, such as {_shown(beside[0])}")
     base, homes = _homes(children, name, warnings)
     if homes is None:
         base = _inner((), children, name)
@@ -67,6 +73,7 @@ def understand(tree: Tree, name: str) -> Layout:
     else:
         made = _anomalies(homes, files, children, masks) or _classes(homes, files, children)
     made.passed_over += masks
+    made.passed_over.update(suffix_of(one[-1]) for one in beside)
     kept = {one for group in made.files.values() for one in group}
     outside = [one for one in files if one not in kept]
     if outside:
@@ -127,20 +134,32 @@ def _without_masks(tree: Tree) -> tuple[list[Parts], list[Parts], Counter[str]]:
     return files, [one for one in tree.folders if above[one] is None], dropped
 
 
+def _without_masks_beside(files: Sequence[Parts]) -> tuple[list[Parts], list[Parts]]:
+    """The pictures, and those that are masks of another one in the same folder, as 3_mask.png of 3.png."""
+    stems = {(*one[:-1], PurePath(one[-1]).stem) for one in files}
+
+    def is_mask(one: Parts) -> bool:
+        found = _MASK_STEM.fullmatch(PurePath(one[-1]).stem)
+        return found is not None and (*one[:-1], found[1]) in stems
+
+    masks = [one for one in files if is_mask(one)]
+    return ([one for one in files if not is_mask(one)] if masks else list(files)), masks
+
+
 def _homes(children: _Children, name: str, warnings: list[str]) -> tuple[Parts, _Homes | None]:
     """Finds the folders that are splits: below `base`, or below each folder there."""
     base: Parts = ()
     for _ in range(_DEEPEST_WRAPPER):
         at = _split_folders(base, children, warnings)
         if at is not None:
-            return base, {split: [((*base, folder), "")] for split, folder in at.items()}
+            return base, {split: [((*base, one), "") for one in some] for split, some in at.items()}
         filled = children.filled(base)
         below = {one: _split_folders((*base, one), children, []) for one in filled}
         if len(filled) > 1 and not children.loose[base] and all(below.values()):
             homes: _Homes = {}
             for top, splits in sorted(below.items()):
-                for split, folder in (splits or {}).items():
-                    homes.setdefault(split, []).append(((*base, top, folder), top))
+                for split, some in (splits or {}).items():
+                    homes.setdefault(split, []).extend(((*base, top, one), top) for one in some)
             warnings.append(f"the splits lie in {_listed(filled)}: these are the classes")
             return base, homes
         if len(filled) != 1 or children.loose[base]:
@@ -149,8 +168,11 @@ def _homes(children: _Children, name: str, warnings: list[str]) -> tuple[Parts, 
     return (), None
 
 
-def _split_folders(parts: Parts, children: _Children, warnings: list[str]) -> dict[str, str] | None:
-    """split -> its folder, of a folder whose sub-folders are splits; None of any other."""
+def _split_folders(parts: Parts, children: _Children, warnings: list[str]) -> dict[str, list[str]] | None:
+    """split -> its folders, of a folder whose sub-folders are splits; None of any other.
+
+    Train and TRAIN are one split. Of train and training, each is a split with its own name.
+    """
     filled = children.filled(parts)
     split_by_folder = {one: split for one in filled if (split := split_of(one)) is not None}
     if not split_by_folder:
@@ -162,10 +184,10 @@ def _split_folders(parts: Parts, children: _Children, warnings: list[str]) -> di
             f"{_listed(split_by_folder)} counts as class, not as split, since {_listed(others)} is beside it"
         )
         return None
-    found: dict[str, str] = {}
+    found: dict[str, list[str]] = {}
     for folder, split in sorted(split_by_folder.items()):
-        several = sum(one == split for one in split_by_folder.values()) > 1
-        found[folder.lower() if several else split] = folder
+        spellings = {one.lower() for one, other in split_by_folder.items() if other == split}
+        found.setdefault(folder.lower() if len(spellings) > 1 else split, []).append(folder)
     return {split: found[split] for split in in_order(found)}
 
 
@@ -220,8 +242,8 @@ def _anomalies(
         return None
     truth = any(one.lower() in _TRUTH for one in masks)
     normal = {one for home, _ in homes["train"] for one in children.filled(home)}
-    seen = {one for split, places in homes.items() if split != "train" for home, _ in places
-            for one in children.filled(home)}  # fmt: skip
+    tested = {split: places for split, places in homes.items() if split_of(split) != "train"}
+    seen = {one for places in tested.values() for home, _ in places for one in children.filled(home)}
     if not normal:
         normal = {one for one in seen if one.lower() in _NORMAL}
     is_anomaly = truth or (len(normal) == 1 and (normal & seen or min(normal).lower() in _NORMAL))
@@ -235,11 +257,11 @@ def _anomalies(
             keep = [one for one in inside if one in normal]
             good.setdefault(split, []).extend(((*home, one), above or one) for one in keep)
             if split == "train" and children.loose[home]:
-                good[split].append((home, above))
+                good[split].append((home, above or (min(normal) if len(normal) == 1 else "")))
             bad += [
                 ((*home, one), "/".join((split, *kind)), "/".join(kind))
                 for one in inside
-                if one not in normal and split != "train"
+                if one not in normal and split in tested
                 for kind in [(above, one) if above else (one,)]
             ]
     made = _classes({split: places for split, places in good.items() if places}, files, children)

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 
 ORDER = ("train", "val", "test", "extra")
 _WORDS = {
-    "train": "train", "training": "train", "trainset": "train",
-    "val": "val", "valid": "val", "validation": "val", "dev": "val", "valset": "val",
+    "train": "train", "training": "train", "trainset": "train", "trainval": "train",
+    "val": "val", "valid": "val", "validation": "val", "dev": "val", "valset": "val", "eval": "val",
     "test": "test", "testing": "test", "testset": "test",
     "extra": "extra",
 }  # fmt: skip

@@ -1,6 +1,7 @@
 """Walks a folder of pictures: what is in it, and what is passed over."""
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,12 +17,15 @@ MAX_ENTRIES = 5_000_000
 # folders of NAS (Synology, QNAP, NetApp), Windows, macOS, Linux and photo programs; those with a dot are hidden
 _SYSTEM = frozenset(
     [
-        "#recycle", "#snapshot", "~snapshot", "system volume information", "recycler", "recycled", "found.000",
+        "#recycle", "#snapshot", "~snapshot", "trashbox", "network recycle bin", "system volume information",
+        "recycler", "recycled", "recycle.bin", "msocache", "config.msi", "wpsystem", "_vti_cnf",
         "__macosx", "network trash folder", "temporary items", "thevolumesettingsfolder", "lost+found",
         "__pycache__", "captureone", "nksc_param", "adobe bridge cache", "[originals]", "thmbnl",
+        "thumbnails", "_thumbnails", "thumbs", "_thumbs",
     ]
 )  # fmt: skip
-_SYSTEM_STARTS = (".", "@", "$")
+# $RECYCLE.BIN and the like, but not $5, which may be a class; found.000 and the like
+_SYSTEM_FORM = re.compile(r"[.@].*|\$[a-z].*|found\.\d{3}", re.DOTALL)
 # catalogues and previews of Lightroom, Capture One, Aperture and Photos are folders that look like files
 _SYSTEM_ENDS = (
     ".lrdata", ".lrcat-data", ".lrlibrary", ".photoslibrary", ".photolibrary", ".migratedphotolibrary",
@@ -37,7 +41,16 @@ class Tree:
     folders: list[Parts] = field(default_factory=list)  # without those that are passed over
     passed_over: Counter[str] = field(default_factory=Counter)  # suffix, or name of a folder -> files
     unreadable: list[str] = field(default_factory=list)  # folders
-    warnings: list[str] = field(default_factory=list)  # one line each
+    hidden: list[str] = field(default_factory=list)  # pictures whose names begin with a dot
+    repeated: list[str] = field(default_factory=list)  # links to folders that are read under another name
+
+    @property
+    def warnings(self) -> list[str]:
+        """A line for each kind of pictures that may be missed."""
+        kinds = {"hidden files": self.hidden, "links to folders that are read already": self.repeated}
+        return [
+            f"{kind}, passed over: {len(some)}, such as {min(some)}" for kind, some in kinds.items() if some
+        ]
 
 
 def walk(path: Path, suffixes: frozenset[str]) -> Tree:
@@ -77,9 +90,7 @@ def walk(path: Path, suffixes: frozenset[str]) -> Tree:
             elif entry.is_symlink():
                 target = os.path.realpath(entry.path)
                 if target in seen or _is_inside(target, top) or _is_inside(top, target):
-                    found.warnings.append(
-                        f"{writable('/'.join(inside))} is a link to a folder that is read already: passed over"
-                    )
+                    found.repeated.append(writable("/".join(inside)))
                 else:
                     seen.add(target)
                     linked.append(inside)
@@ -96,7 +107,7 @@ def walk(path: Path, suffixes: frozenset[str]) -> Tree:
 def is_system(name: str) -> bool:
     """Whether a folder of this name belongs to a system or a program, and holds no pictures of anybody's."""
     small = name.lower()
-    return small in _SYSTEM or small.startswith(_SYSTEM_STARTS) or small.endswith(_SYSTEM_ENDS)
+    return small in _SYSTEM or _SYSTEM_FORM.fullmatch(small) is not None or small.endswith(_SYSTEM_ENDS)
 
 
 def suffix_of(name: str) -> str:
@@ -110,8 +121,8 @@ def _sort_file(found: Tree, inside: Parts, suffixes: frozenset[str]) -> None:
     if suffix not in suffixes or name.startswith("."):
         found.passed_over[suffix] += 1
         if suffix in suffixes and not name.startswith("._"):
-            found.warnings.append(f"{writable('/'.join(inside))} is a hidden file: passed over")
-    elif name.upper().startswith("SYNOPHOTO_"):
+            found.hidden.append(writable("/".join(inside)))
+    elif name.upper().startswith(("SYNOPHOTO_", "SYNOFILE_")):
         found.passed_over[suffix] += 1
     else:
         found.files.append(inside)

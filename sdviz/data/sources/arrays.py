@@ -176,6 +176,7 @@ class Arrays(Source):
 
     order = 12
     kinds = ("npz", "npy")
+    one_file = True
 
     def splits(self, name: str) -> tuple[str, ...]:
         if name.startswith("npy:") or not exists(path_in(name)):

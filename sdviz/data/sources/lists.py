@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ...table_files import as_written, without_comments
 from ...text import writable
 from ..formats import readable
 from ..found import Found
@@ -70,14 +71,20 @@ def _read(name: str) -> _List:
     with reading_of(f"{path} cannot be read as a list"):
         if path.stat().st_size > _LARGEST:
             raise DataError(f"{path} is larger than {_LARGEST:,} bytes")
-        # a byte-order mark, as Excel writes it, is no part of a name; other bytes than UTF-8 may be in paths
-        text = path.read_bytes().removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
+        text = without_comments(_text(path.read_bytes()))
         first = text.partition("\n")[0]
         delimiter = max(_DELIMITERS, key=first.count)
         rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if any(row)]
     if not rows:
         raise DataError(f"{path} is empty")
-    return _columns(path, [[cell.strip() for cell in row] for row in rows], where.options)
+    return _columns(path, [[as_written(cell.strip()) for cell in row] for row in rows], where.options)
+
+
+def _text(content: bytes) -> str:
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):  # Excel's "Unicode text"
+        return content.decode("utf-16")
+    # a byte-order mark, as Excel writes it, is no part of a name; other bytes than UTF-8 may be in paths
+    return content.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
 
 
 def _columns(path: Path, rows: list[list[str]], options: Mapping[str, str]) -> _List:

@@ -191,6 +191,8 @@ class ParquetFile(Source):
                         raise
                     warnings.append(f"split {one}: {error}")
             table = every[split]
+            others = [one for one in every if every[one].columns.class_names != table.columns.class_names]
+            warnings += [f"split {one} names other classes than split {split}" for one in others]
             n = len(table)
             if not n:
                 raise DataError(f"{table.paths[0]} has no rows")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import warnings
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -12,7 +13,10 @@ import pytest
 from PIL import Image
 
 from sdviz import data
-from sdviz.data.check import SHOWN, check_images, check_source
+from sdviz.config.tree import EvaluationConfig
+from sdviz.data import stack
+from sdviz.data.check import NEIGHBOURS, SHOWN, check_images, check_source
+from sdviz.data.decode import Picture
 from sdviz.data.found import Found
 from sdviz.data.imageset import ImageSet
 from tests.tiny_runs import write_splits
@@ -110,6 +114,19 @@ def test_what_cannot_be_read_is_refused(pets: Path) -> None:
     assert nothing.as_json()["warnings"] == ["folder:/nowhere: no such folder"]
 
 
+def test_what_a_decoder_warns_of_is_no_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = save(tmp_path / "old", drawn(12).images)
+    decode = stack.open_picture
+
+    def warning(blob: bytes, formats: tuple[str, ...]) -> Picture:
+        warnings.warn("Corrupt EXIF data", stacklevel=1)
+        return decode(blob, formats)
+
+    monkeypatch.setattr(stack, "open_picture", warning)
+    found = check_source(f"folder:{folder}")
+    assert (found.pictures, found.refusals) == (12, ())
+
+
 def test_pictures_of_which_none_can_be_held_out_are_refused(tmp_path: Path) -> None:
     one = save(tmp_path / "one", drawn(1).images)
     (line,) = check_source(f"folder:{one}").refusals
@@ -168,6 +185,7 @@ def test_classes_that_are_missing_are_told(tmp_path: Path) -> None:
     assert found.as_json()["classes"] == {} and not found.refusals
     assert found.warnings == (
         "no picture has a class: labels must come from clusters or a file (labels.source)",
+        "few pictures: evaluation.score.k, 10 neighbours by default, must be 2 or less",
     )
     some = replace(drawn(4), labels=np.array([0, 0, -1, 0]), class_names=("a", "b"))
     lines = check_images(some, {}, None).warnings
@@ -199,3 +217,11 @@ def test_a_folder_that_may_not_be_read_is_named(pets: Path) -> None:
         assert check_source(f"folder:{pets}").as_json()["unreadable"] == ["dog"]
     finally:
         (pets / "dog").chmod(0o755)
+
+
+def test_too_few_pictures_for_the_usual_neighbours_are_told(tmp_path: Path) -> None:
+    assert EvaluationConfig().score.k == NEIGHBOURS
+    folder = save(tmp_path / "few", drawn(11).images)
+    assert not any("few pictures" in one for one in check_source(f"folder:{folder}").warnings)
+    (folder / "00.png").unlink()
+    assert check_source(f"folder:{folder}").warnings[-1].endswith("must be 9 or less")

@@ -106,3 +106,21 @@ def test_two_names_for_the_same_files(
     line = between(name, other)
     assert (line is None) == (said is None)
     assert said is None or said in str(line)
+
+
+def test_the_larger_of_two_sets_in_one_place_is_around_the_other(tmp_path: Path) -> None:
+    for kind in ("good", "crack", "hole"):
+        write_pictures(tmp_path / "test" / kind, 2, seed=len(kind))
+    write_pictures(tmp_path / "train" / "good", 2, seed=9)
+    crack, defects = f"folder:{tmp_path}:test/crack", f"folder:{tmp_path}:defects"
+    said = f"{crack} lies inside {defects}: its images would have two roles"
+    assert clash(defects, ["defects"], crack, ["test/crack"]) == said
+    assert clash(crack, ["test/crack"], defects, ["defects"]) == said
+
+
+def test_splits_in_one_file_are_other_images(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", train_images=np.zeros((2, 8, 8, 3)), test_images=np.ones((2, 8, 8, 3)))
+    name = f"npz:{tmp_path}/a.npz"
+    assert clash(f"{name}:test", ["test"], f"{name}:train", ["train"]) is None
+    line = clash(f"{name}:test", ["test"], name, ["train", "test"])
+    assert line == f"{name}:test lies inside {name}: its images would have two roles"

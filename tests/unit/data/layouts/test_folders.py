@@ -38,6 +38,32 @@ def test_splits_in_any_capitals_share_their_classes() -> None:
     assert told(found, "test") == {"testing/cat/4.png": "cat", "testing/5.png": None}
 
 
+def test_two_spellings_of_a_split() -> None:
+    found = layout("Train/cat/1.png", "train/dog/2.png", "test/cat/3.png")
+    assert told(found, "train") == {"Train/cat/1.png": "cat", "train/dog/2.png": "dog"}
+    assert not found.warnings and not found.passed_over
+    # a word of its own is a split of its own, and its classes are no defects
+    found = layout("train/cat/1.png", "training/dog/2.png", "test/cat/3.png")
+    assert list(found.files) == ["train", "test", "training"] and not found.offered
+    assert told(found, "training") == {"training/dog/2.png": "dog"}
+
+
+def test_masks_beside_their_pictures_are_no_pictures() -> None:
+    found = layout(
+        "benign/b (1).png", "benign/b (1)_mask.png", "benign/b (1)_mask_1.png", "face/2.jpg", "face/2-GT.png",
+        "face/red_mask.png",
+    )  # fmt: skip
+    kept = {"benign/b (1).png": "benign", "face/2.jpg": "face", "face/red_mask.png": "face"}
+    assert told(found, "all") == kept and found.passed_over == {".png": 3}
+    assert found.warnings == ["masks beside their pictures, passed over: 3, such as benign/b (1)_mask.png"]
+
+
+def test_a_flat_train_folder_beside_defects_has_the_good_class() -> None:
+    found = layout("train/1.png", "train/2.png", "test/good/3.png", "test/bad/4.png")
+    assert told(found, "train") == {"train/1.png": "good", "train/2.png": "good"}
+    assert told(found, "defects") == {"test/bad/4.png": "bad"} and not found.warnings
+
+
 def test_a_class_called_train_is_no_split() -> None:
     found = layout("train/1.png", "bus/2.png", "car/3.png")
     assert list(found.files) == ["all"] and found.class_names["all"] == ("bus", "car", "train")

@@ -20,6 +20,8 @@ from sdviz.data.layouts.split_names import in_order, meant, split_of, split_with
         ("seg_test", "test"),
         ("train2017", "train"),
         ("test images", "test"),
+        ("trainval", "train"),
+        ("Eval", "val"),
         ("freight train", None),
         ("trains", None),
         ("train_test", None),

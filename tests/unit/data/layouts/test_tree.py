@@ -22,7 +22,8 @@ def touch(path: Path) -> Path:
     [
         "@eaDir", ".@__thumb", "@Recycle", "#recycle", "#snapshot", "$RECYCLE.BIN", "System Volume Information",
         "__MACOSX", ".Trashes", ".Spotlight-V100", ".fseventsd", ".thumbnails", "lost+found", ".Trash-1000",
-        ".picasaoriginals", "Catalog Previews.lrdata", "Photos Library.photoslibrary", ".ipynb_checkpoints",
+        ".picasaoriginals", "Thumbnails", "_thumbs", "RECYCLE.BIN", "FOUND.001", "TrashBox",
+        "Catalog Previews.lrdata", "Photos Library.photoslibrary", ".ipynb_checkpoints",
     ],
 )  # fmt: skip
 def test_a_system_folder_is_passed_over_and_all_its_files_counted(tmp_path: Path, name: str) -> None:
@@ -42,8 +43,14 @@ def test_other_files_are_counted_by_suffix(tmp_path: Path) -> None:
     assert found.passed_over == {".heic": 2, ".db": 1, ".DS_Store": 1, "LICENSE": 1, ".png": 1}
     assert found.warnings == []
     touch(tmp_path / ".hidden.png")
-    assert walk(tmp_path, SUFFIXES).warnings == [".hidden.png is a hidden file: passed over"]
+    assert walk(tmp_path, SUFFIXES).warnings == ["hidden files, passed over: 1, such as .hidden.png"]
     assert suffix_of("a.tar.GZ") == ".gz"
+
+
+def test_classes_that_look_like_system_folders_are_kept(tmp_path: Path) -> None:
+    for name in ("$5", "trash", "found.things", "thumbs_up", "cache"):
+        touch(tmp_path / name / "1.png")
+    assert len(walk(tmp_path, SUFFIXES).files) == 5
 
 
 def test_links_lead_to_no_place_twice(tmp_path: Path) -> None:
@@ -59,8 +66,8 @@ def test_links_lead_to_no_place_twice(tmp_path: Path) -> None:
     found = walk(top, SUFFIXES)
     assert found.files == [("a", "1.png"), ("b", "2.png"), ("out", "3.png")]
     assert found.folders == [("a",), ("b",), ("out",)]
-    told = sorted(line.split(" ")[0] for line in found.warnings)
-    assert told == ["a/to_b", "b/to_a", "out_again", "up"]
+    assert sorted(found.repeated) == ["a/to_b", "b/to_a", "out_again", "up"]
+    assert found.warnings == ["links to folders that are read already, passed over: 4, such as a/to_b"]
 
 
 def test_names_in_any_bytes_are_found_and_told_as_text(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from sdviz import data
+from sdviz.table_files import csv_text
 
 Encode = Callable[..., bytes]
 
@@ -38,6 +39,15 @@ def test_paths_labels_and_splits(listed: Path) -> None:
     assert found.images[:, 0, 0, 0].tolist() == [100, 200] and found.class_names.tolist() == ["dog", "cat"]
     some = data.load(name, limit=1, seed=1)
     assert some.ids[0] in train.ids
+
+
+def test_tables_of_spreadsheets_and_of_this_package(listed: Path) -> None:
+    table = "file\tlabel\r\nimgs/1.png\tcafé\r\nimgs/0.png\tbar\r\n"
+    found = data.load(write(listed, "excel.tsv", table.encode("utf-16")))
+    assert found.class_names == ("bar", "café") and found.labels.tolist() == [1, 0]
+    ours = csv_text(["path", "label"], [["imgs/0.png", "=1+1"], ["imgs/2.png", "b"]], {"bundle": "x"})
+    found = data.load(write(listed, "ours.csv", ours))
+    assert found.class_names == ("=1+1", "b") and found.images[:, 0, 0, 0].tolist() == [0, 200]
 
 
 def test_without_names_of_columns_and_without_suffixes(listed: Path) -> None:

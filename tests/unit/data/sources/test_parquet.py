@@ -294,3 +294,10 @@ def test_a_picture_may_lie_beside_its_table(tmp_path: Path, blobs: list[bytes | 
     (tmp_path / "in" / "0.png").write_bytes(blobs[5] or b"")
     write(tmp_path / "a.parquet", [None])
     assert data.load(f"parquet:{tmp_path}/a.parquet").images[0, 0, 0, 0] == 5
+
+
+def test_splits_that_name_other_classes_are_told(tmp_path: Path, blobs: list[bytes | None]) -> None:
+    for split, names in (("train", '["cat", "dog"]'), ("test", '["dog", "cat"]')):
+        write(tmp_path / f"{split}-0.parquet", blobs, [0, 1] * 6, metadata={"class_names": names})
+    line = "split test names other classes than split train"
+    assert line in data.load(f"parquet:{tmp_path}").found.warnings
