@@ -13,6 +13,7 @@ from cachetools import LRUCache
 from .. import data
 from ..bundle.generated import decode_png
 from ..outliers import Recipe
+from ..text import one_line
 from .same_images import find_images, through_own_jpeg
 from .tables import Evidence, or_none
 
@@ -59,7 +60,9 @@ def way_to_get(name: str, split: str | None = None) -> str:
     if name in data.DOWNLOADS:
         return f"`python -m sdviz download {name}` fetches it"
     part = "" if split in (None, "all") else f"_{split}"
-    return f"put `{name}{part}.parquet` in `{data.data_root()}`, or in another `SDVIZ_DATA`"
+    # a name from a bundle must not end the code span
+    file, folder = (one_line(one).replace("`", "'") for one in (f"{name}{part}.parquet", data.data_root()))
+    return f"put `{file}` in `{folder}`, or in another `SDVIZ_DATA`"
 
 
 def _ways(lost: list[str]) -> list[Way]:

@@ -18,7 +18,7 @@ from sdviz.ui.components.picture_grid import Cell, Label, picture_grid
 from sdviz.ui.outliers import clusters_of
 from sdviz.ui.page import LAB, OUTLIERS_LIVE, PageContext, open_page, show_missing_bundle
 from sdviz.ui.pictures import ID_COLOUR, NEUTRAL_COLOUR, OUTLIER_COLOUR, data_uri
-from sdviz.ui.text import plain
+from sdviz.ui.text import code_span, plain
 
 N_EXAMPLES = 6
 # how many images to label: the first 200 usually hold every cluster, else more
@@ -144,8 +144,9 @@ def _in_use(bundle: Bundle | None) -> None:
     else:
         m = bundle.manifest
         about = [
-            f"`{bundle.path.name if bundle.path else 'in memory'}`, trained on `{m.dataset}`: "
-            f"{m.n_clusters} clusters, labels from {m.labels_from}; S up to {m.max_train_timestep}. "
+            f"{code_span(bundle.path.name if bundle.path else 'in memory')}, trained on "
+            f"{code_span(m.dataset)}: "
+            f"{m.n_clusters} clusters, labels from {plain(m.labels_from)}; S up to {m.max_train_timestep}. "
             f"Usual settings: S = {m.defaults.start_timestep}, w = {m.defaults.guidance_scale:g}, "
             f"{m.defaults.num_inference_steps} steps of {m.defaults.solver}.",
             f"Clusters: {', '.join(map(plain, usual_names(bundle)))}.",
@@ -155,7 +156,7 @@ def _in_use(bundle: Bundle | None) -> None:
             "CUDA is taken where there is some, then MPS, then the CPU; all work.",
         ]
     sets = [
-        "On this machine: " + ", ".join(f"`{n}`" for n in data.names()) + ".",
+        "On this machine: " + ", ".join(map(code_span, data.names())) + ".",
         f"More sets go to `{data.data_root()}` (or set `SDVIZ_DATA`); "
         "`python -m sdviz download cifar10` fetches one.",
     ]

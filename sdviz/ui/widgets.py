@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
+from sdviz.ui.text import plain
+
 K = TypeVar("K")
 
 # for a widget whose value is in the address and is kept when the page is left
@@ -22,8 +24,15 @@ def choose_one(label: str, options: Sequence[str], key: str, **more: Any) -> str
     if st.session_state.get(key) not in options:
         st.session_state.pop(key, None)
     # without a default, a browser without a value marks no option
-    found = st.segmented_control(label, options, default=options[0], required=True, key=key, **IN_LINK, **more)
+    found = st.segmented_control(
+        label, options, default=options[0], format_func=_as_text, required=True, key=key, **IN_LINK, **more
+    )
     return str(found or options[0])
+
+
+def _as_text(option: str) -> str:
+    # an option is Markdown; links have the usual ones as they are
+    return plain(option) if any(mark in option for mark in "[<$`*~\\") else option
 
 
 def choose_key(label: str, titles: Mapping[K, str], key: str, **more: Any) -> K:  # noqa: ANN401

@@ -22,6 +22,7 @@ from sdviz.ui.components.threshold import Height, threshold_chart
 from sdviz.ui.results.state import MODE_TITLES, Table, offer_table
 from sdviz.ui.scores import ScoredSets
 from sdviz.ui.session import set_shared
+from sdviz.ui.text import plain
 from sdviz.ui.widgets import choose_key, choose_one, empty_state
 
 SCALES: dict[Scale, str] = {"log": "Logarithmic", "near": "Around the threshold", "linear": "Linear"}
@@ -71,7 +72,7 @@ def show_histogram(state: ScoredSets) -> None:
         list(scores),
         selection_mode="multi",
         default=first_sets(state),
-        format_func=lambda name: state.titles[name],
+        format_func=lambda name: plain(state.titles[name]),
         key=f"results_drawn_{state.evidence.bundle.hash[:12]}",
         persist_state="session",
         help="Whose bars are drawn. The counts below are of every set.",
