@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .files import replacing
-from .text import one_line
+from .text import one_line, writable
 
 _BOM = "\ufeff"
 _STARTS_FORMULA = ("=", "+", "-", "@")
@@ -53,7 +53,7 @@ def csv_text(
 
 def _comment(text: str) -> str:
     # a quote at the start of a cell would hold all lines up to the next one
-    cells = [f"'{one}" if one.startswith('"') else harmless(one) for one in _NEW_CELL.split(one_line(text))]
+    cells = [f"'{one}" if one.startswith('"') else harmless(one) for one in _NEW_CELL.split(one_line(writable(text)))]
     return f"# {''.join(cells)}"
 
 
@@ -68,7 +68,7 @@ def _cell(value: object) -> str:
         return repr(value)
     if isinstance(value, list | tuple):
         value = json.dumps(value, ensure_ascii=False)
-    text = harmless(str(value)).replace('"', '""')
+    text = harmless(writable(str(value))).replace('"', '""')
     return f'"{text}"'
 
 

@@ -106,9 +106,9 @@ class Source(ABC):
         """Object masks by id: bool (N,H,W). Raises DataError for an id of another source."""
         raise NotImplementedError
 
-    def path_of(self, name: str, one: str) -> Path | None:
-        """The file that an id of a set names or that has its image; None for a set without a path."""
-        return path_in(name) if self.kinds else None
+    def paths_of(self, name: str, ids: Sequence[str]) -> Sequence[Path | None]:
+        """For each id of a set, the file that has its image; None for a set without a path."""
+        return [path_in(name) if self.kinds else None] * len(ids)
 
     def name_of(self, path: Path) -> str | None:
         """The name that opens a file or folder with this source; None if it cannot open it."""

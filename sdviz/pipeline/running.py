@@ -52,8 +52,8 @@ def run_stages(
                 to_do = names[names.index(name) :]
                 check_run(work.config, to_do, len(work.images))
                 reads_sets = any(STAGES[one].reads_sets for one in to_do)
-                write_check(work, reads_sets)
-                warnings = check_overlap(work) if reads_sets else []
+                warnings = write_check(work, reads_sets)
+                warnings += check_overlap(work) if reads_sets else []
                 if "outliers" in to_do and (warning := jpeg_warning(work.config, work.images)) is not None:
                     warnings.append(warning)
                 for line in warnings:

@@ -139,3 +139,8 @@ def test_parquet_keeps_lists(tmp_path: Path) -> None:
     write_parquet(table, tmp_path / "a.parquet")
     assert pq.read_table(tmp_path / "a.parquet").equals(table)
     assert [one.name for one in tmp_path.iterdir()] == ["a.parquet"]
+
+
+def test_bytes_that_are_no_text_are_written_as_escapes(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(csv_text(["a"], [["caf\udce9"], [["\udcff"]]], title="\udce9").encode())
+    assert read_csv(tmp_path / "a.csv").column("a") == ["caf%E9", '["%FF"]']

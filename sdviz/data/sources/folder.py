@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -180,8 +180,9 @@ class Folder(Source):
                 labels[position] = names.index(layout.class_names[of][label])
         return ImageSet(name, split, stack.images[kept], labels[kept], np.array(known, dtype=str)[kept], names)
 
-    def path_of(self, name: str, one: str) -> Path | None:
-        return unescaped(path_in(name).joinpath(*one.split("/", 2)[2].rpartition("@")[0].split("/")))
+    def paths_of(self, name: str, ids: Sequence[str]) -> list[Path]:
+        inside = (one.split("/", 2)[2].rpartition("@")[0].split("/") for one in ids)
+        return [unescaped(path_in(name).joinpath(*parts)) for parts in inside]
 
     def name_of(self, path: Path) -> str | None:
         return f"folder:{path}" if path.is_dir() and walk(path, readable().suffixes).files else None

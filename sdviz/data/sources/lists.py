@@ -9,7 +9,7 @@ list's folder, or to one in it that is called as the list or `images`; its suffi
 import csv
 import io
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -210,6 +210,16 @@ class Lists(Source):
         table, path, suffixes = _read(name), path_in(name), readable().suffixes
         files = (_file_of(path, table.paths[row], suffixes) for row in table.rows(split))
         return [file for file in files if file is not None]
+
+    def paths_of(self, name: str, ids: Sequence[str]) -> list[Path | None]:
+        table, path, suffixes = _read(name), path_in(name), readable().suffixes
+        rows = {split: table.rows(split) for split in dict.fromkeys(table.splits)}
+        files = []
+        for one in ids:
+            split = next((it for it in rows if it != WHOLE and one.startswith(self.id_prefix(name, it))), WHOLE)
+            row = int(one.removeprefix(self.id_prefix(name, split)).partition("@")[0])
+            files.append(_file_of(path, table.paths[rows[split][row]], suffixes))
+        return files
 
     def id_prefix(self, name: str, split: str) -> str:
         stem = f"{name.partition(':')[0]}/{writable(path_in(name).stem)}/"

@@ -17,6 +17,7 @@ from ...evaluation import OODReference, score_table
 from ...files import write_atomically
 from ...nn.batches import slices
 from ...table_files import csv_text, write_parquet
+from ...text import writable
 from ..workspace import PipelineError
 
 IMAGES_AT_ONCE = 1024
@@ -32,9 +33,10 @@ def id_reference(bundle: Bundle) -> OODReference:
 
 
 def picture_paths(images: ImageSet) -> list[str]:
-    """The file of each image, "" for a set without a path."""
+    """The file of each image, "" for a set without a path; bytes that are no UTF-8 stand as %E9."""
     source = next(iter(sources_of(images.name)))
-    return [str(source.path_of(images.name, one) or "") for one in images.ids.tolist()]
+    paths = source.paths_of(images.name, images.ids.tolist())
+    return [writable(str(path)) if path is not None else "" for path in paths]
 
 
 def score_images(

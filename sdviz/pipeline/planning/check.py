@@ -55,14 +55,14 @@ def _load_ood(config: RunConfig, name: str, on_error: OnError) -> ImageSet:
     return load_asked_set(config.model_copy(update={"data": settings}), name)
 
 
-def write_check(work: Workspace, with_ood: bool) -> None:
-    """Writes what `check_config` finds, once for a run.
+def write_check(work: Workspace, with_ood: bool) -> list[str]:
+    """Writes what `check_config` finds, once for a run; returns what a user should know of it, in lines.
 
     Files: check.json, as `python -m sdviz check --json` prints it; and copies.parquet, a row for each picture
     that repeats another one: set ("" is the training set), id, of (the other one's id), kind (exact or near).
     """
     if (work.folder / CHECK).is_file():
-        return
+        return []
     found = check_config(work.config, with_ood)
     within = [("", "exact", found.exact), ("", "near", found.near)]
     between = [
@@ -76,6 +76,7 @@ def write_check(work: Workspace, with_ood: bool) -> None:
     schema = pa.schema({key: pa.string() for key in ("set", "id", "of", "kind")})
     write_parquet(pa.Table.from_pylist(rows, schema), work.folder / COPIES)
     write_atomically(work.folder / CHECK, json.dumps(found.as_json(), indent=1) + "\n")
+    return [f"{found.name}: {line}" for line in found.warnings]
 
 
 def read_check(folder: Path) -> dict[str, Any] | None:

@@ -242,7 +242,8 @@ def test_names_in_any_bytes_give_ids_that_are_text(tmp_path: Path, encode: Encod
             text.encode()
         found = data.look_up(some.ids, [some.name])
         assert found.found.all() and found.class_names.tolist() == ["%FFt%E9"]
-        assert SOURCE.path_of(some.name, some.ids[0]).is_file()
+        (file,) = SOURCE.paths_of(some.name, some.ids.tolist())
+        assert file.is_file()
         assert data.load(some.name).ids.tolist() == some.ids.tolist()
 
 

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from sdviz import data
+from sdviz.data.sources import sources_of
 from sdviz.table_files import csv_text
 
 Encode = Callable[..., bytes]
@@ -106,3 +107,13 @@ def test_only_lists_of_pictures_are_offered(listed: Path) -> None:
     write(listed, "t.csv", "a,b\n1,2\n")
     assert SOURCE.name_of(listed / "l.csv") == f"csv:{listed}/l.csv"
     assert SOURCE.name_of(listed / "t.csv") is None and SOURCE.name_of(listed / "imgs") is None
+
+
+def test_the_files_of_images(listed: Path) -> None:
+    name = write(listed, "a.csv", "path,split\nimgs/2.png,train\nimgs/0.png,test\nimgs/1,train\n")
+    (source,) = sources_of(name)
+    for split, files in (("train", ["2.png", "1.png"]), ("test", ["0.png"])):
+        ids = data.load(name, split).ids.tolist()
+        assert source.paths_of(name, ids) == [listed / "imgs" / file for file in files]
+    name = write(listed, "b.csv", "path\nimgs/2.png\nimgs/0.png\n")
+    assert source.paths_of(name, data.load(name).ids.tolist()[1:]) == [listed / "imgs" / "0.png"]

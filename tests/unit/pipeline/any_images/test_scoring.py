@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,7 @@ from sdviz.pipeline.any_images.scoring import id_reference, score_images, write_
 from sdviz.projection import LayoutSettings, compute_layouts
 from sdviz.runs.status import Status, write_status
 from sdviz.table_files import read_csv
+from tests.tiny_runs import write_pictures
 
 
 @pytest.fixture
@@ -158,6 +160,15 @@ def test_scores_are_written_whole(bundle: Bundle, near: data.ImageSet, tmp_path:
     assert pq.read_table(tmp_path / "loud" / "SCORES.PARQUET").equals(table)
     with pytest.raises(PipelineError, match="a table of scores is .csv or .parquet"):
         write_scores(table, tmp_path / "x.txt")
+
+
+def test_a_file_named_by_any_bytes_has_a_row(bundle: Bundle, tmp_path: Path) -> None:
+    (red,) = (write_pictures(tmp_path / "new", 1) / "red").iterdir()
+    red.rename(red.parent / os.fsdecode(b"caf\xe9.png"))
+    table = score_images(bundle, data.load(f"folder:{tmp_path}/new", size_px=8))
+    assert table["path"].to_pylist()[-1] == f"{tmp_path}/new/red/caf%E9.png"
+    write_scores(table, tmp_path / "scores.csv")
+    assert read_csv(tmp_path / "scores.csv").column("path") == table["path"].to_pylist()
 
 
 # --- commands -------------------------------------------------------------------------------------

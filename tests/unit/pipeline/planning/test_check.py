@@ -49,8 +49,14 @@ def test_a_run_is_checked_once(tmp_path: Path, config_path: Path) -> None:
     work = work_in(tmp_path / "run", config_path)
     assert read_check(work.folder) is None
     (work.folder / "check.json").write_text(json.dumps({"pictures": 1}))
-    write_check(work, True)
+    assert write_check(work, True) == []
     assert read_check(work.folder) == {"pictures": 1} and not (work.folder / "copies.parquet").exists()
+
+
+def test_what_was_passed_over_is_told(tmp_path: Path, config_path: Path) -> None:
+    (tmp_path / "pictures" / "red" / "a.heic").write_bytes(b"x")
+    lines = write_check(work_in(tmp_path / "run", config_path), True)
+    assert f"folder:{tmp_path}/pictures: 1 .heic: no decoder; pip install pillow-heif" in lines
 
 
 def test_only_what_a_run_reads_is_checked(tmp_path: Path, config_path: Path) -> None:
