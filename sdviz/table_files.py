@@ -53,7 +53,8 @@ def csv_text(
 
 def _comment(text: str) -> str:
     # a quote at the start of a cell would hold all lines up to the next one
-    cells = [f"'{one}" if one.startswith('"') else harmless(one) for one in _NEW_CELL.split(one_line(writable(text)))]
+    cells = _NEW_CELL.split(one_line(writable(text)))
+    cells = [f"'{one}" if one.startswith('"') else harmless(one) for one in cells]
     return f"# {''.join(cells)}"
 
 
