@@ -25,6 +25,7 @@ from sdviz.analysis.pictures import Way, way_to_get
 from sdviz.bundle import Bundle
 from sdviz.bundle.generated import decode_png, generated_images
 from sdviz.ui.missing import missing_lines
+from sdviz.ui.text import plain
 from tests.cut_bundle import change_table
 from tests.generated import carry_generated
 from tests.patience import patience
@@ -250,7 +251,7 @@ def test_a_download_that_fails_is_one_line_and_leaves_nothing(
     at.button(key="download_set").click().run()
     until(at, lambda: bool(at.error))
     (error,) = at.error
-    assert error.value == f"cifar10 could not be downloaded to {root}: no network"
+    assert error.value == plain(f"cifar10 could not be downloaded to {root}: no network")
     assert not root.exists() and not root.parent.exists()
     assert not at.button(key="download_set").disabled
     assert at.selectbox(key="data").value == "shapes"
