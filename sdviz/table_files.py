@@ -48,13 +48,12 @@ def csv_text(
     above = [title] if title else []
     above += [f"{key}: {value}" for key, value in (provenance or {}).items()]
     lines = [*map(_comment, above), *(",".join(map(_cell, row)) for row in [header, *rows])]
-    return _BOM + "".join(f"{line}\n" for line in lines)
+    return _BOM + writable("".join(f"{line}\n" for line in lines))
 
 
 def _comment(text: str) -> str:
     # a quote at the start of a cell would hold all lines up to the next one
-    cells = _NEW_CELL.split(one_line(writable(text)))
-    cells = [f"'{one}" if one.startswith('"') else harmless(one) for one in cells]
+    cells = [f"'{one}" if one.startswith('"') else harmless(one) for one in _NEW_CELL.split(one_line(text))]
     return f"# {''.join(cells)}"
 
 
@@ -69,7 +68,7 @@ def _cell(value: object) -> str:
         return repr(value)
     if isinstance(value, list | tuple):
         value = json.dumps(value, ensure_ascii=False)
-    text = harmless(writable(str(value))).replace('"', '""')
+    text = harmless(str(value)).replace('"', '""')
     return f'"{text}"'
 
 

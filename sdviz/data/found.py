@@ -13,5 +13,5 @@ class Found:
     sizes: dict[str, int] = field(default_factory=dict)  # as 640x480, stored width and height -> pictures
     modes: dict[str, int] = field(default_factory=dict)  # as RGB, L, I;16, float32 -> pictures
     splits: dict[str, int] = field(default_factory=dict)  # every split of the set -> its pictures
-    offered: tuple[str, ...] = ()  # names, as for `sdviz.data.load`, of sets seen beside this one
+    offered: tuple[str, ...] = ()  # OOD sets in the same place, such as defects, by their names
     warnings: tuple[str, ...] = ()  # one line each

@@ -354,6 +354,25 @@ def test_what_is_in_the_images_is_shown_with_the_copies(
     assert any("dog/broken.png is not a picture" in one.value.replace("\\", "") for one in at.error)
 
 
+def test_defects_are_offered_as_ood_sets(open_app: Open, tmp_path: Path) -> None:
+    images = data.load("shapes", "train", limit=20).images
+    for row, one in enumerate(images):
+        place = tmp_path / "bottle" / ("test/crack" if row < 4 else "train/good")
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(one).save(place / f"{row}.png")
+    name = f"folder:{tmp_path}/bottle:defects"
+    at = new_run(open_app)
+    at.selectbox(key="images shapes-tiny").set_value("a folder of pictures …").run()
+    at.text_input(key="path shapes-tiny folder:").set_value(f"{tmp_path}/bottle").run()
+    settle(at)
+    said = [one.value.replace("\\", "") for one in at.caption]
+    assert any(f'evaluation.near=["{name}"]' in one for one in said)
+    at.text_area(key="more shapes-tiny").set_value(f'evaluation.near=["{name}"]').run()
+    settle(at)
+    assert not at.exception and not at.error
+    assert not any(f'near=["{name}"]' in one.value for one in at.caption)
+
+
 def test_every_profile_has_a_form(open_app: Open) -> None:
     at = new_run(open_app)
     # not the largest: to time an image through a ViT-B takes a while

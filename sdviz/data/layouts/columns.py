@@ -77,7 +77,10 @@ def _holds_pictures(kind: pa.DataType) -> bool:
 
 
 def _image_column(path: str, schema: pa.Schema, asked: str | None) -> str:
-    named = asked or next((column for column in IMAGE_COLUMNS if column in schema.names), None)
+    fitting = [one.name for one in schema if _holds_pictures(one.type)]
+    present = [column for column in IMAGE_COLUMNS if column in schema.names]
+    # an image column may have paths or captions, with the pictures in another one
+    named = asked or next((one for one in present if one in fitting or not fitting), None)
     if named is not None:
         if named not in schema.names:
             raise DataError(f"{path} has no column {named}; it has {', '.join(schema.names)}")
@@ -85,7 +88,6 @@ def _image_column(path: str, schema: pa.Schema, asked: str | None) -> str:
         if not _holds_pictures(kind):
             raise DataError(f"{path}: column {named} must be bytes or struct{{bytes, path}}, not {kind}")
         return named
-    fitting = [one.name for one in schema if _holds_pictures(one.type)]
     # a column of bytes may be anything; a struct with bytes is a picture
     structs = [one for one in fitting if pa.types.is_struct(schema.field(one).type)]
     if len(structs) == 1:

@@ -55,7 +55,7 @@ def files_of(path: Path) -> dict[str, tuple[Path, ...]]:
         sets.setdefault(of, file)
         found.setdefault(split, []).append(file)
     if len(sets) > 1:
-        names = ", ".join(one.name for one in list(sets.values())[:_NAMED_AT_MOST])
+        names = ", ".join(str(one.relative_to(top)) for one in list(sets.values())[:_NAMED_AT_MOST])
         raise DataError(
             f"{path} holds {len(sets)} sets, such as {names}: name one, or a pattern such as *test*.parquet"
         )

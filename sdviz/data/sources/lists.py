@@ -33,6 +33,7 @@ from ..source import (
     reading_of,
     row_ids,
     sample_order,
+    unescaped,
 )
 from ..stack import ImageStack, Reading, extremes_of
 from .folder import read_file
@@ -137,7 +138,7 @@ def _file_of(table: Path, inside: str, suffixes: frozenset[str]) -> Path | None:
     """The picture that a list names; None if there is none."""
     inside = inside.replace("\\", "/")
     for folder in (table.parent, table.with_suffix(""), table.parent / "images"):
-        whole = folder / inside
+        whole = unescaped(folder / inside)
         if os.path.isfile(whole):
             return whole
         if whole.suffix.lower() not in suffixes:

@@ -262,14 +262,13 @@ class ParquetFile(Source):
         return options
 
     def _beside(self, name: str, every: Mapping[str, _Table], warnings: list[str], note: str) -> Found:
-        offered: tuple[str, ...] = ()
         if note:
             warnings.append(note)
         if self.kinds and (path := path_in(name)).is_file() and (others := siblings(path)):
-            offered = (f"parquet:{writable(str(path.parent))}",)
-            warnings.append(f"one of {len(others) + 1} files of its set: {offered[0]} takes all")
+            whole = f"parquet:{writable(str(path.parent))}"
+            warnings.append(f"one of {len(others) + 1} files of its set: {whole} takes all")
         sizes = {split: len(table) for split, table in every.items()}
-        return Found(splits=sizes, offered=offered, warnings=tuple(warnings))
+        return Found(splits=sizes, warnings=tuple(warnings))
 
 
 SOURCE = ParquetFile()

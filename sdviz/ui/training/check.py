@@ -1,5 +1,6 @@
 """What is in the images of a new run: how many, what was passed over, and which repeat others."""
 
+import json
 from pathlib import Path
 from typing import TypeAlias
 
@@ -11,7 +12,7 @@ from sdviz.ui.cache.background import Task
 from sdviz.ui.cache.checks import forget_check
 from sdviz.ui.components.picture_grid import Cell, Label, picture_grid
 from sdviz.ui.pictures import TRAIN_COLOUR, data_uri
-from sdviz.ui.text import counted, plain
+from sdviz.ui.text import code_span, counted, plain
 from sdviz.ui.theme import OOD_ROLES, role_colours
 from sdviz.ui.widgets import choose_key
 
@@ -70,6 +71,11 @@ def show_copies(config: RunConfig, check: Task[Check], said: str) -> None:
         st.caption(f":material/warning: {plain(line)}")
     if (more := len(found.warnings) - LINES) > 0:
         st.caption(f"and {more} more: `python -m sdviz check` shows all")
+    if offered := [one for one in found.found.offered if one not in config.evaluation.ood_sets]:
+        st.caption(
+            f":material/lightbulb: OOD sets in the same place: {', '.join(map(plain, offered[:LINES]))}."
+            f" Advanced takes one, as {code_span(f'evaluation.near={json.dumps(offered[:1])}')}"
+        )
     if kinds := _kinds(found):
         with st.expander("Copies", icon=":material/content_copy:"):
             st.fragment(_copies)(config, kinds)

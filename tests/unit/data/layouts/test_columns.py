@@ -33,6 +33,12 @@ def test_columns_are_chosen_by_name_then_by_type() -> None:
     )
 
 
+def test_an_image_column_of_paths_is_no_picture() -> None:
+    assert columns_of("f", schema(image=pa.string(), jpg=pa.binary(), label=pa.int64()), {}).image == "jpg"
+    with pytest.raises(DataError, match="column image must be bytes"):
+        columns_of("f", schema(image=pa.string()), {})
+
+
 def test_of_two_labels_the_choice_is_told() -> None:
     found = columns_of("f", schema(img=STRUCT, coarse_label=pa.int64(), fine_label=pa.int64()), {})
     assert found.label == "fine_label"

@@ -47,7 +47,7 @@ def test_splits_by_folder(tmp_path: Path) -> None:
     touch(tmp_path, "default/train/0000.parquet", "default/train/0001.parquet", "default/test/0000.parquet")
     assert names(files_of(tmp_path)) == {"train": ["0000.parquet", "0001.parquet"], "test": ["0000.parquet"]}
     touch(tmp_path, "other/train/0000.parquet")
-    with pytest.raises(DataError, match="holds 2 sets"):
+    with pytest.raises(DataError, match="2 sets, such as default/test/0000.parquet, other/train/"):
         files_of(tmp_path)
 
 

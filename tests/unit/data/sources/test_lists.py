@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -117,3 +118,10 @@ def test_the_files_of_images(listed: Path) -> None:
         assert source.paths_of(name, ids) == [listed / "imgs" / file for file in files]
     name = write(listed, "b.csv", "path\nimgs/2.png\nimgs/0.png\n")
     assert source.paths_of(name, data.load(name).ids.tolist()[1:]) == [listed / "imgs" / "0.png"]
+
+
+def test_a_path_with_escaped_bytes_is_found(listed: Path) -> None:
+    (listed / "imgs" / "2.png").rename(listed / "imgs" / os.fsdecode(b"caf\xe9.png"))
+    for i, path in enumerate((f"{listed}/imgs/caf%E9.png", "imgs/caf%E9.png")):
+        found = data.load(write(listed, f"{i}.csv", f"path\n{path}\nimgs/1.png\n"))
+        assert found.images[:, 0, 0, 0].tolist() == [200, 100]
