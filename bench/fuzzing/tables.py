@@ -56,7 +56,8 @@ def _by_pandas(file: Path) -> pd.DataFrame | None:
         return pq.read_table(file).to_pandas()
     if file.suffix == ".npz":
         with np.load(file, allow_pickle=False) as arrays:
-            return pd.DataFrame({one: list(arrays[one]) for one in arrays.files})
+            known = [one for one in ("id", "set", "score", "feature") if one in arrays.files]
+            return pd.DataFrame({one: list(arrays[one]) for one in known})
     text = file.read_bytes().decode("utf-8-sig")
     lines = text.split("\n")
     if not lines[0].startswith("# by: ") or not lines[1].startswith('"id","set","score"'):

@@ -29,7 +29,15 @@ from .cases import ROOT, Kind, Wrong, as_text, mutated, same
 
 CONFIGS = tuple(path.read_bytes() for path in sorted((ROOT / "configs").glob("*.yaml")))
 VALUES = ("1", "0.5", "true", "[1, 2]", "scan", "{a: 1}", "null", "shapes", "3e-4", '"x"', "[x, y]")
-NAMES = ("shapes", "shapes:test", "shapes-novel", "digits", "cifar10:train", "folder:/tmp", "parquet:a.parquet")
+NAMES = (
+    "shapes",
+    "shapes:test",
+    "shapes-novel",
+    "digits",
+    "cifar10:train",
+    f"folder:{ROOT}/docs/tour",
+    "parquet:a.parquet",
+)
 
 
 def _written(text: bytes) -> dict[str, object]:
@@ -74,13 +82,16 @@ def _configuration(rng: random.Random, folder: Path) -> None:
 
 
 KEYS = tuple(key_paths())
+USUAL = leaves(load_config(ROOT / "configs/shapes-tiny.yaml").model_dump(mode="json"))
 
 
 def _override(rng: random.Random, folder: Path) -> None:
-    key = rng.choice(KEYS)
-    text = f"{key}={rng.choice(VALUES)}"
-    if rng.random() < 0.8:
-        text = as_text(mutated(rng, text.encode()))
+    key = rng.choice(tuple(USUAL) if rng.random() < 0.7 else KEYS)
+    usual = json.dumps(USUAL[key]) if key in USUAL and rng.random() < 0.7 else rng.choice(VALUES)
+    changed = mutated(rng, usual.encode())
+    text = f"{key}={as_text(changed)}"
+    if rng.random() < 0.2:
+        text = as_text(mutated(rng, text.encode("utf-8", "surrogateescape")))
     config = load_config(ROOT / "configs/shapes-tiny.yaml", [text])
     tree = leaves(config.model_dump(mode="json"))
     key, _, value = text.partition("=")

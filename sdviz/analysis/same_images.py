@@ -79,7 +79,10 @@ def _places(path: str, bundle_hash: str) -> dict[str, tuple[int, int]]:
     with reading(Path(path)) as file:
         table = pq.read_table(file, columns=["id", "label", "nth"])
         places = zip(*(numbers(table[one], np.int64).tolist() for one in ("label", "nth")), strict=True)
-        return dict(zip(texts(table["id"]).tolist(), places, strict=True))
+        found = dict(zip(texts(table["id"]).tolist(), places, strict=True))
+        if len(found) < table.num_rows:
+            raise ValueError("an image stands there twice")
+        return found
 
 
 def _order(whole: ImageSet) -> dict[tuple[int, int], int]:
