@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .files import replacing
-from .text import one_line, writable
+from .text import LineError, one_line, short_line, writable
 
 _BOM = "\ufeff"
 _STARTS_FORMULA = ("=", "+", "-", "@")
@@ -93,6 +93,10 @@ def _would_run(text: str) -> bool:
     return text[:1] in ("\t", "\r", "\n") or unicodedata.normalize("NFKC", seen)[:1] in _STARTS_FORMULA
 
 
+class TableError(LineError):
+    """A table that cannot be read; the message is one line."""
+
+
 @dataclass(frozen=True)
 class CsvTable:
     """A CSV that was read."""
@@ -102,24 +106,35 @@ class CsvTable:
     lines: list[int]  # the line of the file that each row ends in, from 1
 
     def column(self, name: str) -> list[str]:
-        """The cells of a column. Raises ValueError: no such column."""
+        """The cells of a column. Raises TableError: no such column, or two."""
+        self._check_once(name)
         place = self.header.index(name)
         return [row[place] for row in self.rows]
 
     def records(self) -> list[dict[str, str]]:
-        """The rows by the names of the columns."""
+        """The rows by the names of the columns. Raises TableError: two columns have the same name."""
+        for name in self.header:
+            self._check_once(name)
         return [dict(zip(self.header, row, strict=True)) for row in self.rows]
+
+    def _check_once(self, name: str) -> None:
+        if self.header.count(name) != 1:
+            n = "no column" if name not in self.header else "more than one column"
+            raise TableError(f"{n} {short_line(name)}; it has {short_line(', '.join(self.header))}")
 
 
 def read_csv(path: Path) -> CsvTable:
     """Reads a CSV as `csv_text` writes it, or with ; or tabs between cells, as spreadsheets may save it.
 
     Raises:
-        ValueError: Not UTF-8, no header, or a row of another length; the message has the line.
+        TableError: Not UTF-8, no header, or a row of another length; the message has the line.
         OSError: The file cannot be read.
     """
-    text = path.read_bytes().decode("utf-8-sig")
-    whole, text = text, without_comments(text)
+    try:
+        whole = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise TableError(f"not UTF-8: {error}") from error
+    text = without_comments(whole)
     above = whole[: len(whole) - len(text)].count("\n")
     after_first = _FIRST_CELL.match(text)
     assert after_first is not None
@@ -132,12 +147,12 @@ def read_csv(path: Path) -> CsvTable:
                 rows.append([as_written(cell) for cell in row])
                 lines.append(above + reader.line_num)
     except csv.Error as error:
-        raise ValueError(f"line {above + reader.line_num}: {error}") from error
+        raise TableError(f"line {above + reader.line_num}: {error}") from error
     if not any(header):
-        raise ValueError("it has no header")
+        raise TableError("it has no header")
     for row, line in zip(rows, lines, strict=True):
         if len(row) != len(header):
-            raise ValueError(f"line {line}: {len(row)} cells under {len(header)} names")
+            raise TableError(f"line {line}: {len(row)} cells under {len(header)} names")
     return CsvTable(header, rows, lines)
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow.parquet as pq
 
+from ..bundle.parts import numbers
 from ..evaluation.report import BaselineResult
 from .tables import Evidence, MissingPart, by_set
 
@@ -22,14 +23,14 @@ class Method:
 
 def methods_of(evidence: Evidence) -> tuple[Method, ...]:
     """Reads the methods of baselines.parquet, in the report's order. Raises MissingPart: there are none."""
-    path, found = evidence.bundle.parts.get("baselines.parquet"), evidence.report.baselines
-    if path is None or not found:
-        raise MissingPart(
-            "this bundle has no baselines.parquet: no other method was measured beside it; name some under"
-            " `evaluation.baselines` in the configuration of a run"
-        )
-    parts = by_set(pq.read_table(path))
-    return tuple(
-        Method(key, result.title, result, {name: part[key].to_numpy() for name, part in parts.items()})
-        for key, result in found.items()
+    found = evidence.report.baselines
+    why = (
+        "no other method was measured beside it; name some under `evaluation.baselines` in the configuration of"
+        " a run"
     )
+    if not found:
+        raise MissingPart(f"this bundle has no baselines.parquet: {why}")
+    with evidence.part("baselines.parquet", why) as file:
+        parts = by_set(pq.read_table(file))
+        scores = {key: {name: numbers(part[key], np.float64) for name, part in parts.items()} for key in found}
+        return tuple(Method(key, result.title, result, scores[key]) for key, result in found.items())

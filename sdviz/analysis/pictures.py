@@ -1,7 +1,7 @@
 """Finds the picture of any id in a bundle's tables: images in their sets, outliers by making them again."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from threading import Lock
@@ -11,6 +11,7 @@ import numpy as np
 from cachetools import LRUCache
 
 from .. import data
+from ..bundle import BundleError
 from ..bundle.generated import decode_png
 from ..outliers import Recipe
 from ..text import one_line
@@ -134,8 +135,9 @@ class PictureLibrary:
         names = [str(one) for one in ids]
         with self._lock:
             known = {one: self._kept[one] for one in names if one in self._kept}
-        new = {one: (decode_png(self._generated[one]), "") for one in names if one in self._generated}
-        rest = [one for one in dict.fromkeys(names) if one not in known and one not in new]
+        generated = {one: self._generated[one] for one in names if one in self._generated and one not in known}
+        new, damaged = self._decoded(generated)
+        rest = [one for one in dict.fromkeys(names) if one not in known and one not in generated]
         outliers = [one for one in rest if one in self._outlier_rows]
         held_out = [one for one in rest if self._is_of_held_out(one)]
         made = {*outliers, *held_out}
@@ -144,7 +146,7 @@ class PictureLibrary:
         if self._held_out is not None and held_out:
             parts.append(self._make(np.array(held_out), _sources(held_out), self._held_out))
         new |= {one: shown for found, _, _ in parts for one, shown in found.items()}
-        missing = dict.fromkeys(line for _, lines, _ in parts for line in lines)
+        missing = dict.fromkeys([*damaged, *(line for _, lines, _ in parts for line in lines)])
         ways = _ways([one for _, _, lost in parts for one in lost]) if missing else []
         with self._lock:
             self._kept.update(new)
@@ -170,6 +172,16 @@ class PictureLibrary:
         """The class of the source of each SD outlier of held-out images, as `class_names`."""
         return self.class_names(_sources(ids))
 
+    def _decoded(self, blobs: Mapping[str, bytes | None]) -> tuple[dict[str, _Shown], list[str]]:
+        """The pictures of PNG files by id, and one line for each that is damaged."""
+        size_px, found, damaged = self._evidence.bundle.manifest.image_size, dict[str, _Shown](), list[str]()
+        for one, blob in blobs.items():
+            try:
+                found[one] = decode_png(blob, size_px), ""
+            except BundleError as error:
+                damaged.append(str(error))
+        return found, damaged
+
     def _images(self, ids: list[str]) -> _Result:
         found = find_images(self._evidence.bundle, ids, self._evidence.sources)
         classes = map(without_wordnet_id, found.class_names.tolist())
@@ -191,7 +203,9 @@ class PictureLibrary:
             if blob is None:
                 again.setdefault(table.recipe(row), []).append(row)
                 continue
-            made[one] = decode_png(blob), ""
+            shown, damaged = self._decoded({one: blob})
+            made |= shown
+            missing += damaged
         for recipe, rows in again.items():
             table = self._evidence.outliers
             labels = table.labels[rows], table.target_labels[rows]

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from ..bundle import BundleError, Manifest, read_manifest
 from ..bundle.manifest import check_file
+from ..bundle.parts import numbers, reading
 from ..evaluation import Report, ReportError, read_report
 from ..evaluation.sets import COLUMN_OF_MODE
 from ..runs.reading import differing_settings, leaves
@@ -99,16 +100,17 @@ def read_columns(record: BundleRecord) -> dict[str, dict[str, np.ndarray]]:
         set -> "both", "distance" or "votes" -> (N,); empty if the bundle was never measured.
 
     Raises:
-        BundleError: scores.parquet was changed.
+        BundleError: scores.parquet was changed, or cannot be read.
     """
     if "scores.parquet" not in record.manifest.files:
         return {}
     path = check_file(record.path, record.manifest, "scores.parquet")
-    table = pq.read_table(path, columns=["set", *COLUMN_OF_MODE.values()])
-    return {
-        name: {mode: part[column].to_numpy() for mode, column in COLUMN_OF_MODE.items()}
-        for name, part in by_set(table).items()
-    }
+    with reading(path) as file:
+        table = pq.read_table(file, columns=["set", *COLUMN_OF_MODE.values()])
+        return {
+            name: {mode: numbers(part[column], np.float64) for mode, column in COLUMN_OF_MODE.items()}
+            for name, part in by_set(table).items()
+        }
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from .. import data
 from ..bundle import Bundle
+from ..bundle.parts import numbers, reading, texts
 from ..data import DataError, ImageSet, LookedUp
 from ..data.decode import through_jpeg
 
@@ -74,10 +75,14 @@ def find_images(
 
 @lru_cache(maxsize=2)
 def _places(path: str, bundle_hash: str) -> dict[str, tuple[int, int]]:
-    """Class and place in the class by id; `bundle_hash` is part of the key of the cache."""
-    table = pq.read_table(Path(path), columns=["id", "label", "nth"])
-    places = zip(table["label"].to_pylist(), table["nth"].to_pylist(), strict=True)
-    return dict(zip(table["id"].to_pylist(), places, strict=True))
+    """Class and place in the class by id; `bundle_hash` is part of the key of the cache. Raises BundleError."""
+    with reading(Path(path)) as file:
+        table = pq.read_table(file, columns=["id", "label", "nth"])
+        places = zip(*(numbers(table[one], np.int64).tolist() for one in ("label", "nth")), strict=True)
+        found = dict(zip(texts(table["id"]).tolist(), places, strict=True))
+        if len(found) < table.num_rows:
+            raise ValueError("an image stands there twice")
+        return found
 
 
 def _order(whole: ImageSet) -> dict[tuple[int, int], int]:

@@ -169,17 +169,19 @@ class Evidence:
     @cached_property
     def generated(self) -> pa.Table:
         """The generated images and their outliers, see `sdviz.bundle.generated`."""
-        with self._part(TABLE, "it carries no generated images") as file:
+        with self.part(TABLE, "it carries no generated images") as file:
             table = pq.read_table(file)
             for name in ("cluster", "told", "target_label", "confidence"):
                 numbers(table[name], np.float64)
             texts(table["id"])
+            if GENERATED not in texts(table["set"]) or not pa.types.is_binary(table["png"].type):
+                raise ValueError("it holds no generated images")
             return table
 
     def _scored(self, name: str, why: str, features_part: str) -> dict[str, ScoredSet]:
         features = self.bundle.parts.get(features_part)
         found: dict[str, ScoredSet] = {}
-        with self._part(name, why) as file:
+        with self.part(name, why) as file:
             stored = {} if features is None else load_file(features)
             for name, part in by_set(pq.read_table(file)).items():
                 n, role = part.num_rows, str(part["role"][0])
@@ -221,7 +223,7 @@ class Evidence:
     @cached_property
     def pseudo_labels(self) -> PseudoLabels:
         """The clusters of the training images."""
-        with self._part("pseudo_labels.parquet", "it does not know its training images") as file:
+        with self.part("pseudo_labels.parquet", "it does not know its training images") as file:
             table = pq.read_table(file)
             return PseudoLabels(
                 texts(table["id"]), numbers(table["label"], np.int64), numbers(table["confidence"], np.float32)
@@ -246,11 +248,13 @@ class Evidence:
     @cached_property
     def outliers(self) -> OutlierTable:
         """How the outliers of the bank were made, in the bank's order."""
-        with self._part("outliers.parquet", "it does not know its outliers") as file:
+        with self.part("outliers.parquet", "it does not know its outliers") as file:
             table = pq.read_table(file)
             for name in RECIPE_COLUMNS:
                 numbers(table[name], np.float64)
             texts(table["solver"])
+            for name in ("guidance_sigma_lo", "guidance_sigma_hi"):
+                numbers(table[name].drop_null(), np.float64)
             return OutlierTable(
                 texts(table["id"]),
                 texts(table["source_id"]),
@@ -262,14 +266,14 @@ class Evidence:
     @cached_property
     def report(self) -> Report:
         """report.json."""
-        with self._part("report.json", "it was never measured") as file:
+        with self.part("report.json", "it was never measured") as file:
             return read_report(file)
 
     @cached_property
     def snapshots(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Features float32 (epochs + 1, N, D) before training and after each epoch; role and id, str (N,)."""
         why = "detector training left no snapshots in it"
-        with self._part("snapshots.safetensors", why) as file, self._part("snapshots.parquet", why) as rows:
+        with self.part("snapshots.safetensors", why) as file, self.part("snapshots.parquet", why) as rows:
             table, epochs = pq.read_table(rows), load_file(file)
             stack = np.stack([epochs[key] for key in sorted(epochs)]).astype(np.float32)
             if stack.ndim != 3 or stack.shape[1] != table.num_rows:
@@ -286,7 +290,7 @@ class Evidence:
         return tuple(one for one in named if one.startswith(OWN_KINDS))
 
     @contextmanager
-    def _part(self, name: str, why: str) -> Iterator[Path]:
+    def part(self, name: str, why: str) -> Iterator[Path]:
         """Yields the file of a part to read. Raises MissingPart: there is none, or it cannot be read."""
         path = self.bundle.parts.get(name)
         if path is None:

@@ -10,8 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from ..data import ImageSet
+from ..data import DataError, ImageSet
+from ..data.decode import DecodeError, open_picture
 from .core import Bundle
+from .manifest import BundleError
+from .parts import numbers, reading, texts
 
 # the set of images, whose ids begin with its name, and the set of one SD outlier of each
 GENERATED, GENERATED_OUTLIERS = "generated", "generated-outliers"
@@ -29,27 +32,40 @@ def has_generated(bundle: Bundle) -> bool:
 
 
 def generated_images(bundle: Bundle) -> ImageSet:
-    """Reads the generated images of a bundle that has some; labels are those that they were made under."""
-    table = pq.read_table(bundle.parts[TABLE], filters=[("set", "=", GENERATED)])
-    return ImageSet(
-        GENERATED,
-        "all",
-        decode_pngs(table["png"].to_pylist()),
-        table["told"].to_numpy().astype(np.int64),
-        np.array(table["id"].to_pylist(), str),
-        bundle.class_names,
-    )
+    """Reads the generated images of a bundle that has some; labels are those that they were made under.
+
+    Raises:
+        DataError: Their table cannot be read, or a picture in it.
+    """
+    try:
+        with reading(bundle.parts[TABLE]) as file:
+            table = pq.read_table(file, filters=[("set", "=", GENERATED)])
+            images = decode_pngs(table["png"].to_pylist(), bundle.manifest.image_size)
+            labels, ids = numbers(table["told"], np.int64), texts(table["id"])
+            return ImageSet(GENERATED, "all", images, labels, ids, bundle.class_names)
+    except BundleError as error:
+        raise DataError(error) from error
 
 
-def decode_pngs(blobs: Sequence[bytes]) -> np.ndarray:
-    """Decodes PNG files of one size: uint8 (N,H,W,3)."""
-    return np.stack([decode_png(one) for one in blobs])
+def decode_pngs(blobs: Sequence[bytes | None], size_px: int) -> np.ndarray:
+    """Decodes PNG files, as `decode_png`: uint8 (N,size_px,size_px,3)."""
+    images = [decode_png(one, size_px) for one in blobs]
+    return np.stack(images) if images else np.empty((0, size_px, size_px, 3), np.uint8)
 
 
-def decode_png(blob: bytes) -> np.ndarray:
-    """Decodes a PNG file: uint8 (H,W,3)."""
-    with Image.open(io.BytesIO(blob), formats=["PNG"]) as picture:
-        return np.asarray(picture.convert("RGB"))
+def decode_png(blob: bytes | None, size_px: int) -> np.ndarray:
+    """Decodes a PNG file of a bundle: uint8 (size_px,size_px,3).
+
+    Raises:
+        BundleError: It is none, damaged, or of another size.
+    """
+    try:
+        picture = open_picture(blob or b"", ("PNG",), size_px * size_px)
+    except DecodeError as error:
+        raise BundleError(f"a picture in the bundle {error}") from error
+    if picture.stored_size != (size_px, size_px) or not isinstance(picture.pixels, Image.Image):
+        raise BundleError(f"a picture in the bundle is not one of 8 bits and {size_px} x {size_px} px")
+    return np.asarray(picture.pixels.convert("RGB"))
 
 
 def encode_pngs(images: np.ndarray) -> pa.Array:

@@ -135,9 +135,9 @@ def _read(file: Path, wanted: set[str]) -> dict[str, np.ndarray]:
                 return {}
             rows = kept.get_tensor("rows")
         os.utime(file)
-    except (OSError, SafetensorError, KeyError, TypeError):
+        return {one: row for one, row in zip(ids, rows, strict=True) if one in wanted}
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
         return {}
-    return {one: row for one, row in zip(ids, rows, strict=True) if one in wanted}
 
 
 def _write(folder: Path, ids: list[str], rows: np.ndarray) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +13,8 @@ import numpy as np
 
 from ..diffusion.samplers import SAMPLERS
 from ..diffusion.schedule import NoiseSchedule
-from ..table_files import csv_text, read_csv
+from ..table_files import TableError, csv_text, read_csv
+from ..text import short_line
 
 # lowest and highest value, also in the configuration
 RANGES = {"guidance_scale": (-1, 20), "num_inference_steps": (1, 1000), "eta": (0, 1)}
@@ -108,6 +111,8 @@ def manifest_row(
 
 
 _WHOLE = ("label", "target_label", "S", "steps", "seed")
+_WHOLE_TEXT = re.compile(r"-?[0-9]{1,19}")
+_REAL_TEXT = re.compile(r"-?[0-9]{1,30}(\.[0-9]{1,30})?(e[-+]?[0-9]{1,3})?")
 _REAL = ("sigma", "w", "guidance_sigma_lo", "guidance_sigma_hi", "eta")
 
 
@@ -117,10 +122,25 @@ def manifest_csv(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def read_manifest(path: Path) -> list[dict[str, Any]]:
-    """The rows of a manifest.csv, with numbers as numbers. Raises ValueError or OSError: it cannot be read."""
+    """The rows of a manifest.csv, with numbers as numbers. Raises TableError or OSError: it cannot be read."""
     rows: list[dict[str, Any]] = []
-    for row in read_csv(path).records():
-        numbers: dict[str, Any] = {key: int(row[key]) for key in _WHOLE if key in row}
-        numbers |= {key: float(row[key]) if row[key] else None for key in _REAL if key in row}
-        rows.append(row | numbers)
+    table = read_csv(path)
+    for row, line in zip(table.records(), table.lines, strict=True):
+        numbers: dict[str, Any] = {}
+        for key in row:
+            if key not in (*_WHOLE, *_REAL) or (key in _REAL and not row[key]):
+                continue
+            found = _number(row[key], key in _WHOLE)
+            if found is None:
+                raise TableError(f"line {line}: {key} {short_line(row[key])!r} is not a number")
+            numbers[key] = found
+        rows.append(row | {key: numbers.get(key) for key in (*_WHOLE, *_REAL) if key in row})
     return rows
+
+
+def _number(text: str, whole: bool) -> float | None:
+    """The number that a cell holds, an int if it must be whole; None for any other text."""
+    if whole:
+        return int(text) if _WHOLE_TEXT.fullmatch(text) else None
+    number = float(text) if _REAL_TEXT.fullmatch(text) else math.nan
+    return number if math.isfinite(number) else None

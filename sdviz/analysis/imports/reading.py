@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +15,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ...table_files import read_csv
-from ...text import one_line, short_line
+from ...text import LineError, one_line, short_line
 from ..tables import OUTLIERS, TRAIN, Evidence, or_none
 
 SUFFIXES = (".csv", ".parquet", ".npz")
 _NUMBERED = re.compile(r"feature[_ ]?([0-9]{1,6})")
 
 
-class ImportProblem(ValueError):
+class ImportProblem(LineError):
     """A file that cannot be imported, or an import that is not there; the message is one line."""
 
 
@@ -100,8 +99,8 @@ def read_given(path: Path) -> Given:
         raise
     except OSError as error:
         raise ImportProblem(f"cannot be read: {error.strerror or one_line(error)}") from error
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
-        raise ImportProblem(f"cannot be read: {one_line(error)[:200]}") from error
+    except Exception as error:  # for altered bytes libraries raise anything
+        raise ImportProblem(f"cannot be read: {one_line(error)[:200] or type(error).__name__}") from error
     if not len(given.ids):
         raise ImportProblem("has no rows")
     if given.scores is not None and np.isinf(given.scores).any():

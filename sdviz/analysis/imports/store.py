@@ -6,7 +6,6 @@ scores are higher for more OOD. Its metadata has what was measured. The bundle's
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,9 +14,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, Field
 
 from ... import runs
 from ...baselines import BASELINES
+from ...bundle.parts import numbers, texts
 from ...detection.score import SDScore
 from ...evaluation.report import BaselineResult
 from ...evaluation.sets import mean_over_sets, measure
@@ -42,6 +43,17 @@ class ImportFile:
     def name(self) -> str:
         """The import's name."""
         return self.path.stem
+
+
+class _About(BaseModel):
+    """What the metadata of a file say."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: str
+    sets: dict[str, int]
+    n_features: int = Field(ge=0)
+    result: BaselineResult | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,12 +134,12 @@ def add_import(
     result = _measured(name, settings, scores, evidence) if scores else None
 
     # 3. the file
-    about = {
-        "source": path.name,
-        "sets": {one: len(some) for one, some in rows.items()},
-        "n_features": 0 if given.features is None else given.features.shape[1],
-        "result": None if result is None else result.model_dump(mode="json"),
-    }
+    about = _About(
+        source=path.name,
+        sets={one: len(some) for one, some in rows.items()},
+        n_features=0 if given.features is None else given.features.shape[1],
+        result=result,
+    )
     order = np.concatenate(list(rows.values()))
     columns = {"set": pa.array(given.sets[order].tolist()), "id": pa.array(given.ids[order].tolist())}
     if scores:
@@ -138,7 +150,8 @@ def add_import(
     folder = _folder(evidence.bundle.hash)
     folder.mkdir(parents=True, exist_ok=True)
     write_parquet(
-        pa.table(columns).replace_schema_metadata({_METADATA: json.dumps(about)}), folder / f"{name}.parquet"
+        pa.table(columns).replace_schema_metadata({_METADATA: about.model_dump_json()}),
+        folder / f"{name}.parquet",
     )
     return find_import(evidence.bundle.hash, name)
 
@@ -203,24 +216,36 @@ def read_import(file: ImportFile) -> Imported:
     """Reads an import, without its features. Raises ImportProblem: the file is damaged."""
     try:
         schema = pq.read_schema(file.path)
-        about = json.loads((schema.metadata or {})[_METADATA])
-        result = None
-        if about["result"] is not None:
-            result = BaselineResult.model_validate_json(json.dumps(about["result"]))
+        about = _About.model_validate_json((schema.metadata or {})[_METADATA])
         scores = {}
-        if result is not None:
+        if about.result is not None:
             parts = by_set(pq.read_table(file.path, columns=["set", "score"]))
             columns = {one: part["score"] for one, part in parts.items()}
-            scores = {one: column.to_numpy() for one, column in columns.items() if not column.null_count}
-        return Imported(file.name, about["source"], about["sets"], about["n_features"], result, scores)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ImportProblem(f"{file.path} is damaged: remove it, and import again") from error
+            scores = {
+                one: numbers(column, np.float64) for one, column in columns.items() if not column.null_count
+            }
+        return Imported(file.name, about.source, about.sets, about.n_features, about.result, scores)
+    except Exception as error:  # for altered bytes libraries raise anything
+        raise _damaged(file) from error
 
 
 def read_features(file: ImportFile) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """The ids, str (N,), and features, float32 (N,D), of each set of an import with features."""
+    """The ids, str (N,), and features, float32 (N,D), of each set of an import with features.
+
+    Raises:
+        ImportProblem: The file is damaged.
+    """
     found = {}
-    for name, part in by_set(pq.read_table(file.path, columns=["set", "id", "feature"])).items():
-        features = part["feature"].combine_chunks().flatten().to_numpy()
-        found[name] = np.array(part["id"].to_pylist(), str), features.reshape(part.num_rows, -1)
+    try:
+        for name, part in by_set(pq.read_table(file.path, columns=["set", "id", "feature"])).items():
+            rows = part["feature"].to_pylist()
+            found[name] = texts(part["id"]), np.array(rows, np.float32).reshape(len(rows), -1)
+            if not np.isfinite(found[name][1]).all():
+                raise ValueError("a feature is not a finite number")
+    except Exception as error:  # as above
+        raise _damaged(file) from error
     return found
+
+
+def _damaged(file: ImportFile) -> ImportProblem:
+    return ImportProblem(f"{file.path} is damaged: remove it, and import again")

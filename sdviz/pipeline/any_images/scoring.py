@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ...bundle import Bundle
+from ...bundle.parts import numbers, reading, texts
 from ...bundle.threshold import reference_of
 from ...data import ImageSet
 from ...data.sources import sources_of
@@ -25,11 +26,18 @@ ENDINGS = (".csv", ".parquet")
 
 
 def id_reference(bundle: Bundle) -> OODReference:
-    """The scores of the bundle's ID test images; PipelineError if it has no scores.parquet."""
+    """The scores of the bundle's ID test images.
+
+    Raises:
+        PipelineError: It has no scores.parquet.
+        BundleError: That cannot be read.
+    """
     if "scores.parquet" not in bundle.parts:
         raise PipelineError("this bundle has no scores.parquet: it was never measured, and knows no threshold")
-    table = pq.read_table(bundle.parts["scores.parquet"], columns=["role", "total"])
-    return reference_of(bundle, table.filter(pc.equal(table["role"], "id"))["total"].to_numpy())
+    with reading(bundle.parts["scores.parquet"]) as file:
+        table = pq.read_table(file, columns=["role", "total"])
+        scores = numbers(table["total"], np.float64)[texts(table["role"]) == "id"]
+        return reference_of(bundle, scores)
 
 
 def picture_paths(images: ImageSet) -> list[str]:

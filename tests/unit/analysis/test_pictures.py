@@ -128,4 +128,4 @@ def test_generated_images_and_their_outliers_come_from_the_bundle(
     assert not any(map(library.must_generate, some["id"]))
     shown = library.show(some["id"].tolist())
     assert shown.found.all() and not shown.missing and shown.class_names.tolist() == ["", ""]
-    assert np.array_equal(shown.images, decode_pngs(some["png"].tolist()))
+    assert np.array_equal(shown.images, decode_pngs(some["png"].tolist(), 32))

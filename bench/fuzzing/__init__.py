@@ -1,0 +1,1 @@
+"""The readers that `bench/fuzz.py` drives, each with inputs of its own and another reading to compare with."""
