@@ -112,7 +112,7 @@ def test_tables_as_spreadsheets_save_them(tmp_path: Path, delimiter: str) -> Non
     assert table.header == ["id", "a,b;c"]
     assert (table.column("id"), table.lines) == (["=x", "y"], [2, 3])
     assert table.records()[0] == {"id": "=x", "a,b;c": "1"}
-    with pytest.raises(ValueError, match="not in list"):
+    with pytest.raises(ValueError, match="no column nothing; it has id"):
         table.column("nothing")
 
 
