@@ -188,7 +188,7 @@ def _columns(evidence: Evidence, name: str, file: Path) -> dict[str, list[Any]]:
         }
     if name == "features":
         banks = evidence.banks
-        return {"id": [*banks.id_ids.tolist(), *banks.outlier_ids.tolist()]}
+        return {"id": _in_file_order(file, {"id": banks.id_ids, "outlier": banks.outlier_ids}, "role")}
     if name == "snapshots":
         _, roles, ids = evidence.snapshots
         return {"role": roles.tolist(), "id": ids.tolist()}
@@ -203,10 +203,10 @@ def _columns(evidence: Evidence, name: str, file: Path) -> dict[str, list[Any]]:
     return {"other": _in_file_order(file, method.scores)}
 
 
-def _in_file_order(file: Path, columns: Mapping[str, np.ndarray]) -> list[Any]:
+def _in_file_order(file: Path, columns: Mapping[str, np.ndarray], by: str = "set") -> list[Any]:
     """The values of each set, in the order in which the rows of all sets stand in the file."""
     waiting = {name: iter(values.tolist()) for name, values in columns.items()}
-    return [next(waiting[name]) for name in pq.read_table(file)["set"].to_pylist()]
+    return [next(waiting[name]) for name in pq.read_table(file)[by].to_pylist()]
 
 
 def _compare_generated(evidence: Evidence, file: Path) -> None:

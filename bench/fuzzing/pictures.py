@@ -212,7 +212,7 @@ def compare_picture(
     if deep and value_range != EXPLICIT:
         return
     has_alpha = image.has_transparency_data
-    if has_alpha and min(image.size) != size_px:
+    if (has_alpha or deep) and min(image.size) != size_px:
         return
     colour = image.convert("RGBA" if has_alpha else "RGB")
     side = min(colour.size)

@@ -166,7 +166,10 @@ def read_banks(parts: Mapping[str, Path]) -> Banks:
     with reading(parts["features.safetensors"]) as file:
         arrays = load_arrays(file)
         table = pq.read_table(parts["features.parquet"])
-        role, ids = texts(table["role"]), texts(table["id"])
+        role, ids, row = texts(table["role"]), texts(table["id"]), numbers(table["row"], np.int64)
+        for one in ("id", "outlier"):
+            if not np.array_equal(row[role == one], np.arange((role == one).sum())):
+                raise ValueError(f"the rows of role {one} are not in order")
         banks = Banks(
             arrays["id_features"].astype(np.float32),
             arrays["id_labels"].astype(np.int64),

@@ -411,7 +411,7 @@ def test_no_folder_holds_too_many_modules() -> None:
 
 
 # Tests of several packages at once, or of the documents
-WHOLE_HOUSE = {"test_architecture.py", "test_docs.py", "test_new_files.py"}
+WHOLE_HOUSE = {"test_architecture.py", "test_docs.py", "test_fuzz.py", "test_new_files.py"}
 
 
 def without_module(test: str) -> bool:
