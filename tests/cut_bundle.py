@@ -113,8 +113,8 @@ def _tables(
     rows = pq.read_table(whole.parts["features.parquet"])
     role = np.array(rows["role"].to_pylist())
     keep = np.concatenate([np.flatnonzero(role == one)[bank] for one in ("id", "outlier")])
-    rows = rows.take(pa.array(keep)).set_column(1, "row", pa.array([*range(len(bank))] * 2, pa.int32()))
-    pq.write_table(rows, folder / "features.parquet")
+    kept = rows.take(pa.array(keep)).set_column(1, "row", pa.array([*range(len(bank))] * 2, pa.int32()))
+    pq.write_table(kept, folder / "features.parquet")
     outliers = pq.read_table(whole.parts["outliers.parquet"])
     pq.write_table(outliers.take(pa.array(bank)), folder / "outliers.parquet")
 

@@ -151,10 +151,15 @@ class NoteBook:
         address = f"file:{quote(str(self.file.resolve()))}?mode=ro"
         try:
             with closing(_connect(address)) as db:
-                return db.execute(query, (bundle_hash,)).fetchall()
+                try:
+                    return db.execute(query, (bundle_hash,)).fetchall()
+                except sqlite3.OperationalError:
+                    if db.execute("PRAGMA page_count").fetchone()[0] <= 1:  # the file is just being created
+                        return []
+                    raise
         except sqlite3.OperationalError as error:
-            if "no such table" in str(error):  # the file is just being created
-                return []
+            if "no such table" in str(error):
+                raise
             # WAL cannot create its files in a read-only folder, which nobody else can write to either
             with closing(_connect(address + "&immutable=1")) as db:
                 return db.execute(query, (bundle_hash,)).fetchall()

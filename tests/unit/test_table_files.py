@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sdviz.table_files import TableError, as_written, csv_text, harmless, read_csv, write_parquet
+from sdviz.table_files import TableError, as_written, csv_text, harmless, read_csv, text_array, write_parquet
 
 # what spreadsheets run, and what ends a cell, a line or a quoted text
 NASTY = [*"=+-@＝＋－＠﹢﹣⁺₌", "\t", "\r", "\n", "\r\n", "'", "''", '"', '""', ",", ";", "#", "# ", " "]
@@ -112,7 +112,7 @@ def test_tables_as_spreadsheets_save_them(tmp_path: Path, delimiter: str) -> Non
     assert table.header == ["id", "a,b;c"]
     assert (table.column("id"), table.lines) == (["=x", "y"], [2, 3])
     assert table.records()[0] == {"id": "=x", "a,b;c": "1"}
-    with pytest.raises(ValueError, match="not in list"):
+    with pytest.raises(ValueError, match="no column nothing"):
         table.column("nothing")
 
 
@@ -167,3 +167,9 @@ def test_a_column_that_is_not_there_once_is_refused(tmp_path: Path) -> None:
             table.column(name)
     with pytest.raises(TableError, match="more than one column a"):
         table.records()
+
+
+def test_texts_that_numpy_would_cut_are_refused() -> None:
+    assert text_array(["a\0b", "", "é"]).tolist() == ["a\0b", "", "é"]
+    with pytest.raises(ValueError, match="the text 'a' in row 2 ends in a NUL"):
+        text_array(["b", "a\0"])

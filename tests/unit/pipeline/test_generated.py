@@ -50,7 +50,7 @@ def test_images_are_even_over_clusters_with_an_outlier_each(made: Workspace) -> 
     assert of_outliers["target_label"].tolist() == targets.tolist() and (targets != clusters).all()
     assert of_outliers["id"].tolist() == [f"{one}~0" for one in images.ids]
     again = bundle.generate(images.images, clusters, target_labels=targets, ids=images.ids).outliers
-    kept = decode_pngs(of_outliers["png"].tolist(), 32)
+    kept = decode_pngs(of_outliers["png"].tolist(), 8)
     assert np.abs(kept.astype(int) - again.astype(int)).mean() < 1
 
 
@@ -59,7 +59,7 @@ def test_features_and_scores_are_those_of_the_bundle(made: Workspace) -> None:
     table, stored = pq.read_table(bundle.parts[TABLE]).to_pandas(), load_file(bundle.parts[FEATURES])
     for name in ("generated", "generated-outliers"):
         rows = table[table["set"] == name]
-        features = bundle.features(decode_pngs(rows["png"].tolist(), 32))
+        features = bundle.features(decode_pngs(rows["png"].tolist(), 8))
         assert np.allclose(stored[name], features, atol=2e-3)
         assert stored[f"{name}.g_in"].shape == (7, 3)
         found = bundle.scorer.score(stored[name].astype(np.float32))
