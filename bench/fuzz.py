@@ -1,11 +1,11 @@
 """Drives the readers of files and texts from others with mutated inputs, and compares what they read.
 
 Run as `python bench/fuzz.py [--cases N] [--seed S] [--kind KIND ...] [--state FILE]`. A case depends only on
-seed, kind and index. Each has a limit of processor time. With --state the counts of each part are kept in a
-file, and a call after an interruption goes on with the next part.
+seed, kind and index; names of sets also mean what the machine has. Each has a limit of processor time. With
+--state the counts of each part are kept in a file, and a call after an interruption goes on with the next part.
 
 A case is
-    read      accepted, and every value equals that of another reading of the same bytes,
+    read      accepted, and no value differs from that of another reading of the same bytes,
     refused   ended by the reader's own error, in one printable line of at most 300 characters,
     raw       ended by any other error, or by a line that is longer or has control characters,
     wrong     accepted with another value,

@@ -69,8 +69,8 @@ def parse_json(text: str | bytes) -> Any:  # noqa: ANN401
     """Parses JSON that others may have written.
 
     Raises:
-        ValueError: No JSON, above `MAX_JSON_BYTES`, nested deeper than `MAX_DEPTH`, or with a whole number
-            beyond 64 bits.
+        ValueError: No JSON, above `MAX_JSON_BYTES`, nested deeper than `MAX_DEPTH`, with a whole number beyond
+            64 bits, or with half of a surrogate pair, which no file or page takes.
     """
     if len(text) > MAX_JSON_BYTES:
         raise ValueError(f"it has more than {MAX_JSON_BYTES:,} bytes")
@@ -83,6 +83,12 @@ def parse_json(text: str | bytes) -> Any:  # noqa: ANN401
         depth += 1
         if depth > MAX_DEPTH:
             raise ValueError("it is nested too deeply")
+    escape = "\\u" if isinstance(text, str) else b"\\u"
+    if not text.isascii() or escape in text:  # type: ignore[operator]
+        try:
+            json.dumps(tree, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise ValueError("it has half of a surrogate pair, which is no text") from error
     return tree
 
 

@@ -163,6 +163,14 @@ def without_comments(text: str) -> str:
     return text[comments.end() :]
 
 
+def text_array(texts: Sequence[str]) -> np.ndarray:
+    """Texts as str (N,). Raises ValueError: one ends in a NUL, which NumPy would drop."""
+    for row, text in enumerate(texts):
+        if text.endswith("\0"):
+            raise ValueError(f"the text {short_line(text)!r} in row {row + 1} ends in a NUL")
+    return np.array(texts, dtype=str)
+
+
 def write_parquet(table: pa.Table, path: Path) -> None:
     """Writes a table as Parquet, whole or not at all; a column of lists stays one."""
     with replacing(path) as partial:

@@ -191,6 +191,8 @@ def compare_picture(
     if image is None:
         numbers = _science_numbers(blob) if sample is None else sample.numbers
         if numbers is not None and min(numbers.shape[:2]) == size_px:
+            with np.errstate(over="ignore"):
+                numbers = numbers.astype(np.float32)
             _close(pixels, _levels(_middle(numbers), value_range, True), 1, "TIFF")
         return
     if sample is not None and sample.is_exact and min(image.size) == size_px and sample.suffix != ".gif":

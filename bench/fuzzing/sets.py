@@ -129,8 +129,11 @@ def _parquet(rng: random.Random, folder: Path) -> None:
         files = sorted(
             one for one in folder.iterdir() if len(data.splits(name)) == 1 or one.name.startswith(split)
         )
-        rows = [row for file in files for row in pq.ParquetFile(file).read().to_pylist()]
-        image = next(one for one in ("img", "image", "picture") if one in rows[0])
+        schema = pq.read_schema(files[0])
+        binary = [one.name for one in schema if pa.types.is_binary(one.type) or pa.types.is_struct(one.type)]
+        image = next((one for one in ("img", "image") if one in schema.names), binary[0])
+        wanted = [one for one in schema.names if one in (image, "label", "labels", "fine_label")]
+        rows = [row for file in files for row in pq.ParquetFile(file).read(wanted).to_pylist()]
         cells = [row[image]["bytes"] if isinstance(row[image], dict) else row[image] for row in rows]
         blobs = _compare(found, _by_hash([one for one in cells if one is not None]), pictures)
         label = next((one for one in ("label", "labels", "fine_label") if one in rows[0]), None)
@@ -272,9 +275,13 @@ def _compare_list(
         if table[0] != list(head):
             return
         table = table[1:]
-    elif text.partition("\n")[0].count(cut) != 1:
+    elif text.partition("\n")[0].count(cut) != 1 or "." not in table[0][0]:  # may be names of columns
         return
+    if any(len(row) < 2 for row in table):
+        return  # the first column alone is taken
     if len(head) == 3:
+        if {row[2] for row in table} - {"train", "Test", "fold 1", ""}:
+            return  # other words may mean a split
         table = [row for row in table if data.splits(f"csv:{file}") and _split(row[2]) == split]
     for row, blob in enumerate(blobs):
         path, label = table[_row(found.ids[row])][:2]

@@ -142,7 +142,9 @@ def _notes(rng: random.Random, folder: Path) -> None:
     raw = file.read_bytes()
     found = book.read("b")
     with closing(sqlite3.connect(f"file:{file}?mode=ro&immutable=1", uri=True)) as db:
-        for one, text, score in db.execute("SELECT id, note, score FROM notes WHERE bundle = 'b'"):
+        rows = db.execute("SELECT id, note, score FROM notes WHERE bundle = 'b'").fetchall()
+        same(len(found), len(rows), "notes")
+        for one, text, score in rows:
             same((found[one].text, found[one].seen.score), (text, score), one)
     same(file.read_bytes(), raw, "reading changed the file")
     book.why_not()

@@ -151,13 +151,21 @@ class NoteBook:
         address = f"file:{quote(str(self.file.resolve()))}?mode=ro"
         try:
             with closing(_connect(address)) as db:
+                if _is_being_created(db):
+                    return []
                 return db.execute(query, (bundle_hash,)).fetchall()
         except sqlite3.OperationalError as error:
-            if "no such table" in str(error):  # the file is just being created
-                return []
+            if "no such table" in str(error):
+                raise
             # WAL cannot create its files in a read-only folder, which nobody else can write to either
             with closing(_connect(address + "&immutable=1")) as db:
                 return db.execute(query, (bundle_hash,)).fetchall()
+
+
+def _is_being_created(db: sqlite3.Connection) -> bool:
+    """Whether nothing was written yet: one that lost its table has more pages."""
+    is_empty = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
+    return is_empty and db.execute("PRAGMA page_count").fetchone()[0] <= 1
 
 
 def _connect(address: str, busy_sec: float = _BUSY_SEC) -> sqlite3.Connection:

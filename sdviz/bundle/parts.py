@@ -22,6 +22,7 @@ from ..nn.classifier import Classifier, build_classifier
 from ..nn.detector import Detector
 from ..nn.encoder import Encoder
 from ..nn.phase_means import PhaseMeans
+from ..table_files import text_array
 from .manifest import MANIFEST, UNET_WEIGHTS, BundleError, Manifest, first_line, parse_json
 
 if TYPE_CHECKING:
@@ -202,10 +203,10 @@ def reading(file: Path) -> Iterator[Path]:
 
 
 def texts(column: pa.ChunkedArray) -> np.ndarray:
-    """A column as str (N,). Raises ValueError: it has gaps or other values."""
+    """A column as str (N,). Raises ValueError: it has gaps or other values, or as `text_array`."""
     if column.null_count or not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
         raise ValueError(f"text is expected, not {column.type} with {column.null_count} gaps")
-    return np.array(column.to_pylist(), dtype=str)
+    return text_array(column.to_pylist())
 
 
 def numbers(column: pa.ChunkedArray, kind: type[np.generic]) -> np.ndarray:

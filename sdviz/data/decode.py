@@ -127,7 +127,8 @@ def of_array(array: np.ndarray) -> Picture:
             np.ascontiguousarray(array[..., 0] if array.ndim == 3 and bands == 1 else array)
         )
         return Picture(size, pixels.mode, pixels)
-    numbers = array.reshape(*array.shape[:2], bands).astype(np.float32)
+    with np.errstate(over="ignore"):  # what float32 does not hold counts as infinite
+        numbers = array.reshape(*array.shape[:2], bands).astype(np.float32)
     alpha = None
     if bands == 4:
         full = likely_range("int", 0, float(numbers[..., 3].max())).high if array.dtype.kind in "iu" else 1.0

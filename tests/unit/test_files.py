@@ -82,3 +82,16 @@ def test_json_within_the_limits_is_read_as_it_is(tmp_path: Path) -> None:
     tree = {"a": [1, -1.5, None, True, "ä", {"b": 1 - 2**63, "c": 2**63 - 1}], "d": "[" * 1_000}
     (tmp_path / "a.json").write_text(json.dumps(tree), "utf-8")
     assert read_json(tmp_path / "a.json") == tree
+
+
+@pytest.mark.parametrize(
+    "text", ['"\\ud800"', '{"\\udfff": 1}', b'["\xed\xa0\x80"]', '["a", {"b": "\\uD83D x"}]']
+)
+def test_half_a_surrogate_pair_is_refused(text: str | bytes) -> None:
+    with pytest.raises(ValueError, match="half of a surrogate pair"):
+        parse_json(text)
+
+
+def test_text_of_any_language_is_read() -> None:
+    for text in ('["é \\u00e9 \\ud83d\\ude00 😀"]', '["é \\u00e9 \\ud83d\\ude00 😀"]'.encode()):
+        assert parse_json(text) == ["é é 😀 😀"]

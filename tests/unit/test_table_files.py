@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sdviz.table_files import as_written, csv_text, harmless, read_csv, write_parquet
+from sdviz.table_files import TableError, as_written, csv_text, harmless, read_csv, text_array, write_parquet
 
 # what spreadsheets run, and what ends a cell, a line or a quoted text
 NASTY = [*"=+-@＝＋－＠﹢﹣⁺₌", "\t", "\r", "\n", "\r\n", "'", "''", '"', '""', ",", ";", "#", "# ", " "]
@@ -144,3 +144,37 @@ def test_parquet_keeps_lists(tmp_path: Path) -> None:
 def test_bytes_that_are_no_text_are_written_as_escapes(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(csv_text(["a"], [["caf\udce9"], [["\udcff"]]], title="\udce9").encode())
     assert read_csv(tmp_path / "a.csv").column("a") == ["caf%E9", '["%FF"]']
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (b"a,b\n\xff,1\n", "not UTF-8"),
+        (b"", "it has no header"),
+        (b"a,b\n1\n", "line 2: 1 cells under 2 names"),
+        (b'a,b\n1,"2\n', "line 2: unexpected end of data"),
+        (b"a," + b"b" * 5_000 + b"\n1\n", "line 2: 1 cells under 2 names"),
+    ],
+)
+def test_a_table_that_is_none_is_one_line(tmp_path: Path, raw: bytes, message: str) -> None:
+    (tmp_path / "a.csv").write_bytes(raw)
+    with pytest.raises(TableError, match=message) as error:
+        read_csv(tmp_path / "a.csv")
+    assert str(error.value).isprintable() and len(str(error.value)) <= 300
+
+
+def test_a_column_that_is_not_there_once_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("a,b,a\n1,2,3\n")
+    table = read_csv(tmp_path / "a.csv")
+    assert table.column("b") == ["2"]
+    for name, message in (("a", "more than one column a; it has a, b, a"), ("c", "no column c")):
+        with pytest.raises(TableError, match=message):
+            table.column(name)
+    with pytest.raises(TableError, match="more than one column a"):
+        table.records()
+
+
+def test_texts_that_numpy_would_cut_are_refused() -> None:
+    assert text_array(["a\0b", "", "é"]).tolist() == ["a\0b", "", "é"]
+    with pytest.raises(ValueError, match="the text 'a' in row 2 ends in a NUL"):
+        text_array(["b", "a\0"])

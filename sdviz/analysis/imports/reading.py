@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ...table_files import read_csv
+from ...table_files import read_csv, text_array
 from ...text import LineError, one_line, short_line
 from ..tables import OUTLIERS, TRAIN, Evidence, or_none
 
@@ -137,9 +137,7 @@ def _from_csv(path: Path) -> Given:
         columns = [_numbers(table.column(name), places, "feature") for _, name in sorted(numbered.items())]
         features = np.stack(columns, 1).astype(np.float32)
     scores = _numbers(table.column("score"), places, "score") if "score" in table.header else None
-    return Given(
-        np.array(table.column("id"), str), np.array(table.column("set"), str), scores, features, places
-    )
+    return Given(text_array(table.column("id")), text_array(table.column("set")), scores, features, places)
 
 
 def _from_parquet(path: Path) -> Given:
@@ -187,7 +185,7 @@ def _texts(values: list[Any], places: Sequence[str], name: str) -> np.ndarray:
     for place, value in zip(places, values, strict=True):
         if not isinstance(value, str):
             raise ImportProblem(f"{place}: the {name} {_shown(value)} is not a text")
-    return np.array(values, str)
+    return text_array(values)
 
 
 def _numbers(values: Sequence[Any], places: Sequence[str], name: str) -> np.ndarray:

@@ -41,6 +41,11 @@ def test_methods_come_in_the_reports_order_with_their_scores(evidence: Evidence,
         auroc = (ood[:, None] > known[None]).mean()  # no ties
         assert one.result.results["digits"].auroc == pytest.approx(auroc)
 
+    table = pq.read_table(parts["baselines.parquet"]).drop_columns(["dn2"])
+    pq.write_table(table, parts["baselines.parquet"])
+    with pytest.raises(MissingPart, match=r"baselines\.parquet cannot be read: .*dn2"):
+        methods_of(Evidence(with_parts(whole, parts)))
+
 
 def test_a_bundle_that_measured_no_other_method_says_how(evidence: Evidence) -> None:
     with pytest.raises(MissingPart, match=r"no baselines\.parquet.*`evaluation\.baselines`"):

@@ -210,3 +210,22 @@ def test_the_csv_opens_and_says_what_was_kept(book: NoteBook) -> None:
     assert head[2:7] == [f"# tally, {name}: {count}" for name, count in counts.items()]
     rows = list(csv.reader(line for line in io.StringIO(text).readlines()[7:]))
     assert len(rows) == 9 and {len(row) for row in rows} == {len(COLUMNS)}
+
+
+def test_a_file_that_lost_its_table_is_not_an_empty_one(book: NoteBook) -> None:
+    book.set_text("b", "x", "y", SEEN)
+    with closing(sqlite3.connect(book.file)) as db, db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        db.execute("PRAGMA writable_schema = ON")
+        db.execute("DELETE FROM sqlite_master")
+    with pytest.raises(NotesError, match=r"notes\.sqlite cannot be read: no such table"):
+        book.read("b")
+
+
+def test_a_file_that_is_being_created_has_no_notes(book: NoteBook) -> None:
+    book.file.parent.mkdir()
+    book.file.write_bytes(b"")
+    assert book.read("b") == {}
+    with closing(sqlite3.connect(book.file)) as db:
+        db.execute("PRAGMA journal_mode = WAL")
+    assert book.file.stat().st_size > 0 and book.read("b") == {}

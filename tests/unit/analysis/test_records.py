@@ -18,6 +18,7 @@ from sdviz.analysis.records import (
     recipe_map,
 )
 from sdviz.bundle import Bundle, BundleError
+from tests.bundle_folders import sign
 from tests.tiny_bundle import save_tiny_bundle
 
 Altered = Callable[..., BundleRecord]
@@ -97,3 +98,11 @@ def test_the_map_over_s_and_w_holds_means_over_seeds(altered: Altered, tmp_path:
     assert found.n.tolist() == [[2, 1], [0, 1]]
     assert found.sd[0, 0] == pytest.approx(np.std([0.90, 0.94], ddof=1)) and np.isnan(found.sd[0, 1])
     assert recipe_map([], "near").mean.size == 0
+
+
+def test_scores_that_cannot_be_read_are_refused_by_name(whole: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(whole, tmp_path / "b"))
+    (folder / "scores.parquet").write_bytes(b"no table")
+    sign(folder)
+    with pytest.raises(BundleError, match=r"scores\.parquet cannot be read: "):
+        read_columns(read_record(folder, "b"))

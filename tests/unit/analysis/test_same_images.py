@@ -15,7 +15,7 @@ from torchvision import datasets
 from sdviz import data
 from sdviz.analysis import Evidence, PictureLibrary
 from sdviz.analysis.same_images import SAME_IMAGES, find_images
-from sdviz.bundle import Bundle
+from sdviz.bundle import Bundle, BundleError
 from sdviz.data.decode import through_jpeg
 from sdviz.data.sources.parquet import same_images_table
 from tests.tiny_bundle import save_tiny_bundle, with_parts
@@ -115,3 +115,23 @@ def test_paths_of_another_form_are_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table({"img": [{"bytes": b"", "path": "x/y.png"}], "label": [0]}), tmp_path / "f.parquet")
     with pytest.raises(data.DataError, match="does not end in its place"):
         same_images_table(tmp_path / "f.parquet", "cifar10", "train")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda t: pa.concat_tables([t, t.slice(0, 1)]),
+        lambda t: t.drop_columns(["nth"]),
+        lambda t: t.set_column(1, "label", pa.array(["x"] * len(t))),
+    ],
+)
+def test_a_table_that_tells_no_places_is_refused(
+    bundle_of_rows: Callable[..., tuple[Bundle, data.ImageSet, np.ndarray]],
+    change: Callable[[pa.Table], pa.Table],
+) -> None:
+    bundle, _, _ = bundle_of_rows()
+    file = bundle.parts[SAME_IMAGES]
+    pq.write_table(change(pq.read_table(file)), file)
+    bundle.hash = "another"  # places are kept by it
+    with pytest.raises(BundleError, match=r"same_images\.parquet cannot be read: "):
+        find_images(bundle, ["cifar10/train/00003"])

@@ -9,8 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sdviz.analysis import Evidence, MissingPart
+from sdviz.analysis import Evidence, MissingPart, PictureLibrary
 from sdviz.bundle import Bundle
+from sdviz.bundle.generated import generated_images
+from sdviz.data import DataError
 from sdviz.evaluation import ood_reference
 from tests.bundle_folders import sign
 from tests.tiny_bundle import save_tiny_bundle
@@ -60,7 +62,10 @@ Change = Callable[[pd.DataFrame], pd.DataFrame]
         ("pseudo_labels", "pseudo_labels.parquet", lambda t: t.assign(id=range(len(t)))),
         ("outliers", "outliers.parquet", lambda t: t.assign(seed=None)),
         ("outliers", "outliers.parquet", lambda t: t.drop(columns="guidance_scale")),
+        ("outliers", "outliers.parquet", lambda t: t.drop(columns="guidance_sigma_lo")),
+        ("outliers", "outliers.parquet", lambda t: t.assign(guidance_sigma_hi=np.inf)),
         ("banks", "features.parquet", lambda t: t.iloc[1:]),
+        ("banks", "features.parquet", lambda t: t.iloc[::-1]),
         ("snapshots", "snapshots.parquet", lambda t: t.iloc[1:]),
     ],
 )
@@ -125,3 +130,49 @@ def test_they_stand_in_only_where_the_bundles_own_set_is_missing(
     assert list(evidence.sets_at_hand) == list(evidence.sets)
     write_splits(data_root, "toys", {"test": np.zeros((2, 32, 32, 3), np.uint8)})
     assert not found.stands_in and list(found.sets_at_hand) == list(found.sets)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda t: t[t["set"] != "generated"],
+        lambda t: t.drop(columns="png"),
+        lambda t: t.assign(png="text"),
+        lambda t: t.assign(set=None),
+        lambda t: t.assign(told=np.nan),
+    ],
+)
+def test_a_foreign_table_of_generated_images_is_one_line(
+    carrying: tuple[Evidence, pd.DataFrame], tmp_path: Path, change: Change
+) -> None:
+    assert carrying[0].bundle.path is not None
+    folder = Path(shutil.copytree(carrying[0].bundle.path, tmp_path / "b"))
+    file = folder / "generated.parquet"
+    change(pd.read_parquet(file)).to_parquet(file, index=False)
+    sign(folder)
+    with pytest.raises(MissingPart, match=r"generated\.parquet cannot be read: ") as error:
+        _ = Evidence(Bundle.load(folder, "cpu", lazy=True)).generated
+    assert str(error.value).isprintable()
+
+
+def test_generated_images_that_cannot_be_read_are_one_line(
+    carrying: tuple[Evidence, pd.DataFrame], tmp_path: Path
+) -> None:
+    assert carrying[0].bundle.path is not None
+    folder = Path(shutil.copytree(carrying[0].bundle.path, tmp_path / "b"))
+    file = folder / "generated.parquet"
+    table = pd.read_parquet(file)
+    table.at[1, "png"] = table.at[1, "png"][:500]
+    table.to_parquet(file, index=False)
+    sign(folder)
+    bundle = Bundle.load(folder, "cpu", lazy=True)
+    with pytest.raises(DataError, match="a picture in the bundle is cut short or damaged"):
+        generated_images(bundle)
+    # the others are still shown
+    shown = PictureLibrary(Evidence(bundle)).show(table["id"][:3].tolist())
+    assert shown.found.tolist() == [True, False, True]
+    assert shown.missing == ("a picture in the bundle is cut short or damaged",)
+    file.write_bytes(b"no table")
+    sign(folder)
+    with pytest.raises(DataError, match=r"generated\.parquet cannot be read"):
+        generated_images(Bundle.load(folder, "cpu", lazy=True))

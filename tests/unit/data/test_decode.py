@@ -273,3 +273,11 @@ def test_pad_and_stretch(picture: np.ndarray) -> None:
     assert np.array_equal(to_square(image, 40, "stretch"), np.asarray(expected))
     squares = np.stack([picture[:24, :24]] * 2)
     assert resized(squares, 24) is squares and resized(squares, 12).shape == (2, 12, 12, 3)
+
+
+def test_numbers_beyond_float32_count_as_infinite() -> None:
+    numbers = np.array([[0.0, 1e300], [0.5, 1.0]])
+    picture = of_array(numbers)
+    assert (picture.extremes.low, picture.extremes.high) == (0, 1)
+    pixels = picture.square(2, "crop", Levels(None, lambda: iter(())).take(picture.extremes))
+    assert pixels[..., 0].tolist() == [[0, 255], [128, 255]]

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from sdviz.nn import feature_cache
@@ -146,15 +147,21 @@ def test_one_changed_pixel_is_another_image(tiny_images: Callable[..., np.ndarra
     assert encoder.seen == 1
 
 
-@pytest.mark.parametrize("content", [b"", b"\x93\0\0\0\0\0\0\0{", None], ids=["empty", "cut", "no ids"])
+@pytest.mark.parametrize(
+    "content", [b"", b"\x93\0\0\0\0\0\0\0{", None, "few"], ids=["empty", "cut", "no ids", "too few rows"]
+)
 def test_a_damaged_file_is_made_again(
-    content: bytes | None, folder: Path, tiny_images: Callable[..., np.ndarray]
+    content: bytes | str | None, folder: Path, tiny_images: Callable[..., np.ndarray]
 ) -> None:
     images = tiny_images(5)
     first = kept_features(make_encoder(), images, "cpu")
     (file,) = folder.rglob("*.safetensors")
     if content is None:
         save_file({"rows": first}, file)
+    elif isinstance(content, str):
+        with safe_open(file, "numpy") as kept:
+            ids = kept.metadata()
+        save_file({"rows": first[1:]}, file, ids)
     else:
         file.write_bytes(content)
     encoder = make_encoder()

@@ -9,6 +9,7 @@ import pytest
 
 from sdviz.diffusion.schedule import NoiseSchedule
 from sdviz.outliers import Recipe, manifest_csv, manifest_row, read_manifest
+from sdviz.table_files import TableError
 
 RECIPE = Recipe(200, 2.0, 5, "ddim")
 
@@ -75,3 +76,20 @@ def test_a_manifest_is_read_as_it_was_written(tmp_path: Path) -> None:
     rows = [manifest_row(one, schedule, names, '@a "b"', 0, 1, "0" * 64) for one in (RECIPE, interval)]
     (tmp_path / "manifest.csv").write_text(manifest_csv(rows), encoding="utf-8")
     assert read_manifest(tmp_path / "manifest.csv") == rows
+
+
+@pytest.mark.parametrize(
+    ("column", "text"),
+    [
+        *[("label", one) for one in ("", "x", "1.5", "1_0", " 1", "9" * 5_000, "٣")],
+        *[("w", one) for one in ("x", "nan", "inf", "1e999", "1_0", "0x1", "9" * 400, " 1")],
+    ],
+)
+def test_a_number_of_a_manifest_that_is_none_is_refused_by_its_line(
+    tmp_path: Path, column: str, text: str
+) -> None:
+    row = manifest_row(RECIPE, NoiseSchedule.linear(1000), ("a", "b"), "x", 0, 1, "0" * 64)
+    (tmp_path / "manifest.csv").write_text(manifest_csv([row, row | {column: text}]), encoding="utf-8")
+    with pytest.raises(TableError, match=f"line 3: {column} .* is not a number") as error:
+        read_manifest(tmp_path / "manifest.csv")
+    assert str(error.value).isprintable() and len(str(error.value)) <= 300

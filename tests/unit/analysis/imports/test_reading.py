@@ -188,3 +188,11 @@ def test_rows_that_do_not_fit_the_bundle(evidence: Evidence) -> None:
     short = Given(short.ids[:-2], short.sets[:-2], None, None, short.places)
     with pytest.raises(ImportProblem, match=r"2 of the 40 images of test are missing, as 'shapes/test/"):
         short.rows_of(evidence)
+
+
+def test_a_text_that_would_be_cut_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('id,set,score\n"a\0",test,1\n')
+    pq.write_table(pa.table({"id": ["a"], "set": ["test\0"], "score": [1.0]}), tmp_path / "a.parquet")
+    for name in ("a.csv", "a.parquet"):
+        with pytest.raises(ImportProblem, match="in row 1 ends in a NUL"):
+            read_given(tmp_path / name)

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import roc_auc_score
@@ -172,5 +175,38 @@ def test_a_damaged_import_is_one_line(evidence: Evidence, table: Table) -> None:
     file = add_import(evidence, table("a.csv", "test", "digits"), "a")
     for raw in (b"no parquet", file.path.read_bytes()[:-9]):
         file.path.write_bytes(raw)
-        with pytest.raises(ImportProblem, match=r"a\.parquet is damaged: remove it, and import again"):
-            read_import(file)
+        for read in (read_import, read_features):
+            with pytest.raises(ImportProblem, match=r"a\.parquet is damaged: remove it, and import again"):
+                read(file)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda about: about | {"source": 7},
+        lambda about: about | {"sets": {"test": "many"}},
+        lambda about: about | {"n_features": -1},
+        lambda about: about | {"result": {}},
+        lambda about: [about],
+        lambda about: [[]] * 9,
+    ],
+)
+def test_an_import_that_says_something_else_is_damaged(
+    evidence: Evidence, table: Table, change: Callable[[dict[str, Any]], object]
+) -> None:
+    file = add_import(evidence, table("a.csv", "test", "digits"), "a")
+    kept = pq.read_table(file.path)
+    about = change(json.loads(kept.schema.metadata[b"sdviz import"]))
+    pq.write_table(kept.replace_schema_metadata({b"sdviz import": json.dumps(about)}), file.path)
+    with pytest.raises(ImportProblem, match="is damaged"):
+        read_import(file)
+
+
+def test_features_that_are_none_are_damaged(evidence: Evidence, table: Table) -> None:
+    file = add_import(evidence, table("a.csv", "test", "digits"), "a")
+    kept = pq.read_table(file.path)
+    for features in ([[1.0, 2.0]] * (len(kept) - 1) + [[1.0]], [[np.nan, 1.0]] * len(kept), [None] * len(kept)):
+        column = pa.array(features, pa.list_(pa.float32()))
+        pq.write_table(kept.append_column("feature", column), file.path)
+        with pytest.raises(ImportProblem, match="is damaged"):
+            read_features(file)

@@ -383,3 +383,11 @@ def test_a_run_in_parts_and_one_that_takes_stages_over(
     same = "encoder/encoder.safetensors"
     assert (other / same).read_bytes() == (run / same).read_bytes()
     assert "no run" in one_line_error(cli("run", config, "--from", "77"))
+
+
+def test_scores_of_a_bundle_that_are_none_are_refused_by_name(bundle: Bundle, tmp_path: Path) -> None:
+    table = pq.read_table(bundle.parts["scores.parquet"])
+    pq.write_table(table.drop_columns(["total"]), tmp_path / "scores.parquet")
+    bundle.parts = {"scores.parquet": tmp_path / "scores.parquet"}
+    with pytest.raises(BundleError, match=r"scores\.parquet cannot be read: .*total"):
+        id_reference(bundle)
